@@ -1,0 +1,111 @@
+"""What a callback sees of a run (TrainerState) and how it steers it (TrainerControl)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class TrainerState:
+    """Where a run stands. Saved in every checkpoint as trainer_state.json.
+
+    Attributes:
+        epoch: Epochs completed, with the fraction of the current one.
+        global_step: Updates completed.
+        max_steps: Updates of the whole run.
+        num_train_epochs: Epochs of the whole run, rounded up.
+        logging_steps: Updates between two log records.
+        eval_steps: Updates between two evaluations.
+        save_steps: Updates between two checkpoints.
+        train_batch_size: Examples of one micro-batch on one process.
+        total_flos: Floating point operations spent, where the model can tell.
+        num_input_tokens_seen: Input tokens trained on.
+        log_history: Every log record, oldest first; each holds ``step`` and, while training, ``epoch``.
+        best_metric: Best value seen of ``args.metric_for_best_model``.
+        best_global_step: The step of that value.
+        best_model_checkpoint: Path of the checkpoint of that step.
+        stop_reason: Why training stopped before its last step; None if it did not.
+        stateful_callbacks: What each callback gave to be saved, by callback name.
+        extra: Keys that a state file held and this version does not know; written back unchanged.
+    """
+
+    epoch: float | None = None
+    global_step: int = 0
+    max_steps: int = 0
+    num_train_epochs: int = 0
+    logging_steps: int = 500
+    eval_steps: int = 500
+    save_steps: int = 500
+    train_batch_size: int | None = None
+    total_flos: float = 0.0
+    num_input_tokens_seen: int = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+    is_hyper_param_search: bool = False
+    trial_name: str | None = None
+    trial_params: dict[str, Any] | None = None
+    stateful_callbacks: dict[str, Any] = field(default_factory=dict)
+    stop_reason: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values, unknown keys of an older file included."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**values.pop("extra"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainerState:
+        """Build a state from `to_dict`'s values; unknown keys go to ``extra``."""
+        known = {item.name for item in dataclasses.fields(cls)} - {"extra"}
+        extra = {key: value for key, value in values.items() if key not in known}
+        return cls(**{key: value for key, value in values.items() if key in known}, extra=extra)
+
+    def save_to_json(self, json_path: str | Path) -> None:
+        """Write the state to ``json_path``."""
+        Path(json_path).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load_from_json(cls, json_path: str | Path) -> TrainerState:
+        """Read a state from ``json_path``; keys of other versions are kept."""
+        return cls.from_dict(json.loads(Path(json_path).read_text(encoding="utf-8")))
+
+
+@dataclass
+class TrainerControl:
+    """The flags by which a callback steers the loop. The loop clears each flag when it acts on it.
+
+    Attributes:
+        should_training_stop: Leave the loop after this step.
+        should_epoch_stop: Leave this epoch after this step.
+        should_save: Save a checkpoint now.
+        should_evaluate: Evaluate now.
+        should_log: Write a log record now.
+        stop_reason: Why training is to stop, in words.
+    """
+
+    should_training_stop: bool = False
+    should_epoch_stop: bool = False
+    should_save: bool = False
+    should_evaluate: bool = False
+    should_log: bool = False
+    stop_reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """Ask for the end of training; the first reason given stands."""
+        self.should_training_stop = True
+        if self.stop_reason is None:
+            self.stop_reason = reason
+
+    def take(self, other: TrainerControl) -> None:
+        """Take over the flags of ``other``, which a callback returned instead of changing this one."""
+        for item in dataclasses.fields(self):
+            setattr(self, item.name, getattr(other, item.name, getattr(self, item.name)))

@@ -1,0 +1,1 @@
+"""The trainer: the loop, arguments, schedule and checkpoints, without any framework."""

@@ -1,0 +1,106 @@
+"""What train(), evaluate() and predict() return, and what compute_metrics gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class TrainOutput(NamedTuple):
+    """The result of train().
+
+    Attributes:
+        global_step: Updates completed.
+        training_loss: Mean loss over all of them.
+        metrics: Run time, speed and the like.
+    """
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, float]
+
+
+class PredictionOutput(NamedTuple):
+    """The result of predict().
+
+    Attributes:
+        predictions: Array, or nested arrays, of shape (examples, ...); ragged ones are padded with -100.
+        label_ids: The labels in the same form; None where there are none.
+        metrics: What compute_metrics gave, the loss, and the speed.
+    """
+
+    predictions: Any
+    label_ids: Any
+    metrics: dict[str, float]
+
+
+class BestRun(NamedTuple):
+    """The best trial of a hyperparameter search."""
+
+    run_id: str
+    objective: float
+    hyperparameters: dict[str, Any]
+
+
+@dataclass
+class EvalPrediction:
+    """What compute_metrics gets; unpacks as ``predictions, label_ids``.
+
+    Attributes:
+        predictions: Array or nested arrays of shape (examples, ...).
+        label_ids: The labels in the same form.
+        inputs: The inputs, if ``include_for_metrics`` names them.
+        losses: The loss of each batch, if ``include_for_metrics`` names them.
+    """
+
+    predictions: Any
+    label_ids: Any
+    inputs: Any = None
+    losses: Any = None
+
+    def __iter__(self) -> Any:
+        return iter((self.predictions, self.label_ids))
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.predictions, self.label_ids)[index]
+
+
+def default_compute_objective(metrics: dict[str, float]) -> float:
+    """Return what a hyperparameter search optimises: eval_loss if it is the only metric, else the sum of the others.
+
+    Example:
+        >>> default_compute_objective({"eval_loss": 0.5, "eval_accuracy": 0.9, "eval_runtime": 3.0, "epoch": 1.0})
+        0.9
+    """
+    speed = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")
+    rest = {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith(speed)}
+    loss = rest.pop("eval_loss", None)
+    return sum(rest.values()) if rest else float("nan") if loss is None else loss
+
+
+def speed_metrics(prefix: str, seconds: float, examples: int | None, steps: int) -> dict[str, float]:
+    """Return run time and speed under names that begin with ``prefix``.
+
+    Units:
+        ``seconds``: wall-clock seconds; the rates are per second.
+
+    Example:
+        >>> speed_metrics("eval", 2.0, examples=100, steps=10)
+        {'eval_runtime': 2.0, 'eval_samples_per_second': 50.0, 'eval_steps_per_second': 5.0}
+    """
+    seconds = max(seconds, 1e-9)
+    metrics = {f"{prefix}_runtime": round(seconds, 4)}
+    if examples is not None:
+        metrics[f"{prefix}_samples_per_second"] = round(examples / seconds, 3)
+    metrics[f"{prefix}_steps_per_second"] = round(steps / seconds, 3)
+    return metrics
+
+
+def prefixed(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Put ``prefix`` and an underscore before every name that does not have it yet.
+
+    Example:
+        >>> prefixed({"accuracy": 0.9, "eval_f1": 0.8}, "eval")
+        {'eval_accuracy': 0.9, 'eval_f1': 0.8}
+    """
+    return {name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": value for name, value in metrics.items()}

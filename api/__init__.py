@@ -1,0 +1,133 @@
+"""trackside: one training loop for PyTorch and TensorFlow, and callbacks that stand beside the track.
+
+Everything public is here and is imported when first asked for, so that ``import trackside`` is quick and loads no
+framework::
+
+    from trackside import EarlyStoppingCallback, Trainer, TrainingArguments, events
+
+There is no ``__all__``: a star import would load both frameworks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trackside.callbacks import errors as errors
+    from trackside.callbacks import events as events
+    from trackside.callbacks.callback import TrainerCallback as TrainerCallback
+    from trackside.callbacks.csv_logger import CSVLoggerCallback as CSVLoggerCallback
+    from trackside.callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
+    from trackside.callbacks.errors import TracksideError as TracksideError
+    from trackside.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
+    from trackside.callbacks.jsonl_logger import JSONLinesLoggerCallback as JSONLinesLoggerCallback
+    from trackside.callbacks.learning_rate_monitor import LearningRateMonitorCallback as LearningRateMonitorCallback
+    from trackside.callbacks.printer import PrinterCallback as PrinterCallback
+    from trackside.callbacks.progress import ProgressCallback as ProgressCallback
+    from trackside.callbacks.state import TrainerControl as TrainerControl
+    from trackside.callbacks.state import TrainerState as TrainerState
+    from trackside.callbacks.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
+    from trackside.callbacks.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
+    from trackside.callbacks.time_limit import TimeLimitCallback as TimeLimitCallback
+    from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
+    from trackside.trainer.arguments import IntervalStrategy as IntervalStrategy
+    from trackside.trainer.checkpoint import get_last_checkpoint as get_last_checkpoint
+    from trackside.trainer.outputs import BestRun as BestRun
+    from trackside.trainer.outputs import EvalPrediction as EvalPrediction
+    from trackside.trainer.outputs import PredictionOutput as PredictionOutput
+    from trackside.trainer.outputs import TrainOutput as TrainOutput
+    from trackside.trainer.outputs import default_compute_objective as default_compute_objective
+    from trackside.trainer.pytorch.arguments import TrainingArguments as TrainingArguments
+    from trackside.trainer.pytorch.collators import DataCollatorWithPadding as DataCollatorWithPadding
+    from trackside.trainer.pytorch.collators import default_data_collator as default_data_collator
+    from trackside.trainer.pytorch.trainer import Trainer as Trainer
+    from trackside.trainer.seeds import set_seed as set_seed
+    from trackside.trainer.tensorflow.arguments import TFTrainingArguments as TFTrainingArguments
+    from trackside.trainer.tensorflow.trainer import TFTrainer as TFTrainer
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "errors": "trackside.callbacks.errors",
+    "events": "trackside.callbacks.events",
+}
+"""Public modules that live in another room."""
+
+_HOMES = {
+    "BestRun": "trackside.trainer.outputs",
+    "CSVLoggerCallback": "trackside.callbacks.csv_logger",
+    "DataCollatorWithPadding": "trackside.trainer.pytorch.collators",
+    "DefaultFlowCallback": "trackside.callbacks.flow",
+    "EarlyStoppingCallback": "trackside.callbacks.early_stopping",
+    "EvalPrediction": "trackside.trainer.outputs",
+    "IntervalStrategy": "trackside.trainer.arguments",
+    "JSONLinesLoggerCallback": "trackside.callbacks.jsonl_logger",
+    "LearningRateMonitorCallback": "trackside.callbacks.learning_rate_monitor",
+    "PredictionOutput": "trackside.trainer.outputs",
+    "PrinterCallback": "trackside.callbacks.printer",
+    "ProgressCallback": "trackside.callbacks.progress",
+    "TFTrainer": "trackside.trainer.tensorflow.trainer",
+    "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
+    "TensorBoardCallback": "trackside.integrations.tensorboard",
+    "TerminateOnNaNCallback": "trackside.callbacks.terminate_on_nan",
+    "ThroughputMonitorCallback": "trackside.callbacks.throughput_monitor",
+    "TimeLimitCallback": "trackside.callbacks.time_limit",
+    "TracksideError": "trackside.callbacks.errors",
+    "TrainOutput": "trackside.trainer.outputs",
+    "Trainer": "trackside.trainer.pytorch.trainer",
+    "TrainerCallback": "trackside.callbacks.callback",
+    "TrainerControl": "trackside.callbacks.state",
+    "TrainerState": "trackside.callbacks.state",
+    "TrainingArguments": "trackside.trainer.pytorch.arguments",
+    "default_compute_objective": "trackside.trainer.outputs",
+    "default_data_collator": "trackside.trainer.pytorch.collators",
+    "get_last_checkpoint": "trackside.trainer.checkpoint",
+    "set_seed": "trackside.trainer.seeds",
+}
+"""Public classes and functions, each with the module that defines it; the imports above say the same to editors."""
+
+_FRAMEWORKS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}
+"""Modules whose absence is explained, each with the extra that brings it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public name ``name`` and keep it.
+
+    Raises:
+        AttributeError: If there is no such name; the message holds the nearest.
+        MissingPackageError: If its framework is not installed; the message holds the pip command.
+    """
+    if name in _MODULES:
+        value = _import(name, _MODULES[name])
+    elif name in _HOMES:
+        value = getattr(_import(name, _HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'trackside' has no attribute {name!r}.{_nearest(name)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*(name for name in globals() if name.startswith("__")), *_MODULES, *_HOMES])
+
+
+def _import(name: str, module: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        extra = _FRAMEWORKS.get(error.name or "")
+        if extra is None:
+            raise
+        from trackside.callbacks.errors import MissingPackageError
+
+        raise MissingPackageError(extra, needed_for=f"trackside.{name}", extra=extra) from error
+
+
+def _nearest(name: str) -> str:
+    if name.startswith("__"):  # asked for by Python and by tools, which expect the answer to be no
+        return ""
+    from trackside.callbacks.errors import did_you_mean
+
+    return did_you_mean(name, {**_MODULES, **_HOMES})

@@ -1,0 +1,85 @@
+"""Which examples of an epoch go into which batch of which rank: arithmetic, and seeds, without any framework."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+def derive_seed(*parts: int) -> int:
+    """Return a seed in [0, 2**63) that depends on every part and their order, alike on every machine and version.
+
+    Example:
+        >>> derive_seed(42, 0) == derive_seed(42, 0), derive_seed(42, 0) == derive_seed(0, 42)
+        (True, False)
+    """
+    text = ",".join(str(int(part)) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def share_of(count: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return start and stop of the share that ``rank`` gets of ``count`` examples, as even as possible.
+
+    Example:
+        >>> [share_of(5, rank, 3) for rank in range(3)]
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    whole, rest = divmod(count, world_size)
+    start = rank * whole + min(rank, rest)
+    return start, start + whole + (rank < rest)
+
+
+@dataclass(frozen=True)
+class BatchCut:
+    """How one rank's batches are cut out of what is left of an epoch.
+
+    The order of the epoch is cut into global batches of ``batch_size * world_size`` examples, of which each rank gets a
+    contiguous share. The last one may be ragged; its shares are as even as possible. A rank whose share is empty still
+    has a batch, of one example that another rank counts, so that all ranks do the same number of steps.
+
+    Attributes:
+        num_examples: Examples of the whole epoch.
+        batch_size: Examples of one batch of one rank.
+        rank, world_size: Which rank this is, of how many.
+        drop_last: Leave a ragged last global batch out.
+        start: Examples at the beginning of the epoch that are already used up, by all ranks together.
+
+    Example:
+        >>> cut = BatchCut(num_examples=10, batch_size=2, rank=1, world_size=2)
+        >>> cut.num_batches, [cut.span(index) for index in range(3)]
+        (3, [(2, 4), (6, 8), (9, 10)])
+    """
+
+    num_examples: int
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = False
+    start: int = 0
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples of one batch of all ranks together."""
+        return self.batch_size * self.world_size
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this rank, and of every other, from ``start`` to the end of the epoch."""
+        left = max(0, self.num_examples - self.start)
+        return left // self.global_batch_size if self.drop_last else -(-left // self.global_batch_size)
+
+    def span(self, batch_index: int) -> tuple[int, int]:
+        """Return the first position in the epoch's order of this rank's batch, and the one behind its last."""
+        begin = self.start + batch_index * self.global_batch_size
+        low, high = share_of(self.num_global_examples(batch_index), self.rank, self.world_size)
+        return begin + low, begin + high
+
+    def num_real_examples(self, batch_index: int) -> int:
+        """Return the examples in this rank's batch that count; 0 where the batch is there only to keep step."""
+        low, high = self.span(batch_index)
+        return high - low
+
+    def num_global_examples(self, batch_index: int) -> int:
+        """Return the examples in this batch of all ranks together."""
+        begin = self.start + batch_index * self.global_batch_size
+        return min(self.global_batch_size, self.num_examples - begin)

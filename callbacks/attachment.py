@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import CallbackOrderError, did_you_mean
-from .hooks import location_of
+from .events import check_every, signal_named
+from .hooks import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
+
+logger = logging.getLogger("trackside.callbacks")
+
+Names = str | Iterable[str]
 
 
 @dataclass
@@ -25,6 +32,8 @@ class Attachment:
         calls: Times one of its methods was called.
         seconds: Time spent in its methods.
         failures: Exceptions it raised.
+        failures_in_a_row: Those since one of the events in ``failing`` last went well.
+        failing: The events at which it raised since then.
         detached_after: The number of failures after which it was detached; None while attached.
         last_error: The exception it raised last.
     """
@@ -42,13 +51,83 @@ class Attachment:
     seconds: float = 0.0
     failures: int = 0
     failures_in_a_row: int = 0
+    failing: set[str] = field(default_factory=set)
     detached_after: int | None = None
     last_error: BaseException | None = None
+
+    def recovered(self) -> None:
+        """Note that an event at which it raised went well again."""
+        self.failures_in_a_row = 0
+        self.failing.clear()
+
+    def forget(self, name: str) -> None:
+        """Drop ``name`` from before and after: it is no longer attached."""
+        self.before = tuple(other for other in self.before if other != name)
+        self.after = tuple(other for other in self.after if other != name)
 
     @property
     def where(self) -> str:
         """File and line of the callback's class, for error messages."""
         return location_of(type(self.callback))
+
+
+def attachment_of(
+    callback: Any,
+    *,
+    taken: Mapping[str, Attachment],
+    name: str | None = None,
+    role: str | None = None,
+    on_error: str | None = None,
+    before: Names = (),
+    after: Names = (),
+    on: Iterable[str] | None = None,
+    every: int = 1,
+    origin: str | None = None,
+) -> Attachment:
+    """Check a callback and its options (see `Dispatcher.attach`), and fill in what its class declares.
+
+    Args:
+        taken: What is attached already, by name.
+
+    Raises:
+        CallbackError: If it has an ``on_...`` method that is no event, or none that is one.
+        UnknownNameError: If ``on`` names no event.
+    """
+    if isinstance(callback, type):
+        callback = instantiate(callback)
+    check_hooks(type(callback))
+    check_every(every)
+    heard = None if on is None else frozenset(signal_named(event).name for event in _names(on))
+    role = role or getattr(callback, "role", None) or foreign_role(callback)
+    on_error = on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
+    check_choice(callback, "role", role, ("control", "observer"))
+    check_choice(callback, "on_error", on_error, ("raise", "warn", "detach"))
+    return Attachment(
+        callback=callback,
+        name=_free_name(callback, name or getattr(callback, "name", None), taken),
+        role=role,
+        on_error=on_error,
+        origin=origin or f"Python, {location_of(type(callback))}",
+        before=_names(before),
+        after=_names(after),
+        on=heard,
+        every=every,
+    )
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _free_name(callback: Any, name: object, taken: Mapping[str, Attachment]) -> str:
+    cls = type(callback)
+    if any(type(other.callback) is cls for other in taken.values()):
+        logger.warning("a second callback of class %s is attached; both stay", cls.__name__)
+    base = name if isinstance(name, str) and name else snake_case(cls.__name__)
+    free, number = base, 2
+    while free in taken:
+        free, number = f"{base}_{number}", number + 1
+    return free
 
 
 def in_order(attachments: dict[str, Attachment]) -> dict[str, Attachment]:
@@ -59,29 +138,12 @@ def in_order(attachments: dict[str, Attachment]) -> dict[str, Attachment]:
     Raises:
         CallbackOrderError: If they form a cycle, or name a callback that is not there.
     """
-    names = list(attachments)
-    rank = {name: (_group(attachments[name]), float(index)) for index, name in enumerate(names)}
-    followers: dict[str, set[str]] = {name: set() for name in names}
-    waits_for = dict.fromkeys(names, 0)
-    for name, item in attachments.items():
-        pairs = [(name, other, "before") for other in item.before] + [(other, name, "after") for other in item.after]
-        for first, second, option in pairs:
-            other = second if option == "before" else first
-            if other not in followers:
-                raise CallbackOrderError(
-                    f"callback {name!r}: {option}={other!r} is not attached; there is: {', '.join(names)}."
-                    f"{did_you_mean(other, names)}"
-                )
-            if second not in followers[first]:
-                followers[first].add(second)
-                waits_for[second] += 1
-    # one that asks to come before another takes a rank just below the other's; one that asks to come after just waits
-    for _ in names:
-        for name in names:
-            rank[name] = min(
-                [rank[name], *((rank[other][0], rank[other][1] - 0.5) for other in attachments[name].before)]
-            )
-    ready = [(rank[name], name) for name in names if not waits_for[name]]
+    followers = _followers(attachments)
+    waits_for = dict.fromkeys(attachments, 0)
+    for second in (second for seconds in followers.values() for second in seconds):
+        waits_for[second] += 1
+    rank = _ranks(attachments)
+    ready = [(rank[name], name) for name in attachments if not waits_for[name]]
     heapq.heapify(ready)
     done: list[str] = []
     while ready:
@@ -91,10 +153,40 @@ def in_order(attachments: dict[str, Attachment]) -> dict[str, Attachment]:
             waits_for[second] -= 1
             if not waits_for[second]:
                 heapq.heappush(ready, (rank[second], second))
-    if len(done) < len(names):
-        circle = ", ".join(repr(name) for name in names if name not in done)
+    if len(done) < len(attachments):
+        circle = ", ".join(repr(name) for name in attachments if name not in done)
         raise CallbackOrderError(f"the options before and after of these callbacks contradict each other: {circle}")
     return {name: attachments[name] for name in done}
+
+
+def _followers(attachments: dict[str, Attachment]) -> dict[str, set[str]]:
+    """Return for each callback those that have to wait for it."""
+    followers: dict[str, set[str]] = {name: set() for name in attachments}
+    for name, item in attachments.items():
+        for option, others in (("before", item.before), ("after", item.after)):
+            for other in others:
+                if other not in followers:
+                    raise CallbackOrderError(
+                        f"callback {name!r}: {option}={other!r} is not attached; there is: {', '.join(attachments)}."
+                        f"{did_you_mean(other, attachments)}"
+                    )
+                first, second = (name, other) if option == "before" else (other, name)
+                followers[first].add(second)
+    return followers
+
+
+def _ranks(attachments: dict[str, Attachment]) -> dict[str, tuple[int, float, int]]:
+    """Return where each callback would like to stand: group, place, number in the list.
+
+    One that asks to come before another wants the place just below the other's; one that asks to come after just waits.
+    """
+    just_below = 1 / (len(attachments) + 1)
+    rank = {name: (_group(item), float(index), index) for index, (name, item) in enumerate(attachments.items())}
+    for _ in attachments:
+        for name, item in attachments.items():
+            wanted = [(rank[other][0], rank[other][1] - just_below, rank[name][2]) for other in item.before]
+            rank[name] = min([rank[name], *wanted])
+    return rank
 
 
 def _group(attachment: Attachment) -> int:

@@ -18,6 +18,10 @@ class TrainerCallback:
     ``optimizer``, ``lr_scheduler``, ``train_dataloader``, ``eval_dataloader``, ``processing_class`` and ``tokenizer``,
     plus what the event carries. Change ``control`` in place, or return one.
 
+    A monitor adds values of its own to every training record: it has one more method, which this class leaves out so
+    that others cost nothing, ``metrics_to_log(self, args, state, **context) -> dict[str, float]``. It is asked when a
+    record is about to be written, and gets the same keywords as the events.
+
     Attributes:
         role: "control" steers the run; "observer" only watches it (trackers, progress bars).
         on_error: What an exception of this callback does: "raise" ends the run, "warn" reports it and detaches the

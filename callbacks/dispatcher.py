@@ -7,15 +7,15 @@ callback took (accounting). The whole way from ``send`` to a callback's method i
 from __future__ import annotations
 
 import logging
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
-from .attachment import Attachment, in_order
-from .errors import UnknownNameError
-from .events import EVENTS
-from .hooks import check_choice, check_hooks, foreign_role, instantiate, location_of, overridden_events, snake_case
+from .attachment import Attachment, Names, attachment_of, in_order
+from .events import EVENTS, Signal
+from .hooks import overridden_events
+from .slot import Slot
 from .state import TrainerControl, TrainerState
 
 logger = logging.getLogger("trackside.callbacks")
@@ -26,42 +26,7 @@ FAILURES_IN_A_ROW = 3
 COPIED = ("logs", "metrics")
 """Payload of which every receiver gets its own copy."""
 
-Names = str | Sequence[str]
-
-
-class Slot:
-    """One method of one callback, as the receiver that is connected to the signal."""
-
-    __slots__ = ("__weakref__", "attachment", "dispatcher", "event", "method", "place")
-
-    def __init__(self, dispatcher: Dispatcher, attachment: Attachment, event: str, place: int) -> None:
-        self.dispatcher = dispatcher
-        self.attachment = attachment
-        self.event = event
-        self.place = place
-        self.method: Callable[..., Any] = getattr(attachment.callback, event)
-
-    def __call__(
-        self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any
-    ) -> TrainerControl | None:
-        attachment = self.attachment
-        if attachment.every > 1 and state.global_step % attachment.every:
-            return None
-        start = perf_counter()
-        try:
-            returned: TrainerControl | None = self.method(args, state, control, **self.dispatcher.context, **payload)
-        except Exception as error:
-            self.dispatcher.failed(attachment, self.event, error)
-            return None
-        finally:
-            attachment.seconds += perf_counter() - start
-            attachment.calls += 1
-        attachment.failures_in_a_row = 0
-        if returned is not None and returned is not control and hasattr(returned, "should_training_stop"):
-            control.take(returned)
-        if control.should_training_stop and control.stop_reason is None:
-            control.stop_reason = f"{attachment.name} asked for it at {self.event}"
-        return control
+Receiver = Callable[..., Any]
 
 
 class Dispatcher:
@@ -84,7 +49,8 @@ class Dispatcher:
         self.attachments: dict[str, Attachment] = {}
         """Every callback ever attached and not removed, detached ones included, by name in the order of the calls."""
         self._slots: list[Slot] = []
-        self._receivers: dict[str, tuple[int, tuple[Callable[..., Any], ...]]] = {}
+        self._monitors: list[Attachment] = []
+        self._known: dict[str, tuple[Signal, int, tuple[Receiver, ...]]] = {}
 
     # -- attaching ------------------------------------------------------------------------------------------------
 
@@ -114,61 +80,47 @@ class Dispatcher:
 
         Raises:
             CallbackError: If it has an ``on_...`` method that is no event, or none that is one.
-            CallbackOrderError: If ``before`` and ``after`` contradict each other.
+            CallbackOrderError: If ``before`` and ``after`` contradict each other, or name what is not attached.
         """
-        if isinstance(callback, type):
-            callback = instantiate(callback)
-        check_hooks(type(callback))
-        for event in on or ():
-            if event not in EVENTS:
-                raise UnknownNameError("event", event, EVENTS)
-        role = role or getattr(callback, "role", None) or foreign_role(callback)
-        on_error = on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
-        check_choice(callback, "role", role, ("control", "observer"))
-        check_choice(callback, "on_error", on_error, ("raise", "warn", "detach"))
-        attachment = Attachment(
-            callback=callback,
-            name=self._free_name(callback, name or getattr(callback, "name", None)),
-            role=role,
-            on_error=on_error,
-            origin=origin or f"Python, {location_of(type(callback))}",
-            before=(before,) if isinstance(before, str) else tuple(before),
-            after=(after,) if isinstance(after, str) else tuple(after),
-            on=frozenset(on) if on is not None else None,
-            every=every,
-        )
-        candidates = {**self.attachments, attachment.name: attachment}
+        options = {"name": name, "role": role, "on_error": on_error, "before": before, "after": after, "on": on}
+        return self.attach_all([(callback, {**options, "every": every, "origin": origin})])[0]
+
+    def attach_all(self, entries: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[Attachment]:
+        """Attach several callbacks with the options of `attach`; ``before`` may name one further down the list."""
+        candidates, added = dict(self.attachments), []
+        for callback, options in entries:
+            attachment = attachment_of(callback, taken=candidates, **options)
+            candidates[attachment.name] = attachment
+            added.append(attachment)
         self.attachments = in_order(candidates)
         self._connect()
-        return attachment
+        return added
 
     def remove(self, callback: Any) -> Any:
         """Remove a callback, given as class, instance or name, and return it; None where there is no such."""
         for name, attachment in self.attachments.items():
             if callback == name or callback is attachment.callback or callback is type(attachment.callback):
                 del self.attachments[name]
+                for other in self.attachments.values():
+                    other.forget(name)
                 self._connect()
                 return attachment.callback
         return None
 
-    def _free_name(self, callback: Any, name: str | None) -> str:
-        cls = type(callback)
-        if any(type(other.callback) is cls for other in self.attachments.values()):
-            logger.warning("a second callback of class %s is attached; both stay", cls.__name__)
-        base = str(name) if isinstance(name, str) and name else snake_case(cls.__name__)
-        free, number = base, 2
-        while free in self.attachments:
-            free, number = f"{base}_{number}", number + 1
-        return free
+    def reorder(self) -> None:
+        """Put the callbacks in order again, after ``before`` or ``after`` of an attachment was changed."""
+        self.attachments = in_order(self.attachments)
+        self._connect()
 
     def _connect(self) -> None:
         """Connect every overridden method in order. The signals hold slots weakly, so that they go with the trainer."""
         for slot in self._slots:
             EVENTS[slot.event].disconnect(slot, self.trainer)
+        attached = [item for item in self.attachments.values() if item.detached_after is None]
+        self._monitors = [item for item in attached if hasattr(item.callback, "metrics_to_log")]
         self._slots = [
             Slot(self, attachment, event, place)
-            for place, attachment in enumerate(self.attachments.values())
-            if attachment.detached_after is None
+            for place, attachment in enumerate(attached)
             for event in overridden_events(attachment.callback)
             if attachment.on is None or event in attachment.on
         ]
@@ -177,21 +129,23 @@ class Dispatcher:
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def receivers(self, event: str) -> tuple[Callable[..., Any], ...]:
+    def receivers(self, event: str) -> tuple[Receiver, ...]:
         """Return who hears ``event`` from this trainer, in order; empty while the signal is muted."""
         signal = EVENTS[event]
-        if signal.is_muted:
-            return ()
-        cached = self._receivers.get(event)
-        if cached is None or cached[0] != signal.version:
-            cached = (signal.version, tuple(signal.receivers_for(self.trainer)))
-            if not any(_is_foreign_weak(held) for held in signal.receivers.values()):
-                self._receivers[event] = cached
-        return cached[1]
+        known = self._known.get(event)
+        if known is None or known[1] != signal.version:
+            found = () if signal.is_muted else tuple(signal.receivers_for(self.trainer))
+            known = (signal, signal.version, found)
+            if not signal.has_weak_listeners:
+                self._known[event] = known
+        return known[2]
 
     def send(self, event: str, **payload: Any) -> TrainerControl:
         """Send ``event`` to everyone who listens, in order; an exception that is let through goes up."""
-        for receiver in self.receivers(event):
+        known = self._known.get(event)
+        # the short way for what is sent at every step and mostly heard by nobody
+        receivers = known[2] if known is not None and known[1] == known[0].version else self.receivers(event)
+        for receiver in receivers:
             receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
         return self.control
 
@@ -213,9 +167,11 @@ class Dispatcher:
         """
         attachment.failures += 1
         attachment.failures_in_a_row += 1
+        attachment.failing.add(event)
         attachment.last_error = error
         if attachment.on_error == "raise":
-            error.add_note(f"raised by the callback {attachment.name!r} ({attachment.where}) in {event}")
+            if hasattr(error, "add_note"):  # Python 3.11 and later
+                error.add_note(f"raised by the callback {attachment.name!r} ({attachment.where}) in {event}")
             raise error
         if attachment.failures == 1:
             logger.warning(
@@ -237,20 +193,44 @@ class Dispatcher:
 
     def state_dicts(self) -> dict[str, Any]:
         """Return what each callback wants to be kept in a checkpoint, by name."""
-        kept = {name: _state_of(item.callback) for name, item in self.attachments.items()}
-        return {name: state for name, state in kept.items() if state}
+        kept = {name: self._guarded(item, "state_dict", _state_of) for name, item in self.attachments.items()}
+        return {name: dict(state) for name, state in kept.items() if state}
 
-    def load_state_dicts(self, states: dict[str, Any]) -> None:
+    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
         """Give each callback back what `state_dicts` took; states of callbacks that are not there are left out."""
         for name, state in states.items():
             attachment = self.attachments.get(name)
             if attachment is None:
                 logger.info("the checkpoint holds a state of the callback %r, which is not attached", name)
-            elif hasattr(attachment.callback, "load_state_dict"):
-                attachment.callback.load_state_dict(state)
-            else:  # transformers' ExportableState: constructor arguments and attributes
-                for key, value in {**state.get("args", {}), **state.get("attributes", {})}.items():
-                    setattr(attachment.callback, key, value)
+            else:
+                self._guarded(attachment, "load_state_dict", partial(_restore, state=state))
+
+    def logged_metrics(self) -> dict[str, float]:
+        """Return what the monitors among the callbacks add to the training record that is about to be written.
+
+        A monitor is a callback with a method ``metrics_to_log(args, state, **context)`` that returns a dict. Asked in
+        the order of the callbacks; where two give the same name, the later one wins.
+        """
+        metrics: dict[str, float] = {}
+        for item in self._monitors:
+            metrics.update(self._guarded(item, "metrics_to_log", self._ask) or {})
+        return metrics
+
+    def _ask(self, monitor: Any) -> Any:
+        return monitor.metrics_to_log(self.args, self.state, **self.context)
+
+    def _guarded(self, attachment: Attachment, what: str, call: Callable[[Any], Any]) -> Any:
+        """Call a callback outside of the events, under the same fault policy and accounting; None if it failed."""
+        start = perf_counter()
+        try:
+            result = call(attachment.callback)
+        except Exception as error:
+            return self.failed(attachment, what, error)
+        finally:
+            attachment.seconds += perf_counter() - start
+        if what in attachment.failing:
+            attachment.recovered()
+        return result
 
 
 def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:
@@ -260,13 +240,18 @@ def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
-def _is_foreign_weak(held: Any) -> bool:
-    return isinstance(held, weakref.ref) and not isinstance(held(), Slot)
-
-
 def _state_of(callback: Any) -> dict[str, Any]:
     if hasattr(callback, "state_dict"):
         return dict(callback.state_dict())
     if hasattr(callback, "state") and hasattr(type(callback), "from_state"):
         return dict(callback.state())
     return {}
+
+
+def _restore(callback: Any, state: dict[str, Any]) -> None:
+    if hasattr(callback, "load_state_dict"):
+        callback.load_state_dict(state)
+        return
+    # transformers' ExportableState: constructor arguments and attributes
+    for key, value in {**state.get("args", {}), **state.get("attributes", {})}.items():
+        setattr(callback, key, value)

@@ -80,7 +80,7 @@ class OrderedIds(dict[Hashable, None]):
         return OrderedIds(self)
 
     def __or__(self, other: Iterable[Hashable]) -> OrderedIds:  # type: ignore[override]
-        return OrderedIds.fromkeys([*self, *other])
+        return OrderedIds(dict.fromkeys([*self, *other]))
 
 
 class Every:
@@ -104,46 +104,66 @@ class Signal(blinker.Signal):
     """
 
     set_class = OrderedIds  # type: ignore[assignment]
+    version = 0
+    """Raised by every connect, disconnect and muting, so that a sender may keep the receivers it found."""
+    has_weak_listeners = False
+    """Whether a listener may vanish by itself, so that no sender may keep what it found."""
+    _muted = False
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The lifecycle event {name}.")
         self.name = name
-        self.version = 0
-        """Raised by every connect and disconnect, so that a sender may keep the receivers it found."""
-        self._thinned: dict[Callable[..., Any], Every] = {}
 
-    def connect(  # type: ignore[override]
-        self, receiver: Listener, sender: Any = blinker.ANY, weak: bool = False, *, every: int = 1
-    ) -> Listener:
+    @property
+    def is_muted(self) -> bool:
+        """Whether nobody is called at present (see blinker's ``muted``)."""
+        return self._muted
+
+    @is_muted.setter
+    def is_muted(self, value: bool) -> None:
+        self._muted = value
+        self.version += 1
+
+    def connect(self, receiver: Listener, sender: Any = blinker.ANY, weak: bool = False, *, every: int = 1) -> Listener:
         """Call ``receiver`` whenever this event is sent by ``sender``.
 
         Args:
             receiver: Called as ``receiver(trainer, args=..., state=..., control=..., **payload)``.
-            sender: The trainer to listen to; without it, all of this process.
-            weak: Disconnect when the receiver is garbage collected.
+            sender: The trainer to listen to; without it, all of this process. A trainer holds its listeners itself,
+                so that it is collected together with them even if they refer to it.
+            weak: Disconnect when the receiver is garbage collected; not together with ``every``.
             every: Hear only the steps that are multiples of this.
 
         Raises:
             TracksideTypeError: If ``receiver`` is not a plain callable.
-            TracksideValueError: If ``every`` is not a positive whole number.
+            TracksideValueError: If ``every`` is not a positive whole number, or is given together with ``weak``.
         """
-        if not callable(receiver) or inspect.iscoroutinefunction(receiver):
+        if not callable(receiver) or _is_coroutine(receiver):
             raise TracksideTypeError(f"{self.name} needs a plain function as listener, not {receiver!r}")
-        if not isinstance(every, int) or every < 1:
-            raise TracksideValueError(f"every={every!r} is not allowed: a whole number from 1")
+        check_every(every)
+        if weak and every > 1:
+            raise TracksideValueError(f"{self.name}: weak=True and every={every} do not go together")
         self.version += 1
-        target: Callable[..., Any] = receiver
-        if every > 1:
-            target = self._thinned[receiver] = Every(receiver, every)
-            weak = False
+        target: Callable[..., Any] = receiver if every == 1 else Every(receiver, every)
+        if weak:
+            self.has_weak_listeners = self.has_weak_listeners or not hasattr(receiver, "place")
+        elif sender is not blinker.ANY and not self._is_held_here(target):
+            weak = _let_hold(sender, target)
         super().connect(target, sender, weak)
         return receiver
 
     def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
         """Stop calling ``receiver`` for ``sender``, or at all."""
-        super().disconnect(self._thinned.pop(receiver, receiver), sender)
+        connected: list[Any] = [held() if isinstance(held, weakref.ref) else held for held in self.receivers.values()]
+        thinned = [held for held in connected if isinstance(held, Every) and held.listener == receiver]
+        senders = [sender] if sender is not blinker.ANY else [ref() for ref in self._weak_senders.values()]
+        targets: list[Callable[..., Any]] = [receiver, *thinned]
+        for target in targets:
+            super().disconnect(target, sender)
+            for holder in senders:
+                _let_go(holder, target)
 
-    def send(self, sender: Any = None, /, **kwargs: Any) -> list[tuple[Callable[..., Any], Any]]:  # type: ignore[override]
+    def send(self, sender: Any = None, /, **kwargs: Any) -> list[tuple[Callable[..., Any], Any]]:
         """Call every receiver of ``sender`` in order; an exception of one goes up.
 
         Returns:
@@ -156,6 +176,10 @@ class Signal(blinker.Signal):
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]
         """Yield the receivers of ``sender`` in the order in which they are called."""
         return iter(sorted(super().receivers_for(sender), key=_place))
+
+    def _is_held_here(self, receiver: Callable[..., Any]) -> bool:
+        """Whether the signal itself holds ``receiver``: it was connected to every sender, and must stay."""
+        return any(held == receiver for held in self.receivers.values() if not isinstance(held, weakref.ref))
 
     def _disconnect(self, receiver_id: Hashable, sender_id: Hashable) -> None:
         self.version += 1
@@ -173,6 +197,32 @@ class Signal(blinker.Signal):
                 self._by_receiver.pop(key, None)
 
         return cleanup
+
+
+def check_every(every: object) -> None:
+    """Raise TracksideValueError unless ``every`` is a whole number from 1."""
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise TracksideValueError(f"every={every!r} is not allowed: a whole number from 1")
+
+
+def _is_coroutine(receiver: Any) -> bool:
+    return inspect.iscoroutinefunction(receiver) or inspect.iscoroutinefunction(getattr(receiver, "__call__", None))  # noqa: B004
+
+
+def _let_hold(sender: Any, receiver: Callable[..., Any]) -> bool:
+    """Let ``sender`` hold ``receiver``; False where it cannot, and the signal has to."""
+    try:
+        weakref.ref(receiver)
+        vars(sender).setdefault("_listeners", []).append(receiver)
+    except (TypeError, AttributeError):
+        return False
+    return True
+
+
+def _let_go(sender: Any, receiver: Callable[..., Any]) -> None:
+    held = getattr(sender, "__dict__", {}).get("_listeners", [])
+    if receiver in held:
+        held.remove(receiver)
 
 
 def _place(receiver: Callable[..., Any]) -> int:

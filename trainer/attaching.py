@@ -1,0 +1,103 @@
+"""How callbacks come to a trainer: in Python, from the arguments, or as plain functions on a signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ..callbacks.attachment import Attachment
+from ..callbacks.build import attach_from_map
+from ..callbacks.dispatcher import Dispatcher
+from ..callbacks.events import signal_named
+from ..callbacks.flow import DefaultFlowCallback
+
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+DISPLAYS = ("progress", "printer")
+"""Names of the callbacks that show a run in the terminal; without any of them, the trainer attaches one."""
+
+
+class Attaching:
+    """The part of a trainer that callbacks are attached to."""
+
+    args: Any
+    dispatcher: Dispatcher
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    processing_class: Any
+
+    def _attach_callbacks(self, callbacks: Sequence[Any]) -> None:
+        """Attach flow control, the given list, what the arguments name, and a progress bar if none is there."""
+        self.add_callback(DefaultFlowCallback(), origin="default")
+        for callback in callbacks:
+            self.add_callback(callback)
+        reported = {name: None for name in self.args.report_to if name not in self.args.callbacks}
+        attach_from_map(self.dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
+        attach_from_map(self.dispatcher, self.args.callbacks)
+        if not any(name in self.args.callbacks or name in self.dispatcher.attachments for name in DISPLAYS):
+            self.add_callback(_default_display(self.args.disable_tqdm), origin="default")
+
+    def add_callback(self, callback: Any, **placement: Any) -> Attachment:
+        """Attach a callback, as instance or class.
+
+        Args:
+            callback: Any object with ``on_*`` methods.
+            placement: ``name``, ``role``, ``on_error``, ``before``, ``after``, ``on`` and ``every``, see
+                `trackside.callbacks.dispatcher.Dispatcher.attach`.
+        """
+        return self.dispatcher.attach(callback, **placement)
+
+    def pop_callback(self, callback: Any) -> Any:
+        """Remove a callback, given as class, instance or name, and return it; None if it is not there."""
+        return self.dispatcher.remove(callback)
+
+    def remove_callback(self, callback: Any) -> None:
+        """Remove a callback, given as class, instance or name."""
+        self.dispatcher.remove(callback)
+
+    def on(self, event: str, *, every: int = 1) -> Callable[[Listener], Listener]:
+        """Return a decorator that connects a plain function to an event of this trainer.
+
+        Args:
+            event: Name of the event.
+            every: Hear only the steps that are multiples of this.
+
+        Raises:
+            UnknownNameError: If there is no such event.
+        """
+        signal = signal_named(event)
+
+        def connect(listener: Listener) -> Listener:
+            return signal.connect(listener, sender=self, every=every)
+
+        return connect
+
+    @property
+    def callback_report(self) -> dict[str, Attachment]:
+        """What each callback has cost and how often it failed, by name, in the order in which they are called."""
+        return self.dispatcher.attachments
+
+    def _update_context(self, **changed: Any) -> None:
+        """Keep what callbacks get by keyword up to date."""
+        context = self.dispatcher.context
+        context.update(
+            model=self.model,
+            optimizer=self.optimizer,
+            lr_scheduler=self.lr_scheduler,
+            processing_class=self.processing_class,
+            tokenizer=self.processing_class,
+        )
+        context.setdefault("train_dataloader", None)
+        context.setdefault("eval_dataloader", None)
+        context.update(changed)
+
+
+def _default_display(disable_tqdm: bool | None) -> Any:
+    if disable_tqdm:
+        from ..callbacks.printer import PrinterCallback
+
+        return PrinterCallback()
+    from ..callbacks.progress import ProgressCallback
+
+    return ProgressCallback()

@@ -1,0 +1,275 @@
+"""What both trainers are: the callbacks, the entry points train, evaluate and predict, and the records they leave."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..callbacks.dispatcher import Dispatcher
+from ..callbacks.errors import ArgumentError, TracksideTypeError, UnsupportedError, did_you_mean
+from ..callbacks.state import TrainerControl, TrainerState
+from .attaching import Attaching
+from .best import BestModel
+from .evaluation import StepResult, run_evaluation
+from .loop import TrainingLoop
+from .outputs import BestRun, PredictionOutput, TrainOutput, speed_metrics
+from .plan import Progress
+from .records import Records
+from .saving import Saver
+
+EVALUATION_SOURCES = ("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
+"""Methods by which a subclass may bring its own evaluation data."""
+
+
+class BaseTrainer(Attaching, Records, ABC):
+    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` fill in the backend's methods."""
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: Any,
+        train_dataset: Any,
+        eval_dataset: Any,
+        compute_metrics: Callable[..., dict[str, Any]] | None,
+        callbacks: Sequence[Any] | None,
+        loss_fn: Callable[..., Any] | None,
+        model_init: Callable[..., Any] | None,
+    ) -> None:
+        self.args = args
+        self.model = model
+        self.model_init = model_init
+        self.train_dataset = train_dataset
+        self.eval_dataset = eval_dataset
+        self.compute_metrics = compute_metrics
+        self.loss_fn = loss_fn
+        self.optimizer: Any = None
+        self.lr_scheduler: Any = None
+        self.processing_class: Any = None
+        self.state = TrainerState(
+            is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
+        )
+        self.control = TrainerControl()
+        self.dispatcher = Dispatcher(self, args, self.state, self.control)
+        self.saver = Saver(self)
+        self.best = BestModel(self)
+        self._check_datasets()
+        self._attach_callbacks(callbacks or [])
+        self._update_context()
+
+    # -- train ----------------------------------------------------------------------------------------------------
+
+    def train(
+        self, resume_from_checkpoint: str | Path | bool | None = None, trial: Any = None, **kwargs: Any
+    ) -> TrainOutput:
+        """Train, from the beginning or from a checkpoint.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the newest valid one in ``args.output_dir``;
+                without it, ``args.resume_from_checkpoint`` counts.
+            trial: The trial of a hyperparameter search, or its parameters.
+
+        Raises:
+            CheckpointError: If the checkpoint is not there or does not verify.
+            ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting
+                was asked for.
+        """
+        if "model_path" in kwargs:
+            resume_from_checkpoint = _deprecated_model_path(kwargs.pop("model_path"), resume_from_checkpoint)
+        if kwargs:
+            raise TracksideTypeError(
+                f"train() has no argument {next(iter(kwargs))!r}."
+                f"{did_you_mean(next(iter(kwargs)), ['resume_from_checkpoint', 'trial'])}"
+            )
+        if self.train_dataset is None and not self._has_own("get_train_dataloader", "get_train_tfdataset"):
+            raise ArgumentError("train_dataset", None, "train() needs a training dataset")
+        checkpoint = self.saver.locate(
+            self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        )
+        if self.model_init is not None:
+            self.set_seed(self.args.seed)
+            self.model = self.call_model_init(trial)
+        self._reset()
+        return TrainingLoop(self).run(checkpoint)
+
+    def _reset(self) -> None:
+        """Put state and control back to the beginning, in place: callbacks and the dispatcher hold on to them."""
+        kept = {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
+        fresh = TrainerState()
+        for name, value in vars(fresh).items():
+            if name not in kept:
+                setattr(self.state, name, value)
+        self.control.take(TrainerControl())
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """Return a new model from ``model_init``, which takes a trial or nothing."""
+        assert self.model_init is not None
+        return self.model_init(trial) if inspect.signature(self.model_init).parameters else self.model_init()
+
+    def restore(self, checkpoint: Path) -> Progress:
+        """Take everything from a checkpoint but the state of the random number generators."""
+        return self.saver.restore(checkpoint)
+
+    def save_checkpoint(self, progress: Progress) -> None:
+        """Save a checkpoint and send on_save."""
+        self.store_flos()
+        self.saver.save(progress)
+
+    def finish_saving(self) -> None:
+        """Wait until every checkpoint is committed."""
+        self.saver.committer.wait()
+
+    def raise_if_saving_failed(self) -> None:
+        """Raise the failure of a commit in the background, if there was one."""
+        self.saver.committer.raise_if_failed()
+
+    def load_best_model(self) -> None:
+        """Take the weights of the best checkpoint."""
+        self.best.load()
+
+    def evaluate_in_training(self) -> None:
+        """Evaluate, and note whether the model is the best so far."""
+        self.best.note(self.evaluate())
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> BestRun:
+        """Search for hyperparameters: not built yet."""
+        raise UnsupportedError("hyperparameter_search is not built yet; call train() with the values you want to try")
+
+    # -- evaluate and predict -------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the metrics on ``eval_dataset``, or on the trainer's own; log them and send on_evaluate.
+
+        Args:
+            eval_dataset: A dataset, or a dict of datasets, whose names then go into the metrics' names.
+            ignore_keys: Outputs of the model to leave out of the predictions.
+            metric_key_prefix: What every metric's name begins with.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, dict):
+            metrics: dict[str, float] = {}
+            for name, part in dataset.items():
+                metrics |= self._evaluate_one(part, ignore_keys, f"{metric_key_prefix}_{name}")
+        else:
+            metrics = self._evaluate_one(eval_dataset, ignore_keys, metric_key_prefix)
+        self.dispatcher.send("on_evaluate", metrics=metrics)
+        return metrics
+
+    def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+        batches = self.evaluation_batches(dataset)
+        only_loss = True if self.compute_metrics is None else None
+        output = self._run_prediction(batches, "Evaluation", only_loss, ignore_keys, prefix)
+        self.log(output.metrics)
+        return output.metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
+        output = self._run_prediction(
+            self.test_batches(test_dataset), "Prediction", None, ignore_keys, metric_key_prefix
+        )
+        self.dispatcher.send("on_predict", metrics=output.metrics)
+        return output
+
+    def _run_prediction(
+        self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str
+    ) -> PredictionOutput:
+        start_s = time.perf_counter()
+        self._update_context(eval_dataloader=batches)
+        self._counted = (None, 0)
+        output = self.prediction_loop(batches, description, only_loss, ignore_keys, prefix)
+        examples, steps = self._counted
+        output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
+        return output
+
+    def prediction_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> PredictionOutput:
+        """Return predictions, labels and metrics over the batches of ``dataloader``, speed not included."""
+        only_loss = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
+        with self.evaluating():
+            output, examples, steps = run_evaluation(
+                self,
+                dataloader,
+                expected=self.num_examples_or_none(dataloader),
+                prediction_loss_only=only_loss,
+                ignore_keys=ignore_keys,
+                prefix=metric_key_prefix,
+            )
+        self._counted = (examples, steps)
+        return output
+
+    # -- what else there is to know -------------------------------------------------------------------------------
+
+    def is_local_process_zero(self) -> bool:
+        """Return whether this is the first process of its machine."""
+        return bool(self.args.local_process_index == 0)
+
+    def is_world_process_zero(self) -> bool:
+        """Return whether this is the first process of all."""
+        return bool(self.args.process_index == 0)
+
+    def _has_own(self, *names: str) -> bool:
+        """Return whether a subclass overrides one of these methods."""
+        return any(
+            hasattr(type(self), name) and not getattr(type(self), name).__module__.startswith("trackside.trainer")
+            for name in names
+        )
+
+    def _check_datasets(self) -> None:
+        if self.args.eval_strategy != "no" and self.eval_dataset is None and not self._has_own(*EVALUATION_SOURCES):
+            raise ArgumentError(
+                "eval_strategy", str(self.args.eval_strategy), "'no', since the trainer was given no eval_dataset"
+            )
+
+    # -- the backend ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
+        """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
+
+    @abstractmethod
+    def test_batches(self, dataset: Any) -> Iterable[Any]:
+        """Return the batches of a test dataset."""
+
+    @abstractmethod
+    def evaluating(self) -> Any:
+        """Return a context in which the model is in evaluation mode."""
+
+    @abstractmethod
+    def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
+        """Run one batch through the model."""
+
+    @abstractmethod
+    def to_host(self, nested: Any) -> Any:
+        """Return nested tensors as numpy arrays."""
+
+    @abstractmethod
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every process, in the order of the ranks."""
+
+    @abstractmethod
+    def num_examples_or_none(self, dataloader: Any) -> int | None:
+        """Return the number of examples behind ``dataloader``, where it can be known."""
+
+    @abstractmethod
+    def set_seed(self, seed: int) -> None:
+        """Seed every random number generator."""
+
+
+def _deprecated_model_path(path: Any, resume_from_checkpoint: Any) -> Any:
+    warnings.warn("train(model_path=...) is deprecated; use resume_from_checkpoint", FutureWarning, stacklevel=3)
+    return path if resume_from_checkpoint is None else resume_from_checkpoint

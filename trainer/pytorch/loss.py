@@ -1,0 +1,219 @@
+"""The loss of a batch: how the model is called, where its loss is, and over how many items that is a mean.
+
+The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch is therefore
+taken backward with its *share* (its items divided by a constant), and the sum of the shares divides the gradients when
+the update is complete. Where the shares add up to one, which is the rule, nothing is left to divide.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...callbacks.errors import TracksideTypeError, TracksideValueError
+from .distributed import Alone, unwrap
+
+IGNORED = -100
+"""The label that is in no loss and no metric."""
+
+
+def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
+    """Return the names that ``model.forward`` takes, and whether it takes any other."""
+    parameters = inspect.signature(unwrap(model).forward).parameters
+    names = [name for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+    return names, any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+
+
+def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
+    """Return the labels in a batch: by name in a dict, last in a tuple; None where there are none."""
+    if isinstance(batch, Mapping):
+        found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
+        return None if not found else found[0] if len(found) == 1 else found
+    return batch[-1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+
+
+def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), with_labels: bool) -> Any:
+    """Call the model on a batch: a dict by keyword, a tuple by position, its last part only ``with_labels``."""
+    if isinstance(batch, Mapping):
+        return model(**{name: value for name, value in batch.items() if name not in withhold})
+    if isinstance(batch, (tuple, list)):
+        return model(*(batch if with_labels else batch[:-1]))
+    return model(batch)
+
+
+def loss_in(outputs: Any) -> Any:
+    """Return the loss in a model's outputs: the entry ``loss``, or the first element.
+
+    Raises:
+        TracksideValueError: If there is none.
+    """
+    if isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    elif isinstance(outputs, (tuple, list)):
+        loss = outputs[0]
+    else:
+        loss = getattr(outputs, "loss", outputs if isinstance(outputs, Tensor) and outputs.ndim == 0 else None)
+    if loss is None:
+        keys = ", ".join(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
+        raise TracksideValueError(
+            f"the model returned no loss, only: {keys}. Give the trainer loss_fn=..., override compute_loss, "
+            "or check that the batch holds the labels that the model takes"
+        )
+    return loss
+
+
+def logits_in(outputs: Any, *, has_loss: bool, ignore_keys: Sequence[str]) -> Any:
+    """Return a model's outputs without the loss and the ignored ones; a single one stands alone."""
+    if isinstance(outputs, Mapping):
+        rest = tuple(value for name, value in outputs.items() if name not in (*ignore_keys, "loss"))
+    elif isinstance(outputs, (tuple, list)):
+        rest = tuple(outputs[1:] if has_loss else outputs)
+    else:
+        return outputs
+    return rest[0] if len(rest) == 1 else rest or None
+
+
+def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
+    """Return the items that the mean loss of a batch is over, as a number or a tensor on the labels' device.
+
+    Whole-number labels count where they are not -100 (for causal language models from the second token on, as the
+    model shifts them); other labels, and batches without labels, count by examples.
+    """
+    label = next((leaf for leaf in _tensors(labels)), None)
+    if label is None or label.is_floating_point() or label.ndim == 0 or isinstance(labels, (tuple, list)):
+        return batch_size(batch)
+    if is_causal and label.ndim > 1:
+        label = label[..., 1:]
+    items = (label != IGNORED).sum()
+    return items.item() if items.device.type == "cpu" else items
+
+
+def batch_size(batch: Any) -> int:
+    """Return the examples in a batch: the first dimension of its first tensor."""
+    tensor = next((leaf for leaf in _tensors(batch) if leaf.ndim), None)
+    return 1 if tensor is None else len(tensor)
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def smoothed_loss(logits: Tensor, labels: Tensor, epsilon: float, *, is_causal: bool) -> Tensor:
+    """Return the cross entropy with label smoothing, as a mean over the labels that are not -100.
+
+    Shapes:
+        logits: (..., classes); labels: the same without the last dimension.
+
+    Source:
+        Szegedy et al. (2016), arXiv:1512.00567, section 7.
+    """
+    if is_causal:
+        logits, labels = logits[..., :-1, :], labels[..., 1:]
+    return nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=IGNORED, label_smoothing=epsilon
+    )
+
+
+def is_causal_lm(model: nn.Module) -> bool:
+    """Return whether a transformers model shifts its labels by one."""
+    inner = unwrap(model)
+    return getattr(inner, "loss_type", None) == "ForCausalLM" or type(inner).__name__.endswith(
+        ("ForCausalLM", "LMHeadModel")
+    )
+
+
+def weighed(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
+    """Return what compute_loss gave as a mean and the items it is over.
+
+    Args:
+        result: A mean, or ``(loss_sum, weight)``.
+        items: Counts the items of the batch, called only where the mean stands alone.
+    """
+    if isinstance(result, (tuple, list)) and len(result) == 2:
+        loss_sum, weight = result
+        floor = max(weight, 1e-12) if isinstance(weight, (int, float)) else weight.clamp_min(1e-12)
+        return loss_sum / floor, weight
+    if not isinstance(result, Tensor):
+        raise TracksideTypeError(
+            f"compute_loss returned {type(result).__name__}; it returns a mean loss, or (loss_sum, weight)"
+        )
+    return (result if result.ndim == 0 else result.mean()), items()
+
+
+class LossWindow:
+    """The micro-batches of one update: their shares and their losses.
+
+    Args:
+        processes: Over which the shares are summed up.
+        device: Where losses are summed up.
+        reference: The constant that shares are relative to: the items of a whole window, where examples are items.
+    """
+
+    def __init__(self, processes: Alone, device: torch.device, reference: float) -> None:
+        self._processes = processes
+        self._reference = reference
+        self.count = 1
+        self.share: Any = 1.0
+        self._shares: Any = 0.0
+        self._loss: Any = 0.0
+        dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
+        self._total = torch.zeros((), dtype=dtype, device=device)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one micro-batch on one process is the whole update, so that its mean is the update's."""
+        return self.count == 1 and self._processes.world_size == 1
+
+    def begin(self, index: int, count: int) -> None:
+        """Begin micro-batch ``index`` of ``count``."""
+        self.count = count
+        self.share = 1.0
+        if index == 0:
+            self._shares, self._loss = 0.0, 0.0
+
+    def set_items(self, items: Any) -> None:
+        """Set the items of this micro-batch."""
+        self.share = 1.0 if self.is_single else items / self._reference
+
+    def add(self, loss: Tensor) -> None:
+        """Add the mean loss of this micro-batch."""
+        self._shares = self._shares + self.share
+        if self.is_single:
+            self._loss = loss
+        elif not isinstance(self.share, Tensor):
+            self._loss = self._loss + (loss * self.share if self.share else 0.0)
+        else:
+            self._loss = self._loss + torch.where(self.share > 0, loss * self.share, 0.0)
+
+    def close(self) -> Any:
+        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
+        if self.is_single:
+            self._total.add_(self._loss)
+            return 1.0
+        shares = self._processes.sum(self._shares)
+        if isinstance(shares, Tensor) and shares.device.type == "cpu":
+            shares = shares.item()
+        if isinstance(shares, Tensor):
+            factor = self._processes.world_size / shares.clamp_min(1e-12)
+        else:
+            factor = self._processes.world_size / shares if shares else 0.0
+        self._total.add_(self._loss * factor / self._processes.world_size)
+        return factor
+
+    def take(self) -> float:
+        """Return the sum of the update losses since the last call. Waits for the device."""
+        total = self._processes.sum(self._total)
+        value = float(total)
+        self._total.zero_()
+        return value

@@ -1,0 +1,136 @@
+"""Precision, inside the step: the context of the forward pass, the backward pass, the optimizer's step."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class FullPrecision:
+    """Everything as the model is."""
+
+    def forward(self) -> AbstractContextManager[Any]:
+        """Return the context for forward passes."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of ``loss``."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Divide the loss scale out of the gradients."""
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Step the optimizer; return whether the step was held back because gradients were not finite."""
+        optimizer.step()
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+class Autocast(FullPrecision):
+    """Native automatic mixed precision in bfloat16, which needs no loss scale.
+
+    Source:
+        https://pytorch.org/docs/stable/amp.html
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+
+    def forward(self) -> AbstractContextManager[Any]:
+        """Return the autocast context."""
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+class ScaledAutocast(Autocast):
+    """Native automatic mixed precision in float16 with dynamic loss scaling.
+
+    Source:
+        Micikevicius et al. (2018), arXiv:1710.03740, section 3.2.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of the scaled loss."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Divide the loss scale out of the gradients."""
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Step unless a gradient is not finite. Waits for the device, as the scaler itself does."""
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() < before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale and its growth counter."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back scale and growth counter."""
+        if state:
+            self.scaler.load_state_dict(state)
+
+
+def precision_of(args: Any, device: torch.device) -> FullPrecision:
+    """Return the precision that ``args`` ask for."""
+    if args.fp16:
+        return ScaledAutocast(device)
+    if args.bf16:
+        return Autocast(device, torch.bfloat16)
+    return FullPrecision()
+
+
+def set_tf32(allowed: bool | None) -> None:
+    """Allow or forbid TF32 in matrix products and convolutions; None leaves torch's setting."""
+    if allowed is not None:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+class full_evaluation:
+    """A context in which a model is in evaluation mode, in ``dtype`` if one is given, without gradients.
+
+    Weights in a lower precision are copies; the model gets its own tensors back, to the bit.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
+        self.model = model
+        self.dtype = dtype
+
+    def __enter__(self) -> None:
+        self.was_training = self.model.training
+        self.model.eval()
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        if self.dtype is not None:
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
+                if tensor.is_floating_point():
+                    self.kept.append((tensor, tensor.data))
+                    tensor.data = tensor.data.to(self.dtype)
+        self.no_grad = torch.no_grad()
+        self.no_grad.__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        self.no_grad.__exit__(*details)
+        for tensor, data in self.kept:
+            tensor.data = data
+        self.model.train(self.was_training)

@@ -1,0 +1,155 @@
+"""What a checkpoint holds of a PyTorch run, and how it is taken and given back.
+
+Weights are safetensors (for transformers models in the form of ``save_pretrained``); optimizer, schedule, loss scale
+and random numbers are torch files that load with ``weights_only=True``: data, never code.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...callbacks.errors import CheckpointError, did_you_mean
+
+WEIGHTS_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.pt"
+SCHEDULE_FILE = "scheduler.pt"
+SCALER_FILE = "scaler.pt"
+RNG_FILE = "rng_state_{rank}.pt"
+
+
+def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
+    """Return nested values with every tensor copied to the host; tensors that share memory share their copy."""
+    memo = {} if memo is None else memo
+    if isinstance(value, Tensor):
+        key = value.data_ptr() if value.numel() else id(value)
+        known = memo.get(key)
+        if known is None or known.shape != value.shape or known.dtype != value.dtype:
+            known = memo[key] = value.detach().to("cpu", copy=True)
+        return known
+    if isinstance(value, dict):
+        return {key: copied(part, memo) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(copied(part, memo) for part in value)
+    return value
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of the random number generators of Python, numpy and torch."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the random number generators to what `random_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_weights(model: nn.Module, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write the weights of ``model``, or ``weights`` in their place, into ``folder``."""
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+        return
+    from safetensors.torch import save_file
+
+    save_file(_without_duplicates(weights or model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def _without_duplicates(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out tensors that another name holds already (tied weights), which safetensors does not take."""
+    seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and key in seen:
+            continue
+        seen[key] = name
+        kept[name] = tensor.detach().contiguous()
+    storages: dict[int, str] = {}
+    for name, tensor in kept.items():  # views of one storage that are not the same tensor are written as copies
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer in storages and tensor.numel():
+            kept[name] = tensor.clone()
+        storages.setdefault(pointer, name)
+    return kept
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load the weights in ``folder`` into ``model``.
+
+    Raises:
+        CheckpointError: If they are not there, or do not fit; the message names what is missing and what is too much.
+    """
+    weights = _read_weights(folder)
+    own = model.state_dict()
+    known = {(tensor.data_ptr(), tensor.shape): name for name, tensor in own.items() if name in weights}
+    for name, tensor in own.items():  # tied weights were written once
+        twin = known.get((tensor.data_ptr(), tensor.shape))
+        if name not in weights and twin is not None:
+            weights[name] = weights[twin]
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or extra or wrong:
+        hint = did_you_mean(missing[0], extra) if missing else ""
+        raise CheckpointError(
+            f"the weights in {folder} do not fit the model: missing {_some(missing)}; unknown {_some(extra)}; "
+            f"of another shape {_some(sorted(wrong))}.{hint}"
+        )
+    model.load_state_dict(weights)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("model*.safetensors"))  # transformers cuts large models into several files
+    if not files:
+        raise CheckpointError(f"{folder} holds no weights: there is no {WEIGHTS_FILE}")
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        weights.update(load_file(file))
+    return weights
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+
+
+def write_torch(folder: Path, files: dict[str, Any]) -> None:
+    """Write each of ``files``, by name, unless it is None."""
+    for name, content in files.items():
+        if content is not None:
+            torch.save(content, folder / name)
+
+
+def read_torch(path: Path) -> Any:
+    """Read a torch file that holds only data.
+
+    Raises:
+        CheckpointError: If it cannot be read, or holds code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as data: {error}") from error
+
+
+Writer = Callable[[Path], None]

@@ -1,0 +1,253 @@
+"""The PyTorch trainer: what the reference documentation lets you override, and the loop's backend below it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...callbacks.errors import ArgumentError, TracksideTypeError
+from . import data
+from .arguments import TrainingArguments
+from .backend import TorchBackend
+from .collators import DataCollatorWithPadding, default_data_collator
+from .distributed import unwrap
+from .loss import labels_of, logits_in, loss_in, smoothed_loss
+from .optimization import create_optimizer, create_scheduler
+from .seeding import set_seed
+
+
+class Trainer(TorchBackend):
+    """Trains, evaluates and predicts with a PyTorch model.
+
+    Args:
+        model: Any ``nn.Module``; without one, ``model_init`` makes it.
+        args: The training arguments; without them, the defaults.
+        data_collator: Makes a batch of a list of examples.
+        train_dataset: Map-style or iterable dataset of dicts, tuples or objects.
+        eval_dataset: A dataset, or a dict of datasets.
+        processing_class: Tokenizer, processor or the like; saved with the model, and used to pad.
+        tokenizer: The old name of ``processing_class``.
+        model_init: Makes a new model at each call of train(); takes nothing, or a trial.
+        compute_metrics: Gets an EvalPrediction, returns a dict of numbers.
+        callbacks: Callbacks, as instances or classes.
+        optimizers: An optimizer and a schedule to use instead of those that ``args`` describe.
+        loss_fn: Called as ``loss_fn(outputs, labels)`` for models that return no loss.
+        preprocess_logits_for_metrics: Called as ``fn(logits, labels)`` on the device before logits are kept.
+        optimizer_cls_and_kwargs: A class of optimizer and its options, called with the parameter groups.
+
+    Raises:
+        ArgumentError: If arguments contradict each other.
+    """
+
+    args: TrainingArguments
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        tokenizer: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_metrics: Callable[..., dict[str, Any]] | None = None,
+        callbacks: Sequence[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        *,
+        loss_fn: Callable[..., Tensor] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
+    ) -> None:
+        args = TrainingArguments() if args is None else args
+        set_seed(args.seed, deterministic=args.full_determinism)
+        if model is None and model_init is not None:
+            model = model_init() if not inspect.signature(model_init).parameters else model_init(None)
+        if not isinstance(model, nn.Module):
+            raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {type(model).__name__}")
+        if model_init is not None and optimizers != (None, None):
+            raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            loss_fn=loss_fn,
+            model_init=model_init,
+        )
+        self.processing_class = processing_class or tokenizer
+        self.data_collator = data_collator or self._default_collator()
+        self.optimizer, self.lr_scheduler = optimizers
+        self._own_optimizers = optimizers
+        self._optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
+        self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
+        self._set_up_backend()
+        self._update_context()
+        self.dispatcher.send("on_init_end")
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Iterable[Any]:
+        """Return the training batches of this process, in an order that is a function of (seed, epoch)."""
+        args = self.args
+        return data.make_loader(
+            self.train_dataset,
+            batch_size=args.train_batch_size,
+            collate_fn=self._collate(self.train_dataset),
+            args=args,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            shuffle=True,
+            drop_last=args.dataloader_drop_last,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Iterable[Any]:
+        """Return the batches of ``eval_dataset``, or of the trainer's own, each example once."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
+        return self.get_test_dataloader(dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Iterable[Any]:
+        """Return the batches of ``test_dataset``, each example once, in order."""
+        return data.make_loader(
+            test_dataset,
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self._collate(test_dataset),
+            args=self.args,
+            seed=self.args.seed,
+            shuffle=False,
+            drop_last=False,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+        )
+
+    def num_examples(self, dataloader: Any) -> int:
+        """Return the number of examples behind ``dataloader``, over all processes."""
+        return self.num_examples_or_none(dataloader) or 0
+
+    def num_examples_or_none(self, dataloader: Any) -> int | None:
+        """Return the number of examples behind ``dataloader``, where it can be known."""
+        return data.num_examples(dataloader)
+
+    def _default_collator(self) -> Callable[[list[Any]], Any]:
+        pads = self.processing_class is not None and hasattr(self.processing_class, "pad")
+        return DataCollatorWithPadding(self.processing_class) if pads else default_data_collator
+
+    def _collate(self, dataset: Any) -> Callable[[list[Any]], Any]:
+        """Return the collator, behind one that drops the columns which the model does not take."""
+        if not self.args.remove_unused_columns or getattr(dataset, "column_names", None) is None:
+            return self.data_collator
+        return data.drop_unused_columns(self.data_collator, dataset, unwrap(self.model), self.label_names)
+
+    # -- optimizer and schedule -----------------------------------------------------------------------------------
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """Create what is not there yet of optimizer and schedule."""
+        self.create_optimizer()
+        self.create_scheduler(num_training_steps)
+
+    def create_optimizer(self) -> Any:
+        """Create the optimizer, unless there is one, and return it."""
+        if self.optimizer is None:
+            self.optimizer = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Create the schedule, unless there is one, and return it."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
+        return self.lr_scheduler
+
+    # -- the step -------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of a batch, as a mean or as ``(loss_sum, weight)``.
+
+        Override it at will, also with fewer arguments; evaluation reports what it returns.
+
+        Args:
+            model: The model, wrapped as the step needs it.
+            inputs: The batch, on the device.
+            return_outputs: Return ``(loss, outputs)``.
+            num_items_in_batch: The items of this batch; a sum over items divided by it is the mean asked for.
+        """
+        labels = labels_of(inputs, self.label_names)
+        smoothing = self.args.label_smoothing_factor
+        if labels is None or (self.loss_fn is None and not smoothing):
+            outputs = self._call(model, inputs, with_labels=True)
+            loss = loss_in(outputs)
+        else:
+            outputs = self._call(model, inputs, with_labels=False)
+            if self.loss_fn is not None:
+                loss = self.loss_fn(outputs, labels)
+            else:
+                logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+                loss = smoothed_loss(logits, labels, smoothing, is_causal=self._is_causal)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Take a micro-batch forward and backward; return its mean loss, detached."""
+        with self.precision.forward():
+            loss = self._mean_loss(self._compute_loss(model, inputs), inputs)
+        self.backward(loss)
+        return loss.detach()
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of a mean loss with this micro-batch's share of the update."""
+        share = self._window.share
+        if isinstance(share, (int, float)):
+            if share == 0.0:  # no label counts: the mean over nothing must not reach the gradients
+                loss = sum((p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
+            elif share != 1.0:
+                loss = loss * share
+        else:
+            loss = loss * share
+        self.precision.backward(loss)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """Return (loss, logits, labels) of a batch, each None where there is none."""
+        inputs = self.place(inputs)
+        labels = labels_of(inputs, self.label_names)
+        with torch.no_grad(), self.precision.forward() if self._eval_dtype is None else nullcontext():
+            if labels is None and not self._has_own("compute_loss"):
+                outputs = self._call(model, inputs, with_labels=False)
+                loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
+            else:
+                result, outputs = self._loss_and_outputs(model, inputs)
+                loss = self._mean_loss(result, inputs)
+        if prediction_loss_only:
+            return loss, None, None
+        ignored = self._ignored_outputs if ignore_keys is None else ignore_keys
+        first = outputs[0] if isinstance(outputs, (tuple, list)) else None
+        logits = logits_in(outputs, has_loss=getattr(first, "ndim", 1) == 0, ignore_keys=ignored)
+        if self.preprocess_logits_for_metrics is not None:
+            logits = self.preprocess_logits_for_metrics(logits, labels)
+        return loss, logits, labels
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return the floating point operations of a batch; 0 where the model cannot tell."""
+        count = getattr(unwrap(self.model), "floating_point_ops", None)
+        return int(count(inputs)) if count is not None else 0
+
+    # -- saving ---------------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None) -> None:
+        """Write the weights (and configuration, and processing class) into ``output_dir``, from the first process."""
+        if self.is_world_process_zero():
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_model(folder, None)

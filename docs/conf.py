@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 
 import trackside
+from trackside.trainer.arguments import BaseTrainingArguments
 
 project = "trackside"
 author = "The trackside developers"
@@ -15,7 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"trackside {release}"
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -29,3 +31,15 @@ autodoc_mock_imports = [
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shapes", "Units", "Source"]
+
+
+def arguments_table() -> str:
+    """Return every training argument with its default and help as a Markdown table, from where they are declared."""
+    rows = ["| field | default | meaning |", "|---|---|---|"]
+    for item in dataclasses.fields(BaseTrainingArguments):
+        made = item.default_factory() if item.default is dataclasses.MISSING else item.default
+        rows.append(f"| `{item.name}` | `{made!r}` | {item.metadata['help']} |")
+    return "\n".join(rows)
+
+
+myst_substitutions = {"arguments": arguments_table()}

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from trackside.callbacks.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.time_limit import TimeLimitCallback as TimeLimitCallback
     from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
-    from trackside.trainer.arguments import IntervalStrategy as IntervalStrategy
     from trackside.trainer.checkpoint import get_last_checkpoint as get_last_checkpoint
+    from trackside.trainer.choices import IntervalStrategy as IntervalStrategy
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
@@ -60,7 +60,7 @@ _HOMES = {
     "DefaultFlowCallback": "trackside.callbacks.flow",
     "EarlyStoppingCallback": "trackside.callbacks.early_stopping",
     "EvalPrediction": "trackside.trainer.outputs",
-    "IntervalStrategy": "trackside.trainer.arguments",
+    "IntervalStrategy": "trackside.trainer.choices",
     "JSONLinesLoggerCallback": "trackside.callbacks.jsonl_logger",
     "LearningRateMonitorCallback": "trackside.callbacks.learning_rate_monitor",
     "PredictionOutput": "trackside.trainer.outputs",

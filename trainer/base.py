@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -21,6 +22,8 @@ from .outputs import BestRun, PredictionOutput, TrainOutput, speed_metrics
 from .plan import Progress
 from .records import Records
 from .saving import Saver
+
+logger = logging.getLogger("trackside.trainer")
 
 EVALUATION_SOURCES = ("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
 """Methods by which a subclass may bring its own evaluation data."""
@@ -95,6 +98,8 @@ class BaseTrainer(Attaching, Records, ABC):
             self.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
         self._reset()
+        if self.best.is_wanted:
+            self.best.check(self._trial_metrics())
         return TrainingLoop(self).run(checkpoint)
 
     def _reset(self) -> None:
@@ -178,6 +183,32 @@ class BaseTrainer(Attaching, Records, ABC):
         )
         self.dispatcher.send("on_predict", metrics=output.metrics)
         return output
+
+    def _trial_metrics(self) -> dict[str, Any] | None:
+        """Return what evaluation returns, with the values of one batch: to know the names before the first step.
+
+        Sends no events. None where one batch is not enough for compute_metrics.
+        """
+        datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": None}
+        metrics: dict[str, Any] = {}
+        for name, dataset in datasets.items():
+            prefix = f"eval_{name}" if name else "eval"
+            try:
+                with self.evaluating():
+                    output, _, _ = run_evaluation(
+                        self,
+                        self.evaluation_batches(dataset),
+                        expected=None,
+                        prediction_loss_only=False,
+                        ignore_keys=None,
+                        prefix=prefix,
+                        max_batches=1,
+                    )
+            except Exception as error:
+                logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
+                return None
+            metrics |= {**output.metrics, **speed_metrics(prefix, 1.0, 1, 1)}
+        return metrics
 
     def _run_prediction(
         self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str

@@ -67,10 +67,10 @@ class BestModel:
             state.best_model_checkpoint = str(self.trainer.saver.store.path(state.global_step))
             self.trainer.control.should_save = True
 
-    def check(self, metrics: dict[str, float]) -> None:
-        """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``."""
+    def check(self, metrics: dict[str, float] | None) -> None:
+        """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``; None: not known."""
         name = self.trainer.args.metric_for_best_model
-        if self.is_wanted and name is not None and metric_key(name) not in metrics:
+        if metrics is not None and self.is_wanted and name is not None and metric_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
     def improves(self, value: float) -> bool:
@@ -88,4 +88,5 @@ class BestModel:
         if path is None:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
             return
-        self.trainer.load_weights(Path(path))
+        here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved since
+        self.trainer.load_weights(Path(path) if Path(path).exists() else here)

@@ -54,7 +54,10 @@ class TorchBackend(Objective, BaseTrainer):
         self.precision = precision_of(args, args.device)
         self.model_wrapped: nn.Module = self.model
         self._window = LossWindow(
-            self.processes, args.device, float(args.train_batch_size * args.gradient_accumulation_steps)
+            self.processes,
+            args.device,
+            float(args.train_batch_size * args.gradient_accumulation_steps),
+            replace_non_finite=args.logging_nan_inf_filter,
         )
         self._grad_norm: Tensor | None = None
         self._eval_dtype = DTYPES["bf16"] if args.bf16_full_eval else DTYPES["fp16"] if args.fp16_full_eval else None

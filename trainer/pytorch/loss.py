@@ -158,17 +158,22 @@ class LossWindow:
         processes: Over which the shares are summed up.
         device: Where losses are summed up.
         reference: The constant that shares are relative to: the items of a whole window, where examples are items.
+        replace_non_finite: Put the mean so far in the place of an update's loss that is not finite.
     """
 
-    def __init__(self, processes: Alone, device: torch.device, reference: float) -> None:
+    def __init__(
+        self, processes: Alone, device: torch.device, reference: float, *, replace_non_finite: bool = False
+    ) -> None:
         self._processes = processes
-        self._reference = reference
+        self.reference = reference
+        self._replace_non_finite = replace_non_finite
         self.count = 1
         self.share: Any = 1.0
         self._shares: Any = 0.0
         self._loss: Any = 0.0
         dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
         self._total = torch.zeros((), dtype=dtype, device=device)
+        self._updates = 0
 
     @property
     def is_single(self) -> bool:
@@ -184,7 +189,7 @@ class LossWindow:
 
     def set_items(self, items: Any) -> None:
         """Set the items of this micro-batch."""
-        self.share = 1.0 if self.is_single else items / self._reference
+        self.share = 1.0 if self.is_single else items / self.reference
 
     def add(self, loss: Tensor) -> None:
         """Add the mean loss of this micro-batch."""
@@ -199,7 +204,7 @@ class LossWindow:
     def close(self) -> Any:
         """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
         if self.is_single:
-            self._total.add_(self._loss)
+            self._sum_up(self._loss)
             return 1.0
         shares = self._processes.sum(self._shares)
         if isinstance(shares, Tensor) and shares.device.type == "cpu":
@@ -208,12 +213,20 @@ class LossWindow:
             factor = self._processes.world_size / shares.clamp_min(1e-12)
         else:
             factor = self._processes.world_size / shares if shares else 0.0
-        self._total.add_(self._loss * factor / self._processes.world_size)
+        self._sum_up(self._loss * factor / self._processes.world_size)
         return factor
+
+    def _sum_up(self, loss: Any) -> None:
+        if self._replace_non_finite:
+            value = torch.as_tensor(loss, dtype=self._total.dtype, device=self._total.device)
+            loss = torch.where(torch.isfinite(value), value, self._total / max(self._updates, 1))
+        self._total.add_(loss)
+        self._updates += 1
 
     def take(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
         total = self._processes.sum(self._total)
         value = float(total)
         self._total.zero_()
+        self._updates = 0
         return value

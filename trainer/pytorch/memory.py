@@ -60,7 +60,7 @@ def _in_parts(trainer: TorchBackend, inputs: Any, parts: int) -> Tensor:
     for piece in pieces:
         window.count = 2
         loss = trainer.training_step(trainer.model_wrapped, piece)
-        total = total + loss * (window.share * window._reference / whole)
+        total = total + loss * (window.share * window.reference / whole)
     window.count = kept[0]
     if window.is_single:  # the parts went backward relative to the reference; so must the whole
         window.count = 2

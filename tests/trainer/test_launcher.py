@@ -1,0 +1,68 @@
+"""The place of a process among those that a launcher started."""
+
+from __future__ import annotations
+
+import pytest
+from trackside.callbacks.errors import ArgumentError
+from trackside.trainer.arguments import BaseTrainingArguments
+from trackside.trainer.choices import ParallelMode
+from trackside.trainer.launcher import LAUNCHERS, Place, find_place
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for names in LAUNCHERS.values():
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("launcher", list(LAUNCHERS))
+def test_the_place_comes_from_the_launcher(launcher, monkeypatch):
+    for name, value in zip(LAUNCHERS[launcher], ("3", "4", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+
+    args = BaseTrainingArguments()
+
+    assert (args.process_index, args.world_size, args.local_process_index, args.local_rank) == (3, 4, 1, 1)
+    assert args.parallel_mode == ParallelMode.DISTRIBUTED
+    assert not args.should_save
+    assert not args.should_log
+
+
+def test_a_process_on_its_own_is_the_first_of_one():
+    args = BaseTrainingArguments()
+
+    assert (args.process_index, args.world_size, args.local_process_index, args.local_rank) == (0, 1, 0, -1)
+    assert args.parallel_mode == ParallelMode.NOT_PARALLEL
+    assert args.should_save
+    assert args.should_log
+
+
+def test_an_interactive_slurm_shell_is_one_process():
+    slurm = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
+
+    assert find_place(slurm).world_size == 8
+    assert find_place({**slurm, "SLURM_JOB_NAME": "bash"}) == Place()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK='one' is not allowed: a whole number, at least 0"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE='0' is not allowed: a whole number, at least 1"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 is not allowed: a rank below WORLD_SIZE=2"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK='x' is not allowed"),
+    ],
+)
+def test_a_launcher_variable_that_makes_no_sense_is_named(environ, message):
+    with pytest.raises(ArgumentError, match=message):
+        find_place(environ)
+
+
+def test_the_level_of_messages_is_that_of_the_process(monkeypatch):
+    assert BaseTrainingArguments(log_level="debug").get_process_log_level() == 10
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    assert BaseTrainingArguments(log_level="debug", log_level_replica="error").get_process_log_level() == 40

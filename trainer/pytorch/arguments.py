@@ -1,0 +1,137 @@
+"""The arguments of a run on PyTorch. torch is imported only when a device is asked for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...callbacks.errors import ArgumentError, MissingPackageError
+from ..arguments import BaseTrainingArguments
+from ..choices import OptimizerName
+from ..options import one_of, option
+from ..validation import Refusals, refuse
+
+if TYPE_CHECKING:
+    import torch
+
+# what is still to be built: delete a line when it is there
+NOT_YET: Refusals = {
+    "fsdp": (bool, "sharding is not built yet; use DistributedDataParallel, which torchrun starts"),
+    "tpu_num_cores": (lambda value: value is not None, "TPUs are not built yet"),
+    "debug": (lambda value: "underflow_overflow" in value, "watching every layer for overflow is not built yet"),
+    "fp16_backend": (lambda value: value == "apex", "apex.amp is not built yet; 'auto' is torch's own fp16"),
+    "optim": (lambda value: value == "adamw_apex_fused", "it is not built yet; use 'adamw_torch_fused'"),
+}
+
+# optimizers that came with a later torch than the oldest one that trackside knows
+NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
+
+
+@cache
+def torch_version() -> tuple[int, int] | None:
+    """Return major and minor version of the installed torch, without importing it; None where it cannot be told."""
+    try:
+        major, minor = importlib.metadata.version("torch").split(".")[:2]
+        return int(major), int(minor)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+
+
+def default_optimizer() -> str:
+    """Return fused AdamW where the installed torch runs it on every device, plain AdamW elsewhere."""
+    version = torch_version()
+    return "adamw_torch_fused" if version and version >= NEEDS_TORCH["adamw_torch_fused"] else "adamw_torch"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrainingArguments(BaseTrainingArguments):
+    """Every field of `BaseTrainingArguments`, and the devices of PyTorch.
+
+    Making one takes well under a millisecond and does not import torch.
+
+    Raises:
+        ArgumentError: If a value is not allowed; the message has field, value and what is.
+        MissingPackageError: If an optimizer's package is not installed.
+        UnsupportedError: If a field asks for what is not built yet.
+
+    Example:
+        >>> TrainingArguments("out", num_train_epochs=2, eval_strategy="epoch").do_eval
+        True
+    """
+
+    optim: str = option(default_optimizer(), "Optimizer.", one_of(OptimizerName))
+
+    def validate(self) -> None:
+        """Check every field, and that what it asks for can be had here."""
+        super().validate()
+        check_optimizer(self.optim)
+        refuse(self, NOT_YET)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of this process, found when first read.
+
+        Several visible GPUs without a launcher bring a warning, since only one of them works.
+        """
+        import torch
+
+        if self.no_cuda:
+            return torch.device("cpu")
+        if torch.cuda.is_available():
+            self._warn_of_idle_gpus(torch.cuda.device_count())
+            return torch.device("cuda", self.local_process_index % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @cached_property
+    def n_gpu(self) -> int:
+        """How many GPUs this process drives: one, unless nn.DataParallel was asked for."""
+        import torch
+
+        if self.device.type != "cuda":
+            return 0
+        return torch.cuda.device_count() if self.parallel == "dp" and self.world_size == 1 else 1
+
+    def _warn_of_idle_gpus(self, count: int) -> None:
+        if count > 1 and self.world_size == 1 and self.parallel is None:
+            warnings.warn(
+                f"{count} GPUs are visible and one of them is used. Start with torchrun --nproc-per-node={count} to "
+                "use all, set CUDA_VISIBLE_DEVICES to choose one, or give parallel='dp' for nn.DataParallel",
+                stacklevel=3,
+            )
+
+
+def check_optimizer(name: str) -> None:
+    """Raise if the optimizer ``name`` cannot be had with what is installed; nothing is imported for it.
+
+    Raises:
+        MissingPackageError: If a package is not installed.
+        ArgumentError: If one is, and it does not hold the optimizer.
+    """
+    version = torch_version()
+    if version and version < NEEDS_TORCH.get(name, version):
+        needed, found = ".".join(map(str, NEEDS_TORCH[name])), ".".join(map(str, version))
+        raise ArgumentError("optim", str(name), f"it needs torch {needed} or later; {found} is installed")
+    if name == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
+    if name == "adamw_apex_fused" and not has_apex("optimizers"):
+        raise ArgumentError(
+            "optim",
+            str(name),
+            "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
+            "is another one. 'adamw_torch_fused' is torch's own",
+        )
+
+
+def has_apex(part: str) -> bool:
+    """Return whether NVIDIA apex with ``part`` ("optimizers", "amp") is installed, without importing it.
+
+    The package of that name on PyPI is another one, and newer builds of the right one have no amp: so look inside.
+    """
+    spec = importlib.util.find_spec("apex")
+    folders = [Path(folder) / part for folder in spec.submodule_search_locations or ()] if spec else []
+    return any((folder / "__init__.py").is_file() for folder in folders)

@@ -1,0 +1,111 @@
+"""The arguments of a run on TensorFlow, which is imported only when a device is asked for. torch never is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..arguments import BaseTrainingArguments
+from ..choices import ParallelMode
+from ..launcher import Place
+from ..options import at_least, option
+from ..validation import Refusals, refuse
+from .cluster import find_tf_place
+
+# what only PyTorch has, and what to use instead
+NOT_HERE: Refusals = {
+    "optim": (lambda value: value in ("adamw_8bit", "adamw_apex_fused"), "only PyTorch has it; use 'adamw_torch'"),
+    "fp16_backend": (lambda value: value == "apex", "only PyTorch has it; 'auto' is Keras' mixed precision"),
+    "torch_compile": (bool, "only PyTorch has it; use xla=True"),
+    "gradient_checkpointing": (bool, "only PyTorch has it; wrap layers in tf.recompute_grad"),
+    "fsdp": (bool, "only PyTorch has it; replicas come from args.strategy"),
+    "parallel": (bool, "only PyTorch has it; replicas come from args.strategy"),
+    "tpu_num_cores": (lambda value: value is not None, "only PyTorch has it; use tpu_name"),
+    "debug": (bool, "only PyTorch has it; use tf.debugging.enable_check_numerics()"),
+}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TFTrainingArguments(BaseTrainingArguments):
+    """Every field of `BaseTrainingArguments`, and the devices of TensorFlow.
+
+    Raises:
+        ArgumentError: If a value is not allowed; the message has field, value and what is.
+        UnsupportedError: If a field asks for what only PyTorch has.
+
+    Example:
+        >>> TFTrainingArguments("out", xla=True, steps_per_execution=10).steps_per_execution
+        10
+    """
+
+    tpu_name: str | None = option(None, "Name of the TPU; 'local' for that of this machine.")
+    poly_power: float = option(1.0, "Power of the polynomial schedule.", at_least(0))
+    xla: bool = option(False, "Compile the step with XLA.")
+    steps_per_execution: int = option(1, "Updates in one call, where no callback listens in between.", at_least(1))
+
+    def validate(self) -> None:
+        """Check every field, and that what it asks for exists on TensorFlow."""
+        super().validate()
+        refuse(self, NOT_HERE)
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of this process in TF_CONFIG's cluster; without one, it is alone."""
+        return find_tf_place() or Place()
+
+    @cached_property
+    def strategy(self) -> Any:
+        """The tf.distribute.Strategy of the run, built once, when first read; assign another before that to use it.
+
+        It is the one in whose scope it is first read; else that of the TPU ``tpu_name``, of TF_CONFIG's cluster, of
+        several GPUs (or several logical CPUs, which exist only where somebody asked for them), or of one device.
+        """
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy():
+            return tf.distribute.get_strategy()
+        if self.tpu_name is not None:
+            return _tpu_strategy(self.tpu_name)
+        if self.place.launcher == "tf_config":
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        devices = _device_names(self.no_cuda)
+        if len(devices) > 1:
+            return tf.distribute.MirroredStrategy(devices)
+        return tf.distribute.OneDeviceStrategy(devices[0])
+
+    @property
+    def n_replicas(self) -> int:
+        """How many replicas train together, on all machines."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def n_gpu(self) -> int:
+        """How many replicas train together, on whatever devices."""
+        return self.n_replicas
+
+    @property
+    def device(self) -> str:
+        """The kind of device that replicas run on: "CPU", "GPU" or "TPU"."""
+        return str(self.strategy.extended.worker_devices[0]).rsplit("device:", 1)[-1].split(":")[0]
+
+    @property
+    def parallel_mode(self) -> ParallelMode:
+        """How the devices of the run are driven."""
+        return ParallelMode.TPU if self.tpu_name is not None else super().parallel_mode
+
+
+def _device_names(no_cuda: bool) -> list[str]:
+    import tensorflow as tf
+
+    gpus = [] if no_cuda else tf.config.list_logical_devices("GPU")
+    return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+
+
+def _tpu_strategy(name: str) -> Any:
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)

@@ -1,0 +1,95 @@
+"""The checkpoints in a folder: their names, their order, the newest that is whole. Nothing is changed on the disk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .manifest import BrokenCheckpointError, read_manifest, verify
+
+CHECKPOINT_PREFIX = "checkpoint-"
+COMMITTED = re.compile(rf"{CHECKPOINT_PREFIX}(?P<step>[0-9]+)")
+REPLACED = re.compile(rf"{CHECKPOINT_PREFIX}(?P<step>[0-9]+)\.replaced-(?P<pid>[0-9]+)-[0-9a-f]+")
+TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}[0-9]+\.tmp-(?P<pid>[0-9]+)-(?P<run>[0-9a-f]{{8}})[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A checkpoint that was passed over.
+
+    Attributes:
+        path: The folder.
+        reason: What is wrong with it, as the rest of a sentence that begins with the path.
+    """
+
+    path: Path
+    reason: str
+
+
+def find_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first, without a look into their files.
+
+    They are ordered by the time of commit in the manifest, then by step. Those without a readable manifest
+    (transformers writes none) come by step: each right after the last committed one whose step is not above its own.
+    """
+    names = {path.name: path for path in subfolders(output_dir)}
+    found = [path for name, path in names.items() if COMMITTED.fullmatch(name)]
+    set_aside = (path for name, path in names.items() if REPLACED.fullmatch(name))
+    found += [path for path in set_aside if f"{CHECKPOINT_PREFIX}{step_of(path)}" not in names]
+    times = {path: commit_time_of(path) for path in found}
+    ordered = sorted((path for path in found if times[path] >= 0), key=lambda path: (times[path], step_of(path)))
+    for path in sorted((path for path in found if times[path] < 0), key=step_of):
+        last_below = max((at for at, other in enumerate(ordered) if step_of(other) <= step_of(path)), default=-1)
+        ordered.insert(last_below + 1, path)
+    return ordered
+
+
+def newest_valid(output_dir: str | Path) -> tuple[Path | None, list[Skipped]]:
+    """Return the newest checkpoint that verifies, and the newer ones that do not, each with the reason.
+
+    Returns:
+        The path, None where none verifies; and what was skipped, newest first.
+    """
+    found = find_checkpoints(output_dir)
+    skipped = []
+    for path in reversed(found):
+        try:
+            verify(path)
+        except BrokenCheckpointError as error:
+            skipped.append(Skipped(path, error.reason))
+        else:
+            return path, skipped
+    if find_checkpoints(output_dir) != found:  # a living run deleted them meanwhile, and has newer ones
+        return newest_valid(output_dir)
+    return None, skipped
+
+
+def get_last_checkpoint(folder: str | Path) -> str | None:
+    """Return the newest checkpoint in ``folder`` that verifies, as transformers' function of that name."""
+    path, _ = newest_valid(folder)
+    return None if path is None else str(path)
+
+
+def subfolders(path: str | Path) -> list[Path]:
+    """Return the folders in a folder; none where it does not exist."""
+    return [item for item in Path(path).iterdir() if item.is_dir()] if Path(path).is_dir() else []
+
+
+def commit_time_of(path: Path) -> int:
+    """Return the time of commit in nanoseconds; -1 where the manifest does not tell."""
+    try:
+        return int(read_manifest(path)["committed_at"])
+    except BrokenCheckpointError:
+        return -1
+
+
+def step_of(path: Path) -> int:
+    """Return the step in the name of a checkpoint, set aside or not; -1 where there is none.
+
+    Example:
+        >>> step_of(Path("checkpoint-500"))
+        500
+    """
+    match = COMMITTED.match(path.name)
+    return int(match["step"]) if match else -1

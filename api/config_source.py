@@ -1,0 +1,254 @@
+"""Reading configuration: YAML files with the place of every key, merged in order, then the command line on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trackside.callbacks.errors import ConfigError, did_you_mean
+
+Keys = tuple[str, ...]
+
+COMMAND_LINE = "command line"
+
+COMPONENTS = (
+    "model",
+    "train_data",
+    "eval_data",
+    "test_data",
+    "loss_fn",
+    "compute_metrics",
+    "data_collator",
+    "processing_class",
+)
+"""Keys whose value is an object made from a ``class_path`` and ``init_args``."""
+
+TOP_KEYS = ("framework", *COMPONENTS, "args", "callbacks")
+
+
+class Text(str):
+    """A value as it was typed on the command line; what it means depends on the type of what it is given to."""
+
+    __slots__ = ()
+
+    def plain(self) -> Any:
+        """Return what the text means as YAML, or the text itself where it is none."""
+        try:
+            return yaml.load(self, Loader=_Loader)
+        except yaml.YAMLError:
+            return str(self)
+
+
+@dataclass
+class Source:
+    """Configuration values, and where each was written.
+
+    Attributes:
+        values: The merged tree.
+        places: ``file:line`` of every key, or "command line", by the path of keys that leads there.
+        files: The files, in the order in which they were merged.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Keys, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def where(self, *keys: str) -> str:
+        """Return where ``keys`` was written, or else the nearest key above it."""
+        for length in range(len(keys), 0, -1):
+            if keys[:length] in self.places:
+                return self.places[keys[:length]]
+        return ", ".join(str(path) for path in self.files) or COMMAND_LINE
+
+    def at(self, keys: Sequence[str]) -> Any:
+        """Return the value at the end of ``keys``; None where there is none."""
+        value: Any = self.values
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def error(self, keys: Sequence[str], message: str) -> ConfigError:
+        """Return an error that begins with place, key and value of ``keys``.
+
+        Example:
+            >>> source = Source({"args": {"seed": "x"}}, {("args", "seed"): "run.yaml:3"})
+            >>> print(source.error(["args", "seed"], "a whole number is needed"))
+            run.yaml:3: args.seed='x': a whole number is needed
+        """
+        value = self.at(keys)
+        is_absent = value is None and tuple(keys) not in self.places
+        shown = "" if isinstance(value, Mapping) or is_absent else f"={value!r}"
+        return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
+
+    def merge(self, later: Source) -> None:
+        """Let ``later`` win wherever both say something."""
+        _merge(self.values, later.values)
+        self.places.update(later.places)
+        self.files += later.files
+
+
+def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]] = ()) -> Source:
+    """Read and merge configuration files in order, and the command line's ``(key, text)`` pairs after them.
+
+    Raises:
+        ConfigError: If a file is missing or no proper YAML, holds a key twice, or has an unknown key on top.
+    """
+    source = Source()
+    for file in files:
+        source.merge(read_file(Path(file)))
+    source.merge(from_command_line(overrides))
+    return source
+
+
+def read_file(path: Path) -> Source:
+    """Read one YAML (or JSON) file.
+
+    Raises:
+        ConfigError: See `read_source`.
+    """
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(_unreadable(path, error)) from None
+    source = Source(files=[path])
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            _note_places(node, (), path, source.places)
+            source.values = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"{place}: this is no proper YAML: {error.problem or error.context}") from None
+    if not isinstance(source.values, dict):
+        raise ConfigError(f"{path}: a configuration is a map with the keys {', '.join(TOP_KEYS)}")
+    _normalise(source)
+    return source
+
+
+def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
+    """Turn ``(key, text)`` pairs into a source; a key that is none of `TOP_KEYS` is a field of ``args``."""
+    source = Source()
+    for key, text in overrides:
+        parts = key.split(".")
+        if parts[0] not in TOP_KEYS:
+            near = did_you_mean(parts[0], TOP_KEYS) if len(parts) > 1 else ""
+            if near:
+                raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: there is no such key.{near}")
+            parts = ["args", parts[0].replace("-", "_"), *parts[1:]]
+        level = source.values
+        for depth, part in enumerate(parts[:-1], 1):
+            source.places[tuple(parts[:depth])] = COMMAND_LINE
+            if not isinstance(level.setdefault(part, {}), dict):
+                raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: {'.'.join(parts[:depth])} has a value already")
+            level = level[part]
+        level[parts[-1]] = Text(text)
+        source.places[tuple(parts)] = COMMAND_LINE
+    _normalise(source)
+    return source
+
+
+# -- YAML -------------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, read as YAML 1.2 does: 3e-4 is a number, and on and off are words."""
+
+    yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def _note_places(node: yaml.Node, keys: Keys, path: Path, places: dict[Keys, str]) -> None:
+    """Note the line of every key below ``node``; a key that is written twice is an error."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key_node.tag != "tag:yaml.org,2002:str" and "init_args" not in keys and keys[:1] != ("args",):
+            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))}: a name is needed as key")
+        if key in lines:
+            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))} is there twice; first on line {lines[key]}")
+        lines[key] = line
+        places[(*keys, key)] = f"{path}:{line}"
+        if len(keys) < 20:  # an alias may point to what holds it
+            _note_places(value_node, (*keys, key), path, places)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        folder = path.parent
+        there = [str(folder / item.name) for item in folder.glob("*.y*ml")] if folder.is_dir() else []
+        return f"{path}: there is no such file.{did_you_mean(str(path), there)}"
+    reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+    return f"{path}: this file cannot be read: {reason}"
+
+
+# -- forms and merging ------------------------------------------------------------------------------------------------
+
+
+def _normalise(source: Source) -> None:
+    """Check the keys on top, and bring the short forms of components and callbacks into the long one."""
+    values = source.values
+    for key, value in values.items():
+        if key not in TOP_KEYS:
+            raise source.error([key], f"there is no such key.{did_you_mean(str(key), TOP_KEYS)} {_listing()}")
+        if key in COMPONENTS and isinstance(value, str):
+            values[key] = {"class_path": str(value)}
+    for key in ("args", "callbacks"):
+        values[key] = _plain(values[key]) if values.get(key) is not None else {}
+        if not isinstance(values[key], dict):
+            raise source.error([key], "a map from names to values is needed")
+    for name, entry in values["callbacks"].items():
+        values["callbacks"][name] = _as_entry(source, name, entry)
+
+
+def _listing() -> str:
+    return f"Keys: {', '.join(TOP_KEYS)}"
+
+
+def _as_entry(source: Source, name: str, entry: Any) -> dict[str, Any]:
+    entry = _plain(entry)
+    if entry is None:
+        return {}
+    if isinstance(entry, bool):
+        return {"enabled": entry}
+    if not isinstance(entry, dict):
+        raise source.error(["callbacks", name], "the options of a callback are a map; true, false and nothing also do")
+    return entry
+
+
+def _plain(value: Any) -> Any:
+    return value.plain() if isinstance(value, Text) else value
+
+
+def _merge(base: dict[str, Any], later: Mapping[str, Any]) -> None:
+    """Merge ``later`` into ``base``; where the class changes, the options of the old one go."""
+    for key, value in later.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and not _is_other_class(old, value):
+            _merge(old, value)
+        else:
+            base[key] = value
+
+
+def _is_other_class(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return "class_path" in new and new["class_path"] != old.get("class_path")

@@ -1,0 +1,114 @@
+"""What a configuration comes to, without running it: `trackside plan` and `trackside callbacks`."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+from trackside.callbacks import registry
+from trackside.callbacks.attachment import Attachment
+from trackside.callbacks.dispatcher import Dispatcher
+from trackside.callbacks.errors import TracksideError
+from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.config import RunConfig
+from trackside.config_source import COMPONENTS
+from trackside.report import table
+from trackside.trainer.attaching import Attaching
+
+
+class Rehearsal(Attaching):
+    """Attaches callbacks as a trainer with these arguments would, and does nothing else."""
+
+    def __init__(self, args: Any) -> None:
+        self.args = args
+        self.model = self.optimizer = self.lr_scheduler = self.processing_class = None
+        self.dispatcher = Dispatcher(self, args, TrainerState(), TrainerControl())
+        self._attach_callbacks([])
+
+
+def plan(config: RunConfig) -> str:
+    """Return what a run would be made of: components, callbacks in the order of the calls, and arguments, with origins.
+
+    Raises:
+        ConfigError: If something is wrong, as when training; the model and the data are found, but not built.
+    """
+    config.components()
+    callbacks = Rehearsal(config.args).dispatcher.attachments
+    blocks = [
+        f"Framework: {config.framework}",
+        _titled("Components", [("key", "class", "origin"), *_components(config)]),
+        _titled("Callbacks, in the order of the calls", [CALLBACK_HEAD, *map(_callback_row, callbacks.values())]),
+        _titled("Arguments", [("name", "value", "origin"), *_arguments(config)]),
+    ]
+    return "\n\n".join(blocks)
+
+
+CALLBACK_HEAD = ("name", "role", "on error", "hears", "class", "origin")
+
+
+def _callback_row(item: Attachment) -> tuple[str, ...]:
+    cls = type(item.callback)
+    hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
+    if item.every > 1:
+        hears += f", every {item.every} steps"
+    return item.name, item.role, item.on_error, hears, f"{cls.__module__}.{cls.__qualname__}", item.origin
+
+
+def _components(config: RunConfig) -> list[tuple[str, str, str]]:
+    values = config.source.values
+    return [
+        (key, _class_path(values[key]), config.source.where(key)) for key in COMPONENTS if values.get(key) is not None
+    ]
+
+
+def _class_path(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if "class_path" in value:
+        return str(value["class_path"])
+    return ", ".join(f"{name}: {_class_path(part)}" for name, part in value.items())
+
+
+def _arguments(config: RunConfig) -> list[tuple[str, str, str]]:
+    """Return every argument, those that were set first."""
+    written = config.source.values["args"]
+    rows = [
+        (item.name, _shown(getattr(config.args, item.name)), _origin(config, item.name))
+        for item in dataclasses.fields(config.args)
+        if item.name != "callbacks"
+    ]
+    return sorted(rows, key=lambda row: row[0] not in written)
+
+
+def _origin(config: RunConfig, name: str) -> str:
+    return config.source.where("args", name) if name in config.source.values["args"] else "default"
+
+
+def _shown(value: Any) -> str:
+    return str(value.value) if isinstance(value, Enum) else str(value)
+
+
+def registered() -> str:
+    """Return a table of the registered callbacks: name, package and version, options."""
+    rows = [(item.name, f"{item.package} {item.version}", _options(item)) for item in registry.registered().values()]
+    return table([("name", "package", "options"), *rows])
+
+
+def _options(item: registry.Registration) -> str:
+    try:
+        options = registry.options_of(item.load())
+    except TracksideError as error:
+        return str(error)
+    stem = f"{item.name}_"
+    return ", ".join(_option(option, option.name.removeprefix(stem)) for option in options.values()) or "none"
+
+
+def _option(option: registry.Option, name: str) -> str:
+    typed = f"{name}: {option.type}" if option.type else name
+    return typed if option.is_required else f"{typed} = {option.default!r}"
+
+
+def _titled(title: str, rows: list[tuple[str, ...]]) -> str:
+    lines = table(rows).splitlines()
+    return "\n".join([title, *(f"  {line}" for line in lines)])

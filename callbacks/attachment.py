@@ -29,6 +29,7 @@ class Attachment:
         before, after: Names of callbacks it must precede or follow.
         on: The only events it hears; None for all that it overrides.
         every: It hears only steps that are multiples of this.
+        number: Its place in the list of callbacks, which is the order of attaching.
         calls: Times one of its methods was called.
         seconds: Time spent in its methods.
         failures: Exceptions it raised.
@@ -47,6 +48,7 @@ class Attachment:
     after: tuple[str, ...] = ()
     on: frozenset[str] | None = None
     every: int = 1
+    number: int = 0
     calls: int = 0
     seconds: float = 0.0
     failures: int = 0
@@ -112,6 +114,7 @@ def attachment_of(
         after=_names(after),
         on=heard,
         every=every,
+        number=max((other.number for other in taken.values()), default=0) + 1,
     )
 
 
@@ -181,7 +184,7 @@ def _ranks(attachments: dict[str, Attachment]) -> dict[str, tuple[int, float, in
     One that asks to come before another wants the place just below the other's; one that asks to come after just waits.
     """
     just_below = 1 / (len(attachments) + 1)
-    rank = {name: (_group(item), float(index), index) for index, (name, item) in enumerate(attachments.items())}
+    rank = {name: (_group(item), float(item.number), item.number) for name, item in attachments.items()}
     for _ in attachments:
         for name, item in attachments.items():
             wanted = [(rank[other][0], rank[other][1] - just_below, rank[name][2]) for other in item.before]

@@ -1,0 +1,67 @@
+"""What all tests share: an empty folder to run in, no GPU, and a track to send events along without a framework."""
+
+from __future__ import annotations
+
+import os
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from trackside.callbacks import Dispatcher, TrainerControl, TrainerState
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Track:
+    """The least that sends events as a trainer does: a dispatcher, arguments, and records that go into the history."""
+
+    def __init__(self, *callbacks: Any, state: TrainerState | None = None, **args: Any) -> None:
+        defaults = {
+            "output_dir": "out",
+            "logging_strategy": "steps",
+            "logging_first_step": False,
+            "eval_strategy": "steps",
+            "eval_delay": 0,
+            "save_strategy": "steps",
+            "metric_for_best_model": None,
+            "greater_is_better": None,
+            "gradient_accumulation_steps": 1,
+        }
+        self.args = types.SimpleNamespace(**{**defaults, **args})
+        self.state = state or TrainerState(max_steps=100, logging_steps=10, eval_steps=20, save_steps=50)
+        self.control = TrainerControl()
+        self.dispatcher = Dispatcher(self, self.args, self.state, self.control)
+        for callback in callbacks:
+            self.dispatcher.attach(callback)
+
+    def send(self, event: str, **payload: Any) -> TrainerControl:
+        return self.dispatcher.send(event, **payload)
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.state.global_step += 1
+            self.send("on_step_end")
+
+    def log(self, **logs: Any) -> None:
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.send("on_log", logs=logs)
+
+    def evaluate(self, **metrics: Any) -> None:
+        self.log(**metrics)
+        self.send("on_evaluate", metrics=metrics)
+
+
+@pytest.fixture
+def track() -> type[Track]:
+    """The class `Track`, to be called with callbacks, a state and arguments."""
+    return Track

@@ -129,6 +129,10 @@ class BaseTrainer(Attaching, Records, ABC):
         """Wait until every checkpoint is committed."""
         self.saver.committer.wait()
 
+    def settle_saving(self) -> None:
+        """Wait until every checkpoint is committed, and report a failure without raising it."""
+        self.saver.settle()
+
     def raise_if_saving_failed(self) -> None:
         """Raise the failure of a commit in the background, if there was one."""
         self.saver.committer.raise_if_failed()

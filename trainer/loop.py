@@ -82,6 +82,9 @@ class Backend(Protocol):
     def finish_saving(self) -> None:
         """Wait until every checkpoint is committed."""
 
+    def settle_saving(self) -> None:
+        """Wait until every checkpoint is committed, and report a failure without raising it."""
+
     def raise_if_saving_failed(self) -> None:
         """Raise the failure of a commit in the background, if there was one."""
 
@@ -117,6 +120,7 @@ class TrainingLoop:
             with self.signals:
                 output = self._run(checkpoint)
         except BaseException as error:
+            self.trainer.settle_saving()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
             if first is not None:

@@ -110,6 +110,13 @@ class Saver:
 
         return write
 
+    def settle(self) -> None:
+        """Wait until every checkpoint is committed, and report a failure without raising it."""
+        try:
+            self.committer.wait()
+        except Exception as error:
+            logger.error("the last checkpoint could not be saved: %s", error)
+
     # -- resuming -------------------------------------------------------------------------------------------------
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
@@ -149,6 +156,8 @@ class Saver:
         self._take_state(checkpoint / STATE_FILE)
         self.run_id = _run_id_of(checkpoint) or self.run_id
         self._store = None
+        if trainer.state.is_world_process_zero:
+            self.store.clean()
         trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
         differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
         for name, (old, new) in differences.items():

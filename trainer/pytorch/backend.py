@@ -80,7 +80,7 @@ class TorchBackend(Objective, BaseTrainer):
         self.model.to(args.device)
         self._know_model()
         if args.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(**_checkpointing_options(self.model, args))
+            enable_checkpointing(self.model, args.gradient_checkpointing_kwargs)
         if args.torch_compile and getattr(self.model, "_compiled_call_impl", None) is None:
             self.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         self.optimizer, self.lr_scheduler = self._own_optimizers
@@ -228,7 +228,7 @@ class TorchBackend(Objective, BaseTrainer):
 
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
-        inputs = self.place(batch)
+        inputs = self._lowered(self.place(batch))
         self._window.begin(0, 2)  # as one of several, so that its items are counted
         self._is_padding = False
         self._items: Any = None
@@ -236,6 +236,14 @@ class TorchBackend(Objective, BaseTrainer):
         weight = count_items(labels, inputs, is_causal=self._is_causal) if self._items is None else self._items
         kept = inputs if "inputs" in self.args.include_for_metrics else None
         return StepResult(loss, weight, logits, labels, batch_size(inputs), kept)
+
+    def _lowered(self, inputs: Any) -> Any:
+        """Return inputs in the precision of a full evaluation in bf16 or fp16."""
+        dtype = self._eval_dtype
+        if dtype is None:
+            return inputs
+        lower = map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
+        return dict(lower) if isinstance(inputs, dict) else lower
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16, which numpy does not have, as float32."""
@@ -305,14 +313,15 @@ def _to_numpy(leaf: Any) -> Any:
     return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy()
 
 
-def _checkpointing_options(model: Any, args: TrainingArguments) -> dict[str, Any]:
+def enable_checkpointing(model: Any, options: dict[str, Any] | None) -> None:
+    """Have ``model`` compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        TracksideValueError: If it has no switch for that.
+    """
     if not hasattr(model, "gradient_checkpointing_enable"):
         raise TracksideValueError(
             f"gradient_checkpointing=True needs a model with gradient_checkpointing_enable(); {type(model).__name__} "
             "has none. Use torch.utils.checkpoint inside the model instead"
         )
-    return (
-        {"gradient_checkpointing_kwargs": args.gradient_checkpointing_kwargs}
-        if args.gradient_checkpointing_kwargs
-        else {}
-    )
+    model.gradient_checkpointing_enable(**({"gradient_checkpointing_kwargs": options} if options else {}))

@@ -41,7 +41,7 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
     if isinstance(batch, Mapping):
         return model(**{name: value for name, value in batch.items() if name not in withhold})
     if isinstance(batch, (tuple, list)):
-        return model(*(batch if with_labels else batch[:-1]))
+        return model(*(batch if with_labels or len(batch) == 1 else batch[:-1]))
     return model(batch)
 
 
@@ -142,6 +142,8 @@ def weighed(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
     """
     if isinstance(result, (tuple, list)) and len(result) == 2:
         loss_sum, weight = result
+        if isinstance(weight, Tensor) and weight.device.type == "cpu":
+            weight = weight.item()
         floor = max(weight, 1e-12) if isinstance(weight, (int, float)) else weight.clamp_min(1e-12)
         return loss_sum / floor, weight
     if not isinstance(result, Tensor):

@@ -1,0 +1,46 @@
+"""Small real parts for the PyTorch trainer's tests: models, data, a metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+torch.set_num_threads(1)
+
+
+class DictDataset(Dataset[dict[str, Tensor]]):
+    """Columns of tensors as a map-style dataset of dicts."""
+
+    def __init__(self, **columns: Tensor) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+def mlp(*, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3)).to(dtype)
+
+
+def classified(examples: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> TensorDataset:
+    """Examples of three classes that a small model can learn."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (examples,), generator=generator)
+    features = torch.randn(examples, 6, generator=generator).to(dtype)
+    features[torch.arange(examples), labels] += 2.0
+    return TensorDataset(features, labels)
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def weights_of(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])

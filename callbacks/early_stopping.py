@@ -114,16 +114,14 @@ class EarlyStoppingCallback(TrainerCallback):
             return
         self.early_stopping_patience_counter += 1
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            times = self.early_stopping_patience_counter
-            control.stop(
-                f"{key} has not improved on {self.best:.6g} in {times} evaluation{'s' * (times > 1)}, "
-                f"up to step {state.global_step}"
-            )
+            best = "NaN" if self.best is None else f"{self.best:.6g}"
+            times = f"{self.early_stopping_patience_counter} times in a row"
+            control.stop(f"{key} has not improved on {best}, {times}, up to step {state.global_step}")
 
     def _is_better(self, value: float, args: Any) -> bool:
         if math.isnan(value):
             return False
-        if self.best is None or math.isnan(self.best):
+        if self.best is None:
             return True
         gain = value - self.best if self._wants_greater(args) else self.best - value
         return gain > self.early_stopping_threshold

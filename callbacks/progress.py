@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -98,7 +99,8 @@ def make_bar(
     if any(cls.__name__ == "tqdm_notebook" for cls in tqdm.__mro__):
         return tqdm(**options)
     if sys.stderr.isatty():
-        return tqdm(**options, dynamic_ncols=True, file=sys.stderr)
+        width = {"dynamic_ncols": True} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80}
+        return tqdm(**options, **width, file=sys.stderr)
     return tqdm(
         **options,
         file=LineFile(sys.stderr),

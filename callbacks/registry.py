@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import CallbackError, TracksideTypeError, UnknownNameError, did_you_mean
+from .errors import CallbackError, TracksideTypeError, UnknownNameError
 
 GROUP = "trackside.callbacks"
 
@@ -145,8 +145,7 @@ def build(callback: str | Callable[..., Any], options: Mapping[str, Any] | None 
             raise UnknownNameError(f"option of the callback {label!r}", key, known)
     missing = [name for name, option in known.items() if option.is_required and name not in options]
     if missing:
-        near = "".join(did_you_mean(name, options) for name in missing)
-        raise TracksideTypeError(f"the callback {label!r} needs the option {', '.join(missing)}.{near}")
+        raise TracksideTypeError(f"the callback {label!r} needs the option {', '.join(missing)}")
     return target(**options)
 
 

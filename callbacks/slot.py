@@ -6,10 +6,10 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .attachment import Attachment
 from .state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
+    from .attachment import Attachment
     from .dispatcher import Dispatcher
 
 STEP_EVENTS = frozenset(
@@ -30,7 +30,7 @@ class Slot:
         self.place = place
         self.every = attachment.every if event in STEP_EVENTS else 1
         self.is_flow = bool(getattr(attachment.callback, "is_flow", False))
-        self.method: Callable[..., Any] = getattr(attachment.callback, event)
+        self.method: Callable[..., Any] = getattr(attachment.callback, event, _nothing)
 
     def __call__(
         self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any
@@ -55,3 +55,7 @@ class Slot:
         if control.should_training_stop and not stopped_before and control.stop_reason is None and not self.is_flow:
             control.stop_reason = f"{attachment.name} asked for it at {self.event}"
         return control
+
+
+def _nothing(args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    """Stand in for a method that the callback does not have."""

@@ -14,7 +14,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from trackside.callbacks import Dispatcher, TrainerControl, TrainerState
+from trackside.callbacks import Dispatcher, TrainerControl, TrainerState  # noqa: E402  # the environment comes first
 
 
 @pytest.fixture(autouse=True)

@@ -89,9 +89,8 @@ def test_before_moves_no_further_than_asked():
     entries = [(name, "control", (), ()) for name in "abc"]
 
     assert order(*entries, ("x", "observer", ("c",), ())) == ["a", "b", "x", "c"]
-    assert order(*entries, ("z", "control", ("y",), ()), ("y", "control", ("x",), ()), ("x", "observer", ("c",), ())) == [
-        *("a", "b", "z", "y", "x", "c")
-    ]
+    chain = [("z", "control", ("y",), ()), ("y", "control", ("x",), ()), ("x", "observer", ("c",), ())]
+    assert order(*entries, *chain) == ["a", "b", "z", "y", "x", "c"]
 
 
 def test_after_waits_for_the_other():
@@ -99,7 +98,7 @@ def test_after_waits_for_the_other():
 
 
 def test_a_cycle_is_an_error_that_names_the_circle():
-    with pytest.raises(CallbackOrderError, match="'a', 'b'$"):
+    with pytest.raises(CallbackOrderError, match=r"'a', 'b'$"):
         order(("a", "control", ("b",), ()), ("b", "control", ("a",), ()), ("c", "control", (), ()))
 
 

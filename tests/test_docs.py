@@ -1,0 +1,95 @@
+"""What README and docs show runs as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import trackside
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINER = """
+import torch
+from trackside import Trainer, TrainingArguments
+
+class Net(torch.nn.Linear):
+    def forward(self, x, labels):
+        return {"loss": (super().forward(x).squeeze(-1) - labels).pow(2).mean()}
+
+data = [{"labels": torch.zeros(()), "x": torch.ones(1)}] * 8
+args = TrainingArguments("out", max_steps=200, eval_strategy="epoch", save_strategy="no", disable_tqdm=True)
+trainer = Trainer(Net(1, 1), args, train_dataset=data, eval_dataset=data)
+"""
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run blocks of Python one after the other, away from the checkout, and return what they defined."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_blocks(*blocks: str) -> dict:
+        names: dict = {"__name__": "page"}
+        for block in blocks:
+            exec(compile(block, "page", "exec"), names)
+        return names
+
+    return run_blocks
+
+
+def test_the_example_in_the_readme_learns_the_digits(run):
+    pytest.importorskip("torch")
+
+    trainer = run(*python_blocks("README.md"))["trainer"]
+
+    assert trainer.evaluate()["eval_loss"] < 0.4
+
+
+def test_getting_started_ends_with_the_best_model(run):
+    pytest.importorskip("torch")
+
+    trainer = run(python_blocks("docs/getting-started.md")[0])["trainer"]
+
+    assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
+
+
+def test_the_functions_on_the_page_of_events_listen(run, capsys):
+    pytest.importorskip("torch")
+    names = run(TRAINER, *python_blocks("docs/events.md"), "trainer.train()")
+
+    trackside.events.on_evaluate.disconnect(names["show"])
+    assert "step 100\nstep 200\n" in re.sub(r"^(?!step \d+$).*\n", "", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["docs/callbacks.md", "docs/writing-a-tracker.md"])
+def test_the_callback_on_a_page_can_be_attached(page, run):
+    from trackside.callbacks.attachment import attachment_of
+
+    names = run(python_blocks(page)[0])
+
+    (cls,) = (item for name, item in names.items() if name in {"StopAtLoss", "TabLogCallback"})
+    assert attachment_of(cls, taken={}).role == ("control" if page == "docs/callbacks.md" else "observer")
+
+
+def test_the_error_on_the_page_of_arguments_is_the_one_that_is_raised():
+    (text,) = re.findall(r"```text\n(.*?)\n```", (ROOT / "docs/arguments.md").read_text(encoding="utf-8"), re.DOTALL)
+
+    with pytest.raises(trackside.errors.ArgumentError) as caught:
+        trackside.TrainingArguments("out", eval_strategy="epochs")
+
+    assert f"{type(caught.value).__name__}: {caught.value}" == text
+
+
+def test_the_pages_name_every_event_and_every_registered_callback():
+    events_page, callbacks_page = (
+        (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("events", "callbacks")
+    )
+    entry_points = (ROOT / "setup.cfg").read_text(encoding="utf-8").partition("\ntrackside.callbacks =")[2]
+    registered = re.findall(r"^    (\w+) = trackside", entry_points, re.MULTILINE)
+
+    assert [name for name in trackside.events.EVENTS if f"`{name}`" not in events_page] == []
+    assert [name for name in registered if f"`{name}`" not in callbacks_page] == []

@@ -8,13 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import CallbackOrderError, did_you_mean
+from .errors import CallbackError, CallbackOrderError, did_you_mean
 from .events import check_every, signal_named
 from .hooks import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
+from .worker import Worker
 
 logger = logging.getLogger("trackside.callbacks")
 
 Names = str | Iterable[str]
+
+DEFAULT_TIMEOUT_S = 30.0
+"""So long may one call in the background take."""
 
 
 @dataclass
@@ -30,8 +34,11 @@ class Attachment:
         on: The only events it hears; None for all that it overrides.
         every: It hears only steps that are multiples of this.
         number: Its place in the list of callbacks, which is the order of attaching.
+        worker: What calls it in the background; None if it is called on the training thread.
         calls: Times one of its methods was called.
-        seconds: Time spent in its methods.
+        seconds: Time spent on the training thread: in its methods, or in handing them over and waiting.
+        background_s: Time spent in its methods in the background.
+        dropped: Calls that were left out since it could not keep up, or was given up.
         failures: Exceptions it raised.
         failures_in_a_row: Those since one of the events in ``failing`` last went well.
         failing: The events at which it raised since then.
@@ -49,8 +56,11 @@ class Attachment:
     on: frozenset[str] | None = None
     every: int = 1
     number: int = 0
+    worker: Worker | None = None
     calls: int = 0
     seconds: float = 0.0
+    background_s: float = 0.0
+    dropped: int = 0
     failures: int = 0
     failures_in_a_row: int = 0
     failing: set[str] = field(default_factory=set)
@@ -84,6 +94,8 @@ def attachment_of(
     after: Names = (),
     on: Iterable[str] | None = None,
     every: int = 1,
+    background: bool | None = None,
+    timeout_s: float | None = None,
     origin: str | None = None,
 ) -> Attachment:
     """Check a callback and its options (see `Dispatcher.attach`), and fill in what its class declares.
@@ -92,7 +104,8 @@ def attachment_of(
         taken: What is attached already, by name.
 
     Raises:
-        CallbackError: If it has an ``on_...`` method that is no event, or none that is one.
+        CallbackError: If it has an ``on_...`` method that is no event, or none that is one, or if a control callback
+            is to run in the background.
         UnknownNameError: If ``on`` names no event.
     """
     if isinstance(callback, type):
@@ -104,9 +117,10 @@ def attachment_of(
     on_error = on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
     check_choice(callback, "role", role, ("control", "observer"))
     check_choice(callback, "on_error", on_error, ("raise", "warn", "detach"))
+    name = _free_name(callback, name or getattr(callback, "name", None), taken)
     return Attachment(
         callback=callback,
-        name=_free_name(callback, name or getattr(callback, "name", None), taken),
+        name=name,
         role=role,
         on_error=on_error,
         origin=origin or f"Python, {location_of(type(callback))}",
@@ -115,7 +129,20 @@ def attachment_of(
         on=heard,
         every=every,
         number=max((other.number for other in taken.values()), default=0) + 1,
+        worker=_worker_for(callback, name, role, background, timeout_s),
     )
+
+
+def _worker_for(callback: Any, name: str, role: str, background: bool | None, timeout_s: float | None) -> Worker | None:
+    if background and role != "observer":
+        raise CallbackError(f"{type(callback).__name__} steers the run and cannot do so in the background")
+    if background is None:
+        background = role == "observer" and getattr(callback, "background", False) is True
+    if not background:
+        return None
+    if timeout_s is None:
+        timeout_s = float(getattr(callback, "timeout_s", DEFAULT_TIMEOUT_S))
+    return Worker(name, timeout_s)
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ class TrainerCallback:
             control, "warn" for observers.
         name: The name under which its state, its costs and its place in the order are kept; without a value it is
             made from the class name (EarlyStoppingCallback: early_stopping).
+        background: Whether an observer runs on a thread of its own, so that it never holds up training (see
+            `trackside.callbacks.background`).
+        timeout_s: One call in the background that takes longer is given up, and the callback detached.
+        waits_at: Events at which training waits for the callback although it runs in the background, since it reads
+            what training changes, such as the weights.
 
     Example:
         >>> class StopAt(TrainerCallback):
@@ -40,6 +45,9 @@ class TrainerCallback:
     role: ClassVar[Role] = "control"
     on_error: ClassVar[OnError | None] = None
     name: ClassVar[str | None] = None
+    background: ClassVar[bool] = False
+    timeout_s: ClassVar[float] = 30.0
+    waits_at: ClassVar[frozenset[str]] = frozenset()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep of this callback, as JSON values; empty for nothing."""

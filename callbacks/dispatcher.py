@@ -7,12 +7,15 @@ callback took (accounting). The whole way from ``send`` to a callback's method i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 from .attachment import Attachment, Names, attachment_of, in_order
+from .background import background_slots
+from .errors import CallbackTimeoutError
 from .events import EVENTS, Signal
 from .hooks import overridden_events
 from .slot import Slot
@@ -65,6 +68,8 @@ class Dispatcher:
         after: Names = (),
         on: Iterable[str] | None = None,
         every: int = 1,
+        background: bool | None = None,
+        timeout_s: float | None = None,
         origin: str | None = None,
     ) -> Attachment:
         """Attach a callback, or a class of callbacks, which is then called without arguments.
@@ -76,14 +81,27 @@ class Dispatcher:
             before, after: Names of callbacks that it must precede or follow, against the usual order.
             on: Hear only these events.
             every: Hear only steps that are multiples of this.
+            background: Call it on a thread of its own (observers only; see `trackside.callbacks.background`); without
+                a value, the class's ``background`` counts.
+            timeout_s: A call in the background that takes longer is given up; without a value, the class's
+                ``timeout_s``.
             origin: Where the callback comes from, in words, for `trackside plan`.
 
         Raises:
-            CallbackError: If it has an ``on_...`` method that is no event, or none that is one.
+            CallbackError: If it has an ``on_...`` method that is no event, or none that is one, or if a control
+                callback is to run in the background.
             CallbackOrderError: If ``before`` and ``after`` contradict each other, or name what is not attached.
         """
-        options = {"name": name, "role": role, "on_error": on_error, "before": before, "after": after, "on": on}
-        return self.attach_all([(callback, {**options, "every": every, "origin": origin})])[0]
+        options: dict[str, Any] = {
+            "name": name,
+            "role": role,
+            "on_error": on_error,
+            "before": before,
+            "after": after,
+            "on": on,
+        }
+        options |= {"every": every, "background": background, "timeout_s": timeout_s, "origin": origin}
+        return self.attach_all([(callback, options)])[0]
 
     def attach_all(self, entries: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[Attachment]:
         """Attach several callbacks with the options of `attach`; ``before`` may name one further down the list."""
@@ -92,6 +110,8 @@ class Dispatcher:
             attachment = attachment_of(callback, taken=candidates, **options)
             candidates[attachment.name] = attachment
             added.append(attachment)
+            if attachment.worker is not None:
+                weakref.finalize(self, attachment.worker.close)
         self.attachments = in_order(candidates)
         self._connect()
         return added
@@ -101,6 +121,8 @@ class Dispatcher:
         for name, attachment in self.attachments.items():
             if callback == name or callback is attachment.callback or callback is type(attachment.callback):
                 del self.attachments[name]
+                if attachment.worker is not None:
+                    attachment.worker.close()
                 for other in self.attachments.values():
                     other.forget(name)
                 self._connect()
@@ -118,14 +140,16 @@ class Dispatcher:
             EVENTS[slot.event].disconnect(slot, self.trainer)
         attached = [item for item in self.attachments.values() if item.detached_after is None]
         self._monitors = [item for item in attached if hasattr(item.callback, "metrics_to_log")]
-        self._slots = [
-            Slot(self, attachment, event, place)
-            for place, attachment in enumerate(attached)
-            for event in overridden_events(attachment.callback)
-            if attachment.on is None or event in attachment.on
-        ]
+        self._slots = [slot for place, item in enumerate(attached) for slot in self._slots_of(item, place)]
         for slot in self._slots:
             EVENTS[slot.event].connect(slot, self.trainer, weak=True)
+
+    def _slots_of(self, attachment: Attachment, place: int) -> Sequence[Slot]:
+        overridden = overridden_events(attachment.callback)
+        heard = [event for event in overridden if attachment.on is None or event in attachment.on]
+        if attachment.worker is not None:
+            return background_slots(self, attachment, heard, place)
+        return [Slot(self, attachment, event, place) for event in heard]
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -159,7 +183,7 @@ class Dispatcher:
                 first = first or error
         return first
 
-    def failed(self, attachment: Attachment, event: str, error: Exception) -> None:
+    def failed(self, attachment: Attachment, event: str, error: BaseException) -> None:
         """Note a failure: raise it again, or report it and detach the callback when it is time.
 
         Raises:
@@ -170,8 +194,7 @@ class Dispatcher:
         attachment.failing.add(event)
         attachment.last_error = error
         if attachment.on_error == "raise":
-            if hasattr(error, "add_note"):  # Python 3.11 and later
-                error.add_note(f"raised by the callback {attachment.name!r} ({attachment.where}) in {event}")
+            error.add_note(f"raised by the callback {attachment.name!r} ({attachment.where}) in {event}")
             raise error
         if attachment.failures == 1:
             logger.warning(
@@ -182,7 +205,8 @@ class Dispatcher:
                 error,
                 exc_info=error,
             )
-        limit = 1 if attachment.on_error == "detach" else FAILURES_IN_A_ROW
+        at_once = attachment.on_error == "detach" or isinstance(error, CallbackTimeoutError)
+        limit = 1 if at_once else FAILURES_IN_A_ROW
         if attachment.failures_in_a_row >= limit and attachment.detached_after is None:
             attachment.detached_after = attachment.failures
             self._connect()
@@ -223,6 +247,8 @@ class Dispatcher:
         """Call a callback outside of the events, under the same fault policy and accounting; None if it failed."""
         start = perf_counter()
         try:
+            if attachment.worker is not None:
+                attachment.worker.flush()
             result = call(attachment.callback)
         except Exception as error:
             return self.failed(attachment, what, error)

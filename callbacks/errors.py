@@ -77,6 +77,13 @@ class UnsupportedError(TracksideError, NotImplementedError):
     """What was asked for exists in the interface, but cannot be done here; the message says why and what to do."""
 
 
+class CallbackTimeoutError(TracksideError, TimeoutError):
+    """A call of a callback in the background took too long; the message names both."""
+
+    def __init__(self, name: str, event: str, timeout_s: float) -> None:
+        super().__init__(f"the callback {name!r} hangs: {event} took longer than {timeout_s:g} s")
+
+
 class MissingPackageError(TracksideError, ImportError):
     """A package that an option needs is not installed; the message holds the pip command."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 
 def derive_seed(*parts: int) -> int:
@@ -83,3 +85,10 @@ class BatchCut:
         """Return the examples in this batch of all ranks together."""
         begin = self.start + batch_index * self.global_batch_size
         return min(self.global_batch_size, self.num_examples - begin)
+
+    def counts(self) -> Iterator[tuple[int, int]]:
+        """Yield, for each batch, the examples that count: in this rank's, and in those of all ranks together."""
+        whole = max(0, self.num_examples - self.start) // self.global_batch_size
+        yield from repeat((self.batch_size, self.global_batch_size), whole)
+        if self.num_batches > whole:
+            yield self.num_real_examples(whole), self.num_global_examples(whole)

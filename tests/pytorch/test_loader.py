@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+from trackside.trainer.pytorch.loader import batches_per_epoch, iterate_epoch, num_examples
+from trackside.trainer.pytorch.snapshot import random_state, set_random_state
+
+NUMBERS = TensorDataset(torch.arange(20))
+
+
+def numbers_of(loader, epoch=0, skip=0, **options):
+    epoch_batches = iterate_epoch(loader, seed=3, epoch=epoch, skip_examples=skip, **options)
+    return [batch[0].tolist() for batch, counts in epoch_batches]
+
+
+LOADERS = {
+    "shuffled": lambda: DataLoader(NUMBERS, 3, shuffle=True),
+    "two workers": lambda: DataLoader(NUMBERS, 3, shuffle=True, num_workers=2),
+    "its own generator": lambda: DataLoader(NUMBERS, 3, shuffle=True, generator=torch.Generator()),
+    "batch sampler": lambda: DataLoader(NUMBERS, batch_sampler=BatchSampler(RandomSampler(NUMBERS), 3, False)),
+    "weighted": lambda: DataLoader(NUMBERS, 3, sampler=WeightedRandomSampler([1.0] * 20, 20)),
+    "distributed": lambda: DataLoader(NUMBERS, 3, sampler=DistributedSampler(NUMBERS, num_replicas=1, rank=0)),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_loader_of_others_has_an_order_that_is_a_function_of_seed_and_epoch(name):
+    loader = LOADERS[name]()
+    torch.manual_seed(11)
+    first, second = numbers_of(loader, 0), numbers_of(loader, 1)
+    torch.manual_seed(12)
+
+    assert numbers_of(LOADERS[name](), 1) == second
+    assert numbers_of(LOADERS[name](), 0) == first
+    assert first != second
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_loader_of_others_is_resumed_by_reading_and_disturbs_no_random_numbers(name):
+    whole = numbers_of(LOADERS[name](), 2)
+    before = random_state()
+
+    rest = numbers_of(LOADERS[name](), 2, skip=9)
+
+    assert rest == whole[3:]
+    assert str(random_state()) == str(before)
+    assert torch.equal(torch.get_rng_state(), before["torch"])
+
+
+class Augmented(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return index, random.random() + np.random.rand() + torch.rand(()).item()
+
+
+def test_augmentation_in_the_training_process_goes_on_after_a_resume_as_without_it():
+    def go(skip, restored=None):
+        seen, states = [], []
+        batches = iterate_epoch(DataLoader(Augmented(), 2, shuffle=True), seed=3, epoch=0, skip_examples=skip)
+        if restored is not None:
+            set_random_state(restored)
+        for batch, _ in batches:
+            seen.append([part.tolist() for part in batch])
+            states.append(random_state())
+        return seen, states
+
+    whole, states = go(0)
+    rest, _ = go(4, restored=states[1])
+
+    assert rest == whole[2:]
+
+
+def test_any_iterable_of_batches_will_do():
+    batches = [{"x": torch.zeros(2)}, {"x": torch.zeros(2)}, {"x": torch.zeros(1)}]
+
+    rest = list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=2))
+
+    assert rest == [(batches[1], None), (batches[2], None)]
+    assert list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=99)) == []
+    assert list(iterate_epoch([], seed=0, epoch=0)) == []
+    assert batches_per_epoch(batches) == 3
+
+
+def test_a_batch_stands_for_one_of_each_rank():
+    loader = DataLoader(NUMBERS, 4, sampler=SequentialSampler(NUMBERS))
+
+    assert numbers_of(loader, skip=16, world_size=2)[0] == [8, 9, 10, 11]
+
+
+def test_sizes_of_loaders_of_others():
+    assert batches_per_epoch(LOADERS["shuffled"]()) == 7
+    assert num_examples(LOADERS["shuffled"]()) == 20

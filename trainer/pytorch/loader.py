@@ -1,0 +1,185 @@
+"""Going through the batches of an epoch: our own loader, and loaders of others, left and resumed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..order import derive_seed
+from .collators import Collator
+from .loss import batch_size as batch_size_of
+from .sampler import EpochBatchSampler
+from .stream import ShardedIterable, StreamBatch
+from .workers import SeededBatches, SeededDataset, fetch, random_state_kept
+
+Counts = tuple[int, int]
+"""The examples of a batch that count: in this rank's, and in those of all ranks together."""
+
+
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader that is told the epoch, and how much of it is already used.
+
+    Iterating over it gives the batches of the epoch that it was told last.
+
+    Attributes:
+        source: The dataset behind it.
+        order: What makes its batches: an EpochBatchSampler, or a ShardedIterable.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        order: EpochBatchSampler | ShardedIterable,
+        collate_fn: Collator,
+        seed: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.source = source
+        self.order = order
+        self.seed = seed
+        # of its own, so that making an iterator draws nothing from the global one
+        generator = torch.Generator().manual_seed(derive_seed(seed, 0))
+        if isinstance(order, ShardedIterable):
+            if options["num_workers"]:
+                order.share_with_workers()
+            data: dict[str, Any] = {"dataset": order, "batch_size": None, "collate_fn": StreamCollator(collate_fn)}
+        elif options["num_workers"]:
+            data = {"dataset": SeededDataset(source), "batch_sampler": SeededBatches(order), "collate_fn": collate_fn}
+        else:
+            data = {"dataset": source, "batch_sampler": order, "collate_fn": collate_fn}
+        super().__init__(**data, generator=generator, **options)
+
+    def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
+        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        self.order.set_epoch(epoch, skip_examples)
+        if not isinstance(self.order, ShardedIterable) and callable(getattr(self.source, "set_epoch", None)):
+            self.source.set_epoch(epoch)
+        self.generator.manual_seed(derive_seed(self.seed, epoch))
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return (inputs for inputs, _ in self.counted())
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch.
+
+        Raises:
+            TypeError: If that cannot be known: the dataset has no length, or is split among its workers by itself.
+        """
+        if isinstance(self.order, ShardedIterable) and self.order.shards_itself and self.num_workers > 1:
+            raise TypeError("the number of batches depends on how the dataset splits itself among workers")
+        return len(self.order)
+
+    def counted(self) -> Iterator[tuple[Any, Counts]]:
+        """Return the batches, each with the number of its examples that count."""
+        if isinstance(self.order, ShardedIterable):
+            return self._counted_stream(self._batches())
+        return zip(self._batches(), self.order.cut.counts(), strict=True)
+
+    def _counted_stream(self, batches: Iterator[StreamBatch]) -> Iterator[tuple[Any, Counts]]:
+        for inputs, num_real, num_global in batches:
+            yield inputs, (num_real, num_global)
+
+    def _batches(self) -> Iterator[Any]:
+        if self.num_workers or self.pin_memory:
+            return super().__iter__()
+        collate: Callable[[Any], Any] = self.collate_fn
+        if isinstance(self.order, ShardedIterable):
+            return map(collate, self.order)
+        dataset = self.source  # from here on, what a DataLoader does without workers, at half its cost
+        return (collate(fetch(dataset, indices)) for indices in self.order)
+
+
+def iterate_epoch(
+    loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, world_size: int = 1
+) -> Iterator[tuple[Any, Counts | None]]:
+    """Return the batches of an epoch, each with the examples of it that count, where that is known.
+
+    A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is started
+    with random numbers that depend on ``seed`` and ``epoch`` alone, is told the epoch where it or its sampler has
+    ``set_epoch``, and what is to be skipped is read and thrown away; generators that a DataLoader was given are seeded
+    anew. The run's own random numbers do not notice.
+
+    Args:
+        skip_examples: Examples of the epoch that all ranks together have already used.
+        world_size: Number of ranks; each batch of a foreign loader stands for so many of its size.
+
+    Returns:
+        Pairs of a batch and its counts: the examples of this rank's batch (0 where it only keeps the rank in step), and
+        of the batches of all ranks together. None for a foreign loader: all of its examples count.
+    """
+    if not isinstance(loader, EpochLoader):
+        return _iterate_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, world_size)
+    loader.set_epoch(epoch, skip_examples)
+    batches = loader.counted()
+    order = loader.order
+    if isinstance(order, ShardedIterable) and order.shards_itself and loader.num_workers > 1:
+        return _behind(batches, skip_examples)
+    return batches
+
+
+def _behind(batches: Iterator[tuple[Any, Counts]], skip_examples: int) -> Iterator[tuple[Any, Counts]]:
+    for inputs, counts in batches:
+        if skip_examples > 0:
+            skip_examples -= counts[1]
+        else:
+            yield inputs, counts
+
+
+def _iterate_foreign(
+    loader: Any, seed: int, epoch: int, skip_examples: int, world_size: int
+) -> Iterator[tuple[Any, None]]:
+    parts = _parts_of(loader)
+    for part in parts:
+        if callable(getattr(part, "set_epoch", None)):
+            part.set_epoch(epoch)
+        if isinstance(getattr(part, "generator", None), torch.Generator):
+            part.generator.manual_seed(seed)
+    with random_state_kept(seed):
+        batches = iter(loader)
+        head = list(islice(batches, 1))  # a sampler draws its order when it is asked for its first index
+        batches = chain(head, batches)
+        while skip_examples > 0 and (used := list(islice(batches, 1))):
+            skip_examples -= batch_size_of(used[0]) * world_size
+    return ((inputs, None) for inputs in batches)
+
+
+def _parts_of(loader: Any) -> list[Any]:
+    """Return a loader and what it is made of: samplers and dataset, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = [loader, batch_sampler, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    parts.append(getattr(loader, "dataset", None))
+    return list({id(part): part for part in parts if part is not None}.values())
+
+
+class StreamCollator:
+    """Collates the examples of a `StreamBatch` and keeps its counts."""
+
+    def __init__(self, collate_fn: Collator) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, batch: StreamBatch) -> StreamBatch:
+        return batch._replace(inputs=self.collate_fn(batch.inputs))
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def batches_per_epoch(loader: Any) -> int | None:
+    """Return the batches of a whole epoch for this rank, or None where that cannot be known."""
+    return _length(loader)
+
+
+def num_examples(loader: Any) -> int | None:
+    """Return the examples behind ``loader`` over all ranks, or None where that cannot be known."""
+    return _length(loader.source if isinstance(loader, EpochLoader) else getattr(loader, "dataset", None))
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except (TypeError, NotImplementedError):
+        return None

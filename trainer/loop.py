@@ -92,9 +92,6 @@ class Backend(Protocol):
         """Take the weights of the best checkpoint."""
 
 
-WITHIN_UPDATE = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
-
-
 class TrainingLoop:
     """One run of a trainer."""
 
@@ -211,7 +208,8 @@ class TrainingLoop:
         self._agree()
 
     def _is_watched_within_update(self) -> bool:
-        return any(self.trainer.dispatcher.receivers(event) for event in WITHIN_UPDATE)
+        heard_by = self.trainer.dispatcher.receivers
+        return bool(heard_by("on_substep_end") or heard_by("on_pre_optimizer_step") or heard_by("on_optimizer_step"))
 
     def _count(self, window: list[Any]) -> None:
         progress = self.progress

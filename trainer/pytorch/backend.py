@@ -111,8 +111,10 @@ class TorchBackend(Objective, BaseTrainer):
         skip = 0 if self.args.ignore_data_skip else skip_examples
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         self._past = None
-        batches = data.iterate_epoch(self._train_loader, seed=seed, epoch=epoch, skip_examples=skip)
         world_size = self.processes.world_size
+        batches = data.iterate_epoch(
+            self._train_loader, seed=seed, epoch=epoch, skip_examples=skip, world_size=world_size
+        )
         for inputs, counts in batches:
             if counts is None:
                 size = batch_size(inputs)
@@ -161,8 +163,12 @@ class TorchBackend(Objective, BaseTrainer):
         return skipped
 
     def clear_gradients(self) -> None:
-        """Forget the gradients."""
-        self.optimizer.zero_grad()
+        """Forget the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
+        if type(self.optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+            self.optimizer.zero_grad()
+            return
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def fused_update(self, window: Sequence[Any]) -> bool:
         """Return False: in PyTorch the update goes piece by piece."""

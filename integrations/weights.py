@@ -17,4 +17,4 @@ def named_weights(model: Any) -> Iterator[tuple[str, Any]]:
             yield name.replace(".", "/"), parameter.detach().float().cpu().numpy()
     else:
         for weight in getattr(model, "weights", ()):
-            yield getattr(weight, "path", weight.name), weight.numpy()
+            yield getattr(weight, "path", None) or weight.name, weight.numpy()

@@ -1,0 +1,431 @@
+"""The TensorFlow backend of the loop: what a batch, an update, an evaluation step and a snapshot are here.
+
+The methods stand in the order of `trackside.trainer.loop.Backend` and `trackside.trainer.evaluation.Evaluator`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ...callbacks.errors import TracksideValueError
+from ..base import BaseTrainer
+from ..buffers import map_nested
+from ..evaluation import StepResult
+from ..order import derive_seed
+from . import data, snapshot
+from .arguments import TFTrainingArguments
+from .distributed import processes_of
+from .loss import without
+from .memory import retry_smaller
+from .objective import Objective
+from .optimization import prepare_optimizer
+from .precision import POLICIES, apply_policy, policy_for_new_layers, precision_of, restore_policies
+from .queue import UpdateQueue
+from .seeding import seed_model, set_seed
+from .step import MAX_MICRO_BATCHES, Step, compiled
+
+
+class TrainBatch(NamedTuple):
+    """A micro-batch of all replicas: its features and labels, and its examples here and on all processes together."""
+
+    inputs: data.Pair
+    examples: int
+    examples_of_all: int
+
+
+class TFBackend(Objective, BaseTrainer):
+    """Fills in what the loop and the evaluation need."""
+
+    args: TFTrainingArguments
+    get_train_tfdataset: Callable[..., Any]
+    get_eval_tfdataset: Callable[..., Any]
+    get_test_tfdataset: Callable[..., Any]
+    create_optimizer_and_scheduler: Callable[..., None]
+    run_model: Callable[..., tuple[Any, Any]]
+    distributed_training_steps: Callable[..., Any]
+    distributed_prediction_steps: Callable[..., Any]
+    floating_point_ops: Callable[..., int]
+    _own_optimizers: tuple[Any, Any]
+
+    def _set_up_backend(self) -> None:
+        args = self.args
+        self.processes = processes_of(args)
+        self.precision = precision_of(args)
+        self.trace_counts: Counter[str] = Counter()
+        self.queue = UpdateQueue(self)
+        self.step: Step
+        self._has_stepped = False
+        self._eval_policy = (
+            POLICIES["bf16"] if args.bf16_full_eval else POLICIES["fp16"] if args.fp16_full_eval else None
+        )
+        self._epoch_number = 0
+        self._flos = 0
+        self._splits = 1
+        self._predictors: dict[Any, Callable[..., Any]] = {}
+        self._element_spec: Any = None
+        self._know_model()
+
+    # -- set up ---------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> int | None:
+        """Build the source of training batches; return its batches of one epoch, if known."""
+        self._train_batches = self._training_batches()
+        self._update_context(train_dataloader=self._train_batches)
+        return self._train_batches.num_batches()
+
+    def prepare_model(self, max_steps: int) -> None:
+        """Build the model on every replica, create optimizer, schedule and the functions of the step."""
+        args = self.args
+        self.precision = precision_of(args)
+        self._ready_model(self._train_batches)
+        self._check_loss()
+        self.optimizer, self.lr_scheduler = self._own_optimizers
+        with self.processes.scope():
+            self.create_optimizer_and_scheduler(max_steps)
+            variables = self.model.trainable_variables
+            self.optimizer = prepare_optimizer(self.optimizer, variables, self.processes.replicas)
+        self.trace_counts.clear()
+        self._has_stepped = False
+        self.step = Step(
+            self, self._train_batches.element_spec, args.train_batch_size * args.gradient_accumulation_steps
+        )
+        self._counts_flos = self._has_own("floating_point_ops") or hasattr(self.model, "floating_point_ops")
+        self._update_context()
+
+    def _ready_model(self, batches: data.Batches | None) -> None:
+        """Build the model, where it is not yet, and bring it to the precision asked for."""
+        policy = self.precision.policy
+        if not self.model.built:
+            if batches is None:
+                raise TracksideValueError(
+                    f"{type(self.model).__name__} has no weights yet; call it on a batch, or give TFTrainer a dataset"
+                )
+            features, _ = data.first_example(batches)
+            features = tf.nest.map_structure(tf.convert_to_tensor, features)
+            with self.args.strategy.scope(), policy_for_new_layers(policy):
+                self.model(*features) if self._spreads and isinstance(features, tuple) else self.model(features)
+        apply_policy(self.model, policy)
+        self.processes.take_in(self.model)
+        self._know_model()
+
+    def seed(self, checkpoint: Path | None) -> None:
+        """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
+        seed, rank = self.args.seed, self.processes.rank
+        path = None if checkpoint is None else checkpoint / snapshot.RNG_FILE.format(rank=rank)
+        set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
+        tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
+        seed_model(self.model, seed)
+        if path is not None and path.exists():
+            snapshot.set_random_state(snapshot.read_json(path), self.model)
+
+    # -- the epoch ------------------------------------------------------------------------------------------------
+
+    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+        """Return the micro-batches of an epoch."""
+        skip = 0 if self.args.ignore_data_skip else skip_examples
+        for pair in self._train_batches.epoch(epoch, skip):
+            examples = data.examples_in(pair)
+            yield TrainBatch(pair, examples, examples)
+        self.queue.flush()
+
+    def count_examples(self, window: Sequence[TrainBatch]) -> int:
+        """Return the examples in a window, counted over all processes."""
+        return sum(batch.examples_of_all for batch in window)
+
+    def _training_batches(self) -> data.Batches:
+        args = self.args
+        options = {
+            "batch_size": args.train_batch_size,
+            "seed": args.seed if args.data_seed is None else args.data_seed,
+            "shuffle": True,
+            "drop_last": args.dataloader_drop_last,
+        }
+        if not self._has_own("get_train_tfdataset"):
+            return data.make_batches(self.train_dataset, **options)
+
+        def build(epoch: int) -> Any:
+            self._epoch_number = epoch
+            return self.get_train_tfdataset()
+
+        return data.OwnBatches(build, **options)
+
+    # -- the update -----------------------------------------------------------------------------------------------
+
+    def micro_step(self, batch: TrainBatch, index: int, count: int) -> None:
+        """Take a micro-batch forward and backward."""
+        self.queue.flush()
+        self._account(batch)
+        if self.args.auto_find_batch_size:
+            retry_smaller(self, batch, index == 0)
+        else:
+            self.step.accumulate(batch.inputs, self._rows_of(batch.inputs), index == 0)
+
+    def finish_gradients(self) -> Any:
+        """Normalise, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        self._has_stepped = True
+        return self.step.normalise()
+
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler held the step back."""
+        skipped = False
+        if self.precision.is_scaled:
+            is_finite = bool(np.isfinite(self.step.grad_norm.numpy()))
+            self.precision.update(is_finite)
+            skipped = not is_finite
+        if not skipped:
+            self.step.apply(self._learning_rate())
+            self._next_learning_rate()
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
+
+    def fused_update(self, window: Sequence[TrainBatch]) -> bool:
+        """Do a whole update in one call, at once or together with the next ones; return whether it fits."""
+        if self.args.auto_find_batch_size or len(window) > MAX_MICRO_BATCHES:
+            return False
+        if self.precision.is_scaled and self.processes.replicas > 1:
+            return False  # whether the step is held back is for the host to decide
+        for batch in window:
+            self._account(batch)
+        self._has_stepped = True
+        if self.queue.takes(window):
+            self.queue.add(window, self._learning_rate())
+            self._next_learning_rate()
+        else:
+            self.queue.flush()
+            skipped = self.update_at_once(window, self._learning_rate())
+            if not (self.precision.is_scaled and bool(skipped)):
+                self._next_learning_rate()
+        return True
+
+    def update_at_once(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
+        """Do one update; return whether it was held back, still on the device."""
+        inputs = [batch.inputs for batch in window]
+        rows = None if self.processes.replicas == 1 else np.stack([self._rows_of(pair) for pair in inputs])
+        return self.step.update(inputs, rows, learning_rate)
+
+    def agree(self, stop_signal: str | None) -> str | None:
+        """Give every process the flags of the first, and a stop signal that any of them got."""
+        signal = self.processes.agree(self.control, stop_signal)
+        if self.control.should_training_stop or self.control.should_epoch_stop or signal is not None:
+            self.queue.flush()
+        return signal
+
+    @property
+    def gradients(self) -> list[Any]:
+        """The gradients of this update, from on_pre_optimizer_step on, in the order of the trainable variables."""
+        return self.step.gradients
+
+    def _rows_of(self, pair: data.Pair) -> Any:
+        return None if self.processes.replicas == 1 else self.processes.rows(data.examples_in(pair))
+
+    def _learning_rate(self) -> float:
+        return 0.0 if self.lr_scheduler is None else float(self.lr_scheduler.get_last_lr()[0])
+
+    def _next_learning_rate(self) -> None:
+        if self.lr_scheduler is not None and not self._follows_metric():
+            self.lr_scheduler.step()
+
+    def _account(self, batch: TrainBatch) -> None:
+        features = batch.inputs.features
+        if self._counts_flos:
+            self._flos += self.floating_point_ops(features)
+        if isinstance(features, Mapping) and "input_ids" in features:
+            self.state.num_input_tokens_seen += int(np.prod(features["input_ids"].shape))
+
+    # -- records --------------------------------------------------------------------------------------------------
+
+    def take_loss(self) -> float:
+        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+        self.queue.flush()
+        return self.step.take_loss()
+
+    def training_record(self) -> dict[str, float]:
+        """Return gradient norm, learning rate and what callbacks add. Waits for the device."""
+        self.queue.flush()
+        record = {"grad_norm": float(self.step.grad_norm.numpy())} if self._has_stepped else {}
+        if self.lr_scheduler is not None:
+            self.optimizer.learning_rate.assign(self._learning_rate())  # the next one, as callbacks see it in PyTorch
+        record["learning_rate"] = (
+            float(self.optimizer.learning_rate) if self.lr_scheduler is None else self._learning_rate()
+        )
+        return {**record, **self.dispatcher.logged_metrics()}
+
+    def store_flos(self) -> None:
+        """Add the floating point operations since the last call to ``state.total_flos``."""
+        self.state.total_flos += float(self._flos)
+        self._flos = 0
+
+    def evaluate_in_training(self) -> None:
+        """Evaluate, note the best model, and tell a schedule that follows a metric."""
+        metrics = self.evaluate()
+        self.best.note(metrics)
+        if self._follows_metric():
+            name = self.args.metric_for_best_model or "loss"
+            self.lr_scheduler.step(metrics[name if name.startswith("eval_") else f"eval_{name}"])
+
+    def _follows_metric(self) -> bool:
+        return bool(getattr(self.lr_scheduler, "follows_metric", False))
+
+    # -- evaluation -----------------------------------------------------------------------------------------------
+
+    def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
+        """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
+        own = self.get_eval_tfdataset if self._has_own("get_eval_tfdataset") else None
+        return self._all_of(self.eval_dataset if dataset is None else dataset, own, dataset)
+
+    def test_batches(self, dataset: Any) -> Iterable[Any]:
+        """Return the batches of a test dataset."""
+        return self._all_of(dataset, self.get_test_tfdataset if self._has_own("get_test_tfdataset") else None, dataset)
+
+    def _all_of(self, dataset: Any, build: Callable[[Any], Any] | None, given: Any) -> data.Batches:
+        options = {"batch_size": self.args.eval_batch_size, "seed": 0, "shuffle": False, "drop_last": False}
+        if build is not None:
+            batches: data.Batches = data.OwnBatches(lambda epoch: build(given), **options)
+        else:
+            batches = data.make_batches(dataset, **options)
+        self._element_spec = batches.element_spec
+        self._evaluated = data.check_finite(batches)
+        return batches
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A context in which the model is in evaluation mode."""
+        self.queue.flush()
+        self._ready_model(getattr(self, "_evaluated", None))
+        before = apply_policy(self.model, self._eval_policy)
+        try:
+            yield
+        finally:
+            restore_policies(before)
+
+    def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
+        """Run one batch through the model."""
+        pair = data.pair_of(batch)
+        loss, weight, logits = self._predictor(pair)(pair, self._rows_of(pair))
+        first, last = self.processes.local_span(data.examples_in(pair))
+        features, labels = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[first:last], pair)
+        kept = features if "inputs" in self.args.include_for_metrics else None
+        logits = None if prediction_loss_only else on_host_if_cpu(without(logits, ignore_keys))
+        return StepResult(loss, weight, logits, labels, last - first, kept)
+
+    def _predictor(self, pair: data.Pair) -> Callable[..., Any]:
+        """Return the compiled evaluation step for batches of this kind."""
+        spec = self._element_spec
+        if spec is None or not _fits(pair, spec):
+            spec = tf.nest.map_structure(data._spec_of, pair)
+        key = (str(spec), id(self.model))
+        if key not in self._predictors:
+            rows = None if self.processes.replicas == 1 else tf.TensorSpec((self.processes.local_replicas, 3), tf.int32)
+            xla = self.args.xla and rows is None
+            predict = compiled("predict", self._predict, [spec, rows], self.trace_counts, xla=xla)
+            self._predictors[key] = predict
+        return self._predictors[key]
+
+    def _predict(self, pair: Any, rows: Any) -> Any:
+        losses, weights, logits = self.distributed_prediction_steps((pair, rows))
+        if losses[0] is None:
+            return None, 0.0, _joined(logits)
+        weight = tf.add_n(weights)
+        return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits)
+
+    def to_host(self, nested: Any) -> Any:
+        """Return nested tensors as numpy arrays."""
+        return map_nested(lambda leaf: leaf.numpy() if isinstance(leaf, tf.Tensor) else leaf, nested)
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every process, in the order of the ranks."""
+        return self.processes.gather_objects(value)
+
+    def set_seed(self, seed: int) -> None:
+        """Seed every random number generator."""
+        set_seed(seed, deterministic=self.args.full_determinism)
+
+    # -- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self, *, copy: bool) -> snapshot.Writer:
+        """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
+        self.queue.flush()
+        write_weights = snapshot.weights_writer(self.model, copy=copy)
+        states = self.processes.gather_objects(snapshot.random_state(self.model))
+        files: dict[str, Any] = {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
+        arrays: dict[str, Any] = {}
+        if not self.args.save_only_model:
+            arrays = snapshot.optimizer_arrays(self.optimizer)
+            files[snapshot.SCHEDULE_FILE] = None if self.lr_scheduler is None else self.lr_scheduler.state_dict()
+            files[snapshot.SCALER_FILE] = self.precision.state_dict() or None
+
+        def write(folder: Path) -> None:
+            write_weights(folder)
+            if arrays:
+                np.savez(folder / snapshot.OPTIMIZER_FILE, **arrays)
+            snapshot.write_json(folder, files)
+
+        return write
+
+    def load_snapshot(self, folder: Path) -> None:
+        """Take back what `snapshot` wrote, except the random number generators."""
+        self.load_weights(folder)
+        if (folder / snapshot.OPTIMIZER_FILE).exists():
+            snapshot.load_optimizer(self.optimizer, folder / snapshot.OPTIMIZER_FILE)
+        for name, target in ((snapshot.SCHEDULE_FILE, self.lr_scheduler), (snapshot.SCALER_FILE, self.precision)):
+            if (folder / name).exists() and target is not None:
+                target.load_state_dict(snapshot.read_json(folder / name))
+
+    def load_weights(self, folder: Path) -> None:
+        """Take the weights, and nothing else, from a checkpoint."""
+        if not self.model.built:
+            dataset = self.train_dataset if self.train_dataset is not None else self.eval_dataset
+            self._ready_model(None if dataset is None else self._all_of(dataset, None, None))
+        snapshot.load_weights(self.model, Path(folder))
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.processes.barrier()
+
+
+def on_host_if_cpu(nested: Any) -> Any:
+    """Return tensors that are on the CPU anyway as arrays, which know their size."""
+
+    def convert(leaf: Any) -> Any:
+        return leaf.numpy() if isinstance(leaf, tf.Tensor) and "CPU" in leaf.device else leaf
+
+    return map_nested(convert, nested)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return the outputs of several replicas as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
+
+
+def _fits(pair: data.Pair, spec: Any) -> bool:
+    """Return whether a batch is one of those that ``spec`` describes."""
+    try:
+        tf.nest.assert_same_structure(pair, spec)
+    except (TypeError, ValueError):
+        return False
+    leaves = zip(tf.nest.flatten(pair), tf.nest.flatten(spec), strict=True)
+    return all(
+        leaf is None or (tf.as_dtype(leaf.dtype) == s.dtype and s.shape.is_compatible_with(leaf.shape))
+        for leaf, s in leaves
+    )
+
+
+def check_keras() -> None:
+    """Raise TracksideValueError unless Keras runs on TensorFlow."""
+    if keras.config.backend() != "tensorflow":
+        raise TracksideValueError(
+            f"Keras runs on {keras.config.backend()}; set the environment variable KERAS_BACKEND=tensorflow before "
+            "keras is imported"
+        )

@@ -1,0 +1,279 @@
+"""Where batches come from: arrays in memory, a tf.data.Dataset of examples, or one of batches that a user built.
+
+Every source is a pure function of (seed, epoch), and goes on in the middle of an epoch without its beginning. A batch
+holds the examples of all replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+from ..order import BatchCut, derive_seed
+
+SHUFFLE_BUFFER = 100_000
+"""Examples of a tf.data.Dataset that are shuffled at a time, if it has more or nobody knows how many."""
+
+BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset", "BatchDataset")
+
+
+class Pair(NamedTuple):
+    """Features and labels, of an example or a batch; labels None where there are none."""
+
+    features: Any
+    labels: Any
+
+
+class Batches:
+    """A source of batches of one dataset.
+
+    Attributes:
+        num_examples: Examples of an epoch; None where that is not known.
+        element_spec: A Pair of nested tf.TensorSpec; the first dimension is that of the batch, and not fixed.
+    """
+
+    num_examples: int | None
+    element_spec: Pair
+
+    def __init__(self, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool) -> None:
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+
+    def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
+        """Yield the batches of an epoch without its first ``skip_examples`` examples."""
+        raise NotImplementedError
+
+    def as_dataset(self, epoch: int = 0) -> Any:
+        """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
+        raise NotImplementedError
+
+    def num_batches(self) -> int | None:
+        """Return the batches of an epoch; None where that is not known."""
+        return None if self.num_examples is None else self._cut().num_batches
+
+    def _cut(self, start: int = 0) -> BatchCut:
+        return BatchCut(self.num_examples or 0, self.batch_size, drop_last=self.drop_last, start=start)
+
+    def __len__(self) -> int:
+        count = self.num_batches()
+        if count is None:
+            raise TypeError("nobody knows the number of batches")
+        return count
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self.epoch(0)
+
+
+class ArrayBatches(Batches):
+    """Batches of arrays in memory: nested tuples and dicts of them, alike in their first dimension."""
+
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.arrays: Pair = tf.nest.map_structure(_as_array, pair_of(dataset))
+        leaves = tf.nest.flatten(self.arrays)
+        lengths = {len(leaf) for leaf in leaves if leaf is not None}
+        if len(lengths) != 1:
+            raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
+        self.num_examples = lengths.pop()
+        self.element_spec = tf.nest.map_structure(_spec_of, self.arrays)
+        self._is_flat = self.arrays.labels is not None and len(leaves) == 2
+
+    def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
+        """Yield the batches of an epoch; where it begins costs nothing."""
+        order, cut = self._order(epoch), self._cut(skip_examples)
+        for index in range(cut.num_batches):
+            low, high = cut.span(index)
+            yield self._take(slice(low, high) if order is None else order[low:high])
+
+    def as_dataset(self, epoch: int = 0) -> Any:
+        """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
+        order, leaves = self._order(epoch), tf.nest.flatten(self.arrays)
+        indices = tf.data.Dataset.from_tensor_slices(np.arange(self.num_examples) if order is None else order)
+
+        def rows(index: Any) -> Any:
+            taken = tf.numpy_function(lambda i: [leaf[i] for leaf in leaves], [index], [leaf.dtype for leaf in leaves])
+            for part, spec in zip(taken, tf.nest.flatten(self.element_spec), strict=True):
+                part.set_shape(spec.shape)
+            return tuple(tf.nest.pack_sequence_as(self.arrays, taken))
+
+        return indices.batch(self.batch_size, drop_remainder=self.drop_last).map(rows).prefetch(2)
+
+    def _order(self, epoch: int) -> Any:
+        if not self.shuffle:
+            return None
+        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self.num_examples)
+
+    def _take(self, rows: Any) -> Pair:
+        if self._is_flat:
+            features, labels = self.arrays
+            if not isinstance(features, (Mapping, tuple, list)) and not isinstance(labels, (Mapping, tuple, list)):
+                return Pair(features[rows], labels[rows])
+        taken: Pair = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[rows], self.arrays)
+        return taken
+
+
+class DatasetBatches(Batches):
+    """Batches of a tf.data.Dataset of examples, shuffled before anything is repeated."""
+
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        super().__init__(**options)
+        _check_not_batched(dataset)
+        self.dataset = dataset
+        count = int(dataset.cardinality())
+        self.is_infinite = count == tf.data.INFINITE_CARDINALITY
+        self.num_examples = count if count >= 0 else None
+        self.element_spec = _batch_spec(pair_of(dataset.element_spec))
+
+    def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
+        """Yield the batches of an epoch; the examples before its beginning are read, not computed with."""
+        for element in self.as_dataset(epoch, skip_examples):
+            yield pair_of(element)
+
+    def as_dataset(self, epoch: int = 0, skip_examples: int = 0) -> Any:
+        """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
+        dataset = self.dataset
+        if self.shuffle:
+            size = min(self.num_examples or SHUFFLE_BUFFER, SHUFFLE_BUFFER)
+            dataset = dataset.shuffle(size, seed=derive_seed(self.seed, epoch), reshuffle_each_iteration=False)
+        if skip_examples:
+            dataset = dataset.skip(skip_examples)
+        return dataset.batch(self.batch_size, drop_remainder=self.drop_last).prefetch(2)
+
+
+class OwnBatches(Batches):
+    """Batches of a tf.data.Dataset that a subclass built in ``get_train_tfdataset`` or one of its sisters.
+
+    Args:
+        build: Returns the dataset of batches; asked at the beginning of each epoch.
+    """
+
+    def __init__(self, build: Callable[[int], Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.build = build
+        dataset = build(0)
+        if not isinstance(dataset, tf.data.Dataset):
+            raise TracksideTypeError(f"a tf.data.Dataset of batches is needed, not {type(dataset).__name__}")
+        count = int(dataset.cardinality())
+        self.is_infinite = count == tf.data.INFINITE_CARDINALITY
+        self.num_examples = None
+        self._num_batches = count if count >= 0 else None
+        self.element_spec = tf.nest.map_structure(_any_batch, pair_of(dataset.element_spec))
+
+    def num_batches(self) -> int | None:
+        """Return the batches of an epoch; None where that is not known."""
+        return self._num_batches
+
+    def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
+        """Yield the batches of an epoch, without those that hold its first examples."""
+        for element in self.build(epoch):
+            pair = pair_of(element)
+            if skip_examples > 0:
+                skip_examples -= examples_in(pair)
+                continue
+            yield pair
+
+    def as_dataset(self, epoch: int = 0) -> Any:
+        """Return the batches of an epoch as the user built them."""
+        return self.build(epoch)
+
+
+def make_batches(dataset: Any, **options: Any) -> Batches:
+    """Return the source of batches of a dataset: a tf.data.Dataset of examples, or arrays.
+
+    Raises:
+        TracksideTypeError: If it is neither.
+    """
+    if isinstance(dataset, Batches):
+        return dataset
+    if isinstance(dataset, tf.data.Dataset):
+        return DatasetBatches(dataset, **options)
+    if isinstance(dataset, (np.ndarray, tf.Tensor, Mapping, tuple)):
+        return ArrayBatches(dataset, **options)
+    raise TracksideTypeError(
+        f"a dataset is a tf.data.Dataset of (features, labels), or a pair of arrays (or of tuples or dicts of arrays), "
+        f"not {type(dataset).__name__}"
+    )
+
+
+def check_finite(batches: Batches) -> Batches:
+    """Return ``batches``; an evaluation over an infinite dataset would never end.
+
+    Raises:
+        ArgumentError: If the dataset is infinite.
+    """
+    if getattr(batches, "is_infinite", False):
+        raise ArgumentError("eval_dataset", "an infinite tf.data.Dataset", "one that ends; use its take(n)")
+    return batches
+
+
+def pair_of(element: Any) -> Pair:
+    """Return features and labels of what a dataset gives: a pair of them, a dict with labels in it, or features."""
+    if isinstance(element, Pair):
+        return element
+    if isinstance(element, (tuple, list)) and len(element) == 2:
+        return Pair(*element)
+    if isinstance(element, Mapping):
+        features = dict(element)
+        for name in ("labels", "label", "label_ids"):
+            if name in features:
+                return Pair(features, features.pop(name))
+        return Pair(features, None)
+    if isinstance(element, (tuple, list)) and len(element) == 1:
+        element = element[0]
+    if isinstance(element, (tuple, list)):
+        raise TracksideTypeError(f"a dataset gives (features, labels), not {len(element)} parts; nest the features")
+    return Pair(element, None)
+
+
+def examples_in(pair: Pair) -> int:
+    """Return the examples in a batch on the host."""
+    return int(next(leaf for leaf in tf.nest.flatten(pair) if leaf is not None).shape[0])
+
+
+def first_example(batches: Batches) -> Pair:
+    """Return a batch of one example: to build a model on."""
+    batch = next(batches.epoch(0))
+    one: Pair = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[:1], batch)
+    return one
+
+
+def _as_array(leaf: Any) -> Any:
+    if leaf is None:
+        return None
+    array = np.asarray(leaf)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _spec_of(leaf: Any) -> Any:
+    return None if leaf is None else tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
+
+
+def _batch_spec(pair: Pair) -> Pair:
+    spec: Pair = tf.nest.map_structure(lambda s: tf.TensorSpec((None, *s.shape), s.dtype), pair)
+    return spec
+
+
+def _any_batch(spec: Any) -> Any:
+    return spec if spec is None or spec.shape.rank is None else tf.TensorSpec((None, *spec.shape[1:]), spec.dtype)
+
+
+def _check_not_batched(dataset: Any) -> None:
+    """Raise if ``dataset`` gives batches: they would be batched once more."""
+    at: Any = dataset
+    for _ in range(20):
+        name = type(at).__name__
+        if name in BATCHING:
+            raise TracksideValueError(
+                "the dataset gives batches, but TFTrainer makes the batches itself, of args.train_batch_size and "
+                "args.eval_batch_size examples; give it the dataset as it is before .batch(...), or .unbatch() it"
+            )
+        inputs: Sequence[Any] = at._inputs() if hasattr(at, "_inputs") else ()
+        if len(inputs) != 1 or not any(word in name for word in ("Prefetch", "Options", "Shuffle", "Repeat", "Take")):
+            return
+        at = inputs[0]

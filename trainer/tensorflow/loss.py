@@ -1,0 +1,242 @@
+"""The loss of a batch: how the model is called, what each example's loss is, and how much it weighs.
+
+The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch of each replica
+therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
+update is complete. Where that sum is one, which is the rule, nothing is left to divide.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ...callbacks.errors import TracksideTypeError, TracksideValueError
+
+IGNORED = -100
+"""The label that is in no loss and no metric."""
+
+LossFunction = Callable[[Any, Any], Any]
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+
+def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_labels: bool, spreads: bool) -> Any:
+    """Call the model on features.
+
+    Args:
+        with_labels: Hand the labels over: a dict by keyword, anything else as ``labels``.
+        spreads: Hand a tuple of features over one by one.
+    """
+    given: dict[str, Any] = {"training": training}
+    if with_labels and labels is not None:
+        given |= labels if isinstance(labels, Mapping) else {"labels": labels}
+    if spreads and isinstance(features, (tuple, list)):
+        return model(*features, **given)
+    return model(features, **given)
+
+
+def takes_labels(model: Any) -> bool:
+    """Return whether ``model.call`` takes labels and so may return its own loss."""
+    return "labels" in inspect.signature(model.call).parameters
+
+
+def spreads_features(model: Any) -> bool:
+    """Return whether ``model.call`` takes several inputs, rather than one that may be a tuple."""
+    if isinstance(model, (keras.Sequential,)) or hasattr(model, "_functional"):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = {"training", "mask", "labels", "inputs"}
+    names = [n for n, item in inspect.signature(model.call).parameters.items() if item.kind in kinds and n not in own]
+    return not isinstance(model, keras.Model) or (len(names) > 1 and not model.__class__.__name__ == "Functional")
+
+
+def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
+    """Split what a model called with labels returned: a mapping or object with ``loss``, or (loss, logits, ...).
+
+    Raises:
+        TracksideValueError: If there is no loss in it.
+    """
+    if isinstance(outputs, Mapping) and "loss" in outputs:
+        rest = {name: value for name, value in outputs.items() if name != "loss" and value is not None}
+        return outputs["loss"], next(iter(rest.values())) if len(rest) == 1 else rest
+    if isinstance(outputs, (tuple, list)) and len(outputs) > 1:
+        return outputs[0], outputs[1] if len(outputs) == 2 else tuple(outputs[1:])
+    if getattr(outputs, "loss", None) is not None:
+        return outputs.loss, outputs.logits
+    raise TracksideValueError(
+        f"the model was called with labels= and returned {type(outputs).__name__}, not (loss, logits). Compile it with a "
+        "loss, or give TFTrainer loss_fn=..."
+    )
+
+
+def without(logits: Any, ignore_keys: Sequence[str] | None) -> Any:
+    """Return logits without the named entries; a single one stands alone."""
+    if not isinstance(logits, Mapping):
+        return logits
+    rest = {name: value for name, value in logits.items() if name not in (ignore_keys or ())}
+    return next(iter(rest.values())) if len(rest) == 1 else rest
+
+
+# -- losses of examples -----------------------------------------------------------------------------------------------
+
+
+def per_example(loss: Any) -> LossFunction:
+    """Return a function of (labels, logits) that gives a loss for each example.
+
+    Args:
+        loss: A Keras loss, its name, or a function of (labels, logits). Where it returns a single number, that is
+            taken as the mean of the batch.
+
+    Raises:
+        TracksideTypeError: If it is none of these.
+    """
+    if isinstance(loss, (str, Mapping)) and not callable(loss):
+        loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        call: LossFunction = loss.call  # before Keras reduces it
+        return call
+    if not callable(loss):
+        raise TracksideTypeError(f"loss_fn is a Keras loss, its name or a function, not {type(loss).__name__}")
+    return loss  # type: ignore[no-any-return]
+
+
+def compiled_loss(model: Any) -> LossFunction | None:
+    """Return the loss that ``model`` was compiled with, as one for each example; None without one.
+
+    One loss for each output, with ``loss_weights``, is summed up.
+    """
+    given = getattr(model, "loss", None)
+    if given is None:
+        return None
+    if isinstance(given, (list, tuple)) or (isinstance(given, dict) and "class_name" not in given):
+        weights = (model.get_compile_config() or {}).get("loss_weights")
+        return _SumOfLosses(given, weights, list(getattr(model, "output_names", None) or ()))
+    return per_example(given)
+
+
+class _SumOfLosses:
+    """One loss for each of several outputs, in a dict or in a list."""
+
+    def __init__(self, losses: Any, weights: Any, names: list[str]) -> None:
+        keys = list(losses) if isinstance(losses, dict) else range(len(losses))
+        self.names = names
+        self.losses = {key: per_example(losses[key]) for key in keys if losses[key] is not None}
+        self.weights = {key: 1.0 if weights is None else weights[key] for key in self.losses}
+
+    def __call__(self, labels: Any, logits: Any) -> Any:
+        total: Any = 0.0
+        for key, loss in self.losses.items():
+            values = loss(self._part(labels, key), self._part(logits, key))
+            total = total + self.weights[key] * tf.reduce_mean(values, axis=tuple(range(1, values.shape.rank)))
+        return total
+
+    def _part(self, values: Any, key: Any) -> Any:
+        if isinstance(values, Mapping):
+            return values[self.names[key] if isinstance(key, int) else key]
+        return values[key if isinstance(key, int) else self.names.index(key)]
+
+
+def smoothed_loss(labels: Any, logits: Any, epsilon: float) -> Any:
+    """Return the cross entropy of each label with label smoothing; 0 where it is -100.
+
+    Shapes:
+        labels: (...); logits: (..., classes).
+
+    Source:
+        Szegedy et al. (2016), arXiv:1512.00567, section 7.
+    """
+    known = tf.where(labels == IGNORED, tf.zeros_like(labels), labels)
+    log_probabilities = tf.nn.log_softmax(logits, axis=-1)
+    target = -tf.gather(log_probabilities, known, axis=-1, batch_dims=labels.shape.rank)
+    return (1.0 - epsilon) * target - epsilon * tf.reduce_mean(log_probabilities, axis=-1)
+
+
+def safe_labels(labels: Any) -> Any:
+    """Return whole-number labels with 0 in the place of -100, which no loss function could look up."""
+
+    def safe(label: Any) -> Any:
+        if not (hasattr(label, "dtype") and label.dtype.is_integer and not label.dtype.is_unsigned):
+            return label
+        return tf.where(tf.equal(label, tf.cast(IGNORED, label.dtype)), tf.zeros_like(label), label)
+
+    return tf.nest.map_structure(safe, labels)
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def sum_and_weight(losses: Any, labels: Any, features: Any) -> tuple[Any, Any]:
+    """Return the sum of the losses that count, and how many they are.
+
+    A loss counts by its place in the labels: not where the label is -100. A single number is the mean of a batch and
+    weighs as much as the labels that count, or as the examples.
+    """
+    losses = tf.cast(losses, tf.float32)
+    counted = _counted(labels)
+    if losses.shape.rank == 0:
+        weight = tf.cast(batch_size(features), tf.float32) if counted is None else tf.reduce_sum(counted)
+        return losses * weight, weight
+    if counted is None or losses.shape.rank != counted.shape.rank:
+        if losses.shape.rank > 1:
+            losses = tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank)))
+        if counted is None or counted.shape.rank != 1:
+            return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32)
+    return tf.reduce_sum(tf.where(counted > 0, losses, 0.0)), tf.reduce_sum(counted)
+
+
+def _counted(labels: Any) -> Any:
+    """Return 1.0 for every whole-number label that is not -100; None where labels are no single such tensor."""
+    leaves = tf.nest.flatten(labels)
+    if len(leaves) != 1 or leaves[0] is None or not leaves[0].dtype.is_integer or leaves[0].dtype.is_unsigned:
+        return None
+    label = leaves[0]
+    if label.shape.rank and label.shape.rank > 1 and label.shape[-1] == 1:
+        label = tf.squeeze(label, -1)
+    return tf.cast(tf.not_equal(label, tf.cast(IGNORED, label.dtype)), tf.float32)
+
+
+def batch_size(batch: Any) -> Any:
+    """Return the examples in a batch: the first dimension of its first tensor."""
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+
+class LossWindow(threading.local):
+    """The micro-batches of one update on one replica, while a tf.function is traced.
+
+    MirroredStrategy traces each replica in a thread of its own, and may do so in turns: hence thread-local.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self, counts: Any = None) -> None:
+        """Begin an update, or an evaluation step.
+
+        Args:
+            counts: 1.0, or 0.0 where this replica's rows are only there to keep step; None: they count.
+        """
+        self.counts = counts
+        self.loss: Any = None
+        self.weight: Any = None
+        self.gradients: list[Any] | None = None
+
+    def note(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
+        """Add the loss of a micro-batch to the update's; return it with its weight, as far as it counts."""
+        if self.counts is not None:
+            loss_sum, weight = tf.where(self.counts > 0, loss_sum, 0.0), weight * self.counts
+        self.loss = loss_sum if self.loss is None else self.loss + loss_sum
+        self.weight = weight if self.weight is None else self.weight + weight
+        return loss_sum, weight
+
+    def keep(self, gradients: list[Any]) -> list[Any]:
+        """Add the gradients of a micro-batch to the update's, and return them."""
+        if self.gradients is not None:
+            gradients = [a + b for a, b in zip(self.gradients, gradients, strict=True)]
+        self.gradients = gradients
+        return gradients

@@ -1,0 +1,150 @@
+"""What a checkpoint holds of a TensorFlow run, and how it is taken and given back.
+
+Weights are Keras' own ``model.weights.h5``; the optimizer's variables are a .npz file without objects, schedule, loss
+scale and random numbers are JSON: data, never code.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...callbacks.errors import CheckpointError
+from .seeding import seed_generators
+
+WEIGHTS_FILE = "model.weights.h5"
+OPTIMIZER_FILE = "optimizer.npz"
+SCHEDULE_FILE = "scheduler.json"
+SCALER_FILE = "scaler.json"
+RNG_FILE = "rng_state_{rank}.json"
+
+Writer = Callable[[Path], None]
+
+
+# -- random numbers ---------------------------------------------------------------------------------------------------
+
+
+def random_state(model: Any) -> dict[str, Any]:
+    """Return the states of the random number generators of Python, numpy, TensorFlow and the model's own layers."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), np.asarray(keys).tolist(), position, has_gauss, cached],
+        "tensorflow": np.asarray(tf.random.get_global_generator().state).tolist(),
+        "model": [np.asarray(state.value).tolist() for state in seed_generators(model)],
+    }
+
+
+def set_random_state(state: dict[str, Any], model: Any) -> None:
+    """Set the random number generators to what `random_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    tf.random.get_global_generator().state.assign(state["tensorflow"])
+    own = seed_generators(model)
+    if len(own) != len(state["model"]):
+        raise CheckpointError(
+            f"the checkpoint holds {len(state['model'])} states of random number generators, the model has {len(own)}"
+        )
+    for variable, value in zip(own, state["model"], strict=True):
+        variable.assign(np.array(value, dtype=np.uint32))
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def weights_writer(model: Any, *, copy: bool) -> Writer:
+    """Return a function that writes the weights of ``model`` into a folder.
+
+    Args:
+        copy: Write them now, beside, and only move the file then: the model may change in between.
+    """
+    if not copy:
+        return lambda folder: model.save_weights(folder / WEIGHTS_FILE)
+    aside = tempfile.TemporaryDirectory(prefix="trackside-")  # vanishes with the function that is returned
+    model.save_weights(Path(aside.name) / WEIGHTS_FILE)
+
+    def move(folder: Path) -> None:
+        shutil.move(Path(aside.name) / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+        aside.cleanup()
+
+    return move
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Load the weights in ``folder`` into ``model``.
+
+    Raises:
+        CheckpointError: If they are not there, or do not fit.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no weights of a Keras model: there is no {WEIGHTS_FILE}")
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        raise CheckpointError(f"the weights in {path} do not fit the model: {error}") from error
+
+
+# -- optimizer --------------------------------------------------------------------------------------------------------
+
+
+def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
+    """Return copies of the optimizer's variables, by place and path."""
+    return {name: np.array(variable.value) for name, variable in _named(optimizer)}
+
+
+def load_optimizer(optimizer: Any, path: Path) -> None:
+    """Give the optimizer's variables the values in ``path``.
+
+    Raises:
+        CheckpointError: If they are those of another optimizer, or of another model.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        named = dict(_named(optimizer))
+        wrong = [name for name, variable in named.items() if name in arrays and arrays[name].shape != variable.shape]
+        if set(named) ^ set(arrays.files) or wrong:
+            missing, extra = sorted(set(named) - set(arrays.files)), sorted(set(arrays.files) - set(named))
+            raise CheckpointError(
+                f"{path} is of another optimizer or model: missing {missing[:5] or 'none'}; unknown "
+                f"{extra[:5] or 'none'}; of another shape {wrong[:5] or 'none'}"
+            )
+        for name, variable in named.items():
+            variable.assign(arrays[name])
+
+
+def _named(optimizer: Any) -> list[tuple[str, Any]]:
+    """Name each variable by its place and its last name: paths hold Keras' running numbers, which differ by run."""
+    return [(f"{index:04d}.{variable.name}", variable) for index, variable in enumerate(optimizer.variables)]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_json(folder: Path, files: dict[str, Any]) -> None:
+    """Write each of ``files``, by name, unless it is None."""
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -204,10 +204,19 @@ def _conclude(outcome: Outcome, built: dict[str, Any]) -> None:
     trainer.save_model()
     trainer.save_state()
     if trainer.eval_dataset is not None:
-        _keep(outcome, "eval", trainer.evaluate())
+        _keep(outcome, "eval", _evaluation_of(trainer) or trainer.evaluate())
     if trainer.args.do_predict:
         _predict(outcome, built["test_data"])
     trainer.save_metrics("train", outcome.results["train"])
+
+
+def _evaluation_of(trainer: Any) -> dict[str, float]:
+    """Return what training has measured on the very weights that the model has now; empty if it has not."""
+    state, has_best = trainer.state, trainer.args.load_best_model_at_end
+    step = state.best_global_step if has_best else state.global_step
+    records = [record for record in state.log_history if record["step"] == step]
+    found = {name: value for record in records for name, value in record.items() if name.startswith("eval_")}
+    return {**found, "epoch": records[-1]["epoch"]} if found else {}
 
 
 def _predict(outcome: Outcome, dataset: Any) -> None:

@@ -99,8 +99,11 @@ def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Pat
         accuracies = losses.twinx()
         accuracies.set_ylabel("accuracy")
         accuracies.plot(*zip(*points, strict=True), "C2s--", label="eval accuracy", markersize=3)
+    if all(record[key] > 0 for record in log_history for key in ("loss", "eval_loss") if key in record):
+        losses.set_yscale("log")  # most of what there is to see happens when the loss is already small
     losses.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=3)
+    if any(axes.lines for axes in figure.axes):
+        figure.legend(loc="outside upper center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
@@ -152,7 +155,7 @@ def _files(trainer: Any, picture: Path | None) -> list[Row]:
 
 def _event_folder(trainer: Any) -> str:
     callback = trainer.callback_report["tensorboard"].callback
-    return str(getattr(callback, "log_dir", None) or trainer.args.logging_dir)
+    return str(getattr(callback, "run_dir", None) or trainer.args.logging_dir)
 
 
 def _trouble(item: Any) -> str:

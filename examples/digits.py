@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 class DigitNet(nn.Module):
     """Two convolutions and two linear layers; takes images of shape (batch, 1, 8, 8) and returns logits (batch, 10)."""
 
-    def __init__(self, width: int = 32, dropout: float = 0.1) -> None:
+    def __init__(self, width: int = 32, dropout: float = 0.3) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(1, width, kernel_size=3, padding=1),

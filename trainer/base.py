@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,21 @@ from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.errors import ArgumentError, TracksideTypeError, UnsupportedError, did_you_mean
 from ..callbacks.state import TrainerControl, TrainerState
 from .attaching import Attaching
-from .best import BestModel
-from .evaluation import StepResult, run_evaluation
-from .loop import TrainingLoop
-from .outputs import BestRun, PredictionOutput, TrainOutput, speed_metrics
+from .best import BestModel, HasBest
+from .loop import Backend, TrainingLoop
+from .outputs import BestRun, TrainOutput
 from .plan import Progress
+from .predicting import Predicting
 from .records import Records
-from .saving import Saver
+from .saving import Saver, Saves
 
-logger = logging.getLogger("trackside.trainer")
+logger = logging.getLogger("trackside")
 
 EVALUATION_SOURCES = ("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
 """Methods by which a subclass may bring its own evaluation data."""
 
 
-class BaseTrainer(Attaching, Records, ABC):
+class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
     """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` fill in the backend's methods."""
 
     def __init__(
@@ -44,6 +43,8 @@ class BaseTrainer(Attaching, Records, ABC):
         loss_fn: Callable[..., Any] | None,
         model_init: Callable[..., Any] | None,
     ) -> None:
+        if args.log_level != "passive":
+            logger.setLevel(args.get_process_log_level())
         self.args = args
         self.model = model
         self.model_init = model_init
@@ -149,104 +150,6 @@ class BaseTrainer(Attaching, Records, ABC):
         """Search for hyperparameters: not built yet."""
         raise UnsupportedError("hyperparameter_search is not built yet; call train() with the values you want to try")
 
-    # -- evaluate and predict -------------------------------------------------------------------------------------
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's own; log them and send on_evaluate.
-
-        Args:
-            eval_dataset: A dataset, or a dict of datasets, whose names then go into the metrics' names.
-            ignore_keys: Outputs of the model to leave out of the predictions.
-            metric_key_prefix: What every metric's name begins with.
-        """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(dataset, dict):
-            metrics: dict[str, float] = {}
-            for name, part in dataset.items():
-                metrics |= self._evaluate_one(part, ignore_keys, f"{metric_key_prefix}_{name}")
-        else:
-            metrics = self._evaluate_one(eval_dataset, ignore_keys, metric_key_prefix)
-        self.dispatcher.send("on_evaluate", metrics=metrics)
-        return metrics
-
-    def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        batches = self.evaluation_batches(dataset)
-        only_loss = True if self.compute_metrics is None else None
-        output = self._run_prediction(batches, "Evaluation", only_loss, ignore_keys, prefix)
-        self.log(output.metrics)
-        return output.metrics
-
-    def predict(
-        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
-    ) -> PredictionOutput:
-        """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
-        output = self._run_prediction(
-            self.test_batches(test_dataset), "Prediction", None, ignore_keys, metric_key_prefix
-        )
-        self.dispatcher.send("on_predict", metrics=output.metrics)
-        return output
-
-    def _trial_metrics(self) -> dict[str, Any] | None:
-        """Return what evaluation returns, with the values of one batch: to know the names before the first step.
-
-        Sends no events. None where one batch is not enough for compute_metrics.
-        """
-        datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": None}
-        metrics: dict[str, Any] = {}
-        for name, dataset in datasets.items():
-            prefix = f"eval_{name}" if name else "eval"
-            try:
-                with self.evaluating():
-                    output, _, _ = run_evaluation(
-                        self,
-                        self.evaluation_batches(dataset),
-                        expected=None,
-                        prediction_loss_only=False,
-                        ignore_keys=None,
-                        prefix=prefix,
-                        max_batches=1,
-                    )
-            except Exception as error:
-                logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
-                return None
-            metrics |= {**output.metrics, **speed_metrics(prefix, 1.0, 1, 1)}
-        return metrics
-
-    def _run_prediction(
-        self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str
-    ) -> PredictionOutput:
-        start_s = time.perf_counter()
-        self._update_context(eval_dataloader=batches)
-        self._counted = (None, 0)
-        output = self.prediction_loop(batches, description, only_loss, ignore_keys, prefix)
-        examples, steps = self._counted
-        output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
-        return output
-
-    def prediction_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> PredictionOutput:
-        """Return predictions, labels and metrics over the batches of ``dataloader``, speed not included."""
-        only_loss = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
-        with self.evaluating():
-            output, examples, steps = run_evaluation(
-                self,
-                dataloader,
-                expected=self.num_examples_or_none(dataloader),
-                prediction_loss_only=only_loss,
-                ignore_keys=ignore_keys,
-                prefix=metric_key_prefix,
-            )
-        self._counted = (examples, steps)
-        return output
-
     # -- what else there is to know -------------------------------------------------------------------------------
 
     def is_local_process_zero(self) -> bool:
@@ -269,36 +172,6 @@ class BaseTrainer(Attaching, Records, ABC):
             raise ArgumentError(
                 "eval_strategy", str(self.args.eval_strategy), "'no', since the trainer was given no eval_dataset"
             )
-
-    # -- the backend ----------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
-        """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
-
-    @abstractmethod
-    def test_batches(self, dataset: Any) -> Iterable[Any]:
-        """Return the batches of a test dataset."""
-
-    @abstractmethod
-    def evaluating(self) -> Any:
-        """Return a context in which the model is in evaluation mode."""
-
-    @abstractmethod
-    def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
-        """Run one batch through the model."""
-
-    @abstractmethod
-    def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays."""
-
-    @abstractmethod
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every process, in the order of the ranks."""
-
-    @abstractmethod
-    def num_examples_or_none(self, dataloader: Any) -> int | None:
-        """Return the number of examples behind ``dataloader``, where it can be known."""
 
     @abstractmethod
     def set_seed(self, seed: int) -> None:

@@ -116,7 +116,7 @@ class _Evaluation:
 
     def _is_full(self) -> bool:
         if self.limit is not None:
-            return len(self.waiting) >= self.limit
+            return len(self.waiting) >= int(self.limit)
         newest = self.waiting[-1]
         size = sum(getattr(leaf, "nbytes", 0) for leaf in leaves((newest.logits, newest.labels, newest.inputs)))
         return len(self.waiting) * max(size, 1 << 10) >= DEVICE_BYTES

@@ -91,6 +91,9 @@ class Backend(Protocol):
     def load_best_model(self) -> None:
         """Take the weights of the best checkpoint."""
 
+    def report_costs(self, seconds: float) -> None:
+        """Say which share of the run's ``seconds`` the callbacks took."""
+
 
 class TrainingLoop:
     """One run of a trainer."""
@@ -296,4 +299,5 @@ class TrainingLoop:
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos}
         self.trainer.log(dict(metrics))
+        self.trainer.report_costs(seconds)
         return TrainOutput(state.global_step, loss, metrics)

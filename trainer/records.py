@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.state import TrainerState
 from .checkpoint import write_atomically
+
+logger = logging.getLogger("trackside.trainer")
 
 
 class Records:
@@ -50,6 +53,13 @@ class Records:
             path = folder / "all_results.json"
             so_far = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             write_atomically(path, _as_json({**so_far, **metrics}))
+
+    def report_costs(self, seconds: float) -> None:
+        """Say which share of the run's ``seconds`` each callback took, the dearest first, at level INFO."""
+        items = sorted(self.dispatcher.attachments.values(), key=lambda item: -item.seconds)
+        shares = [f"{item.name} {item.seconds / seconds:.2%}" for item in items]
+        total = sum(item.seconds for item in items)
+        logger.info("callbacks took %.2f%% of %.1f s: %s", 100 * total / seconds, seconds, ", ".join(shares))
 
     def save_state(self) -> None:
         """Write the state to ``output_dir/trainer_state.json``."""

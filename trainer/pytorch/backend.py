@@ -107,7 +107,7 @@ class TorchBackend(Objective, BaseTrainer):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
-        """Return the micro-batches of an epoch for this process."""
+        """Return the micro-batches of an epoch for this process; the sampler knows its epoch when this returns."""
         skip = 0 if self.args.ignore_data_skip else skip_examples
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         self._past = None
@@ -115,11 +115,13 @@ class TorchBackend(Objective, BaseTrainer):
         batches = data.iterate_epoch(
             self._train_loader, seed=seed, epoch=epoch, skip_examples=skip, world_size=world_size
         )
-        for inputs, counts in batches:
-            if counts is None:
-                size = batch_size(inputs)
-                counts = (size, size * world_size)
-            yield TrainBatch(inputs, *counts)
+        return (self._counted_batch(inputs, counts) for inputs, counts in batches)
+
+    def _counted_batch(self, inputs: Any, counts: tuple[int, int] | None) -> TrainBatch:
+        if counts is None:
+            size = batch_size(inputs)
+            counts = (size, size * self.processes.world_size)
+        return TrainBatch(inputs, *counts)
 
     def count_examples(self, window: Sequence[TrainBatch]) -> int:
         """Return the examples in a window, counted over all processes."""
@@ -319,7 +321,7 @@ def _to_numpy(leaf: Any) -> Any:
     return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy()
 
 
-def enable_checkpointing(model: Any, options: dict[str, Any] | None) -> None:
+def enable_checkpointing(model: Any, options: Any) -> None:
     """Have ``model`` compute activations again in the backward pass instead of keeping them.
 
     Raises:

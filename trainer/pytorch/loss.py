@@ -211,10 +211,11 @@ class LossWindow:
         shares = self._processes.sum(self._shares)
         if isinstance(shares, Tensor) and shares.device.type == "cpu":
             shares = shares.item()
+        factor: Any = 0.0
         if isinstance(shares, Tensor):
             factor = self._processes.world_size / shares.clamp_min(1e-12)
-        else:
-            factor = self._processes.world_size / shares if shares else 0.0
+        elif shares:
+            factor = self._processes.world_size / shares
         self._sum_up(self._loss * factor / self._processes.world_size)
         return factor
 

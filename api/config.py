@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.build import CallbackMap, Entry, read_entries
+from trackside.callbacks.entries import CallbackMap, Entry, read_entries
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.callbacks.imports import import_from
 from trackside.config_options import Options, plain
@@ -40,10 +40,15 @@ class Component:
         try:
             return self.target(**self.init_args)
         except Exception as error:
-            if isinstance(error, TypeError) and "required" in str(error):  # by a base class, behind **kwargs
+            if isinstance(error, TypeError) and self._is_misfit(str(error)):  # with a base class, behind **kwargs
                 raise ConfigError(f"{self.where}: {self.key}: {error}") from error
             error.add_note(f"raised while building {self.key} ({self.where})")
             raise
+
+    def _is_misfit(self, message: str) -> bool:
+        """Return whether Python says that an option is missing, or that one of ours is not there."""
+        unexpected = "unexpected keyword argument" in message and any(repr(name) in message for name in self.init_args)
+        return unexpected or ("missing" in message and "required" in message)
 
 
 @dataclass

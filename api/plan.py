@@ -52,7 +52,8 @@ def _callback_row(item: Attachment) -> tuple[str, ...]:
     hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
     if item.every > 1:
         hears += f", every {item.every} steps"
-    return item.name, item.role, item.on_error, hears, f"{cls.__module__}.{cls.__qualname__}", item.origin
+    role = f"{item.role}, background" if item.worker is not None else item.role
+    return item.name, role, item.on_error, hears, f"{cls.__module__}.{cls.__qualname__}", item.origin
 
 
 def _components(config: RunConfig) -> list[tuple[str, str, str]]:

@@ -113,6 +113,8 @@ def _entry(options: Mapping[str, Any]) -> Schema:
         "on": {"anyOf": [{"enum": list(EVENTS)}, {"type": "array", "items": {"enum": list(EVENTS)}}]},
         "every": {"type": "integer", "minimum": 1, "default": 1},
         "role": {"enum": ["control", "observer"]},
+        "background": {"type": "boolean"},
+        "timeout_s": {"type": "number", "exclusiveMinimum": 0},
         "on_error": {"enum": ["raise", "warn", "detach"]},
     }
     is_open = not options

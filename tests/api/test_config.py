@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from trackside.callbacks.build import CallbackMap
+from trackside.callbacks.entries import CallbackMap
 from trackside.callbacks.errors import ConfigError
 from trackside.config import Component, load_config
 
@@ -34,6 +34,14 @@ class Deep(Model):
     def __init__(self, layers: int = 2, **kwargs):
         super().__init__(**kwargs)
         self.layers = layers
+
+class Closed:
+    def __init__(self, width: int):
+        pass
+
+class Behind(Closed):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
 
 def data(split="train"):
     return [split]
@@ -137,6 +145,13 @@ def test_options_of_a_base_class_are_followed_through_kwargs(write):
         config.components()["model"].build()
 
 
+def test_an_option_that_only_the_base_class_refuses_is_refused_as_well(write):
+    text = "model: {class_path: parts_beside.Behind, init_args: {width: 3, widht: 4}}\n"
+
+    with pytest.raises(ConfigError, match=r"run.yaml:1: model: .*unexpected keyword argument 'widht'"):
+        load_config([write("run.yaml", text)]).components()["model"].build()
+
+
 def test_what_is_called_during_the_run_is_taken_as_it_is_and_init_args_are_bound(write):
     plain = load_config([write("run.yaml", RUN + "loss_fn: parts_beside.loss\n")]).components()["loss_fn"]
     bound = load_config(["run.yaml"], [("loss_fn.init_args.weight", "3")]).components()["loss_fn"]
@@ -215,6 +230,8 @@ def test_checking_a_configuration_imports_no_framework(write):
         ),
         ("callbacks:\n  csv:\n    every: 0\n", "run.yaml:3: callbacks.csv.every=0: a whole number from 1"),
         ("callbacks:\n  csv:\n    role: controll\n", "run.yaml:3: callbacks.csv.role='controll': control or observer"),
+        ("callbacks:\n  csv:\n    background: 3\n", "run.yaml:3: callbacks.csv.background=3: true or false is needed"),
+        ("callbacks:\n  csv:\n    timeout_s: 0\n", "run.yaml:3: callbacks.csv.timeout_s=0: a number of seconds"),
         ("callbacks:\n  csv:\n    enabled: 3\n", "run.yaml:3: callbacks.csv.enabled=3: true or false is needed"),
         (
             "callbacks:\n  loud:\n    class_path: parts_beside.Lout\n",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from trackside.callbacks.build import CallbackMap, attach_from_map, read_entries
+from trackside.callbacks.build import attach_from_map
 from trackside.callbacks.dispatcher import Dispatcher
+from trackside.callbacks.entries import CallbackMap, read_entries
 from trackside.callbacks.errors import CallbackOrderError, ConfigError
 from trackside.callbacks.state import TrainerControl, TrainerState
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.errors import TracksideValueError
 from ..callbacks.state import TrainerControl, TrainerState
+from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .plan import Progress, TrainingPlan, plan_training, windows
 from .signals import StopSignals
@@ -27,6 +28,9 @@ class Backend(Protocol):
     state: TrainerState
     control: TrainerControl
     dispatcher: Dispatcher
+
+    def watch_memory(self) -> MemoryWatch | None:
+        """Return a watch over memory if ``args`` ask for one."""
 
     def prepare_data(self) -> int | None:
         """Build the source of training batches; return the micro-batches of one epoch on each process, if known."""
@@ -157,6 +161,7 @@ class TrainingLoop:
     def _run(self, checkpoint: Path | None) -> TrainOutput:
         self.start_s = time.perf_counter()
         self.first_step = self.state.global_step
+        memory = self.trainer.watch_memory()
         self.examples_seen = 0
         self.send("on_train_begin")
         if self.args.eval_on_start and checkpoint is None:
@@ -165,7 +170,7 @@ class TrainingLoop:
         self._seeded = False
         while self.state.global_step < self.plan.max_steps and not self.control.should_training_stop:
             self._run_epoch()
-        return self._finish()
+        return self._finish(memory)
 
     def _run_epoch(self) -> None:
         progress, control = self.progress, self.control
@@ -288,7 +293,7 @@ class TrainingLoop:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> TrainOutput:
+    def _finish(self, memory: MemoryWatch | None) -> TrainOutput:
         state, progress = self.state, self.progress
         self.trainer.finish_saving()
         if self.args.load_best_model_at_end:
@@ -298,6 +303,7 @@ class TrainingLoop:
         seconds = time.perf_counter() - self.start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos}
+        metrics |= memory.stop("train") if memory else {}
         self.trainer.log(dict(metrics))
         self.trainer.report_costs(seconds)
         return TrainOutput(state.global_step, loss, metrics)

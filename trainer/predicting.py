@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .evaluation import Evaluator, run_evaluation
+from .memory_metrics import DeviceMemory, MemoryWatch
 from .outputs import PredictionOutput, speed_metrics
 
 logger = logging.getLogger("trackside.trainer")
@@ -104,13 +105,22 @@ class Predicting(Evaluator):
     def _run_prediction(
         self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str
     ) -> PredictionOutput:
-        start_s = time.perf_counter()
+        start_s, memory = time.perf_counter(), self.watch_memory()
         self._update_context(eval_dataloader=batches)
         self._counted: tuple[int | None, int] = (None, 0)
         output = self.prediction_loop(batches, description, only_loss, ignore_keys, prefix)
         examples, steps = self._counted
         output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
+        output.metrics.update(memory.stop(prefix) if memory else {})
         return output
+
+    def watch_memory(self) -> MemoryWatch | None:
+        """Return a watch over memory if ``args.skip_memory_metrics`` is False."""
+        return None if self.args.skip_memory_metrics else MemoryWatch(self.device_memory)
+
+    def device_memory(self, reset: bool) -> DeviceMemory | None:
+        """Return the memory of the accelerator, its peak set back first if ``reset``; None without one."""
+        return None
 
     def prediction_loop(
         self,

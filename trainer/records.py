@@ -71,4 +71,4 @@ class Records:
 
 
 def _as_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+    return json.dumps(values, indent=2) + "\n"

@@ -212,4 +212,4 @@ def _progress_from(state: TrainerState) -> dict[str, Any]:
 
 
 def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+    return json.dumps(values, indent=2) + "\n"

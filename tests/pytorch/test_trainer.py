@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from drawing import Schedule, drawn_events
 from pytorch_parts import DictDataset, accuracy, classified, mlp, weights_of
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
+
 from trackside import Trainer, TrainerCallback, TrainingArguments, events
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, UnknownMetricError
 
@@ -582,3 +584,29 @@ def test_inputs_that_have_no_labels_are_predicted(make_trainer: Make) -> None:
     assert output.predictions.shape == (5, 3)
     assert output.label_ids is None
     assert "test_loss" not in output.metrics
+
+
+def test_memory_metrics_are_given_on_request(make_trainer: Make) -> None:
+    class Hungry(nn.Module):
+        """Takes 80 MB for a moment and keeps 40 MB."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.kept = mlp(), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.kept is None:
+                self.kept = np.ones(5_000_000)
+                passing = np.ones(10_000_000)
+                time.sleep(0.1)
+                del passing
+            return self.inner(x)
+
+    trainer = make_trainer(model=Hungry(), skip_memory_metrics=False, eval_dataset=classified(8))
+
+    metrics = trainer.train().metrics
+    evaluated = trainer.evaluate()
+
+    assert metrics["train_mem_cpu_alloc_delta"] > 30e6
+    assert metrics["train_mem_cpu_peaked_delta"] > 60e6
+    assert "eval_mem_cpu_alloc_delta" in evaluated

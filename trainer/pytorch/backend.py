@@ -17,6 +17,7 @@ from ...callbacks.errors import TracksideValueError
 from ..base import BaseTrainer
 from ..buffers import map_nested
 from ..evaluation import StepResult
+from ..memory_metrics import DeviceMemory
 from . import data, snapshot
 from .arguments import TrainingArguments
 from .distributed import processes_of, unwrap
@@ -264,6 +265,15 @@ class TorchBackend(Objective, BaseTrainer):
     def set_seed(self, seed: int) -> None:
         """Seed every random number generator."""
         set_seed(seed, deterministic=self.args.full_determinism)
+
+    def device_memory(self, reset: bool) -> DeviceMemory | None:
+        """Return the memory of the GPU, its peak set back first if ``reset``; None without one."""
+        device = self.args.device
+        if device.type != "cuda":
+            return None
+        if reset:
+            torch.cuda.reset_peak_memory_stats(device)
+        return DeviceMemory(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
 
     # -- snapshots ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
+
 from trackside.callbacks.errors import did_you_mean
 from trackside.config_source import Source, Text
 

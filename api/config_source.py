@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from trackside.callbacks.errors import ConfigError, did_you_mean
 
 Keys = tuple[str, ...]

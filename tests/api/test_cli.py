@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trackside.cli import main, split_overrides
 
 PARTS = """\

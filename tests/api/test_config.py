@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+
 from trackside.callbacks.entries import CallbackMap
 from trackside.callbacks.errors import ConfigError
 from trackside.config import Component, load_config

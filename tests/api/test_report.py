@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trackside.callbacks.attachment import Attachment
 from trackside.report import costs, curve, draw_loss_curve, metrics_line, table
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from trackside.cli import main
 from trackside.config_source import read_file
 from trackside.schema import schema, type_schema

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trackside.callbacks.build import attach_from_map
 from trackside.callbacks.dispatcher import Dispatcher
 from trackside.callbacks.entries import CallbackMap, read_entries

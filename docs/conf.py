@@ -30,6 +30,7 @@ autodoc_mock_imports = [
 ]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_custom_sections = ["Shapes", "Units", "Source"]
 
 

@@ -95,6 +95,14 @@ def test_the_extra_all_holds_every_extra_for_users(setup_cfg):
     assert set(re.findall(r"[\w-]+", everything)) - {"trackside"} == set(extras) - for_developers
 
 
+def test_every_extra_that_an_error_names_is_declared(setup_cfg):
+    sources = [path.read_text(encoding="utf-8") for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+
+    named = {extra for source in sources for extra in re.findall(r"extra=\"(\w+)\"", source)}
+
+    assert named - set(setup_cfg["options.extras_require"]) == set()
+
+
 def test_every_constraint_lies_in_the_declared_range(setup_cfg):
     requirements = pytest.importorskip("packaging.requirements")
     declared = [setup_cfg["options"]["install_requires"], *setup_cfg["options.extras_require"].values()]

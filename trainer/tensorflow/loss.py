@@ -48,12 +48,12 @@ def takes_labels(model: Any) -> bool:
 
 def spreads_features(model: Any) -> bool:
     """Return whether ``model.call`` takes several inputs, rather than one that may be a tuple."""
-    if isinstance(model, (keras.Sequential,)) or hasattr(model, "_functional"):
+    if type(model).__name__ in ("Functional", "Sequential") or type(model).call is keras.Model.call:
         return False
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    own = {"training", "mask", "labels", "inputs"}
+    own = {"training", "mask", "labels"}
     names = [n for n, item in inspect.signature(model.call).parameters.items() if item.kind in kinds and n not in own]
-    return not isinstance(model, keras.Model) or (len(names) > 1 and not model.__class__.__name__ == "Functional")
+    return len(names) > 1
 
 
 def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
@@ -70,8 +70,8 @@ def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
     if getattr(outputs, "loss", None) is not None:
         return outputs.loss, outputs.logits
     raise TracksideValueError(
-        f"the model was called with labels= and returned {type(outputs).__name__}, not (loss, logits). Compile it with a "
-        "loss, or give TFTrainer loss_fn=..."
+        f"the model was called with labels= and returned {type(outputs).__name__}, not (loss, logits). Compile it with "
+        "a loss, or give TFTrainer loss_fn=..."
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
@@ -104,14 +105,15 @@ def _adamw(args: Any) -> tuple[Any, dict[str, Any]]:
     return AdamW, {"beta_1": args.adam_beta1, "beta_2": args.adam_beta2, "epsilon": args.adam_epsilon}
 
 
-# what Keras sets otherwise than torch is set as in torch, so that a run moved here is the same run
+# what Keras sets otherwise than torch is set as in torch, so that a run moved here is the same run; Keras adds epsilon
+# under the square root, where torch's has to be squared
 OPTIMIZERS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "adamw_torch": _adamw,
     "adamw_torch_fused": _adamw,
     "sgd": lambda args: (keras.optimizers.SGD, {}),
     "adafactor": lambda args: (keras.optimizers.Adafactor, {}),
-    "adagrad": lambda args: (keras.optimizers.Adagrad, {"initial_accumulator_value": 0.0, "epsilon": 1e-10}),
-    "rmsprop": lambda args: (keras.optimizers.RMSprop, {"rho": 0.99, "epsilon": 1e-8}),
+    "adagrad": lambda args: (keras.optimizers.Adagrad, {"initial_accumulator_value": 0.0, "epsilon": 1e-20}),
+    "rmsprop": lambda args: (keras.optimizers.RMSprop, {"rho": 0.99, "epsilon": 1e-16}),
     "lion": lambda args: (keras.optimizers.Lion, {}),
 }
 """What ``args.optim`` may name here. adamw_torch means AdamW as torch defines it."""
@@ -176,39 +178,46 @@ class PlateauSchedule(Schedule):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(lambda step: learning_rate)
-        self.options = {"factor": factor, "threshold": threshold, "min_lr": min_lr, "eps": eps}
-        self.sign = 1.0 if mode == "min" else -1.0
-        self.is_relative = threshold_mode == "rel"
-        self.patience, self.cooldown = patience, cooldown
-        self.best, self.num_bad_epochs, self.cooldown_counter = math.inf, 0, 0
+        self.factor, self.min_lr, self.eps = factor, min_lr, eps
+        self.is_min, self.is_relative = mode == "min", threshold_mode == "rel"
+        self.threshold, self.patience, self.cooldown = threshold, patience, cooldown
+        self.best = math.inf if self.is_min else -math.inf
+        self.num_bad_epochs = self.cooldown_counter = 0
 
     def step(self, metric: float | None = None) -> None:
         """Take in the metric of an evaluation."""
         if metric is None:
             return
-        value, options = self.sign * metric, self.options
-        margin = abs(self.best) * options["threshold"] if self.is_relative else options["threshold"]
-        if self.best == math.inf or value < self.best - margin:
-            self.best, self.num_bad_epochs = value, 0
+        if self._is_better(metric):
+            self.best, self.num_bad_epochs = metric, 0
         else:
             self.num_bad_epochs += 1
         if self.cooldown_counter > 0:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            lower = max(self.learning_rate * options["factor"], options["min_lr"])
-            self.learning_rate = lower if self.learning_rate - lower > options["eps"] else self.learning_rate
+            lower = max(self.learning_rate * self.factor, self.min_lr)
+            self.learning_rate = lower if self.learning_rate - lower > self.eps else self.learning_rate
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _is_better(self, metric: float) -> bool:
+        if self.is_relative:
+            bar = self.best * (1.0 - self.threshold if self.is_min else 1.0 + self.threshold)
+        else:
+            bar = self.best - self.threshold if self.is_min else self.best + self.threshold
+        return metric < bar if self.is_min else metric > bar
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule stands."""
         names = ("learning_rate", "num_bad_epochs", "cooldown_counter")
-        return {name: getattr(self, name) for name in names} | {"best": None if self.best == math.inf else self.best}
+        best = self.best if math.isfinite(self.best) else None
+        return {name: getattr(self, name) for name in names} | {"best": best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         for name, value in state.items():
-            setattr(self, name, math.inf if name == "best" and value is None else value)
+            if value is not None:
+                setattr(self, name, value)
 
 
 def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Schedule | None:
@@ -220,6 +229,8 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     if has_own_schedule(optimizer):
         return None
     base = float(optimizer.learning_rate)
+    if base == float(np.float32(args.learning_rate)):  # Keras rounded it
+        base = args.learning_rate
     name, options = str(args.lr_scheduler_type), dict(args.lr_scheduler_kwargs or {})
     if name == "reduce_lr_on_plateau":
         known = [option for option in inspect.signature(PlateauSchedule).parameters if option != "learning_rate"]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -39,8 +41,8 @@ def random_state(model: Any) -> dict[str, Any]:
     return {
         "python": [version, list(words), gauss],
         "numpy": [str(name), np.asarray(keys).tolist(), position, has_gauss, cached],
-        "tensorflow": np.asarray(tf.random.get_global_generator().state).tolist(),
-        "model": [np.asarray(state.value).tolist() for state in seed_generators(model)],
+        "tensorflow": tf.random.get_global_generator().state.numpy().tolist(),
+        "model": [keras.ops.convert_to_numpy(state).tolist() for state in seed_generators(model)],
     }
 
 
@@ -101,7 +103,7 @@ def load_weights(model: Any, folder: Path) -> None:
 
 def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
     """Return copies of the optimizer's variables, by place and path."""
-    return {name: np.array(variable.value) for name, variable in _named(optimizer)}
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in _named(optimizer)}
 
 
 def load_optimizer(optimizer: Any, path: Path) -> None:
@@ -124,8 +126,10 @@ def load_optimizer(optimizer: Any, path: Path) -> None:
 
 
 def _named(optimizer: Any) -> list[tuple[str, Any]]:
-    """Name each variable by its place and its last name: paths hold Keras' running numbers, which differ by run."""
-    return [(f"{index:04d}.{variable.name}", variable) for index, variable in enumerate(optimizer.variables)]
+    """Name each variable by its place and its name, without Keras' running numbers, which differ from run to run."""
+    names = [re.sub(r"_\d+", "", variable.name) for variable in optimizer.variables]
+    numbered = [f"{index:04d}.{name}" for index, name in enumerate(names)]
+    return list(zip(numbered, optimizer.variables, strict=True))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

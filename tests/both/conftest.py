@@ -1,0 +1,142 @@
+"""A factory of trainers, for tests that hold for both: the same model, the same weights, the same data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def classified(examples: int, *, seed: int = 0) -> tuple[Any, Any]:
+    """Examples of three classes that a small model can learn, as arrays."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, examples)
+    features = generator.normal(size=(examples, 6)).astype(np.float32)
+    features[np.arange(examples), labels] += 2.0
+    return features, labels
+
+
+def first_weights() -> list[Any]:
+    """The kernels (inputs, outputs) and biases of a 6-16-3 network."""
+    generator = np.random.default_rng(0)
+    shapes = [(6, 16), (16,), (16, 3), (3,)]
+    return [(generator.normal(size=shape) * 0.3).astype(np.float32) for shape in shapes]
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+class Factory:
+    """Makes trainers of one framework; call it with trainer options and arguments by their names."""
+
+    framework: str
+    options = ("model", "train_dataset", "eval_dataset", "callbacks", "compute_metrics", "optimizers", "model_init")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, cls: Any = None, **values: Any) -> Any:
+        given = {name: values.pop(name) for name in self.options if name in values}
+        if "model_init" not in given:
+            given.setdefault("model", self.model())
+        given.setdefault("train_dataset", self.dataset(40))
+        args = {"output_dir": str(self.folder / "out"), "save_strategy": "no", "disable_tqdm": True, **values}
+        trainer = (cls or self.trainer_class)(args=self.args_class(**args), loss_fn=self.loss, **given)
+        trainer.pop_callback("printer")
+        return trainer
+
+    def dataset(self, examples: int, *, seed: int = 0) -> Any:
+        return self.from_arrays(*classified(examples, seed=seed))
+
+
+class Torch(Factory):
+    framework = "pytorch"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        import torch
+
+        from trackside import Trainer, TrainingArguments
+
+        torch.set_num_threads(1)
+        self.torch, self.loss = torch, torch.nn.CrossEntropyLoss()
+        self.trainer_class, self.args_class = Trainer, TrainingArguments
+
+    def from_arrays(self, *arrays: Any) -> Any:
+        return self.torch.utils.data.TensorDataset(*map(self.torch.from_numpy, arrays))
+
+    def model(self, dropout: float = 0.0) -> Any:
+        nn = self.torch.nn
+        model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3))
+        with self.torch.no_grad():
+            for parameter, value in zip(model.parameters(), first_weights(), strict=True):
+                parameter.copy_(self.torch.from_numpy(value.T.copy()))
+        return model
+
+    def weights(self, trainer: Any) -> Any:
+        return np.concatenate([p.detach().numpy().T.ravel() for p in trainer.model.parameters()])
+
+    def in_order(self) -> Any:
+        """A trainer class that takes the training examples in order."""
+        torch = self.torch
+
+        class InOrder(self.trainer_class):  # type: ignore[misc, name-defined]
+            def get_train_dataloader(self) -> Any:
+                return torch.utils.data.DataLoader(self.train_dataset, batch_size=self.args.train_batch_size)
+
+        return InOrder
+
+
+class TensorFlow(Factory):
+    framework = "tensorflow"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        import tensorflow_parts as parts
+
+        from trackside import TFTrainer, TFTrainingArguments
+
+        self.parts, self.loss = parts, parts.LOSS
+        self.trainer_class, self.args_class = TFTrainer, TFTrainingArguments
+
+    def from_arrays(self, *arrays: Any) -> Any:
+        return arrays
+
+    def model(self, dropout: float = 0.0) -> Any:
+        model = self.parts.mlp(dropout=dropout)
+        model.set_weights(first_weights())
+        return model
+
+    def weights(self, trainer: Any) -> Any:
+        return self.parts.weights_of(trainer.model)
+
+    def in_order(self) -> Any:
+        """A trainer class that takes the training examples in order."""
+        tf = self.parts.tf
+
+        class InOrder(self.trainer_class):  # type: ignore[misc, name-defined]
+            def get_train_tfdataset(self) -> Any:
+                return tf.data.Dataset.from_tensor_slices(self.train_dataset).batch(self.args.train_batch_size)
+
+        return InOrder
+
+
+FACTORIES = {"pytorch": Torch, "tensorflow": TensorFlow}
+
+
+@pytest.fixture(params=sorted(FACTORIES))
+def trainer_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Factory:
+    return FACTORIES[request.param](tmp_path)
+
+
+@pytest.fixture
+def both_factories(tmp_path: Path) -> list[Factory]:
+    return [FACTORIES[name](tmp_path / name) for name in sorted(FACTORIES)]
+
+
+@pytest.fixture(name="accuracy")
+def accuracy_fixture() -> Any:
+    return accuracy

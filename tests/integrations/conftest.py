@@ -1,0 +1,55 @@
+"""Trainers of either framework, and what a tracker has to show of their runs."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trackside.integrations.tracker import numbers
+from trackside.tiny import installed_frameworks, tiny_trainer
+
+
+@pytest.fixture(params=["pytorch", "tensorflow"])
+def framework(request: pytest.FixtureRequest) -> str:
+    if request.param not in installed_frameworks():
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+@pytest.fixture
+def make_trainer(framework: str, tmp_path: Any) -> Any:
+    """Return a factory of tiny trainers of one framework."""
+
+    def make(*callbacks: Any, **args: Any) -> Any:
+        return tiny_trainer(framework, args.pop("output_dir", tmp_path / "out"), callbacks, **args)
+
+    return make
+
+
+@pytest.fixture
+def curves_of() -> Any:
+    """Return a function from ``state.log_history`` to the curves that a tracker has to show: name, step, value."""
+
+    def curves(log_history: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {}
+        for record in log_history:
+            for name, value in numbers(record).items():
+                found.setdefault(name, {})[record["step"]] = value
+        return found
+
+    return curves
+
+
+@pytest.fixture
+def untouched_random_numbers() -> Any:
+    """Return a function that tells whether the global random numbers of Python and NumPy are where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+
+    def are_untouched() -> bool:
+        now = np.random.get_state()
+        return random.getstate() == python and now[2] == numpy[2] and bool((now[1] == numpy[1]).all())
+
+    return are_untouched

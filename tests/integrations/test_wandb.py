@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("wandb")
+
+from trackside.callbacks import TrainerCallback
+from trackside.callbacks.errors import ArgumentError
+from trackside.integrations.wandb import WandbCallback
+from trackside.integrations.wandb_file import read_history, read_records
+
+QUIET = {"silent": True, "console": "off", "x_disable_stats": True, "x_disable_meta": True}
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def wandb(**options):
+    return WandbCallback(settings=QUIET, **options)
+
+
+def files(folder="out"):
+    return sorted(Path(folder).glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def shown(*paths):
+    """Return the curves of .wandb files and the number of times that a value was shown again."""
+    curves, again = {}, 0
+    for path in paths:
+        for step, row in read_history(path):
+            for name, value in row.items():
+                if name.startswith(("train/", "eval/")):
+                    again += step in curves.setdefault(name, {})
+                    curves[name][step] = float(value)
+    return curves, again
+
+
+def exit_code(path):
+    return [record.exit.exit_code for record in read_records(path) if record.WhichOneof("record_type") == "exit"]
+
+
+def config(path):
+    values = {}
+    for record in read_records(path):
+        for source in (record.run.config.update, record.config.update):
+            values.update({item.key: json.loads(item.value_json) for item in source if item.key})
+    return values
+
+
+def summary(path):
+    values = {}
+    for record in read_records(path):
+        values.update({item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.summary.update})
+    return values
+
+
+def test_the_file_holds_the_history_the_arguments_and_the_end(make_trainer, curves_of, untouched_random_numbers):
+    trainer = make_trainer(wandb(project="tests"), learning_rate=0.02, metric_for_best_model="accuracy")
+
+    trainer.train()
+
+    (path,) = files()
+    assert shown(path) == (curves_of(trainer.state.log_history), 0)
+    assert config(path)["learning_rate"] == 0.02
+    assert summary(path)["best_metric"] == trainer.state.best_metric
+    assert exit_code(path) == [0]
+    assert trainer.callback_report["wandb"].failures == 0
+
+
+def test_python_and_numpy_random_numbers_are_left_alone(track, untouched_random_numbers):
+    run = track(wandb())
+    run.send("on_train_begin")
+    run.step(10)
+    run.log(loss=1.0)
+    run.send("on_train_end")
+
+    assert untouched_random_numbers()
+
+
+class RaisesAt(TrainerCallback):
+    def __init__(self, step, error):
+        self.step, self.error = step, error
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise self.error
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("boom"), 1), (KeyboardInterrupt(), 255)])
+def test_a_run_that_raises_is_finished_as_failed_or_killed_with_all_its_records(make_trainer, curves_of, error, code):
+    trainer = make_trainer(wandb(), RaisesAt(5, error))
+
+    with pytest.raises(type(error)):
+        trainer.train()
+
+    (path,) = files()
+    assert shown(path)[0] == curves_of(trainer.state.log_history)
+    assert exit_code(path) == [code]
+
+
+def test_a_resumed_run_goes_on_with_the_same_id_and_shows_no_step_twice(make_trainer, curves_of):
+    first = make_trainer(wandb(), RaisesAt(9, RuntimeError("boom")))  # three steps after the checkpoint of step 6
+    with pytest.raises(RuntimeError):
+        first.train()
+    second = make_trainer(tracker := wandb())
+    second.train(resume_from_checkpoint=True)
+
+    paths = files()
+    curves, again = shown(*paths)
+    assert len(paths) == 2
+    assert {path.name for path in paths} == {f"run-{tracker.run_id}.wandb"}
+    assert again == 0
+    assert {name: set(curve) for name, curve in curves.items()} == {
+        name: set(curve) for name, curve in curves_of(second.state.log_history).items()
+    }
+    assert curves["train/loss"] == curves_of(second.state.log_history)["train/loss"]
+
+
+def test_what_a_killed_run_lost_is_added_from_the_history(make_trainer, curves_of):
+    make_trainer(wandb(), max_steps=6).train()
+    (path,) = files()
+    path.write_bytes(path.read_bytes()[:7])
+    second = make_trainer(wandb())
+    second.train(resume_from_checkpoint=True)
+
+    assert shown(*files())[0] == curves_of(second.state.log_history)
+
+
+def test_a_second_training_is_a_second_run_and_an_evaluation_goes_to_the_last_one(make_trainer):
+    trainer = make_trainer(tracker := wandb(), num_train_epochs=1, overwrite_output_dir=True)
+    trainer.train()
+    first_id = tracker.run_id
+    trainer.train()
+    before = len(files())
+    trainer.evaluate()
+
+    assert first_id != tracker.run_id
+    assert before == 2
+    (added,) = [path for path in files() if len(list(read_history(path))) == 1]
+    assert added.name == f"run-{tracker.run_id}.wandb"
+
+
+def test_checkpoints_become_artifacts_on_request(make_trainer):
+    trainer = make_trainer(wandb(checkpoints=True))
+    trainer.train()
+    quiet = make_trainer(wandb(), output_dir="other")
+
+    (path,) = files()
+    kept = [record.request.log_artifact for record in read_records(path) if record.HasField("request")]
+    kept += [record.artifact for record in read_records(path) if record.WhichOneof("record_type") == "artifact"]
+    aliases = [list(artifact.aliases) for artifact in kept if artifact.ByteSize()]
+    assert [sorted(names) for names in aliases] == [["latest", "step-6"], ["latest", "step-12"]]
+    assert not quiet.dispatcher.receivers("on_save")
+
+
+@pytest.mark.parametrize("watch", ["gradients", "parameters", "all"])
+def test_watch_logs_distributions_of_a_pytorch_model(tmp_path, watch):
+    pytest.importorskip("torch")
+    from trackside.tiny import tiny_trainer
+
+    trainer = tiny_trainer("pytorch", "out", [wandb(watch=watch)])
+    trainer.train()
+
+    names = {name for _, row in read_history(files()[0]) for name in row}
+    kinds = {"gradients", "parameters"} if watch == "all" else {watch}
+    assert {name.split("/")[0] for name in names} & {"gradients", "parameters"} == kinds
+
+
+def test_each_rank_may_log_to_a_run_of_its_own_in_one_group(track):
+    for rank in (0, 1):
+        run = track(wandb(ranks="all"), run_name="big", process_index=rank)
+        run.state.is_world_process_zero = rank == 0
+        run.send("on_train_begin")
+        run.step()
+        run.log(loss=1.0)
+        run.send("on_train_end")
+
+    runs = [record.run for path in files() for record in read_records(path) if record.HasField("run")]
+    assert {(run.display_name, run.run_group, run.job_type) for run in runs} == {
+        ("big-rank-0", "big", "rank-0"),
+        ("big-rank-1", "big", "rank-1"),
+    }
+
+
+def test_without_ranks_only_the_first_process_logs(track):
+    run = track(wandb())
+    run.state.is_world_process_zero = False
+    run.send("on_train_begin")
+    run.log(loss=1.0)
+    run.send("on_train_end")
+
+    assert files() == []
+
+
+def test_options_are_checked():
+    with pytest.raises(ArgumentError, match="mode='offlin' is not allowed: online, offline, disabled, None"):
+        WandbCallback(mode="offlin")
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_run_as_killed_with_all_its_records(framework, tmp_path):
+    code = """
+import os, signal, sys
+from trackside import TrainerCallback
+from trackside.integrations.wandb import WandbCallback
+from trackside.tiny import tiny_trainer
+
+class Terminates(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+tiny_trainer(sys.argv[1], "out", [WandbCallback(), Terminates()]).train()
+"""
+    subprocess.run([sys.executable, "-c", code, framework], cwd=tmp_path, timeout=120, env={**os.environ}, check=False)
+
+    (path,) = files()
+    curves, again = shown(path)
+    assert set(curves["train/loss"]) == {2, 4}
+    assert again == 0
+    assert exit_code(path) == [255]
+    assert summary(path)["stop_reason"] == f"received {signal.Signals.SIGTERM.name}"

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 import trackside
 
 ROOT = Path(__file__).resolve().parents[1]

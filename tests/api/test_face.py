@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import trackside
 
 # Changing this list, or that of the events, is a decision: users and their config files depend on both.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.callbacks import TrainerCallback
 from trackside.callbacks.attachment import Attachment, in_order
 from trackside.callbacks.errors import CallbackOrderError

@@ -7,6 +7,7 @@ import time
 import weakref
 
 import pytest
+
 from trackside.callbacks import TrainerCallback
 from trackside.callbacks.errors import CallbackError, CallbackTimeoutError
 from trackside.callbacks.worker import Call, Worker

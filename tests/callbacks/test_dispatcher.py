@@ -5,6 +5,7 @@ import logging
 import weakref
 
 import pytest
+
 from trackside.callbacks import TrainerCallback, TrainerControl, TrainerState, events
 from trackside.callbacks.errors import (
     CallbackError,

@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import pytest
+
 from trackside.callbacks import events
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnknownNameError
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import timeit
 
 import pytest
+
 from trackside.callbacks import DefaultFlowCallback, TrainerControl, TrainerState
 
 

@@ -12,6 +12,7 @@ import termios
 import timeit
 
 import pytest
+
 from trackside.callbacks import ProgressCallback, TrainerState
 from trackside.callbacks import progress as progress_module
 from trackside.callbacks.progress import LineFile, length_of

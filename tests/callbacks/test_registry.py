@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from trackside.callbacks import EarlyStoppingCallback, TerminateOnNaNCallback, registry
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, UnknownNameError
 

@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.callbacks import TimeLimitCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.time_limit import seconds_in

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trackside.integrations.names import as_number, rewrite_logs
 
 

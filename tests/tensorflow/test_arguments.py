@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.launcher import Place

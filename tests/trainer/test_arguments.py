@@ -9,6 +9,7 @@ import typing
 
 import jsonargparse
 import pytest
+
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.launcher import LAUNCHERS
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer import checkpoint
 from trackside.trainer.checkpoint import CheckpointStore, newest_valid, surplus, verify

@@ -15,6 +15,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer import checkpoint
 from trackside.trainer.checkpoint import CheckpointStore, find_checkpoints, newest_valid, verify

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.choices import IntervalStrategy, OptimizerName, ParallelMode, SaveStrategy, SchedulerType
 

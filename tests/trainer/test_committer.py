@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+
 from trackside.trainer.checkpoint import verify
 from trackside.trainer.committer import Committer
 

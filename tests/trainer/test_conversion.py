@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.choices import IntervalStrategy
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.launcher import LAUNCHERS

@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer import files
 from trackside.trainer.files import claimed, exchange, is_in_use, make_folder, sync_folder, write_atomically

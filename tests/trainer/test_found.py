@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+
 from trackside.trainer.checkpoint import CheckpointStore
 from trackside.trainer.found import Skipped, find_checkpoints, get_last_checkpoint, newest_valid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.choices import ParallelMode

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.manifest import BLOCK_BYTES, MANIFEST, BrokenCheckpointError, seal, verify
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.trainer.order import BatchCut, derive_seed, share_of
 
 CUTS = st.builds(

@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import pytest
+
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.choices import IntervalStrategy

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.schedule import SCHEDULES, check_schedule_options, lr_multiplier, make_schedule, warmup_length
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments import BaseTrainingArguments
 

@@ -99,5 +99,3 @@ class _Run:
             "if should_evaluate:": evaluates,
             "if should_save:": after_step and self.step in schedule.saves_at,
         }
-
-

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pytorch_parts import classified, mlp
 from torch import nn
+
 from trackside import Trainer, TrainingArguments
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.pytorch.collators import (
     DataCollatorWithPadding,

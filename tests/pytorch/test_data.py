@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
+
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 from trackside.trainer.pytorch.collators import default_data_collator
 from trackside.trainer.pytorch.data import (

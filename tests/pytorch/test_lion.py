@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.pytorch.lion import Lion
 

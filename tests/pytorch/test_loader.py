@@ -15,6 +15,7 @@ from torch.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
+
 from trackside.trainer.pytorch.loader import batches_per_epoch, iterate_epoch, num_examples
 from trackside.trainer.pytorch.snapshot import random_state, set_random_state
 

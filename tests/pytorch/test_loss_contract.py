@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytorch_parts import DictDataset, weights_of
 from torch import Tensor, nn
+
 from trackside import Trainer, TrainingArguments
 
 PLAIN = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

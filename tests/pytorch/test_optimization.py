@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from torch import nn
+
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, UnsupportedError
 from trackside.trainer.pytorch.lion import Lion
 from trackside.trainer.pytorch.optimization import (

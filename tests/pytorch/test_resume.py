@@ -20,6 +20,7 @@ import torch
 from pytorch_parts import accuracy, classified, mlp, weights_of
 from torch import Tensor
 from torch.utils.data import Dataset
+
 from trackside import Trainer, TrainerCallback, events
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer.checkpoint import newest_valid

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.pytorch.sampler import EpochBatchSampler, epoch_order, length_grouped_order
 

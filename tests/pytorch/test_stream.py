@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import IterableDataset, get_worker_info
+
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.pytorch.data import batches_per_epoch, iterate_epoch, make_loader
 from trackside.trainer.pytorch.stream import ShardedIterable

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import get_worker_info
+
 from trackside.trainer.pytorch.snapshot import random_state
 from trackside.trainer.pytorch.workers import SeededDataset, fetch, random_state_kept, seed_worker, unseen_as_worker
 

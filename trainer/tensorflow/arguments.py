@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ...callbacks.errors import UnsupportedError
 from ..arguments import BaseTrainingArguments
 from ..choices import ParallelMode
 from ..launcher import Place
@@ -68,7 +69,7 @@ class TFTrainingArguments(BaseTrainingArguments):
         if self.tpu_name is not None:
             return _tpu_strategy(self.tpu_name)
         if self.place.launcher == "tf_config":
-            return tf.distribute.MultiWorkerMirroredStrategy()
+            return _cluster_strategy()
         devices = _device_names(self.no_cuda)
         if len(devices) > 1:
             return tf.distribute.MirroredStrategy(devices)
@@ -100,6 +101,18 @@ def _device_names(no_cuda: bool) -> list[str]:
 
     gpus = [] if no_cuda else tf.config.list_logical_devices("GPU")
     return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+
+
+def _cluster_strategy() -> Any:
+    import tensorflow as tf
+
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"the processes that TF_CONFIG names cannot be joined any more ({error}). Read args.strategy, or make the "
+            "TFTrainer with model_init, before anything of TensorFlow runs in this process"
+        ) from error
 
 
 def _tpu_strategy(name: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from .distributed import processes_of
 from .loss import without
 from .memory import retry_smaller
 from .objective import Objective
-from .optimization import prepare_optimizer
+from .optimization import prepare_optimizer, rate_of
 from .precision import POLICIES, apply_policy, policy_for_new_layers, precision_of, restore_policies
 from .queue import UpdateQueue
 from .seeding import seed_model, set_seed
@@ -213,7 +213,11 @@ class TFBackend(Objective, BaseTrainer):
         rows = None if self.processes.replicas == 1 else np.stack([self._rows_of(pair) for pair in inputs])
         return self.step.update(inputs, rows, learning_rate)
 
-    def agree(self, stop_signal: str | None) -> str | None:
+    def guarded(self) -> AbstractContextManager[Any]:
+        """Return a context that does nothing: tf.distribute itself ends the others when one process dies."""
+        return nullcontext()
+
+    def agree(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Give every process the flags of the first, and a stop signal that any of them got."""
         signal = self.processes.agree(self.control, stop_signal)
         if self.control.should_training_stop or self.control.should_epoch_stop or signal is not None:
@@ -255,9 +259,7 @@ class TFBackend(Objective, BaseTrainer):
         record = {"grad_norm": float(self.step.grad_norm.numpy())} if self._has_stepped else {}
         if self.lr_scheduler is not None:
             self.optimizer.learning_rate.assign(self._learning_rate())  # the next one, as callbacks see it in PyTorch
-        record["learning_rate"] = (
-            float(self.optimizer.learning_rate) if self.lr_scheduler is None else self._learning_rate()
-        )
+        record["learning_rate"] = rate_of(self.optimizer) if self.lr_scheduler is None else self._learning_rate()
         return {**record, **self.dispatcher.logged_metrics()}
 
     def store_flos(self) -> None:

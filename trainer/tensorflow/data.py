@@ -73,6 +73,8 @@ class Batches:
 class ArrayBatches(Batches):
     """Batches of arrays in memory: nested tuples and dicts of them, alike in their first dimension."""
 
+    num_examples: int
+
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
         self.arrays: Pair = tf.nest.map_structure(_as_array, pair_of(dataset))

@@ -48,8 +48,6 @@ def takes_labels(model: Any) -> bool:
 
 def spreads_features(model: Any) -> bool:
     """Return whether ``model.call`` takes several inputs, rather than one that may be a tuple."""
-    if type(model).__name__ in ("Functional", "Sequential") or type(model).call is keras.Model.call:
-        return False
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = {"training", "mask", "labels"}
     names = [n for n, item in inspect.signature(model.call).parameters.items() if item.kind in kinds and n not in own]

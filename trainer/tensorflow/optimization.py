@@ -228,7 +228,7 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     """
     if has_own_schedule(optimizer):
         return None
-    base = float(optimizer.learning_rate)
+    base = rate_of(optimizer)
     if base == float(np.float32(args.learning_rate)):  # Keras rounded it
         base = args.learning_rate
     name, options = str(args.lr_scheduler_type), dict(args.lr_scheduler_kwargs or {})
@@ -258,3 +258,8 @@ def own_schedule(given: Any) -> Schedule | None:
 def has_own_schedule(optimizer: Any) -> bool:
     """Return whether the learning rate of a Keras optimizer is one of Keras' schedules, which nobody can set."""
     return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
+
+
+def rate_of(optimizer: Any) -> float:
+    """Return the learning rate that a Keras optimizer has, on whatever devices."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

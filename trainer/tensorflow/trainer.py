@@ -55,6 +55,7 @@ class TFTrainer(TFBackend):
     ) -> None:
         check_keras()
         args = TFTrainingArguments() if args is None else args
+        _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
         if model is None and model_init is None:
             raise TracksideTypeError("TFTrainer needs model, a Keras model, or model_init; it got neither")

@@ -1,0 +1,113 @@
+"""Several replicas give what one gives: two logical devices, and two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorflow_parts import run_alone
+
+ODD = {"examples": 37, "per_device_train_batch_size": 6, "per_device_eval_batch_size": 10}
+HALF = {"per_device_train_batch_size": 3, "per_device_eval_batch_size": 5}
+
+
+def run(**options):
+    call = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return json.loads(run_alone(f"import tensorflow_run; tensorflow_run.main({call})").splitlines()[-1])
+
+
+def assert_alike(one, two):
+    for name in ("loss", "grad_norm", "weights", "predictions"):
+        np.testing.assert_allclose(two[name], one[name], rtol=2e-5, atol=2e-6)
+    assert two["eval"] == pytest.approx(one["eval"], rel=1e-5)
+    assert two["learning_rate"] == one["learning_rate"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gradient_accumulation_steps": 3}, {"optim": "adamw_torch", "weight_decay": 0.1, "max_grad_norm": 0.5}],
+    ids=["plain", "accumulation", "adamw"],
+)
+def test_two_logical_devices_give_the_result_of_one(options):
+    one = run(**ODD, **options)
+    two = run(devices=2, **{**ODD, **HALF}, **options)
+
+    assert two["replicas"] == 2
+    assert_alike(one, two)
+
+
+@pytest.mark.slow
+def test_three_devices_train_batch_norm_and_dropout_on_batches_smaller_than_their_number():
+    found = run(devices=3, kind="norm", examples=10, per_device_train_batch_size=3, per_device_eval_batch_size=4)
+
+    assert np.isfinite(found["loss"]).all()
+    assert found["eval"]["rows"] == 13
+    assert found["traces"] == {"update": 1, "predict": 1}
+
+
+@pytest.mark.slow
+def test_float16_on_two_devices_survives_an_injected_inf():
+    found = run(devices=2, precision="fp16", inf_at=3, **{**ODD, **HALF})
+
+    assert found["skips"] == [False] * 3 + [True] + [False] * 4
+    assert found["scale"] == 2.0**15
+    assert np.isfinite(found["weights"]).all()
+    rates = found["learning_rate"]
+    assert rates[2] == rates[3] > rates[4]  # the schedule stood still with the update
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for item in sockets:
+        item.bind(("127.0.0.1", 0))
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def run_workers(count, **options):
+    """Run the same script in several processes that TF_CONFIG joins; return what each printed."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(count)]}
+    call = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import tensorflow_run; tensorflow_run.main({call})"],
+            env={**env, "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        outputs = [worker.communicate(timeout=240) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert all(worker.returncode == 0 for worker in workers), "\n".join(error[-2000:] for _, error in outputs)
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_workers_give_the_result_of_one(tmp_path, accumulation):
+    options = {"gradient_accumulation_steps": accumulation, "save_strategy": "steps", "save_steps": 4}
+    one = run(**ODD, **options)
+    two = run_workers(2, folder=str(tmp_path / "two"), **{**ODD, **HALF}, **options)
+
+    assert two[0]["replicas"] == 2
+    for found in two:
+        assert_alike(one, found)
+    names = sorted(path.name for path in (tmp_path / "two").glob("checkpoint-*"))
+    assert names == ["checkpoint-4", "checkpoint-8"]
+    assert (tmp_path / "two" / "checkpoint-8" / "rng_state_1.json").exists()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trackside.callbacks.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.time_limit import TimeLimitCallback as TimeLimitCallback
     from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
+    from trackside.integrations.wandb import WandbCallback as WandbCallback
     from trackside.trainer.checkpoint import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.choices import IntervalStrategy as IntervalStrategy
     from trackside.trainer.outputs import BestRun as BestRun
@@ -79,6 +80,7 @@ _HOMES = {
     "TrainerControl": "trackside.callbacks.state",
     "TrainerState": "trackside.callbacks.state",
     "TrainingArguments": "trackside.trainer.pytorch.arguments",
+    "WandbCallback": "trackside.integrations.wandb",
     "default_compute_objective": "trackside.trainer.outputs",
     "default_data_collator": "trackside.trainer.pytorch.collators",
     "get_last_checkpoint": "trackside.trainer.checkpoint",

@@ -21,7 +21,7 @@ PUBLIC_NAMES = """
     IntervalStrategy JSONLinesLoggerCallback LearningRateMonitorCallback PredictionOutput PrinterCallback
     ProgressCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback
     TimeLimitCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl TrainerState TrainingArguments
-    default_compute_objective default_data_collator errors events get_last_checkpoint set_seed
+    WandbCallback default_compute_objective default_data_collator errors events get_last_checkpoint set_seed
 """
 EVENTS = """
     on_init_end on_load on_train_begin on_epoch_begin on_step_begin on_substep_end on_pre_optimizer_step

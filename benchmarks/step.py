@@ -3,9 +3,10 @@
     python benchmarks/step.py [--steps 400] [--rounds 15]
 
 The hand-written loops do what Trainer does by default: zero_grad, forward, backward, clipping by global norm, fused
-AdamW, a linear schedule. One takes its batches from a plain DataLoader, as one writes it; the other from the loader that
-Trainer makes, which is quicker for a TensorDataset, so that what Trainer adds is the loop and nothing else. Each round runs every contestant once, in turn, so that noise hits all alike; the
-number shown is the median over the rounds, with the quartiles as spread.
+AdamW, a linear schedule. One takes its batches from a plain DataLoader, as one writes it; the other from the loader
+that Trainer makes, which is quicker for a TensorDataset, so that what Trainer adds is the loop and nothing else. Each
+round runs every contestant once, in turn, so that noise hits all alike; the number shown is the median over the rounds,
+with the quartiles as spread.
 """
 
 from __future__ import annotations

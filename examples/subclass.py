@@ -1,6 +1,6 @@
 """The reference documentation's example of a subclass, on a real dataset: a loss of one's own.
 
-    python examples/subclass.py
+python examples/subclass.py
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def main() -> dict[str, float]:
 
     output = trainer.predict(trainer.eval_dataset)
     expected = my_custom_loss(torch.tensor(output.predictions), torch.tensor(output.label_ids))
-    print(f"the custom loss computed from the predictions: {float(expected):.4f}; evaluation: {metrics['eval_loss']:.4f}")
+    print(
+        f"the custom loss computed from the predictions: {float(expected):.4f}; evaluated: {metrics['eval_loss']:.4f}"
+    )
     return metrics
 
 

@@ -52,7 +52,7 @@ def is_finished(path: str | os.PathLike[str]) -> bool:
     record = wandb_internal_pb2.Record()
     for data in _payloads(content, HEADER_BYTES if begin == 0 else 0):
         record.ParseFromString(data)
-    return record.WhichOneof("record_type") == "exit"
+    return bool(record.WhichOneof("record_type") == "exit")
 
 
 def _payloads(content: bytes, position: int = HEADER_BYTES) -> Iterator[bytes]:

@@ -42,7 +42,9 @@ def test_the_expected_number_of_rows_is_allocated_once() -> None:
     for _ in range(10):
         array.append(np.ones((10, 2)))
 
-    assert array.array().base is not None and array.array().base.shape == (100, 2)
+    base = array.array().base
+    assert base is not None
+    assert base.shape == (100, 2)
 
 
 def test_nested_predictions_keep_their_form() -> None:

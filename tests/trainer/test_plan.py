@@ -56,7 +56,9 @@ def test_windows_read_nothing_ahead() -> None:
 
 
 @given(st.integers(0, 5), st.integers(1, 100), st.data())
-def test_the_epoch_grows_with_every_batch_and_is_whole_at_its_end(epoch: int, batches: int, data: st.DataObject) -> None:
+def test_the_epoch_grows_with_every_batch_and_is_whole_at_its_end(
+    epoch: int, batches: int, data: st.DataObject
+) -> None:
     plan = TrainingPlan(max_steps=10, num_train_epochs=9, batches_per_epoch=batches)
     done = data.draw(st.integers(0, batches))
 

@@ -1,0 +1,501 @@
+"""TFTrainer: every kind of model and data, and the faults of the original, which must not come back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_parts import LOSS, classified, mlp, weights_of
+
+from trackside import EarlyStoppingCallback, TFTrainer, TrainerCallback
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+
+layers = keras.layers
+
+
+class WithLabels(keras.Model):
+    """Called with labels, it returns (loss, logits)."""
+
+    def __init__(self, mean=False):
+        super().__init__()
+        self.dense, self.mean = layers.Dense(3, kernel_initializer="zeros"), mean
+
+    def call(self, features, labels=None, training=False):
+        logits = self.dense(features["x"])
+        if labels is None:
+            return logits
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return (tf.reduce_mean(losses) if self.mean else losses), logits
+
+
+class TwoInputs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, first, second):
+        return self.dense(first) + self.dense(second)
+
+
+def functional():
+    inputs = {"a": keras.Input((6,), name="a"), "b": keras.Input((6,), name="b")}
+    return keras.Model(inputs, layers.Dense(3)(inputs["a"] + inputs["b"]))
+
+
+def falls(trainer):
+    losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    return losses[-1] < losses[0]
+
+
+# -- models and data --------------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_loss_is_enough(make_trainer):
+    model = mlp()
+    model.compile(loss=LOSS)
+    trainer = make_trainer(model=model, loss_fn=None, learning_rate=0.01, logging_steps=5)
+
+    trainer.train()
+
+    assert falls(trainer)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_model_that_returns_its_loss_is_called_with_labels(make_trainer, mean):
+    features, labels = classified(40)
+    data = {"x": features}, labels
+    trainer = make_trainer(
+        model=WithLabels(mean), train_dataset=data, eval_dataset=data, loss_fn=None, learning_rate=0.1, logging_steps=5
+    )
+
+    trainer.train()
+
+    assert falls(trainer)
+    assert trainer.predict(data).predictions.shape == (40, 3)
+    assert trainer.predict(({"x": features},)).predictions.shape == (40, 3)
+
+
+@pytest.mark.parametrize("model", [functional, TwoInputs])
+def test_features_are_tensors_tuples_or_dicts(make_trainer, model):
+    features, labels = classified(40)
+    given = {"a": features, "b": features} if model is functional else (features, features)
+    trainer = make_trainer(model=model(), train_dataset=(given, labels), learning_rate=0.1, logging_steps=5)
+
+    trainer.train()
+
+    assert falls(trainer)
+
+
+def test_labels_may_be_a_dict(make_trainer):
+    features, labels = classified(23)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, {"small": layers.Dense(3)(inputs), "large": layers.Dense(3)(inputs)})
+    model.compile(loss={"small": LOSS, "large": LOSS}, loss_weights={"small": 1.0, "large": 0.5})
+    data = tf.data.Dataset.from_tensor_slices((features, {"small": labels, "large": labels}))
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, loss_fn=None, logging_steps=1)
+
+    trainer.train()
+    metrics, output = trainer.evaluate(), trainer.predict(data)
+
+    expected = [LOSS(labels, output.predictions[name]) for name in ("small", "large")]
+    assert metrics["eval_loss"] == pytest.approx(float(expected[0] + 0.5 * expected[1]), rel=1e-5)
+    assert output.label_ids["small"].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_tf_data_dataset_of_known_or_unknown_cardinality(make_trainer, known):
+    data = tf.data.Dataset.from_tensor_slices(classified(21))
+    if not known:
+        data = data.filter(lambda features, label: True)
+    trainer = make_trainer(train_dataset=data, eval_dataset=data, max_steps=7, compute_metrics=rows)
+
+    trainer.train()
+
+    assert trainer.state.global_step == 7  # three batches an epoch, and begun again where the end came
+    assert trainer.evaluate()["eval_rows"] == 21
+
+
+def rows(prediction):
+    return {"rows": float(len(prediction.label_ids))}
+
+
+def test_training_without_a_length_needs_max_steps(make_trainer):
+    data = tf.data.Dataset.from_tensor_slices(classified(21)).repeat()
+
+    with pytest.raises(ArgumentError, match="max_steps"):
+        make_trainer(train_dataset=data).train()
+
+
+def test_a_dataset_of_batches_is_refused_with_what_to_do(make_trainer):
+    data = tf.data.Dataset.from_tensor_slices(classified(21)).batch(4).prefetch(1)
+
+    with pytest.raises(TracksideValueError, match="unbatch"):
+        make_trainer(train_dataset=data).train()
+
+
+def test_something_else_as_dataset_says_what_it_should_be(make_trainer):
+    with pytest.raises(TracksideTypeError, match="pair of arrays"):
+        make_trainer(train_dataset=[1, 2, 3]).train()
+
+
+def test_a_model_without_a_loss_says_what_to_do(make_trainer):
+    with pytest.raises(TracksideValueError, match="loss_fn"):
+        make_trainer(loss_fn=None).train()
+
+
+def test_labels_of_minus_100_do_not_count(make_trainer):
+    features, labels = classified(24)
+    ignored = labels.copy()
+    ignored[::3] = -100
+    kept = ignored != -100
+    options = {"learning_rate": 0.1, "optim": "sgd", "num_train_epochs": 1, "per_device_train_batch_size": 100}
+
+    some = make_trainer(train_dataset=(features, ignored), **options)
+    few = make_trainer(train_dataset=(features[kept], labels[kept]), **options)
+    some.train()
+    few.train()
+
+    np.testing.assert_allclose(weights_of(some.model), weights_of(few.model), atol=1e-6)
+    metrics = some.evaluate((features, ignored))
+    assert metrics["eval_loss"] == pytest.approx(some.evaluate((features[kept], labels[kept]))["eval_loss"], rel=1e-5)
+
+
+def test_token_losses_weigh_by_the_labels_that_count(make_trainer):
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(12, 5, 6)).astype(np.float32)
+    labels = generator.integers(0, 3, (12, 5))
+    labels[generator.random((12, 5)) < 0.4] = -100
+    options = {"learning_rate": 0.1, "optim": "sgd", "num_train_epochs": 1, "train_dataset": (features, labels)}
+
+    def tagger():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([layers.Input((5, 6)), layers.Dense(3)])
+
+    big = make_trainer(model=tagger(), per_device_train_batch_size=12, **options)
+    small = make_trainer(model=tagger(), per_device_train_batch_size=4, gradient_accumulation_steps=3, **options)
+    big.train()
+    small.train()
+
+    np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
+
+
+def test_label_smoothing_is_that_of_torch(make_trainer):
+    torch = pytest.importorskip("torch")
+    features, labels = classified(9)
+    trainer = make_trainer(loss_fn=None, label_smoothing_factor=0.2, eval_dataset=(features, labels))
+
+    found = trainer.evaluate()["eval_loss"]
+
+    logits = torch.from_numpy(trainer.predict(features).predictions)
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.2)
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_regularisation_counts_once_in_an_update_however_it_is_cut(make_trainer):
+    def decayed():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([layers.Input((6,)), layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))])
+
+    options = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "train_dataset": classified(24)}
+    big = make_trainer(model=decayed(), per_device_train_batch_size=24, **options)
+    small = make_trainer(model=decayed(), per_device_train_batch_size=8, gradient_accumulation_steps=3, **options)
+    big.train()
+    small.train()
+
+    np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
+
+
+# -- overriding -------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_of_the_reference_can_be_overridden(make_trainer):
+    called = set()
+
+    class Own(TFTrainer):
+        def get_train_tfdataset(self):
+            called.add("get_train_tfdataset")
+            return super().get_train_tfdataset().map(lambda x, y: (x * 1.0, y))
+
+        def get_eval_tfdataset(self, eval_dataset=None):
+            called.add("get_eval_tfdataset")
+            return super().get_eval_tfdataset(eval_dataset)
+
+        def get_test_tfdataset(self, test_dataset):
+            called.add("get_test_tfdataset")
+            return super().get_test_tfdataset(test_dataset)
+
+        def run_model(self, features, labels, training):
+            called.add("run_model")
+            return super().run_model(features, labels, training)
+
+        def compute_loss(self, labels, logits):
+            called.add("compute_loss")
+            return super().compute_loss(labels, logits)
+
+        def training_step(self, features, labels, nb_instances_in_global_batch):
+            called.add("training_step")
+            return super().training_step(features, labels, nb_instances_in_global_batch)
+
+        def apply_gradients(self, features, labels, nb_instances_in_global_batch):
+            called.add("apply_gradients")
+            super().apply_gradients(features, labels, nb_instances_in_global_batch)
+
+        def distributed_training_steps(self, batch):
+            called.add("distributed_training_steps")
+            return super().distributed_training_steps(batch)
+
+        def prediction_step(self, features, labels, nb_instances_in_global_batch):
+            called.add("prediction_step")
+            return super().prediction_step(features, labels, nb_instances_in_global_batch)
+
+        def distributed_prediction_steps(self, batch):
+            called.add("distributed_prediction_steps")
+            return super().distributed_prediction_steps(batch)
+
+        def prediction_loop(self, *args, **kwargs):
+            called.add("prediction_loop")
+            return super().prediction_loop(*args, **kwargs)
+
+        def create_optimizer_and_scheduler(self, num_training_steps):
+            called.add("create_optimizer_and_scheduler")
+            super().create_optimizer_and_scheduler(num_training_steps)
+
+        def log(self, logs, *args):
+            called.add("log")
+            super().log(logs, *args)
+
+    own = make_trainer(Own, eval_dataset=classified(9), max_steps=7)
+    plain = make_trainer(eval_dataset=classified(9), max_steps=7)
+    own.train()
+    plain.train()
+
+    assert own.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
+    assert len(own.predict(classified(5)).predictions) == 5
+    assert called == {name for name in vars(Own) if not name.startswith("_")}
+    np.testing.assert_array_equal(weights_of(own.model), weights_of(plain.model))
+
+
+def test_an_overridden_loss_is_what_evaluation_reports(make_trainer):
+    class Seven(TFTrainer):
+        def compute_loss(self, labels, logits):
+            return tf.reduce_sum(logits, -1) * 0.0 + 7.0
+
+    assert make_trainer(Seven, loss_fn=None, eval_dataset=classified(9)).evaluate()["eval_loss"] == 7.0
+
+
+def test_a_given_optimizer_and_schedule_are_used(make_trainer):
+    optimizer = keras.optimizers.SGD(0.5)
+    trainer = make_trainer(optimizers=(optimizer, lambda step: 0.1 / (step + 1)), max_steps=3, logging_steps=1)
+
+    trainer.train()
+
+    assert trainer.optimizer is optimizer
+    rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
+    assert rates == [0.1 / 2, 0.1 / 3, 0.1 / 4]
+
+
+def test_a_schedule_of_keras_stays_with_its_optimizer(make_trainer):
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.25])
+    trainer = make_trainer(optimizers=(keras.optimizers.SGD(schedule), None), max_steps=3, logging_steps=1)
+
+    trainer.train()
+
+    assert trainer.lr_scheduler is None
+    assert trainer.state.log_history[2]["learning_rate"] == 0.25
+
+
+def test_an_unknown_optimizer_option_names_the_nearest(make_trainer):
+    with pytest.raises(ArgumentError, match="Did you mean 'momentum'"):
+        make_trainer(optim="sgd", optim_args="momentun=0.9").train()
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lion", "adagrad", "rmsprop"])
+def test_optimizers_by_name_train(make_trainer, name):
+    trainer = make_trainer(optim=name, learning_rate=0.01, num_train_epochs=4, logging_steps=5)
+
+    trainer.train()
+
+    assert falls(trainer)
+
+
+# -- the step ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_step_is_traced_once_for_each_length_of_a_window(make_trainer):
+    trainer = make_trainer(
+        train_dataset=classified(37),
+        eval_dataset=classified(13),
+        gradient_accumulation_steps=2,
+        num_train_epochs=4,
+        eval_strategy="epoch",
+    )
+
+    trainer.train()
+
+    assert trainer.trace_counts == {"update": 2, "predict": 1}
+
+
+def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights(make_trainer):
+    class Watch(TrainerCallback):
+        norms: list = []
+
+        def on_pre_optimizer_step(self, args, state, control, grad_norm=None, trainer=None, **kwargs):
+            own = np.sqrt(sum(float(tf.reduce_sum(g * g)) for g in trainer.gradients))
+            self.norms.append((float(grad_norm), own))
+
+    options = {"train_dataset": classified(37), "gradient_accumulation_steps": 2, "max_grad_norm": 0.5}
+    whole = make_trainer(model=mlp(dropout=0.3), **options)
+    pieces = make_trainer(model=mlp(dropout=0.3), callbacks=[Watch()], **options)
+    whole.train()
+    pieces.train()
+
+    assert pieces.trace_counts == {"accumulate": 2, "normalise": 1, "apply": 1}
+    assert all(own == pytest.approx(min(norm, 0.5), rel=1e-3) for norm, own in Watch.norms)
+    np.testing.assert_array_equal(weights_of(whole.model), weights_of(pieces.model))
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}])
+def test_several_updates_in_one_call_are_the_same_updates(make_trainer, options):
+    options = {"train_dataset": classified(150), "logging_steps": 7, "num_train_epochs": 2, **options}
+    single = make_trainer(model=mlp(dropout=0.3), **options)
+    several = make_trainer(model=mlp(dropout=0.3), steps_per_execution=4, **options)
+    single.train()
+    several.train()
+
+    assert several.trace_counts["updates"] == 1
+    np.testing.assert_allclose(weights_of(several.model), weights_of(single.model), atol=1e-6)
+    losses = [[r["loss"] for r in trainer.state.log_history if "loss" in r] for trainer in (single, several)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_whoever_looks_at_the_model_sees_every_update(make_trainer):
+    seen = {"single": [], "several": []}
+
+    class Looks(TrainerCallback):
+        def __init__(self, name):
+            self.weights = seen[name]
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            self.weights.append(weights_of(model))
+
+        on_epoch_end = on_log = on_step_end
+
+    for name, steps in (("single", 1), ("several", 8)):
+        trainer = make_trainer(train_dataset=classified(64), logging_steps=3, steps_per_execution=steps, max_steps=12)
+        trainer.add_callback(Looks(name), on=["on_epoch_end", "on_log"])
+        trainer.add_callback(Looks(name), on=["on_step_end"], every=5)
+        trainer.train()
+
+    np.testing.assert_allclose(seen["single"], seen["several"], atol=1e-6)
+
+
+def test_xla_gives_the_same_numbers(make_trainer):
+    plain, compiled = make_trainer(max_steps=5), make_trainer(max_steps=5, xla=True)
+    plain.train()
+    compiled.train()
+
+    np.testing.assert_allclose(weights_of(compiled.model), weights_of(plain.model), atol=1e-5)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_update(make_trainer):
+    class Small(TFTrainer):
+        """Has memory for two examples."""
+
+        def prepare_model(self, max_steps):
+            super().prepare_model(max_steps)
+            accumulate = self.step.accumulate
+
+            def with_little_room(batch, rows, is_first):
+                if len(batch.labels) > 2:
+                    raise tf.errors.ResourceExhaustedError(None, None, "no room")
+                accumulate(batch, rows, is_first)
+
+            self.step.accumulate = with_little_room
+
+    options = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "gradient_accumulation_steps": 2}
+    plain, small = make_trainer(**options), make_trainer(Small, auto_find_batch_size=True, **options)
+    plain.train()
+    small.train()
+
+    assert small._splits == 4
+    np.testing.assert_allclose(weights_of(small.model), weights_of(plain.model), atol=1e-6)
+
+
+# -- faults of the original that must not come back -------------------------------------------------------------------
+
+
+def test_callbacks_are_called(make_trainer):
+    trainer = make_trainer(
+        callbacks=[EarlyStoppingCallback(1)],
+        eval_dataset=classified(9),
+        eval_strategy="epoch",
+        learning_rate=0.0,
+        metric_for_best_model="loss",
+    )
+
+    assert trainer.train().global_step == 10
+
+
+def test_evaluation_of_the_loss_only_ends_and_counts_each_batch_once(make_trainer):
+    trainer = make_trainer(eval_dataset=classified(17), prediction_loss_only=True)
+    steps = []
+    trainer.on("on_prediction_step")(lambda sender, **kwargs: steps.append(1))
+
+    losses = [trainer.evaluate()["eval_loss"] for _ in range(3)]
+
+    assert len(steps) == 3 * 3
+    assert losses[0] == losses[1] == losses[2] > 0
+
+
+def test_evaluation_over_an_infinite_dataset_is_refused(make_trainer):
+    data = tf.data.Dataset.from_tensor_slices(classified(17)).repeat()
+
+    with pytest.raises(ArgumentError, match="take"):
+        make_trainer(eval_dataset=data).evaluate()
+
+
+def test_fractional_epochs_are_not_truncated(make_trainer):
+    trainer = make_trainer(train_dataset=classified(80), num_train_epochs=1.5)
+
+    trainer.train()
+
+    assert trainer.state.global_step == 15
+    assert trainer.state.epoch == 1.5
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_each_epoch_has_each_example_once_in_an_order_of_its_own(make_trainer, as_dataset):
+    features = np.arange(21, dtype=np.float32)[:, None] * np.ones((1, 6), np.float32)
+    data = features, np.zeros(21, np.int64)
+    trainer = make_trainer(train_dataset=tf.data.Dataset.from_tensor_slices(data) if as_dataset else data)
+    trainer.prepare_data()
+
+    def order(epoch, skip=0):
+        tf.random.set_seed(1)
+        return [int(x) for batch in trainer.epoch_batches(epoch, skip) for x in np.asarray(batch.inputs.features)[:, 0]]
+
+    trainer._counts_flos = False
+    first, second = order(0), order(1)
+    assert sorted(first) == sorted(second) == list(range(21))
+    assert first != second
+    assert first == order(0)
+    assert order(0, skip=8) == first[8:]
+
+
+def test_gathering_predictions_costs_time_in_proportion(make_trainer):
+    trainer = make_trainer(per_device_eval_batch_size=1)
+
+    output = trainer.predict(classified(300))
+
+    assert output.predictions.base is not None or output.predictions.flags.owndata  # one array, grown in place
+    assert output.predictions.shape == (300, 3)
+
+
+def test_torch_is_never_imported():
+    code = "import sys; from trackside import TFTrainer; print('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

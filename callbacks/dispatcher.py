@@ -29,6 +29,16 @@ FAILURES_IN_A_ROW = 3
 COPIED = ("logs", "metrics")
 """Payload of which every receiver gets its own copy."""
 
+STEERED_AT = (
+    "on_epoch_begin",
+    "on_step_begin",
+    "on_substep_end",
+    "on_pre_optimizer_step",
+    "on_optimizer_step",
+    "on_step_end",
+)
+"""The events between two updates of an epoch, as far as they come with every step."""
+
 Receiver = Callable[..., Any]
 
 
@@ -53,6 +63,8 @@ class Dispatcher:
         """Every callback ever attached and not removed, detached ones included, by name in the order of the calls."""
         self._slots: list[Slot] = []
         self._monitors: list[Attachment] = []
+        self._is_steered = False
+        self._steered_version: int | None = None
         self._known: dict[str, tuple[Signal, int, tuple[Receiver, ...]]] = {}
 
     # -- attaching ------------------------------------------------------------------------------------------------
@@ -164,6 +176,19 @@ class Dispatcher:
                 self._known[event] = known
         return known[2]
 
+    def may_steer(self) -> bool:
+        """Return whether anybody may set flags at a step: a control callback other than the flow, or a plain listener.
+
+        Observers watch: over several processes, flags that they set at a step have no effect.
+        """
+        heard = [known for known in map(self._known.get, STEERED_AT) if known is not None]
+        version = sum(known[0].version for known in heard) if len(heard) == len(STEERED_AT) else None
+        if version is None or version != self._steered_version:
+            receivers = [receiver for event in STEERED_AT for receiver in self.receivers(event)]
+            self._is_steered = any(map(_may_steer, receivers))
+            self._steered_version = version
+        return self._is_steered
+
     def send(self, event: str, **payload: Any) -> TrainerControl:
         """Send ``event`` to everyone who listens, in order; an exception that is let through goes up."""
         known = self._known.get(event)
@@ -257,6 +282,12 @@ class Dispatcher:
         if what in attachment.failing:
             attachment.recovered()
         return result
+
+
+def _may_steer(receiver: Receiver) -> bool:
+    if isinstance(receiver, Slot):
+        return not (receiver.is_flow or receiver.attachment.role == "observer")
+    return True
 
 
 def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:

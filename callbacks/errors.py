@@ -77,6 +77,10 @@ class UnsupportedError(TracksideError, NotImplementedError):
     """What was asked for exists in the interface, but cannot be done here; the message says why and what to do."""
 
 
+class RankError(TracksideError, RuntimeError):
+    """Another process of the run failed, is gone, or did not come in time; the message names it and what it did."""
+
+
 class CallbackTimeoutError(TracksideError, TimeoutError):
     """A call of a callback in the background took too long; the message names both."""
 

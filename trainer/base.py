@@ -7,6 +7,7 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,13 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             )
         if self.train_dataset is None and not self._has_own("get_train_dataloader", "get_train_tfdataset"):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
-        checkpoint = self.saver.locate(
-            self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        )
+        wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        with self.guarded():
+            return self._train(wanted, trial)
+
+    def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
+        checkpoint = self.saver.locate(wanted) if self.is_world_process_zero() else None
+        checkpoint = self.gather_objects(checkpoint)[0]
         if self.model_init is not None:
             self.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
@@ -102,6 +107,10 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         if self.best.is_wanted:
             self.best.check(self._trial_metrics())
         return TrainingLoop(self).run(checkpoint)
+
+    def guarded(self) -> AbstractContextManager[Any]:
+        """Return a context in which an error of one process ends all, each with the error that came first."""
+        return nullcontext()
 
     def _reset(self) -> None:
         """Put state and control back to the beginning, in place: callbacks and the dispatcher hold on to them."""

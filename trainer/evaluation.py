@@ -92,7 +92,8 @@ class _Evaluation:
         self.trainer = trainer
         self.wanted = frozenset(args.include_for_metrics)
         self.by_batch = bool(args.batch_eval_metrics and trainer.compute_metrics)
-        self.limit = args.eval_accumulation_steps
+        self.limit: int | None = args.eval_accumulation_steps
+        self.patience = 1
         concatenate = args.eval_do_concat_batches
         self.logits = Collector(expected, concatenate=concatenate)
         self.labels = Collector(expected, concatenate=concatenate)
@@ -128,7 +129,9 @@ class _Evaluation:
             (*trainer.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
             for step in waiting
         ]
-        for parts in zip(*trainer.gather_objects(own), strict=True):
+        gathered = trainer.gather_objects(own)
+        self.patience = max(1, DEVICE_BYTES // _largest_step(gathered))  # alike on all processes, which gather together
+        for parts in zip(*gathered, strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:
                 if examples:
                     self._keep(loss, weight, *map_rows((logits, labels, inputs), examples))
@@ -172,6 +175,12 @@ class _Evaluation:
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
         losses = np.array([loss for loss, _ in self.host_losses]) if "loss" in self.wanted else None
         return EvalPrediction(logits, labels, self.inputs.result(), losses)
+
+
+def _largest_step(gathered: Sequence[Sequence[Any]]) -> int:
+    """Return the bytes of the largest step's outputs, at least a KiB."""
+    sizes = (sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5])) for own in gathered for step in own)
+    return max((1 << 10, *sizes))
 
 
 def map_rows(nested: Any, rows: int) -> Any:

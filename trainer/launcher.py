@@ -13,7 +13,9 @@ LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "pmi": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
 }
+PORT = 29500
 INTERACTIVE = {"bash", "sh", "zsh", "interactive"}
 
 
@@ -25,7 +27,7 @@ class Place:
         rank: Its number among all processes.
         world_size: How many processes there are.
         local_rank: Its number among those of its machine; -1 where nobody said.
-        launcher: Who started it: "torchrun", "slurm", "mpi", "tf_config"; None for a process on its own.
+        launcher: Who started it: "torchrun", "slurm", "mpi", "pmi", "tf_config"; None for a process on its own.
     """
 
     rank: int = 0
@@ -57,6 +59,53 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
                 raise ArgumentError(rank, place.rank, f"a rank below {world_size}={place.world_size}")
             return place
     return Place(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
+
+
+def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """Return address and port at which the processes of a run meet.
+
+    MASTER_ADDR and MASTER_PORT say it, as torchrun sets them. Under SLURM the first node of the job is taken, with a
+    port made from the job's number; where MPI started all processes on one machine, that machine.
+
+    Raises:
+        ArgumentError: If the address cannot be known.
+
+    Example:
+        >>> find_meeting_point(Place(0, 2, 0, "slurm"), {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"})
+        ('gpu07', 29541)
+    """
+    environ = os.environ if environ is None else environ
+    address = environ.get("MASTER_ADDR") or _first_machine(place, environ)
+    if address is None:
+        raise ArgumentError(
+            "MASTER_ADDR", None, "set it to the address of the machine of rank 0, in the environment of every process"
+        )
+    port = _number(environ, "MASTER_PORT", PORT + int(environ.get("SLURM_JOB_ID", "0")) % 10_000, low=1)
+    return address, port
+
+
+def _first_machine(place: Place, environ: Mapping[str, str]) -> str | None:
+    if place.launcher == "slurm":
+        return first_host(environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")) or None
+    sizes = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    here = next((environ[name] for name in sizes if name in environ), None)
+    return "127.0.0.1" if here == str(place.world_size) else None
+
+
+def first_host(nodelist: str) -> str:
+    """Return the first host of a list as SLURM writes it.
+
+    Example:
+        >>> first_host("gpu[07-09,12],cpu1"), first_host("node1,node2")
+        ('gpu07', 'node1')
+    """
+    name, bracket, rest = nodelist.split(",")[0].partition("[")
+    return name + rest.split("-")[0].rstrip("]") if bracket else name
+
+
+def restart_count(environ: Mapping[str, str] | None = None) -> int:
+    """Return how many times torchrun has started this job again."""
+    return _number(os.environ if environ is None else environ, "TORCHELASTIC_RESTART_COUNT")
 
 
 def _number(environ: Mapping[str, str], name: str, default: int = 0, low: int = 0) -> int:

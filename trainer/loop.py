@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,7 +66,10 @@ class Backend(Protocol):
     def fused_update(self, window: Sequence[Any]) -> bool:
         """Do a whole update in one call, if the backend has such a call and it fits; return whether it was done."""
 
-    def agree(self, stop_signal: str | None) -> str | None:
+    def guarded(self) -> AbstractContextManager[Any]:
+        """Return a context in which an error of one process ends all, each with the error that came first."""
+
+    def agree(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Give every process the flags of the first, and a stop signal that any of them got."""
 
     def take_loss(self) -> float:
@@ -111,6 +115,7 @@ class TrainingLoop:
         self.progress = Progress()
         self.plan: TrainingPlan
         self.signals = StopSignals()
+        self.stopped_by: str | None = None
 
     def run(self, checkpoint: Path | None = None) -> TrainOutput:
         """Train until the last step, or until a callback, a signal or an exception ends it.
@@ -121,7 +126,7 @@ class TrainingLoop:
         self._set_up(checkpoint)
         send_to_all = self.trainer.dispatcher.send_to_all
         try:
-            with self.signals:
+            with self.signals, self.trainer.guarded():
                 output = self._run(checkpoint)
         except BaseException as error:
             self.trainer.settle_saving()
@@ -164,6 +169,7 @@ class TrainingLoop:
         memory = self.trainer.watch_memory()
         self.examples_seen = 0
         self.send("on_train_begin")
+        self._agree()
         if self.args.eval_on_start and checkpoint is None:
             self._evaluate()
         self._resumed_from = checkpoint
@@ -213,7 +219,7 @@ class TrainingLoop:
         self._count(window)
         trainer.raise_if_saving_failed()
         send("on_step_end")
-        self._agree()
+        self._agree(after_update=True)
 
     def _is_watched_within_update(self) -> bool:
         heard_by = self.trainer.dispatcher.receivers
@@ -232,9 +238,11 @@ class TrainingLoop:
     def _epoch(self) -> float:
         return self.progress.epoch_with_fraction(self.plan, self.args.gradient_accumulation_steps)
 
-    def _agree(self) -> None:
+    def _agree(self, *, after_update: bool = False) -> None:
         """Let all processes see the same flags, and turn a signal into a stop at the same step everywhere."""
-        signal = self.trainer.agree(self.signals.received)
+        signal = self.trainer.agree(self.signals.received, after_update=after_update)
+        if signal is not None and self.stopped_by is None:
+            self.stopped_by = signal
         if signal is not None and self.state.stop_reason is None:
             self.control.stop(f"received {signal}")
             self.control.should_save = self.args.save_strategy != "no"
@@ -249,6 +257,7 @@ class TrainingLoop:
         if control.should_log:
             control.should_log = False
             self._log()
+            self._agree()
         self._ask_for_last("evaluate")
         if control.should_evaluate:
             control.should_evaluate = False
@@ -257,6 +266,7 @@ class TrainingLoop:
         if control.should_save:
             control.should_save = False
             self._save()
+            self._agree()
 
     def _ask_for_last(self, action: str) -> None:
         """Where training stops under a "steps" strategy, evaluate and save once more, unless just done."""
@@ -266,7 +276,7 @@ class TrainingLoop:
         if action == "save" and self.args.save_strategy == "steps" and self.progress.last_save != step:
             control.should_save = True
         if action == "evaluate" and self.args.eval_strategy == "steps" and self.progress.last_evaluation != step:
-            control.should_evaluate = self.signals.received is None
+            control.should_evaluate = self.stopped_by is None
 
     def _log(self) -> None:
         progress = self.progress

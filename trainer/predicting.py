@@ -22,6 +22,7 @@ class Predicting(Evaluator):
     eval_dataset: Any
     log: Callable[..., None]
     _update_context: Callable[..., None]
+    guarded: Callable[[], AbstractContextManager[Any]]
 
     @abstractmethod
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
@@ -30,6 +31,10 @@ class Predicting(Evaluator):
     @abstractmethod
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
+
+    def counted(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """Return the batches as `evaluation_step` takes them."""
+        return batches
 
     @abstractmethod
     def evaluating(self) -> AbstractContextManager[Any]:
@@ -89,7 +94,7 @@ class Predicting(Evaluator):
                 with self.evaluating():
                     output, _, _ = run_evaluation(
                         self,
-                        self.evaluation_batches(dataset),
+                        self.counted(self.evaluation_batches(dataset)),
                         expected=None,
                         prediction_loss_only=False,
                         ignore_keys=None,
@@ -108,7 +113,8 @@ class Predicting(Evaluator):
         start_s, memory = time.perf_counter(), self.watch_memory()
         self._update_context(eval_dataloader=batches)
         self._counted: tuple[int | None, int] = (None, 0)
-        output = self.prediction_loop(batches, description, only_loss, ignore_keys, prefix)
+        with self.guarded():
+            output = self.prediction_loop(batches, description, only_loss, ignore_keys, prefix)
         examples, steps = self._counted
         output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
         output.metrics.update(memory.stop(prefix) if memory else {})
@@ -135,7 +141,7 @@ class Predicting(Evaluator):
         with self.evaluating():
             output, examples, steps = run_evaluation(
                 self,
-                dataloader,
+                self.counted(dataloader),
                 expected=self.num_examples_or_none(dataloader),
                 prediction_loss_only=only_loss,
                 ignore_keys=ignore_keys,

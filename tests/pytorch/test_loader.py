@@ -11,7 +11,6 @@ from torch.utils.data import (
     Dataset,
     DistributedSampler,
     RandomSampler,
-    SequentialSampler,
     TensorDataset,
     WeightedRandomSampler,
 )
@@ -91,16 +90,35 @@ def test_any_iterable_of_batches_will_do():
 
     rest = list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=2))
 
-    assert rest == [(batches[1], None), (batches[2], None)]
+    assert rest == [(batches[1], (2, 2)), (batches[2], (1, 1))]
     assert list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=99)) == []
     assert list(iterate_epoch([], seed=0, epoch=0)) == []
     assert batches_per_epoch(batches) == 3
 
 
-def test_a_batch_stands_for_one_of_each_rank():
-    loader = DataLoader(NUMBERS, 4, sampler=SequentialSampler(NUMBERS))
+def test_ranks_take_turns_with_the_batches_of_a_foreign_loader():
+    batches = [{"x": torch.full((size,), float(index))} for index, size in enumerate([2, 2, 2, 2, 1])]
+    whole = [list(iterate_epoch(batches, seed=0, epoch=0, rank=rank, world_size=2)) for rank in range(2)]
 
-    assert numbers_of(loader, skip=16, world_size=2)[0] == [8, 9, 10, 11]
+    rest = list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=4, rank=1, world_size=2))
+
+    assert whole[0] == [(batches[0], (2, 4)), (batches[2], (2, 4)), (batches[4], (1, 1))]
+    assert whole[1] == [(batches[1], (2, 4)), (batches[3], (2, 4)), (batches[4], (0, 1))]
+    assert rest == whole[1][1:]
+    assert batches_per_epoch(batches, world_size=2) == 3
+
+
+def test_a_loader_with_a_distributed_sampler_gives_each_rank_its_own():
+    sampler = DistributedSampler(NUMBERS, num_replicas=2, rank=1, shuffle=False)
+    loader = DataLoader(NUMBERS, 4, sampler=sampler)
+
+    batches = list(iterate_epoch(loader, seed=0, epoch=0, skip_examples=8, rank=1, world_size=2))
+
+    assert [(batch[0].tolist(), counts) for batch, counts in batches] == [
+        ([9, 11, 13, 15], (4, 8)),
+        ([17, 19], (2, 4)),
+    ]
+    assert batches_per_epoch(loader, world_size=2) == 3
 
 
 def test_sizes_of_loaders_of_others():

@@ -52,6 +52,8 @@ class TorchBackend(Objective, BaseTrainer):
     def _set_up_backend(self) -> None:
         args = self.args
         self.processes = processes_of(args, args.device)
+        self.processes.doing = lambda: f"step {self.state.global_step + 1}"
+        self.processes.may_steer = self.dispatcher.may_steer
         self.precision = precision_of(args, args.device)
         self.model_wrapped: nn.Module = self.model
         self._window = LossWindow(
@@ -61,6 +63,7 @@ class TorchBackend(Objective, BaseTrainer):
             replace_non_finite=args.logging_nan_inf_filter,
         )
         self._grad_norm: Tensor | None = None
+        self._is_first_update = True
         self._eval_dtype = DTYPES["bf16"] if args.bf16_full_eval else DTYPES["fp16"] if args.fp16_full_eval else None
         self._flos = 0
         self._splits = 1
@@ -73,7 +76,7 @@ class TorchBackend(Objective, BaseTrainer):
         """Build the training loader; return its batches of one epoch, if known."""
         self._train_loader = self.get_train_dataloader()
         self._update_context(train_dataloader=self._train_loader)
-        return data.batches_per_epoch(self._train_loader)
+        return data.batches_per_epoch(self._train_loader, self.processes.world_size)
 
     def prepare_model(self, max_steps: int) -> None:
         """Place and wrap the model, create optimizer and schedule."""
@@ -88,6 +91,7 @@ class TorchBackend(Objective, BaseTrainer):
         self.create_optimizer_and_scheduler(max_steps)
         self.precision = precision_of(args, args.device)
         self.model_wrapped = self.processes.wrap(self._parallel(self.model))
+        self._is_first_update = True
         self.model_wrapped.train()
         self.optimizer.zero_grad()
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -148,6 +152,9 @@ class TorchBackend(Objective, BaseTrainer):
 
     def finish_gradients(self) -> Tensor:
         """Normalise, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        if self._is_first_update:
+            self._is_first_update = False
+            self.model_wrapped = self.processes.complete_first_gradients(self.model_wrapped)
         self.precision.unscale(self.optimizer)
         factor = self._window.close()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -177,9 +184,13 @@ class TorchBackend(Objective, BaseTrainer):
         """Return False: in PyTorch the update goes piece by piece."""
         return False
 
-    def agree(self, stop_signal: str | None) -> str | None:
+    def guarded(self) -> AbstractContextManager[Any]:
+        """Return a context in which an error of one process ends all, each with the error that came first."""
+        return self.processes.guarded()
+
+    def agree(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Give every process the flags of the first, and a stop signal that any of them got."""
-        return self.processes.agree(self.control, stop_signal)
+        return self.processes.agree(self.control, stop_signal, after_update=after_update)
 
     def place(self, inputs: Any) -> Any:
         """Return a batch on the device of this process."""
@@ -233,18 +244,26 @@ class TorchBackend(Objective, BaseTrainer):
         """Return a context in which the model is in evaluation mode."""
         self.model.to(self.args.device)
         self._know_model()
+        self.processes.share_buffers(unwrap(self.model))
         return full_evaluation(self.model, self._eval_dtype)
 
-    def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
+    def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
+        """Return the batches with the examples of each that count."""
+        for inputs, counts in data.counted(batches, rank=self.processes.rank, world_size=self.processes.world_size):
+            yield TrainBatch(inputs, *counts)
+
+    def evaluation_step(
+        self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
+    ) -> StepResult:
         """Run one batch through the model."""
-        inputs = self._lowered(self.place(batch))
+        inputs = self._lowered(self.place(batch.inputs))
         self._window.begin(0, 2)  # as one of several, so that its items are counted
-        self._is_padding = False
+        self._is_padding = batch.examples == 0
         self._items: Any = None
         loss, logits, labels = self.prediction_step(self.model, inputs, prediction_loss_only, ignore_keys)
         weight = count_items(labels, inputs, is_causal=self._is_causal) if self._items is None else self._items
         kept = inputs if "inputs" in self.args.include_for_metrics else None
-        return StepResult(loss, weight, logits, labels, batch_size(inputs), kept)
+        return StepResult(loss, weight, logits, labels, batch.examples, kept)
 
     def _lowered(self, inputs: Any) -> Any:
         """Return inputs in the precision of a full evaluation in bf16 or fp16."""

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError
 from .collators import Collator, default_data_collator, drop_unused_columns
-from .loader import EpochLoader, batches_per_epoch, iterate_epoch, num_examples
+from .loader import EpochLoader, batches_per_epoch, counted, iterate_epoch, num_examples
 from .sampler import EpochBatchSampler, epoch_order
 from .stream import ShardedIterable
 from .workers import START_METHOD, init_worker
@@ -25,6 +25,7 @@ __all__ = [
     "EpochLoader",
     "ShardedIterable",
     "batches_per_epoch",
+    "counted",
     "drop_unused_columns",
     "epoch_order",
     "example_lengths",

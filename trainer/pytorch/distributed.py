@@ -6,40 +6,78 @@ decide what to call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from ...callbacks.state import TrainerControl
+from .rendezvous import join
+from .watchdog import Watchdog
+
+logger = logging.getLogger("trackside.trainer")
 
 FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
 SIGNALS = (None, "SIGINT", "SIGTERM")
 
 
 class Alone:
-    """The only process."""
+    """The only process.
+
+    Attributes:
+        doing: What the process is about, for others to read where it is missing; see `Watchdog`.
+        may_steer: Says whether callbacks may set flags at the end of any update; see `agree`.
+    """
 
     rank = 0
     world_size = 1
 
+    def __init__(self) -> None:
+        self.doing: Callable[[], str] = str
+        self.may_steer: Callable[[], bool] = bool
+
+    def guarded(self) -> AbstractContextManager[Any]:
+        """Return a context in which an error of one process ends all, each with the error that came first."""
+        return nullcontext()
+
+    # -- the model ------------------------------------------------------------------------------------------------
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model as the step is to call it."""
+        return model
+
+    def complete_first_gradients(self, model: nn.Module) -> nn.Module:
+        """Exchange the gradients of the first update; return the model as later steps are to call it."""
         return model
 
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Return a context in which gradients are exchanged only after the last micro-batch of an update."""
         return nullcontext()
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
+
+    # -- numbers and objects --------------------------------------------------------------------------------------
+
     def sum(self, value: Any) -> Any:
         """Return the sum of ``value``, a number or a tensor, over all processes."""
         return value
 
-    def agree(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Give every process the flags of the first; return the stop signal that any process got."""
+    def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
+        """Begin to sum ``value`` over all processes; return what waits for the sum. Once in every update."""
+        return lambda: value
+
+    def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
+        """Give every process the flags of the first; return the stop signal that any process got.
+
+        Args:
+            after_update: Whether this is the end of an update, where there is nothing to agree on as long as no
+                process has a callback that may steer there.
+        """
         return stop_signal
 
     def gather_objects(self, value: Any) -> list[Any]:
@@ -53,71 +91,186 @@ class Alone:
 class Group(Alone):
     """One process of several, joined through torch.distributed.
 
+    In every update all processes exchange one small tensor, which is on its way while the last micro-batch goes
+    backward: the sum that the loss is divided by, whether anybody's callbacks may steer, and who got a stop signal.
+
     Args:
         args: The training arguments: backend, timeout and DDP's options.
         device: The device of this process.
     """
 
     def __init__(self, args: Any, device: torch.device) -> None:
-        import torch.distributed as dist
-
-        self._dist = dist
+        super().__init__()
         self._args = args
         self._device = device
-        if not dist.is_initialized():
-            backend = args.ddp_backend or ("nccl" if device.type == "cuda" else "gloo")
-            dist.init_process_group(
-                backend,
-                rank=args.process_index,
-                world_size=args.world_size,
-                timeout=timedelta(seconds=args.ddp_timeout),
-            )
+        self._depth = 0
+        self._is_broken = False
+        self._is_first_update = False
+        self._join()
+
+    def _join(self) -> None:
+        store = join(self._args, self._device)
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
+        self.watchdog = Watchdog(store, self.rank, self.world_size)
+        # small messages go from host to host, so that nothing waits for a GPU because of them
+        is_on_host = "gloo" in dist.get_backend()
+        self._hosts = dist.group.WORLD if is_on_host else dist.new_group(backend="gloo")
+        self._signal: str | None = None
+        self._heard: str | None = None
+        self._must_agree = True
+        self._told_reason = False
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Watch over the other processes; make an error here known to them, and theirs the error here.
+
+        Raises:
+            RankError: If another process failed first, is gone, or did not come.
+        """
+        if self._depth == 0:
+            self._begin_watch()
+        self._depth += 1
+        try:
+            yield
+        except BaseException as error:
+            self._is_broken = True
+            first = self.watchdog.explain(error)
+            self.watchdog.report(first)
+            if first is not error:
+                raise first from error
+            raise
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self.watchdog.stop()
+
+    def _begin_watch(self) -> None:
+        if self._is_broken:  # after an error the processes may be anywhere: they meet anew
+            if dist.is_initialized():
+                dist.destroy_process_group()
+            self._join()
+            self._is_broken = False
+        self._must_agree, self._told_reason, self._heard = True, False, None
+        self.watchdog.doing = self.doing
+        self.watchdog.start()
+
+    # -- the model ------------------------------------------------------------------------------------------------
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model in DistributedDataParallel."""
+        """Return the model in DistributedDataParallel.
+
+        Where ddp_find_unused_parameters is not given, the first update finds out whether it is needed: its gradients
+        are exchanged without DDP, which would fail on parameters that get none, or else look for them for ever.
+        """
+        wanted = self._args.ddp_find_unused_parameters
+        self._is_first_update = wanted is None
+        return self._in_ddp(model, find_unused_parameters=bool(wanted))
+
+    def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
         args = self._args
-        options = {
-            "bucket_cap_mb": args.ddp_bucket_cap_mb,
-            "broadcast_buffers": args.ddp_broadcast_buffers,
-            "find_unused_parameters": args.ddp_find_unused_parameters,
-        }
+        options = {"bucket_cap_mb": args.ddp_bucket_cap_mb, "broadcast_buffers": args.ddp_broadcast_buffers}
         return nn.parallel.DistributedDataParallel(
             model,
             device_ids=[self._device.index] if self._device.type == "cuda" else None,
+            find_unused_parameters=find_unused_parameters,
+            gradient_as_bucket_view=True,
             **{name: value for name, value in options.items() if value is not None},
         )
 
+    def complete_first_gradients(self, model: nn.Module) -> nn.Module:
+        """Average the gradients of the first update; return a DDP that looks for unused parameters if there are any."""
+        if not self._is_first_update:
+            return model
+        self._is_first_update = False
+        inner = unwrap(model)
+        trainable = [(name, parameter) for name, parameter in inner.named_parameters() if parameter.requires_grad]
+        numbers = self.sum([float(parameter.grad is not None) for _, parameter in trainable]).tolist()
+        for (_, parameter), number in zip(trainable, numbers, strict=True):
+            if number:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(parameter.grad.div_(self.world_size))
+        unused = [name for (name, _), number in zip(trainable, numbers, strict=True) if number < self.world_size]
+        if not unused:
+            return model
+        logger.warning(
+            "no gradient reached %s, so DDP looks for such parameters in every update (ddp_find_unused_parameters=True "
+            "says so from the start; requires_grad_(False) spares it)",
+            ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else ""),
+        )
+        return self._in_ddp(inner, find_unused_parameters=True)
+
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Return DDP's no_sync for all but the last micro-batch."""
-        return nullcontext() if is_last else model.no_sync()  # type: ignore[operator]
+        """Return DDP's no_sync for all but the last micro-batch, and for the whole first update; see `wrap`."""
+        return nullcontext() if is_last and not self._is_first_update else model.no_sync()  # type: ignore[operator]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the buffers of the first."""
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+    # -- numbers and objects --------------------------------------------------------------------------------------
 
     def sum(self, value: Any) -> Any:
         """Return the sum of ``value`` over all processes, as a tensor."""
         total = torch.as_tensor(value, dtype=torch.float64, device=self._device).clone()
-        self._dist.all_reduce(total)
+        dist.all_reduce(total)
         return total
 
-    def agree(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Take over the flags of the first process, and any process's stop signal, in one small reduction."""
+    def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
+        """Begin to sum ``value``, together with what the processes must know of each other at the end of the update."""
+        own = [self.may_steer(), *(self._signal == name for name in SIGNALS[1:])]
+        if isinstance(value, Tensor) and value.device.type != "cpu":
+            total = value.detach().to(torch.float64, copy=True)
+            on_device = dist.all_reduce(total, async_op=True)
+            numbers, work = self._exchange([0.0, *own])
+            return lambda: (self._take_note(numbers, work), on_device.wait(), total)[2]
+        numbers, work = self._exchange([float(value), *own])
+        return lambda: self._take_note(numbers, work)
+
+    def _exchange(self, numbers: list[float]) -> tuple[Tensor, Any]:
+        tensor = torch.tensor(numbers, dtype=torch.float64)
+        return tensor, dist.all_reduce(tensor, group=self._hosts, async_op=True)
+
+    def _take_note(self, numbers: Tensor, work: Any) -> float:
+        work.wait()
+        total, steering, *signalled = numbers.tolist()
+        self._must_agree = steering > 0
+        self._heard = next((name for name, count in zip(SIGNALS[1:], signalled, strict=True) if count), None)
+        return float(total)
+
+    def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
+        """Take over the flags of the first process, and any process's stop signal.
+
+        At the end of an update this costs a reduction only if a process has callbacks that may steer there; a signal
+        is then heard of with the next update's sum.
+        """
+        self._signal = stop_signal
+        if after_update and not self._must_agree:
+            return self._heard
         own = [int(getattr(control, name)) if self.rank == 0 else 0 for name in FLAGS]
-        flags = torch.tensor([*own, SIGNALS.index(stop_signal)], dtype=torch.int32, device=self._device)
-        self._dist.all_reduce(flags, op=self._dist.ReduceOp.MAX)
+        flags = torch.tensor([*own, SIGNALS.index(stop_signal)], dtype=torch.int32)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._hosts)
         *decided, number = flags.tolist()
         for name, value in zip(FLAGS, decided, strict=True):
             setattr(control, name, bool(value))
-        return SIGNALS[number]
+        self._share_reason(control)
+        return SIGNALS[number] or self._heard
+
+    def _share_reason(self, control: TrainerControl) -> None:
+        if control.should_training_stop and not self._told_reason:
+            self._told_reason = True
+            control.stop_reason = self.gather_objects(control.stop_reason)[0]
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
         gathered: list[Any] = [None] * self.world_size
-        self._dist.all_gather_object(gathered, value)
+        dist.all_gather_object(gathered, value, group=self._hosts)
         return gathered
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self._dist.barrier()
+        dist.barrier(group=self._hosts)
 
 
 def processes_of(args: Any, device: torch.device) -> Alone:
@@ -130,8 +283,3 @@ def unwrap(model: nn.Module) -> nn.Module:
     while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         model = model.module
     return model
-
-
-def first_tensor(values: Sequence[Any]) -> torch.Tensor | None:
-    """Return the first tensor among ``values``, or None."""
-    return next((value for value in values if isinstance(value, torch.Tensor)), None)

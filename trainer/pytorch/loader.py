@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -94,31 +94,58 @@ class EpochLoader(DataLoader[Any]):
 
 
 def iterate_epoch(
-    loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, world_size: int = 1
-) -> Iterator[tuple[Any, Counts | None]]:
-    """Return the batches of an epoch, each with the examples of it that count, where that is known.
+    loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Any, Counts]]:
+    """Return the batches of an epoch, each with the examples of it that count.
 
     A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is started
     with random numbers that depend on ``seed`` and ``epoch`` alone, is told the epoch where it or its sampler has
     ``set_epoch``, and what is to be skipped is read and thrown away; generators that a DataLoader was given are seeded
-    anew. The run's own random numbers do not notice.
+    anew. The run's own random numbers do not notice. For its batches on several ranks see `counted`.
 
     Args:
         skip_examples: Examples of the epoch that all ranks together have already used.
-        world_size: Number of ranks; each batch of a foreign loader stands for so many of its size.
+        rank, world_size: Which rank this is, of how many.
 
     Returns:
         Pairs of a batch and its counts: the examples of this rank's batch (0 where it only keeps the rank in step), and
-        of the batches of all ranks together. None for a foreign loader: all of its examples count.
+        of the batches of all ranks together.
     """
     if not isinstance(loader, EpochLoader):
-        return _iterate_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, world_size)
+        started = _start_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, world_size)
+        return _counted_foreign(loader, started, rank, world_size)
     loader.set_epoch(epoch, skip_examples)
     batches = loader.counted()
     order = loader.order
     if isinstance(order, ShardedIterable) and order.shards_itself and loader.num_workers > 1:
         return _behind(batches, skip_examples)
     return batches
+
+
+def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Any, Counts]]:
+    """Return this rank's batches of ``loader``, each with the examples of it that count.
+
+    A loader of ours knows its ranks. Of any other, which gives the same batches on every rank, the ranks take turns;
+    where there is no batch left for a rank, it has the last one once more, of which nothing counts. A loader with
+    torch's DistributedSampler, or another one that has ``num_replicas``, is known to give each rank its own.
+    """
+    return loader.counted() if isinstance(loader, EpochLoader) else _counted_foreign(loader, loader, rank, world_size)
+
+
+def _counted_foreign(loader: Any, started: Iterable[Any], rank: int, world_size: int) -> Iterator[tuple[Any, Counts]]:
+    if world_size == 1 or _splits_by_rank(loader):
+        for inputs in started:
+            size = batch_size_of(inputs)
+            yield inputs, (size, size * world_size)
+        return
+    batches = iter(started)
+    while turn := list(islice(batches, world_size)):
+        sizes = [batch_size_of(inputs) for inputs in turn]
+        yield turn[min(rank, len(turn) - 1)], (sizes[rank] if rank < len(turn) else 0, sum(sizes))
+
+
+def _splits_by_rank(loader: Any) -> bool:
+    return any(hasattr(part, "num_replicas") for part in _parts_of(loader))
 
 
 def _behind(batches: Iterator[tuple[Any, Counts]], skip_examples: int) -> Iterator[tuple[Any, Counts]]:
@@ -129,11 +156,8 @@ def _behind(batches: Iterator[tuple[Any, Counts]], skip_examples: int) -> Iterat
             yield inputs, counts
 
 
-def _iterate_foreign(
-    loader: Any, seed: int, epoch: int, skip_examples: int, world_size: int
-) -> Iterator[tuple[Any, None]]:
-    parts = _parts_of(loader)
-    for part in parts:
+def _start_foreign(loader: Any, seed: int, epoch: int, skip_examples: int, world_size: int) -> Iterator[Any]:
+    for part in _parts_of(loader):
         if callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)
         if isinstance(getattr(part, "generator", None), torch.Generator):
@@ -142,9 +166,10 @@ def _iterate_foreign(
         batches = iter(loader)
         head = list(islice(batches, 1))  # a sampler draws its order when it is asked for its first index
         batches = chain(head, batches)
-        while skip_examples > 0 and (used := list(islice(batches, 1))):
-            skip_examples -= batch_size_of(used[0]) * world_size
-    return ((inputs, None) for inputs in batches)
+        turn, times = (1, world_size) if _splits_by_rank(loader) else (world_size, 1)
+        while skip_examples > 0 and (used := list(islice(batches, turn))):
+            skip_examples -= sum(map(batch_size_of, used)) * times
+    return batches
 
 
 def _parts_of(loader: Any) -> list[Any]:
@@ -168,9 +193,12 @@ class StreamCollator:
 # -- sizes ------------------------------------------------------------------------------------------------------------
 
 
-def batches_per_epoch(loader: Any) -> int | None:
+def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
     """Return the batches of a whole epoch for this rank, or None where that cannot be known."""
-    return _length(loader)
+    length = _length(loader)
+    if length is None or isinstance(loader, EpochLoader) or _splits_by_rank(loader):
+        return length
+    return -(-length // world_size)
 
 
 def num_examples(loader: Any) -> int | None:

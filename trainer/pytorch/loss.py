@@ -171,6 +171,8 @@ class LossWindow:
         self._replace_non_finite = replace_non_finite
         self.count = 1
         self.share: Any = 1.0
+        self._is_last = True
+        self._sum_of_shares: Callable[[], Any] | None = None
         self._shares: Any = 0.0
         self._loss: Any = 0.0
         dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
@@ -186,12 +188,15 @@ class LossWindow:
         """Begin micro-batch ``index`` of ``count``."""
         self.count = count
         self.share = 1.0
+        self._is_last = index + 1 == count
         if index == 0:
-            self._shares, self._loss = 0.0, 0.0
+            self._shares, self._loss, self._sum_of_shares = 0.0, 0.0, None
 
     def set_items(self, items: Any) -> None:
-        """Set the items of this micro-batch."""
+        """Set the items of this micro-batch; with the last of an update, all processes begin to sum their shares."""
         self.share = 1.0 if self.is_single else items / self.reference
+        if self._is_last and self._processes.world_size > 1:
+            self._sum_of_shares = self._processes.sum_meanwhile(self._shares + self.share)
 
     def add(self, loss: Tensor) -> None:
         """Add the mean loss of this micro-batch."""
@@ -208,7 +213,8 @@ class LossWindow:
         if self.is_single:
             self._sum_up(self._loss)
             return 1.0
-        shares = self._processes.sum(self._shares)
+        begin = self._processes.sum_meanwhile
+        shares = (self._sum_of_shares or begin(self._shares))()
         if isinstance(shares, Tensor) and shares.device.type == "cpu":
             shares = shares.item()
         factor: Any = 0.0

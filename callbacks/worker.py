@@ -176,4 +176,5 @@ class Worker:
                 self._changed.wait()
             call = self._calls.popleft()
             self._running, self._began_s = call.event, perf_counter()
+            self._changed.notify_all()  # the time of this call counts from here: who waits must look again
             return call

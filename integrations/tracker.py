@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import random
 import secrets
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -31,8 +34,14 @@ class Tracker(TrainerCallback):
 
     role = "observer"
     background = True
+    package = ""
+    """The module of the tool."""
+    extra = ""
+    """The extra of trackside that brings it."""
 
     def __init__(self) -> None:
+        if importlib.util.find_spec(self.package) is None:
+            raise MissingPackageError(self.package, type(self).__name__, extra=self.extra)
         self.run_id: str | None = None
         self._is_open = False
         self._is_training = False
@@ -64,6 +73,11 @@ class Tracker(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.run_id = state.get("run_id")
+
+    def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # here, before any training: some of what trackers import draws from Python's global random numbers
+        if self.is_writer(state):
+            import_quietly(self.package)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self.is_writer(state):
@@ -119,6 +133,7 @@ class Tracker(TrainerCallback):
         is_known = self.run_id is not None
         if self.run_id is None:
             self.run_id = new_id()  # at once, since a checkpoint may ask for it while the tool is still starting
+        import_quietly(self.package)
         self.open(args, state, is_known, **kwargs)
         self._is_open = True
         self._shown = {} if is_known and self._is_training else None
@@ -158,17 +173,14 @@ def values_of(args: Any) -> dict[str, Any]:
     return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
 
 
-def need(package: str, callback: object, extra: str) -> None:
-    """Raise MissingPackageError unless ``package`` is installed; import nothing.
-
-    Args:
-        callback: What needs it.
-        extra: The extra of trackside that brings it.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(package, type(callback).__name__, extra=extra)
+def import_quietly(package: str) -> None:
+    """Import ``package``, and leave Python's global random numbers where they are."""
+    if package not in sys.modules:
+        before = random.getstate()
+        importlib.import_module(package)
+        random.setstate(before)
 
 
 def new_id() -> str:
     """Return a new id for a run; does not touch the random numbers that training may use."""
-    return secrets.token_hex(8)
+    return secrets.token_hex(16)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..callbacks.errors import ArgumentError
 from ..callbacks.state import TrainerControl, TrainerState
-from .tracker import Status, Tracker, need, values_of
+from .tracker import Status, Tracker, values_of
 from .wandb_file import is_finished, read_history
 
 logger = logging.getLogger("trackside.integrations")
@@ -44,6 +44,8 @@ class WandbCallback(Tracker):
     """
 
     name = "wandb"
+    package = "wandb"
+    extra = "wandb"
 
     def __init__(
         self,
@@ -61,7 +63,6 @@ class WandbCallback(Tracker):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        need("wandb", self, extra="wandb")
         _check("mode", mode, ("online", "offline", "disabled", None))
         _check("ranks", ranks, ("first", "all"))
         _check("watch", watch, ("gradients", "parameters", "all", None))

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mlflow")
+
+from trackside.callbacks import TrainerCallback
+from trackside.integrations.mlflow import MAX_VALUE, MLflowCallback, allowed_name
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A database that is made once, since that takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def curves_in(callback, uri):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    run = client.get_run(callback.run_id)
+    points = {name: client.get_metric_history(callback.run_id, name) for name in run.data.metrics}
+    curves = {name: {point.step: point.value for point in history} for name, history in points.items()}
+    again = sum(len(history) - len(curves[name]) for name, history in points.items())
+    return run, curves, again
+
+
+class EndsAt(TrainerCallback):
+    def __init__(self, step, error=None):
+        self.step, self.error = step, error
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise self.error
+
+
+def test_the_run_holds_the_history_and_the_arguments(make_trainer, curves_of, database):
+    trainer = make_trainer(tracker := MLflowCallback(database, run_name="named"), learning_rate=0.02)
+
+    trainer.train()
+
+    run, curves, again = curves_in(tracker, database)
+    assert curves == curves_of(trainer.state.log_history)
+    assert again == 0
+    assert run.data.params["learning_rate"] == "0.02"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "named")
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("boom"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_the_status_is_how_the_run_really_ended(make_trainer, database, error, status):
+    trainer = make_trainer(tracker := MLflowCallback(database), EndsAt(5, error))
+    with pytest.raises(type(error)):
+        trainer.train()
+
+    run, curves, _ = curves_in(tracker, database)
+    assert run.info.status == status
+    assert set(curves["train/loss"]) == {2, 4}
+
+
+def test_a_run_stopped_by_a_signal_is_killed_and_one_stopped_by_a_callback_finished(track, database):
+    statuses = []
+    for reason in ("received SIGTERM", "early stopping"):
+        run = track(tracker := MLflowCallback(database))
+        run.send("on_train_begin")
+        run.state.stop_reason = reason
+        run.send("on_train_end")
+        statuses.append(curves_in(tracker, database)[0].info.status)
+
+    assert statuses == ["KILLED", "FINISHED"]
+
+
+def test_a_resumed_run_goes_on_with_the_same_run_and_shows_no_step_twice(make_trainer, curves_of, database):
+    with pytest.raises(RuntimeError):
+        make_trainer(first := MLflowCallback(database), EndsAt(9, RuntimeError("boom"))).train()
+    second = make_trainer(tracker := MLflowCallback(database), weight_decay=0.5)
+    second.train(resume_from_checkpoint=True)
+
+    run, curves, again = curves_in(tracker, database)
+    expected = curves_of(second.state.log_history)
+    assert tracker.run_id == first.run_id
+    assert again == 0
+    assert curves["train/learning_rate"] == expected["train/learning_rate"]
+    assert {name: set(curve) for name, curve in curves.items()} == {name: set(c) for name, c in expected.items()}
+    assert run.info.status == "FINISHED"
+    assert (run.data.params["weight_decay"], run.data.tags["resumed.weight_decay"]) == ("0.0", "0.5")
+
+
+def test_a_run_that_its_checkpoint_does_not_know_is_found_by_its_tag(track, database):
+    run = track(first := MLflowCallback(database))
+    early = None
+
+    class SavesEarly(MLflowCallback):
+        def open(self, args, state, is_known, **kwargs):
+            nonlocal early
+            early = self.state_dict()
+            super().open(args, state, is_known, **kwargs)
+
+    run = track(first := SavesEarly(database))
+    run.send("on_train_begin")
+    run.send("on_train_end")
+    second = MLflowCallback(database)
+    second.load_state_dict(early)
+    again = track(second)
+    again.state.global_step = 5
+    again.send("on_train_begin")
+    again.send("on_train_end")
+
+    assert early["run_id"] != first.run_id == second.run_id
+
+
+def test_long_parameters_are_cut_and_kept_whole_in_a_file(track, database, tmp_path):
+    import mlflow
+
+    run = track(tracker := MLflowCallback(database, experiment="long"), prompt="x" * 10_000)
+    run.send("on_train_begin")
+    run.send("on_train_end")
+
+    client = mlflow.MlflowClient(database)
+    kept = client.get_run(tracker.run_id).data.params["prompt"]
+    assert len(kept) == MAX_VALUE
+    assert kept.endswith("xxx...")
+    path = Path(client.download_artifacts(tracker.run_id, "arguments.json", str(tmp_path)))
+    assert '"' + "x" * 10_000 + '"' in path.read_text()
+
+
+def test_names_that_mlflow_rejects_are_changed():
+    assert allowed_name("eval/top-5_acc.x y:z") == "eval/top-5_acc.x y:z"
+    assert allowed_name("eval/f1@0.5(macro)") == "eval/f1_0.5_macro_"
+
+
+def test_the_file_store_works_where_mlflow_allows_it(track, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "store").as_uri()
+    run = track(tracker := MLflowCallback(uri))
+    run.send("on_train_begin")
+    run.step(3)
+    run.log(loss=0.5)
+    run.send("on_train_end")
+
+    assert curves_in(tracker, uri)[1]["train/loss"] == {3: 0.5}
+
+
+def test_python_and_numpy_random_numbers_are_left_alone(track, database, untouched_random_numbers):
+    run = track(MLflowCallback(database))
+    run.send("on_init_end")
+    run.send("on_train_begin")
+    run.log(loss=1.0)
+    run.send("on_train_end")
+
+    assert untouched_random_numbers()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_mid_run_is_named_and_training_ends_in_time(framework, tmp_path):
+    from trackside.tiny import tiny_trainer, weights_of
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"{uri}/health", seconds=120)
+
+        class Kills(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == 5:
+                    os.killpg(server.pid, 9)
+
+        tracker = MLflowCallback(uri)
+        tracker.timeout_s = 5.0
+        trainer = tiny_trainer(framework, "out", [tracker, Kills()])
+        plain = tiny_trainer(framework, "plain")
+        start = time.monotonic()
+        trainer.train()
+        took_s = time.monotonic() - start
+        plain.train()
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, 9)
+        server.wait()
+
+    report = trainer.callback_report["mlflow"]
+    assert took_s < 40
+    assert report.detached_after is not None
+    assert "mlflow" in str(report.last_error)
+    assert all((a == b).all() for a, b in zip(weights_of(trainer), weights_of(plain), strict=True))
+
+
+def wait_for(url, seconds):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

@@ -21,7 +21,7 @@ from ..memory_metrics import DeviceMemory
 from . import data, snapshot
 from .arguments import TrainingArguments
 from .distributed import processes_of, unwrap
-from .loss import LossWindow, batch_size, count_items
+from .loss import LossWindow, count_items
 from .memory import retry_smaller
 from .objective import Objective
 from .precision import DTYPES, full_evaluation, precision_of, set_tf32
@@ -116,17 +116,11 @@ class TorchBackend(Objective, BaseTrainer):
         skip = 0 if self.args.ignore_data_skip else skip_examples
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         self._past = None
-        world_size = self.processes.world_size
+        rank, world_size = self.processes.rank, self.processes.world_size
         batches = data.iterate_epoch(
-            self._train_loader, seed=seed, epoch=epoch, skip_examples=skip, world_size=world_size
+            self._train_loader, seed=seed, epoch=epoch, skip_examples=skip, rank=rank, world_size=world_size
         )
-        return (self._counted_batch(inputs, counts) for inputs, counts in batches)
-
-    def _counted_batch(self, inputs: Any, counts: tuple[int, int] | None) -> TrainBatch:
-        if counts is None:
-            size = batch_size(inputs)
-            counts = (size, size * self.processes.world_size)
-        return TrainBatch(inputs, *counts)
+        return (TrainBatch(inputs, *counts) for inputs, counts in batches)
 
     def count_examples(self, window: Sequence[TrainBatch]) -> int:
         """Return the examples in a window, counted over all processes."""
@@ -249,8 +243,8 @@ class TorchBackend(Objective, BaseTrainer):
 
     def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
         """Return the batches with the examples of each that count."""
-        for inputs, counts in data.counted(batches, rank=self.processes.rank, world_size=self.processes.world_size):
-            yield TrainBatch(inputs, *counts)
+        pairs = data.counted(batches, rank=self.processes.rank, world_size=self.processes.world_size)
+        return (TrainBatch(inputs, *counts) for inputs, counts in pairs)
 
     def evaluation_step(
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None

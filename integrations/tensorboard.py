@@ -65,7 +65,7 @@ class TensorBoardCallback(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         if self.run_dir is None:
-            return {}
+            return {} if self._resumed_dir is None else {"run_dir": self._resumed_dir}
         inside = self.run_dir.is_relative_to(self._output_dir)  # the folder may be moved, with the run in it
         return {"run_dir": str(self.run_dir.relative_to(self._output_dir) if inside else self.run_dir.absolute())}
 

@@ -193,7 +193,8 @@ class Group(Alone):
         unused = [name for (name, _), number in zip(trainable, numbers, strict=True) if number < self.world_size]
         if not unused:
             return model
-        logger.warning(
+        logger.log(
+            logging.WARNING if self.rank == 0 else logging.DEBUG,
             "no gradient reached %s, so DDP looks for such parameters in every update (ddp_find_unused_parameters=True "
             "says so from the start; requires_grad_(False) spares it)",
             ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else ""),
@@ -214,7 +215,8 @@ class Group(Alone):
     def sum(self, value: Any) -> Any:
         """Return the sum of ``value`` over all processes, as a tensor."""
         total = torch.as_tensor(value, dtype=torch.float64, device=self._device).clone()
-        dist.all_reduce(total)
+        with self._named("a sum over all processes"):
+            dist.all_reduce(total)
         return total
 
     def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
@@ -233,7 +235,8 @@ class Group(Alone):
         return tensor, dist.all_reduce(tensor, group=self._hosts, async_op=True)
 
     def _take_note(self, numbers: Tensor, work: Any) -> float:
-        work.wait()
+        with self._named("the sum of the loss's weights"):
+            work.wait()
         total, steering, *signalled = numbers.tolist()
         self._must_agree = steering > 0
         self._heard = next((name for name, count in zip(SIGNALS[1:], signalled, strict=True) if count), None)
@@ -250,7 +253,8 @@ class Group(Alone):
             return self._heard
         own = [int(getattr(control, name)) if self.rank == 0 else 0 for name in FLAGS]
         flags = torch.tensor([*own, SIGNALS.index(stop_signal)], dtype=torch.int32)
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._hosts)
+        with self._named("the agreement on flags"):
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._hosts)
         *decided, number = flags.tolist()
         for name, value in zip(FLAGS, decided, strict=True):
             setattr(control, name, bool(value))
@@ -265,12 +269,21 @@ class Group(Alone):
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
         gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, value, group=self._hosts)
+        with self._named("a gathering of objects"):
+            dist.all_gather_object(gathered, value, group=self._hosts)
         return gathered
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        dist.barrier(group=self._hosts)
+        with self._named("a barrier"):
+            dist.barrier(group=self._hosts)
+
+    @contextmanager
+    def _named(self, collective: str) -> Iterator[None]:
+        """Let an error in a collective, and the others, know which one it is; what has no name are the gradients."""
+        self.watchdog.waits_in = collective
+        yield
+        self.watchdog.waits_in = ""
 
 
 def processes_of(args: Any, device: torch.device) -> Alone:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from ..launcher import find_meeting_point, restart_count
 
 _groups_made = count()
+_watches_made = count()
 
 
 def join(args: Any, device: torch.device) -> dist.Store:
@@ -41,7 +42,7 @@ def join(args: Any, device: torch.device) -> dist.Store:
             world_size=args.world_size,
             timeout=timeout,
         )
-    return dist.PrefixStore("watch", _own_connection(store))
+    return dist.PrefixStore(f"watch-{next(_watches_made)}", _own_connection(store))
 
 
 def backend_for(wanted: str | None, device: torch.device) -> str:

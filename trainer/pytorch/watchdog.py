@@ -53,14 +53,16 @@ class Watchdog:
         rank, world_size: Which process this is, of how many.
 
     Attributes:
-        doing: What this process does, for the others to read in an error: a text, or something that gives it.
+        doing: Says what this process does, for the others to read in an error.
+        waits_in: The collective that this process is in, by name; empty in one of DDP's own, or in none.
     """
 
     def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
         self.store = store
         self.rank = rank
         self.world_size = world_size
-        self.doing: str | Callable[[], str] = "getting ready"
+        self.doing: Callable[[], str] = str
+        self.waits_in = ""
         self._failure: dict[str, Any] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -117,8 +119,7 @@ class Watchdog:
         os._exit(1)
 
     def _what(self) -> str:
-        doing = self.doing
-        return doing if isinstance(doing, str) else doing()
+        return f"{self.waits_in} in {self.doing()}" if self.waits_in else self.doing()
 
     # -- errors ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class Watchdog:
         """Return the error of the process that failed first, if ``error`` is only what came of it; else ``error``."""
         if isinstance(error, RankError) or not _is_of_collective(error):
             return error
-        waited_in = self._what()
+        waited_in = f"{self.waits_in or 'the exchange of gradients'} in {self.doing()}"
         if not self._wait_for_failure(4 * PERIOD_S):
             missing = self._who_is_missing()
         if self._failure is None:

@@ -1,0 +1,244 @@
+"""Two and three real processes on gloo: what they do together is what one process does alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_at_work
+import torch
+from ranks import Job
+
+PEACEFUL = ["plain", "token_weights", "streams", "foreign_loaders", "peculiar", "evaluation", "ledger", "saving"]
+ONLY_TWO = ["control", "agreements", "trackers", "bf16"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> list[Any]:
+    """What each of two processes found."""
+    return Job("ranks_at_work.py", 2, folder / "two", PEACEFUL + ONLY_TWO).results()
+
+
+@pytest.fixture(scope="module")
+def three(folder: Path, two: list[Any]) -> list[Any]:
+    """What each of three found, which also resume from the checkpoint of the two."""
+    (folder / "three").mkdir()
+    (folder / "three" / "saved").symlink_to(folder / "two" / "saved")
+    names = [name for name in PEACEFUL if name != "saving"]
+    return Job("ranks_at_work.py", 3, folder / "three", [*names, "resuming"]).results()
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, two: list[Any]) -> dict[str, Any]:
+    """What one process finds, which also resumes from the checkpoint of the two."""
+    (folder / "one").mkdir()
+    (folder / "one" / "saved").symlink_to(folder / "two" / "saved")
+    names = [name for name in PEACEFUL if name not in ("ledger", "saving")]
+    return Job("ranks_at_work.py", 1, folder / "one", [*names, "resuming"]).results()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "token_weights", "streams", "peculiar"])
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_ranks_have_the_weights_losses_and_norms_of_one_process(
+    name: str, world: str, alone: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    for rank in request.getfixturevalue(world):
+        for case, expected in alone[name].items():
+            found = rank[name][case]
+            assert found["steps"] == expected["steps"], case
+            for what in ("weights", "losses", "norms"):
+                assert found[what] == pytest.approx(expected[what], rel=0, abs=1e-10), (case, what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_evaluation_counts_each_example_once(world: str, alone: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    for rank in request.getfixturevalue(world):
+        for case, expected in alone["evaluation"].items():
+            found = rank["evaluation"][case]
+            if "order" in expected:
+                assert found["labels"] == expected["order"], case
+                assert found["metrics"] == pytest.approx(expected["metrics"], abs=1e-12), case
+                torch.testing.assert_close(*(torch.tensor(it["predictions"]) for it in (found, expected)), msg=case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_outputs_of_different_lengths_are_padded(world: str, request: pytest.FixtureRequest) -> None:
+    for rank in request.getfixturevalue(world):
+        found = torch.tensor(rank["evaluation"]["ragged"]["predictions"])
+
+        assert found[:, 0].tolist() == [float(number) for number in range(1, 12)]
+        assert found.shape == (11, 11)
+        assert set(found[found != found[:, :1]].tolist()) == {-100.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_every_rank_reports_the_same(world: str, request: pytest.FixtureRequest) -> None:
+    first, *others = request.getfixturevalue(world)
+    names = [name for name in PEACEFUL if name != "ledger"]
+
+    for other in others:
+        assert {name: first.get(name) for name in names} == {name: other.get(name) for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_each_example_is_seen_once_an_epoch_over_ranks_and_workers(
+    world: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    ranks = request.getfixturevalue(world)
+
+    for epoch in ("0", "1"):
+        seen = [example for rank in ranks for example in rank["ledger"][kind]["seen"].get(epoch, [])]
+        assert sorted(seen) == list(range(17))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_ranks_take_turns_with_a_loader_that_knows_nothing_of_ranks(
+    world: str, alone: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    expected = alone["foreign_loaders"]["own"]
+    for rank in request.getfixturevalue(world):
+        found = rank["foreign_loaders"]["own"]
+        for what in ("weights", "losses", "metrics"):
+            assert found[what] == pytest.approx(expected[what], rel=0, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_ranks_resumes_on_one_and_on_three(
+    two: list[Any], three: list[Any], alone: dict[str, Any]
+) -> None:
+    whole = two[0]["saving"]["whole"]
+
+    for found in (alone["resuming"]["resumed"], three[0]["resuming"]["resumed"]):
+        assert found["steps"] == whole["steps"]
+        assert found["weights"] == pytest.approx(whole["weights"], rel=0, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_the_first_rank_decides_and_all_hear_it(two: list[Any]) -> None:
+    first, second = (rank["control"] for rank in two)
+
+    assert first == second
+    assert (first["the first stops"]["steps"], first["the first stops"]["reason"]) == (3, "enough")
+    assert first["the last stops"]["steps"] == 6
+    assert (first["the first stops at a log"]["steps"], first["the first stops at a log"]["reason"]) == (2, "logged")
+    assert first["the first stops at the start"]["steps"] == 0
+    assert first["the first ends an epoch"]["epoch"] == pytest.approx(2 + 1 / 3)
+    assert first["the first saves at a log"]["checkpoints"] == ["checkpoint-2", "checkpoint-6"]
+
+
+@pytest.mark.slow
+def test_a_stop_signal_of_any_rank_saves_and_stops_all_at_the_same_step(two: list[Any]) -> None:
+    for rank in two:
+        found = rank["control"]["the last gets SIGTERM"]
+        assert found["reason"] == "received SIGTERM"
+        assert found["steps"] in (2, 3, 4)
+        assert found["checkpoints"] == [f"checkpoint-{found['steps']}"]
+
+
+@pytest.mark.slow
+def test_updates_are_agreed_on_only_where_a_callback_may_steer(two: list[Any]) -> None:
+    for rank in two:
+        counts = rank["agreements"]
+        assert counts["somebody"] - counts["nobody"] == 6
+
+
+@pytest.mark.slow
+def test_trackers_write_once(two: list[Any]) -> None:
+    assert two[0]["trackers"]["files"] == 1
+
+
+@pytest.mark.slow
+def test_bf16_trains_alike_on_all_ranks(two: list[Any]) -> None:
+    assert two[0]["bf16"] == two[1]["bf16"]
+    assert all(map(math.isfinite, two[0]["bf16"]["bf16"]["losses"]))
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def faults(folder: Path) -> dict[str, Job]:
+    """Jobs that fail, started together, since they mostly wait."""
+    names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails")
+    return {name: Job("ranks_at_work.py", 2, folder / name, [name]) for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_an_error_of_one_rank_ends_all_with_that_error(faults: dict[str, Job]) -> None:
+    first, second = faults["raises"].wait()
+
+    assert first.status != 0
+    assert second.status != 0
+    assert (second.result["error"], first.result["error"]) == ("KeyError", "RankError")
+    assert first.result["text"].startswith("rank 1 failed first, in step 4: KeyError: 'the data of rank 1 is bad'")
+    assert "in _raise" in first.result["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_killed_rank_is_named(faults: dict[str, Job]) -> None:
+    first, second = faults["killed"].wait()
+
+    assert second.status == -9
+    assert first.result["error"] == "RankError"
+    assert "rank 1 is gone, last seen in" in first.result["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_rank_that_leaves_ends_all(faults: dict[str, Job]) -> None:
+    first, second = faults["leaves"].wait()
+
+    assert second.status == 0
+    assert first.status != 0
+    assert first.result["text"].startswith("rank 1 failed first, in step 4: SystemExit: 0")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_timeout_names_who_waits_in_what_and_for_whom(faults: dict[str, Job]) -> None:
+    first, _ = faults["hangs"].wait()
+
+    assert first.result["error"] == "RankError"
+    assert "could not finish the agreement on flags in step 4: all live on: rank 1 is in step 4" in first.result["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_checkpoint_that_cannot_be_written_ends_all(faults: dict[str, Job]) -> None:
+    first, second = faults["save_fails"].wait()
+
+    assert first.result["error"] == "CheckpointError"
+    assert second.result["text"].startswith("rank 0 failed first")
+    assert "CheckpointError" in second.result["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_data_that_one_rank_cannot_read_ends_all(faults: dict[str, Job]) -> None:
+    first, second = faults["data_fails"].wait()
+
+    assert second.result["error"] == "OSError"
+    assert "rank 1 failed first, in step 1: OSError: cannot read example" in first.result["text"]
+
+
+def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
+    trainer = ranks_at_work.make(tmp_path)
+
+    assert (trainer.processes.rank, trainer.processes.world_size) == (0, 1)
+    assert trainer.processes.gather_objects("x") == ["x"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import signal
 import sys
@@ -21,6 +22,12 @@ OK, WRONG_CONFIG = 0, 2
 
 OWN_OPTIONS = {"--help": 0, "-h": 0, "--registered-only": 0, "--checkpoint": 1, "--split": 1}
 """Options of the commands themselves, with the number of values they take; all others set keys of the configuration."""
+
+OTHERS = {
+    "replay": ("trackside.replay", "Send the events of a finished run again, to other callbacks."),
+    "new-callback": ("trackside.new_callback", "Write a complete package with one callback, to be filled in."),
+}
+"""Commands with a module of their own, which reads their options."""
 
 OVERRIDES = """\
 Every key of the configuration can be set here too: --learning_rate 1e-3 (a field of args),
@@ -44,6 +51,9 @@ def _run(argv: list[str]) -> int:
     overrides: list[tuple[str, str]] = []
     if command in ("train", "evaluate", "predict", "plan"):
         argv, overrides = split_overrides(argv)
+    if command in OTHERS:
+        other: Callable[[Sequence[str]], int] = importlib.import_module(OTHERS[command][0]).main
+        return other(argv[1:])
     options = _parser(with_arguments="train" in argv and bool({"-h", "--help"} & set(argv))).parse_args(argv)
     options.overrides = overrides
     run: Callable[[argparse.Namespace], int] = options.run
@@ -196,6 +206,8 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
     _command(commands, callbacks)
     _command(commands, schema).add_argument("--framework", choices=("pytorch", "tensorflow"), default="pytorch")
     _command(commands, plot).add_argument("output_dir", help="folder of the run")
+    for name, (_, summary) in OTHERS.items():
+        commands.add_parser(name, help=summary, add_help=False)
     return parser
 
 

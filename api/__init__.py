@@ -29,10 +29,15 @@ if TYPE_CHECKING:
     from trackside.callbacks.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
     from trackside.callbacks.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.time_limit import TimeLimitCallback as TimeLimitCallback
+    from trackside.integrations.codecarbon import CodeCarbonCallback as CodeCarbonCallback
+    from trackside.integrations.comet import CometCallback as CometCallback
+    from trackside.integrations.mlflow import MLflowCallback as MLflowCallback
     from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
+    from trackside.integrations.trackio import TrackioCallback as TrackioCallback
     from trackside.integrations.wandb import WandbCallback as WandbCallback
     from trackside.trainer.checkpoint import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.choices import IntervalStrategy as IntervalStrategy
+    from trackside.trainer.journal import JournalCallback as JournalCallback
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
@@ -57,13 +62,17 @@ _MODULES = {
 _HOMES = {
     "BestRun": "trackside.trainer.outputs",
     "CSVLoggerCallback": "trackside.callbacks.csv_logger",
+    "CodeCarbonCallback": "trackside.integrations.codecarbon",
+    "CometCallback": "trackside.integrations.comet",
     "DataCollatorWithPadding": "trackside.trainer.pytorch.collators",
     "DefaultFlowCallback": "trackside.callbacks.flow",
     "EarlyStoppingCallback": "trackside.callbacks.early_stopping",
     "EvalPrediction": "trackside.trainer.outputs",
     "IntervalStrategy": "trackside.trainer.choices",
     "JSONLinesLoggerCallback": "trackside.callbacks.jsonl_logger",
+    "JournalCallback": "trackside.trainer.journal",
     "LearningRateMonitorCallback": "trackside.callbacks.learning_rate_monitor",
+    "MLflowCallback": "trackside.integrations.mlflow",
     "PredictionOutput": "trackside.trainer.outputs",
     "PrinterCallback": "trackside.callbacks.printer",
     "ProgressCallback": "trackside.callbacks.progress",
@@ -73,6 +82,7 @@ _HOMES = {
     "TerminateOnNaNCallback": "trackside.callbacks.terminate_on_nan",
     "ThroughputMonitorCallback": "trackside.callbacks.throughput_monitor",
     "TimeLimitCallback": "trackside.callbacks.time_limit",
+    "TrackioCallback": "trackside.integrations.trackio",
     "TracksideError": "trackside.callbacks.errors",
     "TrainOutput": "trackside.trainer.outputs",
     "Trainer": "trackside.trainer.pytorch.trainer",

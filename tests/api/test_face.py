@@ -17,10 +17,11 @@ import trackside
 
 # Changing this list, or that of the events, is a decision: users and their config files depend on both.
 PUBLIC_NAMES = """
-    BestRun CSVLoggerCallback DataCollatorWithPadding DefaultFlowCallback EarlyStoppingCallback EvalPrediction
-    IntervalStrategy JSONLinesLoggerCallback LearningRateMonitorCallback PredictionOutput PrinterCallback
-    ProgressCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback
-    TimeLimitCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl TrainerState TrainingArguments
+    BestRun CSVLoggerCallback CodeCarbonCallback CometCallback DataCollatorWithPadding DefaultFlowCallback
+    EarlyStoppingCallback EvalPrediction IntervalStrategy JSONLinesLoggerCallback JournalCallback
+    LearningRateMonitorCallback MLflowCallback PredictionOutput PrinterCallback ProgressCallback TFTrainer
+    TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback TimeLimitCallback
+    TrackioCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl TrainerState TrainingArguments
     WandbCallback default_compute_objective default_data_collator errors events get_last_checkpoint set_seed
 """
 EVENTS = """

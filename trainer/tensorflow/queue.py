@@ -28,12 +28,11 @@ class UpdateQueue:
         """Return whether this update may wait: it is a whole one, and nobody looks at the model after it."""
         if self.size < 2 or self.trainer.precision.is_scaled:
             return False
-        args, state = self.trainer.args, self.trainer.state
-        number = state.global_step + 1
+        args = self.trainer.args
         is_whole = len(window) == args.gradient_accumulation_steps and all(
             batch.examples_of_all == args.train_batch_size for batch in window
         )
-        return is_whole and number < state.max_steps and not self._is_watched(number)
+        return is_whole and not self._is_watched(self.trainer.state.global_step + 1)
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
         """Let an update wait; do all that wait once they are as many as go into one call."""

@@ -211,9 +211,16 @@ def compiled(
 
     specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
     inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
+    concrete: Callable[..., Any] | None = None
 
     def call(*args: Any) -> Any:
-        return inner(*[leaf for leaf in tf.nest.flatten(args) if leaf is not None])
+        nonlocal concrete
+        if (
+            concrete is None
+        ):  # called directly, it spares the search for a trace: as much time as the step of a small net
+            concrete = inner if xla else inner.get_concrete_function()
+        given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
+        return concrete(*[tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)])
 
     return call
 

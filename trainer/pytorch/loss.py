@@ -1,4 +1,4 @@
-"""The loss of a batch: how the model is called, where its loss is, and over how many items that is a mean.
+"""The loss of a batch: over how many items it is a mean, and how the means of an update become one.
 
 The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch is therefore
 taken backward with its *share* (its items divided by a constant), and the sum of the shares divides the gradients when
@@ -7,74 +7,17 @@ the update is complete. Where the shares add up to one, which is the rule, nothi
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...callbacks.errors import TracksideTypeError, TracksideValueError
+from ...callbacks.errors import TracksideTypeError
 from .distributed import Alone, unwrap
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
-
-
-def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
-    """Return the names that ``model.forward`` takes, and whether it takes any other."""
-    parameters = inspect.signature(unwrap(model).forward).parameters
-    names = [name for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    return names, any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-
-
-def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
-    """Return the labels in a batch: by name in a dict, last in a tuple; None where there are none."""
-    if isinstance(batch, Mapping):
-        found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
-        return None if not found else found[0] if len(found) == 1 else found
-    return batch[-1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
-
-
-def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), with_labels: bool) -> Any:
-    """Call the model on a batch: a dict by keyword, a tuple by position, its last part only ``with_labels``."""
-    if isinstance(batch, Mapping):
-        return model(**{name: value for name, value in batch.items() if name not in withhold})
-    if isinstance(batch, (tuple, list)):
-        return model(*(batch if with_labels or len(batch) == 1 else batch[:-1]))
-    return model(batch)
-
-
-def loss_in(outputs: Any) -> Any:
-    """Return the loss in a model's outputs: the entry ``loss``, or the first element.
-
-    Raises:
-        TracksideValueError: If there is none.
-    """
-    if isinstance(outputs, Mapping):
-        loss = outputs.get("loss")
-    elif isinstance(outputs, (tuple, list)):
-        loss = outputs[0]
-    else:
-        loss = getattr(outputs, "loss", outputs if isinstance(outputs, Tensor) and outputs.ndim == 0 else None)
-    if loss is None:
-        keys = ", ".join(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
-        raise TracksideValueError(
-            f"the model returned no loss, only: {keys}. Give the trainer loss_fn=..., override compute_loss, "
-            "or check that the batch holds the labels that the model takes"
-        )
-    return loss
-
-
-def logits_in(outputs: Any, *, has_loss: bool, ignore_keys: Sequence[str]) -> Any:
-    """Return a model's outputs without the loss and the ignored ones; a single one stands alone."""
-    if isinstance(outputs, Mapping):
-        rest = tuple(value for name, value in outputs.items() if name not in (*ignore_keys, "loss"))
-    elif isinstance(outputs, (tuple, list)):
-        rest = tuple(outputs[1:] if has_loss else outputs)
-    else:
-        return outputs
-    return rest[0] if len(rest) == 1 else rest or None
 
 
 def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ...callbacks.errors import TracksideValueError
 from .arguments import TrainingArguments
+from .calling import call_model, forward_parameters, labels_of, loss_or_none, output_at
 from .distributed import unwrap
-from .loss import LossWindow, call_model, count_items, forward_parameters, is_causal_lm, labels_of, weighed
+from .loss import LossWindow, count_items, is_causal_lm, weighed
 
 
 class Objective:
@@ -33,7 +34,8 @@ class Objective:
         self.label_names: list[str] = self.args.label_names or (
             ["start_positions", "end_positions"] if is_qa else ["labels"]
         )
-        withhold = self.loss_fn is not None or self.args.label_smoothing_factor > 0
+        makes_inputs = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))  # of the labels
+        withhold = self.loss_fn is not None or (self.args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
         self._withheld = [*self._not_taken, *(self.label_names if withhold else ())]
         self._is_causal = is_causal_lm(model)
@@ -53,7 +55,8 @@ class Objective:
             inputs = {**inputs, "mems": self._past}
         outputs = call_model(model, inputs, withhold=withheld, with_labels=with_labels)
         if index >= 0:
-            self._past = outputs[index]
+            lacks_loss = self.loss_fn is None and loss_or_none(outputs) is None
+            self._past = output_at(outputs, index - 1 if lacks_loss else index)
         return outputs
 
     def _compute_loss(self, model: nn.Module, inputs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from ...callbacks.errors import ArgumentError, TracksideTypeError
 from . import data
 from .arguments import TrainingArguments
 from .backend import TorchBackend
+from .calling import labels_of, logits_in, loss_in, loss_or_none, main_logits
 from .collators import DataCollatorWithPadding, default_data_collator
 from .distributed import unwrap
-from .loss import labels_of, logits_in, loss_in, smoothed_loss
+from .loss import smoothed_loss
 from .optimization import create_optimizer, create_scheduler
 from .seeding import set_seed
 
@@ -193,8 +194,7 @@ class Trainer(TorchBackend):
             if self.loss_fn is not None:
                 loss = self.loss_fn(outputs, labels)
             else:
-                logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
-                loss = smoothed_loss(logits, labels, smoothing, is_causal=self._is_causal)
+                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=self._is_causal)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
@@ -225,15 +225,15 @@ class Trainer(TorchBackend):
         with torch.no_grad(), self.precision.forward() if self._eval_dtype is None else nullcontext():
             if labels is None and not self._has_own("compute_loss"):
                 outputs = self._call(model, inputs, with_labels=False)
-                loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
+                loss = None if self.loss_fn is not None else loss_or_none(outputs)
+                loss = None if loss is None else self._mean_loss(loss, inputs)
             else:
                 result, outputs = self._loss_and_outputs(model, inputs)
                 loss = self._mean_loss(result, inputs)
         if prediction_loss_only:
             return loss, None, None
         ignored = self._ignored_outputs if ignore_keys is None else ignore_keys
-        first = outputs[0] if isinstance(outputs, (tuple, list)) else None
-        logits = logits_in(outputs, has_loss=getattr(first, "ndim", 1) == 0, ignore_keys=ignored)
+        logits = logits_in(outputs, ignore_keys=ignored)
         if self.preprocess_logits_for_metrics is not None:
             logits = self.preprocess_logits_for_metrics(logits, labels)
         return loss, logits, labels

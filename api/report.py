@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,6 +89,7 @@ def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Pat
     """Draw the losses, and the accuracy of evaluation if it was measured, over the steps; None without matplotlib."""
     if find_spec("matplotlib") is None:
         return None
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a stale cache of fonts is no news
     from matplotlib.figure import Figure  # not pyplot: that one looks for a display and keeps figures alive
 
     figure = Figure(figsize=(7, 4), layout="constrained")

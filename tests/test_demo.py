@@ -16,10 +16,10 @@ DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
 pytestmark = pytest.mark.slow
 
 
-def start(folder, *options):
-    """Start the demo in ``folder``."""
+def start(folder, *options, framework="pytorch"):
+    """Start the demo of one framework in ``folder``."""
     return subprocess.Popen(
-        [sys.executable, str(DEMO), *options],
+        [sys.executable, str(DEMO), "--only", framework, *options],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -35,20 +35,22 @@ def finish(process):
     return text
 
 
-def results(folder):
-    return json.loads((folder / "demo_output" / "all_results.json").read_text())
+def results(folder, output="demo_output"):
+    return json.loads((folder / output / "all_results.json").read_text())
 
 
-def test_the_demo_stops_early_and_is_right_on_97_of_100_digits(tmp_path):
+@pytest.mark.parametrize(("framework", "output"), [("pytorch", "demo_output"), ("tensorflow", "demo_output_tf")])
+def test_the_demo_stops_early_and_is_right_on_97_of_100_digits(tmp_path, framework, output):
     pytest.importorskip("sklearn")
 
-    text = finish(start(tmp_path))
+    text = finish(start(tmp_path, framework=framework))
 
-    assert results(tmp_path)["test_accuracy"] >= 0.97
+    assert results(tmp_path, output)["test_accuracy"] >= 0.97
     assert "has not improved" in text
     assert "steps/s" in text
-    assert "tensorboard --logdir demo_output/runs/" in text
-    assert (tmp_path / "demo_output" / "loss_curve.png").exists()
+    assert f"tensorboard --logdir {output}/runs/" in text
+    assert f"{results(tmp_path, output)['test_accuracy']:.4f}" in text.split("Side by side")[1]
+    assert (tmp_path / output / "loss_curve.png").exists()
 
 
 def test_a_demo_that_is_killed_and_run_again_ends_as_if_nothing_had_happened(tmp_path):

@@ -40,7 +40,9 @@ def groups_of(optimizer: Any) -> list[dict[str, Any]]:
     groups = getattr(optimizer, "param_groups", None)
     if groups is not None:
         return list(groups)
-    return [{"lr": optimizer.learning_rate, "momentum": getattr(optimizer, "momentum", None)}]
+    rate = getattr(optimizer.learning_rate, "value", optimizer.learning_rate)
+    rate = rate.read_value() if hasattr(rate, "read_value") else rate  # a variable may lie on several devices
+    return [{"lr": rate, "momentum": getattr(optimizer, "momentum", None)}]
 
 
 def _by_group(key: str, groups: list[dict[str, Any]], value_of: Callable[[dict[str, Any]], Any]) -> dict[str, float]:

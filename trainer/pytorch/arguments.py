@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...callbacks.errors import ArgumentError, MissingPackageError
+from ...callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 from ..arguments import BaseTrainingArguments
 from ..choices import OptimizerName
 from ..options import one_of, option
@@ -24,8 +24,6 @@ NOT_YET: Refusals = {
     "fsdp": (bool, "sharding is not built yet; use DistributedDataParallel, which torchrun starts"),
     "tpu_num_cores": (lambda value: value is not None, "TPUs are not built yet"),
     "debug": (lambda value: "underflow_overflow" in value, "watching every layer for overflow is not built yet"),
-    "fp16_backend": (lambda value: value == "apex", "apex.amp is not built yet; 'auto' is torch's own fp16"),
-    "optim": (lambda value: value == "adamw_apex_fused", "it is not built yet; use 'adamw_torch_fused'"),
 }
 
 # optimizers that came with a later torch than the oldest one that trackside knows
@@ -70,6 +68,8 @@ class TrainingArguments(BaseTrainingArguments):
         """Check every field, and that what it asks for can be had here."""
         super().validate()
         check_optimizer(self.optim)
+        if self.fp16 and self.fp16_backend == "apex":
+            check_apex_amp()
         refuse(self, NOT_YET)
 
     @cached_property
@@ -125,6 +125,28 @@ def check_optimizer(name: str) -> None:
             "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
             "is another one. 'adamw_torch_fused' is torch's own",
         )
+
+
+def check_apex_amp() -> None:
+    """Raise if there is no apex.amp; nothing is imported for it.
+
+    Raises:
+        UnsupportedError: The message says why there is none, and what to use instead.
+    """
+    reason = why_no_amp()
+    if reason is not None:
+        raise UnsupportedError(f"fp16_backend='apex' cannot be used: {reason}; fp16_backend='auto' is torch's own fp16")
+
+
+def why_no_amp() -> str | None:
+    """Return why there is no apex.amp here, or None where there is one."""
+    if importlib.util.find_spec("apex") is None:
+        return "apex is not installed"
+    if has_apex("amp"):
+        return None
+    if any(has_apex(part) for part in ("contrib", "optimizers", "normalization")):
+        return "this build of NVIDIA apex has no amp any more: it was removed after tag 25.05"
+    return "the package apex that is installed is the one of PyPI, a Pyramid toolkit, and not NVIDIA's"
 
 
 def has_apex(part: str) -> bool:

@@ -164,7 +164,8 @@ class Group(Alone):
         are exchanged without DDP, which would fail on parameters that get none, or else look for them for ever.
         """
         wanted = self._args.ddp_find_unused_parameters
-        self._is_first_update = wanted is None
+        uses_amp = self._args.fp16 and self._args.fp16_backend == "apex"  # its gradients are copies of DDP's
+        self._is_first_update = wanted is None and not uses_amp
         return self._in_ddp(model, find_unused_parameters=bool(wanted))
 
     def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:

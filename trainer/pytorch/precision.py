@@ -13,7 +13,25 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class FullPrecision:
-    """Everything as the model is."""
+    """Everything as the model is.
+
+    Attributes:
+        is_last_backward: Whether the backward pass that comes is the last one of its update.
+    """
+
+    is_last_backward = True
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return model, on its device and not yet wrapped, and optimizer as the step is to use them."""
+        return model, optimizer
+
+    def parameters(self, optimizer: Optimizer) -> list[Tensor]:
+        """Return the parameters whose gradients are clipped."""
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def clear(self, optimizer: Optimizer) -> bool:
+        """Clear the gradients in a way of its own; return whether there is one."""
+        return False
 
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context for forward passes."""
@@ -93,6 +111,10 @@ class ScaledAutocast(Autocast):
 
 def precision_of(args: Any, device: torch.device) -> FullPrecision:
     """Return the precision that ``args`` ask for."""
+    if args.fp16 and args.fp16_backend == "apex":
+        from .apex import ApexPrecision
+
+        return ApexPrecision(args.fp16_opt_level)
     if args.fp16:
         return ScaledAutocast(device)
     if args.bf16:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from ..callbacks.build import attach_from_map
 from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.events import signal_named
 from ..callbacks.flow import DefaultFlowCallback
+from ..callbacks.registry import load, registered
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
@@ -32,7 +34,7 @@ class Attaching:
         self.add_callback(DefaultFlowCallback(), origin="default")
         for callback in callbacks:
             self.add_callback(callback)
-        reported = {name: None for name in self.args.report_to if name not in self.args.callbacks}
+        reported = {name: None for name in trackers(self.args.report_to) if name not in self.args.callbacks}
         attach_from_map(self.dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
         attach_from_map(self.dispatcher, self.args.callbacks)
         if not any(name in self.args.callbacks or name in self.dispatcher.attachments for name in DISPLAYS):
@@ -91,6 +93,26 @@ class Attaching:
         context.setdefault("train_dataloader", None)
         context.setdefault("eval_dataloader", None)
         context.update(changed)
+
+
+def trackers(report_to: Sequence[str] | str) -> list[str]:
+    """Return the names in ``report_to``; "all" stands for every integration whose package is installed.
+
+    Example:
+        >>> trackers(["tensorboard"]), trackers("none")
+        (['tensorboard'], [])
+    """
+    names = [report_to] if isinstance(report_to, str) else list(report_to)
+    if "all" in names:
+        integrations = [name for name, found in registered().items() if ".integrations." in found.value]
+        names = [name for name in names if name != "all"]
+        return names + [name for name in integrations if name not in names and _is_installed(name)]
+    return [name for name in names if name != "none"]
+
+
+def _is_installed(name: str) -> bool:
+    package = getattr(load(name), "package", name)
+    return importlib.util.find_spec(package) is not None
 
 
 def _default_display(disable_tqdm: bool | None) -> Any:

@@ -19,7 +19,7 @@ from .best import BestModel, HasBest
 from .loop import Backend, TrainingLoop
 from .outputs import BestRun, TrainOutput
 from .plan import Progress
-from .predicting import Predicting
+from .predicting import Predicting, check_compute_metrics
 from .records import Records
 from .saving import Saver, Saves
 
@@ -64,6 +64,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         self.saver = Saver(self)
         self.best = BestModel(self)
         self._check_datasets()
+        check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
         self._attach_callbacks(callbacks or [])
         self._update_context()
 
@@ -91,7 +92,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
                 f"train() has no argument {next(iter(kwargs))!r}."
                 f"{did_you_mean(next(iter(kwargs)), ['resume_from_checkpoint', 'trial'])}"
             )
-        if self.train_dataset is None and not self._has_own("get_train_dataloader", "get_train_tfdataset"):
+        if self.train_dataset is None and not self.has_own("get_train_dataloader", "get_train_tfdataset"):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self.guarded():
@@ -104,13 +105,16 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             self.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
         self._reset()
-        if self.best.is_wanted:
+        if self.best.is_metric_needed:
             self.best.check(self._trial_metrics())
         return TrainingLoop(self).run(checkpoint)
 
     def guarded(self) -> AbstractContextManager[Any]:
         """Return a context in which an error of one process ends all, each with the error that came first."""
         return nullcontext()
+
+    def write_share(self) -> None:
+        """Write what this process adds to the checkpoint that the first one is writing: nothing, where that has all."""
 
     def _reset(self) -> None:
         """Put state and control back to the beginning, in place: callbacks and the dispatcher hold on to them."""
@@ -169,7 +173,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         """Return whether this is the first process of all."""
         return bool(self.args.process_index == 0)
 
-    def _has_own(self, *names: str) -> bool:
+    def has_own(self, *names: str) -> bool:
         """Return whether a subclass overrides one of these methods."""
         return any(
             hasattr(type(self), name) and not getattr(type(self), name).__module__.startswith("trackside.trainer")
@@ -177,7 +181,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         )
 
     def _check_datasets(self) -> None:
-        if self.args.eval_strategy != "no" and self.eval_dataset is None and not self._has_own(*EVALUATION_SOURCES):
+        if self.args.eval_strategy != "no" and self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES):
             raise ArgumentError(
                 "eval_strategy", str(self.args.eval_strategy), "'no', since the trainer was given no eval_dataset"
             )

@@ -43,9 +43,14 @@ class BestModel:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the run depends on the metric."""
+        """Whether the run keeps the best model."""
         args = self.trainer.args
         return bool(args.load_best_model_at_end or args.save_strategy == "best")
+
+    @property
+    def is_metric_needed(self) -> bool:
+        """Whether the run depends on the metric."""
+        return self.is_wanted or bool(self.trainer.args.lr_scheduler_type == "reduce_lr_on_plateau")
 
     def note(self, metrics: dict[str, float]) -> None:
         """Compare an evaluation with the best so far; an improvement asks for a checkpoint where one is wanted.
@@ -70,7 +75,7 @@ class BestModel:
     def check(self, metrics: dict[str, float] | None) -> None:
         """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``; None: not known."""
         name = self.trainer.args.metric_for_best_model
-        if metrics is not None and self.is_wanted and name is not None and metric_key(name) not in metrics:
+        if metrics is not None and self.is_metric_needed and name is not None and metric_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
     def improves(self, value: float) -> bool:

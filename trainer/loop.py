@@ -96,6 +96,9 @@ class Backend(Protocol):
     def raise_if_saving_failed(self) -> None:
         """Raise the failure of a commit in the background, if there was one."""
 
+    def store_flos(self) -> None:
+        """Add the floating point operations since the last call to ``state.total_flos``."""
+
     def load_best_model(self) -> None:
         """Take the weights of the best checkpoint."""
 
@@ -280,16 +283,13 @@ class TrainingLoop:
 
     def _log(self) -> None:
         progress = self.progress
-        self._take_loss()
+        progress.pending_loss += self.trainer.take_loss()
         if progress.pending_steps == 0:
             return
         loss = progress.pending_loss / progress.pending_steps
         progress.total_loss += progress.pending_loss
         progress.pending_loss, progress.pending_steps = 0.0, 0
         self.trainer.log({"loss": loss, **self.trainer.training_record()})
-
-    def _take_loss(self) -> None:
-        self.progress.pending_loss += self.trainer.take_loss()
 
     def _evaluate(self) -> None:
         self.progress.last_evaluation = self.state.global_step
@@ -298,7 +298,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
-        self._take_loss()
+        self.progress.pending_loss += self.trainer.take_loss()
         self.trainer.save_checkpoint(self.progress)
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -306,9 +306,10 @@ class TrainingLoop:
     def _finish(self, memory: MemoryWatch | None) -> TrainOutput:
         state, progress = self.state, self.progress
         self.trainer.finish_saving()
+        self.trainer.store_flos()
         if self.args.load_best_model_at_end:
             self.trainer.load_best_model()
-        self._take_loss()
+        progress.pending_loss += self.trainer.take_loss()
         loss = (progress.total_loss + progress.pending_loss) / max(state.global_step, 1)
         seconds = time.perf_counter() - self.start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from abc import abstractmethod
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ..callbacks.errors import ArgumentError
 from .evaluation import Evaluator, run_evaluation
 from .memory_metrics import DeviceMemory, MemoryWatch
 from .outputs import PredictionOutput, speed_metrics
@@ -23,6 +25,7 @@ class Predicting(Evaluator):
     log: Callable[..., None]
     _update_context: Callable[..., None]
     guarded: Callable[[], AbstractContextManager[Any]]
+    has_own: Callable[..., bool]
 
     @abstractmethod
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
@@ -84,8 +87,11 @@ class Predicting(Evaluator):
     def _trial_metrics(self) -> dict[str, Any] | None:
         """Return what evaluation returns, with the values of one batch: to know the names before the first step.
 
-        Sends no events. None where one batch is not enough for compute_metrics.
+        Sends no events. None where one batch is not enough for compute_metrics, where compute_metrics keeps a sum over
+        batches, and where a subclass adds to what evaluation returns.
         """
+        if self.args.batch_eval_metrics or self.has_own("evaluate", "prediction_loop"):
+            return None
         datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": None}
         metrics: dict[str, Any] = {}
         for name, dataset in datasets.items():
@@ -147,5 +153,19 @@ class Predicting(Evaluator):
                 ignore_keys=ignore_keys,
                 prefix=metric_key_prefix,
             )
+        if not examples:
+            logger.warning("%s went over no example: the dataset is empty", description)
         self._counted = (examples, steps)
         return output
+
+
+def check_compute_metrics(compute_metrics: Callable[..., Any] | None, *, by_batch: bool) -> None:
+    """Raise ArgumentError if ``compute_metrics`` cannot be called batch by batch though it is to be."""
+    if compute_metrics is None or not by_batch:
+        return
+    parameters = inspect.signature(compute_metrics).parameters.values()
+    if not any(item.name == "compute_result" or item.kind is item.VAR_KEYWORD for item in parameters):
+        allowed = (
+            "only with compute_metrics(prediction, compute_result), which returns metrics if compute_result is True"
+        )
+        raise ArgumentError("batch_eval_metrics", True, allowed)

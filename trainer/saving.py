@@ -41,8 +41,14 @@ class Saves(Protocol):
     def load_snapshot(self, folder: Path) -> None:
         """Take back what `snapshot` wrote, except the random number generators."""
 
+    def write_share(self) -> None:
+        """Write what this process adds to the checkpoint that the first one is writing."""
+
     def barrier(self) -> None:
         """Wait until every process is here."""
+
+    def has_own(self, *names: str) -> bool:
+        """Return whether a subclass overrides one of these methods."""
 
 
 class Saver:
@@ -71,13 +77,15 @@ class Saver:
     def save(self, progress: Progress) -> None:
         """Save a checkpoint of this step.
 
-        When a callback listens to on_save, or several processes run, it is committed before this returns; otherwise
-        the commit goes on in the background and a failure is raised at the next step.
+        When a callback listens to on_save, several processes run, or a subclass saves the model in its own way, it is
+        committed before this returns; otherwise the commit goes on in the background and a failure is raised at the
+        next step.
         """
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, trainer.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
-        background = bool(args.save_async) and not is_heard and args.world_size == 1
+        is_plain = not is_heard and not trainer.has_own("save_model")
+        background = bool(args.save_async) and is_plain and args.world_size == 1
         state.stateful_callbacks = dispatcher.state_dicts()
         write = self._writer(trainer.snapshot(copy=background), progress)
         best = state.best_model_checkpoint
@@ -91,6 +99,8 @@ class Saver:
         self.committer.wait()
         if state.is_world_process_zero:
             commit()
+        else:
+            trainer.write_share()
         trainer.barrier()
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
@@ -158,12 +168,16 @@ class Saver:
         self._store = None
         if trainer.state.is_world_process_zero:
             self.store.clean()
-        trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
+        if trainer.args.restore_callback_states_from_checkpoint:
+            trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
         differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
         for name, (old, new) in differences.items():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         trainer.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        return Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))
+        progress = Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))
+        if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
+            progress.batches_in_epoch = progress.examples_in_epoch = 0
+        return progress
 
     def _take_state(self, path: Path) -> None:
         """Fill the trainer's state in place: callbacks and the dispatcher hold on to it."""

@@ -1,6 +1,6 @@
-"""The PyTorch backend of the loop: what a batch, an update, an evaluation step and a snapshot are here.
+"""The PyTorch backend of the loop: what a batch, an update and a snapshot are here.
 
-The methods stand in the order of `trackside.trainer.loop.Backend` and `trackside.trainer.evaluation.Evaluator`.
+The methods stand in the order of `trackside.trainer.loop.Backend`.
 """
 
 from __future__ import annotations
@@ -8,45 +8,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...callbacks.errors import TracksideValueError
+from ...callbacks.errors import CheckpointError, TracksideTypeError, TracksideValueError, UnknownMetricError
 from ..base import BaseTrainer
+from ..best import metric_key
 from ..buffers import map_nested
-from ..evaluation import StepResult
 from ..memory_metrics import DeviceMemory
 from . import data, snapshot
 from .arguments import TrainingArguments
 from .distributed import processes_of, unwrap
-from .loss import LossWindow, count_items
+from .evaluating import Evaluating, TrainBatch
+from .loss import LossWindow
 from .memory import retry_smaller
-from .objective import Objective
-from .precision import DTYPES, full_evaluation, precision_of, set_tf32
+from .precision import DTYPES, precision_of, set_tf32
 from .seeding import set_seed
 
 
-class TrainBatch(NamedTuple):
-    """A micro-batch of this process: its inputs, and its examples here and on all processes together."""
-
-    inputs: Any
-    examples: int
-    examples_of_all: int
-
-
-class TorchBackend(Objective, BaseTrainer):
+class TorchBackend(Evaluating, BaseTrainer):
     """Fills in what the loop and the evaluation need."""
 
     args: TrainingArguments
     get_train_dataloader: Callable[..., Iterable[Any]]
-    get_eval_dataloader: Callable[..., Iterable[Any]]
-    get_test_dataloader: Callable[..., Iterable[Any]]
     create_optimizer_and_scheduler: Callable[..., None]
     training_step: Callable[..., Tensor]
-    prediction_step: Callable[..., tuple[Any, Any, Any]]
     floating_point_ops: Callable[..., int]
+    save_model: Callable[..., None]
     _own_optimizers: tuple[Any, Any]
 
     def _set_up_backend(self) -> None:
@@ -75,6 +65,11 @@ class TorchBackend(Objective, BaseTrainer):
     def prepare_data(self) -> int | None:
         """Build the training loader; return its batches of one epoch, if known."""
         self._train_loader = self.get_train_dataloader()
+        if hasattr(self._train_loader, "__next__"):
+            raise TracksideTypeError(
+                "get_train_dataloader() returned an iterator, which can be read only once; return a DataLoader, or "
+                "another object whose __iter__ starts anew"
+            )
         self._update_context(train_dataloader=self._train_loader)
         return data.batches_per_epoch(self._train_loader, self.processes.world_size)
 
@@ -87,14 +82,21 @@ class TorchBackend(Objective, BaseTrainer):
             enable_checkpointing(self.model, args.gradient_checkpointing_kwargs)
         if args.torch_compile and getattr(self.model, "_compiled_call_impl", None) is None:
             self.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
+        self.model = self.processes.shard(self.model)
         self.optimizer, self.lr_scheduler = self._own_optimizers
         self.create_optimizer_and_scheduler(max_steps)
+        if self.optimizer is None:
+            raise TracksideValueError(
+                "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
+            )
         self.precision = precision_of(args, args.device)
+        self.model, self.optimizer = self.precision.prepare(self.model, self.optimizer)
         self.model_wrapped = self.processes.wrap(self._parallel(self.model))
         self._is_first_update = True
         self.model_wrapped.train()
         self.optimizer.zero_grad()
-        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._parameters = self.precision.parameters(self.optimizer)
+        self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.model.modules())
         self._window.take()
         self._update_context()
 
@@ -105,7 +107,9 @@ class TorchBackend(Objective, BaseTrainer):
         """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
         path = None if checkpoint is None else checkpoint / snapshot.RNG_FILE.format(rank=self.processes.rank)
         if path is not None and path.exists():
-            snapshot.set_random_state(snapshot.read_torch(path))
+            state = snapshot.read_torch(path)
+            snapshot.set_random_state(state)
+            self._past = None if state.get("past") is None else self.place(state["past"])
         else:
             set_seed(self.args.seed + self.processes.rank)
 
@@ -133,6 +137,7 @@ class TorchBackend(Objective, BaseTrainer):
         inputs = self.place(batch.inputs)
         self._window.begin(index, count)
         self._is_padding = batch.examples == 0
+        self.precision.is_last_backward = index + 1 == count
         if self._counts_flos:
             self._flos += self.floating_point_ops(inputs)
         if isinstance(inputs, dict) and "input_ids" in inputs:
@@ -154,7 +159,8 @@ class TorchBackend(Objective, BaseTrainer):
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
             torch._foreach_mul_(gradients, factor)
-        self._grad_norm = nn.utils.get_total_norm(gradients)
+        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        self._grad_norm = nn.utils.get_total_norm(dense)
         if self.args.max_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self.args.max_grad_norm, self._grad_norm)
         return self._grad_norm
@@ -168,6 +174,8 @@ class TorchBackend(Objective, BaseTrainer):
 
     def clear_gradients(self) -> None:
         """Forget the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
+        if self.precision.clear(self.optimizer):
+            return
         if type(self.optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
             self.optimizer.zero_grad()
             return
@@ -219,57 +227,14 @@ class TorchBackend(Objective, BaseTrainer):
         self.best.note(metrics)
         if self._follows_metric():
             name = self.args.metric_for_best_model or "loss"
-            self.lr_scheduler.step(metrics[name if name.startswith("eval_") else f"eval_{name}"])
+            if metric_key(name) not in metrics:
+                raise UnknownMetricError("metric_for_best_model", name, metrics)
+            self.lr_scheduler.step(metrics[metric_key(name)])
 
     def _follows_metric(self) -> bool:
         return isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
-    # -- evaluation -----------------------------------------------------------------------------------------------
-
-    def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
-        """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
-        return self.get_eval_dataloader(dataset)
-
-    def test_batches(self, dataset: Any) -> Iterable[Any]:
-        """Return the batches of a test dataset."""
-        return self.get_test_dataloader(dataset)
-
-    def evaluating(self) -> AbstractContextManager[Any]:
-        """Return a context in which the model is in evaluation mode."""
-        self.model.to(self.args.device)
-        self._know_model()
-        self.processes.share_buffers(unwrap(self.model))
-        return full_evaluation(self.model, self._eval_dtype)
-
-    def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
-        """Return the batches with the examples of each that count."""
-        pairs = data.counted(batches, rank=self.processes.rank, world_size=self.processes.world_size)
-        return (TrainBatch(inputs, *counts) for inputs, counts in pairs)
-
-    def evaluation_step(
-        self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
-    ) -> StepResult:
-        """Run one batch through the model."""
-        inputs = self._lowered(self.place(batch.inputs))
-        self._window.begin(0, 2)  # as one of several, so that its items are counted
-        self._is_padding = batch.examples == 0
-        self._items: Any = None
-        loss, logits, labels = self.prediction_step(self.model, inputs, prediction_loss_only, ignore_keys)
-        weight = count_items(labels, inputs, is_causal=self._is_causal) if self._items is None else self._items
-        kept = inputs if "inputs" in self.args.include_for_metrics else None
-        return StepResult(loss, weight, logits, labels, batch.examples, kept)
-
-    def _lowered(self, inputs: Any) -> Any:
-        """Return inputs in the precision of a full evaluation in bf16 or fp16."""
-        dtype = self._eval_dtype
-        if dtype is None:
-            return inputs
-        lower = map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-        return dict(lower) if isinstance(inputs, dict) else lower
-
-    def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays; bfloat16, which numpy does not have, as float32."""
-        return map_nested(_to_numpy, nested)
+    # -- the process ---------------------------------------------------------------------------------------------------
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
@@ -292,25 +257,45 @@ class TorchBackend(Objective, BaseTrainer):
 
     def snapshot(self, *, copy: bool) -> snapshot.Writer:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
+        is_sharded = self.processes.is_sharded
         weights: dict[str, Any] | None = unwrap(self.model).state_dict() if copy else None
         files: dict[str, Any] = {}
         if not self.args.save_only_model:
             files = {
-                snapshot.OPTIMIZER_FILE: self.optimizer.state_dict(),
+                snapshot.OPTIMIZER_FILE: None if is_sharded else self.optimizer.state_dict(),
                 snapshot.SCHEDULE_FILE: None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
                 snapshot.SCALER_FILE: self.precision.state_dict() or None,
             }
-        states = self.processes.gather_objects(snapshot.random_state())
+        past = {} if self._past is None else {"past": snapshot.copied(self._past)}
+        states = self.processes.gather_objects({**snapshot.random_state(), **past})
         if copy:
             weights, files = snapshot.copied((weights, files))
         for rank, state in enumerate(states):
             files[snapshot.RNG_FILE.format(rank=rank)] = state
 
         def write(folder: Path) -> None:
-            self._write_model(folder, weights)
+            if is_sharded:
+                self._write_share(folder)
+                snapshot.write_torch(folder, files)
+                return
+            if self.has_own("save_model"):
+                self.save_model(str(folder))
+            if not snapshot.holds_weights(folder):
+                self._write_model(folder, weights)
             snapshot.write_torch(folder, files)
 
         return write
+
+    def write_share(self) -> None:
+        """Write what this process adds to the checkpoint that the first one is writing: its shards, if it has any."""
+        if self.processes.is_sharded:
+            self._write_share(None)
+
+    def _write_share(self, folder: Path | None) -> None:
+        from .fsdp import write_shards
+
+        optimizer = None if self.args.save_only_model else self.optimizer
+        write_shards(self.gather_objects(folder)[0], self.model, optimizer)
 
     def _write_model(self, folder: Path, weights: dict[str, Any] | None) -> None:
         snapshot.save_weights(unwrap(self.model), folder, weights)
@@ -318,8 +303,18 @@ class TorchBackend(Objective, BaseTrainer):
             self.processing_class.save_pretrained(folder)
 
     def load_snapshot(self, folder: Path) -> None:
-        """Take back what `snapshot` wrote, except the random number generators."""
-        self.load_weights(folder)
+        """Take back what `snapshot` wrote, except the random number generators.
+
+        Raises:
+            CheckpointError: If it is the checkpoint of a run with save_only_model.
+        """
+        has_shards = snapshot.has_shards(folder)
+        if not has_shards and not (folder / snapshot.OPTIMIZER_FILE).exists():
+            raise CheckpointError(
+                f"{folder} cannot be resumed: it has no {snapshot.OPTIMIZER_FILE}, since it was written with "
+                "save_only_model=True. Load the model from it and start afresh"
+            )
+        self._load_tensors(folder, self.optimizer)
         for name, target in (
             (snapshot.OPTIMIZER_FILE, self.optimizer),
             (snapshot.SCHEDULE_FILE, self.lr_scheduler),
@@ -330,18 +325,23 @@ class TorchBackend(Objective, BaseTrainer):
 
     def load_weights(self, folder: Path) -> None:
         """Take the weights, and nothing else, from a checkpoint."""
-        snapshot.load_weights(unwrap(self.model), folder)
+        self._load_tensors(folder, None)
+
+    def _load_tensors(self, folder: Path, optimizer: Any) -> None:
+        if snapshot.has_shards(folder):
+            from .fsdp import load_shards
+
+            load_shards(folder, unwrap(self.model), optimizer)
+        elif self.processes.is_sharded:
+            from .fsdp import load_whole
+
+            load_whole(folder, self.model, optimizer)
+        else:
+            snapshot.load_weights(unwrap(self.model), folder)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.processes.barrier()
-
-
-def _to_numpy(leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    leaf = leaf.detach()
-    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy()
 
 
 def enable_checkpointing(model: Any, options: Any) -> None:

@@ -85,7 +85,7 @@ def by_name(outputs: Any) -> Any:
     elif dataclasses.is_dataclass(outputs):
         fields = {item.name: getattr(outputs, item.name) for item in dataclasses.fields(outputs)}
     else:
-        fields = outputs._asdict() if isinstance(outputs, tuple) else vars(outputs)
+        fields = outputs._asdict() if hasattr(outputs, "_asdict") else vars(outputs)
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError
 from .collators import Collator, default_data_collator, drop_unused_columns
@@ -142,7 +142,16 @@ class _HasItems(Protocol):
 
 
 def _is_map_style(dataset: Any) -> bool:
-    if isinstance(dataset, Mapping) or not isinstance(dataset, Iterable | _HasItems):
+    if isinstance(dataset, DataLoader):
+        raise TracksideTypeError(
+            "a DataLoader is no dataset: give the dataset behind it, or override get_train_dataloader() or "
+            "get_eval_dataloader()"
+        )
+    if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
+        raise TracksideTypeError(
+            "a tuple of arrays is no dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
+        )
+    if isinstance(dataset, Mapping | str | bytes) or not isinstance(dataset, Iterable | _HasItems):
         raise TracksideTypeError(
             f"{type(dataset).__name__} is no dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
         )

@@ -22,7 +22,7 @@ class Objective:
     model: Any
     loss_fn: Callable[..., Any] | None
     compute_loss: Callable[..., Any]
-    _has_own: Callable[..., bool]
+    has_own: Callable[..., bool]
     _window: LossWindow
     _is_padding: bool
 
@@ -43,8 +43,8 @@ class Objective:
         parameters = inspect.signature(self.compute_loss).parameters
         takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
         self._loss_takes_outputs = "return_outputs" in parameters or takes_all
-        self._loss_takes_items = self._has_own("compute_loss") and ("num_items_in_batch" in parameters or takes_all)
-        self._counts_flos = self._has_own("floating_point_ops") or hasattr(model, "floating_point_ops")
+        self._loss_takes_items = self.has_own("compute_loss") and ("num_items_in_batch" in parameters or takes_all)
+        self._counts_flos = self.has_own("floating_point_ops") or hasattr(model, "floating_point_ops")
         self._past: Any = None
 
     def _call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:

@@ -22,6 +22,8 @@ OPTIMIZER_FILE = "optimizer.pt"
 SCHEDULE_FILE = "scheduler.pt"
 SCALER_FILE = "scaler.pt"
 RNG_FILE = "rng_state_{rank}.pt"
+SHARDS = "shards"
+"""The folder of a checkpoint to which every process wrote its share of weights and optimizer state; see `fsdp`."""
 
 
 def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
@@ -99,7 +101,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         CheckpointError: If they are not there, or do not fit; the message names what is missing and what is too much.
     """
-    weights = _read_weights(folder)
+    weights = read_weights(folder)
     own = model.state_dict()
     known = {(tensor.data_ptr(), tensor.shape): name for name, tensor in own.items() if name in weights}
     for name, tensor in own.items():  # tied weights were written once
@@ -117,7 +119,22 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(weights)
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def has_shards(folder: Path) -> bool:
+    """Return whether a checkpoint was written by processes that shared out the model."""
+    return (folder / SHARDS).is_dir()
+
+
+def holds_weights(folder: Path) -> bool:
+    """Return whether there are weights in ``folder`` that `load_weights` reads."""
+    return any(folder.glob("model*.safetensors"))
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights in ``folder``, whole.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("model*.safetensors"))  # transformers cuts large models into several files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError
+from ..familiar import advice, warn_of_unused_overrides
 from . import data
 from .arguments import TrainingArguments
 from .backend import TorchBackend
@@ -67,6 +68,7 @@ class Trainer(TorchBackend):
         optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
     ) -> None:
         args = TrainingArguments() if args is None else args
+        warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         if model is None and model_init is not None:
             model = model_init() if not inspect.signature(model_init).parameters else model_init(None)
@@ -93,6 +95,9 @@ class Trainer(TorchBackend):
         self._set_up_backend()
         self._update_context()
         self.dispatcher.send("on_init_end")
+
+    def __getattr__(self, name: str) -> Any:  # only asked for what is not there
+        raise AttributeError(advice(self, name))
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -153,9 +158,11 @@ class Trainer(TorchBackend):
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
-        """Create what is not there yet of optimizer and schedule."""
-        self.create_optimizer()
-        self.create_scheduler(num_training_steps)
+        """Create what is not there yet of optimizer and schedule; what an override only returns is taken too."""
+        made = self.create_optimizer()
+        self.optimizer = made if self.optimizer is None else self.optimizer
+        made = self.create_scheduler(num_training_steps)
+        self.lr_scheduler = made if self.lr_scheduler is None else self.lr_scheduler
 
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless there is one, and return it."""
@@ -197,19 +204,27 @@ class Trainer(TorchBackend):
                 loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=self._is_causal)
         return (loss, outputs) if return_outputs else loss
 
-    def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Take a micro-batch forward and backward; return its mean loss, detached."""
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Take a micro-batch forward and backward; return its mean loss, detached.
+
+        Args:
+            num_items_in_batch: Not needed; taken for overrides that hand it on.
+        """
         with self.precision.forward():
             loss = self._mean_loss(self._compute_loss(model, inputs), inputs)
         self.backward(loss)
         return loss.detach()
+
+    def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
+        """Return the context that a forward pass runs in, which sets its precision."""
+        return self.precision.forward()
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with this micro-batch's share of the update."""
         share = self._window.share
         if isinstance(share, (int, float)):
             if share == 0.0:  # no label counts: the mean over nothing must not reach the gradients
-                loss = sum((p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
+                loss = self.processes.no_loss(loss, self.model)
             elif share != 1.0:
                 loss = loss * share
         else:
@@ -223,7 +238,7 @@ class Trainer(TorchBackend):
         inputs = self.place(inputs)
         labels = labels_of(inputs, self.label_names)
         with torch.no_grad(), self.precision.forward() if self._eval_dtype is None else nullcontext():
-            if labels is None and not self._has_own("compute_loss"):
+            if labels is None and not self.has_own("compute_loss"):
                 outputs = self._call(model, inputs, with_labels=False)
                 loss = None if self.loss_fn is not None else loss_or_none(outputs)
                 loss = None if loss is None else self._mean_loss(loss, inputs)
@@ -245,9 +260,13 @@ class Trainer(TorchBackend):
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
-    def save_model(self, output_dir: str | None = None) -> None:
-        """Write the weights (and configuration, and processing class) into ``output_dir``, from the first process."""
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights (and configuration, and processing class) into ``output_dir``, from the first process.
+
+        A checkpoint has what an override writes; where that are no weights, those of the model are added.
+        """
+        weights = self.processes.whole_weights(self.model)
         if self.is_world_process_zero():
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self._write_model(folder, None)
+            self._write_model(folder, weights)

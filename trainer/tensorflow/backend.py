@@ -97,7 +97,7 @@ class TFBackend(Objective, BaseTrainer):
         self.step = Step(
             self, self._train_batches.element_spec, args.train_batch_size * args.gradient_accumulation_steps
         )
-        self._counts_flos = self._has_own("floating_point_ops") or hasattr(self.model, "floating_point_ops")
+        self._counts_flos = self.has_own("floating_point_ops") or hasattr(self.model, "floating_point_ops")
         self._update_context()
 
     def _ready_model(self, batches: data.Batches | None) -> None:
@@ -148,7 +148,7 @@ class TFBackend(Objective, BaseTrainer):
             "shuffle": True,
             "drop_last": args.dataloader_drop_last,
         }
-        if not self._has_own("get_train_tfdataset"):
+        if not self.has_own("get_train_tfdataset"):
             return data.make_batches(self.train_dataset, **options)
 
         def build(epoch: int) -> Any:
@@ -282,12 +282,12 @@ class TFBackend(Objective, BaseTrainer):
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
-        own = self.get_eval_tfdataset if self._has_own("get_eval_tfdataset") else None
+        own = self.get_eval_tfdataset if self.has_own("get_eval_tfdataset") else None
         return self._all_of(self.eval_dataset if dataset is None else dataset, own, dataset)
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
-        return self._all_of(dataset, self.get_test_tfdataset if self._has_own("get_test_tfdataset") else None, dataset)
+        return self._all_of(dataset, self.get_test_tfdataset if self.has_own("get_test_tfdataset") else None, dataset)
 
     def _all_of(self, dataset: Any, build: Callable[[Any], Any] | None, given: Any) -> data.Batches:
         options = {"batch_size": self.args.eval_batch_size, "seed": 0, "shuffle": False, "drop_last": False}

@@ -36,7 +36,7 @@ class Objective:
     compute_loss: Callable[..., Any]
     training_step: Callable[..., list[Any]]
     apply_gradients: Callable[..., None]
-    _has_own: Callable[..., bool]
+    has_own: Callable[..., bool]
 
     def _know_model(self) -> None:
         """Note what the model takes and where its loss comes from."""
@@ -44,12 +44,12 @@ class Objective:
         self._takes_labels = takes_labels(self.model)
         self._spreads = spreads_features(self.model)
         self._smooths = self._loss is None and self.args.label_smoothing_factor > 0
-        self._model_has_loss = self._loss is None and not self._smooths and not self._has_own("compute_loss")
+        self._model_has_loss = self._loss is None and not self._smooths and not self.has_own("compute_loss")
         self._window = LossWindow()
 
     def _check_loss(self) -> None:
         """Raise TracksideValueError if there is no loss to train with."""
-        if self._model_has_loss and not self._takes_labels and not self._has_own("run_model", "training_step"):
+        if self._model_has_loss and not self._takes_labels and not self.has_own("run_model", "training_step"):
             raise TracksideValueError(
                 f"{type(self.model).__name__} has no loss: compile it with one, give TFTrainer loss_fn=..., let its "
                 "call() take labels and return (loss, logits), or override run_model"

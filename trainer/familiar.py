@@ -1,0 +1,38 @@
+"""What users of the transformers Trainer may reach for and do not find here, and what stands in its place."""
+
+from __future__ import annotations
+
+import warnings
+
+INSTEAD = {
+    "accelerator": "call self.backward(loss) for accelerator.backward; self.processes gathers and waits",
+    "evaluation_loop": "override prediction_loop, which evaluate() and predict() call",
+    "get_decay_parameter_names": "override create_optimizer",
+    "get_optimizer_cls_and_kwargs": "override create_optimizer, or give optimizer_cls_and_kwargs",
+    "_get_train_sampler": "override get_train_dataloader",
+    "_get_eval_sampler": "override get_eval_dataloader",
+    "_inner_training_loop": "listen to the events of the loop",
+    "_load_from_checkpoint": "override load_weights",
+    "_load_best_model": "override load_best_model",
+    "_maybe_log_save_evaluate": "listen to on_log, on_evaluate and on_save",
+    "_prepare_input": "override place",
+    "_prepare_inputs": "override place",
+    "_save": "override save_model",
+    "_save_checkpoint": "override save_checkpoint",
+    "_wrap_model": "override prepare_model",
+}
+"""Methods and attributes of that Trainer, with what to do here."""
+
+
+def warn_of_unused_overrides(trainer: object, base: type) -> None:
+    """Warn of every method of a subclass of ``base`` that would be called elsewhere, but never is here."""
+    for name, instead in INSTEAD.items():
+        own = getattr(type(trainer), name, None)
+        if own is not None and own is not getattr(base, name, None):
+            warnings.warn(f"{type(trainer).__name__}.{name} is never called: {instead}", UserWarning, stacklevel=4)
+
+
+def advice(trainer: object, name: str) -> str:
+    """Return the message of an AttributeError for ``name``, with what stands in its place."""
+    instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
+    return f"{type(trainer).__name__!r} object has no attribute {name!r}{instead}"

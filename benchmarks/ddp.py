@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 2 benchmarks/ddp.py [--steps 200] [--rounds 11] [--width 512]
 
-Both do the same work: no_sync on all but the last micro-batch, clipping by global norm, fused AdamW, a linear schedule,
-batches from the same loader. Trainer also sums over the processes what its loss is a mean of, hears of stop signals, and
+Both do the same: no_sync on all but the last micro-batch, clipping by global norm, fused AdamW, a linear schedule,
+batches from the same loader. Trainer also sums over the processes what its loss is a mean of, hears of signals, and
 watches over the other process. Each round runs every contestant once, in turn, so that noise hits all alike; shown is
 the median over the rounds of the ratio within a round.
 """

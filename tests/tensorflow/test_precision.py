@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from tensorflow_parts import classified, mlp, weights_of
+
 from trackside import TFTrainer, TrainerCallback
 from trackside.callbacks.errors import TracksideValueError
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store  # torch.distributed has it, untyped
 
 from ...callbacks.errors import RankError
 
@@ -57,7 +58,7 @@ class Watchdog:
         waits_in: The collective that this process is in, by name; empty in one of DDP's own, or in none.
     """
 
-    def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
+    def __init__(self, store: Store, rank: int, world_size: int) -> None:
         self.store = store
         self.rank = rank
         self.world_size = world_size

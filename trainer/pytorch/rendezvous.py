@@ -68,6 +68,7 @@ def _meet(args: Any, timeout: timedelta) -> Store:
 def _own_connection(store: Store) -> Store:
     """Return the same store by a connection of its own, so that a thread never waits behind the training."""
     try:
-        return store.clone()
+        clone: Store = store.clone()  # type: ignore[attr-defined]
+        return clone
     except (RuntimeError, AttributeError, NotImplementedError):
         return store

@@ -345,6 +345,86 @@ def resuming(folder: Path) -> Any:
     return {"resumed": outcome(trainer)}
 
 
+# -- FSDP2 ------------------------------------------------------------------------------------------------------------
+
+
+class Layered(nn.Module):
+    """Layers in a list, a frozen part and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(RANK)  # the first rank's weights must win
+        self.layers = nn.ModuleList([nn.Linear(6, 6).double() for _ in range(2)])
+        self.head = nn.Linear(6, 3).double()
+        self.register_buffer("shift", torch.zeros(6).double())
+
+    def forward(self, features: Tensor) -> Tensor:
+        for layer in self.layers:
+            features = layer(features).tanh()
+        return self.head(features + self.shift)
+
+
+def _whole(trainer: Trainer) -> dict[str, Any]:
+    weights = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in trainer.model.parameters()]
+    found = outcome(trainer) if not trainer.processes.is_sharded else {"steps": trainer.state.global_step}
+    records = [record for record in trainer.state.log_history if "loss" in record]
+    return {
+        **found,
+        "weights": torch.cat([w.detach().flatten() for w in weights]).tolist(),
+        "losses": [record["loss"] for record in records],
+        "norms": [record["grad_norm"] for record in records],
+    }
+
+
+FSDP_CASES: dict[str, dict[str, Any]] = {
+    "full_shard": {"fsdp": "full_shard"},
+    "shard_grad_op, by size": {"fsdp": "shard_grad_op", "fsdp_config": {"min_num_params": 20}},
+    "offload, by class": {"fsdp": "full_shard offload", "fsdp_config": {"transformer_layer_cls_to_wrap": "Linear"}},
+}
+
+
+def sharded(folder: Path) -> Any:
+    """The same run with DDP (or alone) and with FSDP2; with few examples and ragged ends."""
+    found = {}
+    for accumulation in (1, 3):
+        values = {"gradient_accumulation_steps": accumulation, "optim": "adamw_torch", "learning_rate": 0.01}
+        plain = make(folder, Layered(), **values)
+        plain.train()
+        found[f"plain, accumulation {accumulation}"] = _whole(plain)
+        for name, options in FSDP_CASES.items() if WORLD > 1 else ():
+            trainer = make(folder, Layered(), **values, **options)
+            trainer.train()
+            found[f"{name}, accumulation {accumulation}"] = _whole(trainer)
+    return found
+
+
+def sharded_saving(folder: Path) -> Any:
+    data = classified(7, dtype=torch.float64)
+    values = {"fsdp": "full_shard", "optim": "adamw_torch", "learning_rate": 0.01, "eval_dataset": data}
+    values |= {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True}
+    trainer = make(folder / "shards", Layered(), save_strategy="steps", save_steps=2, **values)
+    trainer.train()
+    found = {**_whole(trainer), "eval_loss": trainer.evaluate()["eval_loss"]}
+    trainer.save_model(str(folder / "final"))
+    return found
+
+
+def sharded_resuming(folder: Path) -> Any:
+    options = {"fsdp": "full_shard"} if WORLD > 1 else {}
+    trainer = make(folder / "resumed", Layered(), optim="adamw_torch", learning_rate=0.01, **options)
+    trainer.train(resume_from_checkpoint=str(folder / "shards" / "checkpoint-4"))
+    return _whole(trainer)
+
+
+def sharded_bf16(folder: Path) -> Any:
+    config = {"mixed_precision": {"param_dtype": "bf16", "reduce_dtype": "fp32"}}
+    trainer = make(
+        folder, mlp(), train_dataset=classified(17), fsdp="full_shard", fsdp_config=config, learning_rate=0.01
+    )
+    trainer.train()
+    return {"losses": [record["loss"] for record in trainer.state.log_history if "loss" in record]}
+
+
 def bf16(folder: Path) -> Any:
     return {"bf16": trained(folder, mlp(), train_dataset=classified(17), bf16=True)}
 

@@ -65,7 +65,7 @@ def test_apex_is_known_by_what_is_inside_and_not_imported(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     "values",
-    [{"fsdp": "full_shard"}, {"tpu_num_cores": 8}, {"debug": "underflow_overflow"}],
+    [{"tpu_num_cores": 8}, {"debug": "underflow_overflow"}],
 )
 def test_what_is_not_built_yet_fails_when_it_is_used(values):
     [(name, value)] = values.items()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
+from ...callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError, did_you_mean
 from ..arguments import BaseTrainingArguments
 from ..choices import OptimizerName
 from ..options import one_of, option
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 # what is still to be built: delete a line when it is there
 NOT_YET: Refusals = {
-    "fsdp": (bool, "sharding is not built yet; use DistributedDataParallel, which torchrun starts"),
     "tpu_num_cores": (lambda value: value is not None, "TPUs are not built yet"),
     "debug": (lambda value: "underflow_overflow" in value, "watching every layer for overflow is not built yet"),
 }
@@ -68,6 +68,7 @@ class TrainingArguments(BaseTrainingArguments):
         """Check every field, and that what it asks for can be had here."""
         super().validate()
         check_optimizer(self.optim)
+        check_processes(self)
         if self.fp16 and self.fp16_backend == "apex":
             check_apex_amp()
         refuse(self, NOT_YET)
@@ -125,6 +126,48 @@ def check_optimizer(name: str) -> None:
             "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
             "is another one. 'adamw_torch_fused' is torch's own",
         )
+
+
+# options of fsdp_config, and what their values are
+FSDP_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "transformer_layer_cls_to_wrap": (lambda value: isinstance(value, (str, list)), "names of module classes"),
+    "min_num_params": (lambda value: isinstance(value, int) and value >= 0, "a whole number of parameters"),
+    "mixed_precision": (
+        lambda value: (
+            isinstance(value, dict)
+            and value.keys() <= {"param_dtype", "reduce_dtype", "output_dtype"}
+            and set(value.values()) <= {"fp32", "bf16", "fp16"}
+        ),
+        "a map of param_dtype, reduce_dtype, output_dtype to fp32, bf16 or fp16",
+    ),
+}
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Raise if ``args`` ask for what does not go with the number of processes, or with a sharded model.
+
+    Raises:
+        ArgumentError: If they do.
+    """
+    if args.world_size > 1 and args.auto_find_batch_size:
+        raise ArgumentError("auto_find_batch_size", True, "only with one process; several would not halve in step")
+    if not args.fsdp:
+        return
+    if args.world_size == 1:
+        raise ArgumentError("fsdp", args.fsdp, "only with several processes, which torchrun starts")
+    for name in ("fp16_full_eval", "bf16_full_eval"):
+        if getattr(args, name):
+            raise ArgumentError(name, True, "not together with fsdp, whose mixed_precision says in what it computes")
+    if args.fp16 and args.fp16_backend == "apex":
+        raise ArgumentError("fp16_backend", "apex", "'auto' together with fsdp; apex.amp knows no sharded model")
+    config: Any = args.fsdp_config or {}
+    for name, value in config.items():
+        if name not in FSDP_OPTIONS:
+            known = ", ".join(FSDP_OPTIONS)
+            raise ArgumentError("fsdp_config", name, f"{known}.{did_you_mean(name, FSDP_OPTIONS)}")
+        is_right, allowed = FSDP_OPTIONS[name]
+        if not is_right(value):
+            raise ArgumentError(f"fsdp_config[{name!r}]", value, allowed)
 
 
 def check_apex_amp() -> None:

@@ -160,9 +160,10 @@ class TorchBackend(Evaluating, BaseTrainer):
         if isinstance(factor, Tensor) or factor != 1.0:
             torch._foreach_mul_(gradients, factor)
         dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
-        self._grad_norm = nn.utils.get_total_norm(dense)
+        norm = nn.utils.get_total_norm(dense)
         if self.args.max_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.args.max_grad_norm, self._grad_norm)
+            nn.utils.clip_grads_with_norm_(self._parameters, self.args.max_grad_norm, norm)
+        self._grad_norm = self.processes.whole(norm)
         return self._grad_norm
 
     def optimizer_step(self) -> bool:

@@ -35,6 +35,8 @@ class Alone:
 
     rank = 0
     world_size = 1
+    is_sharded = False
+    """Whether the model is shared out among the processes; see `fsdp`."""
 
     def __init__(self) -> None:
         self.doing: Callable[[], str] = str
@@ -45,6 +47,10 @@ class Alone:
         return nullcontext()
 
     # -- the model ------------------------------------------------------------------------------------------------
+
+    def shard(self, model: nn.Module) -> nn.Module:
+        """Return the model as the optimizer is to be made for it."""
+        return model
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model as the step is to call it."""
@@ -60,6 +66,18 @@ class Alone:
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
+
+    def no_loss(self, loss: Tensor, model: nn.Module) -> Tensor:
+        """Return a loss in the place of ``loss``, a mean over nothing, whose gradients are all zero."""
+        return sum((p.sum() * 0.0 for p in model.parameters() if p.requires_grad), torch.zeros(()))
+
+    def whole(self, tensor: Any) -> Any:
+        """Return a tensor that may be shared out as a whole one."""
+        return tensor
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """Return all weights where no process holds them all; None where each does."""
+        return None
 
     # -- numbers and objects --------------------------------------------------------------------------------------
 
@@ -289,6 +307,10 @@ class Group(Alone):
 
 def processes_of(args: Any, device: torch.device) -> Alone:
     """Return the processes that ``args`` describes."""
+    if args.fsdp:
+        from .fsdp import Sharded  # costs half a second to import
+
+        return Sharded(args, device)
     return Group(args, device) if args.world_size > 1 else Alone()
 
 

@@ -171,7 +171,7 @@ class Saver:
         if trainer.args.restore_callback_states_from_checkpoint:
             trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
         differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
-        for name, (old, new) in differences.items():
+        for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         trainer.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
         progress = Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))

@@ -11,7 +11,8 @@ import tensorflow as tf
 from .data import Pair, examples_in
 
 if TYPE_CHECKING:
-    from .backend import TFBackend, TrainBatch
+    from .backend import TFBackend
+    from .data import TrainBatch
 
 logger = logging.getLogger("trackside.trainer")
 

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from .backend import TFBackend, TrainBatch
+    from .backend import TFBackend
+    from .data import TrainBatch
 
 BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from ...callbacks.errors import ArgumentError, TracksideTypeError
+from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 from . import data, snapshot
 from .arguments import TFTrainingArguments
-from .backend import TFBackend, check_keras
+from .backend import TFBackend
 from .loss import safe_labels, sum_and_weight
 from .optimization import create_optimizer, create_scheduler, own_schedule
 from .precision import policy_for_new_layers, precision_of
@@ -240,3 +241,12 @@ class TFTrainer(TFBackend):
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             snapshot.weights_writer(self.model, copy=False)(folder)
+
+
+def check_keras() -> None:
+    """Raise TracksideValueError unless Keras runs on TensorFlow."""
+    if keras.config.backend() != "tensorflow":
+        raise TracksideValueError(
+            f"Keras runs on {keras.config.backend()}; set the environment variable KERAS_BACKEND=tensorflow before "
+            "keras is imported"
+        )

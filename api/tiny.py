@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from trackside.callbacks.printer import PrinterCallback
+
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 """The frameworks, each with the module that it needs."""
 
@@ -41,7 +43,9 @@ def tiny_trainer(framework: str, output_dir: Any, callbacks: Sequence[Any] = (),
         "disable_tqdm": True,
     }
     trainer = _BUILDERS[framework]({**values, **args}, callbacks)
-    trainer.pop_callback("printer")
+    for name in [name for name, item in trainer.callback_report.items() if isinstance(item.callback, PrinterCallback)]:
+        if trainer.callback_report[name].origin == "default":
+            trainer.pop_callback(name)
     return trainer
 
 

@@ -136,5 +136,6 @@ def test_the_installed_package_lies_outside_the_checkout(installed):
 
 
 def test_the_license_travels_with_the_package(installed):
-    assert installed.metadata["License-Expression"] or installed.metadata["License"] == "Apache-2.0"
+    licence = installed.metadata.get("License-Expression") or installed.metadata.get("License")
+    assert licence == "Apache-2.0"
     assert any(path.name == "LICENSE" for path in installed.files or [])

@@ -190,6 +190,8 @@ def test_a_missing_package_is_named_with_the_pip_command():
 
 
 def test_an_apex_that_is_another_package_is_recognised(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "apex"]:
+        monkeypatch.delitem(sys.modules, name)  # what another test's stand-in may have left
     (tmp_path / "apex").mkdir()
     (tmp_path / "apex" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..callbacks.dispatcher import Dispatcher
-from ..callbacks.errors import ArgumentError, TracksideTypeError, UnsupportedError, did_you_mean
+from ..callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, UnsupportedError, did_you_mean
 from ..callbacks.state import TrainerControl, TrainerState
 from .attaching import Attaching
-from .best import BestModel, HasBest
+from .best import BestModel, HasBest, metric_key
 from .loop import Backend, TrainingLoop
 from .outputs import BestRun, TrainOutput
 from .plan import Progress
@@ -156,8 +156,14 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         self.best.load()
 
     def evaluate_in_training(self) -> None:
-        """Evaluate, and note whether the model is the best so far."""
-        self.best.note(self.evaluate())
+        """Evaluate, note whether the model is the best so far, and tell a schedule that follows a metric."""
+        metrics = self.evaluate()
+        self.best.note(metrics)
+        if self._follows_metric():
+            name = self.args.metric_for_best_model or "loss"
+            if metric_key(name) not in metrics:
+                raise UnknownMetricError("metric_for_best_model", name, metrics)
+            self.lr_scheduler.step(metrics[metric_key(name)])
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> BestRun:
         """Search for hyperparameters: not built yet."""
@@ -185,6 +191,10 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             raise ArgumentError(
                 "eval_strategy", str(self.args.eval_strategy), "'no', since the trainer was given no eval_dataset"
             )
+
+    @abstractmethod
+    def _follows_metric(self) -> bool:
+        """Return whether the schedule waits for a metric, rather than for steps."""
 
     @abstractmethod
     def set_seed(self, seed: int) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...callbacks.errors import CheckpointError, TracksideTypeError, TracksideValueError, UnknownMetricError
+from ...callbacks.errors import CheckpointError, TracksideTypeError, TracksideValueError
 from ..base import BaseTrainer
-from ..best import metric_key
 from ..buffers import map_nested
 from ..memory_metrics import DeviceMemory
 from . import data, snapshot
@@ -216,24 +215,14 @@ class TorchBackend(Evaluating, BaseTrainer):
         record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         return {**record, **self.dispatcher.logged_metrics()}
 
+    def _follows_metric(self) -> bool:
+        return isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
     def store_flos(self) -> None:
         """Add the floating point operations since the last call to ``state.total_flos``."""
         if self._counts_flos:
             self.state.total_flos += float(self.processes.sum(self._flos))
             self._flos = 0
-
-    def evaluate_in_training(self) -> None:
-        """Evaluate, note the best model, and tell a schedule that follows a metric."""
-        metrics = self.evaluate()
-        self.best.note(metrics)
-        if self._follows_metric():
-            name = self.args.metric_for_best_model or "loss"
-            if metric_key(name) not in metrics:
-                raise UnknownMetricError("metric_for_best_model", name, metrics)
-            self.lr_scheduler.step(metrics[metric_key(name)])
-
-    def _follows_metric(self) -> bool:
-        return isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
     # -- the process ---------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,11 @@ class TFTrainingArguments(BaseTrainingArguments):
         return tf.distribute.OneDeviceStrategy(devices[0])
 
     @property
+    def device(self) -> str:
+        """The kind of device that replicas run on: "CPU", "GPU" or "TPU"."""
+        return str(self.strategy.extended.worker_devices[0]).rsplit("device:", 1)[-1].split(":")[0]
+
+    @property
     def n_replicas(self) -> int:
         """How many replicas train together, on all machines."""
         return int(self.strategy.num_replicas_in_sync)
@@ -84,11 +89,6 @@ class TFTrainingArguments(BaseTrainingArguments):
     def n_gpu(self) -> int:
         """How many replicas train together, on whatever devices."""
         return self.n_replicas
-
-    @property
-    def device(self) -> str:
-        """The kind of device that replicas run on: "CPU", "GPU" or "TPU"."""
-        return str(self.strategy.extended.worker_devices[0]).rsplit("device:", 1)[-1].split(":")[0]
 
     @property
     def parallel_mode(self) -> ParallelMode:

@@ -21,7 +21,7 @@ from . import data, snapshot
 from .arguments import TFTrainingArguments
 from .data import TrainBatch
 from .distributed import processes_of
-from .evaluation import Evaluation
+from .evaluating import Evaluating
 from .memory import retry_smaller
 from .objective import Objective
 from .optimization import prepare_optimizer, rate_of
@@ -31,7 +31,7 @@ from .seeding import seed_model, set_seed
 from .step import MAX_MICRO_BATCHES, Step
 
 
-class TFBackend(Objective, Evaluation, BaseTrainer):
+class TFBackend(Objective, Evaluating, BaseTrainer):
     """Fills in what the loop and the evaluation need."""
 
     args: TFTrainingArguments
@@ -252,21 +252,13 @@ class TFBackend(Objective, Evaluation, BaseTrainer):
         record["learning_rate"] = rate_of(self.optimizer) if self.lr_scheduler is None else self._learning_rate()
         return {**record, **self.dispatcher.logged_metrics()}
 
+    def _follows_metric(self) -> bool:
+        return bool(getattr(self.lr_scheduler, "follows_metric", False))
+
     def store_flos(self) -> None:
         """Add the floating point operations since the last call to ``state.total_flos``."""
         self.state.total_flos += float(self._flos)
         self._flos = 0
-
-    def evaluate_in_training(self) -> None:
-        """Evaluate, note the best model, and tell a schedule that follows a metric."""
-        metrics = self.evaluate()
-        self.best.note(metrics)
-        if self._follows_metric():
-            name = self.args.metric_for_best_model or "loss"
-            self.lr_scheduler.step(metrics[name if name.startswith("eval_") else f"eval_{name}"])
-
-    def _follows_metric(self) -> bool:
-        return bool(getattr(self.lr_scheduler, "follows_metric", False))
 
     # -- processes ------------------------------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ class Alone:
         """Wait until every process is here."""
 
 
-class Workers(Alone):
+class Group(Alone):
     """One process of several, joined through tf.distribute (TF_CONFIG).
 
     Args:
@@ -178,4 +178,4 @@ class Workers(Alone):
 def processes_of(args: Any) -> Alone:
     """Return the processes that ``args`` describes."""
     strategy = args.strategy
-    return Workers(strategy, args.process_index, args.world_size) if args.world_size > 1 else Alone(strategy)
+    return Group(strategy, args.process_index, args.world_size) if args.world_size > 1 else Alone(strategy)

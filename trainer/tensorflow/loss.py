@@ -1,4 +1,4 @@
-"""The loss of a batch: how the model is called, what each example's loss is, and how much it weighs.
+"""The loss of a batch: what each example's loss is, and how much it weighs.
 
 The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch of each replica
 therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
@@ -7,15 +7,14 @@ update is complete. Where that sum is one, which is the rule, nothing is left to
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ...callbacks.errors import TracksideTypeError, TracksideValueError
+from ...callbacks.errors import TracksideTypeError
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
@@ -23,62 +22,9 @@ IGNORED = -100
 LossFunction = Callable[[Any, Any], Any]
 
 
-# -- the model --------------------------------------------------------------------------------------------------------
-
-
-def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_labels: bool, spreads: bool) -> Any:
-    """Call the model on features.
-
-    Args:
-        with_labels: Hand the labels over: a dict by keyword, anything else as ``labels``.
-        spreads: Hand a tuple of features over one by one.
-    """
-    given: dict[str, Any] = {"training": training}
-    if with_labels and labels is not None:
-        given |= labels if isinstance(labels, Mapping) else {"labels": labels}
-    if spreads and isinstance(features, (tuple, list)):
-        return model(*features, **given)
-    return model(features, **given)
-
-
-def takes_labels(model: Any) -> bool:
-    """Return whether ``model.call`` takes labels and so may return its own loss."""
-    return "labels" in inspect.signature(model.call).parameters
-
-
-def spreads_features(model: Any) -> bool:
-    """Return whether ``model.call`` takes several inputs, rather than one that may be a tuple."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    own = {"training", "mask", "labels"}
-    names = [n for n, item in inspect.signature(model.call).parameters.items() if item.kind in kinds and n not in own]
-    return len(names) > 1
-
-
-def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
-    """Split what a model called with labels returned: a mapping or object with ``loss``, or (loss, logits, ...).
-
-    Raises:
-        TracksideValueError: If there is no loss in it.
-    """
-    if isinstance(outputs, Mapping) and "loss" in outputs:
-        rest = {name: value for name, value in outputs.items() if name != "loss" and value is not None}
-        return outputs["loss"], next(iter(rest.values())) if len(rest) == 1 else rest
-    if isinstance(outputs, (tuple, list)) and len(outputs) > 1:
-        return outputs[0], outputs[1] if len(outputs) == 2 else tuple(outputs[1:])
-    if getattr(outputs, "loss", None) is not None:
-        return outputs.loss, outputs.logits
-    raise TracksideValueError(
-        f"the model was called with labels= and returned {type(outputs).__name__}, not (loss, logits). Compile it with "
-        "a loss, or give TFTrainer loss_fn=..."
-    )
-
-
-def without(logits: Any, ignore_keys: Sequence[str] | None) -> Any:
-    """Return logits without the named entries; a single one stands alone."""
-    if not isinstance(logits, Mapping):
-        return logits
-    rest = {name: value for name, value in logits.items() if name not in (ignore_keys or ())}
-    return next(iter(rest.values())) if len(rest) == 1 else rest
+def batch_size(batch: Any) -> Any:
+    """Return the examples in a batch: the first dimension of its first tensor."""
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
 # -- losses of examples -----------------------------------------------------------------------------------------------
@@ -197,11 +143,6 @@ def _counted(labels: Any) -> Any:
     if label.shape.rank and label.shape.rank > 1 and label.shape[-1] == 1:
         label = tf.squeeze(label, -1)
     return tf.cast(tf.not_equal(label, tf.cast(IGNORED, label.dtype)), tf.float32)
-
-
-def batch_size(batch: Any) -> Any:
-    """Return the examples in a batch: the first dimension of its first tensor."""
-    return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
 class LossWindow(threading.local):

@@ -9,18 +9,9 @@ import tensorflow as tf
 
 from ...callbacks.errors import TracksideValueError
 from .arguments import TFTrainingArguments
+from .calling import call_model, loss_and_logits, spreads_features, takes_labels
 from .distributed import Alone
-from .loss import (
-    LossWindow,
-    call_model,
-    compiled_loss,
-    loss_and_logits,
-    per_example,
-    smoothed_loss,
-    spreads_features,
-    sum_and_weight,
-    takes_labels,
-)
+from .loss import LossWindow, compiled_loss, per_example, smoothed_loss, sum_and_weight
 from .precision import FullPrecision
 
 

@@ -62,11 +62,12 @@ def create_optimizer(model: Any, args: Any) -> Any:
     optimizer = optimizer_cls(**options)
     if not optimizer.weight_decay:
         optimizer.weight_decay = None  # or Keras subtracts zeros at every step
-    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in decayed(model)])
+    decayed = set(decay_parameter_names(model))
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in decayed])
     return optimizer
 
 
-def decayed(model: Any) -> set[str]:
+def decay_parameter_names(model: Any) -> list[str]:
     """Return the paths of the variables that weight decay applies to: all but biases and the weights of norms."""
     exempt = {
         variable.path
@@ -74,7 +75,7 @@ def decayed(model: Any) -> set[str]:
         if "norm" in type(layer).__name__.lower()
         for variable in layer._trainable_variables
     }
-    return {v.path for v in model.trainable_variables if v.path not in exempt and "bias" not in v.name}
+    return [v.path for v in model.trainable_variables if v.path not in exempt and "bias" not in v.name]
 
 
 def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> Any:

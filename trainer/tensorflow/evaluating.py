@@ -1,4 +1,7 @@
-"""Evaluation and prediction on TensorFlow: where batches come from, and the compiled step that they go through."""
+"""Evaluating on TensorFlow: which batches, what one compiled step of it is, and how its outputs come to the host.
+
+The methods stand in the order of `trackside.trainer.evaluation.Evaluator`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from ..buffers import map_nested
 from ..evaluation import StepResult
 from . import data
 from .arguments import TFTrainingArguments
+from .calling import without
 from .distributed import Alone
-from .loss import without
 from .precision import apply_policy, restore_policies
 from .queue import UpdateQueue
 from .step import compiled
 
 
-class Evaluation:
+class Evaluating:
     """The part of a trainer that evaluates and predicts."""
 
     args: TFTrainingArguments

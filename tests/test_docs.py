@@ -30,8 +30,12 @@ def python_blocks(page: str) -> list[str]:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run blocks of Python one after the other, away from the checkout, and return what they defined."""
+    """Run blocks of Python one after the other, away from the checkout, and return what they defined.
+
+    What they connect to a signal for good is disconnected afterwards, so that no later test is heard by it.
+    """
     monkeypatch.chdir(tmp_path)
+    before = {signal: set(signal.receivers) for signal in trackside.events.EVENTS.values()}
 
     def run_blocks(*blocks: str) -> dict:
         names: dict = {"__name__": "page"}
@@ -39,7 +43,10 @@ def run(tmp_path, monkeypatch):
             exec(compile(block, "page", "exec"), names)
         return names
 
-    return run_blocks
+    yield run_blocks
+    for signal, known in before.items():
+        for key in set(signal.receivers) - known:
+            signal.disconnect(signal.receivers[key])
 
 
 def test_the_example_in_the_readme_learns_the_digits(run):
@@ -60,9 +67,8 @@ def test_getting_started_ends_with_the_best_model(run):
 
 def test_the_functions_on_the_page_of_events_listen(run, capsys):
     pytest.importorskip("torch")
-    names = run(TRAINER, *python_blocks("docs/events.md"), "trainer.train()")
+    run(TRAINER, *python_blocks("docs/events.md"), "trainer.train()")
 
-    trackside.events.on_evaluate.disconnect(names["show"])
     assert "step 100\nstep 200\n" in re.sub(r"^(?!step \d+$).*\n", "", capsys.readouterr().out, flags=re.MULTILINE)
 
 

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from trackside.callbacks.time_limit import TimeLimitCallback as TimeLimitCallback
     from trackside.integrations.codecarbon import CodeCarbonCallback as CodeCarbonCallback
     from trackside.integrations.comet import CometCallback as CometCallback
+    from trackside.integrations.keras_callback import KerasCallbackAdapter as KerasCallbackAdapter
+    from trackside.integrations.lightning_logger import LightningLoggerAdapter as LightningLoggerAdapter
     from trackside.integrations.mlflow import MLflowCallback as MLflowCallback
+    from trackside.integrations.notebook import NotebookProgressCallback as NotebookProgressCallback
+    from trackside.integrations.profiler import ProfilerCallback as ProfilerCallback
+    from trackside.integrations.rich_progress import RichProgressCallback as RichProgressCallback
     from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
     from trackside.integrations.trackio import TrackioCallback as TrackioCallback
     from trackside.integrations.wandb import WandbCallback as WandbCallback
@@ -71,11 +76,16 @@ _HOMES = {
     "IntervalStrategy": "trackside.trainer.choices",
     "JSONLinesLoggerCallback": "trackside.callbacks.jsonl_logger",
     "JournalCallback": "trackside.trainer.journal",
+    "KerasCallbackAdapter": "trackside.integrations.keras_callback",
     "LearningRateMonitorCallback": "trackside.callbacks.learning_rate_monitor",
+    "LightningLoggerAdapter": "trackside.integrations.lightning_logger",
     "MLflowCallback": "trackside.integrations.mlflow",
+    "NotebookProgressCallback": "trackside.integrations.notebook",
     "PredictionOutput": "trackside.trainer.outputs",
     "PrinterCallback": "trackside.callbacks.printer",
+    "ProfilerCallback": "trackside.integrations.profiler",
     "ProgressCallback": "trackside.callbacks.progress",
+    "RichProgressCallback": "trackside.integrations.rich_progress",
     "TFTrainer": "trackside.trainer.tensorflow.trainer",
     "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
     "TensorBoardCallback": "trackside.integrations.tensorboard",

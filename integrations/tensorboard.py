@@ -37,6 +37,7 @@ class TensorBoardCallback(TrainerCallback):
 
     role = "observer"
     name = "tensorboard"
+    package = "tensorboard"
 
     def __init__(
         self,
@@ -46,8 +47,8 @@ class TensorBoardCallback(TrainerCallback):
         text: bool = True,
         histograms_every: int | None = None,
     ) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise MissingPackageError("tensorboard", type(self).__name__, extra="tensorboard")
+        if importlib.util.find_spec(self.package) is None:
+            raise MissingPackageError(self.package, type(self).__name__, extra="tensorboard")
         if histograms_every is not None:
             if not isinstance(histograms_every, int) or not histograms_every >= 1:
                 raise ArgumentError("histograms_every", histograms_every, "a whole number of steps from 1, or None")

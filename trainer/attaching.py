@@ -15,8 +15,8 @@ from ..callbacks.registry import load, registered
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
-DISPLAYS = ("progress", "printer")
-"""Names of the callbacks that show a run in the terminal; without any of them, the trainer attaches one."""
+DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
+"""Names of the callbacks that show a run to who started it; without any of them, the trainer attaches one."""
 
 
 class Attaching:
@@ -96,7 +96,7 @@ class Attaching:
 
 
 def trackers(report_to: Sequence[str] | str) -> list[str]:
-    """Return the names in ``report_to``; "all" stands for every integration whose package is installed.
+    """Return the names in ``report_to``; "all" stands for every tracker whose package is installed.
 
     Example:
         >>> trackers(["tensorboard"]), trackers("none")
@@ -111,8 +111,8 @@ def trackers(report_to: Sequence[str] | str) -> list[str]:
 
 
 def _is_installed(name: str) -> bool:
-    package = getattr(load(name), "package", name)
-    return importlib.util.find_spec(package) is not None
+    package = getattr(load(name), "package", "")  # the module of a tracker's tool; other integrations have none
+    return bool(package) and importlib.util.find_spec(package) is not None
 
 
 def _default_display(disable_tqdm: bool | None) -> Any:

@@ -326,6 +326,40 @@ def agreements(folder: Path) -> Any:
     return counts
 
 
+class OwnBackward(Trainer):
+    """Goes backward by itself, so that numbers cannot travel with its gradients."""
+
+    def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        loss = self._mean_loss(self.compute_loss(model, inputs), inputs)
+        (loss * self._window.share).backward()
+        return loss.detach()
+
+
+def exchanges(folder: Path) -> Any:
+    """Count the collectives, besides the gradients', of 6 updates whose numbers can and cannot travel with these."""
+    found = {}
+    cases: dict[str, dict[str, Any]] = {
+        "travelling": {},
+        "accumulated": {"gradient_accumulation_steps": 3, "num_train_epochs": 6},
+        "own backward": {"cls": OwnBackward},
+        "looking for unused": {"ddp_find_unused_parameters": True},
+    }
+    for name, values in cases.items():
+        trainer = make(folder, **{"callbacks": [], "logging_strategy": "no", **values})
+        counted: list[Any] = []
+        exchange = trainer.processes._exchange if WORLD > 1 else None
+
+        def count(numbers: Any, counted: Any = counted, exchange: Any = exchange) -> Any:
+            counted.append(numbers)
+            return exchange(numbers)
+
+        trainer.processes._exchange = count
+        trainer.train()
+        names = [name for name, _ in trainer.model.named_parameters()]
+        found[name] = {**outcome(trainer), "exchanges": len(counted), "parameters": names}
+    return found
+
+
 def trackers(folder: Path) -> Any:
     out = folder / "tracked"
     make(out, report_to=["tensorboard"], logging_dir=str(out / "runs")).train()

@@ -11,7 +11,17 @@ import ranks_at_work
 import torch
 from ranks import Job
 
-PEACEFUL = ["plain", "token_weights", "streams", "foreign_loaders", "peculiar", "evaluation", "ledger", "saving"]
+PEACEFUL = [
+    "plain",
+    "token_weights",
+    "streams",
+    "exchanges",
+    "foreign_loaders",
+    "peculiar",
+    "evaluation",
+    "ledger",
+    "saving",
+]
 ONLY_TWO = ["control", "agreements", "trackers", "bf16"]
 
 
@@ -45,7 +55,7 @@ def alone(folder: Path, two: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "token_weights", "streams", "peculiar"])
+@pytest.mark.parametrize("name", ["plain", "token_weights", "streams", "exchanges", "peculiar"])
 @pytest.mark.parametrize("world", ["two", "three"])
 def test_ranks_have_the_weights_losses_and_norms_of_one_process(
     name: str, world: str, alone: dict[str, Any], request: pytest.FixtureRequest
@@ -154,6 +164,17 @@ def test_updates_are_agreed_on_only_where_a_callback_may_steer(two: list[Any]) -
     for rank in two:
         counts = rank["agreements"]
         assert counts["somebody"] - counts["nobody"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_the_numbers_of_an_update_travel_with_its_gradients_where_they_can(
+    world: str, request: pytest.FixtureRequest
+) -> None:
+    for rank in request.getfixturevalue(world):
+        counts = {name: found["exchanges"] for name, found in rank["exchanges"].items()}
+        assert counts == {"travelling": 1, "accumulated": 1, "own backward": 6, "looking for unused": 6}
+        assert "carrier" not in str([found["parameters"] for found in rank["exchanges"].values()])
 
 
 @pytest.mark.slow

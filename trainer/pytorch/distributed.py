@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,6 +65,10 @@ class Alone:
         """Return a context in which gradients are exchanged only after the last micro-batch of an update."""
         return nullcontext()
 
+    def carry(self, loss: Tensor) -> Tensor:
+        """Return the loss as it goes backward; what `sum_meanwhile` sums may go along."""
+        return loss
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
 
@@ -107,10 +112,10 @@ class Alone:
 
 
 class Group(Alone):
-    """One process of several, joined through torch.distributed.
+    """One process of several, joined through torch.distributed; a subclass knows what each holds of the model.
 
-    In every update all processes exchange one small tensor, which is on its way while the last micro-batch goes
-    backward: the sum that the loss is divided by, whether anybody's callbacks may steer, and who got a stop signal.
+    In every update all processes exchange a few numbers: the sum that the loss is divided by, whether anybody's
+    callbacks may steer, and who got a stop signal. They are on their way while the last micro-batch goes backward.
 
     Args:
         args: The training arguments: backend, timeout and DDP's options.
@@ -123,7 +128,6 @@ class Group(Alone):
         self._device = device
         self._depth = 0
         self._is_broken = False
-        self._is_first_update = False
         self._join()
 
     def _join(self) -> None:
@@ -173,57 +177,6 @@ class Group(Alone):
         self.watchdog.doing = self.doing
         self.watchdog.start()
 
-    # -- the model ------------------------------------------------------------------------------------------------
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model in DistributedDataParallel.
-
-        Where ddp_find_unused_parameters is not given, the first update finds out whether it is needed: its gradients
-        are exchanged without DDP, which would fail on parameters that get none, or else look for them for ever.
-        """
-        wanted = self._args.ddp_find_unused_parameters
-        uses_amp = self._args.fp16 and self._args.fp16_backend == "apex"  # its gradients are copies of DDP's
-        self._is_first_update = wanted is None and not uses_amp
-        return self._in_ddp(model, find_unused_parameters=bool(wanted))
-
-    def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
-        args = self._args
-        options = {"bucket_cap_mb": args.ddp_bucket_cap_mb, "broadcast_buffers": args.ddp_broadcast_buffers}
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[self._device.index] if self._device.type == "cuda" else None,
-            find_unused_parameters=find_unused_parameters,
-            gradient_as_bucket_view=True,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-
-    def complete_first_gradients(self, model: nn.Module) -> nn.Module:
-        """Average the gradients of the first update; return a DDP that looks for unused parameters if there are any."""
-        if not self._is_first_update:
-            return model
-        self._is_first_update = False
-        inner = unwrap(model)
-        trainable = [(name, parameter) for name, parameter in inner.named_parameters() if parameter.requires_grad]
-        numbers = self.sum([float(parameter.grad is not None) for _, parameter in trainable]).tolist()
-        for (_, parameter), number in zip(trainable, numbers, strict=True):
-            if number:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                dist.all_reduce(parameter.grad.div_(self.world_size))
-        unused = [name for (name, _), number in zip(trainable, numbers, strict=True) if number < self.world_size]
-        if not unused:
-            return model
-        logger.log(
-            logging.WARNING if self.rank == 0 else logging.DEBUG,
-            "no gradient reached %s, so DDP looks for such parameters in every update (ddp_find_unused_parameters=True "
-            "says so from the start; requires_grad_(False) spares it)",
-            ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else ""),
-        )
-        return self._in_ddp(inner, find_unused_parameters=True)
-
-    def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Return DDP's no_sync for all but the last micro-batch, and for the whole first update; see `wrap`."""
-        return nullcontext() if is_last and not self._is_first_update else model.no_sync()  # type: ignore[operator]
-
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first."""
         for buffer in model.buffers():
@@ -244,10 +197,12 @@ class Group(Alone):
         if isinstance(value, Tensor) and value.device.type != "cpu":
             total = value.detach().to(torch.float64, copy=True)
             on_device = dist.all_reduce(total, async_op=True)
-            numbers, work = self._exchange([0.0, *own])
-            return lambda: (self._take_note(numbers, work), on_device.wait(), total)[2]
-        numbers, work = self._exchange([float(value), *own])
-        return lambda: self._take_note(numbers, work)
+            numbers_and_work = self._exchange([0.0, *own])
+            return lambda: (self._take_note(*numbers_and_work), on_device.wait(), total)[2]
+        return self._sum_numbers([float(value), *own])
+
+    def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
+        return partial(self._take_note, *self._exchange(numbers))
 
     def _exchange(self, numbers: list[float]) -> tuple[Tensor, Any]:
         tensor = torch.tensor(numbers, dtype=torch.float64)
@@ -256,7 +211,10 @@ class Group(Alone):
     def _take_note(self, numbers: Tensor, work: Any) -> float:
         with self._named("the sum of the loss's weights"):
             work.wait()
-        total, steering, *signalled = numbers.tolist()
+        return self._note(numbers.tolist())
+
+    def _note(self, numbers: list[float]) -> float:
+        total, steering, *signalled = numbers
         self._must_agree = steering > 0
         self._heard = next((name for name, count in zip(SIGNALS[1:], signalled, strict=True) if count), None)
         return float(total)
@@ -311,7 +269,11 @@ def processes_of(args: Any, device: torch.device) -> Alone:
         from .fsdp import Sharded  # costs half a second to import
 
         return Sharded(args, device)
-    return Group(args, device) if args.world_size > 1 else Alone()
+    if args.world_size > 1:
+        from .ddp import Replicated
+
+        return Replicated(args, device)
+    return Alone()
 
 
 def unwrap(model: nn.Module) -> nn.Module:

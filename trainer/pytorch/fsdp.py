@@ -64,7 +64,6 @@ class Sharded(Group):
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model, which does by itself what DDP would do around it."""
-        self._is_first_update = False
         return model
 
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:

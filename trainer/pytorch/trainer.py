@@ -229,7 +229,7 @@ class Trainer(TorchBackend):
                 loss = loss * share
         else:
             loss = loss * share
-        self.precision.backward(loss)
+        self.precision.backward(self.processes.carry(loss))
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -38,12 +39,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what training raises goes up."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv)
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         print(f"trackside: error: {error}", file=sys.stderr)
         return WRONG_CONFIG
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        if not _is_cut_off():
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _is_cut_off() -> bool:
+    """Return whether nobody reads what is printed any more, as in ``trackside plan run.yaml | head``."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at its end
+        return True
+    return False
 
 
 def _run(argv: list[str]) -> int:

@@ -86,10 +86,18 @@ class Source:
         return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
 
     def merge(self, later: Source) -> None:
-        """Let ``later`` win wherever both say something."""
+        """Let ``later`` win wherever both say something; a map that both write is where it was written first."""
+        self.places.update({keys: place for keys, place in later.places.items() if not self._goes_on(keys, later)})
         _merge(self.values, later.values)
-        self.places.update(later.places)
         self.files += later.files
+
+    def _goes_on(self, keys: Keys, later: Source) -> bool:
+        """Return whether ``keys`` leads to a map here, to which ``later`` only adds."""
+        for length in range(1, len(keys) + 1):
+            old, new = self.at(keys[:length]), later.at(keys[:length])
+            if not isinstance(old, dict) or not isinstance(new, dict) or _is_other_class(old, new):
+                return False
+        return keys in self.places
 
 
 def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]] = ()) -> Source:
@@ -231,6 +239,7 @@ def _as_entry(source: Source, name: str, entry: Any) -> dict[str, Any]:
     if entry is None:
         return {}
     if isinstance(entry, bool):
+        source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
         return {"enabled": entry}
     if not isinstance(entry, dict):
         raise source.error(["callbacks", name], "the options of a callback are a map; true, false and nothing also do")

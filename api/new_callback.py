@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from trackside.callbacks import registry
 from trackside.callbacks.errors import ConfigError
 
 SETUP_CFG = """\
@@ -20,7 +21,7 @@ long_description_content_type = text/markdown
 
 [options]
 packages = {module}
-python_requires = >=3.10
+python_requires = >=3.11
 install_requires =
     trackside
 
@@ -131,10 +132,12 @@ def write_package(name: str, folder: Path) -> list[Path]:
         name: The name in configs, such as "slack" or "weight_norms".
 
     Raises:
-        ConfigError: If the name cannot be one, or the folder holds something already.
+        ConfigError: If the name cannot be one or is taken, or the folder holds something already.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ConfigError(f"NAME={name!r}: lower-case letters, digits and underscores are needed, a letter first")
+    if owner := registry.registered().get(name):
+        raise ConfigError(f"NAME={name!r} is taken: {owner.package} {owner.version} gives it to {owner.value}")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: the folder is not empty")
     module = f"trackside_{name}"

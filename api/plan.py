@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
 from trackside.callbacks import registry
 from trackside.callbacks.attachment import Attachment
 from trackside.callbacks.dispatcher import Dispatcher
+from trackside.callbacks.entries import Entry
 from trackside.callbacks.errors import TracksideError
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.config import RunConfig
@@ -38,22 +40,37 @@ def plan(config: RunConfig) -> str:
     blocks = [
         f"Framework: {config.framework}",
         _titled("Components", [("key", "class", "origin"), *_components(config)]),
-        _titled("Callbacks, in the order of the calls", [CALLBACK_HEAD, *map(_callback_row, callbacks.values())]),
+        _titled("Callbacks, in the order of the calls", [CALLBACK_HEAD, *_callbacks(config, callbacks.values())]),
         _titled("Arguments", [("name", "value", "origin"), *_arguments(config)]),
     ]
     return "\n\n".join(blocks)
 
 
-CALLBACK_HEAD = ("name", "role", "on error", "hears", "class", "origin")
+CALLBACK_HEAD = ("name", "role", "on error", "hears", "options", "class", "origin")
 
 
-def _callback_row(item: Attachment) -> tuple[str, ...]:
+def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator[tuple[str, ...]]:
+    entries = {entry.name: entry for entry in config.entries}
+    for item in attachments:
+        yield _callback_row(item, entries.get(item.name))
+
+
+def _callback_row(item: Attachment, entry: Entry | None) -> tuple[str, ...]:
     cls = type(item.callback)
     hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
     if item.every > 1:
         hears += f", every {item.every} steps"
     role = f"{item.role}, background" if item.worker is not None else item.role
-    return item.name, role, item.on_error, hears, f"{cls.__module__}.{cls.__qualname__}", item.origin
+    options = ", ".join(_given(entry)) if entry is not None else ""
+    return item.name, role, item.on_error, hears, options, f"{cls.__module__}.{cls.__qualname__}", item.origin
+
+
+def _given(entry: Entry) -> Iterator[str]:
+    """Yield the options of an entry as they were written, and where, if that is not where the entry itself was."""
+    for option, value in entry.options.items():
+        place, home = entry.place_of(option), entry.where
+        is_elsewhere = place.rpartition(":")[0] != home.rpartition(":")[0]
+        yield f"{entry.written_at[option][-1]}={value!r}" + (f" ({place})" if is_elsewhere else "")
 
 
 def _components(config: RunConfig) -> list[tuple[str, str, str]]:
@@ -91,8 +108,12 @@ def _shown(value: Any) -> str:
 
 
 def registered() -> str:
-    """Return a table of the registered callbacks: name, package and version, options."""
-    rows = [(item.name, f"{item.package} {item.version}", _options(item)) for item in registry.registered().values()]
+    """Return a table of the registered callbacks: name, package and version, options; every claim to a name is told."""
+    rows = []
+    for name, claims in sorted(registry.claims_by_name().items()):
+        for claim in claims:
+            options = _options(claim) if len(claims) == 1 else f"claimed by {len(claims)} packages: {claim.value}"
+            rows.append((name, f"{claim.package} {claim.version}", options))
     return table([("name", "package", "options"), *rows])
 
 

@@ -184,8 +184,10 @@ def in_order(attachments: dict[str, Attachment]) -> dict[str, Attachment]:
             if not waits_for[second]:
                 heapq.heappush(ready, (rank[second], second))
     if len(done) < len(attachments):
-        circle = ", ".join(repr(name) for name in attachments if name not in done)
-        raise CallbackOrderError(f"the options before and after of these callbacks contradict each other: {circle}")
+        circle = [name for name in attachments if name not in done]
+        listing = ", ".join(map(repr, circle))
+        message = f"the options before and after of these callbacks contradict each other: {listing}"
+        raise CallbackOrderError(message, circle)
     return {name: attachments[name] for name in done}
 
 
@@ -198,7 +200,8 @@ def _followers(attachments: dict[str, Attachment]) -> dict[str, set[str]]:
                 if other not in followers:
                     raise CallbackOrderError(
                         f"callback {name!r}: {option}={other!r} is not attached; there is: {', '.join(attachments)}."
-                        f"{did_you_mean(other, attachments)}"
+                        f"{did_you_mean(other, attachments)}",
+                        [name],
                     )
                 first, second = (name, other) if option == "before" else (other, name)
                 followers[first].add(second)

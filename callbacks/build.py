@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import registry
 from .dispatcher import Dispatcher
 from .entries import Entry, read_entries
-from .errors import ConfigError, TracksideError
+from .errors import CallbackOrderError, TracksideError
 
 
 def attach_from_map(
@@ -32,13 +32,24 @@ def attach_from_map(
 
     Raises:
         ConfigError: If a name, an option or a value is not known; the message names place, key, value and the nearest.
+        CallbackOrderError: If ``before`` and ``after`` contradict each other, or name what is not attached.
     """
     entries = read_entries(callbacks, registered_only=registered_only, origins=origins)
-    dispatcher.attach_all([(_make(entry), entry.placement) for entry in entries])
+    made = [(_make(entry), entry.placement) for entry in entries]
+    try:
+        dispatcher.attach_all(made)
+    except CallbackOrderError as error:
+        raise CallbackOrderError(f"{', '.join(_places(entries, error.names))}: {error}", error.names) from error
+
+
+def _places(entries: Iterable[Entry], names: Iterable[str]) -> list[str]:
+    """Return where the order of the callbacks in ``names`` was written."""
+    asked = [(entry, key) for entry in entries for key in ("before", "after") if getattr(entry, key)]
+    return list(dict.fromkeys(entry.place_of(key) for entry, key in asked if entry.name in names))
 
 
 def _make(entry: Entry) -> Any:
     try:
         return registry.build(entry.make, entry.options)
     except (TracksideError, TypeError, ValueError) as error:
-        raise ConfigError(f"{entry.where}: callbacks.{entry.name}: {error}") from error
+        raise entry.refused(error) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import registry
-from .errors import ConfigError, TracksideError, UnknownNameError, did_you_mean
+from .errors import ArgumentError, ConfigError, TracksideError, UnknownNameError, did_you_mean
 from .events import EVENTS
 from .imports import import_from
 
@@ -40,6 +40,7 @@ class Entry:
 
     Attributes:
         written_at: The keys within the entry under which each option is written.
+        places: Where the map and its options were written, as in `CallbackMap.origins`.
         where: The place of the entry.
         origin: That, and the package that the callback is from.
     """
@@ -56,6 +57,7 @@ class Entry:
     on_error: str | None = None
     background: bool | None = None
     timeout_s: float | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
     origin: str = ""
 
@@ -63,6 +65,19 @@ class Entry:
     def placement(self) -> dict[str, Any]:
         """The options of `trackside.callbacks.dispatcher.Dispatcher.attach`."""
         return {name: getattr(self, name) for name in ("name", *PLACEMENT, "origin")}
+
+    def place_of(self, option: str) -> str:
+        """Return where an option was written, or one of `ENTRY_KEYS`."""
+        return _place(self.places, ".".join((self.name, *self.written_at.get(option, (option,)))))
+
+    def refused(self, error: Exception) -> ConfigError:
+        """Return the error of the constructor as one that says where in the map the cause is."""
+        option = getattr(error, "field", None)
+        if isinstance(error, ArgumentError) and option in self.written_at:
+            key = ".".join((self.name, *self.written_at[option]))
+            shown = f"callbacks.{key}={self.options[option]!r} is not allowed: {error.allowed}"
+            return ConfigError(f"{self.place_of(option)}: {shown}")
+        return ConfigError(f"{self.where}: callbacks.{self.name}: {error}")
 
 
 def read_entries(
@@ -77,6 +92,7 @@ def read_entries(
         raise ConfigError(f"callbacks={callbacks!r}: a map from names to options is needed")
     places = origins if origins is not None else getattr(callbacks, "origins", {})
     registered_only = registered_only or getattr(callbacks, "registered_only", False)
+    _check_names_left_out(callbacks, places)
     return [
         _Reader(name, _as_map(name, value, places), places, registered_only).read()
         for name, value in callbacks.items()
@@ -89,6 +105,18 @@ def is_disabled(value: Any) -> bool:
     return value is False or (isinstance(value, Mapping) and value.get("enabled") is False)
 
 
+def _check_names_left_out(callbacks: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    """See to it that an entry that says nothing but "leave it out" names something that there is.
+
+    One that has options too was written by somebody who knows the callback, whether it is installed here or not.
+    """
+    known = [*registry.claims_by_name(), *(name for name, value in callbacks.items() if not is_disabled(value))]
+    for name, value in callbacks.items():
+        if name not in known and value in (False, {"enabled": False}):
+            near = did_you_mean(name, known)
+            raise _error(places, name, False, f"there is no callback of that name to leave out.{near}")
+
+
 def _as_map(name: str, value: Any, places: Mapping[str, str]) -> Mapping[str, Any]:
     if value is None or value is True:
         return {}
@@ -98,9 +126,12 @@ def _as_map(name: str, value: Any, places: Mapping[str, str]) -> Mapping[str, An
 
 
 def _error(places: Mapping[str, str], key: str, value: Any, message: str) -> ConfigError:
-    place = places.get(key) or places.get(key.split(".")[0], IN_PYTHON)
     shown = "" if isinstance(value, Mapping) else f"={value!r}"
-    return ConfigError(f"{place}: callbacks.{key}{shown}: {message}")
+    return ConfigError(f"{_place(places, key)}: callbacks.{key}{shown}: {message}")
+
+
+def _place(places: Mapping[str, str], key: str) -> str:
+    return places.get(key) or places.get(key.split(".")[0], IN_PYTHON)
 
 
 @dataclass
@@ -131,6 +162,7 @@ class _Reader:
             on_error=self._choice("on_error", ("raise", "warn", "detach")),
             background=self._background(),
             timeout_s=self._timeout_s(),
+            places=self.places,
             where=where,
             origin=f"{where}, {source}",
         )

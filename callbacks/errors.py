@@ -66,7 +66,15 @@ class CallbackError(TracksideTypeError):
 
 
 class CallbackOrderError(TracksideValueError):
-    """``before`` and ``after`` contradict each other or name a callback that is not there."""
+    """``before`` and ``after`` contradict each other or name a callback that is not there.
+
+    Attributes:
+        names: The callbacks that ask for it.
+    """
+
+    def __init__(self, message: str, names: Iterable[str]) -> None:
+        self.names = list(names)
+        super().__init__(message)
 
 
 class CheckpointError(TracksideError, OSError):

@@ -30,7 +30,7 @@ def import_from(path: Any) -> Any:
             if length > 1 and error.name and f"{module_name}.".startswith(f"{error.name}."):
                 continue  # the last name so far may be a class, not a module
             raise ConfigError(f"importing {module_name} failed: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
         return _attribute(module, module_name, parts[length:])
     raise AssertionError("the shortest module name either imports or raises")

@@ -51,7 +51,7 @@ class Registration:
         entry_point = importlib.metadata.EntryPoint(self.name, self.value, GROUP)
         try:
             found = entry_point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CallbackError(
                 f"the callback {self.name!r} of {self.origin} cannot be imported: {type(error).__name__}: {error}"
             ) from error

@@ -237,8 +237,21 @@ def test_plan_shows_callbacks_in_order_with_origin_and_arguments_and_runs_nothin
     assert places == sorted(places)
     assert "run.yaml:18, trackside " in text
     assert "command line, trackside " in text
+    assert "  patience=5  " in text
     assert "run.yaml:10" in text
     assert not Path("out").exists()
+
+
+def test_plan_shows_which_options_were_written_elsewhere_than_their_callback(run_yaml, capsys):
+    Path("more.yaml").write_text("callbacks: {early_stopping: {patience: 3, threshold: 0.1}}\n")
+    overrides = ["--callbacks.early_stopping.patience", "5", "--callbacks.csv.path", "records.csv"]
+
+    assert main(["plan", run_yaml, "more.yaml", *overrides]) == 0
+
+    text = capsys.readouterr().out
+    assert "patience=5 (command line), threshold=0.1" in text
+    assert "path='records.csv' (command line)" in text
+    assert "more.yaml:1, trackside " in text
 
 
 def test_callbacks_lists_what_is_registered_with_package_and_options(capsys):

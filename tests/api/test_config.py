@@ -178,6 +178,26 @@ def test_the_map_of_callbacks_knows_where_each_entry_and_option_is_written(write
     assert config.callbacks.origins["printer"] == "command line"
 
 
+def test_a_map_that_several_write_is_where_it_was_written_first_and_an_option_where_it_was_last(write):
+    files = [write("run.yaml", RUN), write("more.yaml", "callbacks: {csv: false, early_stopping: {threshold: 0.1}}")]
+
+    origins = load_config(files, [("callbacks.early_stopping.patience", "5")]).callbacks.origins
+
+    assert (origins["early_stopping"], origins["csv"]) == ("run.yaml:9", "run.yaml:11")
+    assert (origins["early_stopping.threshold"], origins["csv.enabled"]) == ("more.yaml:1", "more.yaml:1")
+    assert origins["early_stopping.patience"] == "command line"
+
+
+def test_an_entry_of_another_class_is_where_that_class_was_written(write):
+    files = [
+        write("run.yaml", "callbacks:\n  mine: {class_path: parts_beside.Loud, init_args: {volume: 1}}\n"),
+        write("more.yaml", "\n\ncallbacks:\n  mine: {class_path: parts_beside.Other, init_args: {volume: 2}}\n"),
+    ]
+
+    with pytest.raises(ConfigError, match=r"more.yaml:4: callbacks.mine.class_path='parts_beside.Other': .*no 'Other'"):
+        load_config(files)
+
+
 def test_a_module_beside_the_file_is_found_from_another_folder(write, tmp_path, monkeypatch):
     write("run.yaml", RUN)
     elsewhere = tmp_path / "elsewhere"

@@ -47,6 +47,11 @@ def test_a_name_that_cannot_be_one_is_an_error(name, tmp_path):
         write_package(name, tmp_path / "new")
 
 
+def test_a_name_that_is_taken_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"NAME='csv' is taken: trackside .* gives it to trackside.callbacks.csv_log"):
+        write_package("csv", tmp_path / "new")
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "mine.py").touch()
 

@@ -140,7 +140,9 @@ def test_no_callback_is_made_when_any_entry_is_wrong(dispatcher, path_of):
         ({"x": {"class_path": "os.path.jion"}}, r"os.path has no 'jion'. Did you mean 'join'"),
         ({"x": {"class_path": "os.sep"}}, r"a class is needed, not '/'"),
         ({"x": {"class_path": "watchers_of_this_test.NeedsLabel"}}, r"callbacks.x: .* needs the option label"),
-        ({"early_stopping": {"patience": 0}}, r"callbacks.early_stopping: .*patience=0 is not allowed"),
+        ({"early_stopping": {"patience": 0}}, r"callbacks.early_stopping.patience=0 is not allowed: a whole"),
+        ({"early_stopin": False}, r"callbacks.early_stopin=False: there is no .* Did you mean 'early_stopping'"),
+        ({"cvs": {"enabled": False}}, r"callbacks.cvs=False: there is no callback of that name .* Did you mean 'csv'"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_key_value_and_the_nearest_name(dispatcher, path_of, callbacks, message):
@@ -148,8 +150,29 @@ def test_a_wrong_entry_is_refused_with_key_value_and_the_nearest_name(dispatcher
         attach_from_map(dispatcher, callbacks)
 
 
+def test_what_a_constructor_refuses_is_told_with_the_place_of_the_option(dispatcher):
+    callbacks = CallbackMap(early_stopping={"init_args": {"early_stopping_threshold": -1.0}})
+    callbacks.origins = {
+        "early_stopping": "run.yaml:3",
+        "early_stopping.init_args.early_stopping_threshold": "b.yaml:9",
+    }
+
+    with pytest.raises(ConfigError) as caught:
+        attach_from_map(dispatcher, callbacks)
+
+    assert str(caught.value).startswith(
+        "b.yaml:9: callbacks.early_stopping.init_args.early_stopping_threshold=-1.0 is not allowed: a number"
+    )
+
+
+def test_what_is_left_out_with_its_options_need_not_be_installed(dispatcher):
+    attach_from_map(dispatcher, {"slack": {"channel": "#runs", "enabled": False}, "printer": False})
+
+    assert not dispatcher.attachments
+
+
 def test_an_order_that_cannot_be_is_refused(dispatcher):
-    with pytest.raises(CallbackOrderError):
+    with pytest.raises(CallbackOrderError, match=r"TrainingArguments: the options before and after .*: 'csv', 'jsonl'"):
         attach_from_map(dispatcher, {"csv": {"before": "jsonl"}, "jsonl": {"before": "csv"}})
 
 

@@ -67,6 +67,7 @@ def test_an_unknown_name_names_the_nearest(install):
     ("source", "value", "cause"),
     [
         ("1 / 0", "ts_bad:Bad", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "ts_bad:Bad", "SystemExit: 3"),
         ("import no_such_module", "ts_bad:Bad", "No module named 'no_such_module'"),
         ("", "ts_bad:Bad", "has no attribute 'Bad'"),
         ("Bad = 3", "ts_bad:Bad", "is no class, but 3"),

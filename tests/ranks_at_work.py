@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -482,13 +483,11 @@ def _raise() -> None:
 
 
 def _hang() -> None:
-    import time
-
     time.sleep(40)
 
 
-def _run_with(folder: Path, act: Callable[[], Any], **values: Any) -> Any:
-    trainer = make(folder, callbacks=[Fault(act)], num_train_epochs=500, logging_strategy="no", **values)
+def _run_with(folder: Path, act: Callable[[], Any], more: Sequence[Any] = (), **values: Any) -> Any:
+    trainer = make(folder, callbacks=[Fault(act), *more], num_train_epochs=500, logging_strategy="no", **values)
     try:
         trainer.train()
     except BaseException as error:
@@ -511,6 +510,24 @@ def leaves(folder: Path) -> Any:
 
 def hangs(folder: Path) -> Any:
     return _run_with(folder, _hang, ddp_timeout=6)
+
+
+class Unhurried(TrainerCallback):
+    """Takes its time, and shows from step 3 on that it trains."""
+
+    role = "observer"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        time.sleep(0.05)
+        if state.global_step == 3:
+            (self.folder / f"trains{RANK}").touch()
+
+
+def runs_long(folder: Path) -> Any:
+    return _run_with(folder, bool, more=[Unhurried(folder)], ddp_timeout=6)
 
 
 def save_fails(folder: Path) -> Any:

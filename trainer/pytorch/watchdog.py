@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch.distributed as dist
@@ -34,12 +35,16 @@ STILL_S = 3.0
 GRACE_S = 30.0
 """So long after another process failed this one may still go on, before the watchdog ends it."""
 
+ANSWER_S = 5.0
+"""A store that gives no answer for so long is out of reach."""
+
 COLLECTIVE_ERRORS = (
     "gloo",
     "NCCL",
     "Connection closed",
     "Connection reset",
     "Timed out",
+    "pair closure",
     "Broken pipe",
     "store",
     "socket",
@@ -131,13 +136,17 @@ class Watchdog:
         text = "".join(traceback.format_exception(error))
         failure = {"rank": self.rank, "error": f"{type(error).__name__}: {error}", "doing": self._what(), "text": text}
         try:
-            first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(failure)))
-            self._failure = first
-            deadline = time.monotonic() + 4 * PERIOD_S
-            while self.store.add("heard", 0) < self.world_size - 1 and time.monotonic() < deadline:
-                time.sleep(PERIOD_S / 5)
+            self._failure = within(ANSWER_S, lambda: self._tell(failure))
         except Exception as lost:
             logger.debug("the store is gone: %r", lost)
+
+    def _tell(self, failure: dict[str, Any]) -> Any:
+        """Put a failure into the store, unless another came first; return the one that did."""
+        first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(failure)))
+        deadline = time.monotonic() + 4 * PERIOD_S
+        while self.store.add("heard", 0) < self.world_size - 1 and time.monotonic() < deadline:
+            time.sleep(PERIOD_S / 5)
+        return first
 
     def explain(self, error: BaseException) -> BaseException:
         """Return the error of the process that failed first, if ``error`` is only what came of it; else ``error``."""
@@ -166,11 +175,11 @@ class Watchdog:
     def _who_is_missing(self) -> str:
         """Return who has stopped to write, or, where all still do, what each is doing."""
         try:
-            before = self._beats()
+            before = within(ANSWER_S, self._beats)
             self._wait_for_failure(STILL_S)
-            after = self._beats()
+            after = within(ANSWER_S, self._beats)
         except Exception:
-            return "the process that serves the store (rank 0, or torchrun's agent) is gone"
+            return "the process that serves the store (rank 0, or torchrun's agent) is gone, or out of reach"
         gone = [rank for rank, beat in after.items() if beat == before[rank]]
         if gone:
             return "; ".join(f"rank {rank} is gone, last seen in {_described(after[rank])}" for rank in gone)
@@ -183,6 +192,31 @@ class Watchdog:
             key = f"beat/{rank}"
             beats[rank] = json.loads(self.store.get(key)) if self.store.check([key]) else {"doing": "its start"}
         return beats
+
+
+def within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """Return what ``ask`` returns; torch's store itself waits for minutes for a machine that was cut off.
+
+    Raises:
+        TimeoutError: If it takes longer than ``seconds``.
+        Exception: What ``ask`` raises.
+    """
+    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        value, error = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer for {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return value
 
 
 def _described(beat: dict[str, Any]) -> str:

@@ -1,0 +1,71 @@
+"""torchrun on two machines, each a network namespace: the rendezvous, the training, and a machine that is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ranks_at_work
+from machines import Machines
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    with Machines() as machines:
+        yield machines
+
+
+def test_two_machines_have_the_weights_of_one_process(machines: Machines, tmp_path: Path) -> None:
+    machines.torchrun(tmp_path / "two", "plain")
+    expected = ranks_at_work.plain(tmp_path / "one")
+
+    for number in (0, 1):
+        ended = machines.wait(number)
+        assert ended.status == 0, ended.output
+        for case, values in expected.items():
+            found = ended.result["plain"][case]
+            assert found["steps"] == values["steps"], case
+            assert found["weights"] == pytest.approx(values["weights"], rel=0, abs=1e-10), case
+
+
+def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, tmp_path: Path) -> None:
+    machines.torchrun(tmp_path, "runs_long")
+    wait_until_both_train(tmp_path)
+
+    machines.kill(1)
+
+    ended = machines.wait(0)
+    assert ended.status != 0
+    assert ended.result["error"] == "RankError", ended.output
+    assert "rank 1 is gone, last seen in" in ended.result["text"]
+
+
+def test_a_cut_cable_ends_the_processes_of_both_machines(machines: Machines, tmp_path: Path) -> None:
+    machines.torchrun(tmp_path, "runs_long")
+    wait_until_both_train(tmp_path)
+
+    machines.pull_cable()
+
+    # torchrun itself waits on the lost machine until TCP gives up, a quarter of an hour; its process does not
+    wait_until(lambda: len(machines.processes(1)) == 1, "the lost machine's process goes on")
+    first = machines.wait(0)
+    assert first.status != 0
+    texts = [json.loads((tmp_path / f"rank{rank}.json").read_text())["text"] for rank in (0, 1)]
+    assert "rank 1 is gone, last seen in" in texts[0], first.output
+    assert "the process that serves the store (rank 0, or torchrun's agent) is gone, or out of reach" in texts[1]
+
+
+def wait_until_both_train(folder: Path) -> None:
+    wait_until(lambda: all((folder / f"trains{rank}").exists() for rank in (0, 1)), "they do not begin to train")
+
+
+def wait_until(is_so: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.1)

@@ -65,9 +65,10 @@ class Machines:
             launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:{PORT}", "--rdzv-id", "test"]
             # both have the host name of the one real machine, which says nothing about their addresses
             launcher += ["--local-addr", address, "--rdzv-conf", f"is_host={number == 0}"]
+            script = [str(TESTS / "ranks_at_work.py"), str(folder), *names]
             self.jobs.append(
                 subprocess.Popen(
-                    [str(self.ip), "netns", "exec", name, *launcher, str(TESTS / "ranks_at_work.py"), str(folder), *names],
+                    [str(self.ip), "netns", "exec", name, *launcher, *script],
                     env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": cable},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

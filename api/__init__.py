@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trackside.callbacks.learning_rate_monitor import LearningRateMonitorCallback as LearningRateMonitorCallback
     from trackside.callbacks.printer import PrinterCallback as PrinterCallback
     from trackside.callbacks.progress import ProgressCallback as ProgressCallback
+    from trackside.callbacks.rank_time_monitor import RankTimeMonitorCallback as RankTimeMonitorCallback
     from trackside.callbacks.state import TrainerControl as TrainerControl
     from trackside.callbacks.state import TrainerState as TrainerState
     from trackside.callbacks.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
@@ -85,6 +86,7 @@ _HOMES = {
     "PrinterCallback": "trackside.callbacks.printer",
     "ProfilerCallback": "trackside.integrations.profiler",
     "ProgressCallback": "trackside.callbacks.progress",
+    "RankTimeMonitorCallback": "trackside.callbacks.rank_time_monitor",
     "RichProgressCallback": "trackside.integrations.rich_progress",
     "TFTrainer": "trackside.trainer.tensorflow.trainer",
     "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .learning_rate_monitor import LearningRateMonitorCallback
     from .printer import PrinterCallback
     from .progress import ProgressCallback
+    from .rank_time_monitor import RankTimeMonitorCallback
     from .state import TrainerControl, TrainerState
     from .terminate_on_nan import TerminateOnNaNCallback
     from .throughput_monitor import ThroughputMonitorCallback
@@ -29,6 +30,7 @@ WHERE = {
     "LearningRateMonitorCallback": "learning_rate_monitor",
     "PrinterCallback": "printer",
     "ProgressCallback": "progress",
+    "RankTimeMonitorCallback": "rank_time_monitor",
     "TerminateOnNaNCallback": "terminate_on_nan",
     "ThroughputMonitorCallback": "throughput_monitor",
     "TimeLimitCallback": "time_limit",
@@ -47,6 +49,7 @@ __all__ = [
     "LearningRateMonitorCallback",
     "PrinterCallback",
     "ProgressCallback",
+    "RankTimeMonitorCallback",
     "TerminateOnNaNCallback",
     "ThroughputMonitorCallback",
     "TimeLimitCallback",

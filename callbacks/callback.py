@@ -34,6 +34,8 @@ class TrainerCallback:
         timeout_s: One call in the background that takes longer is given up, and the callback detached.
         waits_at: Events at which training waits for the callback although it runs in the background, since it reads
             what training changes, such as the weights.
+        is_collective: Whether it calls ``trainer.gather_objects``, at which all processes must meet; train() sees to it
+            that it is attached to all of them.
 
     Example:
         >>> class StopAt(TrainerCallback):
@@ -48,6 +50,7 @@ class TrainerCallback:
     background: ClassVar[bool] = False
     timeout_s: ClassVar[float] = 30.0
     waits_at: ClassVar[frozenset[str]] = frozenset()
+    is_collective: ClassVar[bool] = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep of this callback, as JSON values; empty for nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from pytorch_parts import DictDataset, accuracy, classified, mlp, weights_of
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from trackside import Trainer, TrainerCallback, TrainingArguments
+from trackside import RankTimeMonitorCallback, Trainer, TrainerCallback, TrainingArguments
+from trackside.callbacks.errors import CallbackError
 
 GLOBAL_BATCH = 6
 EXAMPLES = (6, 13, 17, 20)
@@ -365,6 +367,52 @@ def trackers(folder: Path) -> Any:
     out = folder / "tracked"
     make(out, report_to=["tensorboard"], logging_dir=str(out / "runs")).train()
     return {"files": len(list(out.rglob("events*")))}
+
+
+class Slow(Trainer):
+    """Takes 150 ms longer on the last rank, in the forward pass."""
+
+    def compute_loss(self, model: nn.Module, inputs: Any) -> Any:
+        time.sleep(0.15 if RANK == WORLD - 1 else 0.0)
+        return super().compute_loss(model, inputs)
+
+
+class SlowData(TensorDataset):
+    """Takes 150 ms longer on the last rank to read a micro-batch."""
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.05 if RANK == WORLD - 1 else 0.0)
+        return super().__getitem__(index)
+
+
+def slow_rank(folder: Path) -> Any:
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("trackside.callbacks").addHandler(handler)
+    data = classified(24, dtype=torch.float64)
+    cases: dict[str, tuple[type[Trainer], dict[str, Any]]] = {
+        "forward": (Slow, {"train_dataset": data}),
+        "data": (Trainer, {"train_dataset": SlowData(*data.tensors)}),
+        "sharded": (Trainer, {"train_dataset": SlowData(*data.tensors), "fsdp": "full_shard", "optim": "adamw_torch"}),
+    }
+    found = {}
+    for name, (cls, values) in cases.items():
+        heard.clear()
+        monitor = RankTimeMonitorCallback(per_rank=True)
+        trainer = make(folder, cls=cls, callbacks=[monitor], logging_steps=2, num_train_epochs=3, **values)
+        trainer.train()
+        records = [record for record in trainer.state.log_history if "loss" in record]
+        found[name] = {"records": records, "warned": [text for text in heard if "holds up" in text]}
+    return found
+
+
+def lonely_monitor(folder: Path) -> Any:
+    try:
+        make(folder, callbacks=[RankTimeMonitorCallback()] if RANK == 0 else []).train()
+    except CallbackError as error:
+        return {"error": str(error)}
+    return {}
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..callbacks.attachment import Attachment
 from ..callbacks.build import attach_from_map
 from ..callbacks.dispatcher import Dispatcher
+from ..callbacks.errors import CallbackError
 from ..callbacks.events import signal_named
 from ..callbacks.flow import DefaultFlowCallback
 from ..callbacks.registry import load, registered
@@ -93,6 +94,27 @@ class Attaching:
         context.setdefault("train_dataloader", None)
         context.setdefault("eval_dataloader", None)
         context.update(changed)
+
+
+def check_attached_everywhere(trainer: Any) -> None:
+    """See to it that callbacks by which processes talk to each other are attached to all of them.
+
+    Raises:
+        CallbackError: On every process, if one lacks such a callback; the others would wait for it.
+    """
+    own = {
+        name
+        for name, item in trainer.dispatcher.attachments.items()
+        if item.detached_after is None and getattr(item.callback, "is_collective", False)
+    }
+    everywhere: list[set[str]] = trainer.gather_objects(own)
+    for name in sorted(set().union(*everywhere)):
+        without = [str(rank) for rank, names in enumerate(everywhere) if name not in names]
+        if without:
+            raise CallbackError(
+                f"the callback {name!r} talks to that of every other process, but is not attached on rank "
+                f"{', '.join(without)}; attach it on all"
+            )
 
 
 def trackers(report_to: Sequence[str] | str) -> list[str]:

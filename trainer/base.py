@@ -14,7 +14,7 @@ from typing import Any
 from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, UnsupportedError, did_you_mean
 from ..callbacks.state import TrainerControl, TrainerState
-from .attaching import Attaching
+from .attaching import Attaching, check_attached_everywhere
 from .best import BestModel, HasBest, metric_key
 from .loop import Backend, TrainingLoop
 from .outputs import BestRun, TrainOutput
@@ -22,6 +22,7 @@ from .plan import Progress
 from .predicting import Predicting, check_compute_metrics
 from .records import Records
 from .saving import Saver, Saves
+from .step_timer import StepTimer
 
 logger = logging.getLogger("trackside")
 
@@ -62,6 +63,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         self.control = TrainerControl()
         self.dispatcher = Dispatcher(self, args, self.state, self.control)
         self.saver = Saver(self)
+        self.step_timer = StepTimer()
         self.best = BestModel(self)
         self._check_datasets()
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
@@ -96,6 +98,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self.guarded():
+            check_attached_everywhere(self)
             return self._train(wanted, trial)
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:

@@ -22,7 +22,7 @@ PEACEFUL = [
     "ledger",
     "saving",
 ]
-ONLY_TWO = ["control", "agreements", "trackers", "bf16"]
+ONLY_TWO = ["control", "agreements", "trackers", "bf16", "slow_rank", "lonely_monitor"]
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,30 @@ def test_the_numbers_of_an_update_travel_with_its_gradients_where_they_can(
 @pytest.mark.slow
 def test_trackers_write_once(two: list[Any]) -> None:
     assert two[0]["trackers"]["files"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["forward", "data", "sharded"])
+def test_the_rank_that_holds_up_the_others_is_named(case: str, two: list[Any]) -> None:
+    first, second = (rank["slow_rank"][case] for rank in two)
+
+    for record in first["records"][1:]:  # the first one has all that is done once
+        assert record["slowest_rank"] == 1
+        assert record["own_time_s_rank1"] == record["own_time_s_max"] > 0.15
+        assert record["own_time_s_rank1"] > record["own_time_s_rank0"]
+        assert record["step_time_s_mean"] > record["own_time_s_mean"] > record["own_time_s_max"] / 2
+    timed = [{name: value for name, value in r.items() if "time_s" in name} for r in first["records"]]
+    assert timed == [{name: r[name] for name in timed[0]} for r in second["records"]]
+    (warning,) = first["warned"]
+    assert warning.startswith("rank 1 (")
+    assert second["warned"] == []
+
+
+@pytest.mark.slow
+def test_a_callback_that_talks_to_the_others_must_be_on_all(two: list[Any]) -> None:
+    for rank in two:
+        assert rank["lonely_monitor"]["error"].startswith("the callback 'rank_time_monitor' talks to that of every")
+        assert "not attached on rank 1; attach it on all" in rank["lonely_monitor"]["error"]
 
 
 @pytest.mark.slow

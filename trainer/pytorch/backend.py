@@ -25,6 +25,7 @@ from .loss import LossWindow
 from .memory import retry_smaller
 from .precision import DTYPES, precision_of, set_tf32
 from .seeding import set_seed
+from .timing import step_timer_of
 
 
 class TorchBackend(Evaluating, BaseTrainer):
@@ -57,6 +58,7 @@ class TorchBackend(Evaluating, BaseTrainer):
         self._flos = 0
         self._splits = 1
         set_tf32(args.tf32)
+        self.step_timer = step_timer_of(args.device)
         self._know_model()
 
     # -- set up ---------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class TorchBackend(Evaluating, BaseTrainer):
         batches = data.iterate_epoch(
             self._train_loader, seed=seed, epoch=epoch, skip_examples=skip, rank=rank, world_size=world_size
         )
-        return (TrainBatch(inputs, *counts) for inputs, counts in batches)
+        return self.step_timer.reading(TrainBatch(inputs, *counts) for inputs, counts in batches)
 
     def count_examples(self, window: Sequence[TrainBatch]) -> int:
         """Return the examples in a window, counted over all processes."""
@@ -133,6 +135,8 @@ class TorchBackend(Evaluating, BaseTrainer):
 
     def micro_step(self, batch: TrainBatch, index: int, count: int) -> None:
         """Take a micro-batch forward and backward."""
+        if self.processes.is_sharded:  # the forward pass gathers weights
+            self.step_timer.exchange()
         inputs = self.place(batch.inputs)
         self._window.begin(index, count)
         self._is_padding = batch.examples == 0

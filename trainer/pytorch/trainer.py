@@ -229,6 +229,8 @@ class Trainer(TorchBackend):
                 loss = loss * share
         else:
             loss = loss * share
+        if self.precision.is_last_backward:
+            self.step_timer.exchange()
         self.precision.backward(self.processes.carry(loss))
 
     def prediction_step(

@@ -120,6 +120,9 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
 
     def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch."""
+        return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
+
+    def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.args.ignore_data_skip else skip_examples
         for pair in self._train_batches.epoch(epoch, skip):
             examples = data.examples_in(pair)
@@ -151,6 +154,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
 
     def micro_step(self, batch: TrainBatch, index: int, count: int) -> None:
         """Take a micro-batch forward and backward."""
+        self.step_timer.exchange()
         self.queue.flush()
         self._account(batch)
         if self.args.auto_find_batch_size:
@@ -184,6 +188,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
             return False
         if self.precision.is_scaled and self.processes.replicas > 1:
             return False  # whether the step is held back is for the host to decide
+        self.step_timer.exchange()
         for batch in window:
             self._account(batch)
         self._has_stepped = True

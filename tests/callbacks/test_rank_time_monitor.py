@@ -1,0 +1,102 @@
+"""What the monitor makes of the times of all processes; tests/pytorch has real ones."""
+
+from __future__ import annotations
+
+import logging
+import types
+
+import pytest
+
+from trackside.callbacks import RankTimeMonitorCallback, TrainerState
+from trackside.callbacks.errors import ArgumentError
+from trackside.testing import installed_frameworks, tiny_trainer
+
+
+def records(monitor, *times, is_first=True):
+    """Return what is logged where the processes have the own times given for each record, in steps of 0.1 s."""
+    state = TrainerState(is_world_process_zero=is_first)
+    timer = types.SimpleNamespace(take=lambda: (0.1, 0.0))
+    found = []
+    for own in times:
+        trainer = types.SimpleNamespace(
+            step_timer=timer,
+            gather_objects=lambda value, own=own: [(0.1, seconds, f"host{rank}") for rank, seconds in enumerate(own)],
+        )
+        found.append(monitor.metrics_to_log(None, state, trainer))
+    return found
+
+
+def test_the_record_names_the_slowest():
+    (record,) = records(RankTimeMonitorCallback(), (0.01, 0.04, 0.01))
+
+    assert record == {
+        "step_time_s_mean": pytest.approx(0.1),
+        "step_time_s_max": 0.1,
+        "own_time_s_mean": pytest.approx(0.02),
+        "own_time_s_max": 0.04,
+        "slowest_rank": 1,
+    }
+
+
+def test_the_times_of_every_rank_are_there_on_request():
+    (record,) = records(RankTimeMonitorCallback(per_rank=True), (0.01, 0.04))
+
+    assert (record["own_time_s_rank0"], record["own_time_s_rank1"]) == (0.01, 0.04)
+
+
+def test_a_rank_that_is_slow_in_three_records_in_a_row_is_warned_of_once(caplog):
+    slow, even = (0.01, 0.06, 0.02), (0.03, 0.03, 0.03)
+
+    records(RankTimeMonitorCallback(), slow, slow, even, slow, slow)
+    assert caplog.messages == []
+    records(RankTimeMonitorCallback(), *[slow] * 7)
+
+    assert caplog.messages == [
+        "rank 1 (host1) holds up the others: it works 0.06 s in every step before it exchanges gradients, 4 times as "
+        "long as the others (0.015 s), who wait for it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [(0.02, 0.029)] * 5,  # not slow enough
+        [(0.001, 0.004)] * 5,  # four times as slow, but nobody waits for 3 ms of 100
+        [(0.01, 0.06), (0.06, 0.01)] * 4,  # now this one, now that one
+        [(0.05,)] * 5,  # alone
+    ],
+)
+def test_nobody_is_blamed_without_cause(times, caplog):
+    records(RankTimeMonitorCallback(), *times)
+
+    assert caplog.messages == []
+
+
+def test_only_the_first_process_warns(caplog):
+    records(RankTimeMonitorCallback(), *[(0.01, 0.06)] * 5, is_first=False)
+
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0, float("nan")])
+def test_a_ratio_is_above_one(ratio):
+    with pytest.raises(ArgumentError, match="warn_ratio="):
+        RankTimeMonitorCallback(warn_ratio=ratio)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_one_process_is_timed_too(framework, tmp_path, caplog):
+    if framework not in installed_frameworks():
+        pytest.skip(f"{framework} is not installed")
+    caplog.set_level(logging.WARNING, "trackside.callbacks")
+    trainer = tiny_trainer(framework, tmp_path / "out", [RankTimeMonitorCallback()], logging_steps=2)
+
+    trainer.train()
+
+    timed = [record for record in trainer.state.log_history if "loss" in record]
+    assert timed
+    for record in timed:
+        assert record["slowest_rank"] == 0
+        assert 0 < record["own_time_s_max"] < record["step_time_s_max"]
+    assert not trainer.step_timer.is_on
+    assert caplog.messages == []

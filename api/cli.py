@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,10 +77,15 @@ def _run(argv: list[str]) -> int:
     return run(options)
 
 
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+def split_overrides(
+    argv: Sequence[str], own_options: Mapping[str, int] = OWN_OPTIONS
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Part a command line into what the command takes itself and the ``(key, text)`` pairs for the configuration.
 
     A key without a value is set to true.
+
+    Args:
+        own_options: Options of the command itself, with the number of values they take.
 
     Example:
         >>> split_overrides(["train", "run.yaml", "--fp16", "--seed", "1", "--args.max_steps=-1"])
@@ -91,9 +96,9 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
     while rest:
         word = rest.pop(0)
         name, equals, text = word.partition("=")
-        if not word.startswith("--") or name in OWN_OPTIONS:
+        if not word.startswith("--") or name in own_options:
             own.append(word)
-            count = 0 if equals else OWN_OPTIONS.get(name, 0)
+            count = 0 if equals else own_options.get(name, 0)
             own += rest[:count]
             del rest[:count]
         elif equals:

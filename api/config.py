@@ -108,13 +108,23 @@ def load_config(
     _make_importable([*(path.parent for path in source.files), Path()])
     framework = _framework(source)
     _check_arg_names(source, arguments_class(framework))
+    callbacks, entries = read_callbacks(source, registered_only=registered_only)
+    return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
+
+
+def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[Entry]]:
+    """Return the map of callbacks in ``source``, with every option brought to its type, and its enabled entries.
+
+    Raises:
+        ConfigError: See `load_config`.
+    """
     callbacks = CallbackMap(plain(source.values["callbacks"]))
     callbacks.origins = {".".join(keys[1:]): place for keys, place in source.places.items() if keys[0] == "callbacks"}
     callbacks.registered_only = registered_only
     entries = read_entries(callbacks)
     for entry in entries:
         _check_types(source, entry, callbacks)
-    return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
+    return callbacks, entries
 
 
 def arguments_class(framework: str) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from .state import TrainerControl, TrainerState
+from .state import FLAGS, TrainerControl, TrainerState
 
 if TYPE_CHECKING:
     from .attachment import Attachment
@@ -38,7 +38,7 @@ class Slot:
         if self.every > 1 and state.global_step % self.every:
             return None
         attachment = self.attachment
-        stopped_before = control.should_training_stop
+        before = dict(vars(control))
         start = perf_counter()
         try:
             returned: TrainerControl | None = self.method(args, state, control, **self.dispatcher.context, **payload)
@@ -52,9 +52,18 @@ class Slot:
             attachment.recovered()
         if returned is not None and returned is not control and hasattr(returned, "should_training_stop"):
             control.take(returned)
-        if control.should_training_stop and not stopped_before and control.stop_reason is None and not self.is_flow:
-            control.stop_reason = f"{attachment.name} asked for it at {self.event}"
+        if vars(control) != before:
+            self._note_reasons(control, before)
         return control
+
+    def _note_reasons(self, control: TrainerControl, before: Mapping[str, Any]) -> None:
+        """Note who set the flags that were not set before."""
+        name = self.attachment.name
+        for flag in FLAGS:
+            if getattr(control, flag) and not before[flag]:
+                control.ask(flag, f"{name} at {self.event}")
+        if control.should_training_stop and not before["should_training_stop"] and not self.is_flow:
+            control.stop(f"{name} asked for it at {self.event}")
 
 
 def _nothing(args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -79,6 +79,10 @@ class TrainerState:
         return cls.from_dict(json.loads(Path(json_path).read_text(encoding="utf-8")))
 
 
+FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
+"""The flags of `TrainerControl`."""
+
+
 @dataclass
 class TrainerControl:
     """The flags by which a callback steers the loop. The loop clears each flag when it acts on it.
@@ -90,6 +94,7 @@ class TrainerControl:
         should_evaluate: Evaluate now.
         should_log: Write a log record now.
         stop_reason: Why training is to stop, in words.
+        reasons: Who set each flag last and at which event, or why the trainer did; kept for the journal.
     """
 
     should_training_stop: bool = False
@@ -98,6 +103,12 @@ class TrainerControl:
     should_evaluate: bool = False
     should_log: bool = False
     stop_reason: str | None = None
+    reasons: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def ask(self, flag: str, reason: str) -> None:
+        """Set one of the flags for a reason of the trainer's own; of callbacks, their name and the event are noted."""
+        setattr(self, flag, True)
+        self.reasons = {**self.reasons, flag: reason}  # a new one: copies of this control keep theirs
 
     def stop(self, reason: str) -> None:
         """Ask for the end of training; the first reason given stands."""
@@ -107,5 +118,5 @@ class TrainerControl:
 
     def take(self, other: TrainerControl) -> None:
         """Take over the flags of ``other``, which a callback returned instead of changing this one."""
-        for item in dataclasses.fields(self):
-            setattr(self, item.name, getattr(other, item.name, getattr(self, item.name)))
+        for name in (*FLAGS, "stop_reason"):
+            setattr(self, name, getattr(other, name, getattr(self, name)))

@@ -14,11 +14,16 @@ from typing import Any, TextIO
 
 from ..callbacks.callback import TrainerCallback
 from ..callbacks.events import EVENTS
-from ..callbacks.state import TrainerControl, TrainerState
+from ..callbacks.state import FLAGS, TrainerControl, TrainerState
 
-FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
 PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
 """What is kept of what events carry; a gradient norm is not, since reading it waits for the device."""
+
+DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save"}
+"""Events within a run, and the flag that each comes from; it is cleared by then."""
+
+COUNTED_AT = ("on_log", "on_train_end")
+"""Events at which the costs are written: often enough to find them after a kill."""
 
 LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "extra"})
 """Fields of the state that are not written: the records are in the journal anyway."""
@@ -28,8 +33,9 @@ class JournalCallback(TrainerCallback):
     """Append every event to a file, by default ``output_dir/journal.jsonl``.
 
     A line holds ``event``, ``time``, ``step`` and ``epoch``; ``state``, the fields that changed since the line before;
-    ``decisions``, the flags that are set and the reason to stop, where there are any; and what the event carries.
-    on_train_begin has the ``run``'s id and its ``args`` too, on_train_end the ``costs`` of all callbacks. Each line is
+    ``decisions``, the flags that are set, each with the callback that set it or why the trainer did; and what the event
+    carries. on_train_begin has the ``run``'s id and its ``args`` too, on_evaluate and on_save say ``because`` of what
+    they came, and with each record and at the end of the run come the ``costs`` of all callbacks so far. Each line is
     in the file when it is written, so that a killed run leaves all lines but the last, which may be torn. A resumed run
     goes on in the same file.
 
@@ -50,6 +56,7 @@ class JournalCallback(TrainerCallback):
         """The run's id, which a resumed run keeps."""
         self._file: TextIO | None = None
         self._known: dict[str, Any] = {}
+        self._is_in_run = False
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
@@ -69,17 +76,21 @@ class JournalCallback(TrainerCallback):
             entry["state"] = changed
         if decisions := decisions_of(control):
             entry["decisions"] = decisions
+        if self._is_in_run and event in DECIDED_BY and (reason := control.reasons.get(DECIDED_BY[event])):
+            entry["because"] = reason
         entry.update({key: plain(kwargs[key]) for key in PAYLOAD if key in kwargs})
-        if event == "on_train_end":
+        if event in COUNTED_AT:
             entry["costs"] = costs_of(getattr(kwargs.get("trainer"), "callback_report", {}))
         self._write(args, entry)
         if event == "on_train_end":
+            self._is_in_run = False
             self._close()
 
     def _begin(self, args: Any, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0 or self.run is None:
             self.run = uuid.uuid4().hex
         self._known = {}
+        self._is_in_run = True
         values = args.to_dict() if hasattr(args, "to_dict") else vars(args)
         return {"run": self.run, "args": plain(values), "state": self._changes(state)}
 
@@ -116,17 +127,17 @@ def _open(path: Path) -> TextIO:
 
 
 def decisions_of(control: TrainerControl) -> dict[str, Any]:
-    """Return the flags that are set, and the reason to stop if there is one."""
-    decisions: dict[str, Any] = {flag: True for flag in FLAGS if getattr(control, flag)}
+    """Return the flags that are set, each with who set it and when, or why."""
+    decisions = {flag: control.reasons.get(flag, "a listener") for flag in FLAGS if getattr(control, flag)}
     if control.stop_reason is not None:
-        decisions["stop_reason"] = control.stop_reason
+        decisions["should_training_stop"] = control.stop_reason
     return decisions
 
 
 def costs_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what each callback has cost so far, by name."""
     names = ("calls", "seconds", "background_s", "dropped", "failures", "detached_after")
-    return {name: {key: getattr(item, key) for key in names} for name, item in report.items()}
+    return {name: {key: getattr(item, key) for key in names} for name, item in list(report.items())}
 
 
 def plain(value: Any) -> Any:

@@ -248,7 +248,8 @@ class TrainingLoop:
             self.stopped_by = signal
         if signal is not None and self.state.stop_reason is None:
             self.control.stop(f"received {signal}")
-            self.control.should_save = self.args.save_strategy != "no"
+            if self.args.save_strategy != "no":
+                self.control.ask("should_save", f"received {signal}")
         if self.control.should_training_stop:
             self.state.stop_reason = self.control.stop_reason
 
@@ -277,9 +278,11 @@ class TrainingLoop:
         if not control.should_training_stop:
             return
         if action == "save" and self.args.save_strategy == "steps" and self.progress.last_save != step:
-            control.should_save = True
+            control.ask("should_save", "training stops")
         if action == "evaluate" and self.args.eval_strategy == "steps" and self.progress.last_evaluation != step:
-            control.should_evaluate = self.stopped_by is None
+            control.should_evaluate = False
+            if self.stopped_by is None:
+                control.ask("should_evaluate", "training stops")
 
     def _log(self) -> None:
         progress = self.progress

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,24 +20,46 @@ from .journal import PAYLOAD, read_journal
 ENDS = ("on_exception", "on_train_end")
 
 
+class RecordedArguments(SimpleNamespace):
+    """Arguments as a journal holds them, with the methods of training arguments that callbacks ask for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields."""
+        return dict(vars(self))
+
+    def to_json_string(self) -> str:
+        """Return all fields as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        """Return all fields as bool, int, float or text."""
+        return {
+            key: value if isinstance(value, bool | int | float) else str(value) for key, value in vars(self).items()
+        }
+
+
 class Replay:
     """What stands in for the trainer: arguments and state of the run as they were, and the callbacks.
 
     Attributes:
         stopped_at: The step at which a callback would have stopped the run; None if none would have.
+        is_complete: Whether the journal holds the end of the run.
     """
 
     model = optimizer = lr_scheduler = eval_dataset = None
 
     def __init__(self, args: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> None:
-        here = {"output_dir": str(output_dir), "logging_dir": str(Path(output_dir) / "runs")}
-        self.args = SimpleNamespace(**{"process_index": 0, "world_size": 1, **args, **here})
+        folder = time.strftime("%Y-%m-%d_%H-%M-%S_replay")  # its own each time, so that no curve is drawn twice
+        here = {"output_dir": str(output_dir), "logging_dir": str(Path(output_dir) / "runs" / folder)}
+        name = args.get("run_name") or Path(str(args.get("output_dir", output_dir))).resolve().name
+        self.args = RecordedArguments(**{"process_index": 0, "world_size": 1, **args, **here, "run_name": name})
         self.state = TrainerState()
         self.control = TrainerControl()
         self.dispatcher = Dispatcher(self, self.args, self.state, self.control)
         names = ("model", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader", "processing_class")
         self.dispatcher.context.update(dict.fromkeys((*names, "tokenizer")))
         self.stopped_at: int | None = None
+        self.is_complete = False
 
     @property
     def callback_report(self) -> dict[str, Attachment]:
@@ -43,16 +67,17 @@ class Replay:
         return self.dispatcher.attachments
 
     def run(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Send all events, until a callback stops the run."""
+        """Send all events, until a callback stops the run; on_train_end comes in any case, so that all is closed."""
         for entry in entries:
             if self.stopped_at is not None and (entry["step"] > self.stopped_at or entry["event"] in ENDS):
                 break
             self._send(entry)
+            self.is_complete = self.is_complete or entry["event"] == "on_train_end"
             if self.control.should_training_stop and self.stopped_at is None:
                 self.stopped_at = entry["step"]
                 self.state.stop_reason = self.control.stop_reason
-        if self.stopped_at is not None:
-            self._send({"event": "on_train_end", "step": self.stopped_at, "epoch": self.state.epoch})
+        if not self.is_complete:
+            self._send({"event": "on_train_end", "step": self.state.global_step, "epoch": self.state.epoch})
 
     def _send(self, entry: Mapping[str, Any]) -> None:
         state, event = self.state, entry["event"]

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +11,9 @@ import pytest
 
 from trackside.callbacks import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.csv_logger import CSVLoggerCallback
-from trackside.callbacks.errors import ConfigError, TracksideValueError
+from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import EVENTS
-from trackside.replay import main
+from trackside.replay import ending
 from trackside.tiny import installed_frameworks, tiny_trainer
 from trackside.trainer.journal import JournalCallback, plain, read_journal
 from trackside.trainer.replay import last_run, replay
@@ -74,9 +74,41 @@ def test_lines_hold_logs_decisions_with_reasons_and_costs(make_trainer):
     (begin,) = [entry for entry in entries if entry["event"] == "on_train_begin"]
     assert (begin["args"]["learning_rate"], begin["state"]["max_steps"]) == (0.02, 12)
     (stop,) = [e for e in entries if e["event"] == "on_step_end" and e["step"] == 3]
-    assert stop["decisions"]["should_training_stop"]
-    assert stop["decisions"]["stop_reason"] == "three are enough"
+    assert stop["decisions"]["should_training_stop"] == "three are enough"
     assert entries[-1]["costs"]["stops"]["calls"] == 3
+    costs = [entry["costs"] for entry in entries if entry["event"] == "on_log"]
+    assert [1 < item["stops"]["calls"] <= 3 for item in costs] == [True] * len(trainer.state.log_history)
+
+
+def test_every_decision_has_a_reason(make_trainer):
+    class Asks(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_save = state.global_step == 3
+
+    args = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 100, "max_steps": 7}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy"}
+    make_trainer(JournalCallback(), Asks(), **args, **best).train()
+
+    entries = list(read_journal(JOURNAL))
+    decided = {
+        entry["step"]: entry["decisions"]
+        for entry in entries
+        if entry["event"] == "on_step_end" and "decisions" in entry
+    }
+    assert decided[2] == {"should_log": "default_flow at on_step_end"}
+    assert decided[3] == {"should_save": "asks at on_step_end"}
+    assert decided[4] == dict.fromkeys(("should_evaluate", "should_log"), "default_flow at on_step_end")
+    assert decided[7] == {"should_training_stop": "default_flow at on_step_end"}
+    because = [
+        (entry["event"], entry["step"], entry["because"].split(" to ")[0]) for entry in entries if "because" in entry
+    ]
+    assert because[:3] == [
+        ("on_save", 3, "asks at on_step_end"),
+        ("on_evaluate", 4, "default_flow at on_step_end"),
+        ("on_save", 4, "eval_accuracy has improved"),
+    ]
+    assert because[3:][0] == ("on_evaluate", 7, "training stops")
+    assert because[-1][:2] == ("on_save", 7)
 
 
 def test_a_resumed_run_goes_on_in_the_file_and_reads_as_one_run(make_trainer):
@@ -134,33 +166,35 @@ def test_another_patience_can_be_tried_without_training(make_trainer):
     assert stops == [12, 24, None]
 
 
-def test_the_command_replays_by_name_and_says_how_it_went(make_trainer, capsys, monkeypatch):
+def test_a_run_that_was_cut_off_is_replayed_and_its_callbacks_are_closed(make_trainer):
     make_trainer(JournalCallback()).train()
-    made = []
-    monkeypatch.setattr(
-        "trackside.trainer.replay.attach_from_map",
-        lambda dispatcher, callbacks: made.append(callbacks) or dispatcher.attach(CSVLoggerCallback()),
-    )
+    lines = JOURNAL.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if json.loads(line)["step"] <= 7]
+    JOURNAL.write_text("".join(whole) + lines[-1][:40])
 
-    code = main([str(JOURNAL), "--callback", "csv", "--callbacks.early_stopping.patience", "2"])
+    replayed = replay(JOURNAL, [heard := Recorder()])
 
-    assert code == 0
-    assert made == [{"csv": {}, "early_stopping": {"patience": 2}}]
-    assert "replayed up to step 12 of 12" in capsys.readouterr().out
-    assert Path("out/replay/log.csv").exists()
+    assert ending(replayed)[:2] == [
+        "replayed up to step 7 of 12, 4 records",
+        "the journal ends there: the run was cut off, or is still going on",
+    ]
+    assert (heard.heard[-1], replayed.is_complete) == (("on_train_end", 7), False)
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["nowhere.jsonl", "--callback", "csv"], "nowhere.jsonl"),
-        (["x", "--callback", "csv", "--patience", "3"], "'--patience' is not understood"),
-        (["x"], "nothing to replay to"),
-    ],
-)
-def test_a_wrong_command_is_a_config_error(argv, message):
-    with pytest.raises(ConfigError, match=message):
-        main(argv)
+def test_callbacks_of_others_find_the_methods_of_the_arguments(make_trainer):
+    class Foreign:
+        role = "observer"
+        on_error = "raise"
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.given = args.to_dict(), json.loads(args.to_json_string()), args.to_sanitized_dict()
+
+    make_trainer(JournalCallback(), learning_rate=0.5).train()
+    replay(JOURNAL, [callback := Foreign()])
+
+    assert {values["learning_rate"] for values in callback.given} == {0.5}
+    assert {values["run_name"] for values in callback.given} == {"out"}
+    assert all(isinstance(value, bool | int | float | str) for value in callback.given[2].values())
 
 
 def test_a_journal_without_a_run_is_an_error(tmp_path):
@@ -181,23 +215,42 @@ def test_what_json_cannot_write_becomes_text():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_a_killed_run_leaves_every_full_line(framework, tmp_path):
+def test_a_journal_is_read_while_the_run_goes_on_and_after_it_was_killed_up_to_the_last_full_line(framework):
+    if framework not in installed_frameworks():
+        pytest.skip(f"{framework} is not installed")
     code = """
-import os, signal, sys, time
+import sys, time
 from trackside import TrainerCallback
 from trackside.tiny import tiny_trainer
 from trackside.trainer.journal import JournalCallback
 
-class Dies(TrainerCallback):
+class TakesItsTime(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 9:
-            time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
 
-tiny_trainer(sys.argv[1], "out", [JournalCallback(), Dies()]).train()
+tiny_trainer(sys.argv[1], "out", [JournalCallback(), TakesItsTime()], num_train_epochs=1000, save_strategy="no").train()
 """
-    done = subprocess.run([sys.executable, "-c", code, framework], cwd=tmp_path, timeout=120, capture_output=True)
+    process = subprocess.Popen([sys.executable, "-c", code, framework])
+    seen = []
+    while len(seen) < 20:
+        assert process.poll() is None
+        time.sleep(0.05)
+        seen = steps_in(JOURNAL) if JOURNAL.exists() else []
 
-    assert done.returncode == -signal.SIGKILL
-    steps = [entry["step"] for entry in read_journal(JOURNAL) if entry["event"] == "on_step_end"]
-    assert steps == list(range(1, 9))
+    was_running = process.poll() is None
+    process.kill()
+    process.wait()
+
+    assert was_running
+    *lines, torn = JOURNAL.read_text().split("\n")
+    assert all(json.loads(line)["event"] in EVENTS for line in lines)
+    assert len(torn) < max(map(len, lines))
+    assert steps_in(JOURNAL) == list(range(1, len(steps_in(JOURNAL)) + 1))
+    assert steps_in(JOURNAL)[: len(seen)] == seen
+    replayed = replay(JOURNAL, [recorder := Recorder()])
+    assert replayed.state.global_step >= 20
+    assert recorder.heard[-1][0] == "on_train_end"
+
+
+def steps_in(path):
+    return [entry["step"] for entry in read_journal(path) if entry["event"] == "on_step_end"]

@@ -174,7 +174,7 @@ def test_a_failure_that_is_followed_by_success_is_forgiven(track):
     for turn in range(8):
         callback.raises = ("on_log",) if turn % 2 else ()
         run.log(loss=1.0)
-        run.dispatcher.state_dicts()
+        assert attachment.worker.wait(30.0)
     run.send("on_train_end")
 
     assert (attachment.failures, attachment.detached_after) == (4, None)

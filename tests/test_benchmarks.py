@@ -1,0 +1,53 @@
+"""The benchmark for a GPU runs to its end without one, on a toy, so that it is ready where there is one."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, GPU, *options], env=environment, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+def test_the_benchmark_for_a_gpu_runs_a_toy_on_the_cpu():
+    small = ("--steps", "2", "--warmup", "1", "--rounds", "2", "--batch", "2", "--peak-tflops", "0.001")
+
+    ended = run("--tiny", "--device", "cpu", *small)
+
+    assert ended.returncode == 0, ended.stderr
+    rows = {line[:22].strip(): line[22:].split() for line in ended.stdout.splitlines() if "%" in line}
+    assert {"hand-written", "Trainer"} <= set(rows)
+    for tokens_per_s, mfu, *_ in rows.values():
+        # this toy needs 189,696 operations a token, and 1e9 a second are the peak
+        assert float(mfu.rstrip("%")) == pytest.approx(float(tokens_per_s.replace(",", "")) * 189_696 / 1e7, abs=0.2)
+
+
+def test_the_benchmark_says_that_there_is_no_gpu():
+    ended = run()
+
+    assert ended.returncode == 2
+    assert "there is no GPU here that torch can use; to see that this runs: --tiny --device cpu" in ended.stderr
+
+
+def test_the_model_of_the_benchmark_has_the_size_of_gpt2():
+    import torch
+
+    module = runpy.run_path(str(GPU))
+    with torch.device("meta"):
+        model = module["GPT"](module["Shape"]())
+
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    assert weights == 124_475_904  # GPT-2's 124,439,808 and 47 rows of padding in the vocabulary
+    assert module["flops_per_token"](model) == 6 * (weights - 1024 * 768) + 12 * 12 * 768 * 1024

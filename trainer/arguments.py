@@ -154,7 +154,7 @@ class BaseTrainingArguments(DerivedArguments):
     fsdp_config: dict[str, Any] | str | None = option(
         None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file
     )
-    tpu_num_cores: int | None = option(None, "TPU cores of this process.", at_least(1))
+    tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
     debug: str = option(
         "",
         "underflow_overflow, tpu_metrics_debug, or both.",

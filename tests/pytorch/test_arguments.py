@@ -63,10 +63,7 @@ def test_apex_is_known_by_what_is_inside_and_not_imported(tmp_path, monkeypatch)
     assert not has_apex("amp")
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"tpu_num_cores": 8}, {"debug": "underflow_overflow"}],
-)
+@pytest.mark.parametrize("values", [{"debug": "underflow_overflow"}])
 def test_what_is_not_built_yet_fails_when_it_is_used(values):
     [(name, value)] = values.items()
     if name not in NOT_YET:

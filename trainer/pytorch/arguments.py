@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError, did_you_mean
 from ..arguments import BaseTrainingArguments
-from ..choices import OptimizerName
+from ..choices import OptimizerName, ParallelMode
+from ..launcher import Place, find_place
 from ..options import one_of, option
 from ..validation import Refusals, refuse
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 # what is still to be built: delete a line when it is there
 NOT_YET: Refusals = {
-    "tpu_num_cores": (lambda value: value is not None, "TPUs are not built yet"),
     "debug": (lambda value: "underflow_overflow" in value, "watching every layer for overflow is not built yet"),
 }
 
@@ -69,9 +70,36 @@ class TrainingArguments(BaseTrainingArguments):
         super().validate()
         check_optimizer(self.optim)
         check_processes(self)
+        if self.uses_xla:
+            check_cores(self)
+            self._set("optim", NOT_FUSED.get(self.optim, self.optim))
+        elif "tpu_metrics_debug" in self.debug:
+            warnings.warn("debug='tpu_metrics_debug' has nothing to report: the run is not on TPU cores", stacklevel=4)
         if self.fp16 and self.fp16_backend == "apex":
             check_apex_amp()
         refuse(self, NOT_YET)
+
+    @cached_property
+    def uses_xla(self) -> bool:
+        """Whether the run goes through torch_xla: tpu_num_cores is given, or PJRT_DEVICE is TPU and torch_xla there."""
+        if self.tpu_num_cores is not None:
+            return True
+        is_asked_for = os.environ.get("PJRT_DEVICE") == "TPU" and not self.no_cuda
+        return is_asked_for and importlib.util.find_spec("torch_xla") is not None
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of this process among those that the launcher started, read once; torch_xla's where it is used."""
+        if not self.uses_xla:
+            return find_place()
+        from .xla import find_core
+
+        return find_core()
+
+    @property
+    def parallel_mode(self) -> ParallelMode:
+        """How the devices of the run are driven."""
+        return ParallelMode.TPU if self.uses_xla else super().parallel_mode
 
     @cached_property
     def device(self) -> torch.device:
@@ -81,6 +109,10 @@ class TrainingArguments(BaseTrainingArguments):
         """
         import torch
 
+        if self.uses_xla:
+            from .xla import device_of_core
+
+            return device_of_core()
         if self.no_cuda:
             return torch.device("cpu")
         if torch.cuda.is_available():
@@ -168,6 +200,78 @@ def check_processes(args: TrainingArguments) -> None:
         is_right, allowed = FSDP_OPTIONS[name]
         if not is_right(value):
             raise ArgumentError(f"fsdp_config[{name!r}]", value, allowed)
+
+
+# of the same arithmetic, where torch has the fused kernel for other devices only
+NOT_FUSED = {"adamw_torch_fused": "adamw_torch"}
+
+
+def check_cores(args: TrainingArguments) -> None:
+    """Raise if ``args`` ask for what TPU cores cannot do.
+
+    Raises:
+        ArgumentError: If they do.
+    """
+    if args.no_cuda:
+        raise ArgumentError("tpu_num_cores", args.tpu_num_cores, "None together with no_cuda=True")
+    if args.tpu_num_cores not in (None, args.world_size):
+        raise ArgumentError(
+            "tpu_num_cores",
+            args.tpu_num_cores,
+            f"{args.world_size}, the cores that torch_xla.runtime.world_size() tells here; torch_xla.launch(main) or "
+            "torchrun starts a process for each, and main makes the arguments",
+        )
+    if args.world_size > 1 and not args.dataloader_drop_last:
+        raise ArgumentError(
+            "dataloader_drop_last", False, "True on several TPU cores, which wait for each other unless all do the same"
+        )
+    for name, allowed in NOT_ON_CORES.items():
+        if getattr(args, name):
+            raise ArgumentError(name, getattr(args, name), allowed)
+    if args.torch_compile and args.torch_compile_backend is None:
+        raise ArgumentError("torch_compile", True, "on TPU cores only with a torch_compile_backend that torch_xla has")
+
+
+NOT_ON_CORES = {
+    "fp16": "False on TPU cores, which have bf16",
+    "fp16_full_eval": "False on TPU cores, which have bf16_full_eval",
+    "fsdp": "'' on TPU cores; FSDP2 is there for torch.distributed only",
+    "auto_find_batch_size": "False on TPU cores, where memory runs out only when the recorded step is launched",
+}
+
+
+def check_torch_xla() -> None:
+    """Raise if torch_xla cannot be imported; nothing is imported for it.
+
+    Raises:
+        UnsupportedError: The message has the versions, and says what to do.
+    """
+    reason = why_no_xla()
+    if reason is not None:
+        raise UnsupportedError(
+            f"tpu_num_cores and PJRT_DEVICE=TPU cannot be used: {reason}. The last torch_xla is 2.9.0: pip install "
+            "'torch==2.9.*' 'torch_xla[tpu]==2.9.0' in an environment of its own"
+        )
+
+
+def why_no_xla() -> str | None:
+    """Return why torch_xla cannot be imported here, or None where it can.
+
+    Its native part is made for one minor version of torch; with another, importing it ends the process.
+
+    Source:
+        https://github.com/pytorch/xla#installation, and its wheels' tags.
+    """
+    try:
+        found = importlib.metadata.version("torch_xla")
+        torch = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError as error:
+        return f"{error.name} is not installed"
+    if found.split(".")[:2] != torch.split(".")[:2]:
+        return (
+            f"torch_xla {found} works with torch {'.'.join(found.split('.')[:2])} only, and torch {torch} is installed"
+        )
+    return None
 
 
 def check_apex_amp() -> None:

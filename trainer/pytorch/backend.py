@@ -77,7 +77,7 @@ class TorchBackend(Evaluating, BaseTrainer):
     def prepare_model(self, max_steps: int) -> None:
         """Place and wrap the model, create optimizer and schedule."""
         args = self.args
-        self.model.to(args.device)
+        self.processes.move(self.model, args.device)
         self._know_model()
         if args.gradient_checkpointing:
             enable_checkpointing(self.model, args.gradient_checkpointing_kwargs)
@@ -110,9 +110,11 @@ class TorchBackend(Evaluating, BaseTrainer):
         if path is not None and path.exists():
             state = snapshot.read_torch(path)
             snapshot.set_random_state(state)
+            self.processes.set_random_state(state)
             self._past = None if state.get("past") is None else self.place(state["past"])
         else:
             set_seed(self.args.seed + self.processes.rank)
+            self.processes.seed(self.args.seed + self.processes.rank)
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
@@ -252,7 +254,8 @@ class TorchBackend(Evaluating, BaseTrainer):
     def snapshot(self, *, copy: bool) -> snapshot.Writer:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
         is_sharded = self.processes.is_sharded
-        weights: dict[str, Any] | None = unwrap(self.model).state_dict() if copy else None
+        copy = copy or self.processes.must_copy
+        weights: dict[str, Any] | None = unwrap(self.model).state_dict(keep_vars=True) if copy else None
         files: dict[str, Any] = {}
         if not self.args.save_only_model:
             files = {
@@ -261,7 +264,7 @@ class TorchBackend(Evaluating, BaseTrainer):
                 snapshot.SCALER_FILE: self.precision.state_dict() or None,
             }
         past = {} if self._past is None else {"past": snapshot.copied(self._past)}
-        states = self.processes.gather_objects({**snapshot.random_state(), **past})
+        states = self.processes.gather_objects({**snapshot.random_state(), **self.processes.random_state(), **past})
         if copy:
             weights, files = snapshot.copied((weights, files))
         for rank, state in enumerate(states):

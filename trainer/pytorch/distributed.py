@@ -38,6 +38,8 @@ class Alone:
     world_size = 1
     is_sharded = False
     """Whether the model is shared out among the processes; see `fsdp`."""
+    must_copy = False
+    """Whether tensors are copied to the host before they are written; see `xla`."""
 
     def __init__(self) -> None:
         self.doing: Callable[[], str] = str
@@ -48,6 +50,10 @@ class Alone:
         return nullcontext()
 
     # -- the model ------------------------------------------------------------------------------------------------
+
+    def move(self, model: nn.Module, device: torch.device) -> None:
+        """Move the model to ``device``; its parameters stay the objects that they are."""
+        model.to(device)
 
     def shard(self, model: nn.Module) -> nn.Module:
         """Return the model as the optimizer is to be made for it."""
@@ -109,6 +115,21 @@ class Alone:
 
     def barrier(self) -> None:
         """Wait until every process is here."""
+
+    # -- a device that only records --------------------------------------------------------------------------------
+
+    def end_step(self) -> None:
+        """Launch what was recorded, on a device that records first; see `xla`. `agree` does it after an update."""
+
+    def seed(self, seed: int) -> None:
+        """Seed the device's own random number generator, where torch's seed does not reach it."""
+
+    def random_state(self) -> dict[str, Any]:
+        """Return the state of the device's own random number generator, where torch's does not hold it."""
+        return {}
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Take back what `random_state` gave, among other states."""
 
 
 class Group(Alone):
@@ -265,6 +286,10 @@ class Group(Alone):
 
 def processes_of(args: Any, device: torch.device) -> Alone:
     """Return the processes that ``args`` describes."""
+    if args.uses_xla:
+        from .xla import Core, Cores
+
+        return Cores(args, device) if args.world_size > 1 else Core(args)
     if args.fsdp:
         from .fsdp import Sharded  # costs half a second to import
 

@@ -50,7 +50,7 @@ class Evaluating(Objective):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Return a context in which the model is in evaluation mode; the memory of ``past_index`` begins anew in it."""
-        self.model.to(self.args.device)
+        self.processes.move(self.model, self.args.device)
         past = self._past
         self._know_model()
         self.processes.share_buffers(unwrap(self.model))
@@ -76,6 +76,7 @@ class Evaluating(Objective):
         loss, logits, labels = self.prediction_step(self.model, inputs, prediction_loss_only, ignore_keys)
         weight = count_items(labels, inputs, is_causal=self._is_causal) if self._items is None else self._items
         kept = self._main_input(inputs) if "inputs" in self.args.include_for_metrics else None
+        self.processes.end_step()
         return StepResult(loss, weight, logits, labels, batch.examples, kept)
 
     def _main_input(self, inputs: Any) -> Any:

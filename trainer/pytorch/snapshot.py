@@ -30,7 +30,7 @@ def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
     """Return nested values with every tensor copied to the host; tensors that share memory share their copy."""
     memo = {} if memo is None else memo
     if isinstance(value, Tensor):
-        key = value.data_ptr() if value.numel() else id(value)
+        key = place_of(value)
         known = memo.get(key)
         if known is None or known.shape != value.shape or known.dtype != value.dtype:
             known = memo[key] = value.detach().to("cpu", copy=True)
@@ -40,6 +40,11 @@ def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(copied(part, memo) for part in value)
     return value
+
+
+def place_of(tensor: Tensor) -> int:
+    """Return what tensors that share memory have in common: the address, or without one the object itself."""
+    return tensor.data_ptr() or id(tensor)
 
 
 def random_state() -> dict[str, Any]:
@@ -102,10 +107,10 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: If they are not there, or do not fit; the message names what is missing and what is too much.
     """
     weights = read_weights(folder)
-    own = model.state_dict()
-    known = {(tensor.data_ptr(), tensor.shape): name for name, tensor in own.items() if name in weights}
+    own = model.state_dict(keep_vars=True)
+    known = {(place_of(tensor), tensor.shape): name for name, tensor in own.items() if name in weights}
     for name, tensor in own.items():  # tied weights were written once
-        twin = known.get((tensor.data_ptr(), tensor.shape))
+        twin = known.get((place_of(tensor), tensor.shape))
         if name not in weights and twin is not None:
             weights[name] = weights[twin]
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())

@@ -11,6 +11,9 @@ from typing import Any
 from ..callbacks.state import TrainerState
 from .tracker import Status, Tracker, values_of
 
+MESSAGES = "messages.json"
+"""What holds the metrics in a zip file; that of a run that was killed is empty."""
+
 QUIET = {
     "log_code": False,
     "log_graph": False,
@@ -122,15 +125,22 @@ class CometCallback(Tracker):
         self._experiment = None
 
     def _zips(self) -> Iterator[Path]:
-        return self._folder.glob(f"{self.run_id}*.zip")
+        return (path for path in self._folder.glob(f"{self.run_id}*.zip") if MESSAGES in _names_in(path))
 
 
 def read_metrics(path: Path) -> Iterator[tuple[str, int, float]]:
     """Yield name, step and value of every metric in an offline experiment's zip file."""
-    with zipfile.ZipFile(path) as archive, archive.open("messages.json") as lines:
+    with zipfile.ZipFile(path) as archive, archive.open(MESSAGES) as lines:
         for line in lines:
             message = json.loads(line)
             metric = message.get("payload", {}).get("metric") if message.get("type") == "metric_msg" else None
             if metric:
                 payload = message["payload"]
                 yield metric["metricName"], int(payload.get("step") or metric.get("step") or 0), metric["metricValue"]
+
+
+def _names_in(path: Path) -> list[str]:
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()

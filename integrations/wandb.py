@@ -22,6 +22,9 @@ EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}
 FILE_WAIT_S = 5.0
 """So long may W&B take to write the rest of an offline run."""
 
+ID_WAIT_S = 5.0
+"""So long may W&B take to forget a run that was finished."""
+
 
 class WandbCallback(Tracker):
     """Log to Weights & Biases: records, arguments as config, how the run ended as summary.
@@ -94,7 +97,7 @@ class WandbCallback(Tracker):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._last_steps = folder / "wandb", None
         name = self.run_name or getattr(args, "run_name", None)
-        self.run = wandb.init(
+        self.run = _init(
             **self.options,
             **self._placed(args, name or folder.name, name),
             id=self.run_id,
@@ -128,7 +131,7 @@ class WandbCallback(Tracker):
 
     def _read_last_steps(self) -> dict[str, int]:
         last: dict[str, int] = {}
-        for path in sorted(self._folder.glob(f"*run-*-{self.run_id}/run-{self.run_id}.wandb")):
+        for path in sorted(self._folder.glob(f"*run-*-{self.run_id}*/run-{self.run_id}.wandb")):
             if not os.path.samefile(path.parent, Path(self.run.dir).parent):
                 for step, row in read_history(path):
                     last.update(dict.fromkeys(row, step))
@@ -166,6 +169,20 @@ class WandbCallback(Tracker):
         is_best = state.best_global_step == state.global_step
         aliases = ["latest", f"step-{state.global_step}", *(["best"] if is_best else [])]
         self.run.log_artifact(artifact, aliases=aliases)
+
+
+def _init(**options: Any) -> Any:
+    """Start a run; if it was finished in this process just now, wait for W&B to let go of its id."""
+    import wandb
+
+    deadline = time.monotonic() + ID_WAIT_S
+    while True:
+        try:
+            return wandb.init(**options)
+        except Exception as error:
+            if "is in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _wait_for_end(path: Path) -> None:

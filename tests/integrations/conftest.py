@@ -1,4 +1,4 @@
-"""Trainers of either framework, and what a tracker has to show of their runs."""
+"""Trainers of either framework, and a watch on the global random numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trackside.integrations.tracker import numbers
 from trackside.tiny import installed_frameworks, tiny_trainer
 
 
@@ -27,20 +26,6 @@ def make_trainer(framework: str, tmp_path: Any) -> Any:
         return tiny_trainer(framework, args.pop("output_dir", tmp_path / "out"), callbacks, **args)
 
     return make
-
-
-@pytest.fixture
-def curves_of() -> Any:
-    """Return a function from ``state.log_history`` to the curves that a tracker has to show: name, step, value."""
-
-    def curves(log_history: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
-        found: dict[str, dict[int, float]] = {}
-        for record in log_history:
-            for name, value in numbers(record).items():
-                found.setdefault(name, {})[record["step"]] = value
-        return found
-
-    return curves
 
 
 @pytest.fixture

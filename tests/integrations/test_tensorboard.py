@@ -12,7 +12,6 @@ pytest.importorskip("tensorboard")
 
 from trackside.callbacks import TrainerState
 from trackside.callbacks.errors import ArgumentError, MissingPackageError
-from trackside.integrations.names import rewrite_logs
 from trackside.integrations.tensorboard import TensorBoardCallback
 
 
@@ -273,42 +272,6 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
 
     with pytest.raises(MissingPackageError, match=r"'tensorboard'.*pip install 'trackside\[tensorboard\]'"):
         TensorBoardCallback()
-
-
-def test_a_run_of_the_trainer_that_was_killed_and_resumed_reads_back_as_its_history(read):
-    torch = pytest.importorskip("torch")
-    from trackside.trainer.pytorch.arguments import TrainingArguments
-    from trackside.trainer.pytorch.trainer import Trainer
-
-    examples = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-    dataset = torch.utils.data.TensorDataset(examples, (examples.sum(1) > 0).long())
-    steps = {"logging_steps": 2, "eval_steps": 3, "save_steps": 4, "eval_strategy": "steps", "max_steps": 12}
-
-    def make():
-        args = TrainingArguments(output_dir="out", disable_tqdm=True, per_device_train_batch_size=16, **steps)
-        options = {"train_dataset": dataset, "eval_dataset": dataset, "loss_fn": torch.nn.functional.cross_entropy}
-        return Trainer(torch.nn.Linear(4, 2), args, callbacks=[TensorBoardCallback()], **options)
-
-    killed = make()
-
-    @killed.on("on_step_end")
-    def kill(trainer, state, **_):
-        if state.global_step == 11:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
-    trainer = make()
-    trainer.train(resume_from_checkpoint=True)
-
-    expected: dict[str, list[tuple[int, float]]] = {}
-    for record in trainer.state.log_history:
-        for name, value in rewrite_logs(record).items():
-            expected.setdefault(name, []).append((record["step"], value))
-    runs = list(Path("out/runs").iterdir())
-    assert curves(read(runs[0])) == expected
-    assert len(runs) == 1
-    assert [step for step, _ in expected["train/loss"]] == [2, 4, 6, 8, 10, 12]
 
 
 LOADS_NO_FRAMEWORK = """

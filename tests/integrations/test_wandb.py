@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("wandb")
 
+from tracker_readers import curves_of, read_wandb
+
 from trackside.callbacks import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations.wandb import WandbCallback
@@ -32,18 +34,6 @@ def files(folder="out"):
     return sorted(Path(folder).glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def shown(*paths):
-    """Return the curves of .wandb files and the number of times that a value was shown again."""
-    curves, again = {}, 0
-    for path in paths:
-        for step, row in read_history(path):
-            for name, value in row.items():
-                if name.startswith(("train/", "eval/")):
-                    again += step in curves.setdefault(name, {})
-                    curves[name][step] = float(value)
-    return curves, again
-
-
 def exit_code(path):
     return [record.exit.exit_code for record in read_records(path) if record.WhichOneof("record_type") == "exit"]
 
@@ -63,17 +53,15 @@ def summary(path):
     return values
 
 
-def test_the_file_holds_the_history_the_arguments_and_the_end(make_trainer, curves_of, untouched_random_numbers):
+def test_the_file_holds_the_arguments_and_the_end(make_trainer):
     trainer = make_trainer(wandb(project="tests"), learning_rate=0.02, metric_for_best_model="accuracy")
 
     trainer.train()
 
     (path,) = files()
-    assert shown(path) == (curves_of(trainer.state.log_history), 0)
     assert config(path)["learning_rate"] == 0.02
     assert summary(path)["best_metric"] == trainer.state.best_metric
     assert exit_code(path) == [0]
-    assert trainer.callback_report["wandb"].failures == 0
 
 
 def test_python_and_numpy_random_numbers_are_left_alone(track, untouched_random_numbers):
@@ -96,43 +84,46 @@ class RaisesAt(TrainerCallback):
 
 
 @pytest.mark.parametrize(("error", "code"), [(RuntimeError("boom"), 1), (KeyboardInterrupt(), 255)])
-def test_a_run_that_raises_is_finished_as_failed_or_killed_with_all_its_records(make_trainer, curves_of, error, code):
+def test_a_run_that_raises_is_finished_as_failed_or_killed_with_all_its_records(make_trainer, error, code):
     trainer = make_trainer(wandb(), RaisesAt(5, error))
 
     with pytest.raises(type(error)):
         trainer.train()
 
     (path,) = files()
-    assert shown(path)[0] == curves_of(trainer.state.log_history)
+    assert read_wandb(path) == curves_of(trainer.state.log_history)
     assert exit_code(path) == [code]
 
 
-def test_a_resumed_run_goes_on_with_the_same_id_and_shows_no_step_twice(make_trainer, curves_of):
-    first = make_trainer(wandb(), RaisesAt(9, RuntimeError("boom")))  # three steps after the checkpoint of step 6
+def test_a_resumed_run_goes_on_with_the_same_id(make_trainer):
     with pytest.raises(RuntimeError):
-        first.train()
-    second = make_trainer(tracker := wandb())
-    second.train(resume_from_checkpoint=True)
+        make_trainer(first := wandb(), RaisesAt(9, RuntimeError("boom"))).train()
+    make_trainer(tracker := wandb()).train(resume_from_checkpoint=True)
 
-    paths = files()
-    curves, again = shown(*paths)
-    assert len(paths) == 2
-    assert {path.name for path in paths} == {f"run-{tracker.run_id}.wandb"}
-    assert again == 0
-    assert {name: set(curve) for name, curve in curves.items()} == {
-        name: set(curve) for name, curve in curves_of(second.state.log_history).items()
-    }
-    assert curves["train/loss"] == curves_of(second.state.log_history)["train/loss"]
+    assert tracker.run_id == first.run_id
+    assert [path.name for path in files()] == [f"run-{tracker.run_id}.wandb"] * 2
 
 
-def test_what_a_killed_run_lost_is_added_from_the_history(make_trainer, curves_of):
+def test_a_run_may_be_resumed_again_and_again_within_one_second(make_trainer):
+    for last_step in (6, 9, 12):  # W&B names folders by the second, and those of the same one by a number too
+        trainer = make_trainer(wandb(), max_steps=last_step, save_steps=3, save_strategy="steps")
+        trainer.train(resume_from_checkpoint=last_step > 6)
+
+    steps = {name: [step for step, _ in points] for name, points in read_wandb(*files()).items()}
+    assert len(files()) == 3
+    assert steps["train/loss"] == [2, 4, 6, 8, 10, 12]
+    assert steps["eval/loss"] == [6, 9, 12]
+    assert all(len(set(found)) == len(found) for found in steps.values())
+
+
+def test_what_a_killed_run_lost_is_added_from_the_history(make_trainer):
     make_trainer(wandb(), max_steps=6).train()
     (path,) = files()
     path.write_bytes(path.read_bytes()[:7])
     second = make_trainer(wandb())
     second.train(resume_from_checkpoint=True)
 
-    assert shown(*files())[0] == curves_of(second.state.log_history)
+    assert read_wandb(*files()) == curves_of(second.state.log_history)
 
 
 def test_a_second_training_is_a_second_run_and_an_evaluation_goes_to_the_last_one(make_trainer):
@@ -224,8 +215,6 @@ tiny_trainer(sys.argv[1], "out", [WandbCallback(), Terminates()]).train()
     subprocess.run([sys.executable, "-c", code, framework], cwd=tmp_path, timeout=120, env={**os.environ}, check=False)
 
     (path,) = files()
-    curves, again = shown(path)
-    assert set(curves["train/loss"]) == {2, 4}
-    assert again == 0
+    assert [step for step, _ in read_wandb(path)["train/loss"]] == [2, 4]
     assert exit_code(path) == [255]
     assert summary(path)["stop_reason"] == f"received {signal.Signals.SIGTERM.name}"

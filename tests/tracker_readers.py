@@ -1,0 +1,85 @@
+"""What trackers hold, each read with its tool's own reader: name of a curve, then its points in the tool's order.
+
+A step that a tool shows twice is two points here, and so differs from what `curves_of` says that it has to show.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trackside.integrations.tracker import numbers
+
+Curves = dict[str, list[tuple[int, float]]]
+
+GROUPS = ("train/", "eval/", "test/")
+
+
+def curves_of(log_history: list[dict[str, Any]]) -> Curves:
+    """Return the curves that a tracker has to show of a history: value by value, step by step."""
+    return _curves((name, record["step"], value) for record in log_history for name, value in numbers(record).items())
+
+
+def as_float32(curves: Curves) -> Curves:
+    """Return what is left of the values in a tool that keeps 32 bits, as TensorBoard does."""
+    return {name: [(step, float(np.float32(value))) for step, value in points] for name, points in curves.items()}
+
+
+def read_tensorboard(folder: str | Path) -> Curves:
+    """Read the event files of a folder without loading TensorFlow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboard.compat.notf", types.ModuleType("notf"))
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return _curves((tag, point.step, point.value) for tag in events.Tags()["scalars"] for point in events.Scalars(tag))
+
+
+def read_wandb(*paths: Path) -> Curves:
+    """Read .wandb files, such as the parts of one offline run."""
+    from trackside.integrations.wandb_file import read_history
+
+    rows = [item for path in paths for item in read_history(path)]
+    return _curves(
+        (name, step, float(value))
+        for step, row in rows
+        for name, value in row.items()
+        if name.startswith(GROUPS) and not isinstance(value, dict)
+    )
+
+
+def read_mlflow(uri: str, run_id: str) -> Curves:
+    """Ask MLflow's client for every metric of a run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    names = client.get_run(run_id).data.metrics
+    return _curves((name, p.step, p.value) for name in names for p in client.get_metric_history(run_id, name))
+
+
+def read_comet(*paths: Path) -> Curves:
+    """Read the zip files of an offline experiment."""
+    from trackside.integrations.comet import read_metrics
+
+    return _curves(point for path in paths for point in read_metrics(path) if point[0].startswith(GROUPS))
+
+
+def read_trackio(project: str, name: str) -> Curves:
+    """Ask Trackio's storage for every row of a run."""
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs(project, name)
+    return _curves((key, row["step"], row[key]) for row in rows for key in row if key.startswith(GROUPS))
+
+
+def _curves(points: Iterable[tuple[str, int, float]] | Iterator[tuple[str, int, float]]) -> Curves:
+    curves: Curves = {}
+    for name, step, value in points:
+        curves.setdefault(name, []).append((step, value))
+    return curves

@@ -21,7 +21,7 @@ from .outputs import BestRun, TrainOutput
 from .plan import Progress
 from .predicting import Predicting, check_compute_metrics
 from .records import Records
-from .saving import Saver, Saves
+from .saving import Notes, Saver, Saves
 from .step_timer import StepTimer
 
 logger = logging.getLogger("trackside")
@@ -115,6 +115,10 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
     def guarded(self) -> AbstractContextManager[Any]:
         """Return a context in which an error of one process ends all, each with the error that came first."""
         return nullcontext()
+
+    def job_notes(self) -> Notes | None:
+        """Return what outlives the processes of a job that is started again; None where nothing does."""
+        return None
 
     def write_share(self) -> None:
         """Write what this process adds to the checkpoint that the first one is writing: nothing, where that has all."""

@@ -37,6 +37,7 @@ from .found import (
     find_checkpoints,
     get_last_checkpoint,
     newest_valid,
+    run_id_of,
     step_of,
     subfolders,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "find_checkpoints",
     "get_last_checkpoint",
     "newest_valid",
+    "run_id_of",
     "verify",
     "write_atomically",
 ]

@@ -58,6 +58,11 @@ class DerivedArguments(PlainData):
         return self.per_device_train_batch_size * max(1, self.n_gpu)
 
     @property
+    def global_micro_batch_size(self) -> int:
+        """Examples of a training micro-batch of all processes together."""
+        return self.train_batch_size * self.world_size
+
+    @property
     def eval_batch_size(self) -> int:
         """Examples of an evaluation batch of this process, on all its devices."""
         return self.per_device_eval_batch_size * max(1, self.n_gpu)

@@ -45,15 +45,19 @@ def find_checkpoints(output_dir: str | Path) -> list[Path]:
     return ordered
 
 
-def newest_valid(output_dir: str | Path) -> tuple[Path | None, list[Skipped]]:
+def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Path | None, list[Skipped]]:
     """Return the newest checkpoint that verifies, and the newer ones that do not, each with the reason.
+
+    Args:
+        run_id: Look only at what the run of this id wrote.
 
     Returns:
         The path, None where none verifies; and what was skipped, newest first.
     """
     found = find_checkpoints(output_dir)
+    candidates = found if run_id is None else [path for path in found if run_id_of(path) == run_id]
     skipped = []
-    for path in reversed(found):
+    for path in reversed(candidates):
         try:
             verify(path)
         except BrokenCheckpointError as error:
@@ -61,7 +65,7 @@ def newest_valid(output_dir: str | Path) -> tuple[Path | None, list[Skipped]]:
         else:
             return path, skipped
     if find_checkpoints(output_dir) != found:  # a living run deleted them meanwhile, and has newer ones
-        return newest_valid(output_dir)
+        return newest_valid(output_dir, run_id)
     return None, skipped
 
 
@@ -82,6 +86,14 @@ def commit_time_of(path: Path) -> int:
         return int(read_manifest(path)["committed_at"])
     except BrokenCheckpointError:
         return -1
+
+
+def run_id_of(path: Path) -> str | None:
+    """Return the id of the run that wrote a checkpoint; None where the manifest does not tell."""
+    try:
+        return str(read_manifest(path)["run_id"])
+    except (BrokenCheckpointError, KeyError):
+        return None
 
 
 def step_of(path: Path) -> int:

@@ -103,11 +103,6 @@ def first_host(nodelist: str) -> str:
     return name + rest.split("-")[0].rstrip("]") if bracket else name
 
 
-def restart_count(environ: Mapping[str, str] | None = None) -> int:
-    """Return how many times torchrun has started this job again."""
-    return _number(os.environ if environ is None else environ, "TORCHELASTIC_RESTART_COUNT")
-
-
 def _number(environ: Mapping[str, str], name: str, default: int = 0, low: int = 0) -> int:
     text = environ.get(name, str(default))
     try:

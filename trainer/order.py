@@ -35,34 +35,29 @@ def share_of(count: int, rank: int, world_size: int) -> tuple[int, int]:
 class BatchCut:
     """How one rank's batches are cut out of what is left of an epoch.
 
-    The order of the epoch is cut into global batches of ``batch_size * world_size`` examples, of which each rank gets a
-    contiguous share. The last one may be ragged; its shares are as even as possible. A rank whose share is empty still
-    has a batch, of one example that another rank counts, so that all ranks do the same number of steps.
+    The order of the epoch is cut into global batches, of which each rank gets a contiguous share; shares are as even as
+    possible. The last one may be ragged. A rank whose share is empty still has a batch, of one example that another
+    rank counts, so that all ranks do the same number of steps.
 
     Attributes:
         num_examples: Examples of the whole epoch.
-        batch_size: Examples of one batch of one rank.
+        global_batch_size: Examples of one batch of all ranks together.
         rank, world_size: Which rank this is, of how many.
         drop_last: Leave a ragged last global batch out.
         start: Examples at the beginning of the epoch that are already used up, by all ranks together.
 
     Example:
-        >>> cut = BatchCut(num_examples=10, batch_size=2, rank=1, world_size=2)
+        >>> cut = BatchCut(num_examples=10, global_batch_size=4, rank=1, world_size=2)
         >>> cut.num_batches, [cut.span(index) for index in range(3)]
         (3, [(2, 4), (6, 8), (9, 10)])
     """
 
     num_examples: int
-    batch_size: int
+    global_batch_size: int
     rank: int = 0
     world_size: int = 1
     drop_last: bool = False
     start: int = 0
-
-    @property
-    def global_batch_size(self) -> int:
-        """Examples of one batch of all ranks together."""
-        return self.batch_size * self.world_size
 
     @property
     def num_batches(self) -> int:
@@ -89,6 +84,7 @@ class BatchCut:
     def counts(self) -> Iterator[tuple[int, int]]:
         """Yield, for each batch, the examples that count: in this rank's, and in those of all ranks together."""
         whole = max(0, self.num_examples - self.start) // self.global_batch_size
-        yield from repeat((self.batch_size, self.global_batch_size), whole)
+        low, high = share_of(self.global_batch_size, self.rank, self.world_size)
+        yield from repeat((high - low, self.global_batch_size), whole)
         if self.num_batches > whole:
             yield self.num_real_examples(whole), self.num_global_examples(whole)

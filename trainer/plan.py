@@ -55,6 +55,36 @@ def plan_training(
     return TrainingPlan(max_steps, math.ceil(max_steps / updates_per_epoch), batches_per_epoch)
 
 
+def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
+    """Return into how many equal micro-batches an update is cut, and how many examples each is, over all processes.
+
+    As few as can be, with at most ``most`` examples and at least one for each process.
+
+    Raises:
+        ArgumentError: If there is no such cut; the message has the nearest numbers of examples that have one.
+
+    Example:
+        >>> cut_update(128, most=32, world_size=4), cut_update(128, most=32, world_size=3)
+        ((1, 128), (2, 64))
+    """
+    found = _number_of_cuts(examples, most, world_size)
+    if found is None:
+        near = sorted(range(1, 2 * examples + world_size), key=lambda number: abs(number - examples))
+        fits = [number for number in near if _number_of_cuts(number, most, world_size)][:2]
+        raise ArgumentError(
+            "global_batch_size",
+            examples,
+            f"a number that can be cut into equal micro-batches of {world_size} to {most * world_size} examples, such "
+            f"as {' or '.join(map(str, sorted(fits)))} ({world_size} processes, per_device_train_batch_size={most})",
+        )
+    return found, examples // found
+
+
+def _number_of_cuts(examples: int, most: int, world_size: int) -> int | None:
+    fewest = -(-examples // (most * world_size))
+    return next((n for n in range(fewest, examples // world_size + 1) if examples % n == 0), None)
+
+
 @dataclass
 class Progress:
     """Where the loop stands between two updates; a checkpoint keeps it beside the state.

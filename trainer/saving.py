@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.errors import ArgumentError, CheckpointError
 from ..callbacks.state import TrainerState
-from .checkpoint import CheckpointStore, Committer, find_checkpoints, newest_valid, verify
+from .checkpoint import CheckpointStore, Committer, Skipped, find_checkpoints, newest_valid, run_id_of, verify
 from .plan import Progress
 
 logger = logging.getLogger("trackside.trainer")
@@ -22,6 +22,19 @@ ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
 
 Write = Callable[[Path], None]
+
+
+class Notes(Protocol):
+    """Short texts by name, which the processes of a later attempt can read."""
+
+    def set(self, name: str, text: str, /) -> None:
+        """Write a text."""
+
+    def get(self, name: str, /) -> bytes:
+        """Return a text."""
+
+    def check(self, names: list[str], /) -> bool:
+        """Return whether there are such texts."""
 
 
 class Saves(Protocol):
@@ -46,6 +59,9 @@ class Saves(Protocol):
 
     def barrier(self) -> None:
         """Wait until every process is here."""
+
+    def job_notes(self) -> Notes | None:
+        """Return what outlives the processes of a job that is started again; None where nothing does."""
 
     def has_own(self, *names: str) -> bool:
         """Return whether a subclass overrides one of these methods."""
@@ -132,6 +148,9 @@ class Saver:
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
 
+        Where the launcher started the job again, it is the newest one that an earlier attempt wrote, whatever is
+        wanted; what is wanted counts where there is none.
+
         Args:
             wanted: A folder; True for the newest valid one in ``output_dir`` (none there: a fresh start); None or
                 False for a fresh start.
@@ -140,6 +159,30 @@ class Saver:
             CheckpointError: If the folder is not there or does not verify, or none of those there does.
             ArgumentError: If a fresh start would go into a folder that holds checkpoints of another run.
         """
+        checkpoint = self._of_earlier_attempt() or self._wanted(wanted)
+        notes = self.trainer.job_notes()
+        if notes is not None:
+            run_id = checkpoint and run_id_of(checkpoint)
+            notes.set(self._note_name(), run_id or self.run_id)
+        return checkpoint
+
+    def _of_earlier_attempt(self) -> Path | None:
+        notes, name = self.trainer.job_notes(), self._note_name()
+        if notes is None or not notes.check([name]):
+            return None
+        self.run_id = notes.get(name).decode()
+        checkpoint, skipped = newest_valid(self.trainer.args.output_dir, self.run_id)
+        _tell(skipped)
+        logger.warning(
+            "this job was started again; it %s",
+            f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
+        )
+        return checkpoint
+
+    def _note_name(self) -> str:
+        return f"run-in/{Path(self.trainer.args.output_dir).resolve()}"
+
+    def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
             return _newest(output_dir)
@@ -151,7 +194,7 @@ class Saver:
 
     def _refuse_foreign(self, output_dir: Path) -> None:
         for path in find_checkpoints(output_dir):
-            if _run_id_of(path) != self.run_id:
+            if run_id_of(path) != self.run_id:
                 raise ArgumentError(
                     "output_dir",
                     str(output_dir),
@@ -164,7 +207,7 @@ class Saver:
         trainer = self.trainer
         trainer.load_snapshot(checkpoint)
         self._take_state(checkpoint / STATE_FILE)
-        self.run_id = _run_id_of(checkpoint) or self.run_id
+        self.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
         if trainer.state.is_world_process_zero:
             self.store.clean()
@@ -190,12 +233,16 @@ class Saver:
 
 def _newest(output_dir: Path) -> Path | None:
     path, skipped = newest_valid(output_dir)
-    for item in skipped:
-        logger.warning("skipped %s: %s", item.path, item.reason)
+    _tell(skipped)
     if path is None and skipped:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
         raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
     return path
+
+
+def _tell(skipped: list[Skipped]) -> None:
+    for item in skipped:
+        logger.warning("skipped %s: %s", item.path, item.reason)
 
 
 def _given(path: Path) -> Path:
@@ -206,10 +253,6 @@ def _given(path: Path) -> Path:
     else:
         logger.warning("%s has no manifest, so nobody can tell whether it is whole", path)
     return path
-
-
-def _run_id_of(path: Path) -> str | None:
-    return _read(path / "manifest.json").get("run_id")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -63,6 +63,18 @@ def test_an_epoch_goes_on_without_loss_on_other_ranks_with_another_batch_size(
     assert before + after == epoch_order(num_examples, seed=5, epoch=0).tolist()
 
 
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), st.integers(0, 5))
+def test_with_a_global_batch_size_the_batches_of_all_ranks_are_the_same_on_any_number_of_them(
+    num_examples, global_batch_size, world_size, other_world_size, skip
+):
+    def steps(ranks):
+        size = -(-global_batch_size // ranks)
+        real = real_batches(ranks, num_examples, size, seed=5, skip=skip, global_batch_size=global_batch_size)
+        return [[index for batch in step for index in batch] for step in real]
+
+    assert steps(world_size) == steps(other_world_size)
+
+
 @given(*SIZES, st.integers(0, 45), st.booleans())
 def test_lengths_and_counts_are_what_the_batches_are(num_examples, batch_size, world_size, skip, drop_last):
     sampler = EpochBatchSampler(

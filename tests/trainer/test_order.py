@@ -8,7 +8,7 @@ from trackside.trainer.order import BatchCut, derive_seed, share_of
 CUTS = st.builds(
     dict,
     num_examples=st.integers(0, 60),
-    batch_size=st.integers(1, 7),
+    global_batch_size=st.integers(1, 20),
     drop_last=st.booleans(),
     start=st.integers(0, 70),
 )
@@ -28,7 +28,7 @@ def test_every_position_that_is_left_is_in_one_batch_of_one_rank(cut, world_size
 
     left = max(0, cut["num_examples"] - cut["start"])
     if cut["drop_last"]:
-        left -= left % (cut["batch_size"] * world_size)
+        left -= left % cut["global_batch_size"]
     assert taken == list(range(cut["start"], cut["start"] + left))
 
 
@@ -39,7 +39,7 @@ def test_all_ranks_have_the_same_number_of_batches_of_nearly_the_same_size(cut, 
     for batches in zip(*ranks, strict=True):
         sizes = [len(batch) for batch in batches]
         assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= cut["batch_size"]
+        assert sum(sizes) <= cut["global_batch_size"]
 
 
 @given(CUTS, st.integers(1, 5))
@@ -59,10 +59,19 @@ def test_shares_cover_the_whole_without_overlap(count, world_size):
 
 
 def test_counts_add_up_over_the_ranks():
-    ranks = [BatchCut(num_examples=7, batch_size=2, rank=rank, world_size=3) for rank in range(3)]
+    ranks = [BatchCut(num_examples=7, global_batch_size=6, rank=rank, world_size=3) for rank in range(3)]
 
     assert [[rank.num_real_examples(index) for rank in ranks] for index in range(2)] == [[2, 2, 2], [1, 0, 0]]
     assert [rank.num_global_examples(1) for rank in ranks] == [1, 1, 1]
+
+
+@given(CUTS, st.integers(1, 5))
+def test_counts_are_those_of_the_batches(cut, world_size):
+    for rank in [BatchCut(rank=rank, world_size=world_size, **cut) for rank in range(world_size)]:
+        expected = [
+            (rank.num_real_examples(index), rank.num_global_examples(index)) for index in range(rank.num_batches)
+        ]
+        assert list(rank.counts()) == expected
 
 
 def test_a_seed_is_the_same_everywhere_and_depends_on_every_part():

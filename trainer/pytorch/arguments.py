@@ -16,7 +16,8 @@ from ...callbacks.errors import ArgumentError, MissingPackageError, UnsupportedE
 from ..arguments import BaseTrainingArguments
 from ..choices import OptimizerName, ParallelMode
 from ..launcher import Place, find_place
-from ..options import one_of, option
+from ..options import at_least, one_of, option
+from ..plan import cut_update
 from ..validation import Refusals, refuse
 
 if TYPE_CHECKING:
@@ -64,10 +65,18 @@ class TrainingArguments(BaseTrainingArguments):
     """
 
     optim: str = option(default_optimizer(), "Optimizer.", one_of(OptimizerName))
+    global_batch_size: int | None = option(
+        None,
+        "Examples of an update, the same on any number of processes; gradient_accumulation_steps follows from it, and "
+        "per_device_train_batch_size is the most that a process takes at once.",
+        at_least(1),
+    )
 
     def validate(self) -> None:
         """Check every field, and that what it asks for can be had here."""
         super().validate()
+        if self.global_batch_size is not None:
+            self._set("gradient_accumulation_steps", self._cut_of_update[0])
         check_optimizer(self.optim)
         check_processes(self)
         if self.uses_xla:
@@ -78,6 +87,24 @@ class TrainingArguments(BaseTrainingArguments):
         if self.fp16 and self.fp16_backend == "apex":
             check_apex_amp()
         refuse(self, NOT_YET)
+
+    @property
+    def _cut_of_update(self) -> tuple[int, int]:
+        assert self.global_batch_size is not None
+        most = self.per_device_train_batch_size
+        return cut_update(self.global_batch_size, most=most, world_size=self.world_size)
+
+    @property
+    def train_batch_size(self) -> int:
+        """Examples of a training micro-batch of this process, on all its devices; the most, where they differ."""
+        if self.global_batch_size is None:
+            return super().train_batch_size
+        return -(-self.global_micro_batch_size // self.world_size)
+
+    @property
+    def global_micro_batch_size(self) -> int:
+        """Examples of a training micro-batch of all processes together."""
+        return super().global_micro_batch_size if self.global_batch_size is None else self._cut_of_update[1]
 
     @cached_property
     def uses_xla(self) -> bool:
@@ -183,6 +210,8 @@ def check_processes(args: TrainingArguments) -> None:
     """
     if args.world_size > 1 and args.auto_find_batch_size:
         raise ArgumentError("auto_find_batch_size", True, "only with one process; several would not halve in step")
+    if args.global_batch_size is not None and args.parallel == "dp":
+        raise ArgumentError("global_batch_size", args.global_batch_size, "None with parallel='dp'; torchrun has both")
     if not args.fsdp:
         return
     if args.world_size == 1:

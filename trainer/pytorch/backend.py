@@ -17,6 +17,8 @@ from ...callbacks.errors import CheckpointError, TracksideTypeError, TracksideVa
 from ..base import BaseTrainer
 from ..buffers import map_nested
 from ..memory_metrics import DeviceMemory
+from ..plan import Progress
+from ..saving import Notes
 from . import data, snapshot
 from .arguments import TrainingArguments
 from .distributed import processes_of, unwrap
@@ -24,6 +26,7 @@ from .evaluating import Evaluating, TrainBatch
 from .loss import LossWindow
 from .memory import retry_smaller
 from .precision import DTYPES, precision_of, set_tf32
+from .rendezvous import job_store
 from .seeding import set_seed
 from .timing import step_timer_of
 
@@ -49,7 +52,7 @@ class TorchBackend(Evaluating, BaseTrainer):
         self._window = LossWindow(
             self.processes,
             args.device,
-            float(args.train_batch_size * args.gradient_accumulation_steps),
+            args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size,
             replace_non_finite=args.logging_nan_inf_filter,
         )
         self._grad_norm: Tensor | None = None
@@ -103,6 +106,13 @@ class TorchBackend(Evaluating, BaseTrainer):
 
     def _parallel(self, model: nn.Module) -> nn.Module:
         return nn.DataParallel(model) if self.args.parallel == "dp" and self.args.n_gpu > 1 else model
+
+    def restore(self, checkpoint: Path) -> Progress:
+        """Take everything from a checkpoint but the state of the random number generators."""
+        progress = super().restore(checkpoint)
+        used = data.batches_used(self._train_loader, progress.epoch, progress.examples_in_epoch)
+        progress.batches_in_epoch = progress.batches_in_epoch if used is None else used
+        return progress
 
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
@@ -235,6 +245,10 @@ class TorchBackend(Evaluating, BaseTrainer):
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
         return self.processes.gather_objects(value)
+
+    def job_notes(self) -> Notes | None:
+        """Return the store of torchrun's agent, which outlives the processes that it starts again."""
+        return job_store(self.args)
 
     def set_seed(self, seed: int) -> None:
         """Seed every random number generator."""

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError
 from .collators import Collator, default_data_collator, drop_unused_columns
-from .loader import EpochLoader, batches_per_epoch, counted, iterate_epoch, num_examples
+from .loader import EpochLoader, batches_per_epoch, batches_used, counted, iterate_epoch, num_examples
 from .sampler import EpochBatchSampler, epoch_order
 from .stream import ShardedIterable
 from .workers import START_METHOD, init_worker
@@ -25,6 +25,7 @@ __all__ = [
     "EpochLoader",
     "ShardedIterable",
     "batches_per_epoch",
+    "batches_used",
     "counted",
     "drop_unused_columns",
     "epoch_order",
@@ -46,6 +47,7 @@ def make_loader(
     drop_last: bool,
     rank: int = 0,
     world_size: int = 1,
+    global_batch_size: int | None = None,
     lengths: Sequence[int] | None = None,
 ) -> EpochLoader:
     """Return the loader of one rank's batches.
@@ -53,6 +55,7 @@ def make_loader(
     Args:
         dataset: A map-style dataset (with a length and items), or anything that can be iterated over more than once.
         batch_size: Examples of one batch of one rank.
+        global_batch_size: Examples of one batch of all ranks, if not as many for each of them.
         args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
             dataloader_prefetch_factor, and for group_by_length and length_column_name.
         shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
@@ -67,7 +70,15 @@ def make_loader(
     if not _is_map_style(dataset):
         if by_length or lengths is not None:
             raise ArgumentError("group_by_length", True, "False, since the dataset has no items to sort")
-        stream = ShardedIterable(dataset, batch_size, rank=rank, world_size=world_size, drop_last=drop_last, seed=seed)
+        stream = ShardedIterable(
+            dataset,
+            batch_size,
+            rank=rank,
+            world_size=world_size,
+            global_batch_size=global_batch_size,
+            drop_last=drop_last,
+            seed=seed,
+        )
         return EpochLoader(dataset, stream, collate_fn, seed, options)
     if by_length and lengths is None:
         lengths = example_lengths(dataset, args.length_column_name)
@@ -80,6 +91,7 @@ def make_loader(
         drop_last=drop_last,
         rank=rank,
         world_size=world_size,
+        global_batch_size=global_batch_size,
         lengths=lengths,
         as_tensors=as_tensors,
     )

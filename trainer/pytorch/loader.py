@@ -93,6 +93,18 @@ class EpochLoader(DataLoader[Any]):
         return (collate(fetch(dataset, indices)) for indices in self.order)
 
 
+def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
+    """Return how many of this rank's batches of an epoch make the first ``examples`` of all ranks; None if unknown.
+
+    The rest of the epoch has as many batches as are missing, whatever batches its beginning was cut into.
+    """
+    order = getattr(loader, "order", None)
+    if not isinstance(order, EpochBatchSampler):
+        return None
+    order.set_epoch(epoch, examples)
+    return len(order) - order.remaining
+
+
 def iterate_epoch(
     loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[Any, Counts]]:

@@ -63,6 +63,7 @@ class EpochBatchSampler(Sampler[Any]):
         shuffle: Whether the order is shuffled at all.
         drop_last: Leave a ragged last global batch out.
         rank, world_size: Which rank this is, of how many.
+        global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
         lengths: The length of each example, for batches of similar length.
         as_tensors: Yield tensors of indices instead of lists.
     """
@@ -77,6 +78,7 @@ class EpochBatchSampler(Sampler[Any]):
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        global_batch_size: int | None = None,
         lengths: Sequence[int] | None = None,
         as_tensors: bool = False,
     ) -> None:
@@ -84,7 +86,7 @@ class EpochBatchSampler(Sampler[Any]):
             raise TracksideValueError(f"{batch_size=}, {rank=}, {world_size=} make no batches")
         if lengths is not None and len(lengths) != num_examples:
             raise TracksideValueError(f"there are {len(lengths)} lengths for {num_examples} examples")
-        self.cut = BatchCut(num_examples, batch_size, rank, world_size, drop_last)
+        self.cut = BatchCut(num_examples, global_batch_size or batch_size * world_size, rank, world_size, drop_last)
         """How the batches are cut of the epoch that `set_epoch` was told last."""
         self.seed = seed
         self.shuffle = shuffle

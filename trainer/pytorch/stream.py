@@ -26,11 +26,11 @@ class StreamBatch(NamedTuple):
 class ShardedIterable(IterableDataset[StreamBatch]):
     """One rank's batches of a stream, the same ones with any number of workers.
 
-    Every rank and every worker reads the whole stream and keeps what is its own: of each global batch of
-    ``batch_size * world_size`` examples a rank keeps its share, and of the batches of a rank worker k keeps every
-    num_workers-th. A ragged last global batch is shared out as evenly as possible; a rank that gets nothing of it has
-    an example of another rank, which does not count. So all ranks have the same number of batches, and the order is
-    the same with 0, 1 or more workers. What it costs is that the stream is read more than once.
+    Every rank and every worker reads the whole stream and keeps what is its own: of each global batch a rank keeps its
+    share, and of the batches of a rank worker k keeps every num_workers-th. Shares are as even as possible; a rank that
+    gets nothing of a ragged last batch has an example of another rank, which does not count. So all ranks have the same
+    number of batches, and the order is the same with 0, 1 or more workers. What it costs is that the stream is read
+    more than once.
 
     Examples to skip are read again and thrown away.
 
@@ -47,6 +47,7 @@ class ShardedIterable(IterableDataset[StreamBatch]):
         dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it has it.
         batch_size: Examples of one batch of one rank.
         rank, world_size: Which rank this is, of how many.
+        global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
         drop_last: Leave ragged global batches out.
         seed: Seed of the random numbers in workers.
     """
@@ -58,12 +59,13 @@ class ShardedIterable(IterableDataset[StreamBatch]):
         *,
         rank: int = 0,
         world_size: int = 1,
+        global_batch_size: int | None = None,
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
         _check_stream(dataset, world_size)
         self.dataset = dataset
-        self.batch_size = batch_size
+        self.global_batch_size = global_batch_size or batch_size * world_size
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
@@ -87,7 +89,7 @@ class ShardedIterable(IterableDataset[StreamBatch]):
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch, where the dataset has a length."""
-        whole = self.batch_size * self.world_size
+        whole = self.global_batch_size
         count = len(self.dataset)
         return count // whole if self.drop_last else -(-count // whole)
 
@@ -105,7 +107,7 @@ class ShardedIterable(IterableDataset[StreamBatch]):
         return self._batches(reader, skip, worker, num_workers)
 
     def _batches(self, reader: _Reader, skip: int, worker: int, num_workers: int) -> Iterator[StreamBatch]:
-        whole = self.batch_size * self.world_size
+        whole = self.global_batch_size
         reader.skip(skip, whole)
         index = 0
         while examples := reader.read(whole):

@@ -107,6 +107,7 @@ class Trainer(TorchBackend):
         return data.make_loader(
             self.train_dataset,
             batch_size=args.train_batch_size,
+            global_batch_size=args.global_micro_batch_size,
             collate_fn=self._collate(self.train_dataset),
             args=args,
             seed=args.seed if args.data_seed is None else args.data_seed,

@@ -10,15 +10,19 @@ import pytest
 
 ONLY_PYTORCH = {
     "apex.py": "NVIDIA's apex knows torch alone",
+    "carrier.py": "numbers that travel with DDP's gradients",
     "collators.py": "a tf.data.Dataset and arrays need nobody to make a batch of examples",
+    "ddp.py": "DistributedDataParallel; tf.distribute is one class for all strategies",
     "fsdp.py": "Keras has no sharded data parallelism",
     "lion.py": "torch has no Lion, Keras has",
     "loader.py": "reads the DataLoaders of others",
     "rendezvous.py": "torchrun's store; tf.distribute meets by TF_CONFIG",
     "sampler.py": "the order of a DataLoader; a tf.data.Dataset shuffles itself",
     "stream.py": "iterable datasets over ranks and workers",
+    "timing.py": "events of a GPU's clock in between the parts of a step",
     "watchdog.py": "ends ranks that hang; tf.distribute does so itself",
     "workers.py": "processes of a DataLoader",
+    "xla.py": "torch_xla; tf.distribute drives TPU cores itself",
 }
 ONLY_TENSORFLOW = {
     "cluster.py": "reads TF_CONFIG",

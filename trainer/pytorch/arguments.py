@@ -123,11 +123,6 @@ class TrainingArguments(BaseTrainingArguments):
 
         return find_core()
 
-    @property
-    def parallel_mode(self) -> ParallelMode:
-        """How the devices of the run are driven."""
-        return ParallelMode.TPU if self.uses_xla else super().parallel_mode
-
     @cached_property
     def device(self) -> torch.device:
         """The device of this process, found when first read.
@@ -155,6 +150,11 @@ class TrainingArguments(BaseTrainingArguments):
         if self.device.type != "cuda":
             return 0
         return torch.cuda.device_count() if self.parallel == "dp" and self.world_size == 1 else 1
+
+    @property
+    def parallel_mode(self) -> ParallelMode:
+        """How the devices of the run are driven."""
+        return ParallelMode.TPU if self.uses_xla else super().parallel_mode
 
     def _warn_of_idle_gpus(self, count: int) -> None:
         if count > 1 and self.world_size == 1 and self.parallel is None:

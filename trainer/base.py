@@ -208,6 +208,12 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         """Seed every random number generator."""
 
 
+def check_args(args: Any, wanted: type) -> None:
+    """Raise TracksideTypeError if ``args`` are those of another framework, or none."""
+    if not isinstance(args, wanted):
+        raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+
+
 def _deprecated_model_path(path: Any, resume_from_checkpoint: Any) -> Any:
     warnings.warn("train(model_path=...) is deprecated; use resume_from_checkpoint", FutureWarning, stacklevel=3)
     return path if resume_from_checkpoint is None else resume_from_checkpoint

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..callbacks.dispatcher import Dispatcher
+from ..callbacks.errors import TracksideTypeError
 from .buffers import Collector, leaves, map_nested
 from .outputs import EvalPrediction, PredictionOutput, prefixed
 
@@ -156,7 +157,7 @@ class _Evaluation:
                 collector.append(row)
         if self.trainer.compute_metrics is not None and labels.result() is not None:
             prediction = EvalPrediction(logits.result(), labels.result(), inputs.result())
-            self.metrics = self.trainer.compute_metrics(prediction, compute_result=is_last) or {}
+            self.metrics = _checked(self.trainer.compute_metrics(prediction, compute_result=is_last) or {})
 
     def output(self, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics of all that was added."""
@@ -165,7 +166,7 @@ class _Evaluation:
         logits, labels = self.logits.result(), self.labels.result()
         metrics = dict(self.metrics)
         if self.trainer.compute_metrics is not None and not self.by_batch and None not in (_any(logits), _any(labels)):
-            metrics = dict(self.trainer.compute_metrics(self._prediction(logits, labels)))
+            metrics = _checked(self.trainer.compute_metrics(self._prediction(logits, labels)))
         metrics = {name: _plain(value) for name, value in metrics.items()}
         if self.host_losses:
             weight = math.fsum(weight for _, weight in self.host_losses)
@@ -175,6 +176,12 @@ class _Evaluation:
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
         losses = np.array([loss for loss, _ in self.host_losses]) if "loss" in self.wanted else None
         return EvalPrediction(logits, labels, self.inputs.result(), losses)
+
+
+def _checked(metrics: Any) -> dict[str, Any]:
+    if not isinstance(metrics, Mapping):
+        raise TracksideTypeError(f"compute_metrics returned {type(metrics).__name__}; it returns a dict of numbers")
+    return dict(metrics)
 
 
 def _largest_step(gathered: Sequence[Sequence[Any]]) -> int:

@@ -28,6 +28,7 @@ ONLY_TENSORFLOW = {
     "cluster.py": "reads TF_CONFIG",
     "queue.py": "several updates in one call",
     "step.py": "the tf.functions, which PyTorch, being eager, does not need",
+    "tpu.py": "finds a TPU by name",
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError
+from ..base import check_args
 from ..familiar import advice, warn_of_unused_overrides
 from . import data
 from .arguments import TrainingArguments
@@ -68,6 +69,7 @@ class Trainer(TorchBackend):
         optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
     ) -> None:
         args = TrainingArguments() if args is None else args
+        check_args(args, TrainingArguments)
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         if model is None and model_init is not None:

@@ -13,6 +13,7 @@ from ..launcher import Place
 from ..options import at_least, option
 from ..validation import Refusals, refuse
 from .cluster import find_tf_place
+from .tpu import tpu_strategy
 
 # what only PyTorch has, and what to use instead
 NOT_HERE: Refusals = {
@@ -67,7 +68,7 @@ class TFTrainingArguments(BaseTrainingArguments):
         if tf.distribute.has_strategy():
             return tf.distribute.get_strategy()
         if self.tpu_name is not None:
-            return _tpu_strategy(self.tpu_name)
+            return tpu_strategy(self.tpu_name)
         if self.place.launcher == "tf_config":
             return _cluster_strategy()
         devices = _device_names(self.no_cuda)
@@ -113,12 +114,3 @@ def _cluster_strategy() -> Any:
             f"the processes that TF_CONFIG names cannot be joined any more ({error}). Read args.strategy, or make the "
             "TFTrainer with model_init, before anything of TensorFlow runs in this process"
         ) from error
-
-
-def _tpu_strategy(name: str) -> Any:
-    import tensorflow as tf
-
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)

@@ -19,6 +19,7 @@ from ..base import BaseTrainer
 from ..order import derive_seed
 from . import data, snapshot
 from .arguments import TFTrainingArguments
+from .calling import call_model
 from .data import TrainBatch
 from .distributed import processes_of
 from .evaluating import Evaluating
@@ -101,7 +102,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
             features, _ = data.first_example(batches)
             features = tf.nest.map_structure(tf.convert_to_tensor, features)
             with self.args.strategy.scope(), policy_for_new_layers(policy):
-                self.model(*features) if self._spreads and isinstance(features, tuple) else self.model(features)
+                call_model(self.model, features, None, False, with_labels=False, spreads=self._spreads)
         apply_policy(self.model, policy)
         self.processes.take_in(self.model)
         self._know_model()

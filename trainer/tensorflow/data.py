@@ -248,7 +248,9 @@ def examples_in(pair: Pair) -> int:
 
 def first_example(batches: Batches) -> Pair:
     """Return a batch of one example: to build a model on."""
-    batch = next(batches.epoch(0))
+    batch = next(batches.epoch(0), None)
+    if batch is None:
+        raise TracksideValueError("the dataset is empty")
     one: Pair = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[:1], batch)
     return one
 
@@ -265,7 +267,9 @@ def _spec_of(leaf: Any) -> Any:
 
 
 def _batch_spec(pair: Pair) -> Pair:
-    spec: Pair = tf.nest.map_structure(lambda s: tf.TensorSpec((None, *s.shape), s.dtype), pair)
+    spec: Pair = tf.nest.map_structure(
+        lambda leaf: None if leaf is None else tf.TensorSpec((None, *leaf.shape), leaf.dtype), pair
+    )
     return spec
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...callbacks.errors import ArgumentError
 from ..buffers import map_nested
 from ..evaluation import StepResult
 from . import data
@@ -45,7 +46,10 @@ class Evaluating:
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
         own = self.get_eval_tfdataset if self.has_own("get_eval_tfdataset") else None
-        return self._all_of(self.eval_dataset if dataset is None else dataset, own, dataset)
+        given = self.eval_dataset if dataset is None else dataset
+        if given is None and own is None:
+            raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
+        return self._all_of(given, own, dataset)
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...callbacks.errors import TracksideTypeError
+from ...callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
@@ -41,13 +41,29 @@ def per_example(loss: Any) -> LossFunction:
         TracksideTypeError: If it is none of these.
     """
     if isinstance(loss, (str, Mapping)) and not callable(loss):
-        loss = keras.losses.get(loss)
+        loss = _loss_named(loss)
     if isinstance(loss, keras.losses.Loss):
         call: LossFunction = loss.call  # before Keras reduces it
         return call
-    if not callable(loss):
+    if not callable(loss) or type(loss).__module__.split(".")[0] == "torch":
         raise TracksideTypeError(f"loss_fn is a Keras loss, its name or a function, not {type(loss).__name__}")
     return loss  # type: ignore[no-any-return]
+
+
+def _loss_named(name: Any) -> Any:
+    try:
+        return keras.losses.get(name)
+    except ValueError:
+        known = [item for item in dir(keras.losses) if not item.startswith("_")]
+        allowed = f"the name of a loss of Keras.{did_you_mean(str(name), known)}"
+        raise ArgumentError("loss_fn", name, allowed) from None
+
+
+def is_of_keras(loss: LossFunction) -> bool:
+    """Return whether a function that `per_example` or `compiled_loss` gave is one of Keras' own."""
+    origin = getattr(loss, "__self__", loss)
+    module = str(getattr(origin, "__module__", ""))
+    return isinstance(origin, _SumOfLosses) or module.split(".")[0] == "keras"
 
 
 def compiled_loss(model: Any) -> LossFunction | None:

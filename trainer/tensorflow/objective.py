@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from ...callbacks.errors import TracksideValueError
 from .arguments import TFTrainingArguments
-from .calling import call_model, loss_and_logits, spreads_features, takes_labels
+from .calling import call_model, in_words, loss_and_logits, sentence_of, spreads_features, takes_labels
 from .distributed import Alone
-from .loss import LossWindow, compiled_loss, per_example, smoothed_loss, sum_and_weight
+from .loss import LossWindow, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss, sum_and_weight
 from .precision import FullPrecision
 
 
@@ -57,6 +57,21 @@ class Objective:
         if labels is None or (self._model_has_loss and not self._takes_labels):
             return None, logits
         return self.compute_loss(labels, logits), logits
+
+    def _loss_of(self, labels: Any, logits: Any) -> Any:
+        """Return the loss of each example by the loss function.
+
+        Raises:
+            TracksideValueError: If it does not take such labels and outputs; the message says what they are.
+        """
+        assert self._loss is not None
+        try:
+            return self._loss(safe_labels(labels), logits)
+        except (LookupError, TypeError, ValueError) as error:
+            raise TracksideValueError(
+                f"the loss cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
+                f"{sentence_of(error)}"
+            ) from (None if is_of_keras(self._loss) else error)
 
     def _smoothed(self, labels: Any, logits: Any) -> Any:
         logits = logits["logits"] if isinstance(logits, Mapping) else logits

@@ -82,8 +82,6 @@ def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> An
     """Return ``optimizer`` built for ``variables``, without a loss scale of its own, which the trainer has."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TracksideTypeError(f"optimizers needs a Keras optimizer; it got {type(optimizer).__name__}")
     if not optimizer.built:
         optimizer.build(variables)
     if replicas > 1:
@@ -118,6 +116,18 @@ OPTIMIZERS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "lion": lambda args: (keras.optimizers.Lion, {}),
 }
 """What ``args.optim`` may name here. adamw_torch means AdamW as torch defines it."""
+
+
+def own_optimizer(given: Any) -> Any:
+    """Return an optimizer that the user gave, which is one of Keras', not its name or its class.
+
+    Raises:
+        TracksideTypeError: If it is something else.
+    """
+    if given is not None and not isinstance(given, keras.optimizers.Optimizer):
+        what = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise TracksideTypeError(f"optimizers needs a Keras optimizer, such as keras.optimizers.Adam(); it got {what}")
+    return given
 
 
 # -- schedules --------------------------------------------------------------------------------------------------------

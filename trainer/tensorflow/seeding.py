@@ -16,7 +16,8 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
 
     Args:
         seed: A whole number from 0.
-        deterministic: Also make TensorFlow choose deterministic kernels, at a cost in speed.
+        deterministic: Also make TensorFlow choose deterministic kernels, and not rewrite sums of a graph, which it
+            does in another order from one trace to the next; at a cost in speed.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -24,6 +25,7 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     tf.random.set_global_generator(tf.random.Generator.from_seed(seed))
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 def seed_generators(model: Any) -> list[Any]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from ...callbacks.errors import TracksideError
+
 if TYPE_CHECKING:
     from .backend import TFBackend
 
@@ -215,14 +217,21 @@ def compiled(
 
     def call(*args: Any) -> Any:
         nonlocal concrete
-        if (
-            concrete is None
-        ):  # called directly, it spares the search for a trace: as much time as the step of a small net
-            concrete = inner if xla else inner.get_concrete_function()
+        if concrete is None:
+            concrete = inner if xla else _traced(inner)
         given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
         return concrete(*[tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)])
 
     return call
+
+
+def _traced(function: Any) -> Any:
+    """Return the only trace of ``function``: called directly, it spares as much time as the step of a small net."""
+    try:
+        return function.get_concrete_function()
+    except TracksideError as error:
+        # or thirty lines of TensorFlow's stand above a message that needs none
+        raise error.with_traceback(None) from error.__cause__
 
 
 def _stacked_once(spec: Any) -> Any:

@@ -10,11 +10,12 @@ import keras
 import tensorflow as tf
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+from ..base import check_args
 from . import data, snapshot
 from .arguments import TFTrainingArguments
 from .backend import TFBackend
-from .loss import safe_labels, sum_and_weight
-from .optimization import create_optimizer, create_scheduler, own_schedule
+from .loss import sum_and_weight
+from .optimization import create_optimizer, create_scheduler, own_optimizer, own_schedule
 from .precision import policy_for_new_layers, precision_of
 from .seeding import set_seed
 
@@ -56,6 +57,7 @@ class TFTrainer(TFBackend):
     ) -> None:
         check_keras()
         args = TFTrainingArguments() if args is None else args
+        check_args(args, TFTrainingArguments)
         _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
         if model is None and model_init is None:
@@ -76,7 +78,7 @@ class TFTrainer(TFBackend):
             self.model = self.call_model_init()
         if not callable(getattr(self.model, "call", None)):
             raise TracksideTypeError(f"TFTrainer needs a Keras model; it got {type(self.model).__name__}")
-        self.optimizer, self.lr_scheduler = optimizers[0], own_schedule(optimizers[1])
+        self.optimizer, self.lr_scheduler = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
         self._own_optimizers = (self.optimizer, self.lr_scheduler)
         self._set_up_backend()
         self._update_context()
@@ -165,8 +167,7 @@ class TFTrainer(TFBackend):
         """
         if self._smooths:
             return self._smoothed(labels, logits)
-        assert self._loss is not None
-        return self._loss(safe_labels(labels), logits)
+        return self._loss_of(labels, logits)
 
     def training_step(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> list[Any]:
         """Return the gradients of a micro-batch's share of the update, on one replica.

@@ -77,11 +77,6 @@ class TFTrainingArguments(BaseTrainingArguments):
         return tf.distribute.OneDeviceStrategy(devices[0])
 
     @property
-    def parallel_mode(self) -> ParallelMode:
-        """How the devices of the run are driven."""
-        return ParallelMode.TPU if self.tpu_name is not None else super().parallel_mode
-
-    @property
     def device(self) -> str:
         """The kind of device that replicas run on: "CPU", "GPU" or "TPU"."""
         return str(self.strategy.extended.worker_devices[0]).rsplit("device:", 1)[-1].split(":")[0]
@@ -95,6 +90,11 @@ class TFTrainingArguments(BaseTrainingArguments):
     def n_gpu(self) -> int:
         """How many replicas train together, on whatever devices."""
         return self.n_replicas
+
+    @property
+    def parallel_mode(self) -> ParallelMode:
+        """How the devices of the run are driven."""
+        return ParallelMode.TPU if self.tpu_name is not None else super().parallel_mode
 
 
 def _device_names(no_cuda: bool) -> list[str]:

@@ -41,9 +41,10 @@ class ConformanceError(TracksideError, AssertionError):
 def check_callback(make: Callable[[], Any], *, frameworks: Sequence[str] | None = None, **args: Any) -> None:
     """Run a callback through everything that trainers do, and see that it behaves.
 
-    It is attached, trains with evaluation and checkpoints, evaluates, predicts, trains again, and is resumed by another
-    one of its class. It may not raise, change log records or the history, steer if it is an observer, import a
-    framework with its module, or lose what `state_dict` gave; and what it keeps must be JSON.
+    It is attached and evaluates; then it trains with evaluation and checkpoints, evaluates and predicts, all of it
+    twice; then another one of its class resumes the run, in the background if that is what the class wants. It may not
+    raise, change log records or the history, steer if it is an observer, import a framework with its module, or lose
+    what `state_dict` gave; and what it keeps must be JSON.
 
     Args:
         make: The class, or a function that returns a new callback at each call.
@@ -82,25 +83,26 @@ class _Check:
         trainer = self._do("attaching", self._trainer, callback)
         if trainer is None:
             return self.faults
-        self._do("train()", trainer.train)
-        self._do("evaluate()", trainer.evaluate)
-        self._do("predict()", trainer.predict, self._data(trainer))
-        self._do("a second train()", trainer.train)
+        self._do("evaluate() before any training", trainer.evaluate)
+        for turn in ("", "a second "):
+            self._do(f"{turn}train()", trainer.train)
+            self._do(f"{turn}evaluate()", trainer.evaluate)
+            self._do(f"{turn}predict()", trainer.predict, self._data(trainer))
         self._note_failures(trainer)
         self.faults += _state_faults(self.make, callback, "after a run")
         self._resume()
         return self.faults
 
     def _resume(self) -> None:
-        fresh = self._do("attaching", self._trainer, self.make(), num_train_epochs=3)
+        fresh = self._do("attaching", self._trainer, self.make(), background=None, num_train_epochs=3)
         if fresh is not None:
             self._do("resuming", fresh.train, resume_from_checkpoint=True)
             self._note_failures(fresh)
 
-    def _trainer(self, callback: Any, **args: Any) -> Any:
+    def _trainer(self, callback: Any, background: bool | None = False, **args: Any) -> Any:
         values = {"overwrite_output_dir": True, **self.args, **args}
         trainer = tiny_trainer(self.framework, self.folder / "out", [], **values)
-        trainer.add_callback(_watched(callback, self.faults), background=False)
+        trainer.add_callback(_watched(callback, self.faults), background=background)
         return trainer
 
     def _data(self, trainer: Any) -> Any:

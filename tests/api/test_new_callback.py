@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import os
+import json
+import shutil
+import site
 import subprocess
 import sys
 import venv
@@ -10,16 +12,9 @@ import pytest
 
 from trackside.callbacks.errors import ConfigError
 from trackside.new_callback import main, write_package
+from trackside.tiny import installed_frameworks
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "examples" / "plugin_package"
-
-
-def run(*command, cwd, path=()):
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), *(item for item in sys.path if item)])}
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin_package"
 
 
 def test_the_command_writes_a_complete_package(tmp_path, capsys):
@@ -59,35 +54,104 @@ def test_nothing_is_overwritten(tmp_path):
         write_package("slack", tmp_path)
 
 
-@pytest.mark.slow
-def test_the_tests_of_a_new_package_pass(tmp_path):
-    write_package("grad_spikes", tmp_path / "new")
+# -- packages in an environment of their own ---------------------------------------------------------------------------
 
-    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=tmp_path / "new", path=["."])
+PARTS = {
+    "pytorch": """\
+import torch
 
+def model():
+    return torch.nn.Linear(4, 3)
 
-@pytest.mark.slow
-def test_the_example_package_is_used_by_name_once_it_is_installed(tmp_path):
-    wheels, folder = tmp_path / "wheels", tmp_path / "environment"
-    source = tmp_path / "source"
-    run("cp", "-r", EXAMPLE, source, cwd=tmp_path)
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, source, cwd="/")
-    venv.create(folder, with_pip=False)
-    site = next(folder.glob("lib/python*/site-packages"))
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, *wheels.iterdir(), cwd="/")
-    code = """
-from trackside.callbacks import registry
-from trackside.testing import installed_frameworks, tiny_trainer
-print(registry.find("weight_norms").origin)
-for framework in installed_frameworks():
-    trainer = tiny_trainer(framework, framework, callbacks=[], **{"max_steps": 2})
-    from trackside.callbacks.build import attach_from_map
-    attach_from_map(trainer.dispatcher, {"weight_norms": {"each": True}})
-    trainer.train()
-    print(framework, "weight_norm" in trainer.state.log_history[0])
+def data():
+    return torch.utils.data.TensorDataset(torch.randn(24, 4), torch.arange(24) % 3)
+""",
+    "tensorflow": """\
+import keras
+import numpy
+
+def model():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+def data():
+    return numpy.random.default_rng(0).normal(size=(24, 4)).astype("float32"), numpy.arange(24) % 3
+""",
+}
+
+LOSSES = {
+    "pytorch": "torch.nn.CrossEntropyLoss",
+    "tensorflow": "{class_path: keras.losses.SparseCategoricalCrossentropy, init_args: {from_logits: true}}",
+}
+
+RUN = """\
+framework: {framework}
+model: parts.model
+train_data: parts.data
+loss_fn: {loss}
+args: {{output_dir: out, max_steps: 4, logging_steps: 2, save_strategy: "no"}}
+callbacks:
+  weight_norms: {{each: true}}
 """
-    printed = run(folder / "bin" / "python", "-c", code, cwd=tmp_path, path=[site])
 
-    assert "trackside-weight-norms 0.1.0, trackside_weight_norms.callback:WeightNormsCallback" in printed
-    assert "False" not in printed
-    assert "True" in printed
+
+class Environment:
+    """A fresh virtual environment, into which packages are installed; what they need is the parent's."""
+
+    def __init__(self, folder):
+        venv.create(folder, with_pip=False)
+        self.python = folder / "bin" / "python"
+        parents = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
+        (next(folder.glob("lib/python*/site-packages")) / "parent.pth").write_text(f"import site; {parents}\n")
+
+    def install(self, source):
+        copy = self.python.parents[1] / "source" / source.name
+        shutil.copytree(source, copy)
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "-q", "--no-deps"]
+        subprocess.run([*pip, "--no-build-isolation", str(copy)], check=True, timeout=120)
+
+    def run(self, *arguments, cwd=None):
+        command = [str(self.python), "-m", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_the_example_package_is_used_by_name_from_a_config_once_it_is_installed(framework, tmp_path):
+    if framework not in installed_frameworks():
+        pytest.skip(f"{framework} is not installed")
+    Path("parts.py").write_text(PARTS[framework])
+    Path("run.yaml").write_text(RUN.format(framework=framework, loss=LOSSES[framework]))
+    environment = Environment(tmp_path / "environment")
+    before = environment.run("trackside", "plan", "run.yaml")
+
+    environment.install(EXAMPLE)
+    planned, trained = (environment.run("trackside", command, "run.yaml") for command in ("plan", "train"))
+
+    assert before.returncode == 2
+    assert "run.yaml:7: callbacks.weight_norms: no callback named 'weight_norms'" in before.stderr
+    (line,) = [line for line in planned.stdout.splitlines() if line.startswith("  weight_norms ")]
+    assert "trackside_weight_norms.callback.WeightNormsCallback" in line
+    assert line.endswith("run.yaml:7, trackside-weight-norms 0.1.0")
+    assert trained.returncode == 0, trained.stderr
+    history = json.loads(Path("out/trainer_state.json").read_text())["log_history"]
+    norms = [record["weight_norm"] for record in history if "loss" in record]
+    assert len(norms) == 2
+    assert all(norm > 0 for norm in norms)
+    assert sum(name.startswith("weight_norm/") for name in history[0]) == 2
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_example_and_of_a_new_package_pass_where_they_are_installed(tmp_path):
+    write_package("grad_spikes", tmp_path / "new")
+    environment = Environment(tmp_path / "environment")
+    for source in (EXAMPLE, tmp_path / "new"):
+        environment.install(source)
+
+    done = environment.run("pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests", tmp_path / "new" / "tests")
+    listed = environment.run("trackside", "callbacks")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{3 + len(installed_frameworks())} passed" in done.stdout
+    lines = [" ".join(line.split()) for line in listed.stdout.splitlines()]
+    assert "grad_spikes trackside-grad-spikes 0.1.0 start: int = 0" in lines
+    assert "weight_norms trackside-weight-norms 0.1.0 each: bool = False" in lines

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from trackside.callbacks import (
@@ -13,6 +15,7 @@ from trackside.callbacks import (
     ThroughputMonitorCallback,
     TimeLimitCallback,
     TrainerCallback,
+    registry,
 )
 from trackside.testing import ConformanceError, check_callback, installed_frameworks
 from trackside.trainer.journal import JournalCallback
@@ -51,6 +54,15 @@ def test_tensorboard_passes(framework):
     check_callback(TensorBoardCallback, frameworks=[framework])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "package"), [("wandb", "wandb"), ("trackio", "trackio"), ("rich_progress", "rich")])
+def test_other_integrations_pass(name, package, tmp_path, monkeypatch):
+    pytest.importorskip(package)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+
+    check_callback(registry.load(name), frameworks=installed_frameworks()[:1])
+
+
 class Bad(TrainerCallback):
     """Does everything that is not allowed."""
 
@@ -84,11 +96,67 @@ def test_every_fault_is_listed():
         "on_log changes logs",
         "on_step_end changes state.log_history",
         'on_step_end steers the run, but its role is "observer"',
-        "it raised 1 times, last RuntimeError('no predictions, please')",
+        "it raised 2 times, last RuntimeError('no predictions, please')",
         "load_state_dict() after a run loses state",
     ):
         assert any(fault in found for found in raised.value.faults), fault
     assert str(raised.value).startswith("Bad is not a good callback:\n- ")
+
+
+class OpensAtBegin(TrainerCallback):
+    """Keeps something from the beginning of a run to its end, and believes that there is always a run."""
+
+    role = "observer"
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.lines = []
+
+    def on_train_end(self, args, state, control, **kwargs):
+        del self.lines
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.lines.append(metrics)
+
+
+class CountsRuns(TrainerCallback):
+    """Cannot be used for a second run."""
+
+    role = "observer"
+    runs = 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.runs += 1
+        if self.runs > 1:
+            raise RuntimeError("one run is enough")
+
+
+class OfOneThread(TrainerCallback):
+    """Works in the foreground only, but wants the background."""
+
+    role = "observer"
+    background = True
+
+    def __init__(self):
+        self.thread = threading.get_ident()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if threading.get_ident() != self.thread:
+            raise RuntimeError("made in another thread")
+
+
+@pytest.mark.parametrize(
+    ("cls", "fault"),
+    [
+        (OpensAtBegin, "'OpensAtBegin' object has no attribute 'lines'"),
+        (CountsRuns, "it raised 1 times, last RuntimeError('one run is enough')"),
+        (OfOneThread, "RuntimeError('made in another thread')"),
+    ],
+)
+def test_what_goes_well_in_one_training_only_is_a_fault(cls, fault):
+    with pytest.raises(ConformanceError) as raised:
+        check_callback(cls, frameworks=installed_frameworks()[:1])
+
+    assert any(fault in found for found in raised.value.faults), raised.value.faults
 
 
 def test_a_misspelt_hook_is_a_fault():

@@ -24,9 +24,6 @@ class WeightNormsCallback(TrainerCallback):
     def __init__(self, each: bool = False) -> None:
         self.each = each
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Do nothing: a monitor only adds to the records, but a callback has to listen to something."""
-
     def metrics_to_log(self, args: Any, state: Any, model: Any = None, **context: Any) -> dict[str, float]:
         """Return the norms. Waits for the device, as every record does."""
         squares = {name: float((weight.astype("float64") ** 2).sum()) for name, weight in named_weights(model)}

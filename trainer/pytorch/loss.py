@@ -7,6 +7,7 @@ the update is complete. Where the shares add up to one, which is the rule, nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -119,7 +120,8 @@ class LossWindow:
         self._shares: Any = 0.0
         self._loss: Any = 0.0
         dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
-        self._total = torch.zeros((), dtype=dtype, device=device)
+        # on a CPU a number, which costs a tenth of what adding to a tensor does
+        self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
         self._updates = 0
 
     @property
@@ -169,16 +171,22 @@ class LossWindow:
         return factor
 
     def _sum_up(self, loss: Any) -> None:
+        if isinstance(loss, Tensor) and not isinstance(self._total, Tensor):
+            loss = loss.item()
         if self._replace_non_finite:
-            value = torch.as_tensor(loss, dtype=self._total.dtype, device=self._total.device)
-            loss = torch.where(torch.isfinite(value), value, self._total / max(self._updates, 1))
-        self._total.add_(loss)
+            loss = self._replaced(loss, self._total / max(self._updates, 1))
+        self._total += loss
         self._updates += 1
+
+    def _replaced(self, loss: Any, mean: Any) -> Any:
+        """Return ``loss`` where it is finite, and ``mean`` where it is not."""
+        if isinstance(loss, Tensor):
+            return torch.where(torch.isfinite(loss), loss, mean)
+        return loss if math.isfinite(loss) else mean
 
     def take(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        total = self._processes.sum(self._total)
-        value = float(total)
-        self._total.zero_()
+        value = float(self._processes.sum(self._total))
+        self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
         self._updates = 0
         return value

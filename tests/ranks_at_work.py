@@ -493,7 +493,14 @@ def sharded_saving(folder: Path) -> Any:
 
 
 def sharded_resuming(folder: Path) -> Any:
-    options = {"fsdp": "full_shard"} if WORLD > 1 else {}
+    return _resumed_from_shards(folder, fsdp="full_shard", save_strategy="steps", save_steps=2)
+
+
+def unsharded_resuming(folder: Path) -> Any:
+    return _resumed_from_shards(folder)
+
+
+def _resumed_from_shards(folder: Path, **options: Any) -> Any:
     trainer = make(folder / "resumed", Layered(), optim="adamw_torch", learning_rate=0.01, **options)
     trainer.train(resume_from_checkpoint=str(folder / "shards" / "checkpoint-4"))
     return _whole(trainer)

@@ -93,15 +93,15 @@ class Saver:
     def save(self, progress: Progress) -> None:
         """Save a checkpoint of this step.
 
-        When a callback listens to on_save, several processes run, or a subclass saves the model in its own way, it is
-        committed before this returns; otherwise the commit goes on in the background and a failure is raised at the
-        next step.
+        When a callback listens to on_save, several processes run, the model is sharded, or a subclass saves it in its
+        own way, the checkpoint is committed before this returns; otherwise the commit goes on in the background and a
+        failure is raised at the next step.
         """
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, trainer.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
         is_plain = not is_heard and not trainer.has_own("save_model")
-        background = bool(args.save_async) and is_plain and args.world_size == 1
+        background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
         state.stateful_callbacks = dispatcher.state_dicts()
         write = self._writer(trainer.snapshot(copy=background), progress)
         best = state.best_model_checkpoint

@@ -30,12 +30,15 @@ def two(folder: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def resumed(folder: Path, two: list[Any]) -> dict[int, Any]:
-    """What one process without FSDP, and three with it, make of the checkpoint of the two."""
+    """What one process with and without FSDP, and three with it, make of the checkpoint of the two."""
     found = {}
-    for world in (1, 3):
+    for world, names in (
+        (1, ["sharded", "unsharded_resuming", "sharded_resuming"]),
+        (3, ["sharded", "sharded_resuming"]),
+    ):
         (folder / str(world)).mkdir()
         (folder / str(world) / "shards").symlink_to(folder / "two" / "shards")
-        found[world] = Job("ranks_at_work.py", world, folder / str(world), ["sharded", "sharded_resuming"]).results()[0]
+        found[world] = Job("ranks_at_work.py", world, folder / str(world), names).results()[0]
     return found
 
 
@@ -55,13 +58,13 @@ def test_fsdp_ddp_and_one_process_come_to_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.parametrize(("world", "how"), [(1, "unsharded"), (1, "sharded"), (3, "sharded")])
 def test_a_sharded_checkpoint_resumes_on_another_number_of_processes(
-    world: int, two: list[Any], resumed: dict[int, Any]
+    world: int, how: str, two: list[Any], resumed: dict[int, Any]
 ) -> None:
     whole = two[0]["sharded"]["full_shard, accumulation 1"]["weights"]
 
-    assert resumed[world]["sharded_resuming"]["weights"] == pytest.approx(whole, rel=0, abs=1e-10)
+    assert resumed[world][f"{how}_resuming"]["weights"] == pytest.approx(whole, rel=0, abs=1e-10)
 
 
 @pytest.mark.slow
@@ -116,7 +119,7 @@ def test_layers_of_a_list_are_sharded_by_default_and_others_as_told() -> None:
 def test_what_does_not_go_with_fsdp_fails_at_construction(
     values: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Place(world_size=1 if not values else 2)
+    place = Place(world_size=2, launcher="torchrun") if values else Place()
     monkeypatch.setattr(TrainingArguments, "place", place)
 
     with pytest.raises(ArgumentError, match=message):

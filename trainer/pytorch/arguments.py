@@ -214,7 +214,7 @@ def check_processes(args: TrainingArguments) -> None:
         raise ArgumentError("global_batch_size", args.global_batch_size, "None with parallel='dp'; torchrun has both")
     if not args.fsdp:
         return
-    if args.world_size == 1:
+    if args.place.launcher is None:  # under one, a single process may be what is left of several
         raise ArgumentError("fsdp", args.fsdp, "only with several processes, which torchrun starts")
     for name in ("fp16_full_eval", "bf16_full_eval"):
         if getattr(args, name):

@@ -66,6 +66,10 @@ class OptimizerName(StringEnum):
     RMSPROP = "rmsprop"
     LION = "lion"
     ADAMW_APEX_FUSED = "adamw_apex_fused"
+    LAMB_APEX_FUSED = "lamb_apex_fused"
+    NOVOGRAD_APEX_FUSED = "novograd_apex_fused"
+    SGD_APEX_FUSED = "sgd_apex_fused"
+    ADAGRAD_APEX_FUSED = "adagrad_apex_fused"
     ADAMW_8BIT = "adamw_8bit"
 
 

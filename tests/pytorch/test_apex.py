@@ -121,11 +121,38 @@ def test_training_twice_in_a_process_says_why_it_cannot(amp: Any, make_trainer: 
         make_trainer(**APEX, overwrite_output_dir=True).train()
 
 
-def test_fused_adam_of_apex_trains(amp: Any, make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(optim="adamw_apex_fused", max_steps=3, train_dataset=classified(40))
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("adamw_apex_fused", "FusedAdam"),
+        ("lamb_apex_fused", "FusedLAMB"),
+        ("novograd_apex_fused", "FusedNovoGrad"),
+        ("sgd_apex_fused", "FusedSGD"),
+    ],
+)
+def test_the_fused_optimizers_of_apex_train(
+    name: str, cls: str, amp: Any, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(optim=name, max_steps=3, learning_rate=0.01, train_dataset=classified(40))
+    before = weights_of(trainer.model)
+
     trainer.train()
 
-    assert type(trainer.optimizer).__name__ == "FusedAdam"
+    assert type(trainer.optimizer).__name__ == cls
+    assert not torch.equal(before, weights_of(trainer.model))
+
+
+def test_lamb_leaves_clipping_to_the_trainer(amp: Any, make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(optim="lamb_apex_fused", max_steps=1)
+    trainer.train()
+
+    assert trainer.optimizer.max_grad_norm == float("inf")
+    assert trainer.optimizer.defaults["eps"] == 1e-6
+
+
+def test_a_build_of_apex_without_the_optimizer_is_named(amp: Any, make_trainer: Callable[..., Trainer]) -> None:
+    with pytest.raises(UnsupportedError, match="this build has no FusedAdagrad; optim='adagrad' does the same"):
+        make_trainer(optim="adagrad_apex_fused", max_steps=1).train()
 
 
 @pytest.mark.parametrize(

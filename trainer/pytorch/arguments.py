@@ -178,12 +178,12 @@ def check_optimizer(name: str) -> None:
         raise ArgumentError("optim", str(name), f"it needs torch {needed} or later; {found} is installed")
     if name == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
-    if name == "adamw_apex_fused" and not has_apex("optimizers"):
+    if name.endswith("_apex_fused") and not has_apex("optimizers"):
         raise ArgumentError(
             "optim",
             str(name),
             "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
-            "is another one. 'adamw_torch_fused' is torch's own",
+            "is another one. 'adamw_torch_fused' is torch's own fused AdamW",
         )
 
 

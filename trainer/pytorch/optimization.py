@@ -156,6 +156,11 @@ def _adam_options(args: Any) -> dict[str, Any]:
     return {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
 
 
+def _lamb_options(args: Any) -> dict[str, Any]:
+    # it would clip a second time; its epsilon is larger than Adam's, and stays
+    return {"betas": (args.adam_beta1, args.adam_beta2), "max_grad_norm": float("inf")}
+
+
 def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
     try:
         bitsandbytes = importlib.import_module("bitsandbytes")
@@ -164,16 +169,19 @@ def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
     return bitsandbytes.optim.AdamW8bit, _adam_options(args)
 
 
-def _adamw_apex_fused(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
+def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[OptimizerClass, dict[str, Any]]:
+    """Return one of the optimizers that apex still has, of which each update is a few kernels; they need a GPU."""
     spec = importlib.util.find_spec("apex")
     folders = (spec and spec.submodule_search_locations) or ()
-    if not any(Path(folder, "optimizers", "fused_adam.py").exists() for folder in folders):
-        found = "the apex that is installed is another package" if spec else "it is not installed"
-        raise UnsupportedError(
-            f"optim='adamw_apex_fused' needs NVIDIA's apex, built from source, and {found}; "
-            "optim='adamw_torch_fused' does the same with torch alone"
-        )
-    return importlib.import_module("apex.optimizers").FusedAdam, _adam_options(args)
+    has_optimizers = any(Path(folder, "optimizers", "fused_adam.py").exists() for folder in folders)
+    optimizer_cls = getattr(importlib.import_module("apex.optimizers"), class_name, None) if has_optimizers else None
+    if optimizer_cls is None:
+        found = "it is not installed" if not spec else "the apex that is installed is another package"
+        found = f"this build has no {class_name}" if has_optimizers else found
+        native = {"FusedAdam": "adamw_torch_fused", "FusedSGD": "sgd", "FusedAdagrad": "adagrad"}.get(class_name)
+        instead = f"; optim={native!r} does the same with torch alone" if native else ""
+        raise UnsupportedError(f"optim={args.optim!s} needs NVIDIA's apex, built from source, and {found}{instead}")
+    return optimizer_cls, options
 
 
 OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = {
@@ -184,7 +192,11 @@ OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = 
     "adagrad": lambda args: (torch.optim.Adagrad, {}),
     "rmsprop": lambda args: (torch.optim.RMSprop, {}),
     "lion": lambda args: (Lion, {}),
-    "adamw_apex_fused": _adamw_apex_fused,
+    "adamw_apex_fused": lambda args: _apex_fused("FusedAdam", args, _adam_options(args)),
+    "lamb_apex_fused": lambda args: _apex_fused("FusedLAMB", args, _lamb_options(args)),
+    "novograd_apex_fused": lambda args: _apex_fused("FusedNovoGrad", args, _adam_options(args)),
+    "sgd_apex_fused": lambda args: _apex_fused("FusedSGD", args, {}),
+    "adagrad_apex_fused": lambda args: _apex_fused("FusedAdagrad", args, {}),
     "adamw_8bit": _adamw_8bit,
 }
 """What ``args.optim`` may name. Lion keeps its own betas: AdamW's would be wrong for it."""

@@ -17,7 +17,10 @@ from .tpu import tpu_strategy
 
 # what only PyTorch has, and what to use instead
 NOT_HERE: Refusals = {
-    "optim": (lambda value: value in ("adamw_8bit", "adamw_apex_fused"), "only PyTorch has it; use 'adamw_torch'"),
+    "optim": (
+        lambda value: value == "adamw_8bit" or value.endswith("_apex_fused"),
+        "only PyTorch has it; use 'adamw_torch'",
+    ),
     "fp16_backend": (lambda value: value == "apex", "only PyTorch has it; 'auto' is Keras' mixed precision"),
     "torch_compile": (bool, "only PyTorch has it; use xla=True"),
     "gradient_checkpointing": (bool, "only PyTorch has it; wrap layers in tf.recompute_grad"),

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trackside.trainer.launcher import LAUNCHERS
+
 TESTS = Path(__file__).parent
 
 
@@ -32,17 +34,26 @@ class Job:
         world_size: How many processes.
         folder: Where they write.
         names: Passed on.
+        launcher: Whose variables tell the processes their places.
         environment: More variables of the environment.
     """
 
-    def __init__(self, script: str, world_size: int, folder: Path, names: Sequence[str], **environment: str) -> None:
+    def __init__(
+        self,
+        script: str,
+        world_size: int,
+        folder: Path,
+        names: Sequence[str],
+        launcher: str = "torchrun",
+        **environment: str,
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         port = str(free_port())
         self.processes = [
             subprocess.Popen(
                 [sys.executable, str(TESTS / script), str(folder), *names],
-                env=rank_environment(rank, world_size, port) | environment,
+                env=rank_environment(rank, world_size, port, launcher) | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -74,11 +85,19 @@ class Job:
         return [process.result for process in ended]
 
 
-def rank_environment(rank: int, world_size: int, port: str) -> dict[str, str]:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {**os.environ, **threads, **meeting, **{name: str(value) for name, value in place.items()}}
+def rank_environment(rank: int, world_size: int, port: str, launcher: str) -> dict[str, str]:
+    """Return what a launcher sets; only torchrun tells where to meet, the others which machines there are."""
+    here = {
+        "torchrun": {"LOCAL_WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1"},
+        "slurm": {"SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "train"},
+        "mpi": {"OMPI_COMM_WORLD_LOCAL_SIZE": world_size},
+        "pmi": {"MPI_LOCALNRANKS": world_size},
+    }
+    place = dict(zip(LAUNCHERS[launcher], (rank, world_size, rank), strict=True))
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MASTER_PORT": port}
+    own = {name: str(value) for name, value in {**threads, **here[launcher], **place}.items()}
+    others = {name for names in LAUNCHERS.values() for name in names} | {"MASTER_ADDR"}
+    return {name: value for name, value in os.environ.items() if name not in others} | own
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -19,11 +20,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from trackside import RankTimeMonitorCallback, Trainer, TrainerCallback, TrainingArguments
 from trackside.callbacks.errors import CallbackError
+from trackside.trainer.launcher import find_place
 
 GLOBAL_BATCH = 6
 EXAMPLES = (6, 13, 17, 20)
-RANK = int(os.environ.get("RANK", "0"))
-WORLD = int(os.environ.get("WORLD_SIZE", "1"))
+RANK, WORLD = find_place().rank, find_place().world_size
 
 
 def arguments(folder: Path, **values: Any) -> TrainingArguments:
@@ -219,6 +220,10 @@ def evaluation(folder: Path) -> Any:
     ragged = DictDataset(x=numbers, labels=numbers.long())
     predictions = make(folder, Ragged(), loss_fn=None, eval_accumulation_steps=1).predict(ragged).predictions
     found["ragged"] = {"predictions": predictions.tolist()}
+    metrics = make(
+        folder, eval_dataset=Stream(classified(13, dtype=torch.float64)), compute_metrics=accuracy
+    ).evaluate()
+    found["stream"] = {"metrics": [metrics["eval_loss"], metrics["eval_accuracy"]]}
     found["buffers"] = _with_buffers(folder)
     return found
 
@@ -448,15 +453,19 @@ class Layered(nn.Module):
 
 
 def _whole(trainer: Trainer) -> dict[str, Any]:
-    weights = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in trainer.model.parameters()]
     found = outcome(trainer) if not trainer.processes.is_sharded else {"steps": trainer.state.global_step}
     records = [record for record in trainer.state.log_history if "loss" in record]
     return {
         **found,
-        "weights": torch.cat([w.detach().flatten() for w in weights]).tolist(),
+        "weights": torch.cat([w.flatten() for w in _whole_parameters(trainer)]).tolist(),
         "losses": [record["loss"] for record in records],
         "norms": [record["grad_norm"] for record in records],
     }
+
+
+def _whole_parameters(trainer: Trainer) -> list[Tensor]:
+    weights = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in trainer.model.parameters()]
+    return [weight.detach() for weight in weights]
 
 
 FSDP_CASES: dict[str, dict[str, Any]] = {
@@ -513,6 +522,51 @@ def sharded_bf16(folder: Path) -> Any:
     )
     trainer.train()
     return {"losses": [record["loss"] for record in trainer.state.log_history if "loss" in record]}
+
+
+class Overflows(Trainer):
+    """Has an infinite loss in the second update, on the last rank only."""
+
+    def compute_loss(self, model: nn.Module, inputs: Any) -> Any:
+        loss = super().compute_loss(model, inputs)
+        return loss * math.inf if self.state.global_step == 1 and RANK == WORLD - 1 else loss
+
+
+class Held(TrainerCallback):
+    role = "observer"
+
+    def __init__(self) -> None:
+        self.steps: list[bool] = []
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, skipped: bool = False, **kwargs: Any) -> None:
+        self.steps.append(skipped)
+
+
+def overflow(folder: Path) -> Any:
+    found = {}
+    for name, options in (("DDP", {}), ("FSDP", {"fsdp": "full_shard"})):
+        held = Held()
+        trainer = make(folder, mlp(), Overflows, train_dataset=classified(17), fp16=True, callbacks=[held], **options)
+        trainer.train()
+        weights = torch.cat([w.flatten() for w in _whole_parameters(trainer)])
+        scale = trainer.precision.state_dict()["scale"]
+        found[name] = {"held": held.steps, "weights": weights.tolist(), "scale": scale}
+    return found
+
+
+class Syncs(Trainer):
+    """Writes down in which micro-batches DDP exchanges gradients."""
+
+    def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        self.seen.append([self.state.global_step, bool(model.require_backward_grad_sync)])
+        return super().training_step(model, inputs)
+
+
+def syncs(folder: Path) -> Any:
+    trainer = make(folder, cls=Syncs, gradient_accumulation_steps=3, num_train_epochs=3)
+    trainer.seen = []
+    trainer.train()
+    return {"seen": trainer.seen}
 
 
 def bf16(folder: Path) -> Any:

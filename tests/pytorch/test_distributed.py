@@ -22,7 +22,7 @@ PEACEFUL = [
     "ledger",
     "saving",
 ]
-ONLY_TWO = ["control", "agreements", "trackers", "bf16", "slow_rank", "lonely_monitor"]
+ONLY_TWO = ["control", "agreements", "trackers", "bf16", "overflow", "syncs", "slow_rank", "lonely_monitor"]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,10 @@ def test_evaluation_counts_each_example_once(world: str, alone: dict[str, Any], 
     for rank in request.getfixturevalue(world):
         for case, expected in alone["evaluation"].items():
             found = rank["evaluation"][case]
+            if "metrics" in expected:
+                assert found["metrics"] == pytest.approx(expected["metrics"], abs=1e-12), case
             if "order" in expected:
                 assert found["labels"] == expected["order"], case
-                assert found["metrics"] == pytest.approx(expected["metrics"], abs=1e-12), case
                 torch.testing.assert_close(*(torch.tensor(it["predictions"]) for it in (found, expected)), msg=case)
 
 
@@ -210,6 +211,32 @@ def test_a_callback_that_talks_to_the_others_must_be_on_all(two: list[Any]) -> N
 def test_bf16_trains_alike_on_all_ranks(two: list[Any]) -> None:
     assert two[0]["bf16"] == two[1]["bf16"]
     assert all(map(math.isfinite, two[0]["bf16"]["bf16"]["losses"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["DDP", "FSDP"])
+def test_an_overflow_on_one_rank_holds_the_step_back_on_all(kind: str, two: list[Any]) -> None:
+    first, second = (rank["overflow"][kind] for rank in two)
+
+    assert first == second
+    assert first["held"] == [False, True, False, False, False, False]
+    assert first["scale"] == 2.0**15
+    assert all(map(math.isfinite, first["weights"]))
+
+
+@pytest.mark.slow
+def test_gradients_are_exchanged_after_the_last_micro_batch_only(two: list[Any]) -> None:
+    for rank in two:
+        later = [entry for entry in rank["syncs"]["seen"] if entry[0] > 0]  # the first update is exchanged without DDP
+        assert later == [[step, index == 2] for step in (1, 2) for index in range(3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["slurm", "mpi", "pmi"])
+def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[str, Any], folder: Path) -> None:
+    for rank in Job("ranks_at_work.py", 2, folder / launcher, ["streams"], launcher=launcher).results():
+        found, expected = rank["streams"]["stream"], alone["streams"]["stream"]
+        assert found["weights"] == pytest.approx(expected["weights"], rel=0, abs=1e-10)
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

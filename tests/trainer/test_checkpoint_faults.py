@@ -241,15 +241,17 @@ for count in range(start, start + 100_000):
 
 @pytest.mark.parametrize("way", ["exchange", "renames"])
 def test_a_process_killed_at_any_moment_leaves_its_last_commit_or_the_one_it_was_making(tmp_path, way):
-    count, chance = 0, random.Random(way)
+    count, chance, seen = 0, random.Random(way), 0
     for _ in range(12):
         command = [sys.executable, "-c", COMMITS, str(tmp_path), str(count), way]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            process.stdout.readline()
-            time.sleep(chance.uniform(0, 0.04))
+            for _ in range(chance.randint(1, 4)):  # so many commits at least, however slow the machine
+                line = process.stdout.readline()
+                seen += 1
+            time.sleep(chance.uniform(0, 0.02))
             process.kill()
             rest = process.stdout.read()
-        last = int(rest.rstrip("\n").rsplit("\n", 1)[-1] or count)
+        last = int(rest.rstrip("\n").rsplit("\n", 1)[-1] or line)
 
         newest, skipped = newest_valid(tmp_path)
         assert skipped == []
@@ -259,4 +261,4 @@ def test_a_process_killed_at_any_moment_leaves_its_last_commit_or_the_one_it_was
     store = CheckpointStore(tmp_path, run_id="run", save_total_limit=2)
     store.clean()
     assert all(path.name.startswith("checkpoint-") and "." not in path.name for path in tmp_path.iterdir())
-    assert count > 24
+    assert count >= seen

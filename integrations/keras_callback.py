@@ -19,8 +19,9 @@ class KerasCallbackAdapter(TrainerCallback):
     the log, that the arguments ask for at the end of each epoch. ``logs`` hold the newest training record and the
     newest evaluation, whose names begin with ``val_`` as they do in Keras.
 
-    The learning rate belongs to the trainer's schedule: a callback that sets it is overruled at the next update. One
-    that reads or sets weights works with the model of its framework, so those of Keras alone go with TFTrainer.
+    What the callback knows as its ``model`` is the trainer's model, with the trainer's optimizer. The learning rate
+    belongs to the trainer's schedule: a callback that sets it is overruled at the next update. One that saves, reads or
+    sets weights works with the model of its framework, so those of Keras alone go with TFTrainer.
 
     Args:
         callback: An instance of a subclass of ``keras.callbacks.Callback``.
@@ -46,12 +47,17 @@ class KerasCallbackAdapter(TrainerCallback):
     # -- training -------------------------------------------------------------------------------------------------
 
     def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **kwargs: Any,
     ) -> None:
         steps = -(-state.max_steps // max(1, state.num_train_epochs))
         self.callback.set_params({"epochs": state.num_train_epochs, "steps": steps, "verbose": 0})
-        model.stop_training = False
-        self.callback.set_model(model)
+        self.callback.set_model(FittedModel(model, optimizer))
         self.logs, self._epoch, self._in_test = {}, None, False
         self.callback.on_train_begin()
 
@@ -123,6 +129,32 @@ class KerasCallbackAdapter(TrainerCallback):
     def _obey(self, control: TrainerControl) -> None:
         if getattr(self.callback.model, "stop_training", False):
             control.stop(f"{type(self.callback).__name__} of Keras asked for it")
+
+
+class FittedModel:
+    """A model as a Keras callback finds it during ``Model.fit``; the model itself is left as it is.
+
+    Args:
+        model: Everything that is not below is read from it, set on it and called on it.
+        optimizer: The trainer's.
+    """
+
+    OWN = frozenset({"optimizer", "stop_training", "train_function"})
+
+    def __init__(self, model: Any, optimizer: Any) -> None:
+        vars(self).update(model=model, optimizer=optimizer, stop_training=False, train_function=None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["model"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.OWN:
+            vars(self)[name] = value
+        else:
+            setattr(vars(self)["model"], name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return vars(self)["model"](*args, **kwargs)
 
 
 def _is_own(callback: Any, hook: str) -> bool:

@@ -148,7 +148,7 @@ class WandbCallback(Tracker):
         run.summary.update({name: value for name, value in summary.items() if value is not None})
         run.finish(exit_code=EXIT_CODES[status])
         if run.offline:
-            _wait_for_end(Path(run.dir).parent / f"run-{self.run_id}.wandb")
+            wait_for_end(Path(run.dir).parent / f"run-{self.run_id}.wandb")
 
     def _watch(self, model: Any, every: int) -> None:
         if not hasattr(model, "named_parameters"):
@@ -185,7 +185,7 @@ def _init(**options: Any) -> Any:
             time.sleep(0.1)
 
 
-def _wait_for_end(path: Path) -> None:
+def wait_for_end(path: Path) -> None:
     """Wait until the file of an offline run is complete: W&B returns before it has written it."""
     deadline = time.monotonic() + FILE_WAIT_S
     while time.monotonic() < deadline and not (path.exists() and is_finished(path)):

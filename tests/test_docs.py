@@ -100,3 +100,12 @@ def test_the_pages_name_every_event_and_every_registered_callback():
 
     assert [name for name in trackside.events.EVENTS if f"`{name}`" not in events_page] == []
     assert [name for name in registered if f"`{name}`" not in callbacks_page] == []
+
+
+def test_the_callbacks_of_others_were_run_with_the_versions_that_are_tested():
+    page = (ROOT / "docs/foreign-callbacks.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| (\w+) \| ([\d.]+) \|", page, re.MULTILINE) + re.findall(r"with (\w+) ([\d.]+)\)", page)
+
+    pinned = dict(re.findall(r"^(\w+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(told) == 22
+    assert {package: version for package, version in told if pinned[package] != version} == {}

@@ -36,9 +36,16 @@ def read_tensorboard(folder: str | Path) -> Curves:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorboard.compat.notf", types.ModuleType("notf"))
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.util.tensor_util import make_ndarray
 
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return _curves((tag, point.step, point.value) for tag in events.Tags()["scalars"] for point in events.Scalars(tag))
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    scalars = [(tag, point.step, point.value) for tag in events.Tags()["scalars"] for point in events.Scalars(tag)]
+    tensors = [
+        (tag, point.step, make_ndarray(point.tensor_proto))  # as TensorFlow 2 writes numbers, and texts
+        for tag in events.Tags()["tensors"]
+        for point in events.Tensors(tag)
+    ]
+    return _curves([*scalars, *((tag, step, float(value)) for tag, step, value in tensors if value.dtype.kind == "f")])
 
 
 def read_wandb(*paths: Path) -> Curves:

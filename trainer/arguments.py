@@ -10,6 +10,7 @@ from .aliases import READABLE, fold_aliases
 from .choices import IntervalStrategy, OptimizerName, SaveStrategy, SchedulerType
 from .conversion import convert_fields
 from .derived import LOGGING_DIR, DerivedArguments
+from .familiar import UNUSED_FIELDS
 from .options import (
     above,
     assignments,
@@ -243,5 +244,5 @@ class BaseTrainingArguments(DerivedArguments):
             setattr(self, name, value)
 
 
-for _name, _property in {"logging_dir": LOGGING_DIR, **READABLE}.items():
+for _name, _property in {"logging_dir": LOGGING_DIR, **READABLE, **UNUSED_FIELDS}.items():
     setattr(BaseTrainingArguments, _name, _property)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 
 import pytest
+from tracker_readers import as_float32, read_tensorboard
 
 from trackside.callbacks.errors import CallbackError
 from trackside.integrations.keras_callback import KerasCallbackAdapter
+from trackside.tiny import tiny_trainer
 
 keras = pytest.importorskip("keras")
 
@@ -80,6 +82,50 @@ def test_the_csv_logger_of_keras_writes_a_row_for_each_epoch(make, tmp_path):
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     accuracies = [r["eval_accuracy"] for r in trainer.state.log_history if "eval_accuracy" in r]
     assert [float(row["val_accuracy"]) for row in rows] == pytest.approx(accuracies)
+
+
+def test_the_tensorboard_of_keras_shows_the_records(make):
+    trainer = make(keras.callbacks.TensorBoard("tensorboard"), num_train_epochs=3)
+
+    trainer.train()
+
+    shown = read_tensorboard("tensorboard/validation")
+    records = [record for record in trainer.state.log_history if "eval_accuracy" in record]
+    for name in ("accuracy", "loss"):
+        expected = [(epoch, record[f"eval_{name}"]) for epoch, record in enumerate(records)]
+        assert shown[f"epoch_{name}"] == as_float32({name: expected})[name]
+
+
+def test_a_checkpoint_of_keras_holds_the_best_weights():
+    pytest.importorskip("tensorflow")  # Keras saves Keras models only
+    callback = keras.callbacks.ModelCheckpoint(
+        "best.weights.h5", "val_loss", save_best_only=True, save_weights_only=True
+    )
+    trainer = tiny_trainer("tensorflow", "out", [KerasCallbackAdapter(callback)])
+
+    trainer.train()
+
+    losses = [record["eval_loss"] for record in trainer.state.log_history if "eval_loss" in record]
+    last = [weight.copy() for weight in trainer.model.get_weights()]
+    trainer.model.load_weights("best.weights.h5")
+    assert callback.best == min(losses) == losses[-1]
+    assert all((a == b).all() for a, b in zip(trainer.model.get_weights(), last, strict=True))
+
+
+def test_the_model_that_a_callback_knows_is_the_trainers_and_is_left_as_it_is(make):
+    callback = keras.callbacks.LambdaCallback()
+    trainer = make(callback)
+    before = set(vars(trainer.model))
+    trainer.train()
+
+    known = callback.model
+    known.note = "set on the model"
+    assert known.optimizer is not None
+    assert known.stop_training is False
+    assert trainer.model.note == "set on the model"
+    assert set(vars(trainer.model)) - before <= {"note"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        known.nothing  # noqa: B018
 
 
 def test_several_keras_callbacks_get_names_of_their_own(make):

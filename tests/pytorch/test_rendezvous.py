@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
+from ranks import free_port
 
 from trackside.callbacks.errors import RankError
-from trackside.trainer.pytorch.rendezvous import meet
+from trackside.trainer.launcher import Place
+from trackside.trainer.pytorch.rendezvous import join, meet
 
 
 @pytest.fixture
@@ -49,3 +53,20 @@ def test_who_does_not_come_is_named(store):
         meet(store, 0, 3, 0.2)
     with pytest.raises(RankError, match=r"rank 2 waited 0\.2 s for rank 0"):
         meet(store, 2, 3, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        (0, r"rank 0 waited 1 s for all 2 processes; missing: \[1\]"),
+        (1, r"rank 1 did not reach rank 0 at 127\.0\.0\.1:\d+ in 1 s"),
+    ],
+)
+def test_a_process_without_the_others_says_who_is_missing(rank, message, monkeypatch):
+    place = Place(rank, 2, rank, "torchrun")
+    args = SimpleNamespace(place=place, process_index=rank, world_size=2, ddp_backend=None, ddp_timeout=1)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+
+    with pytest.raises(RankError, match=message):
+        join(args, torch.device("cpu"))

@@ -19,7 +19,7 @@ ONLY_PYTORCH = {
     "rendezvous.py": "torchrun's store; tf.distribute meets by TF_CONFIG",
     "sampler.py": "the order of a DataLoader; a tf.data.Dataset shuffles itself",
     "stream.py": "iterable datasets over ranks and workers",
-    "timing.py": "events of a GPU's clock in between the parts of a step",
+    "timing.py": "the stopwatch of a GPU; TensorFlow tells no such times",
     "watchdog.py": "ends ranks that hang; tf.distribute does so itself",
     "workers.py": "processes of a DataLoader",
     "xla.py": "torch_xla; tf.distribute drives TPU cores itself",

@@ -108,13 +108,24 @@ _stores: dict[tuple[str, int], Store] = {}
 
 
 def _shared_store(args: Any, timeout: timedelta) -> Store:
-    """Return the store at the meeting point; torchrun's agent serves it, without torchrun the first process does."""
+    """Return the store at the meeting point; torchrun's agent serves it, without torchrun the first process does.
+
+    Raises:
+        RankError: If nobody serves it.
+    """
     address, port = find_meeting_point(args.place)
     if (address, port) not in _stores:
         served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        _stores[address, port] = TCPStore(
-            address, port, args.world_size, args.process_index == 0 and not served, timeout=timeout
-        )
+        serves = args.process_index == 0 and not served
+        try:  # without waiting for the others: `meet` does, and names who is missing
+            _stores[address, port] = TCPStore(
+                address, port, args.world_size, serves, timeout=timeout, wait_for_workers=False
+            )
+        except dist.DistError as error:
+            who = "torchrun's agent" if served else "rank 0"
+            raise RankError(
+                f"rank {args.process_index} did not reach {who} at {address}:{port} in {args.ddp_timeout:g} s: {error}"
+            ) from error
     return _stores[address, port]
 
 

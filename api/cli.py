@@ -26,6 +26,7 @@ OWN_OPTIONS = {"--help": 0, "-h": 0, "--registered-only": 0, "--checkpoint": 1, 
 
 OTHERS = {
     "replay": ("trackside.replay", "Send the events of a finished run again, to other callbacks."),
+    "doctor": ("trackside.doctor", "Print what there is to train with; under torchrun, check that processes can talk."),
     "new-callback": ("trackside.new_callback", "Write a complete package with one callback, to be filled in."),
 }
 """Commands with a module of their own, which reads their options."""

@@ -27,7 +27,7 @@ def summary(trainer: Any, results: Mapping[str, Mapping[str, float]], picture: P
         ("Metrics", [(name, metrics_line(metrics, name)) for name, metrics in results.items()]),
         ("Files", _files(trainer, picture)),
     ]
-    blocks = [_block(title, rows) for title, rows in sections if rows]
+    blocks = [block(title, rows) for title, rows in sections if rows]
     return "\n\n".join([*blocks, costs(trainer.callback_report, train.get("train_runtime", 0.0))])
 
 
@@ -166,7 +166,8 @@ def _trouble(item: Any) -> str:
     return f"{item.failures} failures: {item.last_error!r}" if item.failures else ""
 
 
-def _block(title: str, rows: Sequence[Row]) -> str:
+def block(title: str, rows: Sequence[Row]) -> str:
+    """Return rows in columns below a title."""
     return f"{title}\n" + table([(f"  {name}", value) for name, value in rows])
 
 

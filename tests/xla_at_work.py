@@ -104,8 +104,8 @@ def launches(folder: Path) -> dict[str, int]:
             metrics.clear_all()
         if state.global_step == 21:
             counts["steps"] = metrics.counter_value("MarkStep") or 0
-            for name in ("CompileTime", "TransferFromDeviceTime"):
-                counts[name] = (metrics.metric_data(name) or (0,))[0]
+            for what, metric in (("compilations", "Compile"), ("reads", "TransferFromDevice")):
+                counts[what] = (metrics.metric_data(f"{metric}Time") or (0,))[0]
 
     trainer.train()
     return counts

@@ -34,7 +34,8 @@ class RankTimeMonitorCallback(TrainerCallback):
     - ``slowest_rank``: the process with the largest own time.
 
     Where own time cannot be told so far, it ends earlier: with FSDP, whose forward pass exchanges weights, and on
-    TFTrainer, where forward and backward are one call, it is that of data and callbacks alone. Three things escape it:
+    TFTrainer, where forward and backward are one call, it is that of data and callbacks alone; on TPU cores, which
+    compute later, it is what the host did before. Three things escape it:
     a ``training_step`` that goes backward without ``self.backward``, for which there are only whole steps; the last
     backward pass itself; and a slow rank 0 of a model whose buffers DDP broadcasts at the beginning of the forward
     pass, for which the others wait within their own time (``ddp_broadcast_buffers=False`` shows it).

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,43 @@ def test_the_callback_on_a_page_can_be_attached(page, run):
 
     (cls,) = (item for name, item in names.items() if name in {"StopAtLoss", "TabLogCallback"})
     assert attachment_of(cls, taken={}).role == ("control" if page == "docs/callbacks.md" else "observer")
+
+
+@pytest.mark.slow
+def test_the_script_on_the_page_of_several_processes_runs_on_two(tmp_path):
+    pytest.importorskip("torch")
+    page = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^\$ torchrun (.* train\.py)$", page.partition("## Starting")[0], re.MULTILINE)
+    (tmp_path / "train.py").write_text(python_blocks("docs/distributed.md")[0])
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    losses = dict(re.findall(r"rank (\d) of 2: loss (\S+)", ended.stdout))
+    assert losses["0"] == losses["1"]
+    assert float(losses["0"]) < 2.0
+
+
+def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run):
+    pytest.importorskip("torch")
+    import yaml
+
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/distributed.md").read_text(encoding="utf-8"), re.DOTALL)
+
+    args = run("from trackside import TrainingArguments", python_blocks("docs/distributed.md")[1])["args"]
+    args = args.replace(**yaml.safe_load(text))
+
+    assert (args.fsdp_config["transformer_layer_cls_to_wrap"], args.process_index) == ("Block", 1)
+    assert args.callbacks["rank_time_monitor"]["warn_ratio"] == 1.5
 
 
 def test_the_error_on_the_page_of_arguments_is_the_one_that_is_raised():

@@ -33,7 +33,13 @@ class Factory:
     """Makes trainers of one framework; call it with trainer options and arguments by their names."""
 
     framework: str
-    options = ("model", "train_dataset", "eval_dataset", "callbacks", "compute_metrics", "optimizers", "model_init")
+    weights_file: str
+    writes: str
+    """The function that writes a checkpoint's small files, for tests in which the disk is full."""
+    options = (
+        *("model", "train_dataset", "eval_dataset", "callbacks", "compute_metrics"),
+        *("optimizers", "model_init", "loss_fn"),
+    )
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,17 +49,26 @@ class Factory:
         if "model_init" not in given:
             given.setdefault("model", self.model())
         given.setdefault("train_dataset", self.dataset(40))
+        given.setdefault("loss_fn", self.loss)
         args = {"output_dir": str(self.folder / "out"), "save_strategy": "no", "disable_tqdm": True, **values}
-        trainer = (cls or self.trainer_class)(args=self.args_class(**args), loss_fn=self.loss, **given)
+        trainer = (cls or self.trainer_class)(args=self.args_class(**args), **given)
         trainer.pop_callback("printer")
         return trainer
 
     def dataset(self, examples: int, *, seed: int = 0) -> Any:
         return self.from_arrays(*classified(examples, seed=seed))
 
+    def unlabelled(self, examples: int) -> Any:
+        return self.from_arrays(classified(examples)[0])
+
+    def checkpoints(self, folder: str = "out") -> list[str]:
+        return sorted(path.name for path in (self.folder / folder).glob("checkpoint-*"))
+
 
 class Torch(Factory):
     framework = "pytorch"
+    weights_file = "model.safetensors"
+    writes = "trackside.trainer.pytorch.snapshot.write_torch"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -89,9 +104,31 @@ class Torch(Factory):
 
         return InOrder
 
+    def stream(self, examples: int) -> Any:
+        """A dataset whose length nobody knows."""
+        data = self.dataset(examples)
+
+        class Stream(self.torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
+            def __iter__(self) -> Any:
+                return iter(data[index] for index in range(len(data)))
+
+        return Stream()
+
+    def disturbed(self, step: int, factor: float) -> Any:
+        """A trainer class whose training loss is multiplied by ``factor`` in the update after ``step`` of them."""
+
+        class Disturbed(self.trainer_class):  # type: ignore[misc, name-defined]
+            def compute_loss(self, model: Any, inputs: Any) -> Any:
+                loss = super().compute_loss(model, inputs)
+                return loss * factor if model.training and self.state.global_step == step else loss
+
+        return Disturbed
+
 
 class TensorFlow(Factory):
     framework = "tensorflow"
+    weights_file = "model.weights.h5"
+    writes = "trackside.trainer.tensorflow.snapshot.write_json"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -122,6 +159,27 @@ class TensorFlow(Factory):
                 return tf.data.Dataset.from_tensor_slices(self.train_dataset).batch(self.args.train_batch_size)
 
         return InOrder
+
+    def stream(self, examples: int) -> Any:
+        """A dataset whose length nobody knows."""
+        data = self.parts.tf.data.Dataset.from_tensor_slices(classified(examples))
+        return data.filter(lambda features, label: True)
+
+    def disturbed(self, step: int, factor: float) -> Any:
+        """A trainer class whose training loss is multiplied by ``factor`` in the update after ``step`` of them."""
+        tf = self.parts.tf
+
+        class Disturbed(self.trainer_class):  # type: ignore[misc, name-defined]
+            def run_model(self, features: Any, labels: Any, training: bool) -> Any:
+                loss, logits = super().run_model(features, labels, training)
+                if not training:
+                    return loss, logits
+                now = tf.equal(self.optimizer.iterations.value, step)
+                if self.precision.is_scaled:  # an update that was held back does not count
+                    now &= tf.equal(self.precision.scale, 2.0**16)
+                return loss * tf.where(now, np.float32(factor), np.float32(1.0)), logits
+
+        return Disturbed
 
 
 FACTORIES = {"pytorch": Torch, "tensorflow": TensorFlow}

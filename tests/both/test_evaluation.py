@@ -40,15 +40,20 @@ def test_there_is_one_prediction_step_for_each_batch(trainer_factory, examples):
     assert first["eval_loss"] == second["eval_loss"] > 0
 
 
-def test_a_dict_of_sets_gives_metrics_for_each(trainer_factory, accuracy):
+def test_a_dict_of_sets_gives_metrics_for_each_and_one_on_evaluate(trainer_factory, accuracy):
     sets = {"easy": trainer_factory.dataset(9), "hard": trainer_factory.dataset(11, seed=1)}
     trainer = trainer_factory(eval_dataset=sets, compute_metrics=accuracy, eval_strategy="epoch", num_train_epochs=1)
+    heard = []
+    trainer.on("on_evaluate")(lambda sender, metrics, **kwargs: heard.append(metrics))
 
     trainer.train()
     metrics = trainer.evaluate()
 
+    assert heard[-1] == metrics
+    assert len(heard) == 2
     for name, data in sets.items():
         assert metrics[f"eval_{name}_accuracy"] == trainer.evaluate(data)["eval_accuracy"]
+        assert metrics[f"eval_{name}_loss"] == trainer.evaluate(data)["eval_loss"]
     assert "eval_loss" not in metrics
 
 
@@ -75,3 +80,88 @@ def test_evaluation_changes_nothing_in_training(trainer_factory):
     within.train()
 
     np.testing.assert_array_equal(trainer_factory.weights(without), trainer_factory.weights(within))
+
+
+@pytest.mark.parametrize("accumulation", [None, 1, 3])
+def test_predictions_do_not_depend_on_how_often_they_move_to_the_host(trainer_factory, accuracy, accumulation):
+    data = trainer_factory.dataset(37)
+    trainer = trainer_factory(eval_accumulation_steps=accumulation, compute_metrics=accuracy)
+    whole = trainer_factory(per_device_eval_batch_size=100)
+
+    output, expected = trainer.predict(data), whole.predict(data)
+
+    np.testing.assert_allclose(output.predictions, expected.predictions, rtol=1e-5)
+    np.testing.assert_array_equal(output.label_ids, expected.label_ids)
+    assert output.metrics["test_accuracy"] == accuracy(output)["accuracy"]
+
+
+def test_a_dataset_whose_length_nobody_knows_is_evaluated_to_its_end(trainer_factory, accuracy):
+    trainer = trainer_factory(compute_metrics=accuracy)
+
+    streamed, known = trainer.evaluate(trainer_factory.stream(21)), trainer.evaluate(trainer_factory.dataset(21))
+
+    assert streamed["eval_loss"] == pytest.approx(known["eval_loss"], rel=1e-6)
+    assert streamed["eval_accuracy"] == known["eval_accuracy"]
+
+
+def test_inputs_that_have_no_labels_are_predicted(trainer_factory):
+    output = trainer_factory().predict(trainer_factory.unlabelled(11))
+
+    assert output.predictions.shape == (11, 3)
+    assert output.label_ids is None
+    assert "test_loss" not in output.metrics
+
+
+def test_metrics_are_asked_for_batch_by_batch(trainer_factory):
+    seen: list[tuple[int, bool]] = []
+
+    def metrics(prediction, compute_result=False):
+        seen.append((len(prediction.label_ids), compute_result))
+        return {"n": sum(size for size, _ in seen)} if compute_result else {}
+
+    trainer = trainer_factory(batch_eval_metrics=True, compute_metrics=metrics)
+
+    assert trainer.evaluate(trainer_factory.dataset(20))["eval_n"] == 20
+    assert seen == [(8, False), (8, False), (4, True)]
+
+
+def test_metrics_batch_by_batch_need_a_compute_metrics_that_takes_part(trainer_factory, accuracy):
+    with pytest.raises(ValueError, match=r"batch_eval_metrics=True .*compute_result"):
+        trainer_factory(compute_metrics=accuracy, batch_eval_metrics=True)
+
+
+def test_metrics_that_are_no_dict_are_named(trainer_factory):
+    with pytest.raises(TypeError, match="compute_metrics returned float; it returns a dict of numbers"):
+        trainer_factory(compute_metrics=lambda prediction: 0.5).evaluate(trainer_factory.dataset(9))
+
+
+def test_inputs_and_losses_reach_the_metrics_on_request(trainer_factory):
+    seen = []
+    trainer = trainer_factory(
+        compute_metrics=lambda prediction: seen.append(prediction) or {}, include_for_metrics=["inputs", "loss"]
+    )
+
+    metrics = trainer.evaluate(trainer_factory.dataset(11))
+
+    (prediction,) = seen
+    inputs = prediction.inputs[0] if isinstance(prediction.inputs, tuple) else prediction.inputs
+    assert inputs.shape == (11, 6)
+    assert np.average(prediction.losses, weights=[8, 3]) == pytest.approx(metrics["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+def test_label_smoothing_is_that_of_the_paper_in_training_and_evaluation(trainer_factory, smoothing):
+    data = trainer_factory.dataset(13)
+    trainer = trainer_factory(
+        train_dataset=data, loss_fn=None, label_smoothing_factor=smoothing, max_steps=1, logging_steps=1,
+        per_device_train_batch_size=13, learning_rate=0.0,
+    )  # fmt: skip
+
+    trainer.train()
+    output = trainer.predict(data)
+
+    logits = output.predictions - np.log(np.exp(output.predictions).sum(-1, keepdims=True))
+    target = -np.take_along_axis(logits, output.label_ids[:, None], 1)[:, 0]
+    expected = ((1 - smoothing) * target - smoothing * logits.mean(-1)).mean()
+    assert output.metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)

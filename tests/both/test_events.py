@@ -1,4 +1,4 @@
-"""Both trainers send the same events, obey the same flags, and leave the same records."""
+"""Both trainers send the same events, at the same steps, for the same schedule."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from drawing import Schedule, drawn_events
 
-from trackside import EarlyStoppingCallback, TrainerCallback, events
-from trackside.callbacks.errors import ArgumentError, UnknownMetricError
+from trackside import EarlyStoppingCallback, events
 
 
 def pairs() -> Any:
@@ -50,148 +49,52 @@ def test_a_run_sends_the_events_that_the_docstring_draws(trainer_factory, accumu
     )
 
 
-class Flag(TrainerCallback):
-    """Sets one flag at one step."""
-
-    def __init__(self, flag: str, step: int) -> None:
-        self.flag, self.step = flag, step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            setattr(control, self.flag, True)
-
-
-def test_should_training_stop_ends_the_run_after_that_step(trainer_factory):
-    trainer = trainer_factory(callbacks=[Flag("should_training_stop", 3)])
-
-    assert trainer.train().global_step == 3
-    assert trainer.state.stop_reason == "flag asked for it at on_step_end"
-
-
-def test_should_epoch_stop_goes_on_with_the_next_epoch(trainer_factory):
-    trainer = trainer_factory(callbacks=[Flag("should_epoch_stop", 2)], max_steps=7)
-
-    trainer.train()
-
-    assert trainer.state.global_step == 7
-    assert trainer.state.epoch == pytest.approx(2.0)  # 2 batches, then 5
-
-
-@pytest.mark.parametrize(("flag", "event"), [("should_log", "on_log"), ("should_evaluate", "on_evaluate")])
-def test_a_flag_is_acted_on_once_at_its_step(trainer_factory, flag, event):
-    trainer = trainer_factory(
-        callbacks=[Flag(flag, 2)], max_steps=4, logging_strategy="no", eval_dataset=trainer_factory.dataset(9)
-    )
-    steps: list[int] = []
-    trainer.on(event)(lambda sender, state, **kwargs: steps.append(state.global_step))
-
-    trainer.train()
-
-    assert [step for step in steps if step < 4] == [2]
+SCHEDULES = {
+    "everything by steps": {
+        "logging_steps": 3,
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 5,
+        "max_steps": 11,
+    },
+    "everything by epochs, a ragged end": {
+        "logging_strategy": "epoch",
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 1.5,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+    },
+    "stopped early": {
+        "learning_rate": 0.0,
+        "eval_strategy": "epoch",
+        "eval_delay": 1,
+        "num_train_epochs": 9,
+        "metric_for_best_model": "loss",
+        "callbacks": [EarlyStoppingCallback(2)],
+    },
+}
 
 
-def test_should_save_leaves_a_checkpoint(trainer_factory):
-    trainer = trainer_factory(callbacks=[Flag("should_save", 2)], max_steps=4)
-
-    trainer.train()
-
-    assert [path.name for path in (trainer_factory.folder / "out").iterdir()] == ["checkpoint-2"]
-
-
-def test_records_have_the_same_names_and_steps(both_factories, accuracy):
-    histories = []
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_both_trainers_send_the_same_events_at_the_same_steps(both_factories, name):
+    sequences = []
     for factory in both_factories:
         trainer = factory(
-            num_train_epochs=2,
-            logging_steps=2,
-            eval_strategy="epoch",
+            train_dataset=factory.dataset(37),
             eval_dataset=factory.dataset(9),
-            compute_metrics=accuracy,
+            logging_first_step=True,
+            **SCHEDULES[name],
         )
+        sent: list[Any] = []
+        for event in events.EVENTS:
+            trainer.on(event)(
+                lambda sender, state, to=sent, event=event, **rest: to.append((event, state.global_step, state.epoch))
+            )
         trainer.train()
-        histories.append([(sorted(record), record["step"], record["epoch"]) for record in trainer.state.log_history])
+        sequences.append(sent)
 
-    assert histories[0] == histories[1]
-    assert histories[0][0][0] == ["epoch", "grad_norm", "learning_rate", "loss", "step"]
-
-
-def test_the_loss_of_a_record_is_the_mean_since_the_last_one(trainer_factory):
-    every, second = trainer_factory(logging_steps=1), trainer_factory(logging_steps=2)
-
-    every.train()
-    second.train()
-
-    losses = [record["loss"] for record in every.state.log_history if "loss" in record]
-    means = [record["loss"] for record in second.state.log_history if "loss" in record]
-    assert means == pytest.approx([(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=False)])
-
-
-def test_an_observer_that_fails_changes_no_weight_and_is_reported_once(trainer_factory, caplog):
-    class Fails(TrainerCallback):
-        role = "observer"
-
-        def on_step_end(self, args, state, control, **kwargs):
-            raise RuntimeError("boom")
-
-        on_pre_optimizer_step = on_substep_end = on_log = on_step_end
-
-    quiet = trainer_factory(gradient_accumulation_steps=2, max_steps=6)
-    watched = trainer_factory(gradient_accumulation_steps=2, max_steps=6, callbacks=[Fails()])
-
-    quiet.train()
-    watched.train()
-
-    assert (trainer_factory.weights(quiet) == trainer_factory.weights(watched)).all()
-    assert watched.callback_report["fails"].detached_after == 3
-    assert sum("boom" in record.message for record in caplog.records) == 1
-
-
-def test_a_failing_control_callback_ends_the_run_and_on_train_end_comes(trainer_factory):
-    seen: list[str] = []
-
-    class Fails(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            raise RuntimeError("boom")
-
-        def on_train_end(self, args, state, control, **kwargs):
-            seen.append("on_train_end")
-
-    with pytest.raises(RuntimeError, match="boom"):
-        trainer_factory(callbacks=[Fails()]).train()
-    assert seen == ["on_train_end"]
-
-
-def test_early_stopping_ends_a_run_that_no_longer_improves(trainer_factory):
-    trainer = trainer_factory(
-        learning_rate=0.0,
-        num_train_epochs=20,
-        eval_strategy="epoch",
-        eval_dataset=trainer_factory.dataset(9),
-        metric_for_best_model="loss",
-        callbacks=[EarlyStoppingCallback(2)],
-    )
-
-    trainer.train()
-
-    assert trainer.state.epoch == 3
-    assert "eval_loss" in trainer.state.stop_reason
-
-
-def test_an_unknown_metric_fails_before_the_first_step(trainer_factory, accuracy):
-    trainer = trainer_factory(
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        eval_dataset=trainer_factory.dataset(9),
-        compute_metrics=accuracy,
-        load_best_model_at_end=True,
-        metric_for_best_model="acuracy",
-    )
-
-    with pytest.raises(UnknownMetricError, match="Did you mean"):
-        trainer.train()
-    assert trainer.state.global_step == 0
-
-
-def test_training_without_a_dataset_says_so(trainer_factory):
-    with pytest.raises(ArgumentError, match="train_dataset"):
-        trainer_factory(train_dataset=None).train()
+    assert sequences[0] == sequences[1]
+    assert {"on_log", "on_evaluate", "on_train_end"} <= {event for event, _, _ in sequences[0]}

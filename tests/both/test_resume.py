@@ -1,11 +1,11 @@
-"""Both trainers save, rotate, keep the best, and go on from a checkpoint as if nothing had been."""
+"""Both trainers go on from a checkpoint as if nothing had been."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from trackside import TrainerCallback
+from trackside import TrainerCallback, events
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 
@@ -54,78 +54,121 @@ def test_a_run_that_was_cut_short_and_resumed_is_the_run_that_was_not(trainer_fa
     assert history(whole) == history(resumed)
 
 
-def test_rotation_keeps_the_best_and_the_newest(trainer_factory):
-    trainer = trainer_factory(
-        train_dataset=trainer_factory.dataset(40),
-        eval_dataset=trainer_factory.dataset(9),
-        num_train_epochs=4,
-        learning_rate=0.0,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        metric_for_best_model="loss",
-        load_best_model_at_end=True,
-    )
+class Counts(TrainerCallback):
+    """A callback with a state of its own."""
 
-    trainer.train()
+    def __init__(self):
+        self.steps = []
 
-    names = sorted(path.name for path in (trainer_factory.folder / "out").glob("checkpoint-*"))
-    assert names == ["checkpoint-20", "checkpoint-5"]
-    assert trainer.state.best_model_checkpoint.endswith("checkpoint-5")
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
 
 
-def test_the_best_model_is_loaded_at_the_end(trainer_factory):
-    trainer = trainer_factory(
-        eval_dataset=trainer_factory.dataset(30),
-        num_train_epochs=3,
-        learning_rate=5.0,
-        optim="sgd",
-        max_grad_norm=0.0,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        metric_for_best_model="loss",
-        load_best_model_at_end=True,
-    )
-
-    trainer.train()
-
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric)
+SAVES = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
 
 
-def test_a_checkpoint_holds_the_same_files_of_the_run(trainer_factory):
-    trainer = trainer_factory(save_strategy="steps", save_steps=5, max_steps=5)
+@pytest.mark.parametrize(("restore", "steps"), [(True, [1, 2, 3, 4]), (False, [3, 4])])
+def test_callbacks_get_their_state_back_unless_told_otherwise(trainer_factory, restore, steps):
+    trainer_factory(callbacks=[Counts()], **SAVES).train()
+    counts = Counts()
 
-    trainer.train()
+    again = trainer_factory(callbacks=[counts], restore_callback_states_from_checkpoint=restore, **SAVES)
+    again.train(trainer_factory.folder / "out" / "checkpoint-2")
 
-    names = {path.name for path in (trainer_factory.folder / "out" / "checkpoint-5").iterdir()}
-    assert {"manifest.json", "trainer_state.json", "training_args.json", "progress.json"} <= names
-    assert any(name.startswith("model") for name in names)
-
-
-def test_weights_of_a_checkpoint_can_be_loaded_alone(trainer_factory):
-    trainer = trainer_factory(save_strategy="steps", save_steps=5, max_steps=5)
-    trainer.train()
-    other = trainer_factory()
-
-    other.load_weights(trainer_factory.folder / "out" / "checkpoint-5")
-
-    np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(trainer))
+    assert counts.steps == steps
 
 
-def test_a_fresh_run_into_a_folder_with_checkpoints_is_refused(trainer_factory):
-    trainer_factory(save_strategy="steps", save_steps=2, max_steps=2).train()
+def test_events_after_a_resume_are_those_of_the_run_that_was_not_cut(trainer_factory):
+    def sent_by(trainer):
+        sent = []
+        for name in events.EVENTS:
+            if name not in ("on_init_end", "on_load", "on_train_begin", "on_epoch_begin"):
+                trainer.on(name)(lambda sender, state, name=name, **rest: sent.append((name, state.global_step)))
+        return sent
 
-    with pytest.raises(ArgumentError, match="resume_from_checkpoint"):
-        trainer_factory(save_strategy="steps", save_steps=2, max_steps=2).train()
+    options = {
+        **SAVES,
+        "max_steps": 9,
+        "logging_steps": 3,
+        "eval_strategy": "epoch",
+        "eval_dataset": trainer_factory.dataset(9),
+    }
+    whole = trainer_factory(**options)
+    sent = sent_by(whole)
+    whole.train()
+    resumed = trainer_factory(**options)
+    sent_again = sent_by(resumed)
+
+    resumed.train(trainer_factory.folder / "out" / "checkpoint-4")
+
+    assert sent_again == sent[sent.index(("on_save", 4)) + 1 :]
 
 
-def test_a_checkpoint_of_another_model_is_refused(trainer_factory):
-    trainer_factory(save_strategy="steps", save_steps=2, max_steps=2).train()
-    other = trainer_factory(model=small_model(trainer_factory))
+def test_on_load_tells_the_checkpoint_and_which_arguments_changed(trainer_factory):
+    trainer_factory(**SAVES).train()
+    trainer = trainer_factory(**{**SAVES, "max_steps": 6}, learning_rate=1e-3)
+    heard = []
+    trainer.on("on_load")(lambda sender, checkpoint, differences, **rest: heard.append((checkpoint, differences)))
 
-    with pytest.raises(CheckpointError):
-        other.load_weights(trainer_factory.folder / "out" / "checkpoint-2")
+    trainer.train(resume_from_checkpoint=True)
+
+    ((checkpoint, differences),) = heard
+    assert checkpoint.endswith("checkpoint-4")
+    assert differences["learning_rate"] == (5e-5, 1e-3)
+    assert trainer.state.global_step == 6
 
 
-def small_model(factory):
-    return factory.torch.nn.Linear(6, 3) if factory.framework == "pytorch" else factory.parts.mlp(width=4)
+def test_ignore_data_skip_begins_the_epoch_anew_and_epochs_only_rise(trainer_factory):
+    options = {"save_strategy": "steps", "save_steps": 7, "num_train_epochs": 3}
+    trainer_factory(**options).train()
+    epochs = []
+    again = trainer_factory(ignore_data_skip=True, **options)
+    again.on("on_step_end")(lambda sender, state, **kwargs: epochs.append(state.epoch))
+
+    again.train(trainer_factory.folder / "out" / "checkpoint-7")
+
+    assert epochs == pytest.approx([1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4, 2.6])
+
+
+def test_resume_true_in_an_empty_folder_is_a_fresh_start(trainer_factory):
+    assert trainer_factory(resume_from_checkpoint=True, max_steps=2).train().global_step == 2
+
+
+def test_a_broken_newest_checkpoint_is_skipped_and_named(trainer_factory, caplog):
+    trainer_factory(**SAVES).train()
+    weights = trainer_factory.folder / "out" / "checkpoint-4" / trainer_factory.weights_file
+    weights.write_bytes(weights.read_bytes()[:-1])
+    trainer, loaded = trainer_factory(max_steps=4), []
+    trainer.on("on_load")(lambda sender, checkpoint, **rest: loaded.append(checkpoint))
+
+    trainer.train(resume_from_checkpoint=True)
+
+    assert "checkpoint-4" in caplog.text
+    assert loaded[0].endswith("checkpoint-2")
+    assert trainer.state.global_step == 4
+
+
+def test_a_checkpoint_that_is_not_there_is_named(trainer_factory):
+    with pytest.raises(CheckpointError, match="nowhere is no checkpoint"):
+        trainer_factory().train(resume_from_checkpoint="nowhere")
+
+
+def test_a_checkpoint_of_the_model_only_cannot_be_resumed(trainer_factory):
+    trainer_factory(**SAVES, save_only_model=True).train()
+
+    with pytest.raises(CheckpointError, match="written with save_only_model=True"):
+        trainer_factory(**{**SAVES, "max_steps": 6}).train(resume_from_checkpoint=True)
+
+
+def test_a_fresh_start_into_the_checkpoints_of_another_run_needs_to_be_asked_for(trainer_factory):
+    trainer_factory(**SAVES).train()
+
+    with pytest.raises(ArgumentError, match=r"resume_from_checkpoint=True to go on.*overwrite_output_dir=True"):
+        trainer_factory(**SAVES).train()
+    assert trainer_factory(**SAVES, overwrite_output_dir=True).train().global_step == 4

@@ -1,3 +1,5 @@
+"""The Trainer where it is PyTorch's own: its models, precision, memory. What both trainers do is in tests/both."""
+
 from __future__ import annotations
 
 import time
@@ -8,196 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawing import Schedule, drawn_events
 from pytorch_parts import DictDataset, accuracy, classified, mlp, weights_of
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, TensorDataset
 
-from trackside import Trainer, TrainerCallback, TrainingArguments, events
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, UnknownMetricError
+from trackside import Trainer, TrainerCallback
+from trackside.callbacks.errors import TracksideValueError
 
 Make = Callable[..., Trainer]
-
-
-# -- events -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("accumulation", [1, 2, 3])
-def test_a_run_sends_the_events_that_the_docstring_draws(make_trainer: Make, accumulation: int) -> None:
-    batches = 5
-    windows = [accumulation] * (batches // accumulation) + [batches % accumulation] * (batches % accumulation > 0)
-    total = 2 * len(windows)
-    seen: list[str] = []
-    connected = [(signal, _noting(seen, name)) for name, signal in events.EVENTS.items()]
-    for signal, listener in connected:
-        signal.connect(listener)
-
-    trainer = make_trainer(
-        num_train_epochs=2,
-        gradient_accumulation_steps=accumulation,
-        logging_steps=2,
-        save_strategy="steps",
-        save_steps=3,
-        eval_strategy="epoch",
-        eval_dataset=classified(10),
-        eval_on_start=True,
-    )
-    trainer.train()
-
-    for signal, listener in connected:
-        signal.disconnect(listener)
-    assert seen == drawn_events(
-        Schedule(
-            windows=windows,
-            epochs=2,
-            evaluation_batches=2,
-            logs_at=set(range(2, total + 1, 2)),
-            saves_at={*range(3, total + 1, 3), total},
-            evaluates_at_epoch_end=True,
-            evaluates_on_start=True,
-        )
-    )
-
-
-def _noting(seen: list[str], name: str) -> Callable[..., None]:
-    return lambda trainer, **payload: seen.append(name)
-
-
-def test_on_train_end_and_on_exception_come_when_training_raises(make_trainer: Make) -> None:
-    seen: list[str] = []
-
-    class Fails(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            raise RuntimeError("boom")
-
-        def on_exception(self, args: Any, state: Any, control: Any, exception: Any = None, **kwargs: Any) -> None:
-            seen.append(f"on_exception {exception}")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            seen.append("on_train_end")
-
-    with pytest.raises(RuntimeError, match="boom") as caught:
-        make_trainer(callbacks=[Fails()]).train()
-
-    assert seen == ["on_exception boom", "on_train_end"]
-    assert "raised by the callback 'fails'" in caught.value.__notes__[0]
-
-
-# -- callbacks steer and watch ----------------------------------------------------------------------------------------
-
-
-class At(TrainerCallback):
-    """Sets a flag at a step."""
-
-    def __init__(self, step: int, flag: str) -> None:
-        self.step, self.flag = step, flag
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            setattr(control, self.flag, True)
-
-
-def test_should_training_stop_ends_the_run_with_its_reason(make_trainer: Make) -> None:
-    trainer = make_trainer(callbacks=[At(3, "should_training_stop")])
-
-    assert trainer.train().global_step == 3
-    assert trainer.state.stop_reason == "at asked for it at on_step_end"
-
-
-def test_should_epoch_stop_goes_on_with_the_next_epoch(make_trainer: Make) -> None:
-    trainer = make_trainer(callbacks=[At(2, "should_epoch_stop")], num_train_epochs=2, max_steps=4)
-    epochs: list[float] = []
-    trainer.on("on_epoch_begin")(lambda trainer, state, **rest: epochs.append(state.epoch))
-
-    assert trainer.train().global_step == 4
-    assert epochs == [0.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("flag", "event"), [("should_log", "on_log"), ("should_evaluate", "on_evaluate"), ("should_save", "on_save")]
-)
-def test_a_flag_is_acted_on_once_and_cleared(make_trainer: Make, flag: str, event: str) -> None:
-    trainer = make_trainer(callbacks=[At(2, flag)], eval_dataset=classified(8), logging_strategy="no")
-    steps: list[int] = []
-    trainer.on(event)(lambda trainer, state, **rest: steps.append(state.global_step))
-
-    trainer.train()
-
-    assert steps[0] == 2
-    assert steps.count(2) == 1
-    assert not getattr(trainer.control, flag)
-
-
-def test_a_tracker_that_always_raises_changes_no_weight_and_is_reported_once(make_trainer: Make) -> None:
-    def fail(self: Any, *args: Any, **kwargs: Any) -> None:
-        torch.rand(3)  # even one that draws random numbers before training
-        raise RuntimeError("the tracker is down")
-
-    broken = type("BrokenTracker", (TrainerCallback,), {"role": "observer", **dict.fromkeys(events.EVENTS, fail)})
-    reported: list[str] = []
-
-    def run(callbacks: list[Any]) -> tuple[Tensor, Trainer]:
-        trainer = make_trainer(model=mlp(dropout=0.2), callbacks=callbacks, logging_steps=1)
-        trainer.on("on_callback_error")(lambda trainer, callback, **rest: reported.append(callback))
-        trainer.train()
-        return weights_of(trainer.model), trainer
-
-    plain, _ = run([])
-    watched, trainer = run([broken()])
-
-    assert torch.equal(plain, watched)
-    assert reported == ["broken_tracker"]
-    assert trainer.callback_report["broken_tracker"].detached_after == 3
-
-
-# -- records ----------------------------------------------------------------------------------------------------------
-
-
-def test_log_records_have_the_agreed_keys_and_loss_is_the_mean_since_the_last(make_trainer: Make) -> None:
-    def run(steps: int) -> list[dict[str, float]]:
-        trainer = make_trainer(
-            logging_steps=steps, num_train_epochs=2, eval_dataset=classified(8), eval_strategy="epoch"
-        )
-        trainer.train()
-        return trainer.state.log_history
-
-    each, third = run(1), run(3)
-
-    losses = [record["loss"] for record in each if "loss" in record]
-    means = [record["loss"] for record in third if "loss" in record]
-    assert means == pytest.approx([np.mean(losses[start : start + 3]) for start in range(0, 9, 3)])
-    assert list(each[0]) == ["loss", "grad_norm", "learning_rate", "epoch", "step"]
-    assert set(each[5]) == {
-        "eval_loss",
-        "eval_runtime",
-        "eval_samples_per_second",
-        "eval_steps_per_second",
-        "epoch",
-        "step",
-    }
-    assert set(each[-1]) == {
-        *("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"),
-        *("epoch", "step"),
-    }
-    assert each[-1]["train_loss"] == pytest.approx(np.mean(losses))
-    assert third[-1]["train_loss"] == pytest.approx(np.mean(losses))
-
-
-def test_a_loss_that_is_not_finite_is_shown_as_it_is_unless_filtered(make_trainer: Make) -> None:
-    class Sometimes(Trainer):
-        def compute_loss(self, model: Any, inputs: Any) -> Any:
-            loss = super().compute_loss(model, inputs)
-            return loss * float("nan") if self.state.global_step == 2 else loss
-
-    shown, filtered = [
-        make_trainer(Sometimes, logging_steps=1, logging_nan_inf_filter=keep, max_grad_norm=0.0)
-        for keep in (False, True)
-    ]
-    shown.train()
-    filtered.train()
-
-    assert np.isnan(shown.state.log_history[2]["loss"])
-    assert np.isfinite(filtered.state.log_history[2]["loss"])
 
 
 # -- models and data --------------------------------------------------------------------------------------------------
@@ -256,37 +75,6 @@ class _OnlyLogits(nn.Module):
         return {"logits": self.inner(x)}
 
 
-def test_a_trainer_without_model_says_so() -> None:
-    with pytest.raises(TracksideTypeError, match="Trainer needs model"):
-        Trainer(args=TrainingArguments())
-
-
-def test_evaluation_without_a_dataset_fails_when_the_trainer_is_built(make_trainer: Make) -> None:
-    with pytest.raises(ArgumentError, match="eval_strategy='epoch' is not allowed: 'no', since"):
-        make_trainer(eval_strategy="epoch")
-
-
-class Stream(IterableDataset[tuple[Tensor, Tensor]]):
-    """A dataset without a length."""
-
-    def __init__(self, examples: int) -> None:
-        self.data = classified(examples)
-
-    def __iter__(self) -> Any:
-        return iter(self.data[index] for index in range(len(self.data)))
-
-
-def test_a_dataset_without_length_is_repeated_until_max_steps(make_trainer: Make) -> None:
-    trainer = make_trainer(train_dataset=Stream(20), max_steps=7, per_device_train_batch_size=4)
-
-    assert trainer.train().global_step == 7
-
-
-def test_a_dataset_without_length_needs_max_steps(make_trainer: Make) -> None:
-    with pytest.raises(ArgumentError, match="max_steps=-1"):
-        make_trainer(train_dataset=Stream(20)).train()
-
-
 def test_a_model_with_tied_weights_and_a_transformers_model_train_save_and_load(
     make_trainer: Make, tmp_path: Path
 ) -> None:
@@ -310,28 +98,7 @@ def test_a_model_with_tied_weights_and_a_transformers_model_train_save_and_load(
     assert output.metrics["test_loss"] == pytest.approx(float(expected.loss), abs=1e-5)
 
 
-def test_model_init_gives_the_same_run_each_time(make_trainer: Make) -> None:
-    trainer = make_trainer(model_init=lambda: nn.Sequential(nn.Linear(6, 3)))
-
-    trainer.train()
-    first = weights_of(trainer.model)
-    trainer.train()
-
-    assert torch.equal(first, weights_of(trainer.model))
-
-
 # -- evaluation and prediction ----------------------------------------------------------------------------------------
-
-
-def test_a_dict_of_evaluation_sets_gives_metrics_by_name_and_one_on_evaluate(make_trainer: Make) -> None:
-    trainer = make_trainer(eval_dataset={"a": classified(9), "b": classified(5, seed=1)}, compute_metrics=accuracy)
-    heard: list[dict[str, float]] = []
-    trainer.on("on_evaluate")(lambda trainer, metrics, **rest: heard.append(metrics))
-
-    metrics = trainer.evaluate()
-
-    assert {"eval_a_loss", "eval_b_loss", "eval_a_accuracy", "eval_b_accuracy"} <= set(metrics)
-    assert heard == [metrics]
 
 
 def test_ragged_predictions_are_padded_with_minus_100(make_trainer: Make) -> None:
@@ -358,37 +125,6 @@ def test_ragged_predictions_are_padded_with_minus_100(make_trainer: Make) -> Non
     assert more[0].shape == (10, 1)
 
 
-@pytest.mark.parametrize("accumulation", [None, 1, 3])
-def test_predictions_do_not_depend_on_how_often_they_move_to_the_host(
-    make_trainer: Make, accumulation: int | None
-) -> None:
-    dataset = classified(37)
-    trainer = make_trainer(eval_accumulation_steps=accumulation, compute_metrics=accuracy)
-
-    output = trainer.predict(dataset)
-
-    with torch.no_grad():
-        expected = trainer.model.eval()(dataset.tensors[0]).numpy()
-    np.testing.assert_allclose(output.predictions, expected, rtol=1e-6)
-    np.testing.assert_array_equal(output.label_ids, dataset.tensors[1].numpy())
-    assert output.metrics["test_accuracy"] == accuracy(output)["accuracy"]
-
-
-def test_batch_eval_metrics_are_asked_for_batch_by_batch(make_trainer: Make) -> None:
-    seen: list[tuple[int, bool]] = []
-
-    def metrics(prediction: Any, compute_result: bool = False) -> dict[str, float]:
-        seen.append((len(prediction.label_ids), compute_result))
-        return {"n": sum(size for size, _ in seen)} if compute_result else {}
-
-    trainer = make_trainer(batch_eval_metrics=True, compute_metrics=metrics, per_device_eval_batch_size=8)
-
-    result = trainer.evaluate(classified(20))
-
-    assert seen == [(8, False), (8, False), (4, True)]
-    assert result["eval_n"] == 20
-
-
 def test_the_model_trains_on_after_an_evaluation_in_its_midst(make_trainer: Make) -> None:
     modes: list[bool] = []
     trainer = make_trainer(eval_dataset=classified(8), eval_strategy="steps", eval_steps=2)
@@ -397,51 +133,6 @@ def test_the_model_trains_on_after_an_evaluation_in_its_midst(make_trainer: Make
     trainer.train()
 
     assert modes == [True] * 15
-
-
-# -- the best model ---------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_metric_fails_before_the_first_step(make_trainer: Make) -> None:
-    trainer = make_trainer(
-        eval_dataset=classified(8),
-        compute_metrics=accuracy,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_acc",
-    )
-
-    with pytest.raises(UnknownMetricError, match=r"eval_acc.*is not among.*Did you mean 'eval_accuracy'"):
-        trainer.train()
-
-    assert trainer.state.global_step == 0
-
-
-def test_the_best_model_has_its_own_checkpoint_and_comes_back_at_the_end(make_trainer: Make) -> None:
-    scores = iter([0.0, 0.1, 0.5, 0.9, 0.2, 0.3, 0.4])  # the first is for the trial before training
-    seen: dict[int, Tensor] = {}
-    trainer = make_trainer(
-        eval_dataset=classified(8),
-        compute_metrics=lambda prediction: {"score": next(scores)},
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=100,
-        save_total_limit=1,
-        max_steps=12,
-        load_best_model_at_end=True,
-        metric_for_best_model="score",
-    )
-    trainer.on("on_step_end")(lambda t, state, **rest: seen.update({state.global_step: weights_of(t.model)}))
-
-    trainer.train()
-
-    assert trainer.state.best_global_step == 6
-    assert trainer.state.best_metric == 0.9
-    assert torch.equal(weights_of(trainer.model), seen[6])
-    left = sorted(path.name for path in Path(trainer.args.output_dir).glob("checkpoint-*"))
-    assert left == ["checkpoint-12", "checkpoint-6"]
 
 
 # -- precision --------------------------------------------------------------------------------------------------------
@@ -563,19 +254,6 @@ def test_an_optimizer_of_ones_own_is_used(make_trainer: Make) -> None:
     trainer.train()
 
     assert trainer.optimizer is optimizer
-
-
-def test_train_names_an_unknown_argument(make_trainer: Make) -> None:
-    with pytest.raises(TracksideTypeError, match="Did you mean 'resume_from_checkpoint'"):
-        make_trainer().train(resume_from_checkpont=True)
-
-
-def test_inputs_that_have_no_labels_are_predicted(make_trainer: Make) -> None:
-    output = make_trainer().predict(TensorDataset(torch.randn(5, 6)))
-
-    assert output.predictions.shape == (5, 3)
-    assert output.label_ids is None
-    assert "test_loss" not in output.metrics
 
 
 def test_memory_metrics_are_given_on_request(make_trainer: Make) -> None:

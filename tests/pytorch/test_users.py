@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import pickle
-import threading
 import time
-import weakref
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +15,7 @@ from pytorch_parts import DictDataset, accuracy, classified, mlp, weights_of
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from trackside import Trainer, TrainerCallback, TrainingArguments
+from trackside import Trainer, TrainingArguments
 
 FEATURES, LABELS = classified(20).tensors
 CrossEntropy = nn.CrossEntropyLoss()
@@ -275,70 +272,7 @@ def test_what_is_no_dataset_says_so(make_trainer, dataset, message):
         make_trainer(train_dataset=dataset, max_steps=2).train()
 
 
-def test_metrics_batch_by_batch_need_a_compute_metrics_that_takes_part(make_trainer):
-    with pytest.raises(ValueError, match=r"batch_eval_metrics=True .*compute_result"):
-        make_trainer(compute_metrics=accuracy, batch_eval_metrics=True)
-
-
-def test_a_schedule_that_follows_an_unknown_metric_fails_before_the_first_step(make_trainer):
-    options = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch", "compute_metrics": accuracy}
-    trainer = make_trainer(eval_dataset=classified(8), metric_for_best_model="acuracy", **options)
-
-    with pytest.raises(KeyError, match="Did you mean 'eval_accuracy'"):
-        trainer.train()
-
-    assert trainer.state.global_step == 0
-
-
 # -- arguments --------------------------------------------------------------------------------------------------------
-
-
-class Counter(TrainerCallback):
-    count = 0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.count += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.count = state["count"]
-
-
-@pytest.mark.parametrize(("restore", "count"), [(True, 4), (False, 2)])
-def test_callbacks_get_their_state_back_unless_told_otherwise(make_trainer, restore, count):
-    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
-    first = make_trainer(callbacks=[Counter()], **options)
-    first.train()
-    counter = Counter()
-
-    again = make_trainer(callbacks=[counter], restore_callback_states_from_checkpoint=restore, **options)
-    again.train(f"{first.args.output_dir}/checkpoint-2")
-
-    assert counter.count == count
-
-
-def test_ignore_data_skip_begins_the_epoch_anew_and_epochs_only_rise(make_trainer):
-    options = {"save_strategy": "steps", "save_steps": 7, "num_train_epochs": 3}
-    first = make_trainer(**options)
-    first.train()
-    epochs = []
-    again = make_trainer(ignore_data_skip=True, **options)
-    again.on("on_step_end")(lambda trainer, state, **kwargs: epochs.append(state.epoch))
-
-    again.train(f"{first.args.output_dir}/checkpoint-7")
-
-    assert epochs == pytest.approx([1.2, 1.4, 1.6, 1.8, 2.0, 2.2, 2.4, 2.6])
-
-
-def test_a_checkpoint_of_the_model_only_cannot_be_resumed(make_trainer):
-    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "save_only_model": True}
-    first = make_trainer(**options)
-    first.train()
-
-    with pytest.raises(OSError, match="written with save_only_model=True"):
-        make_trainer(**options).train(f"{first.args.output_dir}/checkpoint-2")
 
 
 def test_report_to_all_attaches_the_integrations_that_are_installed(make_trainer):
@@ -351,47 +285,6 @@ def test_report_to_all_attaches_the_integrations_that_are_installed(make_trainer
 
 
 # -- life of a trainer ------------------------------------------------------------------------------------------------
-
-
-def test_evaluating_before_training_training_twice_and_predicting_after(make_trainer):
-    trainer = make_trainer(eval_dataset=classified(8), max_steps=2, save_strategy="steps", save_steps=1)
-
-    trainer.evaluate()
-    outputs = [trainer.train(), trainer.train()]
-    prediction = trainer.predict(classified(8))
-
-    assert [output.global_step for output in outputs] == [2, 2]
-    assert prediction.predictions.shape == (8, 3)
-
-
-def test_a_trainer_trains_within_a_callback_of_another(make_trainer, tmp_path):
-    class Nested(TrainerCallback):
-        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            make_trainer(output_dir=str(tmp_path / "inner"), max_steps=1).train()
-
-    assert make_trainer(callbacks=[Nested()], max_steps=3).train().global_step == 3
-
-
-def test_train_runs_in_a_thread_that_is_not_the_main_one(make_trainer):
-    steps: list[int] = []
-    thread = threading.Thread(target=lambda: steps.append(make_trainer(max_steps=2).train().global_step))
-
-    thread.start()
-    thread.join(timeout=60)
-
-    assert steps == [2]
-
-
-def test_a_trainer_that_nobody_holds_is_collected(make_trainer):
-    options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
-    trainer = make_trainer(eval_dataset=classified(8), max_steps=2, **options)
-    trainer.train()
-    references = [weakref.ref(trainer), weakref.ref(trainer.model), weakref.ref(trainer.optimizer)]
-
-    del trainer
-    gc.collect()
-
-    assert [reference() for reference in references] == [None, None, None]
 
 
 def test_arguments_are_pickled_whole_after_their_device_was_asked_for():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...callbacks.errors import TracksideValueError
+from ...callbacks.errors import CheckpointError, TracksideValueError
 from ..base import BaseTrainer
 from ..order import derive_seed
 from . import data, snapshot
@@ -299,10 +299,19 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
         return write
 
     def load_snapshot(self, folder: Path) -> None:
-        """Take back what `snapshot` wrote, except the random number generators."""
+        """Take back what `snapshot` wrote, except the random number generators.
+
+        Raises:
+            CheckpointError: If it is the checkpoint of a run with save_only_model.
+        """
+        path = folder / snapshot.OPTIMIZER_FILE
+        if not path.exists():
+            raise CheckpointError(
+                f"{folder} cannot be resumed: it has no {path.name}, since it was written with save_only_model=True. "
+                "Load the model from it and start afresh"
+            )
         self.load_weights(folder)
-        if (folder / snapshot.OPTIMIZER_FILE).exists():
-            snapshot.load_optimizer(self.optimizer, folder / snapshot.OPTIMIZER_FILE)
+        snapshot.load_optimizer(self.optimizer, path)
         for name, target in ((snapshot.SCHEDULE_FILE, self.lr_scheduler), (snapshot.SCALER_FILE, self.precision)):
             if (folder / name).exists() and target is not None:
                 target.load_state_dict(snapshot.read_json(folder / name))

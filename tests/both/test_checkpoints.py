@@ -1,0 +1,160 @@
+"""Both trainers save the same files, rotate them, and keep the best."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from trackside.callbacks.errors import CheckpointError
+
+
+def test_rotation_keeps_the_best_and_the_newest(trainer_factory):
+    trainer = trainer_factory(
+        train_dataset=trainer_factory.dataset(40),
+        eval_dataset=trainer_factory.dataset(9),
+        num_train_epochs=4,
+        learning_rate=0.0,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        metric_for_best_model="loss",
+        load_best_model_at_end=True,
+    )
+
+    trainer.train()
+
+    names = sorted(path.name for path in (trainer_factory.folder / "out").glob("checkpoint-*"))
+    assert names == ["checkpoint-20", "checkpoint-5"]
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-5")
+
+
+def test_the_best_model_is_loaded_at_the_end(trainer_factory):
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(30),
+        num_train_epochs=3,
+        learning_rate=5.0,
+        optim="sgd",
+        max_grad_norm=0.0,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        metric_for_best_model="loss",
+        load_best_model_at_end=True,
+    )
+
+    trainer.train()
+
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric)
+
+
+def test_the_best_model_has_its_own_checkpoint_and_comes_back_at_the_end(trainer_factory):
+    scores = iter([0.0, 0.1, 0.5, 0.9, 0.2, 0.3, 0.4])  # the first is for the trial before training
+    seen = {}
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(8),
+        compute_metrics=lambda prediction: {"score": next(scores)},
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=100,
+        save_total_limit=1,
+        max_steps=12,
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+    )
+    trainer.on("on_step_end")(lambda t, state, **rest: seen.update({state.global_step: trainer_factory.weights(t)}))
+
+    trainer.train()
+
+    assert trainer.state.best_global_step == 6
+    assert trainer.state.best_metric == 0.9
+    np.testing.assert_array_equal(trainer_factory.weights(trainer), seen[6])
+    assert trainer_factory.checkpoints() == ["checkpoint-12", "checkpoint-6"]
+
+
+def test_the_strategy_best_saves_improvements_only(trainer_factory):
+    scores = iter([0.0, 0.3, 0.2, 0.4, 0.1])
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(8),
+        compute_metrics=lambda prediction: {"score": next(scores)},
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="best",
+        metric_for_best_model="score",
+        max_steps=4,
+    )
+
+    trainer.train()
+
+    assert trainer_factory.checkpoints() == ["checkpoint-1", "checkpoint-3"]
+
+
+def test_a_checkpoint_holds_the_same_files_of_the_run(trainer_factory):
+    trainer = trainer_factory(save_strategy="steps", save_steps=5, max_steps=5)
+
+    trainer.train()
+
+    names = {path.name for path in (trainer_factory.folder / "out" / "checkpoint-5").iterdir()}
+    assert {"manifest.json", "trainer_state.json", "training_args.json", "progress.json"} <= names
+    assert any(name.startswith("model") for name in names)
+
+
+def test_weights_of_a_checkpoint_can_be_loaded_alone(trainer_factory):
+    trainer = trainer_factory(save_strategy="steps", save_steps=5, max_steps=5)
+    trainer.train()
+    other = trainer_factory()
+
+    other.load_weights(trainer_factory.folder / "out" / "checkpoint-5")
+
+    np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(trainer))
+
+
+def test_both_trainers_write_the_same_state_and_arguments(both_factories):
+    states, arguments = [], []
+    for factory in both_factories:
+        factory(save_strategy="steps", save_steps=5, max_steps=5, logging_steps=5).train()
+        folder = factory.folder / "out" / "checkpoint-5"
+        states.append(json.loads((folder / "trainer_state.json").read_text()))
+        arguments.append(json.loads((folder / "training_args.json").read_text()))
+
+    assert states[0].keys() == states[1].keys()
+    own = {"log_history", "stateful_callbacks"}
+    assert {n: v for n, v in states[0].items() if n not in own} == {n: v for n, v in states[1].items() if n not in own}
+    shared = arguments[0].keys() & arguments[1].keys()
+    assert len(shared) > 80
+
+
+def test_save_model_writes_what_load_weights_reads(trainer_factory):
+    trainer = trainer_factory(max_steps=2, learning_rate=0.1)
+    trainer.train()
+    other = trainer_factory()
+
+    trainer.save_model(str(trainer_factory.folder / "saved"))
+    other.load_weights(trainer_factory.folder / "saved")
+
+    assert (trainer_factory.folder / "saved" / trainer_factory.weights_file).is_file()
+    np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(trainer))
+
+
+def test_a_failed_commit_in_the_background_is_raised_at_a_later_step(trainer_factory, monkeypatch):
+    def no_space(folder, files):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer_factory.writes, no_space)
+
+    with pytest.raises(CheckpointError, match="No space left"):
+        trainer_factory(save_strategy="steps", save_steps=1, max_steps=5).train()
+    assert trainer_factory.checkpoints() == []
+
+
+def test_a_checkpoint_of_another_model_is_refused(trainer_factory):
+    trainer_factory(save_strategy="steps", save_steps=2, max_steps=2).train()
+    other = trainer_factory(model=small_model(trainer_factory))
+
+    with pytest.raises(CheckpointError):
+        other.load_weights(trainer_factory.folder / "out" / "checkpoint-2")
+
+
+def small_model(factory):
+    return factory.torch.nn.Linear(6, 3) if factory.framework == "pytorch" else factory.parts.mlp(width=4)

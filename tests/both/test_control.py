@@ -1,0 +1,135 @@
+"""Both trainers do what the control flags ask for, once, at its step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trackside import EarlyStoppingCallback, TrainerCallback
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError
+
+
+class Flag(TrainerCallback):
+    """Sets one flag at one step."""
+
+    def __init__(self, flag: str, step: int) -> None:
+        self.flag, self.step = flag, step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            setattr(control, self.flag, True)
+
+
+def test_should_training_stop_ends_the_run_after_that_step_with_its_reason(trainer_factory):
+    trainer = trainer_factory(callbacks=[Flag("should_training_stop", 3)])
+
+    assert trainer.train().global_step == 3
+    assert trainer.state.stop_reason == "flag asked for it at on_step_end"
+
+
+def test_should_epoch_stop_goes_on_with_the_next_epoch(trainer_factory):
+    trainer = trainer_factory(callbacks=[Flag("should_epoch_stop", 2)], max_steps=7)
+    epochs: list[float] = []
+    trainer.on("on_epoch_begin")(lambda sender, state, **kwargs: epochs.append(state.epoch))
+
+    trainer.train()
+
+    assert trainer.state.global_step == 7
+    assert epochs == [0.0, 1.0]
+    assert trainer.state.epoch == pytest.approx(2.0)  # 2 batches, then 5
+
+
+@pytest.mark.parametrize(
+    ("flag", "event"), [("should_log", "on_log"), ("should_evaluate", "on_evaluate"), ("should_save", "on_save")]
+)
+def test_a_flag_is_acted_on_once_at_its_step_and_cleared(trainer_factory, flag, event):
+    trainer = trainer_factory(
+        callbacks=[Flag(flag, 2)], max_steps=4, logging_strategy="no", eval_dataset=trainer_factory.dataset(9)
+    )
+    steps: list[int] = []
+    trainer.on(event)(lambda sender, state, **kwargs: steps.append(state.global_step))
+
+    trainer.train()
+
+    assert [step for step in steps if step < 4] == [2]
+    assert not getattr(trainer.control, flag)
+    assert trainer_factory.checkpoints() == (["checkpoint-2"] if flag == "should_save" else [])
+
+
+def test_control_that_is_returned_counts_as_control_that_is_changed(trainer_factory):
+    class Returns(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 2
+            return control
+
+    assert trainer_factory(callbacks=[Returns()]).train().global_step == 2
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(trainer_factory):
+    trainer = trainer_factory(
+        learning_rate=0.0,
+        num_train_epochs=20,
+        eval_strategy="epoch",
+        eval_dataset=trainer_factory.dataset(9),
+        metric_for_best_model="loss",
+        callbacks=[EarlyStoppingCallback(2)],
+    )
+
+    trainer.train()
+
+    assert trainer.state.epoch == 3
+    assert "eval_loss" in trainer.state.stop_reason
+
+
+# -- what cannot be done is said before anything is -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"save_strategy": "epoch", "load_best_model_at_end": True},
+        {"lr_scheduler_type": "reduce_lr_on_plateau"},
+    ],
+    ids=["best model", "plateau"],
+)
+def test_an_unknown_metric_fails_before_the_first_step(trainer_factory, accuracy, options):
+    trainer = trainer_factory(
+        eval_strategy="epoch",
+        eval_dataset=trainer_factory.dataset(9),
+        compute_metrics=accuracy,
+        metric_for_best_model="eval_acuracy",
+        **options,
+    )
+
+    with pytest.raises(UnknownMetricError, match=r"eval_acuracy.*is not among.*Did you mean 'eval_accuracy'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_training_without_a_dataset_says_so(trainer_factory):
+    with pytest.raises(ArgumentError, match="train_dataset"):
+        trainer_factory(train_dataset=None).train()
+
+
+def test_evaluation_in_training_without_a_dataset_fails_when_the_trainer_is_built(trainer_factory):
+    with pytest.raises(ArgumentError, match="eval_strategy='epoch' is not allowed: 'no', since"):
+        trainer_factory(eval_strategy="epoch")
+
+
+def test_a_trainer_without_a_model_says_so(trainer_factory):
+    with pytest.raises(TracksideTypeError, match="Trainer needs model"):
+        trainer_factory(model=None)
+
+
+def test_train_names_an_unknown_argument(trainer_factory):
+    with pytest.raises(TracksideTypeError, match="Did you mean 'resume_from_checkpoint'"):
+        trainer_factory().train(resume_from_checkpont=True)
+
+
+def test_a_dataset_without_length_needs_max_steps_and_is_repeated_until_then(trainer_factory):
+    stream: Any = trainer_factory.stream(20)
+
+    with pytest.raises(ArgumentError, match="max_steps=-1"):
+        trainer_factory(train_dataset=stream).train()
+    assert trainer_factory(train_dataset=stream, max_steps=7, per_device_train_batch_size=4).train().global_step == 7

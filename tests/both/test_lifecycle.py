@@ -1,0 +1,63 @@
+"""The life of a trainer: made, evaluated, trained twice, within another, in a thread, and gone."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+
+from trackside import TrainerCallback
+
+
+def test_evaluating_before_training_training_twice_and_predicting_after(trainer_factory):
+    trainer = trainer_factory(eval_dataset=trainer_factory.dataset(8), max_steps=2, save_strategy="steps", save_steps=1)
+
+    trainer.evaluate()
+    outputs = [trainer.train(), trainer.train()]
+
+    assert [output.global_step for output in outputs] == [2, 2]
+    assert trainer.predict(trainer_factory.dataset(8)).predictions.shape == (8, 3)
+
+
+def test_model_init_gives_the_same_run_each_time(trainer_factory):
+    trainer = trainer_factory(model_init=lambda: trainer_factory.model(0.3), learning_rate=0.01)
+
+    trainer.train()
+    first = trainer_factory.weights(trainer)
+    trainer.train()
+
+    np.testing.assert_array_equal(first, trainer_factory.weights(trainer))
+
+
+def test_a_trainer_trains_within_a_callback_of_another(trainer_factory):
+    class Nested(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            trainer_factory(output_dir=str(trainer_factory.folder / "inner"), max_steps=1).train()
+
+    assert trainer_factory(callbacks=[Nested()], max_steps=3).train().global_step == 3
+
+
+def test_train_runs_in_a_thread_that_is_not_the_main_one(trainer_factory):
+    steps: list[int] = []
+    thread = threading.Thread(target=lambda: steps.append(trainer_factory(max_steps=2).train().global_step))
+
+    thread.start()
+    thread.join(timeout=120)
+
+    assert steps == [2]
+
+
+def test_a_trainer_that_nobody_holds_is_collected(trainer_factory):
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(8), max_steps=2, eval_strategy="steps", eval_steps=1,
+        save_strategy="steps", save_steps=1,
+    )  # fmt: skip
+    trainer.train()
+    references = [weakref.ref(trainer), weakref.ref(trainer.model), weakref.ref(trainer.optimizer)]
+
+    del trainer
+    gc.collect()
+
+    assert [reference() for reference in references] == [None, None, None]

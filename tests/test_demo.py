@@ -1,17 +1,26 @@
-"""The main job: it reaches its accuracy, and it goes on where it was stopped."""
+"""The main job: it reaches its accuracy, goes on where it was stopped, and shows in TensorBoard as it was logged."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
+from trackside.integrations.names import rewrite_logs
+from trackside.tiny import installed_frameworks
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "examples" / "demo.py"
 
 pytestmark = pytest.mark.slow
 
@@ -39,18 +48,103 @@ def results(folder, output="demo_output"):
     return json.loads((folder / output / "all_results.json").read_text())
 
 
-@pytest.mark.parametrize(("framework", "output"), [("pytorch", "demo_output"), ("tensorflow", "demo_output_tf")])
-def test_the_demo_stops_early_and_is_right_on_97_of_100_digits(tmp_path, framework, output):
+OUTPUTS = {"pytorch": "demo_output", "tensorflow": "demo_output_tf"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Run the demo of one framework, once for all tests; return its folder and what it printed."""
     pytest.importorskip("sklearn")
 
-    text = finish(start(tmp_path, framework=framework))
+    @functools.cache
+    def run(framework):
+        if framework not in installed_frameworks():
+            pytest.skip(f"{framework} is not installed")
+        folder = tmp_path_factory.mktemp(framework)
+        return folder, finish(start(folder, framework=framework))
 
-    assert results(tmp_path, output)["test_accuracy"] >= 0.97
+    return run
+
+
+def curves(run):
+    """Return the points of every curve in a folder of event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("framework", OUTPUTS)
+def test_the_demo_stops_early_and_is_right_on_97_of_100_digits(demo, framework):
+    folder, text = demo(framework)
+    output = OUTPUTS[framework]
+
+    accuracy = results(folder, output)["test_accuracy"]
+
+    assert accuracy >= 0.97
     assert "has not improved" in text
     assert "steps/s" in text
     assert f"tensorboard --logdir {output}/runs/" in text
-    assert f"{results(tmp_path, output)['test_accuracy']:.4f}" in text.split("Side by side")[1]
-    assert (tmp_path / output / "loss_curve.png").exists()
+    assert f"{accuracy:.4f}" in text.split("Side by side")[1]
+    assert (folder / output / "loss_curve.png").exists()
+
+
+@pytest.mark.parametrize("framework", OUTPUTS)
+def test_its_journal_replayed_into_tensorboard_gives_the_curves_of_its_own_run(demo, framework):
+    pytest.importorskip("tensorboard")
+    folder, _ = demo(framework)
+    output = folder / OUTPUTS[framework]
+    command = [sys.executable, "-m", "trackside", "replay", str(output / "journal.jsonl"), "--callback", "tensorboard"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    (live,), (again,) = ((at / "runs").iterdir() for at in (output, output / "replay"))
+    assert curves(again) == curves(live)
+    assert len(curves(live)["eval/accuracy"]) > 6
+    assert {"train/loss", "train/learning_rate", "eval/loss"} <= set(curves(live))
+
+
+def test_tensorboards_page_serves_the_scalars_of_its_log_history(demo, tmp_path):
+    pytest.importorskip("tensorboard")
+    serving = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))["serving"]
+    outputs = {name: demo(name)[0] / OUTPUTS[name] for name in installed_frameworks()}
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for name, output in outputs.items():
+        (runs / name).symlink_to(next((output / "runs").iterdir()))
+
+    with serving(runs) as address:
+        page = urlopen(address).read().decode()
+        served = {name: scalars_of(address, name) for name in outputs}
+
+    assert "<title>TensorBoard</title>" in page
+    assert {name: served[name] for name in outputs} == {name: logged(output) for name, output in outputs.items()}
+
+
+def scalars_of(address, run):
+    """Return every curve of a run as the page gets it."""
+
+    def get(path, **query):
+        return json.load(urlopen(f"{address}data/{path}?{urlencode(query)}"))
+
+    deadline = time.monotonic() + 60
+    while "train/total_flos" not in get("plugin/scalars/tags").get(run, {}):  # the last that was written
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    tags = get("plugin/scalars/tags")[run]
+    points = {tag: get("plugin/scalars/scalars", run=run, tag=tag) for tag in tags}
+    return {tag: [(step, value) for _, step, value in rows] for tag, rows in points.items()}
+
+
+def logged(output):
+    """Return the curves in the history of a run, with the precision of event files."""
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    found = {}
+    for record in history:
+        for tag, value in rewrite_logs(record).items():
+            found.setdefault(tag, []).append((record["step"], float(np.float32(value))))
+    return found
 
 
 def test_a_demo_that_is_killed_and_run_again_ends_as_if_nothing_had_happened(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trackside
+from trackside.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = """
@@ -120,6 +121,34 @@ def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run
 
     assert (args.fsdp_config["transformer_layer_cls_to_wrap"], args.process_index) == ("Block", 1)
     assert args.callbacks["rank_time_monitor"]["warn_ratio"] == 1.5
+
+
+@pytest.mark.slow
+def test_the_tracker_on_its_page_passes_the_test_on_its_page(run):
+    names = run(*python_blocks("docs/writing-a-tracker.md"))
+
+    names["test_it_is_a_good_callback"]()
+
+
+def test_the_package_on_the_page_of_trackers_is_what_the_command_writes(capsys):
+    assert main(["new-callback", "tab_log"]) == 0
+
+    page = (ROOT / "docs/writing-a-tracker.md").read_text(encoding="utf-8")
+    assert f"$ trackside new-callback tab_log\n{capsys.readouterr().out}```" in page
+
+
+def test_the_plan_on_the_page_of_the_command_is_what_it_prints(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    ((command, excerpt),) = re.findall(r"`trackside (plan .*)`, in part:\n\n```text\n(.*?)\n```", page, re.DOTALL)
+
+    assert main(command.split()) == 0
+
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in excerpt.splitlines() if line != "  ..." and line not in printed] == []
 
 
 def test_the_error_on_the_page_of_arguments_is_the_one_that_is_raised():

@@ -88,6 +88,10 @@ def main(folder: Path, **values: Any) -> dict[str, Any]:
     again = trained(folder / "again", Tied(0.3), resume=str(folder / "whole" / "checkpoint-3"), **text)
     found["whole"], found["resumed"] = outcome(whole), outcome(again)
     whole.save_model(str(folder / "final"))
+    trained(folder / "cpu", mlp(), save_strategy="steps", save_steps=3, no_cuda=True)
+    found["from the cpu"] = outcome(
+        trained(folder / "cpu2", mlp(), resume=str(folder / "cpu" / "checkpoint-3"), **values)
+    )
     return found
 
 

@@ -109,6 +109,20 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uncut_one(xla: Any, make_trai
     assert held["xla"] == xla.rng == 42  # the run's seed, which nothing drew from here
 
 
+def test_a_checkpoint_of_the_cpu_with_its_fused_optimizer_goes_on_on_cores(
+    xla: Any, make_trainer: Callable[..., Trainer]
+) -> None:
+    whole = make_trainer(**in_float64(tpu_num_cores=None, save_strategy="steps", save_steps=3))
+    whole.train()
+
+    resumed = make_trainer(**in_float64())
+    resumed.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / "checkpoint-3"))
+
+    assert whole.optimizer.param_groups[0]["fused"]
+    assert not resumed.optimizer.param_groups[0]["fused"]
+    torch.testing.assert_close(weights_of(resumed.model), weights_of(whole.model), rtol=0, atol=1e-10)
+
+
 def test_the_default_optimizer_is_the_unfused_one_of_the_same_arithmetic(
     xla: Any, make_trainer: Callable[..., Trainer]
 ) -> None:

@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder / "xla", found, xla_at_work.main(folder / "cpu", no_cuda=True)
 
 
-@pytest.mark.parametrize("name", ["accumulation 1", "accumulation 3", "tied", "own optimizer"])
+@pytest.mark.parametrize("name", ["accumulation 1", "accumulation 3", "tied", "own optimizer", "from the cpu"])
 def test_a_run_on_torch_xla_gives_the_weights_and_records_of_one_on_the_cpu(name: str, runs: Any) -> None:
     _, on_xla, on_cpu = runs
 

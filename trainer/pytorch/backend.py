@@ -326,8 +326,9 @@ class TorchBackend(Evaluating, BaseTrainer):
                 "save_only_model=True. Load the model from it and start afresh"
             )
         self._load_tensors(folder, self.optimizer)
+        if not has_shards:
+            snapshot.load_optimizer(self.optimizer, snapshot.read_torch(folder / snapshot.OPTIMIZER_FILE))
         for name, target in (
-            (snapshot.OPTIMIZER_FILE, self.optimizer),
             (snapshot.SCHEDULE_FILE, self.lr_scheduler),
             (snapshot.SCALER_FILE, self.precision),
         ):

@@ -22,6 +22,8 @@ OPTIMIZER_FILE = "optimizer.pt"
 SCHEDULE_FILE = "scheduler.pt"
 SCALER_FILE = "scaler.pt"
 RNG_FILE = "rng_state_{rank}.pt"
+KERNELS = ("fused", "foreach")
+"""The options of torch's optimizers that say how a step is computed, and not what."""
 SHARDS = "shards"
 """The folder of a checkpoint to which every process wrote its share of weights and optimizer state; see `fsdp`."""
 
@@ -122,6 +124,16 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             f"of another shape {_some(sorted(wrong))}.{hint}"
         )
     model.load_state_dict(weights)
+
+
+def load_optimizer(optimizer: Any, state: Any) -> None:
+    """Load an optimizer's state; which of torch's kernels it uses stays its own, since not every device has each."""
+    groups = state.get("param_groups") if isinstance(state, dict) else None
+    if groups is not None:
+        own = [{name: group[name] for name in KERNELS if name in group} for group in optimizer.param_groups]
+        own += [{}] * (len(groups) - len(own))
+        state = {**state, "param_groups": [{**group, **kept} for group, kept in zip(groups, own, strict=False)]}
+    optimizer.load_state_dict(state)
 
 
 def has_shards(folder: Path) -> bool:

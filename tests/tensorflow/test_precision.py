@@ -8,7 +8,7 @@ import pytest
 from tensorflow_parts import classified, mlp, weights_of
 
 from trackside import TFTrainer, TrainerCallback
-from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
 layers = keras.layers
 
@@ -51,12 +51,38 @@ def test_the_policy_reaches_every_layer_however_the_model_was_built(make_trainer
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_a_model_made_in_the_policy_stays_in_it(make_trainer):
-    trainer = make_trainer(model=made_in_policy(), fp16=True, max_steps=2)
+def test_a_model_made_in_the_policy_stays_in_it_with_its_head_in_float32(make_trainer):
+    body = made_in_policy()
+    model = keras.Sequential([body, layers.Dense(3, dtype="float32")])
+    trainer = make_trainer(model=model, fp16=True, max_steps=2)
 
     trainer.train()
 
-    assert trainer.model.layers[0].compute_dtype == "float16"
+    assert body.layers[0].compute_dtype == "float16"
+    assert model.layers[-1].compute_dtype == "float32"
+
+
+def test_a_model_made_in_float16_needs_the_scale(make_trainer):
+    with pytest.raises(ArgumentError, match="fp16=False is not allowed: True for a model that computes in float16"):
+        make_trainer(model=made_in_policy()).train()
+
+
+def functional():
+    inputs = keras.Input((6,))
+    steps = layers.Reshape((6, 1))(inputs)
+    hidden = layers.BatchNormalization()(layers.Conv1D(4, 3)(layers.MultiHeadAttention(2, 3)(steps, steps)))
+    return keras.Model(inputs, layers.Dense(3)(layers.Bidirectional(layers.LSTM(3))(hidden)))
+
+
+@pytest.mark.parametrize(("flag", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_the_policy_reaches_layers_inside_of_layers(make_trainer, flag, dtype):
+    model = functional()
+    trainer = make_trainer(model=model, **{flag: True}, max_steps=3, logging_steps=1)
+
+    trainer.train()
+
+    assert {layer.compute_dtype for layer in model._flatten_layers() if layer.weights} == {dtype}
+    assert np.isfinite([record["loss"] for record in trainer.state.log_history if "loss" in record]).all()
 
 
 def test_a_model_of_another_precision_says_what_to_do(make_trainer):

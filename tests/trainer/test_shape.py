@@ -26,6 +26,7 @@ ONLY_PYTORCH = {
 }
 ONLY_TENSORFLOW = {
     "cluster.py": "reads TF_CONFIG",
+    "optimizers.py": "Keras' optimizers where torch's do otherwise; PyTorch takes torch's as they are",
     "queue.py": "several updates in one call",
     "step.py": "the tf.functions, which PyTorch, being eager, does not need",
     "tpu.py": "finds a TPU by name",

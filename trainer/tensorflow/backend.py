@@ -26,7 +26,7 @@ from .evaluating import Evaluating
 from .memory import retry_smaller
 from .objective import Objective
 from .optimization import prepare_optimizer, rate_of
-from .precision import POLICIES, apply_policy, policy_for_new_layers, precision_of
+from .precision import POLICIES, apply_policy, check_scaled, is_made_in, policy_for_new_layers, precision_of
 from .queue import UpdateQueue
 from .seeding import seed_model, set_seed
 from .step import MAX_MICRO_BATCHES, Step
@@ -77,6 +77,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
         args = self.args
         self.precision = precision_of(args)
         self._ready_model(self._train_batches)
+        check_scaled(self.model, self.precision)
         self._check_loss()
         self.optimizer, self.lr_scheduler = self._own_optimizers
         with self.processes.scope():
@@ -94,6 +95,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
     def _ready_model(self, batches: data.Batches | None) -> None:
         """Build the model, where it is not yet, and bring it to the precision asked for."""
         policy = self.precision.policy
+        is_made_in_it = is_made_in(self.model, policy)
         if not self.model.built:
             if batches is None:
                 raise TracksideValueError(
@@ -103,7 +105,8 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
             features = tf.nest.map_structure(tf.convert_to_tensor, features)
             with self.args.strategy.scope(), policy_for_new_layers(policy):
                 call_model(self.model, features, None, False, with_labels=False, spreads=self._spreads)
-        apply_policy(self.model, policy)
+        if not is_made_in_it:
+            apply_policy(self.model, policy)
         self.processes.take_in(self.model)
         self._know_model()
 

@@ -9,31 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
 from ..schedule import make_schedule, warmup_length
-
-
-class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
-    """Keras' AdamW with epsilon where the paper and torch have it: beside the square root of the corrected mean.
-
-    Source:
-        Loshchilov and Hutter (2019), arXiv:1711.05101, algorithm 2.
-    """
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one variable and its two means."""
-        step = tf.cast(self.iterations.value + 1, variable.dtype)
-        rate = tf.cast(learning_rate, variable.dtype)
-        correction_1 = 1.0 - tf.pow(tf.cast(self.beta_1, variable.dtype), step)
-        correction_2 = 1.0 - tf.pow(tf.cast(self.beta_2, variable.dtype), step)
-        index = self._get_variable_index(variable)
-        mean, square = self._momentums[index].value, self._velocities[index].value
-        mean.assign_add((gradient - mean) * (1.0 - self.beta_1))
-        square.assign_add((gradient * gradient - square) * (1.0 - self.beta_2))
-        denominator = tf.sqrt(square) / tf.sqrt(correction_2) + self.epsilon
-        variable.assign_sub(mean * (rate / correction_1) / denominator)
+from . import optimizers
 
 
 def create_optimizer(model: Any, args: Any) -> Any:
@@ -101,7 +80,7 @@ def _check_options(optimizer_cls: Any, options: Mapping[str, Any], text: object)
 
 
 def _adamw(args: Any) -> tuple[Any, dict[str, Any]]:
-    return AdamW, {"beta_1": args.adam_beta1, "beta_2": args.adam_beta2, "epsilon": args.adam_epsilon}
+    return optimizers.AdamW, {"beta_1": args.adam_beta1, "beta_2": args.adam_beta2, "epsilon": args.adam_epsilon}
 
 
 # what Keras sets otherwise than torch is set as in torch, so that a run moved here is the same run; Keras adds epsilon
@@ -109,10 +88,10 @@ def _adamw(args: Any) -> tuple[Any, dict[str, Any]]:
 OPTIMIZERS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "adamw_torch": _adamw,
     "adamw_torch_fused": _adamw,
-    "sgd": lambda args: (keras.optimizers.SGD, {}),
+    "sgd": lambda args: (optimizers.SGD, {}),
     "adafactor": lambda args: (keras.optimizers.Adafactor, {}),
-    "adagrad": lambda args: (keras.optimizers.Adagrad, {"initial_accumulator_value": 0.0, "epsilon": 1e-20}),
-    "rmsprop": lambda args: (keras.optimizers.RMSprop, {"rho": 0.99, "epsilon": 1e-16}),
+    "adagrad": lambda args: (optimizers.Adagrad, {"initial_accumulator_value": 0.0, "epsilon": 1e-20}),
+    "rmsprop": lambda args: (optimizers.RMSprop, {"rho": 0.99, "epsilon": 1e-16}),
     "lion": lambda args: (keras.optimizers.Lion, {}),
 }
 """What ``args.optim`` may name here. adamw_torch means AdamW as torch defines it."""

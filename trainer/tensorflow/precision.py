@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...callbacks.errors import TracksideValueError
+from ...callbacks.errors import ArgumentError, TracksideValueError
 
 POLICIES = {"fp16": "mixed_float16", "bf16": "mixed_bfloat16"}
 
@@ -125,7 +125,7 @@ def policy_for_new_layers(policy: str | None) -> Iterator[None]:
 def apply_policy(model: Any, policy: str | None) -> dict[Any, Any]:
     """Let every layer of ``model`` that computes in float32 compute by ``policy``, however the model was built.
 
-    Variables keep their float32 values. Layers with a policy of their own keep it.
+    Variables keep their float32 values. Layers with another policy keep it.
 
     Returns:
         The policies there were before, by layer, for `restore_policies`.
@@ -143,6 +143,17 @@ def apply_policy(model: Any, policy: str | None) -> dict[Any, Any]:
         elif layer.variable_dtype != "float32" and layer.variables:
             raise TracksideValueError(_what_to_do(layer, policy, f"its variables are {layer.variable_dtype}"))
     return before
+
+
+def is_made_in(model: Any, policy: str | None) -> bool:
+    """Return whether layers of ``model`` were made with ``policy``: those that were not are so on purpose."""
+    return any(layer.dtype_policy.name == policy for layer in model._flatten_layers())
+
+
+def check_scaled(model: Any, precision: FullPrecision) -> None:
+    """Raise ArgumentError if ``model`` computes in float16 and nobody scales the loss."""
+    if not precision.is_scaled and any(layer.compute_dtype == "float16" for layer in model._flatten_layers()):
+        raise ArgumentError("fp16", False, "True for a model that computes in float16, or small gradients become zero")
 
 
 def restore_policies(before: dict[Any, Any]) -> None:

@@ -43,9 +43,10 @@ class EarlyStoppingCallback(TrainerCallback):
         metric: str | None = None,
         greater_is_better: bool | None = None,
     ) -> None:
-        if not isinstance(early_stopping_patience, int) or not early_stopping_patience >= 1:
+        is_count = isinstance(early_stopping_patience, int) and not isinstance(early_stopping_patience, bool)
+        if not is_count or early_stopping_patience < 1:
             raise ArgumentError("early_stopping_patience", early_stopping_patience, "a whole number from 1")
-        if not early_stopping_threshold >= 0:
+        if not isinstance(early_stopping_threshold, int | float) or not early_stopping_threshold >= 0:
             raise ArgumentError("early_stopping_threshold", early_stopping_threshold, "a number from 0")
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold

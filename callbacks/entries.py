@@ -77,7 +77,8 @@ class Entry:
             key = ".".join((self.name, *self.written_at[option]))
             shown = f"callbacks.{key}={self.options[option]!r} is not allowed: {error.allowed}"
             return ConfigError(f"{self.place_of(option)}: {shown}")
-        return ConfigError(f"{self.where}: callbacks.{self.name}: {error}")
+        given = ", ".join(f"{keys[-1]}={self.options[name]!r}" for name, keys in self.written_at.items())
+        return ConfigError(f"{self.where}: callbacks.{self.name}: {error}" + (f" (given: {given})" if given else ""))
 
 
 def read_entries(

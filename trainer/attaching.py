@@ -16,6 +16,9 @@ from ..callbacks.registry import load, registered
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
+OWN_TRACKERS = "trackside.integrations."
+"""Where the trackers are that ``report_to: all`` stands for; those of other packages are asked for by name."""
+
 DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
 """Names of the callbacks that show a run to who started it; without any of them, the trainer attaches one."""
 
@@ -126,7 +129,7 @@ def trackers(report_to: Sequence[str] | str) -> list[str]:
     """
     names = [report_to] if isinstance(report_to, str) else list(report_to)
     if "all" in names:
-        integrations = [name for name, found in registered().items() if ".integrations." in found.value]
+        integrations = [name for name, found in registered().items() if found.value.startswith(OWN_TRACKERS)]
         names = [name for name in names if name != "all"]
         return names + [name for name in integrations if name not in names and _is_installed(name)]
     return [name for name in names if name != "none"]

@@ -27,10 +27,13 @@ class Slack(TrainerCallback):
     def on_log(self, args, state, control, **kwargs) -> None: ...
 """
 
+TRACKERS = "from trackside.trainer.attaching import trackers; print(trackers('all'))"
+
 PACKAGES = {
     "good": ("2.5", GOOD, {"slack": "Slack"}),
     "broken": ("0.3", "import no_such_module", {"broken": "Broken"}),
     "leaving": ("0.4", "import sys; sys.exit('no')", {"leaving": "Leaving"}),
+    "far": ("0.1", "1 / 0", {"elsewhere": "x.integrations.y"}),
     "one": ("1.0", GOOD, {"both": "Slack"}),
     "two": ("2.0", GOOD, {"both": "Slack"}),
 }
@@ -49,9 +52,9 @@ def command(tmp_path):
         (site / f"{package}.py").write_text(source)
     path = os.pathsep.join([str(site), *(item for item in sys.path if item)])
 
-    def run(*arguments):
+    def run(*arguments, start=("-m", "trackside")):
         return subprocess.run(
-            [sys.executable, "-m", "trackside", *arguments],
+            [sys.executable, *start, *arguments],
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
@@ -107,6 +110,13 @@ def test_two_packages_that_claim_one_name_are_both_told(command):
     assert "ts-one 1.0, ts_one:Slack" in done.stderr
     assert "ts-two 2.0, ts_two:Slack" in done.stderr
     assert "class_path ts_two.Slack" in chosen.stdout
+
+
+def test_report_to_all_asks_for_no_tracker_of_another_package(command):
+    done = command(start=("-c", TRACKERS))
+
+    assert done.returncode == 0, done.stderr
+    assert "'elsewhere'" not in done.stdout
 
 
 def test_the_listing_and_the_schema_tell_of_all_and_stumble_over_none(command):

@@ -13,10 +13,9 @@ from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-import numpy as np
 import pytest
+from tracker_readers import as_float32, curves_of, read_tensorboard, read_wandb
 
-from trackside.integrations.names import rewrite_logs
 from trackside.tiny import installed_frameworks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,12 +65,9 @@ def demo(tmp_path_factory):
     return run
 
 
-def curves(run):
-    """Return the points of every curve in a folder of event files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+def history(output):
+    """Return every record of a run."""
+    return json.loads((output / "trainer_state.json").read_text())["log_history"]
 
 
 @pytest.mark.parametrize("framework", OUTPUTS)
@@ -90,19 +86,26 @@ def test_the_demo_stops_early_and_is_right_on_97_of_100_digits(demo, framework):
 
 
 @pytest.mark.parametrize("framework", OUTPUTS)
-def test_its_journal_replayed_into_tensorboard_gives_the_curves_of_its_own_run(demo, framework):
+def test_its_journal_replayed_into_tensorboard_and_wandb_gives_the_curves_of_its_own_run(demo, framework):
     pytest.importorskip("tensorboard")
+    pytest.importorskip("wandb")
     folder, _ = demo(framework)
     output = folder / OUTPUTS[framework]
-    command = [sys.executable, "-m", "trackside", "replay", str(output / "journal.jsonl"), "--callback", "tensorboard"]
+    command = [sys.executable, "-m", "trackside", "replay", str(output / "journal.jsonl")]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, "--callback", "tensorboard", "--callback", "wandb"],
+        env={**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
 
     assert done.returncode == 0, done.stderr
     (live,), (again,) = ((at / "runs").iterdir() for at in (output, output / "replay"))
-    assert curves(again) == curves(live)
-    assert len(curves(live)["eval/accuracy"]) > 6
-    assert {"train/loss", "train/learning_rate", "eval/loss"} <= set(curves(live))
+    assert read_tensorboard(again) == read_tensorboard(live)
+    assert read_wandb(*output.glob("replay/wandb/offline-run-*/*.wandb")) == curves_of(history(output))
+    assert len(read_tensorboard(live)["eval/accuracy"]) > 6
 
 
 def test_tensorboards_page_serves_the_scalars_of_its_log_history(demo, tmp_path):
@@ -119,7 +122,7 @@ def test_tensorboards_page_serves_the_scalars_of_its_log_history(demo, tmp_path)
         served = {name: scalars_of(address, name) for name in outputs}
 
     assert "<title>TensorBoard</title>" in page
-    assert {name: served[name] for name in outputs} == {name: logged(output) for name, output in outputs.items()}
+    assert served == {name: as_float32(curves_of(history(output))) for name, output in outputs.items()}
 
 
 def scalars_of(address, run):
@@ -135,16 +138,6 @@ def scalars_of(address, run):
     tags = get("plugin/scalars/tags")[run]
     points = {tag: get("plugin/scalars/scalars", run=run, tag=tag) for tag in tags}
     return {tag: [(step, value) for _, step, value in rows] for tag, rows in points.items()}
-
-
-def logged(output):
-    """Return the curves in the history of a run, with the precision of event files."""
-    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
-    found = {}
-    for record in history:
-        for tag, value in rewrite_logs(record).items():
-            found.setdefault(tag, []).append((record["step"], float(np.float32(value))))
-    return found
 
 
 def test_a_demo_that_is_killed_and_run_again_ends_as_if_nothing_had_happened(tmp_path):

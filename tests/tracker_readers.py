@@ -45,7 +45,8 @@ def read_tensorboard(folder: str | Path) -> Curves:
         for tag in events.Tags()["tensors"]
         for point in events.Tensors(tag)
     ]
-    return _curves([*scalars, *((tag, step, float(value)) for tag, step, value in tensors if value.dtype.kind == "f")])
+    points = [(tag, step, float(value)) for tag, step, value in tensors if value.dtype.kind == "f" and not value.shape]
+    return _curves([*scalars, *points])
 
 
 def read_wandb(*paths: Path) -> Curves:

@@ -137,6 +137,16 @@ def test_the_package_on_the_page_of_trackers_is_what_the_command_writes(capsys):
     assert f"$ trackside new-callback tab_log\n{capsys.readouterr().out}```" in page
 
 
+def test_the_page_of_the_command_has_all_of_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    commands = re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
+    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    assert len(commands) >= 10
+    assert [name for name in commands if f"$ trackside {name} " not in page] == []
+
+
 def test_the_plan_on_the_page_of_the_command_is_what_it_prints(monkeypatch, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")

@@ -1,4 +1,4 @@
-"""What trackers hold, each read with its tool's own reader: name of a curve, then its points in the tool's order.
+"""Trackers, and what they hold, each read with its tool's own reader: name of a curve, its points in the tool's order.
 
 A step that a tool shows twice is two points here, and so differs from what `curves_of` says that it has to show.
 """
@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from trackside.integrations.tracker import numbers
+from trackside import CometCallback, MLflowCallback, TensorBoardCallback, TrackioCallback, WandbCallback
+from trackside.integrations.tracker import numbers as numbers_in
 
 Curves = dict[str, list[tuple[int, float]]]
 
 GROUPS = ("train/", "eval/", "test/")
 
+WANDB_QUIET = {"silent": True, "console": "off", "x_disable_stats": True, "x_disable_meta": True}
+
 
 def curves_of(log_history: list[dict[str, Any]]) -> Curves:
     """Return the curves that a tracker has to show of a history: value by value, step by step."""
-    return _curves((name, record["step"], value) for record in log_history for name, value in numbers(record).items())
+    return _curves(
+        (name, record["step"], value) for record in log_history for name, value in numbers_in(record).items()
+    )
 
 
 def as_float32(curves: Curves) -> Curves:
@@ -91,3 +96,49 @@ def _curves(points: Iterable[tuple[str, int, float]] | Iterator[tuple[str, int, 
     for name, step, value in points:
         curves.setdefault(name, []).append((step, value))
     return curves
+
+
+class Tool(NamedTuple):
+    """A tracker that writes below the working folder, and how to read what it wrote there."""
+
+    package: str
+    make: Callable[[], Any]
+    read: Callable[[Any], Curves]
+    kept: Callable[[Curves], Curves] = dict
+    """What is left of the values in this tool."""
+
+
+TOOLS = {
+    "tensorboard": Tool(
+        "tensorboard",
+        lambda: TensorBoardCallback("tensorboard"),
+        lambda tracker: read_tensorboard(tracker.run_dir),
+        as_float32,
+    ),
+    "wandb": Tool(
+        "wandb",
+        lambda: WandbCallback(mode="offline", settings=WANDB_QUIET),
+        lambda tracker: read_wandb(*by_age(f"out/wandb/offline-run-*/run-{tracker.run_id}.wandb")),
+    ),
+    "mlflow": Tool(
+        "mlflow",
+        lambda: MLflowCallback(database_here()),
+        lambda tracker: read_mlflow(database_here(), tracker.run_id),
+    ),
+    "comet": Tool(
+        "comet_ml",
+        lambda: CometCallback(online=False),
+        lambda tracker: read_comet(*by_age(f"out/comet/{tracker.run_id}*.zip")),
+    ),
+    "trackio": Tool("trackio", TrackioCallback, lambda tracker: read_trackio(tracker.project, tracker.trackio_name)),
+}
+
+
+def database_here() -> str:
+    """Return the address of MLflow's database in the working folder."""
+    return f"sqlite:///{Path.cwd()}/mlflow.db"
+
+
+def by_age(pattern: str) -> list[Path]:
+    """Return the files of a pattern below the working folder, the oldest first."""
+    return sorted(Path().glob(pattern), key=lambda path: path.stat().st_mtime_ns)

@@ -1,11 +1,5 @@
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -145,54 +139,3 @@ def test_python_and_numpy_random_numbers_are_left_alone(track, database, untouch
     run.send("on_train_end")
 
     assert untouched_random_numbers()
-
-
-@pytest.mark.slow
-def test_a_server_that_dies_in_mid_run_is_named_and_training_ends_in_time(framework, tmp_path):
-    from trackside.tiny import tiny_trainer, weights_of
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"{uri}/health", seconds=120)
-
-        class Kills(TrainerCallback):
-            def on_step_end(self, args, state, control, **kwargs):
-                if state.global_step == 5:
-                    os.killpg(server.pid, 9)
-
-        tracker = MLflowCallback(uri)
-        tracker.timeout_s = 5.0
-        trainer = tiny_trainer(framework, "out", [tracker, Kills()])
-        plain = tiny_trainer(framework, "plain")
-        start = time.monotonic()
-        trainer.train()
-        took_s = time.monotonic() - start
-        plain.train()
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, 9)
-        server.wait()
-
-    report = trainer.callback_report["mlflow"]
-    assert took_s < 40
-    assert report.detached_after is not None
-    assert "mlflow" in str(report.last_error)
-    assert all((a == b).all() for a, b in zip(weights_of(trainer), weights_of(plain), strict=True))
-
-
-def wait_for(url, seconds):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)

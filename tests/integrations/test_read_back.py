@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from tracker_readers import as_float32, curves_of, read_comet, read_mlflow, read_tensorboard, read_trackio, read_wandb
+from tracker_readers import TOOLS, curves_of, database_here
 
-from trackside import (
-    CometCallback,
-    MLflowCallback,
-    TensorBoardCallback,
-    TrackioCallback,
-    TrainerCallback,
-    WandbCallback,
-)
+from trackside import TrainerCallback
 
 NAMES = {
     *("train/loss", "train/grad_norm", "train/learning_rate", "train/epoch"),
@@ -27,43 +21,24 @@ NAMES = {
     *("train/train_loss", "train/train_runtime", "train/total_flos"),
     *("train/train_samples_per_second", "train/train_steps_per_second"),
 }
-QUIET = {"silent": True, "console": "off", "x_disable_stats": True, "x_disable_meta": True}
 
 
-class Tool(NamedTuple):
-    """A tracker that writes below the working folder, and how to read what it wrote there."""
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """MLflow's database, which takes seconds to make; None without MLflow."""
+    if importlib.util.find_spec("mlflow") is None:
+        return None
+    from mlflow import MlflowClient
 
-    make: Callable[[], Any]
-    read: Callable[[Any], Any]
-    kept: Callable[[Any], Any] = dict
-    """What is left of the values in this tool."""
-
-
-TOOLS = {
-    "tensorboard": Tool(
-        lambda: TensorBoardCallback("tensorboard"), lambda tracker: read_tensorboard(tracker.run_dir), as_float32
-    ),
-    "wandb": Tool(
-        lambda: WandbCallback(mode="offline", settings=QUIET),
-        lambda tracker: read_wandb(*by_age(f"out/wandb/offline-run-*/run-{tracker.run_id}.wandb")),
-    ),
-    "mlflow": Tool(
-        lambda: MLflowCallback("sqlite:///mlflow.db"),
-        lambda tracker: read_mlflow("sqlite:///mlflow.db", tracker.run_id),
-    ),
-    "comet": Tool(
-        lambda: CometCallback(online=False), lambda tracker: read_comet(*by_age(f"out/comet/{tracker.run_id}*.zip"))
-    ),
-    "trackio": Tool(TrackioCallback, lambda tracker: read_trackio(tracker.project, tracker.trackio_name)),
-}
-
-
-def by_age(pattern: str) -> list[Path]:
-    return sorted(Path().glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(autouse=True)
-def _in_this_folder(monkeypatch, tmp_path):
+def _in_this_folder(monkeypatch, tmp_path, empty_database):
+    if empty_database:
+        shutil.copy(empty_database, tmp_path)
     monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     if importlib.util.find_spec("trackio"):
@@ -75,8 +50,7 @@ def _in_this_folder(monkeypatch, tmp_path):
 
 @pytest.fixture(params=TOOLS)
 def tool(request):
-    package = {"comet": "comet_ml"}.get(request.param, request.param)
-    pytest.importorskip(package)
+    pytest.importorskip(TOOLS[request.param].package)
     return TOOLS[request.param]
 
 
@@ -110,34 +84,78 @@ def test_after_a_resume_no_step_is_shown_twice(make_trainer, tool):
     assert shown == tool.kept(curves_of(second.state.log_history))
 
 
-KILLED = """
-import os, signal, sys
+SIGNALLED = """
+import json, os, signal, sys
 sys.path[:0] = {path!r}
+from tracker_readers import TOOLS
 from trackside import TrainerCallback
 from trackside.tiny import tiny_trainer
-from trackside_read_back import TOOLS
 
-class Kills(TrainerCallback):
+class Signals(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 9:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.{signal})
 
-tiny_trainer({framework!r}, "out", [*(tool.make() for tool in TOOLS.values()), Kills()]).train()
+trackers = [tool.make() for tool in TOOLS.values()]
+trainer = tiny_trainer({framework!r}, "out", [*trackers, Signals()])
+trainer.train()
+states = [trainer.dispatcher.state_dicts(), trainer.state.log_history, trainer.state.stop_reason]
+print(json.dumps(states))
 """
+
+
+def signalled(framework, signal):
+    """Train with all trackers in a process of its own that gets a signal at its ninth step."""
+    for tool in TOOLS.values():
+        pytest.importorskip(tool.package)
+    code = SIGNALLED.format(path=sys.path, framework=framework, signal=signal)
+    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=280, check=False)
 
 
 @pytest.mark.slow
 def test_after_a_sigkill_every_tool_shows_every_step_once(make_trainer, framework):
-    for package in ("tensorboard", "wandb", "mlflow", "comet_ml", "trackio"):
-        pytest.importorskip(package)
-    Path("trackside_read_back.py").write_text(Path(__file__).read_text())
-    code = KILLED.format(path=[str(Path.cwd()), *sys.path], framework=framework)
-    killed = subprocess.run([sys.executable, "-c", code], timeout=280, check=False)
+    killed = signalled(framework, "SIGKILL")
     trackers = {name: tool.make() for name, tool in TOOLS.items()}
-    second = make_trainer(*trackers.values())
-    second.train(resume_from_checkpoint=True)
+    trainer = make_trainer(*trackers.values())
+    trainer.train(resume_from_checkpoint=True)
 
     assert killed.returncode == -9
     for name, tracker in trackers.items():
-        assert TOOLS[name].read(tracker) == TOOLS[name].kept(curves_of(second.state.log_history)), name
-        assert second.callback_report[name].failures == 0
+        assert TOOLS[name].read(tracker) == TOOLS[name].kept(curves_of(trainer.state.log_history)), name
+        assert trainer.callback_report[name].failures == 0
+
+
+@pytest.mark.slow
+def test_after_a_sigterm_every_tool_has_every_record_and_says_that_the_run_was_killed(framework):
+    done = signalled(framework, "SIGTERM")
+
+    states, history, reason = json.loads(done.stdout.splitlines()[-1])
+    assert reason == "received SIGTERM"
+    for name, tool in TOOLS.items():
+        tracker = tool.make()
+        tracker.load_state_dict(states[name])
+        if name == "tensorboard":
+            tracker.run_dir = tracker.log_dir
+        assert tool.read(tracker) == tool.kept(curves_of(history)), name
+    assert ending_in_mlflow(states["mlflow"]["run_id"]) == "KILLED"
+    assert ending_in_wandb(states["wandb"]["run_id"]) == 255
+    assert '"killed"' in comet_messages(states["comet"]["run_id"])
+
+
+def ending_in_mlflow(run_id):
+    from mlflow import MlflowClient
+
+    return MlflowClient(database_here()).get_run(run_id).info.status
+
+
+def ending_in_wandb(run_id):
+    from trackside.integrations.wandb_file import read_records
+
+    (path,) = Path("out/wandb").glob(f"offline-run-*/run-{run_id}.wandb")
+    (code,) = [record.exit.exit_code for record in read_records(path) if record.WhichOneof("record_type") == "exit"]
+    return code
+
+
+def comet_messages(run_id):
+    with zipfile.ZipFile(f"out/comet/{run_id}.zip") as archive:
+        return archive.read("messages.json").decode()

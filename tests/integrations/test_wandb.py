@@ -1,24 +1,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("wandb")
 
-from tracker_readers import curves_of, read_wandb
+from tracker_readers import WANDB_QUIET, curves_of, read_wandb
 
 from trackside.callbacks import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations.wandb import WandbCallback
 from trackside.integrations.wandb_file import read_history, read_records
-
-QUIET = {"silent": True, "console": "off", "x_disable_stats": True, "x_disable_meta": True}
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +21,7 @@ def _offline(monkeypatch):
 
 
 def wandb(**options):
-    return WandbCallback(settings=QUIET, **options)
+    return WandbCallback(settings=WANDB_QUIET, **options)
 
 
 def files(folder="out"):
@@ -195,26 +189,3 @@ def test_without_ranks_only_the_first_process_logs(track):
 def test_options_are_checked():
     with pytest.raises(ArgumentError, match="mode='offlin' is not allowed: online, offline, disabled, None"):
         WandbCallback(mode="offlin")
-
-
-@pytest.mark.slow
-def test_sigterm_ends_the_run_as_killed_with_all_its_records(framework, tmp_path):
-    code = """
-import os, signal, sys
-from trackside import TrainerCallback
-from trackside.integrations.wandb import WandbCallback
-from trackside.tiny import tiny_trainer
-
-class Terminates(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-tiny_trainer(sys.argv[1], "out", [WandbCallback(), Terminates()]).train()
-"""
-    subprocess.run([sys.executable, "-c", code, framework], cwd=tmp_path, timeout=120, env={**os.environ}, check=False)
-
-    (path,) = files()
-    assert [step for step, _ in read_wandb(path)["train/loss"]] == [2, 4]
-    assert exit_code(path) == [255]
-    assert summary(path)["stop_reason"] == f"received {signal.Signals.SIGTERM.name}"

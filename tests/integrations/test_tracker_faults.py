@@ -1,0 +1,166 @@
+"""A tracker that hangs, raises or is slow, and a server that is killed: no run is longer for it, or ends otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from trackside import MLflowCallback, TrainerCallback
+from trackside.integrations.tracker import Tracker
+from trackside.report import costs
+from trackside.tiny import installed_frameworks, tiny_trainer, weights_of
+
+STEP_S = 0.05
+NO_SAVES = {"logging_steps": 10, "save_strategy": "no", "eval_strategy": "steps", "eval_steps": 90}
+
+
+class Calls(TrainerCallback):
+    """Calls a function at the end of one step, or of all."""
+
+    def __init__(self, function, step=None):
+        self.function, self.step = function, step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.step in (None, state.global_step):
+            self.function()
+
+
+class ToolTracker(Tracker):
+    """A tracker whose tool misbehaves."""
+
+    package = "json"
+    name = "tool"
+    timeout_s = 0.05
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+    def open(self, args, state, is_known, **kwargs):
+        self.run_id = "run"
+
+    def last_step(self, name):
+        return -1
+
+    def close(self, status, state):
+        pass
+
+
+class Hanging(ToolTracker):
+    def __init__(self):
+        super().__init__()
+        self.released = threading.Event()
+
+    def write(self, values, step):
+        self.released.wait(30)
+
+
+class Raising(ToolTracker):
+    def write(self, values, step):
+        raise ConnectionError("the server is gone")
+
+
+class Slow(ToolTracker):
+    timeout_s = 5.0
+
+    def write(self, values, step):
+        time.sleep(0.05)
+        self.written.append((step, values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tracker", "epochs"), [(Hanging, 15), (Raising, 15), (Slow, 90)])
+def test_training_is_as_long_as_without_it_and_the_weights_are_the_same(make_trainer, tracker, epochs):
+    plain = make_trainer(num_train_epochs=epochs, **NO_SAVES)
+    began = time.perf_counter()
+    plain.train()
+    plain_s = time.perf_counter() - began + plain.state.global_step * STEP_S
+    pace = Calls(lambda: time.sleep(STEP_S))  # steps of a known length, whatever else the machine does
+    trainer = make_trainer(pace, tracker(), num_train_epochs=epochs, **NO_SAVES)
+    began = time.perf_counter()
+    trainer.train()
+    took_s = time.perf_counter() - began
+
+    report = trainer.callback_report["tool"]
+    assert same_weights(trainer, plain)
+    assert report.seconds < 0.02 * took_s  # what it cost on the thread that trains
+    assert took_s < 1.5 * plain_s  # the machine's own noise is in this one
+    if tracker is Slow:
+        assert [step for step, _ in report.callback.written] == [r["step"] for r in trainer.state.log_history]
+        assert (report.failures, report.dropped) == (0, 0)
+    else:
+        culprit = next(line for line in costs(trainer.callback_report, took_s).splitlines() if "tool" in line)
+        assert "detached after" in culprit
+        assert ("CallbackTimeoutError" if tracker is Hanging else "the server is gone") in culprit
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory):
+    """A real MLflow server on loopback, as its address and its process, which leads a group of its own."""
+    pytest.importorskip("mlflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path_factory.mktemp('server')}/mlflow.db"]
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", seconds=240)
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_mid_run_is_named_and_training_ends_in_time(mlflow_server):
+    """The server dies while both trainers train, one inside a step of the other, since it takes so long to start."""
+    uri, server = mlflow_server
+    if len(installed_frameworks()) < 2:
+        pytest.skip("needs both frameworks")
+
+    def with_tracker(framework, at_step_5):
+        tracker = MLflowCallback(uri)
+        tracker.timeout_s = 5.0
+        return tiny_trainer(framework, framework, [tracker, Calls(at_step_5, step=5)])
+
+    inner = with_tracker("pytorch", lambda: os.killpg(server.pid, signal.SIGKILL))
+    outer = with_tracker("tensorflow", inner.train)
+    began = time.perf_counter()
+    outer.train()
+    took_s = time.perf_counter() - began
+
+    assert server.wait() == -signal.SIGKILL
+    assert took_s < 60
+    for framework, trainer in (("pytorch", inner), ("tensorflow", outer)):
+        plain = tiny_trainer(framework, f"plain-{framework}")
+        plain.train()
+        assert trainer.state.global_step == 12
+        assert same_weights(trainer, plain)
+        culprit = next(line for line in costs(trainer.callback_report, took_s).splitlines() if "mlflow" in line)
+        assert "detached after" in culprit
+
+
+def same_weights(trainer, other):
+    return all((a == b).all() for a, b in zip(weights_of(trainer), weights_of(other), strict=True))
+
+
+def wait_for(url, seconds):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

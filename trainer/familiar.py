@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 INSTEAD = {
@@ -62,9 +63,20 @@ UNUSED_FIELDS: dict[str, Any] = {
 """Fields of its TrainingArguments that are none here; callbacks written for it find them at their default."""
 
 
-def warn_of_unused_overrides(trainer: object, base: type) -> None:
+ON_TENSORFLOW = {
+    "get_train_dataloader": "override get_train_tfdataset",
+    "get_eval_dataloader": "override get_eval_tfdataset",
+    "get_test_dataloader": "override get_test_tfdataset",
+    "_log": "override log",
+    "setup_wandb": "attach the callback wandb",
+    "setup_comet": "attach the callback comet",
+}
+"""Methods of the PyTorch trainer and of the original TFTrainer, with what to do on TFTrainer."""
+
+
+def warn_of_unused_overrides(trainer: object, base: type, table: Mapping[str, str] = INSTEAD) -> None:
     """Warn of every method of a subclass of ``base`` that would be called elsewhere, but never is here."""
-    for name, instead in INSTEAD.items():
+    for name, instead in table.items():
         own = getattr(type(trainer), name, None)
         if own is not None and own is not getattr(base, name, None):
             warnings.warn(f"{type(trainer).__name__}.{name} is never called: {instead}", UserWarning, stacklevel=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,25 @@ def test_save_model_writes_what_load_weights_reads(trainer_factory):
 
     assert (trainer_factory.folder / "saved" / trainer_factory.weights_file).is_file()
     np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(trainer))
+
+
+@pytest.mark.parametrize("calls_super", [True, False])
+def test_checkpoints_have_what_an_overridden_save_model_writes_and_can_be_resumed(trainer_factory, calls_super):
+    class Saves(trainer_factory.trainer_class):
+        def save_model(self, output_dir=None, **kwargs):
+            if calls_super:
+                super().save_model(output_dir, **kwargs)
+            Path(output_dir, "card.md").write_text("mine")
+
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "learning_rate": 0.1}
+    whole, resumed = trainer_factory(Saves, **options), trainer_factory(Saves, **options)
+    folder = trainer_factory.folder / "out"
+
+    whole.train()
+    resumed.train(folder / "checkpoint-2")
+
+    assert (folder / "checkpoint-4" / "card.md").read_text() == "mine"
+    np.testing.assert_array_equal(trainer_factory.weights(whole), trainer_factory.weights(resumed))
 
 
 def test_a_failed_commit_in_the_background_is_raised_at_a_later_step(trainer_factory, monkeypatch):

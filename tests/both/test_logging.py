@@ -104,3 +104,11 @@ def test_memory_metrics_are_given_on_request(trainer_factory):
 
     assert {"train_mem_cpu_alloc_delta", "train_mem_cpu_peaked_delta"} <= trainer.train().metrics.keys()
     assert "eval_mem_cpu_alloc_delta" in trainer.evaluate()
+
+
+def test_floating_point_ops_are_counted_without_a_checkpoint(trainer_factory):
+    class Counting(trainer_factory.trainer_class):
+        def floating_point_ops(self, inputs):
+            return 10
+
+    assert trainer_factory(Counting, max_steps=3).train().metrics["total_flos"] == 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,29 +114,3 @@ def test_a_metric_that_an_overridden_evaluate_adds_decides_which_model_is_best(m
     trainer.train()
 
     assert trainer.state.best_global_step == 1
-
-
-@pytest.mark.parametrize("calls_super", [True, False])
-def test_checkpoints_have_what_an_overridden_save_model_writes_and_can_be_resumed(make_trainer, calls_super):
-    class Saving(Trainer):
-        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            if calls_super:
-                super().save_model(output_dir, _internal_call)
-            Path(str(output_dir), "card.md").write_text("mine")
-
-    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "learning_rate": 0.1}
-    whole, resumed = make_trainer(Saving, model=mlp(), **options), make_trainer(Saving, model=mlp(), **options)
-
-    whole.train()
-    resumed.train(f"{whole.args.output_dir}/checkpoint-2")
-
-    assert Path(whole.args.output_dir, "checkpoint-4", "card.md").read_text() == "mine"
-    assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
-
-
-def test_floating_point_ops_are_counted_without_a_checkpoint(make_trainer):
-    class Counting(Trainer):
-        def floating_point_ops(self, inputs: Any) -> int:
-            return 10
-
-    assert make_trainer(Counting, max_steps=3).train().metrics["total_flos"] == 30

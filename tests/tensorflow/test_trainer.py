@@ -1,4 +1,4 @@
-"""TFTrainer: every kind of model and data, what may be overridden, and the compiled step."""
+"""TFTrainer: every kind of model and data, its optimizers, and the compiled step."""
 
 from __future__ import annotations
 
@@ -173,82 +173,7 @@ def test_regularisation_counts_once_in_an_update_however_it_is_cut(make_trainer)
     np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
 
 
-# -- overriding -------------------------------------------------------------------------------------------------------
-
-
-def test_every_method_of_the_reference_can_be_overridden(make_trainer):
-    called = set()
-
-    class Own(TFTrainer):
-        def get_train_tfdataset(self):
-            called.add("get_train_tfdataset")
-            return super().get_train_tfdataset().map(lambda x, y: (x * 1.0, y))
-
-        def get_eval_tfdataset(self, eval_dataset=None):
-            called.add("get_eval_tfdataset")
-            return super().get_eval_tfdataset(eval_dataset)
-
-        def get_test_tfdataset(self, test_dataset):
-            called.add("get_test_tfdataset")
-            return super().get_test_tfdataset(test_dataset)
-
-        def run_model(self, features, labels, training):
-            called.add("run_model")
-            return super().run_model(features, labels, training)
-
-        def compute_loss(self, labels, logits):
-            called.add("compute_loss")
-            return super().compute_loss(labels, logits)
-
-        def training_step(self, features, labels, nb_instances_in_global_batch):
-            called.add("training_step")
-            return super().training_step(features, labels, nb_instances_in_global_batch)
-
-        def apply_gradients(self, features, labels, nb_instances_in_global_batch):
-            called.add("apply_gradients")
-            super().apply_gradients(features, labels, nb_instances_in_global_batch)
-
-        def distributed_training_steps(self, batch):
-            called.add("distributed_training_steps")
-            return super().distributed_training_steps(batch)
-
-        def prediction_step(self, features, labels, nb_instances_in_global_batch):
-            called.add("prediction_step")
-            return super().prediction_step(features, labels, nb_instances_in_global_batch)
-
-        def distributed_prediction_steps(self, batch):
-            called.add("distributed_prediction_steps")
-            return super().distributed_prediction_steps(batch)
-
-        def prediction_loop(self, *args, **kwargs):
-            called.add("prediction_loop")
-            return super().prediction_loop(*args, **kwargs)
-
-        def create_optimizer_and_scheduler(self, num_training_steps):
-            called.add("create_optimizer_and_scheduler")
-            super().create_optimizer_and_scheduler(num_training_steps)
-
-        def log(self, logs, *args):
-            called.add("log")
-            super().log(logs, *args)
-
-    own = make_trainer(Own, eval_dataset=classified(9), max_steps=7)
-    plain = make_trainer(eval_dataset=classified(9), max_steps=7)
-    own.train()
-    plain.train()
-
-    assert own.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
-    assert len(own.predict(classified(5)).predictions) == 5
-    assert called == {name for name in vars(Own) if not name.startswith("_")}
-    np.testing.assert_array_equal(weights_of(own.model), weights_of(plain.model))
-
-
-def test_an_overridden_loss_is_what_evaluation_reports(make_trainer):
-    class Seven(TFTrainer):
-        def compute_loss(self, labels, logits):
-            return tf.reduce_sum(logits, -1) * 0.0 + 7.0
-
-    assert make_trainer(Seven, loss_fn=None, eval_dataset=classified(9)).evaluate()["eval_loss"] == 7.0
+# -- optimizer and schedule ------------------------------------------------------------------------------------------
 
 
 def test_a_given_optimizer_and_schedule_are_used(make_trainer):

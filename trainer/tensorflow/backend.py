@@ -44,6 +44,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
     distributed_training_steps: Callable[..., Any]
     distributed_prediction_steps: Callable[..., Any]
     floating_point_ops: Callable[..., int]
+    save_model: Callable[..., None]
     _own_optimizers: tuple[Any, Any]
 
     def _set_up_backend(self) -> None:
@@ -82,6 +83,10 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
         self.optimizer, self.lr_scheduler = self._own_optimizers
         with self.processes.scope():
             self.create_optimizer_and_scheduler(max_steps)
+            if self.optimizer is None:
+                raise TracksideValueError(
+                    "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
+                )
             variables = self.model.trainable_variables
             self.optimizer = prepare_optimizer(self.optimizer, variables, self.processes.replicas)
         self.trace_counts.clear()
@@ -159,6 +164,8 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
     def micro_step(self, batch: TrainBatch, index: int, count: int) -> None:
         """Take a micro-batch forward and backward."""
         self.step_timer.exchange()
+        if self.has_own("apply_gradients", "distributed_training_steps"):
+            raise TracksideValueError(_in_one_piece(self))
         self.queue.flush()
         self._account(batch)
         if self.args.auto_find_batch_size:
@@ -284,6 +291,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
     def snapshot(self, *, copy: bool) -> snapshot.Writer:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
         self.queue.flush()
+        saves_in_its_own_way = self.has_own("save_model")
         write_weights = snapshot.weights_writer(self.model, copy=copy)
         states = self.processes.gather_objects(snapshot.random_state(self.model))
         files: dict[str, Any] = {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
@@ -294,7 +302,10 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
             files[snapshot.SCALER_FILE] = self.precision.state_dict() or None
 
         def write(folder: Path) -> None:
-            write_weights(folder)
+            if saves_in_its_own_way:
+                self.save_model(str(folder))
+            if not (folder / snapshot.WEIGHTS_FILE).exists():
+                write_weights(folder)
             if arrays:
                 np.savez(folder / snapshot.OPTIMIZER_FILE, **arrays)
             snapshot.write_json(folder, files)
@@ -329,3 +340,15 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.processes.barrier()
+
+
+def _in_one_piece(trainer: TFBackend) -> str:
+    inside = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
+    heard = ", ".join(name for name in inside if trainer.dispatcher.receivers(name))
+    why = (
+        f"somebody listens to {heard}" if heard else f"it has over {MAX_MICRO_BATCHES} micro-batches or is to be halved"
+    )
+    return (
+        f"{type(trainer).__name__} overrides apply_gradients or distributed_training_steps, which do an update in one "
+        f"piece, but {why}. Override training_step, run_model or compute_loss instead, or let nobody listen inside"
+    )

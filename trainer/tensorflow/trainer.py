@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 from ..base import check_args
+from ..familiar import ON_TENSORFLOW, warn_of_unused_overrides
 from . import data, snapshot
 from .arguments import TFTrainingArguments
 from .backend import TFBackend
@@ -58,6 +59,7 @@ class TFTrainer(TFBackend):
         check_keras()
         args = TFTrainingArguments() if args is None else args
         check_args(args, TFTrainingArguments)
+        warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
         if model is None and model_init is None:
@@ -134,9 +136,11 @@ class TFTrainer(TFBackend):
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
-        """Create what is not there yet of optimizer and schedule."""
-        self.create_optimizer()
-        self.create_scheduler(num_training_steps)
+        """Create what is not there yet of optimizer and schedule; what an override only returns is taken too."""
+        made = self.create_optimizer()
+        self.optimizer = made if self.optimizer is None else self.optimizer
+        made = self.create_scheduler(num_training_steps)
+        self.lr_scheduler = made if self.lr_scheduler is None else self.lr_scheduler
 
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless there is one, and return it."""
@@ -180,7 +184,10 @@ class TFTrainer(TFBackend):
         return self._gradients(features, labels, nb_instances_in_global_batch)
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> None:
-        """Take the last micro-batch of an update, and step the optimizer with the gradients of them all."""
+        """Take the last micro-batch of an update, and step the optimizer with the gradients of them all.
+
+        Who overrides this, or distributed_training_steps, has the update in one piece: no callback can listen inside.
+        """
         window = self._window
         gradients = window.keep(self.training_step(features, labels, nb_instances_in_global_batch))
         gradients, window.norm = self._reduced(gradients)

@@ -21,6 +21,9 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from ..callbacks.errors import TracksideValueError
+from .png import as_png
+
 PREFIX = "events.out.tfevents."
 
 _numbers = itertools.count()
@@ -86,6 +89,15 @@ class EventFile:
         ]
         self._add(summaries, step)
 
+    def images(self, values: Mapping[str, Any], step: int) -> None:
+        """Add images.
+
+        Raises:
+            TracksideValueError: If one is not an array of height, width and colours, of type uint8.
+        """
+        summaries = [summary_pb2.Summary.Value(tag=tag, image=_image(tag, array)) for tag, array in values.items()]
+        self._add(summaries, step)
+
     def close(self) -> None:
         """Close the file; everything is in it already."""
         self._file.close()
@@ -131,3 +143,18 @@ def _histogram(array: Any, bins: int) -> Any:
         bucket_limit=edges[1:].tolist(),
         bucket=counts.tolist(),
     )
+
+
+def _image(tag: str, array: Any) -> Any:
+    import numpy as np
+
+    pixels = np.asarray(array)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype != np.uint8:
+        raise TracksideValueError(
+            f"the image {tag!r} has shape {pixels.shape} and type {pixels.dtype}; "
+            "height, width and 1, 3 or 4 colours of type uint8 are needed"
+        )
+    height, width, colours = pixels.shape
+    png = as_png(pixels.tobytes(), height, width, colours)
+    return summary_pb2.Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png)

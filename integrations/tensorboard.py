@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoardCallback(TrainerCallback):
-    """Write log records, arguments and, on request, histograms of the weights where TensorBoard reads them.
+    """Write log records, arguments and, on request, images and histograms of the weights where TensorBoard reads them.
 
     A resumed run goes on in the folder of the run that it resumes. Points after the checkpoint, which the killed run
     had written, are dropped by every reader, so that no step appears twice.
@@ -29,10 +29,16 @@ class TensorBoardCallback(TrainerCallback):
         hparams: Write the arguments for TensorBoard's table of hyperparameters.
         text: Write the arguments as text.
         histograms_every: Write the weights' distribution each time so many steps are done; None: never.
+        images: A function that is called with the trainer after each evaluation, and returns images by name: arrays of
+            height, width and 1, 3 or 4 colours (or only height and width), of type uint8. Given in Python only.
 
     Raises:
         MissingPackageError: If TensorBoard is not installed.
-        ArgumentError: If ``histograms_every`` is not a whole number from 1.
+        ArgumentError: If ``histograms_every`` is not a whole number from 1, or ``images`` cannot be called.
+
+    Example:
+        >>> import numpy as np
+        >>> callback = TensorBoardCallback(images=lambda trainer: {"noise": np.zeros((8, 8, 3), np.uint8)})
     """
 
     role = "observer"
@@ -46,6 +52,7 @@ class TensorBoardCallback(TrainerCallback):
         hparams: bool = True,
         text: bool = True,
         histograms_every: int | None = None,
+        images: Any = None,
     ) -> None:
         if importlib.util.find_spec(self.package) is None:
             raise MissingPackageError(self.package, type(self).__name__, extra="tensorboard")
@@ -53,10 +60,15 @@ class TensorBoardCallback(TrainerCallback):
             if not isinstance(histograms_every, int) or not histograms_every >= 1:
                 raise ArgumentError("histograms_every", histograms_every, "a whole number of steps from 1, or None")
             self.on_step_end = self._write_histograms  # type: ignore[method-assign]  # without it, steps cost nothing
+        if images is not None:
+            if not callable(images):
+                raise ArgumentError("images", images, "a function that takes the trainer and returns images by name")
+            self.on_evaluate = self._write_images  # type: ignore[method-assign]
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.hparams = hparams
         self.text = text
         self.histograms_every = histograms_every
+        self.images = images
         self.run_dir: Path | None = None
         """The folder that is written to; None before the first record."""
         self._resumed_dir: str | None = None
@@ -114,6 +126,12 @@ class TensorBoardCallback(TrainerCallback):
     ) -> None:
         if self._file is not None and self.histograms_every and state.global_step % self.histograms_every == 0:
             self._file.histograms(dict(named_weights(model)), state.global_step)
+
+    def _write_images(
+        self, args: Any, state: TrainerState, control: TrainerControl, trainer: Any = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            (self._file or self._open(args)).images(self.images(trainer), state.global_step)
 
     def _open(self, args: Any, purge_step: int | None = None) -> EventFile:
         from .event_file import EventFile  # here, since TensorBoard's modules take 0.4 s

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import re
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorboard")
@@ -22,7 +25,9 @@ def read(monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def read_folder(folder):
-        accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0})
+        accumulator = EventAccumulator(
+            str(folder), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0, "images": 0}
+        )
         accumulator.Reload()
         return accumulator
 
@@ -219,8 +224,6 @@ def test_histograms_of_the_weights_are_written_on_request(track, read):
 
 
 def test_weights_of_keras_are_found_by_their_path(track, read):
-    np = pytest.importorskip("numpy")
-
     class Weight:  # as a keras.Variable looks from outside
         path = "dense/kernel"
 
@@ -233,6 +236,60 @@ def test_weights_of_keras_are_found_by_their_path(track, read):
     run.step()
 
     assert read("here").Histograms("dense/kernel")[0].histogram_value.num == 2
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
+def test_images_are_written_after_each_evaluation_on_request(track, read, shape):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    run = track(
+        TensorBoardCallback("here", images=lambda trainer: {"inputs/first": pixels + trainer.state.global_step})
+    )
+
+    train(run, 10)
+    run.send("on_train_end")
+
+    events = read("here").Images("inputs/first")
+    assert [(event.step, event.height, event.width) for event in events] == [(5, 5, 7), (10, 5, 7)]
+    for event in events:
+        shown = np.asarray(image.open(io.BytesIO(event.encoded_image_string)))
+        assert (shown.reshape(shape) == pixels + event.step).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.zeros((4, 4, 3)), r"\(4, 4, 3\) and type float64"),
+        (np.zeros((3, 8, 8), np.uint8), r"\(3, 8, 8\) and type uint8"),
+    ],
+)
+def test_what_is_no_image_is_named(track, array, found):
+    run = track(TensorBoardCallback("here", images=lambda trainer: {"inputs": array}))
+    train(run, 5)
+
+    (report,) = run.dispatcher.attachments.values()
+    assert re.search(
+        f"the image 'inputs' has shape {found}; height, width and 1, 3 or 4 colours", str(report.last_error)
+    )
+
+
+def test_images_on_either_trainer(make_trainer, read):
+    trainer = make_trainer(TensorBoardCallback("here", images=first_weights), eval_strategy="epoch")
+    trainer.train()
+
+    assert [event.step for event in read("here").Images("weights/first")] == [6, 12]
+
+
+def first_weights(trainer):
+    from trackside.tiny import weights_of
+
+    weights = weights_of(trainer)[0]
+    return {"weights/first": (255 * (weights - weights.min()) / np.ptp(weights)).astype(np.uint8)}
+
+
+def test_images_come_from_a_function():
+    with pytest.raises(ArgumentError, match=r"images='os.listdir' is not allowed: a function that takes the trainer"):
+        TensorBoardCallback(images="os.listdir")
 
 
 def test_without_histograms_it_does_not_hear_the_steps(track):
@@ -286,6 +343,7 @@ file.text("args", "text", 1)
 file.hparams({{"a": 1}})
 file.hparams_end(succeeded=True)
 file.histograms({{"w": [1.0, 2.0]}}, 1)
+file.images({{"i": __import__("numpy").zeros((2, 2), "uint8")}}, 1)
 file.close()
 print(sorted({{"tensorflow", "torch", "keras"}} & set(sys.modules)))
 """

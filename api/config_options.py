@@ -77,6 +77,8 @@ class Options:
     def _typed(self, name: str, value: Any) -> Any:
         parser, _ = _parser(self.target, [other for other in self.names if other != name])
         parsed = parser.instantiate(parser.parse_object({name: value}))[name]
+        if isinstance(parsed, str) and not isinstance(value, str):  # a path takes the text of anything
+            raise TypeError("a text is needed")
         return value if type(value) is int and type(parsed) is float else parsed
 
 

@@ -100,4 +100,6 @@ def ending(replayed: Replay) -> list[str]:
         lines.append(f"stopped at step {replayed.stopped_at}: {state.stop_reason}")
     elif not replayed.is_complete:
         lines.append("the journal ends there: the run was cut off, or is still going on")
+    elif any(item.role == "control" for item in replayed.callback_report.values()):
+        lines.append("no callback would have stopped it before its end")
     return [*lines, f"output in {replayed.args.output_dir}"]

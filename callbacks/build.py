@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import registry
+from .attachment import attachment_of
 from .dispatcher import Dispatcher
 from .entries import Entry, read_entries
 from .errors import CallbackOrderError, TracksideError
@@ -49,7 +50,10 @@ def _places(entries: Iterable[Entry], names: Iterable[str]) -> list[str]:
 
 
 def _make(entry: Entry) -> Any:
+    """Return the callback of an entry, seen to be one that can be attached."""
     try:
-        return registry.build(entry.make, entry.options)
+        callback = registry.build(entry.make, entry.options)
+        attachment_of(callback, taken={}, **entry.placement)
+        return callback
     except (TracksideError, TypeError, ValueError) as error:
         raise entry.refused(error) from error

@@ -17,6 +17,8 @@ import pytest
 from tracker_readers import as_float32, curves_of, read_tensorboard, read_wandb
 
 from trackside.tiny import installed_frameworks
+from trackside.trainer.journal import read_journal
+from trackside.trainer.replay import last_run
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo.py"
@@ -161,4 +163,7 @@ def test_a_demo_that_is_killed_and_run_again_ends_as_if_nothing_had_happened(tmp
     assert "going on from the newest checkpoint" in again
     compared = ("test_accuracy", "test_loss", "eval_loss", "train_loss")
     assert [results(killed)[name] for name in compared] == [results(whole)[name] for name in compared]
+    journal = last_run(read_journal(killed / "demo_output" / "journal.jsonl"))
+    records = [{**entry["logs"], "step": entry["step"]} for entry in journal if entry["event"] == "on_log"]
+    assert records == history(killed / "demo_output")
     assert "is cleared for a new one" in finish(start(killed, "--max_steps", "1"))

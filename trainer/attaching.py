@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from ..callbacks.attachment import Attachment
 from ..callbacks.build import attach_from_map
 from ..callbacks.dispatcher import Dispatcher
-from ..callbacks.errors import CallbackError
+from ..callbacks.errors import ArgumentError, CallbackError, did_you_mean
 from ..callbacks.events import signal_named
 from ..callbacks.flow import DefaultFlowCallback
-from ..callbacks.registry import load, registered
+from ..callbacks.registry import claims_by_name, load, registered
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
@@ -39,6 +39,7 @@ class Attaching:
         for callback in callbacks:
             self.add_callback(callback)
         reported = {name: None for name in trackers(self.args.report_to) if name not in self.args.callbacks}
+        _check_reported(self.args.report_to, reported)
         attach_from_map(self.dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
         attach_from_map(self.dispatcher, self.args.callbacks)
         if not any(name in self.args.callbacks or name in self.dispatcher.attachments for name in DISPLAYS):
@@ -133,6 +134,15 @@ def trackers(report_to: Sequence[str] | str) -> list[str]:
         names = [name for name in names if name != "all"]
         return names + [name for name in integrations if name not in names and _is_installed(name)]
     return [name for name in names if name != "none"]
+
+
+def _check_reported(report_to: Sequence[str] | str, names: Iterable[str]) -> None:
+    known = claims_by_name()
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, [*known, "all", "none"])
+            message = f"names of callbacks are needed, or all, or none; none is named {name!r}.{near}"
+            raise ArgumentError("report_to", report_to, message)
 
 
 def _is_installed(name: str) -> bool:

@@ -191,6 +191,15 @@ def test_plot_draws_the_run_again(run_yaml, capsys):
         (["train", "run.yaml", "--callbacks.cvs", "true"], "callbacks.cvs: no callback named 'cvs'"),
         (["train", "run.yaml", "--model", "cli_parts.Nett"], "cli_parts has no 'Nett'. Did you mean 'Net'?"),
         (["train", "run.yaml", "--callbacks.csv.before", "csvv"], "callback 'csv': before='csvv' is not attached"),
+        (
+            ["plan", "run.yaml", "--report_to", "tensorbord"],
+            "command line: args.report_to=['tensorbord'] is not allowed: names of callbacks are needed, or all, or "
+            "none; none is named 'tensorbord'. Did you mean 'tensorboard'?",
+        ),
+        (
+            ["plan", "run.yaml", "--callbacks.early_stopping.background", "true"],
+            "command line: callbacks.early_stopping: EarlyStoppingCallback steers the run and cannot do so in the",
+        ),
         (["evaluate", "run.yaml"], "out holds neither a model nor a checkpoint; train first"),
         (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: there is no such folder"),
         (["plot", "nowhere"], "nowhere: there is no trainer_state.json"),

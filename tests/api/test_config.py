@@ -241,6 +241,7 @@ def test_checking_a_configuration_imports_no_framework(write):
             "callbacks:\n  early_stopping:\n    patiense: 3\n",
             "run.yaml:3: callbacks.early_stopping.patiense=3: there is no such option. Did you mean 'patience'?",
         ),
+        ("callbacks:\n  csv:\n    path: [1]\n", "run.yaml:3: callbacks.csv.path=[1]: a text is needed"),
         (
             "callbacks:\n  early_stopping:\n    patience: soon\n",
             "run.yaml:3: callbacks.early_stopping.patience='soon': int is needed",

@@ -16,7 +16,7 @@ class CudaStepTimer(StepTimer):
     """
 
     def _now(self) -> Any:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

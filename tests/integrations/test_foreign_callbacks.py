@@ -108,17 +108,21 @@ def test_comet(make_trainer):
         assert shown[name] == expected[name]
 
 
-def test_trackio(make_trainer, monkeypatch, tmp_path):
+@pytest.mark.parametrize("background", [False, True])
+def test_trackio(make_trainer, monkeypatch, tmp_path, background):
     pytest.importorskip("trackio")
     from trackio import sqlite_storage, utils
 
     for module in (sqlite_storage, utils):
         monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
-    trainer = trained(make_trainer, trackers.TrackioCallback(), run_name="theirs")
+    trainer = make_trainer(run_name="theirs")
+    report = trainer.add_callback(trackers.TrackioCallback(), background=background)
+    trainer.train()
 
     rows = sqlite_storage.SQLiteStorage.get_logs("huggingface", "theirs")
     shown = [(row["train/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
     assert shown == records_with(trainer, "loss")
+    assert report.failures == 0
 
 
 def test_codecarbon(make_trainer, monkeypatch):

@@ -12,6 +12,7 @@ import time
 import urllib.request
 
 import pytest
+from tracker_readers import curves_of, read_mlflow
 
 from trackside import MLflowCallback, TrainerCallback
 from trackside.integrations.tracker import Tracker
@@ -119,6 +120,15 @@ def mlflow_server(tmp_path_factory):
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@pytest.mark.slow
+def test_a_run_on_a_server_reads_back_as_its_history(make_trainer, mlflow_server):
+    trainer = make_trainer(tracker := MLflowCallback(mlflow_server[0]))
+    trainer.train()
+
+    assert read_mlflow(mlflow_server[0], tracker.run_id) == curves_of(trainer.state.log_history)
+    assert trainer.callback_report["mlflow"].failures == 0
 
 
 @pytest.mark.slow

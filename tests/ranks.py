@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,7 @@ class Job:
                 stderr=subprocess.STDOUT,
                 text=True,
                 cwd=folder,
+                start_new_session=True,
             )
             for rank in range(world_size)
         ]
@@ -68,8 +70,8 @@ class Job:
         try:
             outputs = [process.communicate(timeout=timeout_s)[0] for process in self.processes]
         except subprocess.TimeoutExpired:
-            for process in self.processes:
-                process.kill()
+            for process in self.processes:  # with all that they started, which has the same pipe
+                os.killpg(process.pid, signal.SIGKILL)
             outputs = [process.communicate()[0] for process in self.processes]
             raise AssertionError("the processes hang:\n" + "\n-----\n".join(outputs)) from None
         return [

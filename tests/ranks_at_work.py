@@ -23,7 +23,7 @@ from trackside.callbacks.errors import CallbackError
 from trackside.trainer.launcher import find_place
 
 GLOBAL_BATCH = 6
-EXAMPLES = (6, 13, 17, 20)
+EXAMPLES = (1, 6, 13, 17, 20)
 RANK, WORLD = find_place().rank, find_place().world_size
 
 
@@ -183,6 +183,18 @@ def peculiar(folder: Path) -> Any:
             folder, Peculiar(), gradient_accumulation_steps=accumulation, weight_decay=0.1, optim="adamw_torch"
         )
         for accumulation in (1, 3)
+    }
+
+
+def options(folder: Path) -> Any:
+    """What may be asked of DDP changes nothing."""
+    peculiar = {"model": Peculiar(), "ddp_find_unused_parameters": True}
+    small = {"ddp_find_unused_parameters": False, "ddp_bucket_cap_mb": 1, "ddp_broadcast_buffers": False}
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
+    return {
+        "looking for unused parameters": trained(folder, **peculiar),
+        "small buckets": trained(folder, **small),
+        "compiled": trained(folder, **compiled),
     }
 
 
@@ -487,6 +499,21 @@ def sharded(folder: Path) -> Any:
             trainer = make(folder, Layered(), **values, **options)
             trainer.train()
             found[f"{name}, accumulation {accumulation}"] = _whole(trainer)
+    return found
+
+
+def sharded_peculiar(folder: Path) -> Any:
+    """Tied, frozen and unused parameters, and weighted tokens, some ranks having none, in FSDP2."""
+    values: dict[str, Any] = {"optim": "adamw_torch", "learning_rate": 0.01, "gradient_accumulation_steps": 3}
+    values |= {"fsdp": "full_shard"} if WORLD > 1 else {}
+    found = {}
+    for name, model, cls, more in (
+        ("peculiar", Peculiar(), Trainer, {}),
+        ("tokens", TokenModel(), SumTrainer, {"train_dataset": tokens(20), "loss_fn": None}),
+    ):
+        trainer = make(folder, model, cls, **values, **more)
+        trainer.train()
+        found[name] = _whole(trainer)
     return found
 
 

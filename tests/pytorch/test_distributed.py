@@ -16,6 +16,7 @@ PEACEFUL = [
     "token_weights",
     "streams",
     "exchanges",
+    "options",
     "foreign_loaders",
     "peculiar",
     "evaluation",
@@ -55,7 +56,7 @@ def alone(folder: Path, two: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "token_weights", "streams", "exchanges", "peculiar"])
+@pytest.mark.parametrize("name", ["options", "plain", "token_weights", "streams", "exchanges", "peculiar"])
 @pytest.mark.parametrize("world", ["two", "three"])
 def test_ranks_have_the_weights_losses_and_norms_of_one_process(
     name: str, world: str, alone: dict[str, Any], request: pytest.FixtureRequest

@@ -25,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Any]:
-    return Job("ranks_at_work.py", 2, folder / "two", ["sharded", "sharded_saving", "sharded_bf16"]).results()
+    names = ["sharded", "sharded_peculiar", "sharded_saving", "sharded_bf16"]
+    return Job("ranks_at_work.py", 2, folder / "two", names).results()
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def resumed(folder: Path, two: list[Any]) -> dict[int, Any]:
     """What one process with and without FSDP, and three with it, make of the checkpoint of the two."""
     found = {}
     for world, names in (
-        (1, ["sharded", "unsharded_resuming", "sharded_resuming"]),
-        (3, ["sharded", "sharded_resuming"]),
+        (1, ["sharded", "sharded_peculiar", "unsharded_resuming", "sharded_resuming"]),
+        (3, ["sharded", "sharded_peculiar", "sharded_resuming"]),
     ):
         (folder / str(world)).mkdir()
         (folder / str(world) / "shards").symlink_to(folder / "two" / "shards")
@@ -55,6 +56,19 @@ def test_fsdp_ddp_and_one_process_come_to_the_same(
             found = world["sharded"][f"{name}, accumulation {accumulation}"]
             for what in ("weights", "losses", "norms"):
                 assert found[what] == pytest.approx(alone[what], rel=0, abs=1e-10), (name, what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["peculiar", "tokens"])
+def test_fsdp_takes_tied_frozen_and_unused_parameters_and_weights(
+    case: str, two: list[Any], resumed: dict[int, Any]
+) -> None:
+    alone = resumed[1]["sharded_peculiar"][case]
+
+    for world in (two[0], two[1], resumed[3]):
+        found = world["sharded_peculiar"][case]
+        for what in ("weights", "losses", "norms"):
+            assert found[what] == pytest.approx(alone[what], rel=0, abs=1e-10), what
 
 
 @pytest.mark.slow

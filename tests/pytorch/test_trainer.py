@@ -150,12 +150,31 @@ def test_autocast_on_the_cpu_trains_close_to_full_precision(make_trainer: Make, 
     assert mixed.model[0].weight.dtype == torch.float32
 
 
-def test_full_evaluation_in_bf16_gives_the_weights_back_to_the_bit(make_trainer: Make) -> None:
-    trainer = make_trainer(bf16_full_eval=True, eval_dataset=classified(8))
+@pytest.mark.parametrize("allowed", [True, False, None])
+def test_tf32_is_allowed_or_forbidden_or_left(allowed: bool | None, make_trainer: Make) -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+
+    try:
+        make_trainer(tf32=allowed)
+        found = [backend.allow_tf32 for backend in backends]
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+    assert found == (before if allowed is None else [allowed, allowed])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_full_evaluation_gives_the_weights_back_to_the_bit(make_trainer: Make, precision: str) -> None:
+    trainer = make_trainer(**{f"{precision}_full_eval": True}, eval_dataset=classified(8))
+    exact = make_trainer(eval_dataset=classified(8)).evaluate()["eval_loss"]
     before = weights_of(trainer.model)
 
-    trainer.evaluate()
+    loss = trainer.evaluate()["eval_loss"]
 
+    assert loss != exact
+    assert loss == pytest.approx(exact, rel=0.02)
     assert torch.equal(before, weights_of(trainer.model))
 
 

@@ -52,6 +52,8 @@ class RichProgressCallback(TrainerCallback):
         from rich.live import Live
 
         self.values = {}
+        for record in state.log_history:
+            self._add(record)
         self._began_s, self._first_step = time.perf_counter(), state.global_step
         self._live = Live(self.table(state), console=self.console, transient=self.transient, auto_refresh=False)
         self._live.start()
@@ -68,9 +70,7 @@ class RichProgressCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for name, number in metrics_in(logs or {}).items():
-            _, least, greatest = self.values.get(name, (number, number, number))
-            self.values[name] = (number, min(least, number), max(greatest, number))
+        self._add(logs or {})
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._live is not None:
@@ -95,6 +95,11 @@ class RichProgressCallback(TrainerCallback):
         for name, numbers in self.values.items():
             table.add_row(name, *(f"{number:.4g}" for number in numbers))
         return table
+
+    def _add(self, logs: Mapping[str, Any]) -> None:
+        for name, number in metrics_in(logs).items():
+            _, least, greatest = self.values.get(name, (number, number, number))
+            self.values[name] = (number, min(least, number), max(greatest, number))
 
     def _draw(self, state: TrainerState) -> None:
         self._drawn_s = time.perf_counter()

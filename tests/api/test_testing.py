@@ -55,7 +55,16 @@ def test_tensorboard_passes(framework):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "package"), [("wandb", "wandb"), ("trackio", "trackio"), ("rich_progress", "rich")])
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("wandb", "wandb"),
+        ("trackio", "trackio"),
+        ("rich_progress", "rich"),
+        ("notebook", "IPython"),
+        ("profiler", "json"),
+    ],
+)
 def test_other_integrations_pass(name, package, tmp_path, monkeypatch):
     pytest.importorskip(package)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))

@@ -8,6 +8,7 @@ pytest.importorskip("rich")
 
 from rich.console import Console
 
+from trackside.callbacks import TrainerState
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations.rich_progress import RichProgressCallback, time_left
 
@@ -30,6 +31,17 @@ def test_newest_least_and_greatest_of_each_metric_are_kept(track):
     run = track(callback := RichProgressCallback())
     for loss in (3.0, 1.0, 2.0):
         run.log(loss=loss)
+
+    assert callback.values == {"loss": (2.0, 1.0, 3.0)}
+
+
+def test_a_resumed_run_goes_on_with_the_values_of_its_history(track):
+    state = TrainerState(global_step=2, max_steps=9, log_history=[{"loss": 3.0, "step": 1}, {"loss": 1.0, "step": 2}])
+    console = Console(file=io.StringIO(), force_terminal=True)
+    run = track(callback := RichProgressCallback(console=console), state=state)
+    run.send("on_train_begin")
+    run.log(loss=2.0)
+    run.send("on_train_end")
 
     assert callback.values == {"loss": (2.0, 1.0, 3.0)}
 

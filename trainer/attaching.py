@@ -34,16 +34,17 @@ class Attaching:
     processing_class: Any
 
     def _attach_callbacks(self, callbacks: Sequence[Any]) -> None:
-        """Attach flow control, the given list, what the arguments name, and a progress bar if none is there."""
+        """Attach flow control, the given list, a progress bar if none is there, and what the arguments name."""
         self.add_callback(DefaultFlowCallback(), origin="default")
         for callback in callbacks:
             self.add_callback(callback)
         reported = {name: None for name in trackers(self.args.report_to) if name not in self.args.callbacks}
         _check_reported(self.args.report_to, reported)
+        named = {*self.dispatcher.attachments, *reported, *self.args.callbacks}
+        if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
+            self.add_callback(_default_display(self.args.disable_tqdm), origin="default")
         attach_from_map(self.dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
         attach_from_map(self.dispatcher, self.args.callbacks)
-        if not any(name in self.args.callbacks or name in self.dispatcher.attachments for name in DISPLAYS):
-            self.add_callback(_default_display(self.args.disable_tqdm), origin="default")
 
     def add_callback(self, callback: Any, **placement: Any) -> Attachment:
         """Attach a callback, as instance or class.

@@ -263,6 +263,17 @@ def test_plan_shows_which_options_were_written_elsewhere_than_their_callback(run
     assert "more.yaml:1, trackside " in text
 
 
+def test_before_and_after_may_name_the_progress_bar_that_is_there_by_itself(run_yaml, capsys):
+    Path("run.yaml").write_text(
+        RUN.replace("  printer:\n  csv:\n", "  csv: {before: progress}\n  jsonl: {after: progress}\n")
+    )
+
+    assert main(["plan", run_yaml]) == 0
+
+    text = capsys.readouterr().out
+    assert text.index("\n  csv ") < text.index("\n  progress ") < text.index("\n  jsonl ")
+
+
 def test_callbacks_lists_what_is_registered_with_package_and_options(capsys):
     assert main(["callbacks"]) == 0
 

@@ -47,6 +47,10 @@ class Predicting(Evaluator):
     def num_examples_or_none(self, dataloader: Any) -> int | None:
         """Return the number of examples behind ``dataloader``, where it can be known."""
 
+    def are_datasets(self, dataset: Any) -> bool:
+        """Return whether ``dataset`` is a dict of datasets by their names."""
+        return isinstance(dataset, dict)
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
@@ -58,7 +62,7 @@ class Predicting(Evaluator):
             metric_key_prefix: What every metric's name begins with.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(dataset, dict):
+        if self.are_datasets(dataset):
             metrics: dict[str, float] = {}
             for name, part in dataset.items():
                 metrics |= self._evaluate_one(part, ignore_keys, f"{metric_key_prefix}_{name}")
@@ -92,7 +96,7 @@ class Predicting(Evaluator):
         """
         if self.args.batch_eval_metrics or self.has_own("evaluate", "prediction_loop"):
             return None
-        datasets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": None}
+        datasets = self.eval_dataset if self.are_datasets(self.eval_dataset) else {"": None}
         metrics: dict[str, Any] = {}
         for name, dataset in datasets.items():
             prefix = f"eval_{name}" if name else "eval"

@@ -63,6 +63,34 @@ def test_float16_on_two_devices_survives_an_injected_inf():
     assert rates[2] == rates[3] > rates[4]  # the schedule stood still with the update
 
 
+SCOPES = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tensorflow_parts import LOSS, classified, mlp
+from trackside import TFTrainer, TFTrainingArguments
+
+args = TFTrainingArguments("out", max_steps=2, save_strategy="no", disable_tqdm=True)
+outside = mlp()
+with args.strategy.scope():
+    inside = mlp()
+print("inside:", TFTrainer(inside, args, classified(20), loss_fn=LOSS).train().global_step, args.n_replicas)
+try:
+    TFTrainer(outside, args, classified(20), loss_fn=LOSS).train()
+except ValueError as error:
+    print("outside:", error)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_made_inside_of_the_scope_trains_and_one_outside_says_what_to_do():
+    said = run_alone(SCOPES)
+
+    assert "inside: 2 2" in said
+    assert "outside: the model's variable 'sequential" in said
+    assert "with args.strategy.scope():" in said
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for item in sockets:

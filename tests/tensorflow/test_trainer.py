@@ -51,14 +51,51 @@ def falls(trainer):
 # -- models and data --------------------------------------------------------------------------------------------------
 
 
-def test_a_compiled_loss_is_enough(make_trainer):
-    model = mlp()
-    model.compile(loss=LOSS)
-    trainer = make_trainer(model=model, loss_fn=None, learning_rate=0.01, logging_steps=5)
+def on_probabilities():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([layers.Input((6,)), layers.Dense(16, activation="relu"), layers.Dense(3, "softmax")])
+
+
+COMPILED = {
+    "an instance": (mlp, LOSS),
+    "a name": (on_probabilities, "sparse_categorical_crossentropy"),
+    "a function": (on_probabilities, keras.losses.sparse_categorical_crossentropy),
+    "one of ones own": (mlp, lambda labels, logits: LOSS.call(labels, logits)),
+}
+
+
+@pytest.mark.parametrize("kind", COMPILED)
+def test_a_compiled_loss_is_enough(make_trainer, kind):
+    make_model, loss = COMPILED[kind]
+    model = make_model()
+    model.compile(loss=loss)
+    trainer = make_trainer(model=model, loss_fn=None, learning_rate=0.01, logging_steps=5, eval_dataset=classified(9))
 
     trainer.train()
 
     assert falls(trainer)
+    outputs = trainer.predict(classified(9)).predictions
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(np.mean(loss_of(loss, outputs))), rel=1e-5)
+
+
+def loss_of(loss, outputs):
+    labels = classified(9)[1]
+    return keras.losses.get(loss)(labels, outputs) if isinstance(loss, str) else loss(labels, outputs)
+
+
+def test_a_compiled_list_of_losses_goes_with_a_list_of_outputs(make_trainer):
+    features, labels = classified(23)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(1)(inputs)])
+    model.compile(loss=[LOSS, "mse"], loss_weights=[1.0, 0.5])
+    data = features, (labels, features[:, :1])
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, loss_fn=None, max_steps=2)
+
+    trainer.train()
+    classes, sizes = trainer.predict(data).predictions
+
+    expected = float(LOSS(labels, classes)) + 0.5 * float(np.mean((sizes - features[:, :1]) ** 2))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("mean", [False, True])
@@ -76,15 +113,31 @@ def test_a_model_that_returns_its_loss_is_called_with_labels(make_trainer, mean)
     assert trainer.predict(({"x": features},)).predictions.shape == (40, 3)
 
 
-@pytest.mark.parametrize("model", [functional, TwoInputs])
-def test_features_are_tensors_tuples_or_dicts(make_trainer, model):
-    features, labels = classified(40)
-    given = {"a": features, "b": features} if model is functional else (features, features)
-    trainer = make_trainer(model=model(), train_dataset=(given, labels), learning_rate=0.1, logging_steps=5)
+@pytest.mark.parametrize("form", ["arrays", "tensors", "tf.data"])
+@pytest.mark.parametrize("model", [mlp, functional, TwoInputs])
+def test_features_are_one_tensor_tuples_or_dicts_in_every_form(make_trainer, model, form):
+    features, labels = classified(21)
+    given = {mlp: features, functional: {"a": features, "b": features}, TwoInputs: (features, features)}[model]
+    data = given, labels
+    if form == "tensors":
+        data = tf.nest.map_structure(tf.constant, data)
+    elif form == "tf.data":
+        data = tf.data.Dataset.from_tensor_slices(data)
+    trainer = make_trainer(model=model(), train_dataset=data, learning_rate=0.1, num_train_epochs=5, logging_steps=3)
 
     trainer.train()
 
     assert falls(trainer)
+    assert trainer.predict(data).predictions.shape == (21, 3)
+
+
+def test_labels_may_be_among_the_features_as_in_datasets_of_transformers(make_trainer):
+    features, labels = classified(21)
+    inputs = {"a": features, "b": features}
+    apart = make_trainer(model=functional(), eval_dataset=(inputs, labels))
+    among = make_trainer(model=apart.model, eval_dataset={**inputs, "labels": labels})
+
+    assert among.evaluate()["eval_loss"] == apart.evaluate()["eval_loss"]
 
 
 @pytest.mark.parametrize("known", [True, False])

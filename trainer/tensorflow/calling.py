@@ -11,7 +11,13 @@ import tensorflow as tf
 
 from ...callbacks.errors import TracksideValueError
 
-MISFITS = ("Invalid input shape", "expected structure", "incompatible with the layer", "missing a required argument")
+MISFITS = (
+    "Invalid input shape",
+    "expected structure",
+    "incompatible with the layer",
+    "but it received",
+    "missing a required argument",
+)
 """Words in which Keras says that a model does not take what it is called with."""
 
 

@@ -18,6 +18,9 @@ from ..order import BatchCut, derive_seed
 SHUFFLE_BUFFER = 100_000
 """Examples of a tf.data.Dataset that are shuffled at a time, if it has more or nobody knows how many."""
 
+LABELS = ("labels", "label", "label_ids")
+"""What labels are called where they are among the features."""
+
 BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset", "BatchDataset")
 
 
@@ -230,7 +233,7 @@ def pair_of(element: Any) -> Pair:
         return Pair(*element)
     if isinstance(element, Mapping):
         features = dict(element)
-        for name in ("labels", "label", "label_ids"):
+        for name in LABELS:
             if name in features:
                 return Pair(features, features.pop(name))
         return Pair(features, None)

@@ -43,6 +43,10 @@ class Evaluating:
     _rows_of: Callable[..., Any]
     _ready_model: Callable[..., None]
 
+    def are_datasets(self, dataset: Any) -> bool:
+        """Return whether ``dataset`` is a dict of datasets by their names, and not one dataset of named arrays."""
+        return isinstance(dataset, dict) and not any(name in dataset for name in data.LABELS)
+
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
         own = self.get_eval_tfdataset if self.has_own("get_eval_tfdataset") else None

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trackside.callbacks import TrainerCallback
-from trackside.callbacks.attachment import Attachment, in_order
+from trackside.callbacks.attachment import Attachment, attachment_of, in_order
 from trackside.callbacks.errors import CallbackOrderError
 
 
@@ -28,6 +30,12 @@ def attachments(*entries):
         )
         for number, (name, role, before, after) in enumerate(entries)
     }
+
+
+def test_the_origin_of_a_callback_attached_in_python_is_file_and_line_of_its_class():
+    line = inspect.getsourcelines(Flow)[1]
+
+    assert attachment_of(Flow, taken={}).origin == f"Python, {inspect.getsourcefile(Flow)}:{line}"
 
 
 def order(*entries):

@@ -69,6 +69,14 @@ def test_getting_started_ends_with_the_best_model(run):
     assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
 
 
+def test_the_example_on_the_page_of_tensorflow_learns(run):
+    pytest.importorskip("tensorflow")
+
+    trainer = run(*python_blocks("docs/tensorflow.md"))["trainer"]
+
+    assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
+
+
 def test_the_functions_on_the_page_of_events_listen(run, capsys):
     pytest.importorskip("torch")
     run(TRAINER, *python_blocks("docs/events.md"), "trainer.train()")

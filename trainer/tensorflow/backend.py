@@ -345,9 +345,10 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
 def _in_one_piece(trainer: TFBackend) -> str:
     inside = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
     heard = ", ".join(name for name in inside if trainer.dispatcher.receivers(name))
-    why = (
-        f"somebody listens to {heard}" if heard else f"it has over {MAX_MICRO_BATCHES} micro-batches or is to be halved"
+    in_pieces = (
+        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
     )
+    why = f"somebody listens to {heard}" if heard else in_pieces
     return (
         f"{type(trainer).__name__} overrides apply_gradients or distributed_training_steps, which do an update in one "
         f"piece, but {why}. Override training_step, run_model or compute_loss instead, or let nobody listen inside"

@@ -66,6 +66,8 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         self.step_timer = StepTimer()
         self.best = BestModel(self)
         self._check_datasets()
+        if loss_fn is not None:
+            self.check_smoothing("loss_fn")
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
         self._attach_callbacks(callbacks or [])
         self._update_context()
@@ -192,6 +194,12 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             hasattr(type(self), name) and not getattr(type(self), name).__module__.startswith("trackside.trainer")
             for name in names
         )
+
+    def check_smoothing(self, loss: str) -> None:
+        """Raise ArgumentError if label smoothing is asked for beside a loss of the user's own, which nobody smooths."""
+        if self.args.label_smoothing_factor > 0:
+            allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
+            raise ArgumentError("label_smoothing_factor", self.args.label_smoothing_factor, allowed)
 
     def _check_datasets(self) -> None:
         if self.args.eval_strategy != "no" and self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES):

@@ -133,3 +133,8 @@ def test_a_dataset_without_length_needs_max_steps_and_is_repeated_until_then(tra
     with pytest.raises(ArgumentError, match="max_steps=-1"):
         trainer_factory(train_dataset=stream).train()
     assert trainer_factory(train_dataset=stream, max_steps=7, per_device_train_batch_size=4).train().global_step == 7
+
+
+def test_label_smoothing_beside_a_loss_of_ones_own_is_refused(trainer_factory):
+    with pytest.raises(ArgumentError, match=r"label_smoothing_factor=0\.1 is not allowed: 0 beside loss_fn"):
+        trainer_factory(label_smoothing_factor=0.1)

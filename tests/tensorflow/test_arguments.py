@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -68,10 +69,15 @@ def test_its_own_fields_are_checked(field, value):
         ("optim", "adamw_8bit", "use 'adamw_torch'"),
         ("parallel", "dp", "args.strategy"),
         ("tpu_num_cores", 8, "use tpu_name"),
+        ("group_by_length", True, "bucket_by_sequence_length"),
+        ("label_names", ["tags"], "labels may be a dict"),
+        ("past_index", 2, "the model's variables"),
     ],
 )
 def test_what_only_pytorch_has_fails_and_the_message_says_what_to_use(field, value, advice):
-    with pytest.raises(UnsupportedError, match=f"{field}={value!r} cannot be used: only PyTorch has it.*{advice}"):
+    with pytest.raises(
+        UnsupportedError, match=rf"{field}={re.escape(repr(value))} cannot be used: only PyTorch has it.*{advice}"
+    ):
         TFTrainingArguments("out", **{field: value})
 
 

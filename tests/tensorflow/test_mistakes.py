@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_parts import classified, mlp, run_alone
+from tensorflow_parts import LOSS, classified, mlp, run_alone
 
 from trackside import TFTrainer, TrainingArguments
 from trackside.callbacks.errors import ArgumentError, TracksideError, TracksideTypeError, TracksideValueError
@@ -73,11 +73,20 @@ def test_predicting_on_features_of_another_width_says_which(make_trainer):
         (None, "Sequential has no loss: compile it with one, give TFTrainer loss_fn="),
         ("crossentropi", "loss_fn='crossentropi' is not allowed.*Did you mean 'binary_crossentropy'"),
         (3, "loss_fn is a Keras loss, its name or a function, not int"),
+        (keras.losses.MeanSquaredError, "an instance of a Keras loss, not the class: MeanSquaredError"),
     ],
 )
 def test_a_loss_that_is_none_is_named(make_trainer, loss, message):
     with pytest.raises(TracksideError, match=message):
         make_trainer(loss_fn=loss).train()
+
+
+def test_a_compiled_loss_is_not_smoothed_and_says_so(make_trainer):
+    model = mlp()
+    model.compile(loss=LOSS)
+
+    with pytest.raises(ArgumentError, match=r"label_smoothing_factor=0\.1 is not allowed: 0 beside the loss that the"):
+        make_trainer(model=model, loss_fn=None, label_smoothing_factor=0.1).train()
 
 
 def test_a_model_that_takes_labels_and_returns_no_loss_is_told(make_trainer):

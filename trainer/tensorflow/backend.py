@@ -26,7 +26,7 @@ from .evaluating import Evaluating
 from .memory import retry_smaller
 from .objective import Objective
 from .optimization import prepare_optimizer, rate_of
-from .precision import POLICIES, apply_policy, check_scaled, is_made_in, policy_for_new_layers, precision_of
+from .precision import POLICIES, apply_policy, check_scaled, is_made_in, policy_for_new_layers, precision_of, set_tf32
 from .queue import UpdateQueue
 from .seeding import seed_model, set_seed
 from .step import MAX_MICRO_BATCHES, Step
@@ -61,6 +61,7 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
         self._epoch_number = 0
         self._flos = 0
         self._splits = 1
+        set_tf32(args.tf32)
         self._predictors: dict[Any, Callable[..., Any]] = {}
         self._element_spec: Any = None
         self._know_model()

@@ -45,6 +45,8 @@ def per_example(loss: Any) -> LossFunction:
     if isinstance(loss, keras.losses.Loss):
         call: LossFunction = loss.call  # before Keras reduces it
         return call
+    if isinstance(loss, type):
+        raise TracksideTypeError(f"loss_fn is an instance of a Keras loss, not the class: {loss.__name__}()")
     if not callable(loss) or type(loss).__module__.split(".")[0] == "torch":
         raise TracksideTypeError(f"loss_fn is a Keras loss, its name or a function, not {type(loss).__name__}")
     return loss  # type: ignore[no-any-return]

@@ -28,6 +28,7 @@ class Objective:
     training_step: Callable[..., list[Any]]
     apply_gradients: Callable[..., None]
     has_own: Callable[..., bool]
+    check_smoothing: Callable[[str], None]
 
     def _know_model(self) -> None:
         """Note what the model takes and where its loss comes from."""
@@ -39,7 +40,9 @@ class Objective:
         self._window = LossWindow()
 
     def _check_loss(self) -> None:
-        """Raise TracksideValueError if there is no loss to train with."""
+        """Raise TracksideValueError if there is no loss to train with, or one that cannot be smoothed."""
+        if self._loss is not None:
+            self.check_smoothing("the loss that the model was compiled with")
         if self._model_has_loss and not self._takes_labels and not self.has_own("run_model", "training_step"):
             raise TracksideValueError(
                 f"{type(self.model).__name__} has no loss: compile it with one, give TFTrainer loss_fn=..., let its "

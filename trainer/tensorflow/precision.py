@@ -107,6 +107,12 @@ def precision_of(args: Any) -> FullPrecision:
     return Mixed(POLICIES["bf16"]) if args.bf16 else FullPrecision()
 
 
+def set_tf32(allowed: bool | None) -> None:
+    """Allow or forbid TF32 in matrix products and convolutions; None leaves TensorFlow's setting."""
+    if allowed is not None:
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
 # -- policies ---------------------------------------------------------------------------------------------------------
 
 

@@ -93,7 +93,6 @@ def rank_environment(rank: int, world_size: int, port: str, launcher: str) -> di
         "torchrun": {"LOCAL_WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1"},
         "slurm": {"SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "train"},
         "mpi": {"OMPI_COMM_WORLD_LOCAL_SIZE": world_size},
-        "pmi": {"MPI_LOCALNRANKS": world_size},
     }
     place = dict(zip(LAUNCHERS[launcher], (rank, world_size, rank), strict=True))
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MASTER_PORT": port}

@@ -233,7 +233,7 @@ def test_gradients_are_exchanged_after_the_last_micro_batch_only(two: list[Any])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["slurm", "mpi", "pmi"])
+@pytest.mark.parametrize("launcher", ["slurm", "mpi"])
 def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[str, Any], folder: Path) -> None:
     for rank in Job("ranks_at_work.py", 2, folder / launcher, ["streams"], launcher=launcher).results():
         found, expected = rank["streams"]["stream"], alone["streams"]["stream"]

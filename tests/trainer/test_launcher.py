@@ -7,7 +7,7 @@ import pytest
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.choices import ParallelMode
-from trackside.trainer.launcher import LAUNCHERS, Place, find_place
+from trackside.trainer.launcher import LAUNCHERS, Place, find_meeting_point, find_place
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +67,27 @@ def test_the_level_of_messages_is_that_of_the_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
 
     assert BaseTrainingArguments(log_level="debug", log_level_replica="error").get_process_log_level() == 40
+
+
+@pytest.mark.parametrize(
+    ("launcher", "environ", "expected"),
+    [
+        ("torchrun", {"MASTER_ADDR": "node1", "MASTER_PORT": "123"}, ("node1", 123)),
+        (
+            "slurm",
+            {"SLURM_STEP_NODELIST": "b[2-3]", "SLURM_JOB_NODELIST": "a[1-3]", "SLURM_JOB_ID": "7"},
+            ("b2", 29507),
+        ),
+        ("slurm", {"SLURM_JOB_NODELIST": "a1", "MASTER_ADDR": "node1"}, ("node1", 29500)),
+        ("mpi", {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, ("127.0.0.1", 29500)),
+        ("pmi", {"MPI_LOCALNRANKS": "4"}, ("127.0.0.1", 29500)),
+    ],
+)
+def test_processes_meet_where_the_launcher_says(launcher, environ, expected):
+    assert find_meeting_point(Place(1, 4, 1, launcher), environ) == expected
+
+
+@pytest.mark.parametrize("environ", [{"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, {"MPI_LOCALNRANKS": "2"}, {}])
+def test_on_several_machines_somebody_must_say_where_to_meet(environ):
+    with pytest.raises(ArgumentError, match="MASTER_ADDR=None is not allowed: set it to the address of the machine of"):
+        find_meeting_point(Place(1, 4, 1, "mpi"), environ)

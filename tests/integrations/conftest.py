@@ -29,6 +29,16 @@ def make_trainer(framework: str, tmp_path: Any) -> Any:
 
 
 @pytest.fixture
+def trackio_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Trackio write below the test's folder, here and in processes that the test starts."""
+    from trackio import sqlite_storage, utils
+
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    for module in (sqlite_storage, utils):  # which read the environment when they were imported
+        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+
+
+@pytest.fixture
 def untouched_random_numbers() -> Any:
     """Return a function that tells whether the global random numbers of Python and NumPy are where they were."""
     python, numpy = random.getstate(), np.random.get_state()

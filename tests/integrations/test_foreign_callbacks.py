@@ -109,17 +109,16 @@ def test_comet(make_trainer):
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_trackio(make_trainer, monkeypatch, tmp_path, background):
+def test_trackio(make_trainer, request, background):
     pytest.importorskip("trackio")
-    from trackio import sqlite_storage, utils
+    from trackio.sqlite_storage import SQLiteStorage
 
-    for module in (sqlite_storage, utils):
-        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    request.getfixturevalue("trackio_folder")
     trainer = make_trainer(run_name="theirs")
     report = trainer.add_callback(trackers.TrackioCallback(), background=background)
     trainer.train()
 
-    rows = sqlite_storage.SQLiteStorage.get_logs("huggingface", "theirs")
+    rows = SQLiteStorage.get_logs("huggingface", "theirs")
     shown = [(row["train/global_step"], row["train/loss"]) for row in rows if "train/loss" in row]
     assert shown == records_with(trainer, "loss")
     assert report.failures == 0

@@ -36,16 +36,12 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _in_this_folder(monkeypatch, tmp_path, empty_database):
+def _in_this_folder(request, monkeypatch, tmp_path, empty_database):
     if empty_database:
         shutil.copy(empty_database, tmp_path)
     monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     if importlib.util.find_spec("trackio"):
-        from trackio import sqlite_storage, utils
-
-        for module in (sqlite_storage, utils):  # which had read the environment when they were imported
-            monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+        request.getfixturevalue("trackio_folder")
 
 
 @pytest.fixture(params=TOOLS)

@@ -7,15 +7,7 @@ pytest.importorskip("trackio")
 from trackside.callbacks import TrainerCallback
 from trackside.integrations.trackio import TrackioCallback
 
-
-@pytest.fixture
-def trackio(tmp_path, monkeypatch):
-    """Return a factory of callbacks that write below the test's folder."""
-    from trackio import sqlite_storage, utils
-
-    for module in (sqlite_storage, utils):
-        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
-    return TrackioCallback
+pytestmark = pytest.mark.usefixtures("trackio_folder")
 
 
 class RaisesAt(TrainerCallback):
@@ -24,26 +16,26 @@ class RaisesAt(TrainerCallback):
             raise RuntimeError("boom")
 
 
-def test_the_database_holds_the_arguments(make_trainer, trackio):
+def test_the_database_holds_the_arguments(make_trainer):
     from trackio.sqlite_storage import SQLiteStorage
 
-    trainer = make_trainer(tracker := trackio(run_name="named"), learning_rate=0.02)
+    trainer = make_trainer(tracker := TrackioCallback(run_name="named"), learning_rate=0.02)
     trainer.train()
 
     assert tracker.trackio_name.startswith("named-")
     assert SQLiteStorage.get_run_config(tracker.project, tracker.trackio_name)["learning_rate"] == 0.02
 
 
-def test_a_resumed_run_goes_on_with_the_same_run(make_trainer, trackio):
+def test_a_resumed_run_goes_on_with_the_same_run(make_trainer):
     with pytest.raises(RuntimeError):
-        make_trainer(first := trackio(), RaisesAt()).train()
-    make_trainer(tracker := trackio()).train(resume_from_checkpoint=True)
+        make_trainer(first := TrackioCallback(), RaisesAt()).train()
+    make_trainer(tracker := TrackioCallback()).train(resume_from_checkpoint=True)
 
     assert tracker.trackio_name == first.trackio_name
 
 
-def test_python_and_numpy_random_numbers_are_left_alone(track, trackio, untouched_random_numbers):
-    run = track(trackio())
+def test_python_and_numpy_random_numbers_are_left_alone(track, untouched_random_numbers):
+    run = track(TrackioCallback())
     run.send("on_init_end")
     run.send("on_train_begin")
     run.log(loss=1.0)

@@ -47,6 +47,7 @@ DATA = {
     "features by name": (({"x": X}, Y), r"\{'x': float32 \(batch, 6\)\}; it takes float32 \(batch, 6\)"),
     "text": ((np.array(["a"] * 20), Y), r"string \(batch\)"),
     "labels of two columns": ((X, np.stack([Y, Y], 1)), r"labels int64 \(batch, 2\) and outputs float32 \(batch, 3\)"),
+    "labels beyond the classes": ((X, Y + 5), r"a label value of \d which is outside the valid range of \[0, 3\)"),
     "no labels": (X, "no labels in the training batches"),
 }
 

@@ -6,6 +6,8 @@ where nobody listens between them either. Otherwise the same arithmetic goes pie
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from ...callbacks.errors import TracksideError
+from ...callbacks.errors import TracksideError, TracksideValueError
 
 if TYPE_CHECKING:
     from .backend import TFBackend
+
+logger = logging.getLogger("trackside.trainer")
 
 MAX_MICRO_BATCHES = 8
 """An update of more micro-batches goes piece by piece, so that its function does not grow without bounds."""
@@ -46,6 +50,8 @@ class Step:
         self._accumulators: list[Any] = []
         local = trainer.processes.local_replicas
         self._rows = None if trainer.processes.replicas == 1 else tf.TensorSpec((None, local, 3), tf.int32)
+        if trainer.args.xla and trainer.processes.replicas > 1:
+            logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
 
     # -- a whole update -------------------------------------------------------------------------------------------
 
@@ -220,7 +226,14 @@ def compiled(
         if concrete is None:
             concrete = inner if xla else _traced(inner)
         given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
-        return concrete(*[tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)])
+        tensors = [tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)]
+        try:
+            return concrete(*tensors)
+        except tf.errors.InvalidArgumentError as error:
+            found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", str(error))
+            if found is None:
+                raise
+            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {found.group(0)}") from None
 
     return call
 

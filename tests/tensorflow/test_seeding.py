@@ -20,7 +20,7 @@ def deep():
 
 args = TFTrainingArguments("out", max_steps=2, save_strategy="no", disable_tqdm=True, full_determinism=True)
 found = set()
-for _ in range(6):
+for _ in range(4):
     trainer = TFTrainer(deep(), args, classified(20), loss_fn=LOSS)
     trainer.pop_callback("printer")
     trainer.train()

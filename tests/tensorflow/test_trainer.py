@@ -200,18 +200,6 @@ def test_token_losses_weigh_by_the_labels_that_count(make_trainer):
     np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
 
 
-def test_label_smoothing_is_that_of_torch(make_trainer):
-    torch = pytest.importorskip("torch")
-    features, labels = classified(9)
-    trainer = make_trainer(loss_fn=None, label_smoothing_factor=0.2, eval_dataset=(features, labels))
-
-    found = trainer.evaluate()["eval_loss"]
-
-    logits = torch.from_numpy(trainer.predict(features).predictions)
-    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.2)
-    assert found == pytest.approx(float(expected), rel=1e-5)
-
-
 def test_regularisation_counts_once_in_an_update_however_it_is_cut(make_trainer):
     def decayed():
         keras.utils.set_random_seed(0)

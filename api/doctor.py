@@ -21,7 +21,7 @@ from trackside.callbacks.errors import TracksideError
 from trackside.doctor_probes import probe
 from trackside.report import block, table
 from trackside.trainer.launcher import LAUNCHERS, Place, find_meeting_point, find_place
-from trackside.trainer.pytorch.arguments import has_apex, why_no_amp, why_no_xla
+from trackside.trainer.pytorch.installed import has_apex, why_no_amp, why_no_xla
 from trackside.trainer.tensorflow.cluster import find_tf_place
 
 OTHER_VARIABLES = (

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError  # noqa: E402
 from trackside.trainer.pytorch import arguments  # noqa: E402
-from trackside.trainer.pytorch.arguments import NOT_YET, TrainingArguments, has_apex  # noqa: E402
+from trackside.trainer.pytorch.arguments import NOT_YET, TrainingArguments  # noqa: E402
+from trackside.trainer.pytorch.installed import has_apex  # noqa: E402
 
 
 def test_making_arguments_does_not_import_torch():

@@ -17,7 +17,7 @@ import pytest
 import xla_at_work
 from safetensors.torch import load_file
 
-from trackside.trainer.pytorch.arguments import why_no_xla
+from trackside.trainer.pytorch.installed import why_no_xla
 
 pytestmark = [pytest.mark.skipif(why_no_xla() is not None, reason=str(why_no_xla())), pytest.mark.slow]
 

@@ -14,6 +14,7 @@ ONLY_PYTORCH = {
     "collators.py": "a tf.data.Dataset and arrays need nobody to make a batch of examples",
     "ddp.py": "DistributedDataParallel; tf.distribute is one class for all strategies",
     "fsdp.py": "Keras has no sharded data parallelism",
+    "installed.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
     "lion.py": "torch has no Lion, Keras has",
     "loader.py": "reads the DataLoaders of others",
     "rendezvous.py": "torchrun's store; tf.distribute meets by TF_CONFIG",

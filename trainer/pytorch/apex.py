@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...callbacks.errors import UnsupportedError
-from .arguments import check_apex_amp
+from .installed import check_apex_amp
 from .precision import FullPrecision
 
 NATIVE = "fp16_backend='auto' does the same with torch alone"

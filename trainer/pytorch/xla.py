@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from ...callbacks.state import TrainerControl
 from ..launcher import Place
-from .arguments import check_torch_xla
 from .distributed import FLAGS, SIGNALS, Alone, unwrap
+from .installed import check_torch_xla
 from .snapshot import copied
 
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError  # noqa: E402
-from trackside.trainer.pytorch import arguments  # noqa: E402
+from trackside.trainer.pytorch import installed  # noqa: E402
 from trackside.trainer.pytorch.arguments import NOT_YET, TrainingArguments  # noqa: E402
 from trackside.trainer.pytorch.installed import has_apex  # noqa: E402
 
@@ -31,19 +31,19 @@ def test_the_default_optimizer_is_fused_where_torch_has_it(monkeypatch):
     assert TrainingArguments("out").optim == "adamw_torch_fused"
 
     for version, expected in [((2, 3), "adamw_torch"), ((2, 4), "adamw_torch_fused"), (None, "adamw_torch")]:
-        monkeypatch.setattr(arguments, "torch_version", lambda version=version: version)
-        assert arguments.default_optimizer() == expected
+        monkeypatch.setattr(installed, "torch_version", lambda version=version: version)
+        assert installed.default_optimizer() == expected
 
 
 def test_an_optimizer_that_torch_is_too_old_for_fails(monkeypatch):
-    monkeypatch.setattr(arguments, "torch_version", lambda: (2, 3))
+    monkeypatch.setattr(installed, "torch_version", lambda: (2, 3))
 
     with pytest.raises(ArgumentError, match=r"optim='adafactor' is not allowed: it needs torch 2\.5 or later; 2\.3 is"):
         TrainingArguments("out", optim="adafactor")
 
 
 def test_an_optimizer_whose_package_is_missing_fails_with_its_name(monkeypatch):
-    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(MissingPackageError, match="optim='adamw_8bit' needs the package 'bitsandbytes'"):
         TrainingArguments("out", optim="adamw_8bit")

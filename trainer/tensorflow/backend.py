@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ...callbacks.errors import CheckpointError, TracksideValueError
+from ...callbacks.errors import TracksideValueError
 from ..base import BaseTrainer
 from ..order import derive_seed
 from . import data, snapshot
@@ -23,6 +23,7 @@ from .calling import call_model
 from .data import TrainBatch
 from .distributed import processes_of
 from .evaluating import Evaluating
+from .keeping import Keeping
 from .memory import retry_smaller
 from .objective import Objective
 from .optimization import prepare_optimizer, rate_of
@@ -32,7 +33,7 @@ from .seeding import seed_model, set_seed
 from .step import MAX_MICRO_BATCHES, Step
 
 
-class TFBackend(Objective, Evaluating, BaseTrainer):
+class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
     """Fills in what the loop and the evaluation need."""
 
     args: TFTrainingArguments
@@ -44,7 +45,6 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
     distributed_training_steps: Callable[..., Any]
     distributed_prediction_steps: Callable[..., Any]
     floating_point_ops: Callable[..., int]
-    save_model: Callable[..., None]
     _own_optimizers: tuple[Any, Any]
 
     def _set_up_backend(self) -> None:
@@ -283,64 +283,13 @@ class TFBackend(Objective, Evaluating, BaseTrainer):
         """Return the ``value`` of every process, in the order of the ranks."""
         return self.processes.gather_objects(value)
 
-    def set_seed(self, seed: int) -> None:
-        """Seed every random number generator."""
-        set_seed(seed, deterministic=self.args.full_determinism)
-
-    # -- snapshots ------------------------------------------------------------------------------------------------
-
-    def snapshot(self, *, copy: bool) -> snapshot.Writer:
-        """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        self.queue.flush()
-        saves_in_its_own_way = self.has_own("save_model")
-        write_weights = snapshot.weights_writer(self.model, copy=copy)
-        states = self.processes.gather_objects(snapshot.random_state(self.model))
-        files: dict[str, Any] = {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
-        arrays: dict[str, Any] = {}
-        if not self.args.save_only_model:
-            arrays = snapshot.optimizer_arrays(self.optimizer)
-            files[snapshot.SCHEDULE_FILE] = None if self.lr_scheduler is None else self.lr_scheduler.state_dict()
-            files[snapshot.SCALER_FILE] = self.precision.state_dict() or None
-
-        def write(folder: Path) -> None:
-            if saves_in_its_own_way:
-                self.save_model(str(folder))
-            if not (folder / snapshot.WEIGHTS_FILE).exists():
-                write_weights(folder)
-            if arrays:
-                np.savez(folder / snapshot.OPTIMIZER_FILE, **arrays)
-            snapshot.write_json(folder, files)
-
-        return write
-
-    def load_snapshot(self, folder: Path) -> None:
-        """Take back what `snapshot` wrote, except the random number generators.
-
-        Raises:
-            CheckpointError: If it is the checkpoint of a run with save_only_model.
-        """
-        path = folder / snapshot.OPTIMIZER_FILE
-        if not path.exists():
-            raise CheckpointError(
-                f"{folder} cannot be resumed: it has no {path.name}, since it was written with save_only_model=True. "
-                "Load the model from it and start afresh"
-            )
-        self.load_weights(folder)
-        snapshot.load_optimizer(self.optimizer, path)
-        for name, target in ((snapshot.SCHEDULE_FILE, self.lr_scheduler), (snapshot.SCALER_FILE, self.precision)):
-            if (folder / name).exists() and target is not None:
-                target.load_state_dict(snapshot.read_json(folder / name))
-
-    def load_weights(self, folder: Path) -> None:
-        """Take the weights, and nothing else, from a checkpoint."""
-        if not self.model.built:
-            dataset = self.train_dataset if self.train_dataset is not None else self.eval_dataset
-            self._ready_model(None if dataset is None else self._all_of(dataset, None, None))
-        snapshot.load_weights(self.model, Path(folder))
-
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.processes.barrier()
+
+    def set_seed(self, seed: int) -> None:
+        """Seed every random number generator."""
+        set_seed(seed, deterministic=self.args.full_determinism)
 
 
 def _in_one_piece(trainer: TFBackend) -> str:

@@ -15,7 +15,22 @@ def torch_xla(folder: Path, version: str | None = None) -> list[str]:
     described = folder / "metadata" / "torch_xla.dist-info"
     described.mkdir(parents=True, exist_ok=True)
     (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch_xla\nVersion: {version or fitting}\n")
-    return [str(FAKES), str(described.parent)]
+    _let_others_look()
+    return [str(FAKES / "of_torch_xla"), str(described.parent)]
+
+
+def apex() -> str:
+    """Return what to put before sys.path for an apex."""
+    _let_others_look()
+    return str(FAKES / "of_apex")
+
+
+def _let_others_look() -> None:
+    """Have transformers note what is really there, as it looks once in a process."""
+    from transformers.utils import import_utils
+
+    for name in ("is_torch_xla_available", "is_apex_available"):
+        getattr(import_utils, name, bool)()
 
 
 def forget(package: str) -> None:

@@ -5,14 +5,11 @@ A step that a tool shows twice is two points here, and so differs from what `cur
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 
 from trackside import CometCallback, MLflowCallback, TensorBoardCallback, TrackioCallback, WandbCallback
 from trackside.integrations.tracker import numbers as numbers_in
@@ -37,13 +34,11 @@ def as_float32(curves: Curves) -> Curves:
 
 
 def read_tensorboard(folder: str | Path) -> Curves:
-    """Read the event files of a folder without loading TensorFlow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "tensorboard.compat.notf", types.ModuleType("notf"))
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-        from tensorboard.util.tensor_util import make_ndarray
+    """Read the event files of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     scalars = [(tag, point.step, point.value) for tag in events.Tags()["scalars"] for point in events.Scalars(tag)]
     tensors = [
         (tag, point.step, make_ndarray(point.tensor_proto))  # as TensorFlow 2 writes numbers, and texts

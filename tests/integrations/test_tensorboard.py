@@ -19,9 +19,8 @@ from trackside.integrations.tensorboard import TensorBoardCallback
 
 
 @pytest.fixture
-def read(monkeypatch):
-    """Return a function that reads a run's folder with TensorBoard's own reader, without loading TensorFlow."""
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.notf", types.ModuleType("notf"))
+def read():
+    """Return a function that reads a run's folder with TensorBoard's own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def read_folder(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_ins
 import torch
 from pytorch_parts import classified, weights_of
 from torch import nn
@@ -16,13 +17,11 @@ from trackside import Trainer, TrainerCallback, TrainingArguments
 from trackside.callbacks.errors import UnsupportedError
 from trackside.trainer.pytorch.apex import ApexPrecision
 
-FAKES = Path(__file__).parent.parent / "fakes"
-
 
 @pytest.fixture
 def amp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The stand-in's module, as in a new process."""
-    monkeypatch.syspath_prepend(FAKES)
+    monkeypatch.syspath_prepend(stand_ins.apex())
     from apex.amp import frontend
 
     frontend.reset()

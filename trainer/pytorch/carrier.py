@@ -61,7 +61,7 @@ class Carrier:
     def load(self, numbers: Sequence[float]) -> None:
         """Give the numbers to be taken along; before the backward pass."""
         # DDP takes the mean: a whole number stays one in spite of it
-        self._numbers = torch.tensor(numbers, dtype=self.parameter.dtype) * self._world_size
+        self._numbers = torch.tensor([self._world_size * number for number in numbers], dtype=self.parameter.dtype)
 
     def leave(self) -> Tensor:
         """Return the numbers as the gradient of the carrier."""
@@ -81,7 +81,7 @@ class _Tie(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Tensor, parameter: Tensor, carrier: Carrier) -> Tensor:
         ctx.carrier = carrier
-        return loss.clone()
+        return loss.view_as(loss)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:

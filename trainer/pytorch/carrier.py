@@ -33,6 +33,8 @@ class Carrier:
     def __init__(self, size: int, dtype: torch.dtype, world_size: int) -> None:
         self.parameter = nn.Parameter(torch.zeros(size, dtype=dtype))
         self._world_size = world_size
+        self._loaded: list[float] = []
+        self._tensor = torch.zeros(size, dtype=dtype)
         self._numbers: Tensor | None = None
         self.is_tied = False
         self.has_left = False
@@ -60,8 +62,11 @@ class Carrier:
 
     def load(self, numbers: Sequence[float]) -> None:
         """Give the numbers to be taken along; before the backward pass."""
-        # DDP takes the mean: a whole number stays one in spite of it
-        self._numbers = torch.tensor([self._world_size * number for number in numbers], dtype=self.parameter.dtype)
+        if numbers != self._loaded:  # mostly they are those of the update before
+            # DDP takes the mean: a whole number stays one in spite of it
+            scaled = [self._world_size * number for number in numbers]
+            self._loaded, self._tensor = list(numbers), torch.tensor(scaled, dtype=self.parameter.dtype)
+        self._numbers = self._tensor
 
     def leave(self) -> Tensor:
         """Return the numbers as the gradient of the carrier."""

@@ -60,9 +60,9 @@ class ApexPrecision(FullPrecision):
         """Return the master parameters."""
         return list(self.amp.master_params(optimizer))
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, share: Any = 1.0) -> None:
         """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update."""
-        with self.amp.scale_loss(loss, self.optimizer, delay_unscale=not self.is_last_backward) as scaled:
+        with self.amp.scale_loss(loss * share, self.optimizer, delay_unscale=not self.is_last_backward) as scaled:
             scaled.backward()
 
     def step(self, optimizer: Optimizer) -> bool:

@@ -20,6 +20,8 @@ class FullPrecision:
     """
 
     is_last_backward = True
+    _gradient: Tensor | None = None
+    _gradient_of: tuple[Any, ...] = ()
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Return model, on its device and not yet wrapped, and optimizer as the step is to use them."""
@@ -37,9 +39,19 @@ class FullPrecision:
         """Return the context for forward passes."""
         return nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of ``loss``."""
-        loss.backward()  # type: ignore[no-untyped-call]
+    def backward(self, loss: Tensor, share: Any = 1.0) -> None:
+        """Run the backward pass of ``loss`` times ``share``, a number or a tensor.
+
+        The share goes in as the gradient of the loss, kept for the next time: no operation for it, forward or back.
+        """
+        if isinstance(share, Tensor):
+            gradient = share.to(loss.dtype).expand_as(loss)
+        else:
+            what = (share, loss.shape, loss.dtype, loss.device)
+            if self._gradient is None or what != self._gradient_of:
+                self._gradient, self._gradient_of = torch.full_like(loss.detach(), share), what
+            gradient = self._gradient
+        loss.backward(gradient)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the loss scale out of the gradients."""
@@ -84,9 +96,9 @@ class ScaledAutocast(Autocast):
         super().__init__(device, torch.float16)
         self.scaler = torch.amp.GradScaler(device.type)
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass of the scaled loss."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def backward(self, loss: Tensor, share: Any = 1.0) -> None:
+        """Run the backward pass of the scaled loss times ``share``."""
+        super().backward(self.scaler.scale(loss), share)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the loss scale out of the gradients."""

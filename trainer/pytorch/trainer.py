@@ -225,16 +225,11 @@ class Trainer(TorchBackend):
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with this micro-batch's share of the update."""
         share = self._window.share
-        if isinstance(share, (int, float)):
-            if share == 0.0:  # no label counts: the mean over nothing must not reach the gradients
-                loss = self.processes.no_loss(loss, self.model)
-            elif share != 1.0:
-                loss = loss * share
-        else:
-            loss = loss * share
+        if not isinstance(share, Tensor) and share == 0.0:  # the mean over no label must not reach the gradients
+            loss, share = self.processes.no_loss(loss, self.model), 1.0
         if self.precision.is_last_backward:
             self.step_timer.exchange()
-        self.precision.backward(self.processes.carry(loss))
+        self.precision.backward(self.processes.carry(loss), share)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -16,6 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from trackside.callbacks import Dispatcher, TrainerControl, TrainerState  # noqa: E402  # the environment comes first
 
+# looking for doctests in stand-ins would import them under the names of the real packages, for all tests that follow
+collect_ignore = ["fakes"]
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

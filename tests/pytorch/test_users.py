@@ -320,11 +320,11 @@ def test_evaluating_ragged_outputs_takes_time_in_proportion_to_the_examples(make
     options = {"loss_fn": None, "data_collator": collate, "per_device_eval_batch_size": 64}
     trainer = make_trainer(model=Ragged(), **options, compute_metrics=lambda p: {"shape": str(p.predictions.shape)})
 
-    seconds = {}
-    for count in (12_800, 12_800, 102_400):
+    seconds: dict[int, float] = {}
+    for count in (12_800, 12_800, 102_400, 102_400, 102_400):  # the quickest of each is the one that nobody disturbed
         start_s = time.process_time()
         metrics = trainer.evaluate(Numbers(count))
-        seconds[count] = time.process_time() - start_s
+        seconds[count] = min(seconds.get(count, 1e9), time.process_time() - start_s)
 
     assert metrics["eval_shape"] == "(102400, 15, 2)"
     assert seconds[102_400] < 8 * 4 * seconds[12_800]

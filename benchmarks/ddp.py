@@ -1,12 +1,15 @@
-"""Steps per second of a hand-written DistributedDataParallel loop beside Trainer, interleaved, two processes on gloo.
+"""Steps per second of a hand-written DistributedDataParallel loop beside Trainer, two processes on gloo.
 
-    torchrun --standalone --nproc-per-node 2 benchmarks/ddp.py [--steps 200] [--rounds 11] [--width 512]
+    torchrun --standalone --nproc-per-node 2 benchmarks/ddp.py [--blocks 200] [--block 10] [--width 512]
 
-Both do the same: no_sync on all but the last micro-batch, clipping by global norm, fused AdamW, a linear schedule,
-batches from the same loader. Trainer also sums over the processes what its loss is a mean of, hears of signals, and
-watches over the other process. Each round runs every contestant once, in an order of its own, so that noise hits all
-alike; shown is the median over the rounds of the ratio within a round. The hand-written loop runs twice in a round: how
-far its second ratio is from one is what the machine's noise is worth.
+Both do the same: no_sync on all but the last micro-batch, clipping by global norm, fused AdamW that decays all weights
+but biases, a linear schedule, batches from the same loader. Trainer also sums over the processes what its loss is a
+mean of, hears of signals, and watches over the other process.
+
+All contestants live in the same two processes and take turns, a block of ten updates each, in an order drawn anew for
+every turn, so that noise hits all alike. Shown is the median over the turns of the ratio within a turn, with its 95 %
+interval, and the quartiles of the ratios. The hand-written loop runs twice: how far its second ratio is from one is
+what the machine's noise is worth. The first turns, in which DDP arranges its buckets, warm up.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +31,9 @@ from torch.utils.data import TensorDataset
 from trackside import Trainer, TrainerCallback, TrainingArguments
 
 BATCH = 32
+DECAY = 0.01
+WARMING_UP = 3
+HAND, AGAIN = "hand-written DDP", "hand-written DDP again"
 
 
 def make_model(width: int) -> nn.Module:
@@ -41,62 +48,35 @@ def make_data(batches: int) -> TensorDataset:
     return TensorDataset(features, torch.randint(0, 10, (examples,), generator=generator))
 
 
-class Stopwatch(TrainerCallback):
-    """Times an epoch's steps alone, as the hand-written loop is timed."""
-
-    role = "observer"
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        dist.barrier()
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds = time.perf_counter() - self.start
-
-
-class Steering(TrainerCallback):
-    """A control callback at every step, so that the processes agree at every step."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        pass
-
-
-def make_trainer(options: argparse.Namespace, accumulation: int, callbacks: list[Any]) -> Trainer:
+def make_trainer(steps: int, width: int, accumulation: int) -> Trainer:
     args = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=accumulation,
         num_train_epochs=1,
         learning_rate=1e-3,
+        weight_decay=DECAY,
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
         no_cuda=True,
     )
-    data = make_data(options.steps * accumulation)
-    trainer = Trainer(
-        make_model(options.width), args, train_dataset=data, loss_fn=nn.CrossEntropyLoss(), callbacks=callbacks
-    )
+    data = make_data(steps * accumulation)
+    trainer = Trainer(make_model(width), args, train_dataset=data, loss_fn=nn.CrossEntropyLoss())
     trainer.pop_callback("printer")
     return trainer
 
 
-def with_trainer(options: argparse.Namespace, accumulation: int, *more: Any) -> float:
-    """Return seconds for all steps of Trainer."""
-    stopwatch = Stopwatch()
-    make_trainer(options, accumulation, [stopwatch, *more]).train()
-    return stopwatch.seconds
-
-
-def by_hand(options: argparse.Namespace, accumulation: int) -> float:
-    """Return seconds for all steps of a hand-written loop."""
-    batches = make_trainer(options, accumulation, []).get_train_dataloader()
-    model, loss_fn = nn.parallel.DistributedDataParallel(make_model(options.width)), nn.CrossEntropyLoss()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / options.steps)
+def by_hand(steps: int, width: int, accumulation: int) -> Iterator[None]:
+    """Train with a hand-written loop; yield after each update."""
+    batches = make_trainer(steps, width, accumulation).get_train_dataloader()
+    model, loss_fn = nn.parallel.DistributedDataParallel(make_model(width)), nn.CrossEntropyLoss()
+    biases = [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
+    weights = [parameter for name, parameter in model.named_parameters() if not name.endswith("bias")]
+    groups = [{"params": weights, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
     model.train()
-    dist.barrier()
-    start = time.perf_counter()
     for index, (inputs, labels) in enumerate(batches, start=1):
         if index % accumulation:
             with model.no_sync():
@@ -107,39 +87,97 @@ def by_hand(options: argparse.Namespace, accumulation: int) -> float:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return time.perf_counter() - start
+        yield
+
+
+class Turns(TrainerCallback):
+    """Times a block of Trainer's updates, then lets each hand-written loop have its block.
+
+    Attributes:
+        seconds: Of every block, by contestant.
+    """
+
+    role = "observer"
+
+    def __init__(self, block: int, *loop: int) -> None:
+        self.block = block
+        self.loops = {HAND: by_hand(*loop), AGAIN: by_hand(*loop)}
+        self.seconds: dict[str, list[float]] = {name: [] for name in (*self.loops, "Trainer")}
+        self.order = random.Random(0)  # the same on both processes
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.stop("Trainer")
+        for name in self.order.sample(list(self.loops), len(self.loops)):
+            self.start()
+            for _ in range(self.block):
+                next(self.loops[name])
+            self.stop(name)
+        self.start()
+
+    def start(self) -> None:
+        dist.barrier()
+        self.began = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        self.seconds[name].append(time.perf_counter() - self.began)
+
+
+class Steering(TrainerCallback):
+    """A control callback at every step, so that the processes agree at every step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        pass
+
+
+def take_turns(options: argparse.Namespace, accumulation: int, *more: Any) -> dict[str, list[float]]:
+    """Return the seconds of every block of each contestant, without those that warm up."""
+    steps = (options.blocks + WARMING_UP) * options.block
+    turns = Turns(options.block, steps, options.width, accumulation)
+    trainer = make_trainer(steps, options.width, accumulation)
+    trainer.add_callback(turns, every=options.block)
+    for callback in more:
+        trainer.add_callback(callback)
+    trainer.train()
+    return {name: seconds[WARMING_UP:] for name, seconds in turns.seconds.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--blocks", type=int, default=200)
+    parser.add_argument("--block", type=int, default=10)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--accumulation", type=int, nargs="+", default=[1, 4])
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    contestants = {"hand-written DDP": by_hand, "hand-written DDP again": by_hand, "Trainer": with_trainer}
-    contestants["Trainer, a control callback at steps"] = lambda *args: with_trainer(*args, Steering())
-    order = random.Random(0)  # the same on both processes
-    for accumulation in (1, 4):
-        times: dict[str, list[float]] = {name: [] for name in contestants}
-        for number in range(options.rounds + 1):
-            for name in order.sample(list(contestants), len(contestants)):
-                seconds = contestants[name](options, accumulation)
-                if number:  # the first round warms up
-                    times[name].append(seconds)
+    for accumulation in options.accumulation:
+        plain = take_turns(options, accumulation)
+        steered = take_turns(options, accumulation, Steering())
         if dist.get_rank() == 0:
-            report(times, options.steps, accumulation)
+            print(f"accumulation {accumulation:<24} steps/s  of the hand-written loop      interval       quartiles")
+            report(plain, options.block, plain)
+            report({"Trainer, a control callback at steps": steered["Trainer"]}, options.block, steered)
     dist.destroy_process_group()
 
 
-def report(times: dict[str, list[float]], steps: int, accumulation: int) -> None:
-    hand = times["hand-written DDP"]
-    print(f"accumulation {accumulation:<26} {'steps/s':>9} {'of the hand-written loop':>25} {'quartiles':>16}")
+def report(times: dict[str, list[float]], block: int, beside: dict[str, list[float]]) -> None:
     for name, seconds in times.items():
-        ratios = [base / own for base, own in zip(hand, seconds, strict=True)]
+        ratios = [base / own for base, own in zip(beside[HAND], seconds, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"{name:<39} {steps / statistics.median(seconds):9.1f} {middle:25.3f} {low:8.3f} -{high:6.3f}")
+        print(
+            f"{name:<36} {block / statistics.median(seconds):8.1f} {middle:25.3f} {_interval(ratios)} "
+            f"{low:7.3f} -{high:6.3f}"
+        )
+
+
+def _interval(ratios: list[float]) -> str:
+    """Return the 95 % interval of the median, by the ranks between which it lies (the binomial distribution)."""
+    ordered, half = sorted(ratios), 0.98 * len(ratios) ** 0.5
+    low, high = int(len(ratios) / 2 - half), int(len(ratios) / 2 + half)
+    return f"{ordered[max(low, 0)]:6.3f} -{ordered[min(high, len(ratios) - 1)]:6.3f}"
 
 
 if __name__ == "__main__":

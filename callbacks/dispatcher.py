@@ -181,12 +181,10 @@ class Dispatcher:
 
         Observers watch: over several processes, flags that they set at a step have no effect.
         """
-        heard = [known for known in map(self._known.get, STEERED_AT) if known is not None]
-        version = sum(known[0].version for known in heard) if len(heard) == len(STEERED_AT) else None
-        if version is None or version != self._steered_version:
-            receivers = [receiver for event in STEERED_AT for receiver in self.receivers(event)]
-            self._is_steered = any(map(_may_steer, receivers))
-            self._steered_version = version
+        if self._steered_version != Signal.changes:
+            self._is_steered = any(_may_steer(receiver) for event in STEERED_AT for receiver in self.receivers(event))
+            may_vanish = any(EVENTS[event].has_weak_listeners for event in STEERED_AT)
+            self._steered_version = None if may_vanish else Signal.changes
         return self._is_steered
 
     def send(self, event: str, **payload: Any) -> TrainerControl:

@@ -64,7 +64,7 @@ class Backend(Protocol):
         """Forget the gradients."""
 
     def fused_update(self, window: Sequence[Any]) -> bool:
-        """Do a whole update in one call, if the backend has such a call and it fits; return whether it was done."""
+        """Do a whole update in one call, unless none fits or somebody listens within updates; return whether it did."""
 
     def guarded(self) -> AbstractContextManager[Any]:
         """Return a context in which an error of one process ends all, each with the error that came first."""
@@ -209,7 +209,7 @@ class TrainingLoop:
         """One update: every micro-batch forward and backward, then the optimizer."""
         trainer, send = self.trainer, self.send
         send("on_step_begin")
-        if self._is_watched_within_update() or not trainer.fused_update(window):
+        if not trainer.fused_update(window):
             for index, batch in enumerate(window):
                 if index:
                     send("on_substep_end")
@@ -223,10 +223,6 @@ class TrainingLoop:
         trainer.raise_if_saving_failed()
         send("on_step_end")
         self._agree(after_update=True)
-
-    def _is_watched_within_update(self) -> bool:
-        heard_by = self.trainer.dispatcher.receivers
-        return bool(heard_by("on_substep_end") or heard_by("on_pre_optimizer_step") or heard_by("on_optimizer_step"))
 
     def _count(self, window: list[Any]) -> None:
         progress = self.progress

@@ -12,6 +12,7 @@ Source:
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,8 +61,11 @@ class ApexPrecision(FullPrecision):
         """Return the master parameters."""
         return list(self.amp.master_params(optimizer))
 
-    def backward(self, loss: Tensor, share: Any = 1.0) -> None:
-        """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update."""
+    def backward(self, loss: Tensor, share: Any = 1.0, along: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+        """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update.
+
+        Nothing goes along: amp's gradients are copies of those that DDP exchanges.
+        """
         with self.amp.scale_loss(loss * share, self.optimizer, delay_unscale=not self.is_last_backward) as scaled:
             scaled.backward()
 

@@ -23,10 +23,12 @@ def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
 
 def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
     """Return the labels in a batch: by name in a dict, last in a tuple; None where there are none."""
-    if isinstance(batch, Mapping):
-        found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
-        return None if not found else found[0] if len(found) == 1 else found
-    return batch[-1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+    if isinstance(batch, (tuple, list)):
+        return batch[-1] if len(batch) > 1 else None
+    if not isinstance(batch, Mapping):
+        return None
+    found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
+    return None if not found else found[0] if len(found) == 1 else found
 
 
 # -- the call ---------------------------------------------------------------------------------------------------------
@@ -40,10 +42,10 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
     """
     inputs: tuple[Any, ...] = ()
     named: dict[str, Any] = {}
-    if isinstance(batch, Mapping):
-        named = {name: value for name, value in batch.items() if name not in withhold}
-    elif isinstance(batch, (tuple, list)):
+    if isinstance(batch, (tuple, list)):
         inputs = tuple(batch if with_labels or len(batch) == 1 else batch[:-1])
+    elif isinstance(batch, Mapping):
+        named = {name: value for name, value in batch.items() if name not in withhold}
     else:
         inputs = (batch,)
     try:

@@ -1,15 +1,15 @@
 """A few numbers that are summed over the processes together with the gradients, at no collective of their own.
 
 DistributedDataParallel adds up the gradients of all parameters it was given, in buckets. The carrier is one more
-parameter in them, which the model does not have and no optimizer sees; its "gradient" are the numbers. On a CPU, where
-every small exchange takes the core that computes, this is a tenth of a step less.
+parameter in them, which the model does not have and no optimizer sees. The backward pass begins at it beside the loss,
+so that its "gradient" are the numbers. On a CPU, where every small exchange takes the core that computes, this is a
+tenth of a step less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,7 @@ class Carrier:
         world_size: How many processes there are.
 
     Attributes:
-        is_tied: Whether this update's backward pass takes numbers along.
-        has_left: Whether it did, with the numbers that were there by then.
+        has_left: Whether this update's numbers went along with its backward pass.
     """
 
     def __init__(self, size: int, dtype: torch.dtype, world_size: int) -> None:
@@ -36,7 +35,7 @@ class Carrier:
         self._loaded: list[float] = []
         self._tensor = torch.zeros(size, dtype=dtype)
         self._numbers: Tensor | None = None
-        self.is_tied = False
+        self._is_gone = False
         self.has_left = False
 
     @contextmanager
@@ -50,15 +49,7 @@ class Carrier:
 
     def begin(self) -> None:
         """Begin an update."""
-        self._numbers, self.is_tied, self.has_left = None, False, False
-
-    def tie(self, loss: Tensor) -> Tensor:
-        """Return the loss with the carrier in its graph, once in an update."""
-        if self.is_tied:
-            return loss
-        self.is_tied = True
-        tied: Tensor = _Tie.apply(loss, self.parameter, self)  # type: ignore[no-untyped-call]
-        return tied
+        self._numbers, self._is_gone, self.has_left = None, False, False
 
     def load(self, numbers: Sequence[float]) -> None:
         """Give the numbers to be taken along; before the backward pass."""
@@ -68,26 +59,15 @@ class Carrier:
             self._loaded, self._tensor = list(numbers), torch.tensor(scaled, dtype=self.parameter.dtype)
         self._numbers = self._tensor
 
-    def leave(self) -> Tensor:
-        """Return the numbers as the gradient of the carrier."""
-        self.has_left = self._numbers is not None
-        return self._numbers if self._numbers is not None else torch.zeros_like(self.parameter)
+    def leave(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Return the carrier with the numbers as its gradient, once in an update; see `Alone.go_along`."""
+        if self._is_gone:
+            return ()
+        self._is_gone, self.has_left = True, self._numbers is not None
+        return ((self.parameter, torch.zeros_like(self.parameter) if self._numbers is None else self._numbers),)
 
     def unload(self) -> list[float]:
         """Return the sums; after the backward pass."""
         sums: list[float] = self.parameter.grad.tolist() if self.parameter.grad is not None else []
         self.parameter.grad = None
         return sums
-
-
-class _Tie(torch.autograd.Function):
-    """The loss as it is; backward, the carrier's gradient are its numbers, whatever the loss is scaled by."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, parameter: Tensor, carrier: Carrier) -> Tensor:
-        ctx.carrier = carrier
-        return loss.view_as(loss)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        return gradient, ctx.carrier.leave(), None

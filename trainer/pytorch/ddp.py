@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .carrier import Carrier
-from .distributed import SIGNALS, Group, unwrap
+from .distributed import NOTHING, SIGNALS, Group, unwrap
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -52,7 +52,7 @@ class Replicated(Group):
     def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
         args = self._args
         options = {"bucket_cap_mb": args.ddp_bucket_cap_mb, "broadcast_buffers": args.ddp_broadcast_buffers}
-        with self._carrier.aboard(model) if self._carrier else nullcontext():
+        with self._carrier.aboard(model) if self._carrier else NOTHING:
             return nn.parallel.DistributedDataParallel(
                 model,
                 device_ids=[self._device.index] if self._device.type == "cuda" else None,
@@ -66,6 +66,7 @@ class Replicated(Group):
         if not self._is_first_update:
             return model
         self._is_first_update = False
+        _set_sync(model, True)
         inner = unwrap(model)
         trainable = [(name, parameter) for name, parameter in inner.named_parameters() if parameter.requires_grad]
         travelled = self._carrier is not None and self._carrier.parameter.grad is not None
@@ -96,15 +97,16 @@ class Replicated(Group):
         )
 
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Return DDP's no_sync for all but the last micro-batch, and for the whole first update; see `wrap`."""
+        """Do as DDP's no_sync for all but the last micro-batch, and for the whole first update; see `wrap`."""
         self._is_last = is_last
-        if self._carrier is not None:
+        if is_last and self._carrier is not None:
             self._carrier.begin()
-        return nullcontext() if is_last and not self._is_first_update else model.no_sync()  # type: ignore[operator]
+        _set_sync(model, is_last and not self._is_first_update)
+        return NOTHING
 
-    def carry(self, loss: Tensor) -> Tensor:
-        """Return the loss as it goes backward, with the carrier if gradients are exchanged after it."""
-        return self._carrier.tie(loss) if self._carrier is not None and self._is_last else loss
+    def go_along(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return the carrier and its numbers if gradients are exchanged after this backward pass."""
+        return self._carrier.leave() if self._carrier is not None and self._is_last else ()
 
     def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
         if self._carrier is None or self._is_first_update:
@@ -118,3 +120,9 @@ class Replicated(Group):
             return self._take_note(*self._exchange(numbers))  # an override went backward in a way of its own
 
         return wait
+
+
+def _set_sync(model: nn.Module, value: bool) -> None:
+    """Set what DDP's no_sync sets, but only where it changes: a module sets no attribute in less than microseconds."""
+    if model.require_backward_grad_sync is not value:
+        model.require_backward_grad_sync = value

@@ -7,7 +7,7 @@ decide what to call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -24,6 +24,12 @@ logger = logging.getLogger("trackside.trainer")
 
 FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
 SIGNALS = (None, "SIGINT", "SIGTERM")
+COUNTED = {signal: [float(signal == name) for name in SIGNALS[1:]] for signal in SIGNALS}
+"""A stop signal in numbers that can be summed over the processes."""
+
+
+NOTHING = nullcontext()
+"""A context for what needs none, made once."""
 
 
 class Alone:
@@ -47,7 +53,7 @@ class Alone:
 
     def guarded(self) -> AbstractContextManager[Any]:
         """Return a context in which an error of one process ends all, each with the error that came first."""
-        return nullcontext()
+        return NOTHING
 
     # -- the model ------------------------------------------------------------------------------------------------
 
@@ -69,11 +75,11 @@ class Alone:
 
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Return a context in which gradients are exchanged only after the last micro-batch of an update."""
-        return nullcontext()
+        return NOTHING
 
-    def carry(self, loss: Tensor) -> Tensor:
-        """Return the loss as it goes backward; what `sum_meanwhile` sums may go along."""
-        return loss
+    def go_along(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return what the backward pass begins at beside the loss: tensors, each with its gradient."""
+        return ()
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
@@ -214,7 +220,7 @@ class Group(Alone):
 
     def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
         """Begin to sum ``value``, together with what the processes must know of each other at the end of the update."""
-        own = [self.may_steer(), *(self._signal == name for name in SIGNALS[1:])]
+        own = [float(self.may_steer()), *COUNTED[self._signal]]
         if isinstance(value, Tensor) and value.device.type != "cpu":
             total = value.detach().to(torch.float64, copy=True)
             on_device = dist.all_reduce(total, async_op=True)
@@ -237,8 +243,10 @@ class Group(Alone):
     def _note(self, numbers: list[float]) -> float:
         total, steering, *signalled = numbers
         self._must_agree = steering > 0
-        self._heard = next((name for name, count in zip(SIGNALS[1:], signalled, strict=True) if count), None)
-        return float(total)
+        self._heard = None
+        if any(signalled):
+            self._heard = next(name for name, count in zip(SIGNALS[1:], signalled, strict=True) if count)
+        return total
 
     def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Take over the flags of the first process, and any process's stop signal.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
 from ...callbacks.errors import ArgumentError, CheckpointError, did_you_mean
-from .distributed import Group
+from .distributed import NOTHING, Group
 from .snapshot import SHARDS, read_weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,7 +69,7 @@ class Sharded(Group):
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Have gradients exchanged only after the last micro-batch of an update."""
         model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
-        return nullcontext()
+        return NOTHING
 
     def no_loss(self, loss: Tensor, model: nn.Module) -> Tensor:
         """Return a loss of nothing that still goes through the model: the others wait for its collectives."""

@@ -229,7 +229,7 @@ class Trainer(TorchBackend):
             loss, share = self.processes.no_loss(loss, self.model), 1.0
         if self.precision.is_last_backward:
             self.step_timer.exchange()
-        self.precision.backward(self.processes.carry(loss), share)
+        self.precision.backward(loss, share, self.processes.go_along())
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ...callbacks.state import TrainerControl
 from ..launcher import Place
-from .distributed import FLAGS, SIGNALS, Alone, unwrap
+from .distributed import FLAGS, NOTHING, SIGNALS, Alone, unwrap
 from .installed import check_torch_xla
 from .snapshot import copied
 
@@ -160,7 +160,7 @@ class Cores(Core):
 
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Return a context that averages the gradients after the last micro-batch of an update."""
-        return self._averaging(model) if is_last else nullcontext()
+        return self._averaging(model) if is_last else NOTHING
 
     @contextmanager
     def _averaging(self, model: nn.Module) -> Iterator[None]:

@@ -28,7 +28,7 @@ from .memory import retry_smaller
 from .objective import Objective
 from .optimization import prepare_optimizer, rate_of
 from .precision import POLICIES, apply_policy, check_scaled, is_made_in, policy_for_new_layers, precision_of, set_tf32
-from .queue import UpdateQueue
+from .queue import WITHIN_UPDATES, UpdateQueue
 from .seeding import seed_model, set_seed
 from .step import MAX_MICRO_BATCHES, Step
 
@@ -197,6 +197,8 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
     def fused_update(self, window: Sequence[TrainBatch]) -> bool:
         """Do a whole update in one call, at once or together with the next ones; return whether it fits."""
         if self.args.auto_find_batch_size or len(window) > MAX_MICRO_BATCHES:
+            return False
+        if any(map(self.dispatcher.receivers, WITHIN_UPDATES)):
             return False
         if self.precision.is_scaled and self.processes.replicas > 1:
             return False  # whether the step is held back is for the host to decide

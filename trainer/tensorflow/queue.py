@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .data import TrainBatch
 
 BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
+WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
 
 
 class UpdateQueue:

@@ -1,15 +1,15 @@
 """Steps per second of a hand-written DistributedDataParallel loop beside Trainer, two processes on gloo.
 
-    torchrun --standalone --nproc-per-node 2 benchmarks/ddp.py [--blocks 200] [--block 10] [--width 512]
+    torchrun --standalone --nproc-per-node 2 benchmarks/ddp.py [--blocks 300] [--block 10] [--width 512]
 
 Both do the same: no_sync on all but the last micro-batch, clipping by global norm, fused AdamW that decays all weights
 but biases, a linear schedule, batches from the same loader. Trainer also sums over the processes what its loss is a
 mean of, hears of signals, and watches over the other process.
 
-All contestants live in the same two processes and take turns, a block of ten updates each, in an order drawn anew for
-every turn, so that noise hits all alike. Shown is the median over the turns of the ratio within a turn, with its 95 %
-interval, and the quartiles of the ratios. The hand-written loop runs twice: how far its second ratio is from one is
-what the machine's noise is worth. The first turns, in which DDP arranges its buckets, warm up.
+All contestants live in the same two processes and take turns, a block of ten updates each, so that noise hits all
+alike. Shown is the median over the turns of the ratio within a turn, with its 95 % interval, and the quartiles of the
+ratios. The hand-written loop runs twice: how far its second ratio is from one is what the machine's noise is worth. The
+first turns, in which DDP arranges its buckets, warm up.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def take_turns(options: argparse.Namespace, accumulation: int, *more: Any) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=200)
+    parser.add_argument("--blocks", type=int, default=300)
     parser.add_argument("--block", type=int, default=10)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--accumulation", type=int, nargs="+", default=[1, 4])

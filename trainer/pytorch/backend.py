@@ -47,6 +47,7 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         self.processes = processes_of(args, args.device)
         self.processes.doing = lambda: f"step {self.state.global_step + 1}"
         self.processes.may_steer = self.dispatcher.may_steer
+        self._is_on_host = args.device.type == "cpu"
         self.precision = precision_of(args, args.device)
         self.model_wrapped: nn.Module = self.model
         self._window = LossWindow(
@@ -212,9 +213,9 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def place(self, inputs: Any) -> Any:
         """Return a batch on the device of this process."""
-        device = self.args.device
-        if device.type == "cpu":
+        if self._is_on_host:
             return inputs
+        device = self.args.device
         return map_nested(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, inputs)
 
     _prepare_inputs = place

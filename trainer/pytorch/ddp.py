@@ -123,6 +123,5 @@ class Replicated(Group):
 
 
 def _set_sync(model: nn.Module, value: bool) -> None:
-    """Set what DDP's no_sync sets, but only where it changes: a module sets no attribute in less than microseconds."""
-    if model.require_backward_grad_sync is not value:
-        model.require_backward_grad_sync = value
+    """Set what DDP's no_sync sets, past nn.Module, which would first look whether it is a parameter or a module."""
+    object.__setattr__(model, "require_backward_grad_sync", value)

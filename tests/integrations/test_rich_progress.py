@@ -10,7 +10,8 @@ from rich.console import Console
 
 from trackside.callbacks import TrainerState
 from trackside.callbacks.errors import ArgumentError
-from trackside.integrations.rich_progress import RichProgressCallback, time_left
+from trackside.integrations.display import time_left
+from trackside.integrations.rich_progress import RichProgressCallback
 
 
 def test_the_table_shows_steps_epochs_and_every_metric(make_trainer):
@@ -51,7 +52,7 @@ def test_an_exception_gives_the_terminal_back(track):
     run.send("on_train_begin")
     run.send("on_exception", exception=RuntimeError())
 
-    assert callback._live is None
+    assert not callback._live.is_started
 
 
 def test_time_left_goes_by_the_steps_that_were_done():

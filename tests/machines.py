@@ -57,18 +57,17 @@ class Machines:
     def _ip(self, *words: str) -> str:
         return subprocess.run([str(self.ip), *words], check=True, capture_output=True, text=True).stdout
 
-    def torchrun(self, folder: Path, *names: str) -> None:
-        """Start ``ranks_at_work.py FOLDER NAME...`` on each machine, one process under one torchrun."""
+    def torchrun(self, folder: Path, script: str, *names: str) -> None:
+        """Start ``script FOLDER NAME...`` on each machine, one process under one torchrun."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, (name, cable, address) in enumerate(zip(self.names, self.cables, ADDRESSES, strict=True)):
             launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
             launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:{PORT}", "--rdzv-id", "test"]
             # both have the host name of the one real machine, which says nothing about their addresses
             launcher += ["--local-addr", address, "--rdzv-conf", f"is_host={number == 0}"]
-            script = [str(TESTS / "ranks_at_work.py"), str(folder), *names]
             self.jobs.append(
                 subprocess.Popen(
-                    [str(self.ip), "netns", "exec", name, *launcher, *script],
+                    [str(self.ip), "netns", "exec", name, *launcher, str(TESTS / script), str(folder), *names],
                     env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": cable},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ranks import Job
-from ranks_at_work import FSDP_CASES, Layered
 from safetensors.torch import load_file
+from shards_at_work import FSDP_CASES, Layered
 from torch import nn
 
 from trackside import Trainer, TrainingArguments
@@ -25,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Any]:
-    names = ["sharded", "sharded_peculiar", "sharded_saving", "sharded_bf16"]
-    return Job("ranks_at_work.py", 2, folder / "two", names).results()
+    names = ["sharded", "sharded_peculiar", "sharded_saving", "sharded_bf16", "overflow"]
+    return Job("shards_at_work.py", 2, folder / "two", names).results()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def resumed(folder: Path, two: list[Any]) -> dict[int, Any]:
     ):
         (folder / str(world)).mkdir()
         (folder / str(world) / "shards").symlink_to(folder / "two" / "shards")
-        found[world] = Job("ranks_at_work.py", world, folder / str(world), names).results()[0]
+        found[world] = Job("shards_at_work.py", world, folder / str(world), names).results()[0]
     return found
 
 
@@ -98,6 +99,17 @@ def test_mixed_precision_of_fsdp_trains(two: list[Any]) -> None:
 
     assert losses == two[1]["sharded_bf16"]["losses"]
     assert sum(losses[3:]) < sum(losses[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["DDP", "FSDP"])
+def test_an_overflow_on_one_rank_holds_the_step_back_on_all(kind: str, two: list[Any]) -> None:
+    first, second = (rank["overflow"][kind] for rank in two)
+
+    assert first == second
+    assert first["held"] == [False, True, False, False, False, False]
+    assert first["scale"] == 2.0**15
+    assert all(map(math.isfinite, first["weights"]))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def machines() -> Iterator[Machines]:
 
 
 def test_two_machines_have_the_weights_of_one_process(machines: Machines, tmp_path: Path) -> None:
-    machines.torchrun(tmp_path / "two", "plain")
+    machines.torchrun(tmp_path / "two", "ranks_at_work.py", "plain")
     expected = ranks_at_work.plain(tmp_path / "one")
 
     for number in (0, 1):
@@ -34,7 +34,7 @@ def test_two_machines_have_the_weights_of_one_process(machines: Machines, tmp_pa
 
 
 def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, tmp_path: Path) -> None:
-    machines.torchrun(tmp_path, "runs_long")
+    machines.torchrun(tmp_path, "faults_at_work.py", "runs_long")
     wait_until_both_train(tmp_path)
 
     machines.kill(1)
@@ -46,7 +46,7 @@ def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, t
 
 
 def test_a_cut_cable_ends_the_processes_of_both_machines(machines: Machines, tmp_path: Path) -> None:
-    machines.torchrun(tmp_path, "runs_long")
+    machines.torchrun(tmp_path, "faults_at_work.py", "runs_long")
     wait_until_both_train(tmp_path)
 
     machines.pull_cable()

@@ -1,0 +1,102 @@
+"""What goes wrong among several processes in the tests of distribution."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_parts import classified
+from ranks_at_work import RANK, WORLD, main, make, write
+from torch.utils.data import TensorDataset
+
+from trackside import TrainerCallback
+
+
+class Fault(TrainerCallback):
+    """Does something bad on the last rank at step 3."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.act = act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if RANK == WORLD - 1 and state.global_step == 3:
+            self.act()
+
+
+def _raise() -> None:
+    raise KeyError("the data of rank 1 is bad")
+
+
+def _hang() -> None:
+    time.sleep(40)
+
+
+def _run_with(folder: Path, act: Callable[[], Any], more: Sequence[Any] = (), **values: Any) -> Any:
+    trainer = make(folder, callbacks=[Fault(act), *more], num_train_epochs=500, logging_strategy="no", **values)
+    try:
+        trainer.train()
+    except BaseException as error:
+        write(folder, {"error": type(error).__name__, "text": str(error), "step": trainer.state.global_step})
+        raise
+    return {"steps": trainer.state.global_step}
+
+
+def raises(folder: Path) -> Any:
+    return _run_with(folder, _raise)
+
+
+def killed(folder: Path) -> Any:
+    return _run_with(folder, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def leaves(folder: Path) -> Any:
+    return _run_with(folder, lambda: sys.exit(0))
+
+
+def hangs(folder: Path) -> Any:
+    return _run_with(folder, _hang, ddp_timeout=6)
+
+
+class Unhurried(TrainerCallback):
+    """Takes its time, and shows from step 3 on that it trains."""
+
+    role = "observer"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        time.sleep(0.05)
+        if state.global_step == 3:
+            (self.folder / f"trains{RANK}").touch()
+
+
+def runs_long(folder: Path) -> Any:
+    return _run_with(folder, bool, more=[Unhurried(folder)], ddp_timeout=6)
+
+
+def save_fails(folder: Path) -> Any:
+    if RANK == 0:
+        (folder / "blocked").write_text("a file where the folder should be")
+    return _run_with(folder, bool, output_dir=str(folder / "blocked"), save_strategy="steps", save_steps=2)
+
+
+def data_fails(folder: Path) -> Any:
+    class Bad(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            if RANK == 1:
+                raise OSError("cannot read example")
+            return super().__getitem__(index)
+
+    data = classified(17, dtype=torch.float64)
+    return _run_with(folder, bool, train_dataset=Bad(*data.tensors))
+
+
+if __name__ == "__main__":
+    main(globals())

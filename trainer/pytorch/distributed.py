@@ -251,33 +251,21 @@ class Group(Alone):
     def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Take over the flags of the first process, and any process's stop signal.
 
-        At the end of an update the first process sends its flags, without waiting for the others, and only if a
-        process has callbacks that may steer there; a signal is then heard of with the next update's sum.
+        At the end of an update this costs a reduction only if a process has callbacks that may steer there; a signal
+        is then heard of with the next update's sum.
         """
         self._signal = stop_signal
-        if after_update:
-            if self._must_agree:
-                self._follow_first(control)
+        if after_update and not self._must_agree:
             return self._heard
         own = [int(getattr(control, name)) if self.rank == 0 else 0 for name in FLAGS]
         flags = torch.tensor([*own, SIGNALS.index(stop_signal)], dtype=torch.int32)
         with self._named("the agreement on flags"):
             dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._hosts)
         *decided, number = flags.tolist()
-        self._set_flags(control, decided)
-        return SIGNALS[number] or self._heard
-
-    def _follow_first(self, control: TrainerControl) -> None:
-        """Send the flags, or take over those that the first process sends."""
-        flags = torch.tensor([int(getattr(control, name)) for name in FLAGS], dtype=torch.int32)
-        with self._named("the agreement on flags"):
-            dist.broadcast(flags, 0, group=self._hosts, async_op=self.rank == 0)
-        self._set_flags(control, flags.tolist())
-
-    def _set_flags(self, control: TrainerControl, flags: list[int]) -> None:
-        for name, value in zip(FLAGS, flags, strict=True):
+        for name, value in zip(FLAGS, decided, strict=True):
             setattr(control, name, bool(value))
         self._share_reason(control)
+        return SIGNALS[number] or self._heard
 
     def _share_reason(self, control: TrainerControl) -> None:
         if control.should_training_stop and not self._told_reason:

@@ -47,7 +47,8 @@ class NotebookProgressCallback(DisplayCallback):
     def draw(self, state: TrainerState) -> None:
         from IPython.display import HTML
 
-        self._handle.update(HTML(self.html(state)))
+        if self._handle is not None:  # outside of a notebook there is nothing to be changed
+            self._handle.update(HTML(self.html(state)))
 
     def html(self, state: TrainerState) -> str:
         """Return bar and table as they are now."""

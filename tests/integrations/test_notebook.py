@@ -55,3 +55,13 @@ def test_names_are_escaped(track):
 
     assert "&lt;script&gt;" in callback.html(run.state)
     assert "<script>" not in callback.html(run.state)
+
+
+def test_outside_of_a_notebook_nothing_fails(track, capsys):
+    InteractiveShell.clear_instance()
+    run = track(NotebookProgressCallback())
+    for event in ("on_train_begin", "on_evaluate", "on_train_end"):
+        run.send(event)
+
+    assert run.dispatcher.attachments["notebook"].failures == 0
+    assert "HTML object" in capsys.readouterr().out

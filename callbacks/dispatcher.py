@@ -65,7 +65,7 @@ class Dispatcher:
         self._monitors: list[Attachment] = []
         self._is_steered = False
         self._steered_version: int | None = None
-        self._known: dict[str, tuple[Signal, int, tuple[Receiver, ...]]] = {}
+        self._known: dict[str, tuple[int, tuple[Receiver, ...]]] = {}
 
     # -- attaching ------------------------------------------------------------------------------------------------
 
@@ -169,29 +169,28 @@ class Dispatcher:
         """Return who hears ``event`` from this trainer, in order; empty while the signal is muted."""
         signal = EVENTS[event]
         known = self._known.get(event)
-        if known is None or known[1] != signal.version:
-            found = () if signal.is_muted else tuple(signal.receivers_for(self.trainer))
-            known = (signal, signal.version, found)
+        if known is None or known[0] != Signal.version:
+            known = (Signal.version, () if signal.is_muted else tuple(signal.receivers_for(self.trainer)))
             if not signal.has_weak_listeners:
                 self._known[event] = known
-        return known[2]
+        return known[1]
 
     def may_steer(self) -> bool:
         """Return whether anybody may set flags at a step: a control callback other than the flow, or a plain listener.
 
         Observers watch: over several processes, flags that they set at a step have no effect.
         """
-        if self._steered_version != Signal.changes:
+        if self._steered_version != Signal.version:
             self._is_steered = any(_may_steer(receiver) for event in STEERED_AT for receiver in self.receivers(event))
             may_vanish = any(EVENTS[event].has_weak_listeners for event in STEERED_AT)
-            self._steered_version = None if may_vanish else Signal.changes
+            self._steered_version = None if may_vanish else Signal.version
         return self._is_steered
 
     def send(self, event: str, **payload: Any) -> TrainerControl:
         """Send ``event`` to everyone who listens, in order; an exception that is let through goes up."""
         known = self._known.get(event)
         # the short way for what is sent at every step and mostly heard by nobody
-        receivers = known[2] if known is not None and known[1] == known[0].version else self.receivers(event)
+        receivers = known[1] if known is not None and known[0] == Signal.version else self.receivers(event)
         for receiver in receivers:
             receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
         return self.control

@@ -105,9 +105,7 @@ class Signal(blinker.Signal):
 
     set_class = OrderedIds  # type: ignore[assignment]
     version = 0
-    """Raised by every connect, disconnect and muting, so that a sender may keep the receivers it found."""
-    changes = 0
-    """Raised with the version of any signal."""
+    """Raised by every connect, disconnect and muting of any signal; while it stays, a sender may keep who it found."""
     has_weak_listeners = False
     """Whether a listener may vanish by itself, so that no sender may keep what it found."""
     _muted = False
@@ -124,7 +122,7 @@ class Signal(blinker.Signal):
     @is_muted.setter
     def is_muted(self, value: bool) -> None:
         self._muted = value
-        self._note_change()
+        Signal.version += 1
 
     def connect(self, receiver: Listener, sender: Any = blinker.ANY, weak: bool = False, *, every: int = 1) -> Listener:
         """Call ``receiver`` whenever this event is sent by ``sender``.
@@ -145,7 +143,7 @@ class Signal(blinker.Signal):
         check_every(every)
         if weak and every > 1:
             raise TracksideValueError(f"{self.name}: weak=True and every={every} do not go together")
-        self._note_change()
+        Signal.version += 1
         target: Callable[..., Any] = receiver if every == 1 else Every(receiver, every)
         if weak:
             self.has_weak_listeners = self.has_weak_listeners or not hasattr(receiver, "place")
@@ -179,16 +177,12 @@ class Signal(blinker.Signal):
         """Yield the receivers of ``sender`` in the order in which they are called."""
         return iter(sorted(super().receivers_for(sender), key=_place))
 
-    def _note_change(self) -> None:
-        self.version += 1
-        Signal.changes += 1
-
     def _is_held_here(self, receiver: Callable[..., Any]) -> bool:
         """Whether the signal itself holds ``receiver``: it was connected to every sender, and must stay."""
         return any(held == receiver for held in self.receivers.values() if not isinstance(held, weakref.ref))
 
     def _disconnect(self, receiver_id: Hashable, sender_id: Hashable) -> None:
-        self._note_change()
+        Signal.version += 1
         super()._disconnect(receiver_id, sender_id)
 
     def _make_cleanup_sender(self, sender_id: Hashable) -> Callable[[weakref.ref[Any]], None]:

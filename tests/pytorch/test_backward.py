@@ -21,7 +21,7 @@ def gradients(begin: Any, *, seed: int, width: int, dtype: torch.dtype, share: f
     model = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2)).to(dtype)
     leaf = torch.zeros(4, requires_grad=True)
     loss = model(torch.randn(5, 3, dtype=dtype)).square().mean()
-    begin([loss, leaf], [torch.full_like(loss, share), torch.arange(4.0)])
+    begin((loss, leaf), (torch.full_like(loss, share), torch.arange(4.0)))
     return [*(parameter.grad for parameter in model.parameters()), leaf.grad]
 
 

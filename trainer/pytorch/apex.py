@@ -12,13 +12,13 @@ Source:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...callbacks.errors import UnsupportedError
+from .distributed import Roots
 from .installed import check_apex_amp
 from .precision import FullPrecision
 
@@ -61,7 +61,7 @@ class ApexPrecision(FullPrecision):
         """Return the master parameters."""
         return list(self.amp.master_params(optimizer))
 
-    def backward(self, loss: Tensor, share: Any = 1.0, along: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+    def backward(self, loss: Tensor, share: Any = 1.0, along: Roots = ((), ())) -> None:
         """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update.
 
         Nothing goes along: amp's gradients are copies of those that DDP exchanges.

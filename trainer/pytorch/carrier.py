@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .distributed import Roots
+
 NAME = "_trackside_carrier"
 
 
@@ -59,12 +61,12 @@ class Carrier:
             self._loaded, self._tensor = list(numbers), torch.tensor(scaled, dtype=self.parameter.dtype)
         self._numbers = self._tensor
 
-    def leave(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Return the carrier with the numbers as its gradient, once in an update; see `Alone.go_along`."""
+    def leave(self) -> Roots:
+        """Return the carrier, and the numbers as its gradient, once in an update; see `Alone.go_along`."""
         if self._is_gone:
-            return ()
+            return (), ()
         self._is_gone, self.has_left = True, self._numbers is not None
-        return ((self.parameter, torch.zeros_like(self.parameter) if self._numbers is None else self._numbers),)
+        return (self.parameter,), (torch.zeros_like(self.parameter) if self._numbers is None else self._numbers,)
 
     def unload(self) -> list[float]:
         """Return the sums; after the backward pass."""

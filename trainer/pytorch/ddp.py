@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from .carrier import Carrier
-from .distributed import NOTHING, SIGNALS, Group, unwrap
+from .distributed import NOTHING, SIGNALS, Group, Roots, unwrap
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -104,9 +104,9 @@ class Replicated(Group):
         _set_sync(model, is_last and not self._is_first_update)
         return NOTHING
 
-    def go_along(self) -> Sequence[tuple[Tensor, Tensor]]:
+    def go_along(self) -> Roots:
         """Return the carrier and its numbers if gradients are exchanged after this backward pass."""
-        return self._carrier.leave() if self._carrier is not None and self._is_last else ()
+        return self._carrier.leave() if self._carrier is not None and self._is_last else ((), ())
 
     def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
         if self._carrier is None or self._is_first_update:

@@ -27,9 +27,11 @@ SIGNALS = (None, "SIGINT", "SIGTERM")
 COUNTED = {signal: [float(signal == name) for name in SIGNALS[1:]] for signal in SIGNALS}
 """A stop signal in numbers that can be summed over the processes."""
 
-
 NOTHING = nullcontext()
 """A context for what needs none, made once."""
+
+Roots = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Where a backward pass begins: tensors, and their gradients."""
 
 
 class Alone:
@@ -77,9 +79,9 @@ class Alone:
         """Return a context in which gradients are exchanged only after the last micro-batch of an update."""
         return NOTHING
 
-    def go_along(self) -> Sequence[tuple[Tensor, Tensor]]:
-        """Return what the backward pass begins at beside the loss: tensors, each with its gradient."""
-        return ()
+    def go_along(self) -> Roots:
+        """Return the tensors that the backward pass begins at beside the loss, and their gradients."""
+        return (), ()
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
@@ -243,9 +245,7 @@ class Group(Alone):
     def _note(self, numbers: list[float]) -> float:
         total, steering, *signalled = numbers
         self._must_agree = steering > 0
-        self._heard = None
-        if any(signalled):
-            self._heard = next(name for name, count in zip(SIGNALS[1:], signalled, strict=True) if count)
+        self._heard = signal_in(signalled)
         return total
 
     def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
@@ -307,6 +307,11 @@ def processes_of(args: Any, device: torch.device) -> Alone:
 
         return Replicated(args, device)
     return Alone()
+
+
+def signal_in(sums: Sequence[float]) -> str | None:
+    """Return a stop signal that any process got, of the sums of what `COUNTED` has."""
+    return next((name for name, count in zip(SIGNALS[1:], sums, strict=True) if count), None)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

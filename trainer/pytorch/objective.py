@@ -86,12 +86,9 @@ class Objective:
     def _mean_loss(self, result: Any, inputs: Any) -> Tensor:
         """Return the mean loss of what compute_loss gave, and note over how many items it is."""
         window = self._window
-        if isinstance(result, Tensor) and result.ndim == 0:
-            if window.is_single:
-                return result
-            loss, items = result, self._count_items(inputs)
-        else:
-            loss, items = weighed(result, lambda: self._count_items(inputs))
+        if window.is_single and isinstance(result, Tensor) and result.ndim == 0:
+            return result
+        loss, items = weighed(result, lambda: self._count_items(inputs))
         self._items = 0.0 if self._is_padding else items
         window.set_items(self._items)
         return loss

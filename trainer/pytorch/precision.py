@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,15 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .distributed import NOTHING
+from .distributed import NOTHING, Roots
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
 
 _run_engine = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
 
 
-def run_backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+def run_backward(tensors: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
     """Do as ``torch.autograd.backward``, which asks of every tensor what is known here, in half the time.
 
     Args:
@@ -28,7 +26,7 @@ def run_backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None
     if _run_engine is None or type(tensors[0]) is not Tensor:  # a subclass may go backward in a way of its own
         torch.autograd.backward(tensors, gradients)
     else:
-        _run_engine(tuple(tensors), tuple(gradients), False, False, (), allow_unreachable=True, accumulate_grad=True)
+        _run_engine(tensors, gradients, False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 class FullPrecision:
@@ -58,13 +56,13 @@ class FullPrecision:
         """Return the context for forward passes."""
         return NOTHING
 
-    def backward(self, loss: Tensor, share: Any = 1.0, along: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+    def backward(self, loss: Tensor, share: Any = 1.0, along: Roots = ((), ())) -> None:
         """Run the backward pass of ``loss`` times ``share``, a number or a tensor.
 
         The share goes in as the gradient of the loss, kept for the next time: no operation for it, forward or back.
 
         Args:
-            along: Other tensors that it begins at, each with its gradient, which nothing scales.
+            along: What else it begins at; nothing scales these gradients.
         """
         if isinstance(share, Tensor):
             gradient = share.to(loss.dtype).expand_as(loss)
@@ -73,8 +71,8 @@ class FullPrecision:
             if self._gradient is None or what != self._gradient_of:
                 self._gradient, self._gradient_of = torch.full_like(loss.detach(), share), what
             gradient = self._gradient
-        pairs = [(loss, gradient), *along]
-        run_backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
+        tensors, gradients = along
+        run_backward((loss, *tensors), (gradient, *gradients))
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the loss scale out of the gradients."""
@@ -119,7 +117,7 @@ class ScaledAutocast(Autocast):
         super().__init__(device, torch.float16)
         self.scaler = torch.amp.GradScaler(device.type)
 
-    def backward(self, loss: Tensor, share: Any = 1.0, along: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+    def backward(self, loss: Tensor, share: Any = 1.0, along: Roots = ((), ())) -> None:
         """Run the backward pass of the scaled loss times ``share``."""
         super().backward(self.scaler.scale(loss), share, along)
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ...callbacks.state import TrainerControl
 from ..launcher import Place
-from .distributed import FLAGS, NOTHING, SIGNALS, Alone, unwrap
+from .distributed import COUNTED, FLAGS, NOTHING, Alone, signal_in, unwrap
 from .installed import check_torch_xla
 from .snapshot import copied
 
@@ -184,7 +184,7 @@ class Cores(Core):
     def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
         """Have ``value`` summed on the device, together with who got a stop signal."""
         own = torch.as_tensor(value, dtype=torch.float32, device=self._device).reshape(1)
-        signals = torch.tensor([float(self._signal == name) for name in SIGNALS[1:]], device=self._device)
+        signals = torch.tensor(COUNTED[self._signal], device=self._device)
         total = self._model.all_reduce(self._model.REDUCE_SUM, torch.cat([own, signals]))
         self._signals = (self._signals[1], total[1:])
         return lambda: total[0]
@@ -212,8 +212,7 @@ class Cores(Core):
 
     def _heard(self) -> str | None:
         late = self._signals[0]
-        counts = [] if late is None else late.tolist()
-        return next((name for name, count in zip(SIGNALS[1:], counts, strict=False) if count), None)
+        return None if late is None else signal_in(late.tolist())
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every core, in their order. Waits for the device."""

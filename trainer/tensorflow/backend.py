@@ -295,8 +295,7 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
 
 
 def _in_one_piece(trainer: TFBackend) -> str:
-    inside = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
-    heard = ", ".join(name for name in inside if trainer.dispatcher.receivers(name))
+    heard = ", ".join(filter(trainer.dispatcher.receivers, WITHIN_UPDATES))
     in_pieces = (
         f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
     )

@@ -89,6 +89,7 @@ class JournalCallback(TrainerCallback):
     def _begin(self, args: Any, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0 or self.run is None:
             self.run = uuid.uuid4().hex
+        self._close()  # what came before the run may have gone into another folder
         self._known = {}
         self._is_in_run = True
         values = args.to_dict() if hasattr(args, "to_dict") else vars(args)

@@ -48,8 +48,8 @@ class Outcome:
     @property
     def stopped_by(self) -> str | None:
         """The name of the signal that stopped training; None if none did."""
-        reason = str(self.trainer.state.stop_reason or "")
-        return reason.removeprefix("received ") if reason.startswith("received SIG") else None
+        signal: str | None = self.trainer.state.stop_signal
+        return signal
 
     @property
     def summary(self) -> str:

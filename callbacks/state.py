@@ -57,6 +57,12 @@ class TrainerState:
     stop_reason: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def stop_signal(self) -> str | None:
+        """The name of the signal that stopped training; None if none did."""
+        reason = str(self.stop_reason or "")
+        return reason.removeprefix("received ") if reason.startswith("received SIG") else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, unknown keys of an older file included."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}

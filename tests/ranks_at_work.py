@@ -469,6 +469,38 @@ def bf16(folder: Path) -> Any:
     return {"bf16": trained(folder, mlp(), train_dataset=classified(17), bf16=True)}
 
 
+# -- searching --------------------------------------------------------------------------------------------------------
+
+
+class Searcher(Trainer):
+    """Makes its own models, and is asked for trials."""
+
+    def __init__(self, model: nn.Module, args: TrainingArguments, **options: Any) -> None:
+        super().__init__(None, args, model_init=lambda: mlp(dtype=torch.float64), **options)
+
+
+def search(folder: Path) -> Any:
+    """Three trials that the first process chooses; its pruner gives up the second after its first evaluation."""
+    import optuna
+
+    ended: list[Any] = []
+    data = classified(11, seed=1, dtype=torch.float64)
+    trainer = make(folder / "search", cls=Searcher, eval_dataset=data, eval_strategy="epoch")
+    trainer.on("on_train_end")(lambda trainer, state, **_: ended.append([state.trial_name, state.global_step]))
+    study: dict[str, Any] = {
+        "sampler": optuna.samplers.GridSampler({"learning_rate": [0.3, 1e-9, 0.1]}, seed=0),
+        "pruner": optuna.pruners.ThresholdPruner(upper=1.16),
+    }
+    best = trainer.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [0.3, 1e-9, 0.1])},
+        lambda metrics: metrics["eval_loss"],
+        n_trials=3,
+        backend="optuna",
+        **study,
+    )
+    return {"best": best.hyperparameters, "objective": best.objective, "ended": ended}
+
+
 def write(folder: Path, found: Any) -> None:
     (folder / f"rank{RANK}.json").write_text(json.dumps(found))
 

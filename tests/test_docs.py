@@ -77,6 +77,17 @@ def test_the_example_on_the_page_of_tensorflow_learns(run):
     assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
 
 
+def test_the_search_on_its_page_finds_something_and_goes_on(run):
+    pytest.importorskip("torch")
+    pytest.importorskip("optuna")
+
+    with pytest.warns(UserWarning, match="'hidden' is no training argument"):
+        names = run(*python_blocks("docs/search.md"))
+
+    assert names["best"].objective < 1.0
+    assert set(names["best"].hyperparameters) == {"learning_rate", "per_device_train_batch_size", "hidden"}
+
+
 def test_the_functions_on_the_page_of_events_listen(run, capsys):
     pytest.importorskip("torch")
     run(TRAINER, *python_blocks("docs/events.md"), "trainer.train()")
@@ -101,7 +112,8 @@ def test_the_script_on_the_page_of_several_processes_runs_on_two(tmp_path):
     (command,) = re.findall(r"^\$ torchrun (.* train\.py)$", page.partition("## Starting")[0], re.MULTILINE)
     (tmp_path / "train.py").write_text(python_blocks("docs/distributed.md")[0])
 
-    apart = ["--redirects", "1", "--log-dir", str(tmp_path / "logs")]  # in one pipe the lines of two ranks run into each other
+    # in one pipe the lines of two ranks run into each other
+    apart = ["--redirects", "1", "--log-dir", str(tmp_path / "logs")]
     ended = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *apart, *command.split()],
         cwd=tmp_path,

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ..callbacks.dispatcher import Dispatcher
-from ..callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, UnsupportedError, did_you_mean
+from ..callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 from ..callbacks.state import TrainerControl, TrainerState
 from .attaching import Attaching, check_attached_everywhere
 from .best import BestModel, HasBest, metric_key
 from .loop import Backend, TrainingLoop
-from .outputs import BestRun, TrainOutput
+from .outputs import TrainOutput
 from .plan import Progress
 from .predicting import Predicting, check_compute_metrics
 from .records import Records
 from .saving import Notes, Saver, Saves
+from .search import hyperparameters_of, varied
+from .searching import Searching
 from .step_timer import StepTimer
 
 logger = logging.getLogger("trackside")
@@ -30,7 +32,7 @@ EVALUATION_SOURCES = ("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
 """Methods by which a subclass may bring its own evaluation data."""
 
 
-class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
+class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Backend, ABC):
     """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` fill in the backend's methods."""
 
     def __init__(
@@ -65,9 +67,7 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         self.saver = Saver(self)
         self.step_timer = StepTimer()
         self.best = BestModel(self)
-        self._check_datasets()
-        if loss_fn is not None:
-            self.check_smoothing("loss_fn")
+        self._check_args()
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
         self._attach_callbacks(callbacks or [])
         self._update_context()
@@ -82,7 +82,8 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         Args:
             resume_from_checkpoint: A checkpoint folder, or True for the newest valid one in ``args.output_dir``;
                 without it, ``args.resume_from_checkpoint`` counts.
-            trial: The trial of a hyperparameter search, or its parameters.
+            trial: Hyperparameters to train with: a dict of training arguments by name, the BestRun of a search, or a
+                trial of optuna's. ``args`` have them from then on; ``model_init`` gets the trial.
 
         Raises:
             CheckpointError: If the checkpoint is not there or does not verify.
@@ -98,6 +99,8 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             )
         if self.train_dataset is None and not self.has_own("get_train_dataloader", "get_train_tfdataset"):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
+        if trial is not None and self.search is None:
+            self.take_args(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self.guarded():
             check_attached_everywhere(self)
@@ -168,15 +171,20 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
         """Evaluate, note whether the model is the best so far, and tell a schedule that follows a metric."""
         metrics = self.evaluate()
         self.best.note(metrics)
+        if self.search is not None:
+            self.search.note(metrics)
         if self._follows_metric():
             name = self.args.metric_for_best_model or "loss"
             if metric_key(name) not in metrics:
                 raise UnknownMetricError("metric_for_best_model", name, metrics)
             self.lr_scheduler.step(metrics[metric_key(name)])
 
-    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> BestRun:
-        """Search for hyperparameters: not built yet."""
-        raise UnsupportedError("hyperparameter_search is not built yet; call train() with the values you want to try")
+    def take_args(self, args: Any) -> None:
+        """Go on with other arguments, on the same processes and with the same callbacks."""
+        self.args = self.dispatcher.args = args
+        self.saver = Saver(self)
+        self._check_args()
+        self._set_up_step()
 
     # -- what else there is to know -------------------------------------------------------------------------------
 
@@ -201,15 +209,27 @@ class BaseTrainer(Attaching, Records, Predicting, Saves, HasBest, Backend, ABC):
             allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
             raise ArgumentError("label_smoothing_factor", self.args.label_smoothing_factor, allowed)
 
-    def _check_datasets(self) -> None:
-        if self.args.eval_strategy != "no" and self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES):
+    def check_evaluates(self, what: str) -> None:
+        """Raise ArgumentError if there is nothing to evaluate on, which ``what`` needs."""
+        if self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES):
+            raise ArgumentError("eval_dataset", None, f"{what} needs an evaluation dataset")
+
+    def _check_args(self) -> None:
+        has_none = self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES)
+        if self.args.eval_strategy != "no" and has_none:
             raise ArgumentError(
                 "eval_strategy", str(self.args.eval_strategy), "'no', since the trainer was given no eval_dataset"
             )
+        if self.loss_fn is not None:
+            self.check_smoothing("loss_fn")
 
     @abstractmethod
     def _follows_metric(self) -> bool:
         """Return whether the schedule waits for a metric, rather than for steps."""
+
+    @abstractmethod
+    def _set_up_step(self) -> None:
+        """Set up what the step needs to know of ``args``."""
 
     @abstractmethod
     def set_seed(self, seed: int) -> None:

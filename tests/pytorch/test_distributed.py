@@ -22,6 +22,7 @@ PEACEFUL = [
     "evaluation",
     "ledger",
     "saving",
+    "search",
 ]
 ONLY_TWO = ["control", "agreements", "trackers", "bf16", "syncs", "slow_rank", "lonely_monitor"]
 
@@ -101,6 +102,18 @@ def test_every_rank_reports_the_same(world: str, request: pytest.FixtureRequest)
 
     for other in others:
         assert {name: first.get(name) for name in names} == {name: other.get(name) for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_a_search_is_that_of_one_process(world: str, alone: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    expected = alone["search"]
+    assert sorted(steps for _, steps in expected["ended"]) == [3, 6, 6]  # one was given up after its first epoch
+
+    for rank in request.getfixturevalue(world):
+        found = rank["search"]
+        assert (found["best"], found["ended"]) == (expected["best"], expected["ended"])
+        assert found["objective"] == pytest.approx(expected["objective"], abs=1e-10)
 
 
 @pytest.mark.slow

@@ -47,6 +47,11 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         self.processes = processes_of(args, args.device)
         self.processes.doing = lambda: f"step {self.state.global_step + 1}"
         self.processes.may_steer = self.dispatcher.may_steer
+        self.step_timer = step_timer_of(args.device)
+        self._set_up_step()
+
+    def _set_up_step(self) -> None:
+        args = self.args
         self._is_on_host = args.device.type == "cpu"
         self.precision = precision_of(args, args.device)
         self.model_wrapped: nn.Module = self.model
@@ -62,7 +67,6 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         self._flos = 0
         self._splits = 1
         set_tf32(args.tf32)
-        self.step_timer = step_timer_of(args.device)
         self._know_model()
 
     # -- set up ---------------------------------------------------------------------------------------------------

@@ -50,6 +50,10 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
     def _set_up_backend(self) -> None:
         args = self.args
         self.processes = processes_of(args)
+        self._set_up_step()
+
+    def _set_up_step(self) -> None:
+        args = self.args
         self.precision = precision_of(args)
         self.trace_counts: Counter[str] = Counter()
         self.queue = UpdateQueue(self)

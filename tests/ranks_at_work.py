@@ -179,13 +179,45 @@ class Peculiar(nn.Module):
         return self.head(hidden) + self.frozen(hidden)
 
 
+class OwnMean(nn.Module):
+    """Takes the mean over the tokens by itself, which is not a number where there are none; has an unused parameter."""
+
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, 8, sparse=sparse).double()
+        self.unused = nn.Linear(3, 3).double()
+        self.head = nn.Linear(8, 5).double()
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.head(self.embedding(input_ids))
+        losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels.clamp_min(0), reduction="none")
+        counts = labels != -100
+        return {"loss": (losses * counts).sum() / counts.sum(), "logits": logits}
+
+
+def few_tokens(examples: int) -> DictDataset:
+    """Rows of which only every third has tokens that count; there are some in every update."""
+    input_ids = tokens(examples).columns["input_ids"]
+    return DictDataset(
+        input_ids=input_ids, labels=torch.where(torch.arange(examples)[:, None] % 3 == 1, input_ids % 5, -100)
+    )
+
+
 def peculiar(folder: Path) -> Any:
-    return {
-        f"accumulation {accumulation}": trained(
-            folder, Peculiar(), gradient_accumulation_steps=accumulation, weight_decay=0.1, optim="adamw_torch"
+    """With 13 examples, some ranks have nothing to count at the end of an epoch."""
+    found = {}
+    for accumulation in (1, 3):
+        values: dict[str, Any] = {"gradient_accumulation_steps": accumulation}
+        for examples in (13, 17):
+            data = classified(examples, dtype=torch.float64)
+            found[f"{examples} examples, accumulation {accumulation}"] = trained(
+                folder, Peculiar(), train_dataset=data, weight_decay=0.1, optim="adamw_torch", **values
+            )
+        found[f"few tokens, accumulation {accumulation}"] = trained(
+            folder, OwnMean(sparse=True), train_dataset=few_tokens(23), loss_fn=None, **values
         )
-        for accumulation in (1, 3)
-    }
+    return found
 
 
 def options(folder: Path) -> Any:

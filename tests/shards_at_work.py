@@ -8,7 +8,19 @@ from typing import Any
 
 import torch
 from pytorch_parts import classified, mlp
-from ranks_at_work import RANK, WORLD, Peculiar, SumTrainer, TokenModel, main, make, outcome, tokens
+from ranks_at_work import (
+    RANK,
+    WORLD,
+    OwnMean,
+    Peculiar,
+    SumTrainer,
+    TokenModel,
+    few_tokens,
+    main,
+    make,
+    outcome,
+    tokens,
+)
 from torch import Tensor, nn
 
 from trackside import Trainer, TrainerCallback
@@ -76,6 +88,7 @@ def sharded_peculiar(folder: Path) -> Any:
     for name, model, cls, more in (
         ("peculiar", Peculiar(), Trainer, {}),
         ("tokens", TokenModel(), SumTrainer, {"train_dataset": tokens(20), "loss_fn": None}),
+        ("few tokens", OwnMean(sparse=False), Trainer, {"train_dataset": few_tokens(23), "loss_fn": None}),
     ):
         trainer = make(folder, model, cls, **values, **more)
         trainer.train()

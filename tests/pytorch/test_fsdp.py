@@ -60,7 +60,7 @@ def test_fsdp_ddp_and_one_process_come_to_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["peculiar", "tokens"])
+@pytest.mark.parametrize("case", ["peculiar", "tokens", "few tokens"])
 def test_fsdp_takes_tied_frozen_and_unused_parameters_and_weights(
     case: str, two: list[Any], resumed: dict[int, Any]
 ) -> None:

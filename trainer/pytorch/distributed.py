@@ -86,10 +86,6 @@ class Alone:
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
 
-    def no_loss(self, loss: Tensor, model: nn.Module) -> Tensor:
-        """Return a loss in the place of ``loss``, a mean over nothing, whose gradients are all zero."""
-        return sum((p.sum() * 0.0 for p in model.parameters() if p.requires_grad), torch.zeros(()))
-
     def whole(self, tensor: Any) -> Any:
         """Return a tensor that may be shared out as a whole one."""
         return tensor

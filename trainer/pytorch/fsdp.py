@@ -71,10 +71,6 @@ class Sharded(Group):
         model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
         return NOTHING
 
-    def no_loss(self, loss: Tensor, model: nn.Module) -> Tensor:
-        """Return a loss of nothing that still goes through the model: the others wait for its collectives."""
-        return loss.nan_to_num() * 0.0
-
     def whole(self, tensor: Any) -> Any:
         """Return a tensor that is shared out as a whole one."""
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

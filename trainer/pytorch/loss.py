@@ -8,7 +8,8 @@ the update is complete. Where the shares add up to one, which is the rule, nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,37 @@ def weighed(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
             f"compute_loss returned {type(result).__name__}; it returns a mean loss, or (loss_sum, weight)"
         )
     return (result if result.ndim == 0 else result.mean()), items()
+
+
+@contextmanager
+def no_gradient_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
+    """A context in which the backward pass of ``loss``, a mean over nothing, makes all gradients zero, not NaN.
+
+    It goes the usual way, so that the same parameters get a gradient as ever, of the same layout: DDP and FSDP wait for
+    those. What it gives begins the backward pass also where ``loss`` is a constant.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hooked: set[Any] = {*parameters, *_leaves_of(loss)}
+    handles = [leaf.register_hook(torch.zeros_like) for leaf in hooked]
+    try:
+        yield loss if loss.requires_grad else sum((p.sum() * 0.0 for p in parameters), loss)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
+    """Yield what gets a gradient of ``loss``; with FSDP those are not the model's parameters, but gathered ones."""
+    seen: set[Any] = {None}
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        waiting += [following for following, _ in node.next_functions]
 
 
 class LossWindow:

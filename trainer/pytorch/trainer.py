@@ -20,7 +20,7 @@ from .backend import TorchBackend
 from .calling import labels_of, logits_in, loss_in, loss_or_none, main_logits
 from .collators import DataCollatorWithPadding, default_data_collator
 from .distributed import unwrap
-from .loss import smoothed_loss
+from .loss import no_gradient_of, smoothed_loss
 from .optimization import create_optimizer, create_scheduler
 from .seeding import set_seed
 
@@ -225,11 +225,13 @@ class Trainer(TorchBackend):
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with this micro-batch's share of the update."""
         share = self._window.share
-        if not isinstance(share, Tensor) and share == 0.0:  # the mean over no label must not reach the gradients
-            loss, share = self.processes.no_loss(loss, self.model), 1.0
         if self.precision.is_last_backward:
             self.step_timer.exchange()
-        self.precision.backward(loss, share, self.processes.go_along())
+        if not isinstance(share, Tensor) and share == 0.0:
+            with no_gradient_of(loss, self.model) as nothing:
+                self.precision.backward(nothing, share, self.processes.go_along())
+        else:
+            self.precision.backward(loss, share, self.processes.go_along())
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -77,6 +77,10 @@ class CallbackOrderError(TracksideValueError):
         super().__init__(message)
 
 
+class NotFiniteError(TracksideError, FloatingPointError):
+    """A layer holds, got or gave a number that is infinite or none; the message names it and what led to it."""
+
+
 class CheckpointError(TracksideError, OSError):
     """A checkpoint cannot be written, is not there, or does not verify."""
 

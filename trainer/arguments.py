@@ -158,7 +158,7 @@ class BaseTrainingArguments(DerivedArguments):
     tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
     debug: str = option(
         "",
-        "underflow_overflow, tpu_metrics_debug, or both.",
+        "underflow_overflow: end at the first layer that is not finite; tpu_metrics_debug: torch_xla's report.",
         some_of("underflow_overflow", "tpu_metrics_debug"),
         reads=spaced,
     )

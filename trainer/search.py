@@ -128,7 +128,7 @@ class Search:
 
     def _objective(self, metrics: dict[str, float]) -> float:
         try:
-            value = self.compute_objective(dict(metrics))
+            value: Any = self.compute_objective(dict(metrics))
         except KeyError as error:
             raise UnknownMetricError("compute_objective", str(error.args[0]), metrics) from error
         if not isinstance(value, Real):

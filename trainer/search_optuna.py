@@ -53,7 +53,7 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
     def objective(trial: optuna.Trial) -> float:
         def report(objective: float, step: int) -> bool:
             trial.report(objective, step)
-            return trial.should_prune()
+            return bool(trial.should_prune())
 
         proposal = search.propose(trial, trial.number)
         trial.set_user_attr(KEPT, proposal.hyperparameters)

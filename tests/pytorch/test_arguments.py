@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError  # noqa: E402
+from trackside.callbacks.errors import ArgumentError, MissingPackageError  # noqa: E402
 from trackside.trainer.pytorch import installed  # noqa: E402
-from trackside.trainer.pytorch.arguments import NOT_YET, TrainingArguments  # noqa: E402
+from trackside.trainer.pytorch.arguments import TrainingArguments  # noqa: E402
 from trackside.trainer.pytorch.installed import has_apex  # noqa: E402
 
 
@@ -62,16 +62,6 @@ def test_apex_is_known_by_what_is_inside_and_not_imported(tmp_path, monkeypatch)
 
     assert has_apex("optimizers")
     assert not has_apex("amp")
-
-
-@pytest.mark.parametrize("values", [{"debug": "underflow_overflow"}])
-def test_what_is_not_built_yet_fails_when_it_is_used(values):
-    [(name, value)] = values.items()
-    if name not in NOT_YET:
-        pytest.skip(f"{name} is built")
-
-    with pytest.raises(UnsupportedError, match=f"{name}={value!r} cannot be used: "):
-        TrainingArguments("out", **values)
 
 
 def test_options_of_distributed_training_are_accepted_without_it():

@@ -17,6 +17,7 @@ ONLY_PYTORCH = {
     "installed.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
     "lion.py": "torch has no Lion, Keras has",
     "loader.py": "reads the DataLoaders of others",
+    "overflow.py": "looks into the layers; TensorFlow has tf.debugging.enable_check_numerics",
     "rendezvous.py": "torchrun's store; tf.distribute meets by TF_CONFIG",
     "sampler.py": "the order of a DataLoader; a tf.data.Dataset shuffles itself",
     "stream.py": "iterable datasets over ranks and workers",

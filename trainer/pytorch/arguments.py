@@ -17,16 +17,10 @@ from ..choices import OptimizerName, ParallelMode
 from ..launcher import Place, find_place
 from ..options import at_least, one_of, option
 from ..plan import cut_update
-from ..validation import Refusals, refuse
 from .installed import check_apex_amp, check_optimizer, default_optimizer
 
 if TYPE_CHECKING:
     import torch
-
-# what is still to be built: delete a line when it is there
-NOT_YET: Refusals = {
-    "debug": (lambda value: "underflow_overflow" in value, "watching every layer for overflow is not built yet"),
-}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,7 +32,7 @@ class TrainingArguments(BaseTrainingArguments):
     Raises:
         ArgumentError: If a value is not allowed; the message has field, value and what is.
         MissingPackageError: If an optimizer's package is not installed.
-        UnsupportedError: If a field asks for what is not built yet.
+        UnsupportedError: If it is allowed, but cannot be had here.
 
     Example:
         >>> TrainingArguments("out", num_train_epochs=2, eval_strategy="epoch").do_eval
@@ -67,7 +61,8 @@ class TrainingArguments(BaseTrainingArguments):
             warnings.warn("debug='tpu_metrics_debug' has nothing to report: the run is not on TPU cores", stacklevel=4)
         if self.fp16 and self.fp16_backend == "apex":
             check_apex_amp()
-        refuse(self, NOT_YET)
+        if self.torch_compile and "underflow_overflow" in self.debug:
+            raise ArgumentError("debug", self.debug, "not together with torch_compile, which sees no single layers")
 
     @property
     def _cut_of_update(self) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from .evaluating import Evaluating, TrainBatch
 from .keeping import Keeping
 from .loss import LossWindow
 from .memory import retry_smaller
+from .overflow import watched
 from .precision import DTYPES, precision_of, set_tf32
 from .rendezvous import job_store
 from .seeding import set_seed
@@ -53,7 +54,7 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
     def _set_up_step(self) -> None:
         args = self.args
         self._is_on_host = args.device.type == "cpu"
-        self.precision = precision_of(args, args.device)
+        self._choose_precision()
         self.model_wrapped: nn.Module = self.model
         self._window = LossWindow(
             self.processes,
@@ -68,6 +69,11 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         self._splits = 1
         set_tf32(args.tf32)
         self._know_model()
+
+    def _choose_precision(self) -> None:
+        self.precision = precision_of(self.args, self.args.device)
+        if "underflow_overflow" in self.args.debug:
+            self.precision = watched(self.precision, lambda: self.model, self.processes.doing)
 
     # -- set up ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +104,7 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
             raise TracksideValueError(
                 "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
             )
-        self.precision = precision_of(args, args.device)
+        self._choose_precision()
         self.model, self.optimizer = self.precision.prepare(self.model, self.optimizer)
         self.model_wrapped = self.processes.wrap(self._parallel(self.model))
         self._is_first_update = True

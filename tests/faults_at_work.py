@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch._dynamo  # which takes a second, and would do so at the first step, with a time limit
 from pytorch_parts import classified
 from ranks_at_work import RANK, WORLD, main, make, write
 from torch.utils.data import TensorDataset
 
 from trackside import TrainerCallback
+from trackside.trainer.pytorch import watchdog
 
 
 class Fault(TrainerCallback):
@@ -34,10 +35,19 @@ def _raise() -> None:
 
 
 def _hang() -> None:
-    time.sleep(40)
+    watchdog.GRACE_S = 2.0
+    time.sleep(600)
+
+
+def _wait_for_all(folder: Path) -> None:
+    """Return when every process is here: how long one takes to start must not count against a short ddp_timeout."""
+    (folder / f"here{RANK}").touch()
+    while len(list(folder.glob("here*"))) < WORLD:
+        time.sleep(0.01)
 
 
 def _run_with(folder: Path, act: Callable[[], Any], more: Sequence[Any] = (), **values: Any) -> Any:
+    _wait_for_all(folder)
     trainer = make(folder, callbacks=[Fault(act), *more], num_train_epochs=500, logging_strategy="no", **values)
     try:
         trainer.train()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import random
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackside.trainer.launcher import LAUNCHERS
+from forks import TESTS, Fork
 
-TESTS = Path(__file__).parent
+from trackside.trainer.launcher import LAUNCHERS
 
 
 @dataclass
@@ -52,39 +51,39 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         port = str(free_port())
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, str(TESTS / script), str(folder), *names],
-                env=rank_environment(rank, world_size, port, launcher) | environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                cwd=folder,
-                start_new_session=True,
+            Fork(
+                "torch",
+                [str(TESTS / script), str(folder), *names],
+                folder,
+                rank_environment(rank, world_size, port, launcher) | environment,
+                name=f"rank{rank}",
+                number=min(rank, 1),
             )
             for rank in range(world_size)
         ]
 
-    def wait(self, timeout_s: float = 120.0) -> list[Ended]:
+    def wait(self, timeout_s: float = 240.0) -> list[Ended]:
         """Return how each process ended, in the order of the ranks; kill all if they take too long."""
-        outputs = []
-        try:
-            outputs = [process.communicate(timeout=timeout_s)[0] for process in self.processes]
-        except subprocess.TimeoutExpired:
-            for process in self.processes:  # with all that they started, which has the same pipe
-                os.killpg(process.pid, signal.SIGKILL)
-            outputs = [process.communicate()[0] for process in self.processes]
-            raise AssertionError("the processes hang:\n" + "\n-----\n".join(outputs)) from None
-        return [
-            Ended(process.returncode, output, _result(self.folder / f"rank{rank}.json"))
-            for rank, (process, output) in enumerate(zip(self.processes, outputs, strict=True))
-        ]
+        deadline = time.monotonic() + timeout_s
+        statuses = [process.wait(max(0.0, deadline - time.monotonic())) for process in self.processes]
+        outputs = [process.output + process.errors for process in self.processes]
+        if None in statuses:
+            self.kill()
+            raise AssertionError(f"they ended with {statuses}; None hang:\n" + "\n-----\n".join(outputs))
+        results = [_result(self.folder / f"rank{rank}.json") for rank in range(len(statuses))]
+        return [Ended(*each) for each in zip(statuses, outputs, results, strict=True)]
 
-    def results(self, timeout_s: float = 120.0) -> list[Any]:
+    def results(self, timeout_s: float = 240.0) -> list[Any]:
         """Return what each process wrote down, and fail with its output if one failed."""
         ended = self.wait(timeout_s)
         for rank, process in enumerate(ended):
             assert process.status == 0, f"rank {rank} ended with {process.status}:\n{process.output}"
         return [process.result for process in ended]
+
+    def kill(self) -> None:
+        """Kill those that live, with all that they started."""
+        for process in self.processes:
+            process.kill()
 
 
 def rank_environment(rank: int, world_size: int, port: str, launcher: str) -> dict[str, str]:
@@ -102,9 +101,26 @@ def rank_environment(rank: int, world_size: int, port: str, launcher: str) -> di
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that stays free until it is used.
+
+    The kernel gives it to nobody by itself, who asks for any, and no other test gets it before this process ends.
+    """
+    first_given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10_000, max(first_given_out, 11_000))
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0trackside-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
+
+
+_claims: list[socket.socket] = []
 
 
 def _result(path: Path) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from forks import Fork
 
 try:
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -40,11 +39,11 @@ def weights_of(model: Any) -> Any:
     return np.concatenate([np.asarray(variable.value).ravel() for variable in model.trainable_variables])
 
 
-def run_alone(code: str, *, timeout: float = 240, **environ: str) -> str:
+def run_alone(code: str, *, timeout_s: float = 240, **environ: str) -> str:
     """Run ``code`` in a process of its own, since TensorFlow's devices can be set up once only; return what it said."""
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path, **environ}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+    process = Fork("tensorflow", ["-c", code], Path.cwd(), {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environ})
+    try:
+        assert process.wait(timeout_s) == 0, process.errors[-3000:]
+    finally:
+        process.kill()
+    return process.output

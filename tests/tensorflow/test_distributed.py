@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Fork
+from ranks import free_port
 from tensorflow_parts import run_alone
 
 ODD = {"examples": 37, "per_device_train_batch_size": 6, "per_device_eval_batch_size": 10}
@@ -104,39 +102,29 @@ def test_a_model_made_inside_of_the_scope_trains_and_one_outside_says_what_to_do
     assert "with args.strategy.scope():" in said
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for item in sockets:
-        item.bind(("127.0.0.1", 0))
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
-
-
-def run_workers(count, **options):
+def run_workers(count, folder, **options):
     """Run the same script in several processes that TF_CONFIG joins; return what each printed."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(count)]}
-    call = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
+    cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(count)]}
+    call = ", ".join(f"{name}={value!r}" for name, value in {"folder": str(folder / "out"), **options}.items())
+    code = f"import tensorflow_run; tensorflow_run.main({call})"
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", f"import tensorflow_run; tensorflow_run.main({call})"],
-            env={**env, "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        Fork(
+            "tensorflow",
+            ["-c", code],
+            folder,
+            {**os.environ, "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})},
+            name=f"worker{index}",
+            number=index,
         )
         for index in range(count)
     ]
     try:
-        outputs = [worker.communicate(timeout=240) for worker in workers]
+        for worker in workers:
+            assert worker.wait(240) == 0, "\n".join(worker.errors[-2000:] for worker in workers)
     finally:
         for worker in workers:
             worker.kill()
-    assert all(worker.returncode == 0 for worker in workers), "\n".join(error[-2000:] for _, error in outputs)
-    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    return [json.loads(worker.output.splitlines()[-1]) for worker in workers]
 
 
 @pytest.mark.slow
@@ -144,11 +132,11 @@ def run_workers(count, **options):
 def test_two_workers_give_the_result_of_one(tmp_path, accumulation):
     options = {"gradient_accumulation_steps": accumulation, "save_strategy": "steps", "save_steps": 4}
     one = run(**ODD, **options)
-    two = run_workers(2, folder=str(tmp_path / "two"), **{**ODD, **HALF}, **options)
+    two = run_workers(2, tmp_path, **{**ODD, **HALF}, **options)
 
     assert two[0]["replicas"] == 2
     for found in two:
         assert_alike(one, found)
-    names = sorted(path.name for path in (tmp_path / "two").glob("checkpoint-*"))
+    names = sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*"))
     assert names == ["checkpoint-4", "checkpoint-8"]
-    assert (tmp_path / "two" / "checkpoint-8" / "rng_state_1.json").exists()
+    assert (tmp_path / "out" / "checkpoint-8" / "rng_state_1.json").exists()

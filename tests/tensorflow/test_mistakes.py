@@ -185,7 +185,7 @@ except ValueError as error:
     ids=["silent", "local"],
 )
 def test_a_tpu_that_is_not_there_is_an_error_and_no_endless_wait(code, why):
-    said = run_alone(code, timeout=120)
+    said = run_alone(code)
 
     assert "is not allowed: the name or grpc:// address of a TPU" in said
     assert why in said

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
+    IterableDataset,
     RandomSampler,
     TensorDataset,
     WeightedRandomSampler,
 )
 
-from trackside.trainer.pytorch.loader import batches_per_epoch, iterate_epoch, num_examples
-from trackside.trainer.pytorch.snapshot import random_state, set_random_state
+from trackside.trainer.pytorch.loader import batches_per_epoch, counted, iterate_epoch, num_examples
+from trackside.trainer.pytorch.snapshot import random_state
+from trackside.trainer.pytorch.workers import seed_worker
 
 NUMBERS = TensorDataset(torch.arange(20))
 
@@ -69,20 +72,42 @@ class Augmented(Dataset):
 
 
 def test_augmentation_in_the_training_process_goes_on_after_a_resume_as_without_it():
-    def go(skip, restored=None):
-        seen, states = [], []
+    def go(skip):
         batches = iterate_epoch(DataLoader(Augmented(), 2, shuffle=True), seed=3, epoch=0, skip_examples=skip)
-        if restored is not None:
-            set_random_state(restored)
-        for batch, _ in batches:
-            seen.append([part.tolist() for part in batch])
-            states.append(random_state())
-        return seen, states
+        return [[part.tolist() for part in batch] for batch, _ in batches]
 
-    whole, states = go(0)
-    rest, _ = go(4, restored=states[1])
+    assert go(4) == go(0)[2:]
 
-    assert rest == whole[2:]
+
+class DrawsAsItGoes(IterableDataset):
+    def __iter__(self):
+        order = list(range(20))
+        while order:
+            yield order.pop(random.randrange(len(order)))
+
+
+ALIKE = {"stream": lambda: DataLoader(DrawsAsItGoes(), 3), "shuffled": lambda: DataLoader(range(20), 3, shuffle=True)}
+
+
+@pytest.mark.parametrize("read", [partial(iterate_epoch, seed=3, epoch=0), counted], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", ALIKE)
+def test_ranks_with_other_random_numbers_get_each_example_of_a_loader_that_shuffles_once(name, read):
+    seen = []
+    for rank in range(2):
+        seed_worker(rank)
+        seen += [n for batch, (size, _) in read(ALIKE[name](), rank=rank, world_size=2) for n in batch[:size].tolist()]
+
+    assert sorted(seen) == list(range(20))
+    assert seen != sorted(seen)
+
+
+def test_ranks_with_batches_of_their_own_augment_them_differently():
+    loader = DataLoader(Augmented(), 1, sampler=DistributedSampler(Augmented(), num_replicas=2, rank=0))
+
+    zero, one = ([batch for batch, _ in iterate_epoch(loader, seed=3, epoch=0, rank=rank)] for rank in range(2))
+
+    assert [batch[0] for batch in zero] == [batch[0] for batch in one]
+    assert all(batch[1] != other[1] for batch, other in zip(zero[1:], one[1:], strict=True))
 
 
 def test_any_iterable_of_batches_will_do():

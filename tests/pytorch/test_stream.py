@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.pytorch.data import batches_per_epoch, iterate_epoch, make_loader
 from trackside.trainer.pytorch.stream import ShardedIterable
+from trackside.trainer.pytorch.workers import seed_worker
 
 
 class Numbers(IterableDataset):
@@ -68,6 +69,16 @@ def loader_of(dataset, batch_size, *, workers=0, rank=0, world_size=1, drop_last
         rank=rank,
         world_size=world_size,
     )
+
+
+class Shuffled(Numbers):
+    """Shuffles when it begins and draws as it goes, from the generators that everybody uses."""
+
+    def __iter__(self):
+        order = list(super().__iter__())
+        random.shuffle(order)
+        while order:
+            yield order.pop(int(torch.randint(len(order), ())))
 
 
 def epoch_of(loader, epoch=0, skip=0):
@@ -176,15 +187,32 @@ def with_draw(examples):
     return examples, random.random()
 
 
-def test_skipping_in_the_training_process_does_not_shift_its_random_numbers():
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_dataset_that_shuffles_itself_gives_each_example_once_and_goes_on_where_it_was(workers):
+    def ranks(skip=0):
+        loaders = [loader_of(Shuffled(23), 2, workers=workers, rank=rank, world_size=2) for rank in range(2)]
+        read = []
+        for rank, loader in enumerate(loaders):  # as each of the processes has seeded itself
+            seed_worker(rank)
+            read.append(epoch_of(loader, skip=skip))
+        return read
+
+    whole = real(ranks())
+
+    assert sorted(whole) == list(range(23))
+    assert whole[:3] != [0, 1, 2]
+    assert real(ranks(skip=8)) == whole[8:]
+
+
+def test_reading_in_the_training_process_does_not_shift_its_random_numbers():
     loader = loader_of(Augmented(8), 2)
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    expected = (random.random(), np.random.rand(), torch.rand(()).item())
+    expected = random.gauss(0, 1), np.random.randn(), torch.randn(()).item()
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
 
-    (first, _), *_ = iterate_epoch(loader, seed=1, epoch=0, skip_examples=4)
+    epoch_of(loader)
 
-    assert first[0] == (4, *expected)
+    assert (random.gauss(0, 1), np.random.randn(), torch.randn(()).item()) == expected
 
 
 def test_a_stream_has_a_length_only_where_its_dataset_has_one():

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from trackside.trainer.pytorch.snapshot import random_state
-from trackside.trainer.pytorch.workers import SeededDataset, fetch, random_state_kept, seed_worker, unseen_as_worker
+from trackside.trainer.pytorch.workers import SeededDataset, fetch, host_state_kept, seed_worker, unseen_as_worker
 
 
 def draw():
@@ -22,7 +22,7 @@ def draw():
 
 
 def test_a_seed_fixes_all_generators_of_the_host():
-    with random_state_kept():
+    with host_state_kept(0):
         seed_worker(2**62 + 5)
         first = draw()
         seed_worker(2**62 + 6)
@@ -36,7 +36,7 @@ def test_a_seed_fixes_all_generators_of_the_host():
 def test_the_random_state_is_put_back_also_after_an_exception():
     before = random_state()
 
-    with pytest.raises(ZeroDivisionError), random_state_kept(7):
+    with pytest.raises(ZeroDivisionError), host_state_kept(7):
         draw()[0] / 0
 
     assert str(random_state()) == str(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from .collators import Collator
 from .loss import batch_size as batch_size_of
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable, StreamBatch
-from .workers import SeededBatches, SeededDataset, fetch, random_state_kept
+from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
 
 Counts = tuple[int, int]
 """The examples of a batch that count: in this rank's, and in those of all ranks together."""
@@ -110,8 +110,8 @@ def iterate_epoch(
 ) -> Iterator[tuple[Any, Counts]]:
     """Return the batches of an epoch, each with the examples of it that count.
 
-    A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is started
-    with random numbers that depend on ``seed`` and ``epoch`` alone, is told the epoch where it or its sampler has
+    A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is read with
+    random numbers that depend on ``seed``, ``epoch`` and the position, is told the epoch where it or its sampler has
     ``set_epoch``, and what is to be skipped is read and thrown away; generators that a DataLoader was given are seeded
     anew. The run's own random numbers do not notice. For its batches on several ranks see `counted`.
 
@@ -124,7 +124,7 @@ def iterate_epoch(
         of the batches of all ranks together.
     """
     if not isinstance(loader, EpochLoader):
-        started = _start_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, world_size)
+        started = _start_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, rank, world_size)
         return _counted_foreign(loader, started, rank, world_size)
     loader.set_epoch(epoch, skip_examples)
     batches = loader.counted()
@@ -139,9 +139,12 @@ def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[tupl
 
     A loader of ours knows its ranks. Of any other, which gives the same batches on every rank, the ranks take turns;
     where there is no batch left for a rank, it has the last one once more, of which nothing counts. A loader with
-    torch's DistributedSampler, or another one that has ``num_replicas``, is known to give each rank its own.
+    torch's DistributedSampler, or another one that has ``num_replicas``, is known to give each rank its own. On several
+    ranks one that shuffles does so alike on all of them, and every time.
     """
-    return loader.counted() if isinstance(loader, EpochLoader) else _counted_foreign(loader, loader, rank, world_size)
+    if isinstance(loader, EpochLoader):
+        return loader.counted()
+    return _counted_foreign(loader, loader if world_size == 1 else _reading(loader, 0, rank), rank, world_size)
 
 
 def _counted_foreign(loader: Any, started: Iterable[Any], rank: int, world_size: int) -> Iterator[tuple[Any, Counts]]:
@@ -168,20 +171,34 @@ def _behind(batches: Iterator[tuple[Any, Counts]], skip_examples: int) -> Iterat
             yield inputs, counts
 
 
-def _start_foreign(loader: Any, seed: int, epoch: int, skip_examples: int, world_size: int) -> Iterator[Any]:
+def _start_foreign(loader: Any, seed: int, epoch: int, skip_examples: int, rank: int, world_size: int) -> Iterator[Any]:
     for part in _parts_of(loader):
         if callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)
         if isinstance(getattr(part, "generator", None), torch.Generator):
             part.generator.manual_seed(seed)
-    with random_state_kept(seed):
-        batches = iter(loader)
-        head = list(islice(batches, 1))  # a sampler draws its order when it is asked for its first index
-        batches = chain(head, batches)
-        turn, times = (1, world_size) if _splits_by_rank(loader) else (world_size, 1)
-        while skip_examples > 0 and (used := list(islice(batches, turn))):
-            skip_examples -= sum(map(batch_size_of, used)) * times
+    batches = _reading(loader, seed, rank)
+    turn, times = (1, world_size) if _splits_by_rank(loader) else (world_size, 1)
+    while skip_examples > 0 and (used := list(islice(batches, turn))):
+        skip_examples -= sum(map(batch_size_of, used)) * times
     return batches
+
+
+def _reading(loader: Any, seed: int, rank: int) -> Iterator[Any]:
+    """Read a loader of others with random numbers that follow from ``seed`` and the position.
+
+    They are alike on all ranks, which must read the same; where each has batches of its own, only up to the first
+    batch: a sampler draws its order when it is asked for its first index.
+    """
+    own_rank = rank if _splits_by_rank(loader) else 0
+    with host_state_kept(seed):
+        batches = iter(loader)
+    for number in count():
+        with host_state_kept(derive_seed(seed, number, own_rank if number else 0)):
+            batch = list(islice(batches, 1))
+        if not batch:
+            return
+        yield batch[0]
 
 
 def _parts_of(loader: Any) -> list[Any]:

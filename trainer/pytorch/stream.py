@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ...callbacks.errors import TracksideTypeError, TracksideValueError
 from ..order import derive_seed, share_of
-from .workers import random_state_kept, seed_worker, unseen_as_worker
+from .workers import host_state_kept, seed_worker, unseen_as_worker
 
 
 class StreamBatch(NamedTuple):
@@ -40,8 +40,9 @@ class ShardedIterable(IterableDataset[StreamBatch]):
     batches as there are workers may be ragged. Without the attribute, such a dataset is not told that there are
     workers, and gives all that it has.
 
-    In a worker, the random numbers of Python, numpy and torch follow from (seed, epoch, position), alike on all ranks
-    while the stream is read, so that all of them read the same.
+    While the stream is read, the random numbers of Python, numpy and torch follow from (seed, epoch, position), so that
+    a dataset which shuffles or augments reads the same on all ranks, in any number of workers, and after a resume. The
+    training process has its own back after each batch; a worker collates with numbers of its rank.
 
     Args:
         dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it has it.
@@ -49,7 +50,7 @@ class ShardedIterable(IterableDataset[StreamBatch]):
         rank, world_size: Which rank this is, of how many.
         global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
         drop_last: Leave ragged global batches out.
-        seed: Seed of the random numbers in workers.
+        seed: Seed of the random numbers while the stream is read.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class ShardedIterable(IterableDataset[StreamBatch]):
 
     def _own_share(self, examples: list[Any], reader: _Reader) -> StreamBatch:
         low, high = share_of(len(examples), self.rank, self.world_size)
-        reader.seed_for(low - len(examples), 1)
+        if reader.is_worker:
+            seed_worker(reader.seed_at(low - len(examples), 1))
         return StreamBatch(examples[low:high] or examples[-1:], high - low, len(examples))
 
 
@@ -127,7 +129,7 @@ class _Reader:
     """Reads a stream a global batch at a time, and keeps account of the position.
 
     Attributes:
-        seeds: What the random numbers in a worker follow from, besides the position.
+        seeds: What the random numbers follow from, besides the position.
     """
 
     def __init__(self, stream: ShardedIterable, seeds: tuple[int, ...], is_worker: bool, shards_itself: bool) -> None:
@@ -138,16 +140,13 @@ class _Reader:
         self._stream = stream
         self._examples: Iterator[Any] | None = None
 
-    def seed_for(self, *place: int) -> None:
-        """In a worker, seed all random numbers for a place relative to the position."""
-        if self.is_worker:
-            offset, *rest = place
-            seed_worker(derive_seed(*self.seeds, self.position + offset, *rest))
+    def seed_at(self, offset: int, *more: int) -> int:
+        """Return the seed for a place relative to the position."""
+        return derive_seed(*self.seeds, self.position + offset, *more)
 
     def read(self, count: int) -> list[Any]:
         """Return the next ``count`` examples, or those that are left."""
-        self.seed_for(0)
-        with self._view():
+        with self._view(), host_state_kept(self.seed_at(0)):
             if self._examples is None:
                 self._examples = iter(self._stream.dataset)
             examples = list(islice(self._examples, count))
@@ -155,10 +154,9 @@ class _Reader:
         return examples
 
     def skip(self, count: int, step: int) -> None:
-        """Read over ``count`` examples. In the training process that must not shift the run's random numbers."""
-        with nullcontext() if self.is_worker or not count else random_state_kept():
-            while self.position < count and self.read(min(step, count - self.position)):
-                pass
+        """Read over ``count`` examples."""
+        while self.position < count and self.read(min(step, count - self.position)):
+            pass
 
 
 def _is_hugging_face(dataset: Any) -> bool:

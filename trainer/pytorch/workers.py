@@ -18,7 +18,6 @@ from torch.utils.data import _utils as torch_internals
 
 from ..order import BatchCut, derive_seed
 from .sampler import EpochBatchSampler
-from .snapshot import random_state, set_random_state
 
 START_METHOD = "fork" if sys.platform == "linux" else None
 """How workers start; None is Python's default. A fork takes 0.1 s where others take seconds and need the dataset to be
@@ -33,15 +32,16 @@ def seed_worker(seed: int) -> None:
 
 
 @contextmanager
-def random_state_kept(seed: int | None = None) -> Iterator[None]:
-    """Put all random number generators back at the end; within, they start from ``seed``, if there is one."""
-    state = random_state()
+def host_state_kept(seed: int) -> Iterator[None]:
+    """Start the generators that `seed_worker` seeds from ``seed``, and put them back at the end."""
+    python, numpy, host = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     try:
-        if seed is not None:
-            seed_worker(seed)
+        seed_worker(seed)
         yield
     finally:
-        set_random_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(host)
 
 
 @contextmanager

@@ -78,6 +78,13 @@ class Attachment:
         self.after = tuple(other for other in self.after if other != name)
 
     @property
+    def placement(self) -> dict[str, Any]:
+        """The options of `Dispatcher.attach` that attach the callback like this to another trainer."""
+        names = ("name", "role", "on_error", "origin", "before", "after", "on", "every")
+        background = {"background": self.worker is not None, "timeout_s": self.worker and self.worker.timeout_s}
+        return {**{name: getattr(self, name) for name in names}, **background}
+
+    @property
     def where(self) -> str:
         """File and line of the callback's class, for error messages."""
         return location_of(type(self.callback))

@@ -6,11 +6,26 @@ Every class derives from `TracksideError` and from the nearest built-in, so that
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class TracksideError(Exception):
-    """The root of everything trackside raises on purpose."""
+    """The root of everything trackside raises on purpose. It can be copied, and sent to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        cls, args, *values = super().__reduce__()
+        return _remade, (cls, args, *values)
+
+
+def _remade(
+    cls: type[TracksideError], args: tuple[Any, ...], values: Mapping[str, Any] | None = None
+) -> TracksideError:
+    """Return an error like another one, whose message is not made again."""
+    made = cls.__new__(cls, *args)
+    made.args = made.args or args  # an OSError with an __init__ of its own begins without
+    vars(made).update(values or {})
+    return made
 
 
 class TracksideValueError(TracksideError, ValueError):

@@ -33,7 +33,19 @@ EVALUATION_SOURCES = ("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
 
 
 class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Backend, ABC):
-    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` fill in the backend's methods."""
+    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` fill in the backend's methods.
+
+    Attributes:
+        made_of: Its class and what that was called with, by which another process can make one like it.
+    """
+
+    made_of: tuple[type, tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Make a trainer that knows what it is made of."""
+        made = super().__new__(cls)
+        made.made_of = (cls, args, options)
+        return made
 
     def __init__(
         self,

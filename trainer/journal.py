@@ -60,6 +60,9 @@ class JournalCallback(TrainerCallback):
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None}  # another process opens the file anew
+
     def state_dict(self) -> dict[str, Any]:
         return {} if self.run is None else {"run": self.run}
 

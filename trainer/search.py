@@ -26,12 +26,12 @@ class Proposal:
     """What one trial is to try.
 
     Attributes:
-        number: Its number in the search, from 0.
+        run_id: What the backend calls the trial.
         name: The name of its run and of its folder in ``output_dir``.
         hyperparameters: Training arguments by name, and what ``model_init`` takes from the trial.
     """
 
-    number: int
+    run_id: str
     name: str
     hyperparameters: dict[str, Any]
 
@@ -57,25 +57,31 @@ class Search:
         self.args = trainer.args
         self.compute_objective = compute_objective
         self._hp_space = hp_space
-        self._hp_name = hp_name
+        self.hp_name = hp_name
         self._report: Callable[[float, int], bool] | None = None
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
-    def propose(self, trial: Any, number: int) -> Proposal:
+    def hyperparameters(self, trial: Any) -> dict[str, Any]:
+        """Return what ``hp_space`` gives for the backend's ``trial``.
+
+        Raises:
+            TracksideTypeError: If it is no dict.
+        """
+        found = self._hp_space(trial)
+        if not isinstance(found, Mapping):
+            raise TracksideTypeError(f"hp_space must return a dict of hyperparameters by name; it returned {found!r}")
+        return dict(found)
+
+    def propose(self, trial: Any, run_id: str, hyperparameters: dict[str, Any]) -> Proposal:
         """Return what the backend's ``trial`` is to try.
 
         Raises:
-            TracksideTypeError: If ``hp_space`` or ``hp_name`` return something else than they should.
+            TracksideTypeError: If ``hp_name`` returns no name.
         """
-        hyperparameters = self._hp_space(trial)
-        if not isinstance(hyperparameters, Mapping):
-            raise TracksideTypeError(
-                f"hp_space must return a dict of hyperparameters by name; it returned {hyperparameters!r}"
-            )
-        name = f"run-{number}" if self._hp_name is None else self._hp_name(trial)
+        name = f"run-{run_id}" if self.hp_name is None else self.hp_name(trial)
         if not isinstance(name, str) or not name:
             raise TracksideTypeError(f"hp_name must return the name of a run; it returned {name!r}")
-        return Proposal(number, name, dict(hyperparameters))
+        return Proposal(run_id, name, hyperparameters)
 
     def attempt(
         self, proposal: Proposal, trial: Any, report: Callable[[float, int], bool] | None = None

@@ -55,7 +55,7 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
             trial.report(objective, step)
             return bool(trial.should_prune())
 
-        proposal = search.propose(trial, trial.number)
+        proposal = search.propose(trial, str(trial.number), search.hyperparameters(trial))
         trial.set_user_attr(KEPT, proposal.hyperparameters)
         trainer.gather_objects((proposal, trial.params))
         value = search.attempt(proposal, trial, report)
@@ -73,7 +73,7 @@ def _follow(search: Search) -> None:
     """Train what the first process proposes, until it has no more."""
     while (told := search.trainer.gather_objects(None)[0]) is not None:
         proposal, suggested = told
-        search.attempt(proposal, optuna.trial.FixedTrial(suggested, proposal.number))
+        search.attempt(proposal, optuna.trial.FixedTrial(suggested, int(proposal.run_id)))
 
 
 def _best(study: optuna.Study) -> BestRun | None:

@@ -11,7 +11,8 @@ from ..callbacks.errors import ArgumentError, MissingPackageError, did_you_mean
 from .outputs import BestRun, default_compute_objective
 from .search import Search
 
-BACKENDS = ("optuna",)
+BACKENDS = ("optuna", "ray")
+"""In the order in which they are taken where none is named."""
 
 DIRECTIONS = ("minimize", "maximize")
 
@@ -49,11 +50,12 @@ class Searching:
                 where there are other metrics, their sum.
             n_trials: How many trials.
             direction: "minimize" or "maximize".
-            backend: "optuna", also without it.
+            backend: "optuna", or "ray" for Ray Tune; without it, the first that is installed.
             hp_name: Called with a trial of the backend's; returns the name of its run and of its folder in
                 ``output_dir``. Without it: "run-" and the trial's number.
             kwargs: Options of the backend: of `optuna.create_study` (``storage``, ``sampler``, ``pruner``, ...) and
-                `optuna.Study.optimize` (``timeout``, ...).
+                `optuna.Study.optimize` (``timeout``, ...), or of `ray.tune.TuneConfig` and `ray.tune.RunConfig`, and
+                ``resources_per_trial``.
 
         Raises:
             MissingPackageError: If the backend is not installed.
@@ -86,11 +88,16 @@ def _loaded(backend: str | None) -> tuple[Callable[..., BestRun], Callable[[Any]
     """Return how to search with a backend, and its default space.
 
     Raises:
-        MissingPackageError: If it is not installed.
+        MissingPackageError: If it is not installed, or none is.
     """
-    chosen = backend or BACKENDS[0]
-    if importlib.util.find_spec(chosen) is None:
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+    chosen = backend or next(iter(installed), BACKENDS[0])
+    if chosen not in installed:
         raise MissingPackageError(chosen, "hyperparameter_search", extra=chosen)
+    if chosen == "ray":
+        from .search_ray import default_hp_space_ray, search_with_ray
+
+        return search_with_ray, default_hp_space_ray
     from .search_optuna import default_hp_space_optuna, search_with_optuna
 
     return search_with_optuna, default_hp_space_optuna

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from trackside.callbacks import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.csv_logger import CSVLoggerCallback
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import EVENTS
+from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.replay import ending
 from trackside.tiny import installed_frameworks, tiny_trainer
 from trackside.trainer.journal import JournalCallback, plain, read_journal
@@ -254,3 +256,14 @@ tiny_trainer(sys.argv[1], "out", [JournalCallback(), TakesItsTime()], num_train_
 
 def steps_in(path):
     return [entry["step"] for entry in read_journal(path) if entry["event"] == "on_step_end"]
+
+
+def test_a_journal_that_is_open_can_go_to_another_process(tmp_path):
+    journal = JournalCallback(tmp_path / "journal.jsonl")
+    control = TrainerControl()
+    journal.on_init_end(None, TrainerState(), control)
+
+    there = pickle.loads(pickle.dumps(journal))
+    there.on_init_end(None, TrainerState(), control)
+
+    assert [entry["event"] for entry in read_journal(journal.path)] == ["on_init_end", "on_init_end"]

@@ -48,7 +48,7 @@ class OverflowWatch:
                 hook.remove()
 
     def _look(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        tensors = dict(module.named_parameters(recurse=False))
+        tensors: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
         tensors |= {**_tensors("input", inputs), **_tensors("output", output)}
         extremes = {what: _extremes(tensor) for what, tensor in tensors.items() if _is_counted(tensor)}
         lines = [f"{low:9.2e} {high:9.2e} {what}" for what, (low, high) in extremes.items()]

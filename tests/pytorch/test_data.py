@@ -191,15 +191,23 @@ def test_a_hugging_face_dataset_is_read_a_batch_at_a_time():
     assert batches == [part.tolist() for part in epoch_order(6, seed=1, epoch=0).split(4)]
 
 
-def test_a_dataset_is_told_the_epoch_if_it_wants_to_know():
-    class Told(Items):
-        def set_epoch(self, epoch):
-            self.count = epoch
+class Told(Items):
+    epoch = None
 
-    loader = loader_of(Told(3))
-    loader.set_epoch(7)
+    def set_epoch(self, epoch):
+        self.epoch = epoch
 
-    assert loader.source.count == 7
+    def __getitem__(self, index):
+        return {"epoch": self.epoch}
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_a_dataset_is_told_the_epoch_if_it_wants_to_know(workers, persistent):
+    loader = loader_of(Told(3), num_workers=workers, persistent_workers=persistent)
+
+    for epoch in (0, 1, 4):
+        ((batch, _),) = epoch_of(loader, epoch)
+        assert batch["epoch"].tolist() == [epoch] * 3
 
 
 def test_sizes_are_known_where_there_is_a_length():

@@ -56,8 +56,9 @@ class EpochLoader(DataLoader[Any]):
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
         """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
         self.order.set_epoch(epoch, skip_examples)
-        if not isinstance(self.order, ShardedIterable) and callable(getattr(self.source, "set_epoch", None)):
-            self.source.set_epoch(epoch)
+        tell = getattr(self.dataset, "set_epoch", None)
+        if callable(tell) and not isinstance(self.order, ShardedIterable):
+            tell(epoch)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

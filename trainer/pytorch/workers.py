@@ -59,7 +59,7 @@ def unseen_as_worker() -> Iterator[None]:
 
 
 class SeededBatches:
-    """A batch sampler that sends a seed along with the indices of each batch.
+    """A batch sampler that sends a seed and the epoch along with the indices of each batch.
 
     The seed follows from (seed, epoch, position of the batch in the epoch), so that random augmentation in a worker is
     the same whichever worker does it and also after a resume, and differs between epochs, ranks and batches.
@@ -68,12 +68,12 @@ class SeededBatches:
     def __init__(self, sampler: EpochBatchSampler) -> None:
         self.sampler = sampler
 
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
         return self._seeded(iter(self.sampler), self.sampler.cut, self.sampler.epoch)
 
-    def _seeded(self, batches: Iterator[Any], cut: BatchCut, epoch: int) -> Iterator[tuple[int, Any]]:
+    def _seeded(self, batches: Iterator[Any], cut: BatchCut, epoch: int) -> Iterator[tuple[int, int, Any]]:
         for index, indices in enumerate(batches):
-            yield derive_seed(self.sampler.seed, epoch, cut.span(index)[0]), indices
+            yield derive_seed(self.sampler.seed, epoch, cut.span(index)[0]), epoch, indices
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -84,9 +84,18 @@ class SeededDataset(Dataset[Any]):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self._epoch = 0
 
-    def __getitems__(self, seed_and_indices: tuple[int, Any]) -> Any:
-        seed, indices = seed_and_indices
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the dataset of the epoch, if it wants to know."""
+        self._epoch = epoch
+        if callable(getattr(self.dataset, "set_epoch", None)):
+            self.dataset.set_epoch(epoch)
+
+    def __getitems__(self, job: tuple[int, int, Any]) -> Any:
+        seed, epoch, indices = job
+        if epoch != self._epoch:  # in a worker that lives on from one epoch to the next
+            self.set_epoch(epoch)
         seed_worker(seed)
         return fetch(self.dataset, indices)
 

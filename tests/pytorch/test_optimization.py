@@ -161,6 +161,17 @@ def test_a_class_with_options_takes_the_place_of_a_name():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("optim_args", "cls_and_options"),
+    [("weight_decay=0.3", None), (None, (torch.optim.SGD, {"lr": 0.5, "weight_decay": 0.3}))],
+    ids=["by name", "by class"],
+)
+def test_a_weight_decay_among_the_options_counts_for_what_is_decayed(optim_args, cls_and_options):
+    optimizer = create_optimizer(nn.Linear(3, 2), arguments(optim_args=optim_args), cls_and_options)
+
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
 def test_an_unknown_optimizer_is_refused_with_the_nearest_name():
     with pytest.raises(ArgumentError, match=r"optim='adamw_troch' is not allowed: one .* mean 'adamw_torch'\?"):
         create_optimizer(nn.Linear(2, 2), arguments(optim="adamw_troch"))

@@ -34,18 +34,16 @@ def create_optimizer(
 
     Args:
         args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
-        optimizer_cls_and_kwargs: A class and its options, to be used instead of what ``args.optim`` names.
+        optimizer_cls_and_kwargs: A class and its options, to be used instead of what ``args.optim`` names. A weight
+            decay among the options counts instead of ``args.weight_decay``; biases and norm weights have none either.
 
     Raises:
         ArgumentError: If there is no optimizer of that name, or it has no such option; the message names the nearest.
         MissingPackageError: If its package is not installed.
         TracksideValueError: If no parameter is trainable.
     """
-    groups = parameter_groups(model, args.weight_decay)
-    if optimizer_cls_and_kwargs is not None:
-        optimizer_cls, options = optimizer_cls_and_kwargs
-    else:
-        optimizer_cls, options = optimizer_class_and_options(args)
+    optimizer_cls, options = optimizer_cls_and_kwargs or optimizer_class_and_options(args)
+    groups = parameter_groups(model, options.get("weight_decay", args.weight_decay))
     return optimizer_cls(groups, **options)
 
 

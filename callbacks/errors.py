@@ -14,8 +14,7 @@ class TracksideError(Exception):
     """The root of everything trackside raises on purpose. It can be copied, and sent to another process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        cls, args, *values = super().__reduce__()
-        return _remade, (cls, args, *values)
+        return _remade, tuple(super().__reduce__())
 
 
 def _remade(

@@ -95,8 +95,8 @@ class Recipe:
             trainer.remove_callback(name)
         trainer.dispatcher.attach_all(self.callbacks)
         trainer.take_args(self.args)
-        trainer.search = Search(trainer, dict, *self.search)
-        return trainer.search
+        search = trainer.search = Search(trainer, dict, *self.search)
+        return search
 
 
 def trial(config: dict[str, Any], recipe: Recipe) -> None:

@@ -1,0 +1,36 @@
+"""Small callbacks that several tests of the bus attach."""
+
+from __future__ import annotations
+
+from trackside.callbacks import TrainerCallback
+
+
+class Recorder(TrainerCallback):
+    """Notes its own name in a list that several share."""
+
+    def __init__(self, heard, name=None):
+        self.heard = heard
+        self.name = name
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.heard.append(self.name)
+
+
+class Observing(Recorder):
+    role = "observer"
+
+
+class Flow(Recorder):
+    is_flow = True
+
+
+class Raises(TrainerCallback):
+    role = "observer"
+
+    def on_log(self, args, state, control, **kwargs):
+        raise RuntimeError("the tracker is down")
+
+
+class Stops(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = True

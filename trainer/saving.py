@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,9 @@ logger = logging.getLogger("trackside.trainer")
 STATE_FILE = "trainer_state.json"
 ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
+
+runs_begun: Counter[Path] = Counter()
+"""How many runs this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
 
 Write = Callable[[Path], None]
 
@@ -159,15 +163,18 @@ class Saver:
             CheckpointError: If the folder is not there or does not verify, or none of those there does.
             ArgumentError: If a fresh start would go into a folder that holds checkpoints of another run.
         """
-        checkpoint = self._of_earlier_attempt() or self._wanted(wanted)
+        folder = Path(self.trainer.args.output_dir).resolve()
+        runs_begun[folder] += 1
+        name = f"run-in/{folder}/{runs_begun[folder]}"
+        checkpoint = self._of_earlier_attempt(name) or self._wanted(wanted)
         notes = self.trainer.job_notes()
         if notes is not None:
             run_id = checkpoint and run_id_of(checkpoint)
-            notes.set(self._note_name(), run_id or self.run_id)
+            notes.set(name, run_id or self.run_id)
         return checkpoint
 
-    def _of_earlier_attempt(self) -> Path | None:
-        notes, name = self.trainer.job_notes(), self._note_name()
+    def _of_earlier_attempt(self, name: str) -> Path | None:
+        notes = self.trainer.job_notes()
         if notes is None or not notes.check([name]):
             return None
         self.run_id = notes.get(name).decode()
@@ -178,9 +185,6 @@ class Saver:
             f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
         )
         return checkpoint
-
-    def _note_name(self) -> str:
-        return f"run-in/{Path(self.trainer.args.output_dir).resolve()}"
 
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)

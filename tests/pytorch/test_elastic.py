@@ -14,6 +14,7 @@ import pytest
 from ranks import TESTS, free_port
 
 from trackside import TrainerCallback
+from trackside.trainer.saving import runs_begun
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--monitor-interval", "0.1", "--max-restarts", "2"]
 
@@ -118,8 +119,10 @@ class Notes(dict[str, bytes]):
 
 
 def test_only_what_the_job_itself_wrote_is_taken_for_its_earlier_attempt(make_trainer: Any, tmp_path: Path) -> None:
-    def run(notes: Notes | None, **values: Any) -> int:
-        """Train as one attempt of a job, and return the step at which it began."""
+    def run(notes: Notes | None, *, is_first: bool = True, **values: Any) -> int:
+        """Train as one attempt of a job, or as what comes next in it, and return the step at which it began."""
+        if is_first:
+            runs_begun.clear()
         began = Began()
         options = {"save_strategy": "steps", "save_steps": 3, "output_dir": str(tmp_path), "overwrite_output_dir": True}
         trainer = make_trainer(**{**options, **values}, callbacks=[began])
@@ -134,6 +137,9 @@ def test_only_what_the_job_itself_wrote_is_taken_for_its_earlier_attempt(make_tr
     assert run(notes, max_steps=5) == 0  # the first attempt had saved nothing
     assert run(None, max_steps=9) == 0  # another job, whose checkpoint is the newest now
     assert run(notes, max_steps=7, overwrite_output_dir=False) == 5
+    assert run(notes, is_first=False, max_steps=3) == 0  # a second run of the same script is not a second attempt
+    assert run(notes, max_steps=7) == 7  # the third attempt: the first run was done, the second goes on
+    assert run(notes, is_first=False, max_steps=6) == 3
 
 
 class Began(TrainerCallback):

@@ -7,15 +7,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch._dynamo  # which takes a second, and would do so at the first step, with a time limit
 from pytorch_parts import classified
-from ranks_at_work import RANK, WORLD, main, make, write
+from ranks_at_work import RANK, WORLD, main, make, outcome, trained, write
 from torch.utils.data import TensorDataset
 
 from trackside import TrainerCallback
+from trackside.callbacks.errors import RankError
 from trackside.trainer.pytorch import watchdog
 
 
@@ -106,6 +108,25 @@ def data_fails(folder: Path) -> Any:
 
     data = classified(17, dtype=torch.float64)
     return _run_with(folder, bool, train_dataset=Bad(*data.tensors))
+
+
+def goes_on(folder: Path) -> Any:
+    """All processes fail in step 3, one of them in the middle of an exchange; then another trainer begins."""
+
+    def fail() -> None:
+        if RANK == 1:
+            torch.distributed.all_reduce(torch.ones(9), async_op=True)
+        raise KeyError("on all of them")
+
+    class Fails(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:
+                fail()
+
+    older = make(folder)
+    with suppress(KeyError, RankError):
+        make(folder, callbacks=[Fails()]).train()
+    return {"weights": trained(folder)["weights"], "of an older trainer": (older.train(), outcome(older))[1]["weights"]}
 
 
 if __name__ == "__main__":

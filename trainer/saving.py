@@ -23,7 +23,7 @@ ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
 
 runs_begun: Counter[Path] = Counter()
-"""How many runs this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
+"""Runs that this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
 
 Write = Callable[[Path], None]
 

@@ -249,7 +249,7 @@ def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[
 @pytest.fixture(scope="module")
 def faults(folder: Path) -> Iterator[dict[str, Job]]:
     """Jobs that fail, started together, since they mostly wait."""
-    names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails")
+    names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails", "goes_on")
     jobs = {name: Job("faults_at_work.py", 2, folder / name, [name]) for name in names}
     yield jobs
     for job in jobs.values():
@@ -317,3 +317,15 @@ def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
 
     assert (trainer.processes.rank, trainer.processes.world_size) == (0, 1)
     assert trainer.processes.gather_objects("x") == ["x"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_after_an_error_on_all_processes_every_trainer_meets_anew(
+    faults: dict[str, Job], alone: dict[str, Any]
+) -> None:
+    expected = alone["plain"]["17 examples, accumulation 1"]["weights"]
+
+    for found in faults["goes_on"].results():
+        assert found["weights"] == pytest.approx(expected, rel=0, abs=1e-10)
+        assert found["of an older trainer"] == found["weights"]

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -147,16 +147,21 @@ class Group(Alone):
         device: The device of this process.
     """
 
+    _broken: ClassVar[Any] = None
+    """The process group that an error has ended: the processes may be anywhere in it, so all trainers meet anew."""
+
     def __init__(self, args: Any, device: torch.device) -> None:
         super().__init__()
         self._args = args
         self._device = device
         self._depth = 0
-        self._is_broken = False
         self._join()
 
     def _join(self) -> None:
+        if self._broken is not None and dist.group.WORLD is self._broken:
+            dist.destroy_process_group()
         store = join(self._args, self._device)
+        self._world = dist.group.WORLD
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.watchdog = Watchdog(store, self.rank, self.world_size)
@@ -181,7 +186,7 @@ class Group(Alone):
         try:
             yield
         except BaseException as error:
-            self._is_broken = True
+            Group._broken = self._world
             first = self.watchdog.explain(error)
             self.watchdog.report(first)
             if first is not error:
@@ -193,11 +198,8 @@ class Group(Alone):
                 self.watchdog.stop()
 
     def _begin_watch(self) -> None:
-        if self._is_broken:  # after an error the processes may be anywhere: they meet anew
-            if dist.is_initialized():
-                dist.destroy_process_group()
+        if self._world is self._broken or self._world is not dist.group.WORLD:
             self._join()
-            self._is_broken = False
         self._must_agree, self._told_reason, self._heard = True, False, None
         self.watchdog.doing = self.doing
         self.watchdog.start()

@@ -47,8 +47,9 @@ def test_an_optimizer_whose_package_is_missing_fails_with_its_name(monkeypatch):
 
     with pytest.raises(MissingPackageError, match="optim='adamw_8bit' needs the package 'bitsandbytes'"):
         TrainingArguments("out", optim="adamw_8bit")
-    with pytest.raises(ArgumentError, match=r"it needs NVIDIA apex .* the package apex on PyPI is another one"):
-        TrainingArguments("out", optim="adamw_apex_fused")
+    for name, instead in (("adamw", "; optim='adamw_torch_fused' does"), ("sgd", "; optim='sgd' does"), ("lamb", "$")):
+        with pytest.raises(ArgumentError, match=f"it needs NVIDIA apex .* apex on PyPI is another one{instead}"):
+            TrainingArguments("out", optim=f"{name}_apex_fused")
 
 
 def test_apex_is_known_by_what_is_inside_and_not_imported(tmp_path, monkeypatch):

@@ -47,8 +47,14 @@ def check_optimizer(name: str) -> None:
             "optim",
             str(name),
             "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
-            "is another one. 'adamw_torch_fused' is torch's own fused AdamW",
+            f"is another one{native_instead(name)}",
         )
+
+
+def native_instead(name: str) -> str:
+    """Return the end of a message: what torch alone has in the place of one of apex's optimizers."""
+    native = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
+    return f"; optim={native[name]!r} does the same with torch alone" if name in native else ""
 
 
 def check_torch_xla() -> None:

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from ...callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, UnsupportedError, did_you_mean
 from ..schedule import SCHEDULES, make_schedule, warmup_length
+from .installed import native_instead
 from .lion import Lion
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -176,9 +177,8 @@ def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[Op
     if optimizer_cls is None:
         found = "it is not installed" if not spec else "the apex that is installed is another package"
         found = f"this build has no {class_name}" if has_optimizers else found
-        native = {"FusedAdam": "adamw_torch_fused", "FusedSGD": "sgd", "FusedAdagrad": "adagrad"}.get(class_name)
-        instead = f"; optim={native!r} does the same with torch alone" if native else ""
-        raise UnsupportedError(f"optim={args.optim!s} needs NVIDIA's apex, built from source, and {found}{instead}")
+        needs = f"optim={args.optim!s} needs NVIDIA's apex, built from source, and {found}"
+        raise UnsupportedError(needs + native_instead(args.optim))
     return optimizer_cls, options
 
 

@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import logging
 import platform
+import re
 import statistics
 import tempfile
 import time
@@ -30,15 +31,18 @@ from trackside import Trainer, TrainerCallback, TrainingArguments
 
 PEAK_TFLOPS = {
     "B200": 2250,
+    "GH200": 989,
     "H200": 989,
     "H100 PCIe": 756,
+    "H100 NVL": 835,
     "H100": 989,
     "A100": 312,
     "L40S": 362,
+    "L40": 181,
     "A10": 125,
     "L4": 121,
 }
-"""Dense bf16 peaks from the makers' data sheets; the first name that is in the device's name counts."""
+"""Dense bf16 peaks from the makers' data sheets; the first of them that is a word of the device's name counts."""
 
 
 @dataclass
@@ -252,8 +256,12 @@ def peak_flops(options: argparse.Namespace) -> float | None:
     """Return the floating point operations a second that the device could do at best, if that is known."""
     if options.peak_tflops:
         return float(options.peak_tflops) * 1e12
-    name = torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else ""
-    return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    return peak_of(torch.cuda.get_device_name(options.device)) if options.device.type == "cuda" else None
+
+
+def peak_of(name: str) -> float | None:
+    """Return the peak of the device of this name; a name within another word (L4 in L40) is that of another device."""
+    return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 def report(times: dict[str, list[float]], options: argparse.Namespace, shape: Shape) -> None:
@@ -281,6 +289,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here that torch can use; to see that this runs: --tiny --device cpu")
+    if options.device.type == "cuda" and torch.cuda.device_count() > 1:
+        parser.error("choose one GPU with CUDA_VISIBLE_DEVICES: the transformers Trainer would take all that it sees")
     if min(options.steps, options.warmup) < 1 or options.rounds < 2:
         parser.error("--steps and --warmup are at least 1, --rounds at least 2")
     options.compile = options.device.type != "cpu" if options.compile is None else options.compile

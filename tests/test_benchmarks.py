@@ -51,3 +51,21 @@ def test_the_model_of_the_benchmark_has_the_size_of_gpt2():
     weights = sum(parameter.numel() for parameter in model.parameters())
     assert weights == 124_475_904  # GPT-2's 124,439,808 and 47 rows of padding in the vocabulary
     assert module["flops_per_token"](model) == 6 * (weights - 1024 * 768) + 12 * 12 * 768 * 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA A10G", None),
+        ("NVIDIA RTX A1000 Laptop GPU", None),
+    ],
+)
+def test_the_peak_of_a_gpu_is_not_taken_for_that_of_another(name, tflops):
+    peak = runpy.run_path(str(GPU))["peak_of"](name)
+
+    assert peak == (tflops and tflops * 1e12)

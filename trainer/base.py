@@ -194,7 +194,7 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
     def take_args(self, args: Any) -> None:
         """Go on with other arguments, on the same processes and with the same callbacks."""
         self.args = self.dispatcher.args = args
-        self.saver = Saver(self)
+        self.saver.reopen()
         self._check_args()
         self._set_up_step()
 

@@ -92,6 +92,10 @@ class Saver:
             self._store = CheckpointStore(args.output_dir, run_id=self.run_id, save_total_limit=args.save_total_limit)
         return self._store
 
+    def reopen(self) -> None:
+        """Look anew where checkpoints go, now that the trainer has other arguments."""
+        self._store = None
+
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
@@ -167,14 +171,14 @@ class Saver:
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
         checkpoint = self._of_earlier_attempt(name) or self._wanted(wanted)
-        notes = self.trainer.job_notes()
+        notes = self._notes()
         if notes is not None:
             run_id = checkpoint and run_id_of(checkpoint)
             notes.set(name, run_id or self.run_id)
         return checkpoint
 
     def _of_earlier_attempt(self, name: str) -> Path | None:
-        notes = self.trainer.job_notes()
+        notes = self._notes()
         if notes is None or not notes.check([name]):
             return None
         self.run_id = notes.get(name).decode()
@@ -185,6 +189,10 @@ class Saver:
             f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
         )
         return checkpoint
+
+    def _notes(self) -> Notes | None:
+        """Return the job's notes, but not to a trial: a search that is begun again may try something else in it."""
+        return None if self.trainer.state.is_hyper_param_search else self.trainer.job_notes()
 
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)

@@ -18,6 +18,7 @@ from trackside.callbacks.errors import (
 )
 from trackside.trainer.journal import JournalCallback, read_journal
 from trackside.trainer.outputs import BestRun
+from trackside.trainer.saving import runs_begun
 
 optuna = pytest.importorskip("optuna")
 
@@ -265,6 +266,41 @@ def test_a_backend_that_is_not_installed_is_named_with_the_command(searcher, mon
 
     with pytest.raises(MissingPackageError, match=r"pip install 'trackside\[optuna\]'"):
         searcher().hyperparameter_search()
+
+
+def test_training_again_with_what_was_found_goes_into_the_same_folder(searcher, trainer_factory):
+    trainer = searcher(save_strategy="steps", save_steps=10)
+    trainer.train()
+    best = trainer.hyperparameter_search(compute_objective=eval_loss, **rates(0.01))
+
+    trainer.train(trial=best)
+
+    assert trainer_factory.checkpoints() == ["checkpoint-10"]
+
+
+def test_a_trial_takes_no_checkpoint_of_an_earlier_attempt_for_its_own(searcher, trainer_factory):
+    class Notes(dict):
+        """What outlives an attempt of a job under torchrun."""
+
+        def set(self, name, text):
+            self[name] = text.encode()
+
+        def check(self, names):
+            return all(name in self for name in names)
+
+    notes = Notes()
+    options = {"save_strategy": "steps", "save_steps": 10}
+    for rate in (0.01, 0.02):
+        runs_begun.clear()  # as in a new process
+        trainer = searcher(overwrite_output_dir=True, **options)
+        trainer.job_notes = lambda: notes
+        best = trainer.hyperparameter_search(compute_objective=eval_loss, **rates(rate))
+
+    fresh = searcher(learning_rate=0.02)
+    fresh.train()
+    assert best.objective == fresh.evaluate()["eval_loss"]
+    with pytest.raises(ArgumentError, match="holds checkpoints of another run"):
+        searcher(**options).hyperparameter_search(compute_objective=eval_loss, **rates(0.03))
 
 
 def test_train_takes_hyperparameters_and_says_what_is_none(searcher):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import warnings
 from abc import ABC, abstractmethod
@@ -22,7 +21,7 @@ from .plan import Progress
 from .predicting import Predicting, check_compute_metrics
 from .records import Records
 from .saving import Notes, Saver, Saves
-from .search import hyperparameters_of, varied
+from .search import hyperparameters_of, takes_trial, varied
 from .searching import Searching
 from .step_timer import StepTimer
 
@@ -152,7 +151,7 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""
         assert self.model_init is not None
-        return self.model_init(trial) if inspect.signature(self.model_init).parameters else self.model_init()
+        return self.model_init(trial) if takes_trial(self.model_init) else self.model_init()
 
     def restore(self, checkpoint: Path) -> Progress:
         """Take everything from a checkpoint but the state of the random number generators."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import Parameter, signature
 from numbers import Real
 from typing import Any
 
@@ -155,6 +155,17 @@ def hyperparameters_of(trial: Any) -> dict[str, Any]:
     return dict(found)
 
 
+def takes_trial(model_init: Callable[..., Any]) -> bool:
+    """Return whether ``model_init`` takes an argument; options that are given by name alone do not count.
+
+    Example:
+        >>> takes_trial(lambda: None), takes_trial(lambda trial: None), takes_trial(lambda *, hidden=8: None)
+        (False, True, False)
+    """
+    by_place = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL}
+    return any(item.kind in by_place for item in signature(model_init).parameters.values())
+
+
 def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **places: Any) -> Any:
     """Return ``args`` with ``hyperparameters``, on the same devices.
 
@@ -170,7 +181,7 @@ def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **pla
             raise ArgumentError(name, value, f"{args.given(name)!r}, which is settled for the whole search")
         if name in fields:
             changes[name] = value
-        elif model_init is None or not inspect.signature(model_init).parameters:
+        elif model_init is None or not takes_trial(model_init):
             raise ArgumentError(
                 name, value, f"no training argument, nor does model_init take a trial.{did_you_mean(name, fields)}"
             )

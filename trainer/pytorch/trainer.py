@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from ...callbacks.errors import ArgumentError, TracksideTypeError
 from ..base import check_args
 from ..familiar import advice, warn_of_unused_overrides
+from ..search import takes_trial
 from . import data
 from .arguments import TrainingArguments
 from .backend import TorchBackend
@@ -73,7 +73,7 @@ class Trainer(TorchBackend):
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         if model is None and model_init is not None:
-            model = model_init() if not inspect.signature(model_init).parameters else model_init(None)
+            model = model_init(None) if takes_trial(model_init) else model_init()
         if not isinstance(model, nn.Module):
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {type(model).__name__}")
         if model_init is not None and optimizers != (None, None):

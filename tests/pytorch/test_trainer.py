@@ -178,6 +178,29 @@ def test_full_evaluation_gives_the_weights_back_to_the_bit(make_trainer: Make, p
     assert torch.equal(before, weights_of(trainer.model))
 
 
+def test_metrics_of_a_full_evaluation_get_labels_and_inputs_as_they_are(make_trainer: Make) -> None:
+    inputs, labels = torch.rand(8, 1), torch.linspace(1000.0, 1001.0, 8)[:, None]
+    seen: list[Any] = []
+
+    def keep(prediction: Any) -> dict[str, float]:
+        seen.append(prediction)
+        return {}
+
+    trainer = make_trainer(
+        model=nn.Linear(1, 1),
+        loss_fn=nn.functional.mse_loss,
+        eval_dataset=torch.utils.data.TensorDataset(inputs, labels),
+        compute_metrics=keep,
+        bf16_full_eval=True,
+        include_for_metrics=["inputs"],
+    )
+
+    trainer.evaluate()
+
+    assert np.array_equal(seen[0].label_ids, labels)
+    assert np.array_equal(seen[0].inputs[0], inputs)
+
+
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..buffers import map_nested
 from ..evaluation import StepResult
 from . import data
+from .calling import labels_of
 from .distributed import Alone, unwrap
 from .loss import count_items
 from .objective import Objective
@@ -69,13 +70,16 @@ class Evaluating(Objective):
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> StepResult:
         """Run one batch through the model."""
-        inputs = self._lowered(self.place(batch.inputs))
+        placed = self.place(batch.inputs)
+        inputs = self._lowered(placed)
         self._window.begin(0, 2)  # as one of several, so that its items are counted
         self._is_padding = batch.examples == 0
         self._items: Any = None
         loss, logits, labels = self.prediction_step(self.model, inputs, prediction_loss_only, ignore_keys)
         weight = count_items(labels, inputs, is_causal=self._is_causal) if self._items is None else self._items
-        kept = self._main_input(inputs) if "inputs" in self.args.include_for_metrics else None
+        if inputs is not placed and labels is not None and not self.has_own("prediction_step"):
+            labels = labels_of(placed, self.label_names)  # for the metrics, as they are in the dataset
+        kept = self._main_input(placed) if "inputs" in self.args.include_for_metrics else None
         self.processes.end_step()
         return StepResult(loss, weight, logits, labels, batch.examples, kept)
 

@@ -16,6 +16,7 @@ LAUNCHERS = {
     "pmi": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
 }
 PORT = 29500
+LAST_PORT = 65535
 INTERACTIVE = {"bash", "sh", "zsh", "interactive"}
 
 
@@ -42,7 +43,7 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
     An interactive SLURM shell sets SLURM's variables too, but starts one process by hand; it does not count.
 
     Raises:
-        ArgumentError: If a variable does not hold a number, or the rank is not below the world size.
+        ArgumentError: If a variable does not hold a number, the rank is not below the world size, or stands alone.
 
     Example:
         >>> find_place({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
@@ -58,6 +59,8 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
             if place.rank >= place.world_size:
                 raise ArgumentError(rank, place.rank, f"a rank below {world_size}={place.world_size}")
             return place
+        if launcher != "slurm" and rank in environ:  # a batch script of SLURM's has a number, too
+            raise ArgumentError(world_size, None, f"the number of processes, which goes with {rank}={environ[rank]}")
     return Place(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
 
 
@@ -68,7 +71,7 @@ def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -
     port made from the job's number; where MPI started all processes on one machine, that machine.
 
     Raises:
-        ArgumentError: If the address cannot be known.
+        ArgumentError: If the address cannot be known, or the port is none.
 
     Example:
         >>> find_meeting_point(Place(0, 2, 0, "slurm"), {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"})
@@ -80,7 +83,9 @@ def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -
         raise ArgumentError(
             "MASTER_ADDR", None, "set it to the address of the machine of rank 0, in the environment of every process"
         )
-    port = _number(environ, "MASTER_PORT", PORT + int(environ.get("SLURM_JOB_ID", "0")) % 10_000, low=1)
+    port = _number(environ, "MASTER_PORT", PORT + _number(environ, "SLURM_JOB_ID") % 10_000, low=1)
+    if port > LAST_PORT:
+        raise ArgumentError("MASTER_PORT", port, f"at most {LAST_PORT}")
     return address, port
 
 

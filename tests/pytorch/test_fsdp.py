@@ -139,7 +139,11 @@ def test_layers_of_a_list_are_sharded_by_default_and_others_as_told() -> None:
         ({"bf16_full_eval": True}, "not together with fsdp"),
         ({"fsdp_config": {"min_num_parms": 3}}, "Did you mean 'min_num_params'"),
         ({"fsdp_config": {"min_num_params": "many"}}, "a whole number of parameters"),
-        ({"fsdp_config": {"mixed_precision": {"param_dtype": "int8"}}}, "to fp32, bf16 or fp16"),
+        ({"fsdp_config": {"min_num_params": True}}, "a whole number of parameters"),
+        ({"fsdp_config": {"min_num_params": 3, "transformer_layer_cls_to_wrap": "Linear"}}, "either min_num_params or"),
+        ({"fsdp_config": {"mixed_precision": {"param_dtyp": "bf16"}}}, "Did you mean 'param_dtype'"),
+        ({"fsdp_config": {"mixed_precision": {"param_dtype": "bf61"}}}, "'param_dtype'\\]='bf61' .* mean 'bf16'"),
+        ({"fsdp_config": {"mixed_precision": {"param_dtype": ["bf16"]}}}, "fp32, bf16, fp16"),
     ],
 )
 def test_what_does_not_go_with_fsdp_fails_at_construction(

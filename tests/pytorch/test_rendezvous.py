@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 from ranks import free_port
 
-from trackside.callbacks.errors import RankError
+from trackside.callbacks.errors import ArgumentError, RankError
 from trackside.trainer.launcher import Place
-from trackside.trainer.pytorch.rendezvous import join, meet
+from trackside.trainer.pytorch.rendezvous import backend_for, join, meet
 
 
 @pytest.fixture
@@ -70,3 +70,11 @@ def test_a_process_without_the_others_says_who_is_missing(rank, message, monkeyp
 
     with pytest.raises(RankError, match=message):
         join(args, torch.device("cpu"))
+
+
+def test_a_backend_that_torch_does_not_have_is_named():
+    device = torch.device("cpu")
+
+    assert [backend_for(name, device) for name in (None, "gloo", "cpu:gloo")] == ["gloo", "gloo", "cpu:gloo"]
+    with pytest.raises(ArgumentError, match="ddp_backend='glo' is not allowed: .* Did you mean 'gloo'"):
+        backend_for("glo", device)

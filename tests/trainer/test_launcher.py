@@ -53,6 +53,8 @@ def test_an_interactive_slurm_shell_is_one_process():
         ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE='0' is not allowed: a whole number, at least 1"),
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 is not allowed: a rank below WORLD_SIZE=2"),
         ({"LOCAL_RANK": "x"}, "LOCAL_RANK='x' is not allowed"),
+        ({"RANK": "1"}, "WORLD_SIZE=None is not allowed: the number of processes, which goes with RANK=1"),
+        ({"OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_SIZE=None is not allowed"),
     ],
 )
 def test_a_launcher_variable_that_makes_no_sense_is_named(environ, message):
@@ -91,3 +93,15 @@ def test_processes_meet_where_the_launcher_says(launcher, environ, expected):
 def test_on_several_machines_somebody_must_say_where_to_meet(environ):
     with pytest.raises(ArgumentError, match="MASTER_ADDR=None is not allowed: set it to the address of the machine of"):
         find_meeting_point(Place(1, 4, 1, "mpi"), environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"MASTER_ADDR": "a", "MASTER_PORT": "99999"}, "MASTER_PORT=99999 is not allowed: at most 65535"),
+        ({"MASTER_ADDR": "a", "SLURM_JOB_ID": "job"}, "SLURM_JOB_ID='job' is not allowed: a whole number"),
+    ],
+)
+def test_a_port_that_is_none_is_named(environ, message):
+    with pytest.raises(ArgumentError, match=message):
+        find_meeting_point(Place(0, 2, 0, "slurm"), environ)

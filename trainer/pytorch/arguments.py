@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -144,16 +144,11 @@ class TrainingArguments(BaseTrainingArguments):
 # options of fsdp_config, and what their values are
 FSDP_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "transformer_layer_cls_to_wrap": (lambda value: isinstance(value, (str, list)), "names of module classes"),
-    "min_num_params": (lambda value: isinstance(value, int) and value >= 0, "a whole number of parameters"),
-    "mixed_precision": (
-        lambda value: (
-            isinstance(value, dict)
-            and value.keys() <= {"param_dtype", "reduce_dtype", "output_dtype"}
-            and set(value.values()) <= {"fp32", "bf16", "fp16"}
-        ),
-        "a map of param_dtype, reduce_dtype, output_dtype to fp32, bf16 or fp16",
-    ),
+    "min_num_params": (lambda value: type(value) is int and value >= 0, "a whole number of parameters"),
+    "mixed_precision": (lambda value: isinstance(value, dict), "a map of param_dtype, reduce_dtype, output_dtype"),
 }
+POLICY = ("param_dtype", "reduce_dtype", "output_dtype")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def check_processes(args: TrainingArguments) -> None:
@@ -175,14 +170,30 @@ def check_processes(args: TrainingArguments) -> None:
             raise ArgumentError(name, True, "not together with fsdp, whose mixed_precision says in what it computes")
     if args.fp16 and args.fp16_backend == "apex":
         raise ArgumentError("fp16_backend", "apex", "'auto' together with fsdp; apex.amp knows no sharded model")
-    config: Any = args.fsdp_config or {}
+    check_fsdp_config(args.fsdp_config or {})
+
+
+def check_fsdp_config(config: Any) -> None:
+    """Raise if ``config`` holds what FSDP2 is not told.
+
+    Raises:
+        ArgumentError: If it does; the message has the nearest name.
+    """
     for name, value in config.items():
-        if name not in FSDP_OPTIONS:
-            known = ", ".join(FSDP_OPTIONS)
-            raise ArgumentError("fsdp_config", name, f"{known}.{did_you_mean(name, FSDP_OPTIONS)}")
+        _check_name("fsdp_config", name, FSDP_OPTIONS)
         is_right, allowed = FSDP_OPTIONS[name]
         if not is_right(value):
             raise ArgumentError(f"fsdp_config[{name!r}]", value, allowed)
+    for name, value in config.get("mixed_precision", {}).items():
+        _check_name("fsdp_config['mixed_precision']", name, POLICY)
+        _check_name(f"fsdp_config['mixed_precision'][{name!r}]", value, PRECISIONS)
+    if config.get("min_num_params") and config.get("transformer_layer_cls_to_wrap"):
+        raise ArgumentError("fsdp_config", config, "either min_num_params or transformer_layer_cls_to_wrap")
+
+
+def _check_name(field: str, name: Any, known: Collection[str]) -> None:
+    if name not in list(known):  # a list takes what has no hash
+        raise ArgumentError(field, name, f"{', '.join(known)}.{did_you_mean(str(name), known)}")
 
 
 # of the same arithmetic, where torch has the fused kernel for other devices only

@@ -102,9 +102,8 @@ def modules_to_shard(model: nn.Module, config: Mapping[str, Any]) -> list[nn.Mod
         known = {type(module).__name__ for module in inner}
         for name in names:
             if name not in known:
-                raise ArgumentError(
-                    "fsdp_config", name, f"a class among the model's modules.{did_you_mean(name, known)}"
-                )
+                field = "fsdp_config['transformer_layer_cls_to_wrap']"
+                raise ArgumentError(field, name, f"a class among the model's modules.{did_you_mean(name, known)}")
     names = names or list(getattr(model, "_no_split_modules", None) or ())
     if names:
         return [module for module in reversed(inner) if type(module).__name__ in names]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed has them, untyped
 
-from ...callbacks.errors import RankError
+from ...callbacks.errors import ArgumentError, RankError, did_you_mean
 from ..launcher import find_meeting_point
 
 PERIOD_S = 0.01
@@ -34,7 +34,7 @@ def join(args: Any, device: torch.device) -> Store:
         device: The device of this process; it decides between nccl and gloo.
 
     Raises:
-        ArgumentError: If nobody said where the processes meet.
+        ArgumentError: If nobody said where the processes meet, or torch has no such backend.
         RankError: If processes do not come in time.
     """
     if dist.is_initialized():
@@ -55,8 +55,19 @@ def join(args: Any, device: torch.device) -> Store:
 
 
 def backend_for(wanted: str | None, device: torch.device) -> str:
-    """Return the backend of torch.distributed: what was asked for, else nccl for CUDA and gloo for the rest."""
-    return wanted or ("nccl" if device.type == "cuda" else "gloo")
+    """Return the backend of torch.distributed: what was asked for, else nccl for CUDA and gloo for the rest.
+
+    Raises:
+        ArgumentError: If torch was built without what was asked for.
+    """
+    if wanted is None:
+        return "nccl" if device.type == "cuda" else "gloo"
+    there = [name for name in dist.Backend.backend_list if name != "undefined" and dist.is_backend_available(name)]
+    for name in (part.split(":")[-1].lower() for part in wanted.split(",")):  # also "cpu:gloo,cuda:nccl"
+        if name not in there:
+            allowed = f"what this build of torch has: {', '.join(there)}.{did_you_mean(name, there)}"
+            raise ArgumentError("ddp_backend", wanted, allowed)
+    return wanted
 
 
 def meet(store: Store, rank: int, world_size: int, timeout_s: float) -> str:

@@ -7,13 +7,13 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.entries import CallbackMap, Entry, read_entries
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.callbacks.imports import import_from
+from trackside.callbacks.packages import is_installed
 from trackside.config_options import Options, plain
 from trackside.config_source import COMPONENTS, Source, Text, read_source
 
@@ -145,7 +145,7 @@ def _framework(source: Source) -> str:
     if framework not in FRAMEWORKS:
         near = did_you_mean(str(framework), FRAMEWORKS)
         raise source.error(["framework"], f"{' or '.join(FRAMEWORKS)} is needed.{near}")
-    if find_spec(FRAMEWORKS[framework]) is None:
+    if not is_installed(FRAMEWORKS[framework]):
         missing = MissingPackageError(FRAMEWORKS[framework], f"framework: {framework}", FRAMEWORKS[framework])
         raise ConfigError(f"{source.where('framework')}: {missing}")
     return str(framework)

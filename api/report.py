@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from trackside.callbacks.packages import is_installed
 
 Row = tuple[str, str]
 
@@ -87,7 +88,7 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
 
 def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
     """Draw the losses, and the accuracy of evaluation if it was measured, over the steps; None without matplotlib."""
-    if find_spec("matplotlib") is None:
+    if not is_installed("matplotlib"):
         return None
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a stale cache of fonts is no news
     from matplotlib.figure import Figure  # not pyplot: that one looks for a display and keeps figures alive

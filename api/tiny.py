@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
+from trackside.callbacks.packages import is_installed
 from trackside.callbacks.printer import PrinterCallback
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
@@ -16,7 +16,7 @@ EXAMPLES, FEATURES, CLASSES = 24, 4, 3
 
 def installed_frameworks() -> list[str]:
     """Return the frameworks that are installed here; imports none of them."""
-    return [name for name, module in FRAMEWORKS.items() if find_spec(module) is not None]
+    return [name for name, module in FRAMEWORKS.items() if is_installed(module)]
 
 
 def tiny_trainer(framework: str, output_dir: Any, callbacks: Sequence[Any] = (), **args: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 from ..callbacks.errors import MissingPackageError
+from ..callbacks.packages import is_installed
 from ..callbacks.state import TrainerState
 from .display import DisplayCallback
 
@@ -27,7 +27,7 @@ class NotebookProgressCallback(DisplayCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        if importlib.util.find_spec("IPython") is None:
+        if not is_installed("IPython"):
             raise MissingPackageError("ipython", type(self).__name__, extra="notebook")
         self.rows: dict[int, dict[str, float]] = {}
         """What was logged, by step."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 from ..callbacks.errors import ArgumentError, MissingPackageError
+from ..callbacks.packages import is_installed
 from ..callbacks.state import TrainerState
 from .display import DisplayCallback
 
@@ -27,7 +27,7 @@ class RichProgressCallback(DisplayCallback):
 
     def __init__(self, *, transient: bool = False, console: Any = None) -> None:
         super().__init__()
-        if importlib.util.find_spec("rich") is None:
+        if not is_installed("rich"):
             raise MissingPackageError("rich", type(self).__name__, extra="rich")
         if not isinstance(transient, bool):
             raise ArgumentError("transient", transient, "True or False")

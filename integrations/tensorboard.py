@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..callbacks.callback import TrainerCallback
 from ..callbacks.errors import ArgumentError, MissingPackageError
+from ..callbacks.packages import is_installed
 from ..callbacks.state import TrainerControl, TrainerState
 from .names import as_number, rewrite_logs
 from .weights import named_weights
@@ -54,7 +54,7 @@ class TensorBoardCallback(TrainerCallback):
         histograms_every: int | None = None,
         images: Any = None,
     ) -> None:
-        if importlib.util.find_spec(self.package) is None:
+        if not is_installed(self.package):
             raise MissingPackageError(self.package, type(self).__name__, extra="tensorboard")
         if histograms_every is not None:
             if not isinstance(histograms_every, int) or not histograms_every >= 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import random
 import secrets
 import sys
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from ..callbacks.callback import TrainerCallback
 from ..callbacks.errors import MissingPackageError
+from ..callbacks.packages import is_installed
 from ..callbacks.state import TrainerControl, TrainerState
 from .names import as_number, rewrite_logs
 
@@ -40,7 +40,7 @@ class Tracker(TrainerCallback):
     """The extra of trackside that brings it."""
 
     def __init__(self) -> None:
-        if importlib.util.find_spec(self.package) is None:
+        if not is_installed(self.package):
             raise MissingPackageError(self.package, type(self).__name__, extra=self.extra)
         self.run_id: str | None = None
         self._is_open = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from ..callbacks.dispatcher import Dispatcher
 from ..callbacks.errors import ArgumentError, CallbackError, did_you_mean
 from ..callbacks.events import signal_named
 from ..callbacks.flow import DefaultFlowCallback
+from ..callbacks.packages import is_installed
 from ..callbacks.registry import claims_by_name, load, registered
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
@@ -148,7 +148,7 @@ def _check_reported(report_to: Sequence[str] | str, names: Iterable[str]) -> Non
 
 def _is_installed(name: str) -> bool:
     package = getattr(load(name), "package", "")  # the module of a tracker's tool; other integrations have none
-    return bool(package) and importlib.util.find_spec(package) is not None
+    return bool(package) and is_installed(package)
 
 
 def _default_display(disable_tqdm: bool | None) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from ..callbacks.errors import ArgumentError, MissingPackageError, did_you_mean
+from ..callbacks.packages import is_installed
 from .outputs import BestRun, default_compute_objective
 from .search import Search
 
@@ -90,7 +90,7 @@ def _loaded(backend: str | None) -> tuple[Callable[..., BestRun], Callable[[Any]
     Raises:
         MissingPackageError: If it is not installed, or none is.
     """
-    installed = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+    installed = [name for name in BACKENDS if is_installed(name)]
     chosen = backend or next(iter(installed), BACKENDS[0])
     if chosen not in installed:
         raise MissingPackageError(chosen, "hyperparameter_search", extra=chosen)

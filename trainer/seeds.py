@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import sys
-from importlib.util import find_spec
 
 import numpy as np
+
+from ..callbacks.packages import is_installed
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
@@ -31,7 +32,7 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
 
 def _frameworks() -> list[str]:
     known = ("torch", "tensorflow")
-    return [name for name in known if name in sys.modules] or [name for name in known if find_spec(name)][:1]
+    return [name for name in known if name in sys.modules] or [name for name in known if is_installed(name)][:1]
 
 
 def _seed_tensorflow(seed: int, deterministic: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from typing import Any
@@ -262,7 +263,7 @@ def test_a_search_needs_a_way_to_make_models_and_to_evaluate(searcher, trainer_f
 
 
 def test_a_backend_that_is_not_installed_is_named_with_the_command(searcher, monkeypatch):
-    monkeypatch.setattr("trackside.trainer.searching.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(MissingPackageError, match=r"pip install 'trackside\[optuna\]'"):
         searcher().hyperparameter_search()

@@ -76,5 +76,5 @@ def test_a_backend_that_torch_does_not_have_is_named():
     device = torch.device("cpu")
 
     assert [backend_for(name, device) for name in (None, "gloo", "cpu:gloo")] == ["gloo", "gloo", "cpu:gloo"]
-    with pytest.raises(ArgumentError, match="ddp_backend='glo' is not allowed: .* Did you mean 'gloo'"):
+    with pytest.raises(ArgumentError, match=r"ddp_backend='glo' is not allowed: .* Did you mean 'gloo'"):
         backend_for("glo", device)

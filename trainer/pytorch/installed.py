@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from ...callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
+from ...callbacks.packages import is_installed
 
 # optimizers that came with a later torch than the oldest one that trackside knows
 NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
@@ -40,7 +41,7 @@ def check_optimizer(name: str) -> None:
     if version and version < NEEDS_TORCH.get(name, version):
         needed, found = ".".join(map(str, NEEDS_TORCH[name])), ".".join(map(str, version))
         raise ArgumentError("optim", str(name), f"it needs torch {needed} or later; {found} is installed")
-    if name == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+    if name == "adamw_8bit" and not is_installed("bitsandbytes"):
         raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
     if name.endswith("_apex_fused") and not has_apex("optimizers"):
         raise ArgumentError(

@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch._dynamo  # which takes a second, and would do so at the first step, with a time limit
 from pytorch_parts import classified
 from ranks_at_work import RANK, WORLD, main, make, outcome, trained, write
-from torch.utils.data import TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
 from trackside import TrainerCallback
 from trackside.callbacks.errors import RankError
@@ -108,6 +109,21 @@ def data_fails(folder: Path) -> Any:
 
     data = classified(17, dtype=torch.float64)
     return _run_with(folder, bool, train_dataset=Bad(*data.tensors))
+
+
+def uneven(folder: Path) -> Any:
+    return _run_with(folder, bool, train_dataset=classified(17 + RANK, dtype=torch.float64))
+
+
+class Shards(IterableDataset[Any]):
+    """Gives every process what it takes to be its share."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(classified(20, dtype=torch.float64)), RANK, 12 + 8 * RANK, WORLD)
+
+
+def uneven_evaluation(folder: Path) -> Any:
+    return _run_with(folder, bool, eval_dataset=Shards(), eval_strategy="steps", eval_steps=1)
 
 
 def goes_on(folder: Path) -> Any:

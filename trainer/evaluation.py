@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ..callbacks.dispatcher import Dispatcher
-from ..callbacks.errors import TracksideTypeError
+from ..callbacks.errors import TracksideTypeError, TracksideValueError
 from .buffers import Collector, leaves, map_nested
 from .outputs import EvalPrediction, PredictionOutput, prefixed
 
@@ -131,6 +131,11 @@ class _Evaluation:
             for step in waiting
         ]
         gathered = trainer.gather_objects(own)
+        if len(steps := {len(part) for part in gathered}) > 1:
+            raise TracksideValueError(
+                f"the processes evaluated {' and '.join(map(str, sorted(steps)))} batches, which must be as many on "
+                "each: give the whole dataset to all of them, the trainer splits it evenly"
+            )
         self.patience = max(1, DEVICE_BYTES // _largest_step(gathered))  # alike on all processes, which gather together
         for parts in zip(*gathered, strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:

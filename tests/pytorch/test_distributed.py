@@ -250,6 +250,7 @@ def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[
 def faults(folder: Path) -> Iterator[dict[str, Job]]:
     """Jobs that fail, started together, since they mostly wait."""
     names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails", "goes_on")
+    names += ("uneven", "uneven_evaluation")
     jobs = {name: Job("faults_at_work.py", 2, folder / name, [name]) for name in names}
     yield jobs
     for job in jobs.values():
@@ -310,6 +311,17 @@ def test_data_that_one_rank_cannot_read_ends_all(faults: dict[str, Job]) -> None
 
     assert second.result["error"] == "OSError"
     assert "rank 1 failed first, in step 1: OSError: cannot read example" in first.result["text"]
+
+
+@pytest.mark.slow
+def test_data_of_other_sizes_on_other_ranks_are_an_error_at_once(faults: dict[str, Job]) -> None:
+    for rank in faults["uneven"].wait():
+        assert rank.result["text"].startswith(
+            "train_dataset is not the same on all processes: rank 0 has 3 batches an epoch, of 17 examples, rank 1 has "
+            "3 batches an epoch, of 18 examples. Give the whole of it to each"
+        )
+    for rank in faults["uneven_evaluation"].wait():
+        assert "the processes evaluated 1 and 2 batches, which must be as many on each" in rank.result["text"]
 
 
 def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:

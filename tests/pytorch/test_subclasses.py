@@ -78,6 +78,15 @@ def test_a_loader_that_is_a_generator_is_refused(make_trainer):
         make_trainer(Generator).train()
 
 
+def test_a_loader_that_was_not_returned_is_missed(make_trainer):
+    class Forgets(Trainer):
+        def get_train_dataloader(self) -> Any:
+            super().get_train_dataloader()
+
+    with pytest.raises(TypeError, match=r"get_train_dataloader\(\) returned None; return a DataLoader"):
+        make_trainer(Forgets).train()
+
+
 def test_optimizer_and_schedule_that_are_only_returned_are_taken(make_trainer):
     class Returning(Trainer):
         def create_optimizer(self) -> Any:

@@ -79,14 +79,17 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def prepare_data(self) -> int | None:
         """Build the training loader; return its batches of one epoch, if known."""
-        self._train_loader = self.get_train_dataloader()
-        if hasattr(self._train_loader, "__next__"):
+        loader = self._train_loader = self.get_train_dataloader()
+        if loader is None or hasattr(loader, "__next__"):
+            found = "None" if loader is None else "an iterator, which can be read only once"
             raise TracksideTypeError(
-                "get_train_dataloader() returned an iterator, which can be read only once; return a DataLoader, or "
-                "another object whose __iter__ starts anew"
+                f"get_train_dataloader() returned {found}; return a DataLoader, or another object whose __iter__ "
+                "starts anew"
             )
-        self._update_context(train_dataloader=self._train_loader)
-        return data.batches_per_epoch(self._train_loader, self.processes.world_size)
+        self._update_context(train_dataloader=loader)
+        batches = data.batches_per_epoch(loader, self.processes.world_size)
+        check_same_data(self.gather_objects((data.num_examples(loader), batches)))
+        return batches
 
     def prepare_model(self, max_steps: int) -> None:
         """Place and wrap the model, create optimizer and schedule."""
@@ -277,6 +280,25 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         if reset:
             torch.cuda.reset_peak_memory_stats(device)
         return DeviceMemory(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
+
+
+def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:
+    """Raise if the processes have training data of different sizes; some would soon wait for others that are done.
+
+    Args:
+        sizes: The examples, and the batches of an epoch, that each process knows of.
+
+    Raises:
+        TracksideValueError: If they differ; the message has the first process that is not like rank 0.
+    """
+    other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
+    if other is not None:
+        words = "{1} batches an epoch, of {0} examples"
+        first, odd = (words.format(*size).replace("None", "?") for size in (sizes[0], sizes[other]))
+        raise TracksideValueError(
+            f"train_dataset is not the same on all processes: rank 0 has {first}, rank {other} has {odd}. Give the "
+            "whole of it to each; the trainer splits it evenly"
+        )
 
 
 def enable_checkpointing(model: Any, options: Any) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trackside import Trainer
 from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.pytorch.precision import full_evaluation
 
 Make = Callable[..., Trainer]
 
@@ -176,6 +177,24 @@ def test_full_evaluation_gives_the_weights_back_to_the_bit(make_trainer: Make, p
     assert loss != exact
     assert loss == pytest.approx(exact, rel=0.02)
     assert torch.equal(before, weights_of(trainer.model))
+
+
+def test_full_evaluation_leaves_what_has_hooked_into_gradients_at_work() -> None:
+    model = nn.Sequential(nn.LSTM(4, 3), nn.BatchNorm1d(3))
+    model[0].weight_hh_l0_again = model[0].weight_hh_l0
+    parameters, seen = dict(model.named_parameters()), []
+    accumulators = [p.expand_as(p).grad_fn.next_functions[0][0] for p in parameters.values()]  # as DDP finds them
+    for accumulator in accumulators:
+        accumulator.register_hook(lambda *_: seen.append(1))
+
+    with full_evaluation(model, torch.bfloat16):
+        output = model[1](model[0](torch.rand(5, 4, dtype=torch.bfloat16))[0])
+        tied = model[0].weight_hh_l0_again is model[0].weight_hh_l0
+
+    assert (output.dtype, tied, model[1].running_mean.dtype) == (torch.bfloat16, True, torch.float32)
+    assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+    model[1](model[0](torch.rand(5, 4))[0]).sum().backward()
+    assert len(seen) == len(parameters)
 
 
 def test_metrics_of_a_full_evaluation_get_labels_and_inputs_as_they_are(make_trainer: Make) -> None:

@@ -165,7 +165,8 @@ def set_tf32(allowed: bool | None) -> None:
 class full_evaluation:
     """A context in which a model is in evaluation mode, in ``dtype`` if one is given, without gradients.
 
-    Weights in a lower precision are copies; the model gets its own tensors back, to the bit.
+    In a lower precision, copies stand in the places of parameters and buffers, which themselves are not touched: to give
+    a parameter data of another dtype would cut off DDP, which has hooked into the gradient that it had.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
@@ -174,18 +175,31 @@ class full_evaluation:
 
     def __enter__(self) -> None:
         self.was_training = self.model.training
+        self.kept = [] if self.dtype is None else _floating(self.model)
+        copies = {id(tensor): _lowered(tensor, self.dtype) for _, _, tensor in self.kept}  # one of each that is tied
+        for module, name, tensor in self.kept:
+            setattr(module, name, copies[id(tensor)])
         self.model.eval()
-        self.kept: list[tuple[Tensor, Tensor]] = []
-        if self.dtype is not None:
-            for tensor in (*self.model.parameters(), *self.model.buffers()):
-                if tensor.is_floating_point():
-                    self.kept.append((tensor, tensor.data))
-                    tensor.data = tensor.data.to(self.dtype)
         self.no_grad = torch.no_grad()
         self.no_grad.__enter__()
 
     def __exit__(self, *details: Any) -> None:
         self.no_grad.__exit__(*details)
-        for tensor, data in self.kept:
-            tensor.data = data
+        for module, name, tensor in self.kept:
+            setattr(module, name, tensor)
         self.model.train(self.was_training)
+
+
+def _floating(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
+    """Return every parameter and buffer of floating point with its module and its name there."""
+    return [
+        (module, name, tensor)
+        for module in model.modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and tensor.is_floating_point()
+    ]
+
+
+def _lowered(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    low = tensor.detach().to(dtype)
+    return nn.Parameter(low, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else low

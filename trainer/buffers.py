@@ -17,14 +17,14 @@ PADDING = -100
 
 
 def map_nested(function: Callable[..., Any], *values: Any) -> Any:
-    """Apply ``function`` to every leaf of equally nested tuples, lists and dicts.
+    """Apply ``function`` to every leaf of equally nested tuples, lists and dicts; a list of texts is a leaf.
 
     Example:
         >>> map_nested(lambda a, b: a + b, (1, {"x": 2}), (10, {"x": 20}))
         (11, {'x': 22})
     """
     first = values[0]
-    if isinstance(first, (tuple, list)):
+    if isinstance(first, (tuple, list)) and not are_texts(first):
         return tuple(map_nested(function, *parts) for parts in zip(*values, strict=True))
     if isinstance(first, Mapping):
         return {key: map_nested(function, *(value[key] for value in values)) for key in first}
@@ -32,8 +32,8 @@ def map_nested(function: Callable[..., Any], *values: Any) -> Any:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Yield every leaf of nested tuples, lists and dicts."""
-    if isinstance(value, (tuple, list)):
+    """Yield every leaf of nested tuples, lists and dicts; a list of texts is a leaf."""
+    if isinstance(value, (tuple, list)) and not are_texts(value):
         for part in value:
             yield from leaves(part)
     elif isinstance(value, Mapping):
@@ -41,6 +41,11 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(part)
     else:
         yield value
+
+
+def are_texts(value: Any) -> bool:
+    """Return whether ``value`` is a list of texts: what collators make of texts, one for each example."""
+    return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, str) for part in value)
 
 
 class GrowingArray:

@@ -102,6 +102,29 @@ def test_a_model_with_tied_weights_and_a_transformers_model_train_save_and_load(
 # -- evaluation and prediction ----------------------------------------------------------------------------------------
 
 
+def test_texts_among_the_labels_come_out_one_for_each_example(make_trainer: Make) -> None:
+    def collate(rows: list[Any]) -> dict[str, Any]:
+        features, classes = map(torch.stack, zip(*rows, strict=True))
+        return {"features": features, "labels": {"class": classes, "name": [f"class {i}" for i in classes.tolist()]}}
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, features: Tensor, labels: dict[str, Any]) -> dict[str, Tensor]:
+            logits = self.inner(features)
+            return {"loss": nn.functional.cross_entropy(logits, labels["class"]), "logits": logits}
+
+    data = classified(5)
+    trainer = make_trainer(model=Classifier(), data_collator=collate, loss_fn=None, per_device_eval_batch_size=2)
+
+    labels = trainer.predict(data).label_ids
+
+    assert labels["class"].tolist() == data.tensors[1].tolist()
+    assert labels["name"].tolist() == [f"class {i}" for i in data.tensors[1].tolist()]
+
+
 def test_ragged_predictions_are_padded_with_minus_100(make_trainer: Make) -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..buffers import map_nested
+from ..buffers import are_texts, map_nested
 from ..evaluation import StepResult
 from . import data
 from .calling import labels_of
@@ -103,6 +104,6 @@ class Evaluating(Objective):
 
 def _to_numpy(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor):
-        return leaf
+        return np.array(leaf) if are_texts(leaf) else leaf
     leaf = leaf.detach()
     return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy()

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from forks import Fork
 
 from trackside.callbacks import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.csv_logger import CSVLoggerCallback
@@ -16,7 +15,7 @@ from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import EVENTS
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.replay import ending
-from trackside.tiny import installed_frameworks, tiny_trainer
+from trackside.tiny import FRAMEWORKS, installed_frameworks, tiny_trainer
 from trackside.trainer.journal import JournalCallback, plain, read_journal
 from trackside.trainer.replay import last_run, replay
 
@@ -232,10 +231,10 @@ class TakesItsTime(TrainerCallback):
 
 tiny_trainer(sys.argv[1], "out", [JournalCallback(), TakesItsTime()], num_train_epochs=1000, save_strategy="no").train()
 """
-    process = subprocess.Popen([sys.executable, "-c", code, framework])
+    process = Fork(FRAMEWORKS[framework], ["-c", code, framework], Path.cwd())
     seen = []
     while len(seen) < 20:
-        assert process.poll() is None
+        assert process.poll() is None, process.errors
         time.sleep(0.05)
         seen = steps_in(JOURNAL) if JOURNAL.exists() else []
 

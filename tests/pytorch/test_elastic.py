@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ranks import TESTS, free_port
+import torch.distributed.run
+from forks import TESTS, Fork
+from ranks import free_port
 
 from trackside import TrainerCallback
 from trackside.trainer.saving import runs_begun
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--monitor-interval", "0.1", "--max-restarts", "2"]
+TORCHRUN = [str(torch.distributed.run.__file__), "--monitor-interval", "0.1", "--max-restarts", "2"]
 
 
-def started(folder: Path, fault: str, *options: str) -> subprocess.Popen[str]:
+def started(folder: Path, fault: str, *options: str, name: str = "agent") -> Fork:
     folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        [*TORCHRUN, *options, str(TESTS / "elastic_at_work.py"), str(folder), fault],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        start_new_session=True,
-    )
+    job = [*TORCHRUN, *options, str(TESTS / "elastic_at_work.py"), str(folder), fault]
+    return Fork("torch", job, folder, {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, name)
 
 
-def machines(folder: Path, fault: str) -> list[subprocess.Popen[str]]:
-    """Start two agents, each with one worker, as on two machines; the first serves the store."""
+def machines(folder: Path, fault: str) -> list[Fork]:
+    """Start two agents, each with one worker, as on two machines; the first serves the store.
+
+    They begin at the same moment, for the first takes part in the training alone if the other comes too late.
+    """
     where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "job"]
-    patience = "last_call_timeout=8,keep_alive_interval=1,keep_alive_max_attempt=3,join_timeout=90"
+    patience = "last_call_timeout=8,keep_alive_interval=1,keep_alive_max_attempt=5,join_timeout=90"
     options = ["--nnodes", "1:2", "--nproc-per-node", "1", "--local-addr", "127.0.0.1", *where]
     return [
-        started(folder, fault, *options, "--rdzv-conf", f"is_host={int(is_host)},{patience}")
-        for is_host in (True, False)
+        started(folder, fault, *options, "--rdzv-conf", f"is_host={int(number == 0)},{patience}", name=f"agent{number}")
+        for number in range(2)
     ]
 
 
@@ -48,15 +45,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where three jobs have run: nothing lost, a worker lost, a machine lost."""
     folder = tmp_path_factory.mktemp("elastic")
     one_machine = ["--standalone", "--nproc-per-node", "2"]
-    jobs = [started(folder / name, name, *one_machine) for name in ("none", "worker")]
-    jobs += machines(folder / "machine", "machine")
+    jobs = machines(folder / "machine", "machine")
+    jobs += [started(folder / name, name, *one_machine) for name in ("none", "worker")]
+    deadline = time.monotonic() + 200
     try:
-        outputs = [job.communicate(timeout=200)[0] for job in jobs]
+        statuses = [job.wait(max(0.0, deadline - time.monotonic())) for job in jobs]
     finally:
         for job in jobs:
             job.kill()
+    outputs = "\n-----\n".join(job.output + job.errors for job in jobs)
     for name in ("none", "worker", "machine"):
-        assert (folder / name / "found.json").exists(), "\n-----\n".join(outputs)
+        assert (folder / name / "found.json").exists(), f"{statuses}\n{outputs}"
     return folder
 
 

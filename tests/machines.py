@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ PORT = 29400  # nobody else is in these networks
 
 
 class Machines:
-    """Two namespaces that are joined by a veth pair and see nothing else; their names carry this process' number.
+    """Two namespaces that are joined by a veth pair and see nothing else.
 
     Skips the test where namespaces are not there, with the reason.
     """
@@ -27,7 +28,7 @@ class Machines:
         self.ip = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if self.ip is None:
             pytest.skip("there is no `ip` (Debian: iproute2) to make network namespaces with")
-        self.names = [f"ts{os.getpid()}{letter}" for letter in "ab"]
+        self.names = [f"ts{secrets.token_hex(4)}{letter}" for letter in "ab"]
         self.cables = [f"{name}v" for name in self.names]
         self.jobs: list[subprocess.Popen[str]] = []
 

@@ -14,28 +14,35 @@ from machines import Machines
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Two machines that have begun to train when the cable between them is pulled."""
+    with Machines() as machines:
+        machines.torchrun(tmp_path_factory.mktemp("cut"), "faults_at_work.py", "runs_long")
+        wait_until_both_train(machines.folder)
+        machines.pull_cable()
+        yield machines
+
+
 @pytest.fixture
-def machines() -> Iterator[Machines]:
+def machines(cut_off: Machines) -> Iterator[Machines]:
+    """Two others, which work while those that are cut off wait in vain for each other."""
     with Machines() as machines:
         yield machines
 
 
-def test_two_machines_have_the_weights_of_one_process(machines: Machines, tmp_path: Path) -> None:
-    machines.torchrun(tmp_path / "two", "ranks_at_work.py", "plain")
+def test_two_machines_have_the_weights_of_one_process_and_one_whose_power_fails_is_named_by_the_other(
+    machines: Machines, tmp_path: Path
+) -> None:
+    machines.torchrun(tmp_path, "faults_at_work.py", "plain_first")
     expected = ranks_at_work.plain(tmp_path / "one")
+    wait_until_both_train(tmp_path)
 
     for number in (0, 1):
-        ended = machines.wait(number)
-        assert ended.status == 0, ended.output
+        results = json.loads((tmp_path / f"rank{number}.json").read_text())
         for case, values in expected.items():
-            found = ended.result["plain"][case]
-            assert found["steps"] == values["steps"], case
-            assert found["weights"] == pytest.approx(values["weights"], rel=0, abs=1e-10), case
-
-
-def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, tmp_path: Path) -> None:
-    machines.torchrun(tmp_path, "faults_at_work.py", "runs_long")
-    wait_until_both_train(tmp_path)
+            assert results[case]["steps"] == values["steps"], case
+            assert results[case]["weights"] == pytest.approx(values["weights"], rel=0, abs=1e-10), case
 
     machines.kill(1)
 
@@ -45,17 +52,13 @@ def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, t
     assert "rank 1 is gone, last seen in" in ended.result["text"]
 
 
-def test_a_cut_cable_ends_the_processes_of_both_machines(machines: Machines, tmp_path: Path) -> None:
-    machines.torchrun(tmp_path, "faults_at_work.py", "runs_long")
-    wait_until_both_train(tmp_path)
-
-    machines.pull_cable()
-
+def test_a_cut_cable_ends_the_processes_of_both_machines(cut_off: Machines) -> None:
     # torchrun itself waits on the lost machine until TCP gives up, a quarter of an hour; its process does not
-    wait_until(lambda: len(machines.processes(1)) == 1, "the lost machine's process goes on")
-    first = machines.wait(0)
+    wait_until(lambda: len(cut_off.processes(1)) == 1, "the lost machine's process goes on")
+    first = cut_off.wait(0)
+
     assert first.status != 0
-    texts = [json.loads((tmp_path / f"rank{rank}.json").read_text())["text"] for rank in (0, 1)]
+    texts = [json.loads((cut_off.folder / f"rank{rank}.json").read_text())["text"] for rank in (0, 1)]
     assert "rank 1 is gone, last seen in" in texts[0], first.output
     assert "the process that serves the store (rank 0, or torchrun's agent) is gone, or out of reach" in texts[1]
 

@@ -62,6 +62,7 @@ def become(arguments: list[str], folder: str, environment: dict[str, str], outpu
     sys.modules["numpy"].random.seed()
     is_code = arguments[0] == "-c"
     sys.argv = ["-c", *arguments[2:]] if is_code else arguments
+    sys.path[0] = "" if is_code else str(Path(arguments[0]).parent)
     return (arguments[1], "<string>") if is_code else (Path(arguments[0]).read_text(), arguments[0])
 
 

@@ -114,21 +114,35 @@ class Environment:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
 
 
+def write_run(folder, framework):
+    """Write a configuration that names the callback of the example."""
+    (folder / "parts.py").write_text(PARTS[framework])
+    (folder / "run.yaml").write_text(RUN.format(framework=framework, loss=LOSSES[framework]))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """An environment in which the example is installed."""
+    environment = Environment(tmp_path_factory.mktemp("environment"))
+    folder = tmp_path_factory.mktemp("before")
+    for framework in installed_frameworks():
+        write_run(folder, framework)
+        before = environment.run("trackside", "plan", "run.yaml", cwd=folder)
+        assert before.returncode == 2
+        assert "run.yaml:7: callbacks.weight_norms: no callback named 'weight_norms'" in before.stderr
+    environment.install(EXAMPLE)
+    return environment
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_the_example_package_is_used_by_name_from_a_config_once_it_is_installed(framework, tmp_path):
+def test_the_example_package_is_used_by_name_from_a_config_once_it_is_installed(framework, environment, tmp_path):
     if framework not in installed_frameworks():
         pytest.skip(f"{framework} is not installed")
-    Path("parts.py").write_text(PARTS[framework])
-    Path("run.yaml").write_text(RUN.format(framework=framework, loss=LOSSES[framework]))
-    environment = Environment(tmp_path / "environment")
-    before = environment.run("trackside", "plan", "run.yaml")
+    write_run(tmp_path, framework)
 
-    environment.install(EXAMPLE)
     planned, trained = (environment.run("trackside", command, "run.yaml") for command in ("plan", "train"))
 
-    assert before.returncode == 2
-    assert "run.yaml:7: callbacks.weight_norms: no callback named 'weight_norms'" in before.stderr
     (line,) = [line for line in planned.stdout.splitlines() if line.startswith("  weight_norms ")]
     assert "trackside_weight_norms.callback.WeightNormsCallback" in line
     assert line.endswith("run.yaml:7, trackside-weight-norms 0.1.0")
@@ -141,11 +155,9 @@ def test_the_example_package_is_used_by_name_from_a_config_once_it_is_installed(
 
 
 @pytest.mark.slow
-def test_the_tests_of_the_example_and_of_a_new_package_pass_where_they_are_installed(tmp_path):
+def test_the_tests_of_the_example_and_of_a_new_package_pass_where_they_are_installed(environment, tmp_path):
     write_package("grad_spikes", tmp_path / "new")
-    environment = Environment(tmp_path / "environment")
-    for source in (EXAMPLE, tmp_path / "new"):
-        environment.install(source)
+    environment.install(tmp_path / "new")
 
     done = environment.run("pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "tests", tmp_path / "new" / "tests")
     listed = environment.run("trackside", "callbacks")

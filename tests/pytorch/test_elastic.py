@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch.distributed.run
 from forks import TESTS, Fork
 from ranks import free_port
 
 from trackside import TrainerCallback
 from trackside.trainer.saving import runs_begun
 
-TORCHRUN = [str(torch.distributed.run.__file__), "--monitor-interval", "0.1", "--max-restarts", "2"]
+TORCHRUN = ["-c", "from torch.distributed.run import main; main()", "--monitor-interval", "0.1", "--max-restarts", "2"]
 
 
 def started(folder: Path, fault: str, *options: str, name: str = "agent") -> Fork:

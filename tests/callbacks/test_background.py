@@ -44,6 +44,20 @@ class LogsOnly(Observer):
     on_step_end = TrainerCallback.on_step_end
 
 
+class Held(LogsOnly):
+    """Is at work at its first record until it is released."""
+
+    timeout_s = 60.0
+
+    def __init__(self):
+        super().__init__()
+        self.released = threading.Event()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        assert self.released.wait(30)
+        super().on_log(args, state, control, logs)
+
+
 def in_run(track, callback, **options):
     run = track()
     attachment = run.dispatcher.attach(callback, **options)
@@ -85,30 +99,34 @@ def test_it_sees_state_history_and_logs_as_they_were_when_the_event_was_sent(tra
 
 
 def test_a_slow_one_does_not_hold_up_training(track):
-    run, attachment = in_run(track, LogsOnly(seconds=0.05))
+    run, attachment = in_run(track, callback := Held())
 
-    start = time.perf_counter()
     for _ in range(10):
         run.step()
         run.log(loss=1.0)
-    took_s = time.perf_counter() - start
-
-    assert took_s < 0.25  # half of what it would take on the training thread
+    heard = len(callback.heard)
+    callback.released.set()
     run.send("on_train_end")
-    assert len(attachment.callback.heard) == 10
+
+    assert (heard, len(callback.heard)) == (0, 10)
+    assert attachment.failures == 0
 
 
 def test_waits_at_evaluations_stay_below_a_small_share_of_the_run(track):
-    run, _ = in_run(track, LogsOnly(seconds=0.05))
+    def evaluations_s():
+        run, _ = in_run(track, callback := Held())
+        start = time.perf_counter()
+        for _ in range(20):
+            run.step()
+            run.evaluate(eval_loss=1.0)
+        took_s = time.perf_counter() - start
+        assert callback.heard == []
+        callback.released.set()
+        run.send("on_train_end")
+        assert len(callback.heard) == 20
+        return took_s
 
-    start = time.perf_counter()
-    for _ in range(20):
-        run.step()
-        run.evaluate(eval_loss=1.0)
-    took_s = time.perf_counter() - start
-
-    assert took_s < 0.5  # half of what it would take if training waited for each
-    run.send("on_train_end")
+    assert min(evaluations_s() for _ in range(5)) < 0.25  # the quickest is the one that nobody disturbed
 
 
 def test_a_quick_one_is_done_after_an_evaluation_and_when_its_state_is_asked_for(track):
@@ -129,7 +147,7 @@ def test_a_hanging_one_is_detached_with_its_name_and_event(track, caplog):
         timeout_s = 0.1
 
         def on_log(self, args, state, control, **kwargs):
-            hanging.wait(20)
+            hanging.wait(60)
 
     run, attachment = in_run(track, Hangs(), name="uploader")
     start = time.perf_counter()
@@ -140,7 +158,7 @@ def test_a_hanging_one_is_detached_with_its_name_and_event(track, caplog):
     took_s = time.perf_counter() - start
     hanging.set()
 
-    assert took_s < 2.0
+    assert took_s < 20
     assert isinstance(attachment.last_error, CallbackTimeoutError)
     assert str(attachment.last_error) == "the callback 'uploader' hangs: on_log took longer than 0.1 s"
     assert attachment.detached_after == 1
@@ -183,18 +201,19 @@ def test_a_failure_that_is_followed_by_success_is_forgiven(track):
 def test_when_the_queue_is_full_records_are_dropped_and_counted_but_never_the_end(track, caplog):
     ended = []
 
-    class Slow(LogsOnly):
+    class Ends(Held):
         def on_train_end(self, args, state, control, **kwargs):
             ended.append(True)
 
-    run, attachment = in_run(track, Slow(seconds=0.01))
+    run, attachment = in_run(track, callback := Ends())
     attachment.worker.limit = 3
     for _ in range(20):
         run.log(loss=1.0)
+    callback.released.set()
     run.send("on_train_end")
 
-    heard = len(attachment.callback.heard)
-    assert 3 <= heard <= 5
+    heard = len(callback.heard)
+    assert heard in (3, 4)  # those that wait, and the one that it is at work at if it had begun by then
     assert attachment.dropped == 20 - heard
     assert ended == [True]
     assert sum("cannot keep up" in record.getMessage() for record in caplog.records) == 1
@@ -269,7 +288,7 @@ def test_the_thread_ends_with_the_run_and_a_second_run_starts_another(track):
 def test_the_trainer_is_collected_together_with_its_callbacks_and_their_threads(track):
     run, attachment = in_run(track, LogsOnly(), name="collected")
     run.log(loss=1.0)
-    attachment.worker.wait(1)
+    attachment.worker.wait(30)
     ref = weakref.ref(run)
 
     del run, attachment
@@ -294,11 +313,11 @@ def test_handing_over_a_call_takes_less_than_50_microseconds(track):
 
 
 def test_a_worker_goes_on_after_a_call_that_exits(caplog):
-    worker = Worker("exits", timeout_s=1)
+    worker = Worker("exits", timeout_s=30)
     with caplog.at_level(logging.WARNING):
         for method in (lambda *_: exit(1), lambda *_: None):
             worker.submit(Call("on_log", method, None, None, None, {}))
-        assert worker.wait(1)
+        assert worker.wait(30)
     worker.close()
 
     assert [type(outcome.error).__name__ for outcome in worker.outcomes()] == ["SystemExit", "NoneType"]
@@ -309,7 +328,7 @@ def names_of_threads():
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()

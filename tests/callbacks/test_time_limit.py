@@ -1,23 +1,24 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackside.callbacks import TimeLimitCallback
+from trackside.callbacks import TimeLimitCallback, time_limit
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.time_limit import seconds_in
 
 
-def test_training_stops_with_a_checkpoint_when_the_time_is_over(track):
+def test_training_stops_with_a_checkpoint_when_the_time_is_over(track, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time_limit, "monotonic", lambda: now[0])
     run = track(TimeLimitCallback(0.05))
 
     run.send("on_train_begin")
+    now[0] += 0.04
     run.step()
     assert not run.control.should_training_stop
-    time.sleep(0.06)
+    now[0] += 0.02
     run.step()
 
     assert run.control.should_training_stop

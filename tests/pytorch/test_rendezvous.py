@@ -19,10 +19,10 @@ from trackside.trainer.pytorch.rendezvous import backend_for, join, meet
 
 @pytest.fixture
 def store():
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5))
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
 
 
-def met(store, world_size, timeout_s=5.0):
+def met(store, world_size, timeout_s=60.0):
     connections = [dist.TCPStore("127.0.0.1", store.port, is_master=False) for _ in range(world_size)]
     with ThreadPoolExecutor(world_size) as pool:
         jobs = [pool.submit(meet, connections[rank], rank, world_size, timeout_s) for rank in range(world_size)]

@@ -78,6 +78,10 @@ class Machines:
             )
         self.folder = folder
 
+    def are_running(self) -> bool:
+        """Whether no torchrun has ended."""
+        return all(job.poll() is None for job in self.jobs)
+
     def kill(self, number: int) -> None:
         """Kill everything that runs on a machine, as when its power fails."""
         for process in self.processes(number):

@@ -19,7 +19,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """Two machines that have begun to train when the cable between them is pulled."""
     with Machines() as machines:
         machines.torchrun(tmp_path_factory.mktemp("cut"), "faults_at_work.py", "runs_long")
-        wait_until_both_train(machines.folder)
+        wait_until_both_train(machines)
         machines.pull_cable()
         yield machines
 
@@ -36,7 +36,7 @@ def test_two_machines_have_the_weights_of_one_process_and_one_whose_power_fails_
 ) -> None:
     machines.torchrun(tmp_path, "faults_at_work.py", "plain_first")
     expected = ranks_at_work.plain(tmp_path / "one")
-    wait_until_both_train(tmp_path)
+    wait_until_both_train(machines)
 
     for number in (0, 1):
         results = json.loads((tmp_path / f"rank{number}.json").read_text())
@@ -63,12 +63,14 @@ def test_a_cut_cable_ends_the_processes_of_both_machines(cut_off: Machines) -> N
     assert "the process that serves the store (rank 0, or torchrun's agent) is gone, or out of reach" in texts[1]
 
 
-def wait_until_both_train(folder: Path) -> None:
-    wait_until(lambda: all((folder / f"trains{rank}").exists() for rank in (0, 1)), "they do not begin to train")
+def wait_until_both_train(machines: Machines) -> None:
+    begun = [machines.folder / f"trains{rank}" for rank in (0, 1)]
+    wait_until(lambda: all(path.exists() for path in begun) or not machines.are_running(), "they do not begin to train")
+    assert machines.are_running(), machines.wait(0).output
 
 
 def wait_until(is_so: Callable[[], bool], complaint: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while not is_so():
         assert time.monotonic() < deadline, complaint
         time.sleep(0.1)

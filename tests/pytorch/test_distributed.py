@@ -338,6 +338,7 @@ def test_after_an_error_on_all_processes_every_trainer_meets_anew(
 ) -> None:
     expected = alone["plain"]["17 examples, accumulation 1"]["weights"]
 
-    for found in faults["goes_on"].results():
+    for rank in faults["goes_on"].results():
+        found = rank["goes_on"]
         assert found["weights"] == pytest.approx(expected, rel=0, abs=1e-10)
         assert found["of an older trainer"] == found["weights"]

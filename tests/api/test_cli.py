@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Fork
 
 from trackside.cli import main, split_overrides
 
@@ -80,23 +79,8 @@ def run_yaml(tmp_path, monkeypatch):
 
 
 def start(*arguments):
-    """Start the command in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "trackside", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
-def wait_for(pattern, seconds=60.0):
-    """Wait until a file of that pattern is there."""
-    deadline = time.monotonic() + seconds
-    while not list(Path().glob(pattern)):
-        assert time.monotonic() < deadline, f"no {pattern} after {seconds} s"
-        time.sleep(0.05)
+    """Start the command in a process of its own, as pip's script does."""
+    return Fork("torch", ["-c", "import sys; from trackside.cli import main; sys.exit(main())", *arguments], Path.cwd())
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -146,25 +130,24 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_cut(run_yaml):
 def test_a_signal_saves_and_ends_with_its_code_and_says_how_to_go_on(run_yaml, number, code):
     slow = ["--model.init_args.delay_s", "0.05", "--max_steps", "2000", "--eval_strategy", "no"]
     process = start("train", run_yaml, *slow)
-    wait_for("out/checkpoint-3")
+    while not Path("out/checkpoint-3").exists():
+        assert process.poll() is None, process.errors
+        time.sleep(0.02)
 
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
 
-    assert process.returncode == code, err
-    assert f"received {number.name}" in out
-    assert "--resume_from_checkpoint true" in out
+    assert process.wait(120) == code, process.errors
+    assert f"received {number.name}" in process.output
+    assert "--resume_from_checkpoint true" in process.output
     assert not Path("out/train_results.json").exists()
 
 
 def test_training_that_raises_shows_its_traceback_and_ends_with_1(run_yaml):
     process = start("train", run_yaml, "--model.class_path", "cli_parts.Fails")
 
-    _, err = process.communicate(timeout=60)
-
-    assert process.returncode == 1
-    assert "RuntimeError: no way forward" in err
-    assert "Traceback" in err
+    assert process.wait(120) == 1
+    assert "RuntimeError: no way forward" in process.errors
+    assert "Traceback" in process.errors
 
 
 def test_plot_draws_the_run_again(run_yaml, capsys):

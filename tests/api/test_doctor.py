@@ -138,14 +138,14 @@ def test_two_processes_check_their_collectives_and_the_first_prints(without_tens
 def test_a_process_that_does_not_come_is_named_by_those_that_do(without_tensorflow):
     port = str(free_port())
     fails = [sys.executable, "-c", "raise SystemExit(3)"]
-    jobs = [start("--timeout", "5", path=without_tensorflow, **rank_environment(0, 3, port, "mpi"))]
+    jobs = [start("--timeout", "3", path=without_tensorflow, **rank_environment(0, 3, port, "mpi"))]
     jobs.append(start(command=fails, path=without_tensorflow, **rank_environment(1, 3, port, "mpi")))
-    jobs.append(start("--timeout", "5", path=without_tensorflow, **rank_environment(2, 3, port, "mpi")))
+    jobs.append(start("--timeout", "3", path=without_tensorflow, **rank_environment(2, 3, port, "mpi")))
 
     first, failed, last = map(ended, jobs)
 
     assert [first[0], failed[0], last[0]] == [1, 3, 1]
-    assert "rank 0 waited 5 s for all 3 processes; missing: [1" in first[1].split("Problems\n")[1]
+    assert "rank 0 waited 3 s for all 3 processes; missing: [1" in first[1].split("Problems\n")[1]
     assert "trackside doctor: rank 2: RankError: " in last[2]
     assert "Traceback" not in first[2] + last[2]
 

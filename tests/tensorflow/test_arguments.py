@@ -6,11 +6,11 @@ import copy
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 
 import pytest
+from ranks import free_port
 
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
 from trackside.trainer.arguments import BaseTrainingArguments
@@ -25,7 +25,7 @@ def no_cluster(monkeypatch):
 
 
 def run_alone(code, **environ):
-    """Run ``code`` in a process of its own, since devices can be set up once only."""
+    """Run ``code`` in a process of its own, which has imported nothing."""
     command = [sys.executable, "-c", code]
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", **environ}
     result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
@@ -148,9 +148,7 @@ def test_several_devices_are_mirrored_and_torch_stays_out():
 
 def test_a_cluster_is_joined():
     pytest.importorskip("tensorflow")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    config = {"cluster": {"worker": [address]}, "task": {"type": "worker", "index": 0}}
+    config = {"cluster": {"worker": [f"127.0.0.1:{free_port()}"]}, "task": {"type": "worker", "index": 0}}
     code = (
         "from trackside.trainer.tensorflow.arguments import TFTrainingArguments; args = TFTrainingArguments('out');"
         "print(type(args.strategy).__name__, args.n_replicas, args.world_size)"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from forks import Fork
 from tracker_readers import TOOLS, curves_of, database_here
 
 from trackside import TrainerCallback
+from trackside.tiny import FRAMEWORKS
 
 NAMES = {
     *("train/loss", "train/grad_norm", "train/learning_rate", "train/epoch"),
@@ -81,8 +81,7 @@ def test_after_a_resume_no_step_is_shown_twice(make_trainer, tool):
 
 
 SIGNALLED = """
-import json, os, signal, sys
-sys.path[:0] = {path!r}
+import json, os, signal
 from tracker_readers import TOOLS
 from trackside import TrainerCallback
 from trackside.tiny import tiny_trainer
@@ -104,8 +103,10 @@ def signalled(framework, signal):
     """Train with all trackers in a process of its own that gets a signal at its ninth step."""
     for tool in TOOLS.values():
         pytest.importorskip(tool.package)
-    code = SIGNALLED.format(path=sys.path, framework=framework, signal=signal)
-    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=280, check=False)
+    code = SIGNALLED.format(framework=framework, signal=signal)
+    process = Fork(FRAMEWORKS[framework], ["-c", code], Path.cwd())
+    assert process.wait(280) is not None
+    return process
 
 
 @pytest.mark.slow
@@ -125,7 +126,7 @@ def test_after_a_sigkill_every_tool_shows_every_step_once(make_trainer, framewor
 def test_after_a_sigterm_every_tool_has_every_record_and_says_that_the_run_was_killed(framework):
     done = signalled(framework, "SIGTERM")
 
-    states, history, reason = json.loads(done.stdout.splitlines()[-1])
+    states, history, reason = json.loads(done.output.splitlines()[-1])
     assert reason == "received SIGTERM"
     for name, tool in TOOLS.items():
         tracker = tool.make()

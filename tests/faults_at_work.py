@@ -15,6 +15,7 @@ from typing import Any
 import torch._dynamo  # which takes a second, and would do so at the first step, with a time limit
 from pytorch_parts import classified
 from ranks_at_work import RANK, WORLD, main, make, outcome, plain, trained, write
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 from trackside import TrainerCallback
@@ -130,6 +131,20 @@ class Shards(IterableDataset[Any]):
 
 def uneven_evaluation(folder: Path) -> Any:
     return _run_with(folder, bool, eval_dataset=Shards(), eval_strategy="steps", eval_steps=1)
+
+
+class Fading(nn.Linear):
+    """Uses its bias in the first two calls only."""
+
+    calls = 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.calls += 1
+        return nn.functional.linear(features, self.weight, self.bias if self.calls < 3 else None)
+
+
+def unused_later(folder: Path) -> Any:
+    return _run_with(folder, bool, model=Fading(6, 3).double())
 
 
 def goes_on(folder: Path) -> Any:

@@ -249,7 +249,7 @@ def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[
 @pytest.fixture(scope="module")
 def faults(folder: Path) -> Iterator[dict[str, Job]]:
     """Jobs that fail, started together, since they mostly wait."""
-    names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails", "goes_on")
+    names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails")
     names += ("uneven", "uneven_evaluation")
     jobs = {name: Job("faults_at_work.py", 2, folder / name, [name]) for name in names}
     yield jobs
@@ -332,13 +332,15 @@ def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_after_an_error_on_all_processes_every_trainer_meets_anew(
-    faults: dict[str, Job], alone: dict[str, Any]
-) -> None:
+def test_after_an_error_on_all_processes_every_trainer_meets_anew(folder: Path, alone: dict[str, Any]) -> None:
     expected = alone["plain"]["17 examples, accumulation 1"]["weights"]
 
-    for rank in faults["goes_on"].results():
-        found = rank["goes_on"]
-        assert found["weights"] == pytest.approx(expected, rel=0, abs=1e-10)
-        assert found["of an older trainer"] == found["weights"]
+    for found in Job("faults_at_work.py", 2, folder / "goes_on", ["goes_on"]).results():
+        assert found["goes_on"]["weights"] == pytest.approx(expected, rel=0, abs=1e-10)
+        assert found["goes_on"]["of an older trainer"] == found["goes_on"]["weights"]
+
+
+@pytest.mark.slow
+def test_a_parameter_that_later_gets_no_gradient_is_an_error_that_names_the_argument(folder: Path) -> None:
+    for ended in Job("faults_at_work.py", 2, folder / "unused_later", ["unused_later"]).wait():
+        assert "ddp_find_unused_parameters=None is not allowed: True for a model" in ended.result["text"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from ...callbacks.errors import ArgumentError, RankError
 from .carrier import Carrier
 from .distributed import NOTHING, SIGNALS, Group, Roots, unwrap
 
@@ -32,6 +33,24 @@ class Replicated(Group):
         self._is_first_update = False
         self._is_last = False
         self._carrier: Carrier | None = None
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Watch over the other processes; say in the words of ``args`` what DDP says in its own.
+
+        Raises:
+            ArgumentError: If a parameter that had a gradient in the first update gets none in a later one.
+        """
+        with super().guarded():
+            try:
+                yield
+            except RuntimeError as error:
+                if isinstance(error, RankError) or "You can enable unused parameter detection" not in str(error):
+                    raise
+                allowed = "True for a model of which some parameters get a gradient in some updates only"
+                raise ArgumentError(
+                    "ddp_find_unused_parameters", self._args.ddp_find_unused_parameters, allowed
+                ) from error
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model in DistributedDataParallel.

@@ -165,8 +165,8 @@ def set_tf32(allowed: bool | None) -> None:
 class full_evaluation:
     """A context in which a model is in evaluation mode, in ``dtype`` if one is given, without gradients.
 
-    In a lower precision, copies stand in the places of parameters and buffers, which themselves are not touched: to give
-    a parameter data of another dtype would cut off DDP, which has hooked into the gradient that it had.
+    In a lower precision, copies stand in the places of parameters and buffers, which themselves are not touched: to
+    give a parameter data of another dtype would cut off DDP, which has hooked into the gradient that it had.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:

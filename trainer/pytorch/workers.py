@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Dataset
 from torch.utils.data import _utils as torch_internals
 
@@ -42,14 +43,14 @@ def host_state_kept(seed: int) -> Iterator[None]:
     numpy's is exchanged for another one, since reading and writing its state takes five times as long as all the rest;
     what it has up its sleeve, the second of two normal numbers, is lost, at the same places in every run.
     """
-    python, numpy, host = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
-    np.random.set_bit_generator(ASIDE)
+    python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
+    set_bit_generator(ASIDE)
     try:
         seed_worker(seed)
         yield
     finally:
         random.setstate(python)
-        np.random.set_bit_generator(numpy)
+        set_bit_generator(numpy)
         torch.set_rng_state(host)
 
 

@@ -201,9 +201,16 @@ class TrainingLoop:
         if ended or progress.batches_in_epoch == self.plan.batches_per_epoch:
             progress.next_epoch()
             self.state.epoch = self._epoch()
+            self._end_with_epochs()
         self.send("on_epoch_end")
         self._agree()
         self._act()
+
+    def _end_with_epochs(self) -> None:
+        """End where the epochs are over though updates are left: some were cut short, and nobody asked for updates."""
+        epochs = self.plan.num_train_epochs
+        if self.args.max_steps <= 0 and self.progress.epoch >= epochs and self.state.global_step < self.plan.max_steps:
+            self.control.stop(f"num_train_epochs={epochs} are over, some of them cut short")
 
     def _run_update(self, window: list[Any]) -> None:
         """One update: every micro-batch forward and backward, then the optimizer."""

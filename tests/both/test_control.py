@@ -40,6 +40,24 @@ def test_should_epoch_stop_goes_on_with_the_next_epoch(trainer_factory):
     assert trainer.state.epoch == pytest.approx(2.0)  # 2 batches, then 5
 
 
+def test_epochs_that_were_cut_short_are_not_made_up_for(trainer_factory):
+    class TwoUpdatesEach(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            self.last = state.global_step + 2
+
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_epoch_stop = state.global_step == self.last
+
+    steps = {"save_strategy": "steps", "eval_strategy": "steps", "eval_dataset": trainer_factory.dataset(9)}
+    trainer = trainer_factory(callbacks=[TwoUpdatesEach()], num_train_epochs=3, **steps)
+
+    assert trainer.train().global_step == 6
+    assert trainer.state.epoch == 3.0
+    assert trainer.state.stop_reason == "num_train_epochs=3 are over, some of them cut short"
+    assert trainer_factory.checkpoints() == ["checkpoint-6"]
+    assert [record["step"] for record in trainer.state.log_history if "eval_loss" in record] == [6]
+
+
 @pytest.mark.parametrize(
     ("flag", "event"), [("should_log", "on_log"), ("should_evaluate", "on_evaluate"), ("should_save", "on_save")]
 )

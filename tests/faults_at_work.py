@@ -14,7 +14,7 @@ from typing import Any
 
 import torch._dynamo  # which takes a second, and would do so at the first step, with a time limit
 from pytorch_parts import classified
-from ranks_at_work import RANK, WORLD, main, make, outcome, plain, trained, write
+from ranks_at_work import RANK, WORLD, main, make, outcome, trained, write
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
 
@@ -93,12 +93,6 @@ class Unhurried(TrainerCallback):
 
 def runs_long(folder: Path) -> Any:
     return _run_with(folder, bool, more=[Unhurried(folder)], ddp_timeout=6)
-
-
-def plain_first(folder: Path) -> Any:
-    """Write down what one run found, and then run long."""
-    write(folder, plain(folder))
-    return runs_long(folder)
 
 
 def save_fails(folder: Path) -> Any:

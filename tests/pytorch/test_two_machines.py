@@ -31,18 +31,22 @@ def machines(cut_off: Machines) -> Iterator[Machines]:
         yield machines
 
 
-def test_two_machines_have_the_weights_of_one_process_and_one_whose_power_fails_is_named_by_the_other(
-    machines: Machines, tmp_path: Path
-) -> None:
-    machines.torchrun(tmp_path, "faults_at_work.py", "plain_first")
+def test_two_machines_train_to_the_end_and_have_the_weights_of_one_process(machines: Machines, tmp_path: Path) -> None:
+    machines.torchrun(tmp_path / "two", "ranks_at_work.py", "plain")
     expected = ranks_at_work.plain(tmp_path / "one")
-    wait_until_both_train(machines)
 
     for number in (0, 1):
-        results = json.loads((tmp_path / f"rank{number}.json").read_text())
+        ended = machines.wait(number)
+        assert ended.status == 0, ended.output
         for case, values in expected.items():
-            assert results[case]["steps"] == values["steps"], case
-            assert results[case]["weights"] == pytest.approx(values["weights"], rel=0, abs=1e-10), case
+            found = ended.result["plain"][case]
+            assert found["steps"] == values["steps"], case
+            assert found["weights"] == pytest.approx(values["weights"], rel=0, abs=1e-10), case
+
+
+def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, tmp_path: Path) -> None:
+    machines.torchrun(tmp_path, "faults_at_work.py", "runs_long")
+    wait_until_both_train(machines)
 
     machines.kill(1)
 

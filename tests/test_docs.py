@@ -85,6 +85,7 @@ def test_the_search_on_its_page_finds_something_and_goes_on(run):
         names = run(*python_blocks("docs/search.md"))
 
     assert names["best"].objective < 1.0
+    assert names["trainer"].evaluate()["eval_loss"] < 1.0
     assert set(names["best"].hyperparameters) == {"learning_rate", "per_device_train_batch_size", "hidden"}
 
 

@@ -35,11 +35,22 @@ class PredictionOutput(NamedTuple):
 
 
 class BestRun(NamedTuple):
-    """The best trial of a hyperparameter search."""
+    """The best trial of a hyperparameter search.
+
+    Attributes:
+        run_id: What the backend calls it.
+        objective: What it came to.
+        hyperparameters: What was tried in it, by name.
+    """
 
     run_id: str
     objective: float
     hyperparameters: dict[str, Any]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The hyperparameters, by the name that a trial of optuna has for them; ``model_init`` may get either."""
+        return self.hyperparameters
 
 
 @dataclass

@@ -10,7 +10,10 @@ from inspect import Parameter, signature
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from ..callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
+from .journal import plain
 
 GIVEN_UP = "the search gave this trial up"
 
@@ -44,6 +47,9 @@ class Search:
         hp_space: Called with the backend's trial, returns hyperparameters by name.
         compute_objective: Called with the metrics of an evaluation, returns a number.
         hp_name: Called with the backend's trial, returns the name of its run.
+
+    Attributes:
+        proposals: Those made here so far, by run id.
     """
 
     def __init__(
@@ -56,8 +62,9 @@ class Search:
         self.trainer = trainer
         self.args = trainer.args
         self.compute_objective = compute_objective
-        self._hp_space = hp_space
         self.hp_name = hp_name
+        self.proposals: dict[str, Proposal] = {}
+        self._hp_space = hp_space
         self._report: Callable[[float, int], bool] | None = None
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
@@ -81,7 +88,11 @@ class Search:
         name = f"run-{run_id}" if self.hp_name is None else self.hp_name(trial)
         if not isinstance(name, str) or not name:
             raise TracksideTypeError(f"hp_name must return the name of a run; it returned {name!r}")
-        return Proposal(run_id, name, hyperparameters)
+        values = {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in hyperparameters.items()
+        }
+        proposal = self.proposals[run_id] = Proposal(run_id, name, values)
+        return proposal
 
     def attempt(
         self, proposal: Proposal, trial: Any, report: Callable[[float, int], bool] | None = None
@@ -99,7 +110,7 @@ class Search:
         self._report, self._evaluated = report, (-1, {})
         trainer.take_args(self._args_for(proposal))
         trainer.state.is_hyper_param_search = True
-        trainer.state.trial_name, trainer.state.trial_params = proposal.name, proposal.hyperparameters
+        trainer.state.trial_name, trainer.state.trial_params = proposal.name, plain(proposal.hyperparameters)
         trainer.train(trial=trial)
         if trainer.state.stop_signal is not None or trainer.state.stop_reason == GIVEN_UP:
             return None
@@ -142,6 +153,11 @@ class Search:
         return float(value)
 
 
+def _unboxed(value: Any) -> Any:
+    """Return a number of numpy's as one of Python's, which arguments and JSON want."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def hyperparameters_of(trial: Any) -> dict[str, Any]:
     """Return the hyperparameters of a trial: a dict, a BestRun, or what has ``params`` as trials of optuna do.
 
@@ -177,7 +193,7 @@ def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **pla
     fields = [item.name for item in args.fields()]
     changes = {}
     for name, value in hyperparameters.items():
-        if name in SETTLED:
+        if name in SETTLED and name in fields:
             raise ArgumentError(name, value, f"{args.given(name)!r}, which is settled for the whole search")
         if name in fields:
             changes[name] = value

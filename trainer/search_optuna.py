@@ -9,11 +9,12 @@ from typing import Any
 import optuna
 
 from ..callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
+from .journal import plain
 from .outputs import BestRun
 from .search import Search
 
 KEPT = "hyperparameters"
-"""The attribute of a trial that holds what ``hp_space`` returned, which may be more than what optuna suggested."""
+"""The attribute of a trial that holds what ``hp_space`` returned, as JSON has it; it may be more than was suggested."""
 
 
 def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def search_with_optuna(search: Search, *, n_trials: int, direction: str, options
     if search.trainer.is_world_process_zero():
         study = optuna.create_study(direction=direction, **for_study)
         _lead(search, study, n_trials, for_trials)
-        best = _best(study)
+        best = _best(search, study)
     else:
         _follow(search)
     found: BestRun | None = search.trainer.gather_objects(best)[0]
@@ -56,7 +57,7 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
             return bool(trial.should_prune())
 
         proposal = search.propose(trial, str(trial.number), search.hyperparameters(trial))
-        trial.set_user_attr(KEPT, proposal.hyperparameters)
+        trial.set_user_attr(KEPT, plain(proposal.hyperparameters))
         trainer.gather_objects((proposal, trial.params))
         value = search.attempt(proposal, trial, report)
         if trainer.state.stop_signal is not None:
@@ -76,12 +77,15 @@ def _follow(search: Search) -> None:
         search.attempt(proposal, optuna.trial.FixedTrial(suggested, int(proposal.run_id)))
 
 
-def _best(study: optuna.Study) -> BestRun | None:
+def _best(search: Search, study: optuna.Study) -> BestRun | None:
+    """Return the best trial of the study, which may be of an earlier search; None if there is none."""
     try:
         best = study.best_trial
     except ValueError:  # optuna's way to say that there is none
         return None
-    return BestRun(str(best.number), float(best.value or 0.0), best.user_attrs.get(KEPT, best.params))
+    proposal = search.proposals.get(str(best.number))
+    hyperparameters = proposal.hyperparameters if proposal else best.user_attrs.get(KEPT, best.params)
+    return BestRun(str(best.number), float(best.value or 0.0), hyperparameters)
 
 
 def _split(options: Mapping[str, Any], world_size: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trackside import EarlyStoppingCallback, TrainerCallback
@@ -122,18 +123,20 @@ def test_what_is_no_argument_is_left_to_a_model_init_that_takes_the_trial(search
     def model_init(trial: Any) -> Any:
         return trainer_factory.model(dropout=0.0 if trial is None else trial.params["dropout"])
 
-    trainer = searcher(model_init=model_init)
     grid = {"dropout": [0.0, 0.9]}
 
     def space(trial):
-        return {"dropout": trial.suggest_categorical("dropout", grid["dropout"])}
+        return {"dropout": trial.suggest_categorical("dropout", grid["dropout"]), "seed": np.int64(7), "kind": object}
 
+    trainer = searcher(model_init=model_init, save_strategy="steps", save_steps=10)
     with pytest.warns(UserWarning, match="'dropout' is no training argument; it is left to model_init"):
         best = trainer.hyperparameter_search(
             space, eval_loss, n_trials=2, sampler=optuna.samplers.GridSampler(grid), direction="maximize"
         )
 
-    assert best.hyperparameters == {"dropout": 0.9}
+    assert best.hyperparameters == {"dropout": 0.9, "seed": 7, "kind": object}
+    trainer.train(trial=best)
+    assert trainer.evaluate()["eval_loss"] == best.objective
 
 
 def test_a_trial_without_prospects_is_given_up(searcher):
@@ -239,6 +242,11 @@ def test_the_default_space_is_what_the_reference_has(searcher):
         ({"hp_space": lambda trial: {"learning_rat": 1}}, ArgumentError, "Did you mean 'learning_rate'?"),
         ({"hp_space": lambda trial: {"learning_rate": -1.0}}, ArgumentError, "learning_rate=-1.0 is not allowed"),
         ({"hp_space": lambda trial: {"output_dir": "x"}}, ArgumentError, "settled for the whole search"),
+        (
+            {"hp_space": lambda trial: {"cores": 8}},
+            ArgumentError,
+            "no training argument, nor does model_init take a trial",
+        ),
         ({"hp_name": lambda trial: trial.number}, TracksideTypeError, "hp_name must return the name of a run"),
         ({"compute_objective": lambda metrics: metrics["eval_los"]}, UnknownMetricError, "Did you mean 'eval_loss'?"),
         ({"compute_objective": lambda metrics: None}, TracksideTypeError, "must return a number; it returned None"),

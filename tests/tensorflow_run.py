@@ -20,7 +20,16 @@ def main(*, devices: int = 1, folder: str | None = None, precision: str = "", **
     print(json.dumps(run(folder or tempfile.mkdtemp(), precision, **options)))
 
 
-def run(folder: str, precision: str, *, kind: str = "mlp", examples: int = 37, inf_at: int = 0, **options: Any) -> Any:
+def run(
+    folder: str,
+    precision: str,
+    *,
+    kind: str = "mlp",
+    examples: int = 37,
+    inf_at: int = 0,
+    searches: bool = False,
+    **options: Any,
+) -> Any:
     import numpy as np
     import tensorflow_parts as parts
 
@@ -75,8 +84,27 @@ def run(folder: str, precision: str, *, kind: str = "mlp", examples: int = 37, i
         "traces": dict(trainer.trace_counts),
         "replicas": args.n_replicas,
         "skips": skips,
+        "search": search(trainer) if searches else None,
         "scale": trainer.precision.state_dict().get("scale"),
     }
+
+
+def search(trainer: Any) -> Any:
+    """Two trials, of which the first process proposes the rates, and gives the first up after half of its steps."""
+    import optuna
+
+    ended: list[Any] = []
+    watched = {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "no"}
+    trainer.on("on_train_end")(lambda trainer, state, **_: ended.append([state.trial_name, state.global_step]))
+    best = trainer.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e-9, 0.05]), **watched},
+        lambda metrics: metrics["eval_loss"],
+        n_trials=2,
+        backend="optuna",
+        sampler=optuna.samplers.GridSampler({"learning_rate": [1e-9, 0.05]}, seed=0),
+        pruner=optuna.pruners.ThresholdPruner(upper=1.7),
+    )
+    return {"best": best.hyperparameters, "objective": best.objective, "ended": ended}
 
 
 def normed() -> Any:

@@ -131,12 +131,19 @@ def run_workers(count, folder, **options):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_two_workers_give_the_result_of_one(tmp_path, accumulation):
     options = {"gradient_accumulation_steps": accumulation, "save_strategy": "steps", "save_steps": 4}
+    options["searches"] = accumulation == 1
     one = run(**ODD, **options)
     two = run_workers(2, tmp_path, **{**ODD, **HALF}, **options)
 
     assert two[0]["replicas"] == 2
     for found in two:
         assert_alike(one, found)
+        if options["searches"]:
+            assert found["search"] == {
+                **one["search"],
+                "objective": pytest.approx(one["search"]["objective"], rel=1e-5),
+            }
+            assert sorted(steps for _, steps in found["search"]["ended"]) == [4, 8]
     names = sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*"))
     assert names == ["checkpoint-4", "checkpoint-8"]
     assert (tmp_path / "out" / "checkpoint-8" / "rng_state_1.json").exists()

@@ -53,7 +53,9 @@ class Fork:
         self._told, telling = os.pipe()
         opened = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         passed = [*(os.open(file, opened) for file in self._files), telling]
-        request = {"arguments": list(arguments), "folder": str(folder), "environment": dict(environment)}
+        # W&B leaves the address of its own process there; that one keeps the id of a run whose process was killed
+        own = {name: value for name, value in environment.items() if name != "WANDB_SERVICE"}
+        request = {"arguments": list(arguments), "folder": str(folder), "environment": own}
         socket.send_fds(_forerunner(framework, number), [json.dumps(request).encode()], passed)
         for descriptor in passed:
             os.close(descriptor)

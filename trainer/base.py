@@ -220,17 +220,15 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
             allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
             raise ArgumentError("label_smoothing_factor", self.args.label_smoothing_factor, allowed)
 
-    def check_evaluates(self, what: str) -> None:
-        """Raise ArgumentError if there is nothing to evaluate on, which ``what`` needs."""
+    def check_evaluates(self, field: str, value: Any, allowed: str) -> None:
+        """Raise ArgumentError about ``field`` if there is nothing to evaluate on."""
         if self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES):
-            raise ArgumentError("eval_dataset", None, f"{what} needs an evaluation dataset")
+            raise ArgumentError(field, value, allowed)
 
     def _check_args(self) -> None:
-        has_none = self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES)
-        if self.args.eval_strategy != "no" and has_none:
-            raise ArgumentError(
-                "eval_strategy", str(self.args.eval_strategy), "'no', since the trainer was given no eval_dataset"
-            )
+        if self.args.eval_strategy != "no":
+            allowed = "'no', since the trainer was given no eval_dataset"
+            self.check_evaluates("eval_strategy", str(self.args.eval_strategy), allowed)
         if self.loss_fn is not None:
             self.check_smoothing("loss_fn")
 

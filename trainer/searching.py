@@ -22,7 +22,7 @@ class Searching:
 
     model_init: Callable[..., Any] | None
     guarded: Callable[[], AbstractContextManager[Any]]
-    check_evaluates: Callable[[str], None]
+    check_evaluates: Callable[[str, Any, str], None]
     search: Search | None = None
     """The search that trains at the moment."""
 
@@ -76,7 +76,7 @@ class Searching:
         if self.model_init is None:
             allowed = "a function for hyperparameter_search, which begins each trial with a new model"
             raise ArgumentError("model_init", None, allowed)
-        self.check_evaluates("hyperparameter_search")
+        self.check_evaluates("eval_dataset", None, "hyperparameter_search needs an evaluation dataset")
         for name, value, known in (("direction", direction, DIRECTIONS), ("backend", backend or BACKENDS[0], BACKENDS)):
             if value not in known:
                 raise ArgumentError(name, value, f"{' or '.join(known)}.{did_you_mean(str(value), known)}")

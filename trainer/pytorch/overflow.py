@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -70,10 +70,7 @@ def watched(precision: FullPrecision, model: Callable[[], nn.Module], doing: Cal
         with forward(), watch.over(model()):
             yield
 
-    def context() -> AbstractContextManager[Any]:
-        return watched_forward()
-
-    precision.forward = context  # type: ignore[method-assign]
+    precision.forward = watched_forward  # type: ignore[method-assign]
     return precision
 
 

@@ -15,45 +15,47 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trackside.callbacks import errors as errors
     from trackside.callbacks import events as events
+    from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback as CSVLoggerCallback
+    from trackside.callbacks.builtin.default_flow import DefaultFlowCallback as DefaultFlowCallback
+    from trackside.callbacks.builtin.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
+    from trackside.callbacks.builtin.journal import JournalCallback as JournalCallback
+    from trackside.callbacks.builtin.jsonl_logger import JSONLinesLoggerCallback as JSONLinesLoggerCallback
+    from trackside.callbacks.builtin.learning_rate_monitor import (
+        LearningRateMonitorCallback as LearningRateMonitorCallback,
+    )
+    from trackside.callbacks.builtin.printer import PrinterCallback as PrinterCallback
+    from trackside.callbacks.builtin.progress import ProgressCallback as ProgressCallback
+    from trackside.callbacks.builtin.straggler_monitor import RankTimeMonitorCallback as RankTimeMonitorCallback
+    from trackside.callbacks.builtin.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
+    from trackside.callbacks.builtin.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
+    from trackside.callbacks.builtin.time_limit import TimeLimitCallback as TimeLimitCallback
     from trackside.callbacks.callback import TrainerCallback as TrainerCallback
-    from trackside.callbacks.csv_logger import CSVLoggerCallback as CSVLoggerCallback
-    from trackside.callbacks.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
     from trackside.callbacks.errors import TracksideError as TracksideError
-    from trackside.callbacks.flow import DefaultFlowCallback as DefaultFlowCallback
-    from trackside.callbacks.jsonl_logger import JSONLinesLoggerCallback as JSONLinesLoggerCallback
-    from trackside.callbacks.learning_rate_monitor import LearningRateMonitorCallback as LearningRateMonitorCallback
-    from trackside.callbacks.printer import PrinterCallback as PrinterCallback
-    from trackside.callbacks.progress import ProgressCallback as ProgressCallback
-    from trackside.callbacks.rank_time_monitor import RankTimeMonitorCallback as RankTimeMonitorCallback
     from trackside.callbacks.state import TrainerControl as TrainerControl
     from trackside.callbacks.state import TrainerState as TrainerState
-    from trackside.callbacks.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
-    from trackside.callbacks.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
-    from trackside.callbacks.time_limit import TimeLimitCallback as TimeLimitCallback
     from trackside.integrations.codecarbon import CodeCarbonCallback as CodeCarbonCallback
     from trackside.integrations.comet import CometCallback as CometCallback
-    from trackside.integrations.keras_callback import KerasCallbackAdapter as KerasCallbackAdapter
-    from trackside.integrations.lightning_logger import LightningLoggerAdapter as LightningLoggerAdapter
+    from trackside.integrations.keras_adapter import KerasCallbackAdapter as KerasCallbackAdapter
+    from trackside.integrations.lightning_adapter import LightningLoggerAdapter as LightningLoggerAdapter
     from trackside.integrations.mlflow import MLflowCallback as MLflowCallback
-    from trackside.integrations.notebook import NotebookProgressCallback as NotebookProgressCallback
+    from trackside.integrations.notebook_progress import NotebookProgressCallback as NotebookProgressCallback
     from trackside.integrations.profiler import ProfilerCallback as ProfilerCallback
     from trackside.integrations.rich_progress import RichProgressCallback as RichProgressCallback
     from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
     from trackside.integrations.trackio import TrackioCallback as TrackioCallback
     from trackside.integrations.wandb import WandbCallback as WandbCallback
-    from trackside.trainer.checkpoint import get_last_checkpoint as get_last_checkpoint
-    from trackside.trainer.choices import IntervalStrategy as IntervalStrategy
-    from trackside.trainer.journal import JournalCallback as JournalCallback
+    from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
+    from trackside.trainer.checkpointing.store import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
     from trackside.trainer.outputs import TrainOutput as TrainOutput
     from trackside.trainer.outputs import default_compute_objective as default_compute_objective
     from trackside.trainer.pytorch.arguments import TrainingArguments as TrainingArguments
-    from trackside.trainer.pytorch.collators import DataCollatorWithPadding as DataCollatorWithPadding
-    from trackside.trainer.pytorch.collators import default_data_collator as default_data_collator
+    from trackside.trainer.pytorch.data.collators import DataCollatorWithPadding as DataCollatorWithPadding
+    from trackside.trainer.pytorch.data.collators import default_data_collator as default_data_collator
     from trackside.trainer.pytorch.trainer import Trainer as Trainer
-    from trackside.trainer.seeds import set_seed as set_seed
+    from trackside.trainer.seeding import set_seed as set_seed
     from trackside.trainer.tensorflow.arguments import TFTrainingArguments as TFTrainingArguments
     from trackside.trainer.tensorflow.trainer import TFTrainer as TFTrainer
 
@@ -67,33 +69,33 @@ _MODULES = {
 
 _HOMES = {
     "BestRun": "trackside.trainer.outputs",
-    "CSVLoggerCallback": "trackside.callbacks.csv_logger",
+    "CSVLoggerCallback": "trackside.callbacks.builtin.csv_logger",
     "CodeCarbonCallback": "trackside.integrations.codecarbon",
     "CometCallback": "trackside.integrations.comet",
-    "DataCollatorWithPadding": "trackside.trainer.pytorch.collators",
-    "DefaultFlowCallback": "trackside.callbacks.flow",
-    "EarlyStoppingCallback": "trackside.callbacks.early_stopping",
+    "DataCollatorWithPadding": "trackside.trainer.pytorch.data.collators",
+    "DefaultFlowCallback": "trackside.callbacks.builtin.default_flow",
+    "EarlyStoppingCallback": "trackside.callbacks.builtin.early_stopping",
     "EvalPrediction": "trackside.trainer.outputs",
-    "IntervalStrategy": "trackside.trainer.choices",
-    "JSONLinesLoggerCallback": "trackside.callbacks.jsonl_logger",
-    "JournalCallback": "trackside.trainer.journal",
-    "KerasCallbackAdapter": "trackside.integrations.keras_callback",
-    "LearningRateMonitorCallback": "trackside.callbacks.learning_rate_monitor",
-    "LightningLoggerAdapter": "trackside.integrations.lightning_logger",
+    "IntervalStrategy": "trackside.trainer.arguments.enums",
+    "JSONLinesLoggerCallback": "trackside.callbacks.builtin.jsonl_logger",
+    "JournalCallback": "trackside.callbacks.builtin.journal",
+    "KerasCallbackAdapter": "trackside.integrations.keras_adapter",
+    "LearningRateMonitorCallback": "trackside.callbacks.builtin.learning_rate_monitor",
+    "LightningLoggerAdapter": "trackside.integrations.lightning_adapter",
     "MLflowCallback": "trackside.integrations.mlflow",
-    "NotebookProgressCallback": "trackside.integrations.notebook",
+    "NotebookProgressCallback": "trackside.integrations.notebook_progress",
     "PredictionOutput": "trackside.trainer.outputs",
-    "PrinterCallback": "trackside.callbacks.printer",
+    "PrinterCallback": "trackside.callbacks.builtin.printer",
     "ProfilerCallback": "trackside.integrations.profiler",
-    "ProgressCallback": "trackside.callbacks.progress",
-    "RankTimeMonitorCallback": "trackside.callbacks.rank_time_monitor",
+    "ProgressCallback": "trackside.callbacks.builtin.progress",
+    "RankTimeMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
     "RichProgressCallback": "trackside.integrations.rich_progress",
     "TFTrainer": "trackside.trainer.tensorflow.trainer",
     "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
     "TensorBoardCallback": "trackside.integrations.tensorboard",
-    "TerminateOnNaNCallback": "trackside.callbacks.terminate_on_nan",
-    "ThroughputMonitorCallback": "trackside.callbacks.throughput_monitor",
-    "TimeLimitCallback": "trackside.callbacks.time_limit",
+    "TerminateOnNaNCallback": "trackside.callbacks.builtin.terminate_on_nan",
+    "ThroughputMonitorCallback": "trackside.callbacks.builtin.throughput_monitor",
+    "TimeLimitCallback": "trackside.callbacks.builtin.time_limit",
     "TrackioCallback": "trackside.integrations.trackio",
     "TracksideError": "trackside.callbacks.errors",
     "TrainOutput": "trackside.trainer.outputs",
@@ -104,9 +106,9 @@ _HOMES = {
     "TrainingArguments": "trackside.trainer.pytorch.arguments",
     "WandbCallback": "trackside.integrations.wandb",
     "default_compute_objective": "trackside.trainer.outputs",
-    "default_data_collator": "trackside.trainer.pytorch.collators",
-    "get_last_checkpoint": "trackside.trainer.checkpoint",
-    "set_seed": "trackside.trainer.seeds",
+    "default_data_collator": "trackside.trainer.pytorch.data.collators",
+    "get_last_checkpoint": "trackside.trainer.checkpointing.store",
+    "set_seed": "trackside.trainer.seeding",
 }
 """Public classes and functions, each with the module that defines it; the imports above say the same to editors."""
 

@@ -6,34 +6,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .builtin.csv_logger import CSVLoggerCallback
+    from .builtin.default_flow import DefaultFlowCallback
+    from .builtin.early_stopping import EarlyStoppingCallback
+    from .builtin.jsonl_logger import JSONLinesLoggerCallback
+    from .builtin.learning_rate_monitor import LearningRateMonitorCallback
+    from .builtin.printer import PrinterCallback
+    from .builtin.progress import ProgressCallback
+    from .builtin.straggler_monitor import RankTimeMonitorCallback
+    from .builtin.terminate_on_nan import TerminateOnNaNCallback
+    from .builtin.throughput_monitor import ThroughputMonitorCallback
+    from .builtin.time_limit import TimeLimitCallback
+    from .bus.dispatcher import Dispatcher
     from .callback import TrainerCallback
-    from .csv_logger import CSVLoggerCallback
-    from .dispatcher import Dispatcher
-    from .early_stopping import EarlyStoppingCallback
-    from .flow import DefaultFlowCallback
-    from .jsonl_logger import JSONLinesLoggerCallback
-    from .learning_rate_monitor import LearningRateMonitorCallback
-    from .printer import PrinterCallback
-    from .progress import ProgressCallback
-    from .rank_time_monitor import RankTimeMonitorCallback
     from .state import TrainerControl, TrainerState
-    from .terminate_on_nan import TerminateOnNaNCallback
-    from .throughput_monitor import ThroughputMonitorCallback
-    from .time_limit import TimeLimitCallback
 
 WHERE = {
-    "CSVLoggerCallback": "csv_logger",
-    "DefaultFlowCallback": "flow",
-    "Dispatcher": "dispatcher",
-    "EarlyStoppingCallback": "early_stopping",
-    "JSONLinesLoggerCallback": "jsonl_logger",
-    "LearningRateMonitorCallback": "learning_rate_monitor",
-    "PrinterCallback": "printer",
-    "ProgressCallback": "progress",
-    "RankTimeMonitorCallback": "rank_time_monitor",
-    "TerminateOnNaNCallback": "terminate_on_nan",
-    "ThroughputMonitorCallback": "throughput_monitor",
-    "TimeLimitCallback": "time_limit",
+    "CSVLoggerCallback": "builtin.csv_logger",
+    "DefaultFlowCallback": "builtin.default_flow",
+    "Dispatcher": "bus.dispatcher",
+    "EarlyStoppingCallback": "builtin.early_stopping",
+    "JSONLinesLoggerCallback": "builtin.jsonl_logger",
+    "LearningRateMonitorCallback": "builtin.learning_rate_monitor",
+    "PrinterCallback": "builtin.printer",
+    "ProgressCallback": "builtin.progress",
+    "RankTimeMonitorCallback": "builtin.straggler_monitor",
+    "TerminateOnNaNCallback": "builtin.terminate_on_nan",
+    "ThroughputMonitorCallback": "builtin.throughput_monitor",
+    "TimeLimitCallback": "builtin.time_limit",
     "TrainerCallback": "callback",
     "TrainerControl": "state",
     "TrainerState": "state",

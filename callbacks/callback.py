@@ -30,7 +30,7 @@ class TrainerCallback:
         name: The name under which its state, its costs and its place in the order are kept; without a value it is
             made from the class name (EarlyStoppingCallback: early_stopping).
         background: Whether an observer runs on a thread of its own, so that it never holds up training (see
-            `trackside.callbacks.background`).
+            `trackside.callbacks.bus.background`).
         timeout_s: One call in the background that takes longer is given up, and the callback detached.
         waits_at: Events at which training waits for the callback although it runs in the background, since it reads
             what training changes, such as the weights.

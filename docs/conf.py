@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 
 import trackside
-from trackside.trainer.arguments import BaseTrainingArguments
+from trackside.trainer.arguments.base import BaseTrainingArguments
 
 project = "trackside"
 author = "The trackside developers"

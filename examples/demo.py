@@ -14,10 +14,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from trackside.cli import main, split_overrides
-from trackside.config import load_config
-from trackside.launch import is_complete
-from trackside.report import table
+from trackside.cli.main import main, split_overrides
+from trackside.cli.report import table
+from trackside.cli.runner import is_complete
+from trackside.config.run_config import load_config
 
 CONFIGS = {"pytorch": Path(__file__).with_name("digits.yaml"), "tensorflow": Path(__file__).with_name("digits_tf.yaml")}
 MODULES = {"pytorch": "torch", "tensorflow": "tensorflow"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.state import TrainerState
-from .tracker import Status, Tracker
+from trackside.callbacks.state import TrainerState
+
+from ._base.tracker import Status, Tracker
 
 
 class CodeCarbonCallback(Tracker):

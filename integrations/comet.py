@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.state import TrainerState
-from .tracker import Status, Tracker, values_of
+from trackside.callbacks.state import TrainerState
+
+from ._base.tracker import Status, Tracker, values_of
 
 MESSAGES = "messages.json"
 """What holds the metrics in a zip file; that of a run that was killed is empty."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.state import TrainerState
-from .tracker import Status, Tracker, values_of
+from trackside.callbacks.state import TrainerState
+
+from ._base.tracker import Status, Tracker, values_of
 
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.callback import TrainerCallback
-from ..callbacks.errors import ArgumentError
-from ..callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.state import TrainerControl, TrainerState
 
 
 class ProfilerCallback(TrainerCallback):

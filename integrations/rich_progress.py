@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..callbacks.errors import ArgumentError, MissingPackageError
-from ..callbacks.packages import is_installed
-from ..callbacks.state import TrainerState
-from .display import DisplayCallback
+from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks.errors import ArgumentError, MissingPackageError
+from trackside.callbacks.state import TrainerState
+
+from ._base.live_display import DisplayCallback
 
 
 class RichProgressCallback(DisplayCallback):

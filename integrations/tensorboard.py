@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..callbacks.callback import TrainerCallback
-from ..callbacks.errors import ArgumentError, MissingPackageError
-from ..callbacks.packages import is_installed
-from ..callbacks.state import TrainerControl, TrainerState
-from .names import as_number, rewrite_logs
-from .weights import named_weights
+from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.errors import ArgumentError, MissingPackageError
+from trackside.callbacks.state import TrainerControl, TrainerState
+
+from ._base.metric_names import as_number, rewrite_logs
+from ._base.model_weights import named_weights
 
 if TYPE_CHECKING:
-    from .event_file import EventFile
+    from ._formats.event_file import EventFile
 
 
 class TensorBoardCallback(TrainerCallback):
@@ -134,7 +135,7 @@ class TensorBoardCallback(TrainerCallback):
             (self._file or self._open(args)).images(self.images(trainer), state.global_step)
 
     def _open(self, args: Any, purge_step: int | None = None) -> EventFile:
-        from .event_file import EventFile  # here, since TensorBoard's modules take 0.4 s
+        from ._formats.event_file import EventFile  # here, since TensorBoard's modules take 0.4 s
 
         self._output_dir = Path(args.output_dir)
         self.run_dir = self.log_dir or self.run_dir or self._folder(args, is_resumed=bool(purge_step))

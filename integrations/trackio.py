@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..callbacks.state import TrainerState
-from .tracker import Status, Tracker, values_of
+from trackside.callbacks.state import TrainerState
+
+from ._base.tracker import Status, Tracker, values_of
 
 
 class TrackioCallback(Tracker):

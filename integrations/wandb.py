@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..callbacks.errors import ArgumentError
-from ..callbacks.state import TrainerControl, TrainerState
-from .tracker import Status, Tracker, values_of
-from .wandb_file import is_finished, read_history
+from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.state import TrainerControl, TrainerState
+
+from ._base.tracker import Status, Tracker, values_of
+from ._formats.wandb_datastore import is_finished, read_history
 
 logger = logging.getLogger("trackside.integrations")
 

@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from forks import Fork
-from tracker_readers import as_float32, curves_of, read_tensorboard, read_wandb
+from support.fork_process import Fork
+from support.tracker_readers import as_float32, curves_of, read_tensorboard, read_wandb
 
-from trackside.tiny import installed_frameworks
-from trackside.trainer.journal import read_journal
-from trackside.trainer.replay import last_run
+from trackside.callbacks.builtin.journal import read_journal
+from trackside.callbacks.replay import last_run
+from trackside.testing.tiny_trainer import installed_frameworks
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo.py"

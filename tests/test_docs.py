@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import trackside
-from trackside.cli import main
+from trackside.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINER = """
@@ -98,7 +98,7 @@ def test_the_functions_on_the_page_of_events_listen(run, capsys):
 
 @pytest.mark.parametrize("page", ["docs/callbacks.md", "docs/writing-a-tracker.md"])
 def test_the_callback_on_a_page_can_be_attached(page, run):
-    from trackside.callbacks.attachment import attachment_of
+    from trackside.callbacks.bus.attachment import attachment_of
 
     names = run(python_blocks(page)[0])
 

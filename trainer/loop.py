@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..callbacks.dispatcher import Dispatcher
-from ..callbacks.errors import TracksideValueError
-from ..callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.state import TrainerControl, TrainerState
+
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
-from .plan import Progress, TrainingPlan, plan_training, windows
-from .signals import StopSignals
+from .progress import Progress, TrainingPlan, plan_training, windows
+from .stop_signals import StopSignals
 
 
 class Backend(Protocol):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..callbacks.errors import MissingPackageError
+from trackside.callbacks.errors import MissingPackageError
 
 SAMPLE_SECONDS = 0.01
 

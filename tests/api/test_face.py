@@ -155,7 +155,7 @@ def test_importing_trackside_takes_less_than_100_ms_beyond_the_bare_interpreter(
     assert face - bare < 0.1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trackside.cli") is None, reason="the command line is not there yet")
+@pytest.mark.skipif(importlib.util.find_spec("trackside.cli.main") is None, reason="the command line is not there yet")
 def test_python_dash_m_trackside_is_the_command_line():
     done = subprocess.run([sys.executable, "-m", "trackside", "--version"], capture_output=True, text=True, timeout=60)
 

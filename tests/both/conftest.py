@@ -132,7 +132,7 @@ class TensorFlow(Factory):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        import tensorflow_parts as parts
+        from support import tf_models as parts
 
         from trackside import TFTrainer, TFTrainingArguments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drawing import Schedule, drawn_events
+from support.event_drawing import Schedule, drawn_events
 
 from trackside import EarlyStoppingCallback, events
 

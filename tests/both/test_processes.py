@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Fork
+from support.fork_process import Fork
 
-from trackside.tiny import FRAMEWORKS, installed_frameworks
-from trackside.trainer.checkpoint import newest_valid
+from trackside.testing.tiny_trainer import FRAMEWORKS, installed_frameworks
+from trackside.trainer.checkpointing.store import newest_valid
 
 SCRIPT = """
     import os, signal, sys, threading, time
@@ -36,13 +36,13 @@ SCRIPT = """
 """
 NAMES = {
     "pytorch": {
-        "parts": "pytorch_parts",
+        "parts": "support.torch_models",
         "trainer": "Trainer",
         "args": "TrainingArguments",
         "loss": "nn.CrossEntropyLoss()",
     },
     "tensorflow": {
-        "parts": "tensorflow_parts",
+        "parts": "support.tf_models",
         "trainer": "TFTrainer",
         "args": "TFTrainingArguments",
         "loss": "LOSS",

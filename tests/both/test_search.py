@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from trackside import EarlyStoppingCallback, TrainerCallback
+from trackside.callbacks.builtin.journal import JournalCallback, read_journal
 from trackside.callbacks.errors import (
     ArgumentError,
     MissingPackageError,
@@ -18,9 +19,8 @@ from trackside.callbacks.errors import (
     TracksideValueError,
     UnknownMetricError,
 )
-from trackside.trainer.journal import JournalCallback, read_journal
+from trackside.trainer.checkpointing.manager import runs_begun
 from trackside.trainer.outputs import BestRun
-from trackside.trainer.saving import runs_begun
 
 optuna = pytest.importorskip("optuna")
 

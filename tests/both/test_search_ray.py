@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("ray", reason="ray is not installed; tox -e ray installs it")
 
-SCRIPT = Path(__file__).resolve().parents[1] / "ray_at_work.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "workers" / "ray_worker.py"
 
 
 @pytest.mark.slow

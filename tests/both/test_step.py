@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trackside import TrainerCallback
-from trackside.trainer.choices import SchedulerType
+from trackside.trainer.arguments.enums import SchedulerType
 
 
 def losses_of(trainer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from callback_parts import Recorder, Stops
+from support.callback_examples import Recorder, Stops
 
 from trackside.callbacks import TrainerCallback
 from trackside.callbacks.errors import (

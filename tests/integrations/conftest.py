@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trackside.tiny import installed_frameworks, tiny_trainer
+from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 
 
 @pytest.fixture(params=["pytorch", "tensorflow"])

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("transformers")
 
 import transformers.trainer_callback as shipped
-from tracker_readers import as_float32, curves_of, read_comet, read_tensorboard, read_wandb
+from support.tracker_readers import as_float32, curves_of, read_comet, read_tensorboard, read_wandb
 from transformers.integrations import integration_utils as trackers
 
 from trackside import KerasCallbackAdapter, LightningLoggerAdapter

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("mlflow")
 
-from tracker_readers import curves_of, read_mlflow
+from support.tracker_readers import curves_of, read_mlflow
 
 from trackside.callbacks import TrainerCallback
 from trackside.integrations.mlflow import MAX_VALUE, MLflowCallback, allowed_name

@@ -9,11 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from forks import Fork
-from tracker_readers import TOOLS, curves_of, database_here
+from support.fork_process import Fork
+from support.tracker_readers import TOOLS, curves_of, database_here
 
 from trackside import TrainerCallback
-from trackside.tiny import FRAMEWORKS
+from trackside.testing.tiny_trainer import FRAMEWORKS
 
 NAMES = {
     *("train/loss", "train/grad_norm", "train/learning_rate", "train/epoch"),
@@ -84,7 +84,7 @@ SIGNALLED = """
 import json, os, signal
 from tracker_readers import TOOLS
 from trackside import TrainerCallback
-from trackside.tiny import tiny_trainer
+from trackside.testing.tiny_trainer import tiny_trainer
 
 class Signals(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
@@ -146,7 +146,7 @@ def ending_in_mlflow(run_id):
 
 
 def ending_in_wandb(run_id):
-    from trackside.integrations.wandb_file import read_records
+    from trackside.integrations._formats.wandb_datastore import read_records
 
     (path,) = Path("out/wandb").glob(f"offline-run-*/run-{run_id}.wandb")
     (code,) = [record.exit.exit_code for record in read_records(path) if record.WhichOneof("record_type") == "exit"]

@@ -280,7 +280,7 @@ def test_images_on_either_trainer(make_trainer, read):
 
 
 def first_weights(trainer):
-    from trackside.tiny import weights_of
+    from trackside.testing.tiny_trainer import weights_of
 
     weights = weights_of(trainer)[0]
     return {"weights/first": (255 * (weights - weights.min()) / np.ptp(weights)).astype(np.uint8)}
@@ -335,7 +335,7 @@ import sys
 sys.path[:0] = {path!r}
 from trackside.integrations.tensorboard import TensorBoardCallback
 assert "tensorboard" not in sys.modules
-from trackside.integrations.event_file import EventFile
+from trackside.integrations._formats.event_file import EventFile
 file = EventFile("here", purge_step=3)
 file.scalars({{"train/loss": 0.5}}, 1)
 file.text("args", "text", 1)

@@ -11,13 +11,13 @@ import time
 import urllib.request
 
 import pytest
-from ranks import free_port
-from tracker_readers import curves_of, read_mlflow
+from support.ranks import free_port
+from support.tracker_readers import curves_of, read_mlflow
 
 from trackside import MLflowCallback, TrainerCallback
-from trackside.integrations.tracker import Tracker
-from trackside.report import costs
-from trackside.tiny import installed_frameworks, tiny_trainer, weights_of
+from trackside.cli.report import costs
+from trackside.integrations._base.tracker import Tracker
+from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer, weights_of
 
 STEP_S = 0.05
 PACED = {"max_steps": 200, "logging_steps": 5, "save_strategy": "no", "eval_strategy": "steps", "eval_steps": 50}

@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("wandb")
 
-from tracker_readers import WANDB_QUIET, curves_of, read_wandb
+from support.tracker_readers import WANDB_QUIET, curves_of, read_wandb
 
 from trackside.callbacks import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
+from trackside.integrations._formats.wandb_datastore import read_history, read_records
 from trackside.integrations.wandb import WandbCallback
-from trackside.integrations.wandb_file import read_history, read_records
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_checkpoints_become_artifacts_on_request(make_trainer):
 @pytest.mark.parametrize("watch", ["gradients", "parameters", "all"])
 def test_watch_logs_distributions_of_a_pytorch_model(tmp_path, watch):
     pytest.importorskip("torch")
-    from trackside.tiny import tiny_trainer
+    from trackside.testing.tiny_trainer import tiny_trainer
 
     trainer = tiny_trainer("pytorch", "out", [wandb(watch=watch)])
     trainer.train()

@@ -32,8 +32,13 @@ assert trainer.train().global_step == 1
 assert set(callbacks) <= set(trainer.callback_report)
 print("loaded:", *sorted({{"torch", "tensorflow", "keras"}} & set(sys.modules)))
 """
-PYTORCH = {"parts": "pytorch_parts", "trainer": "Trainer", "args": "TrainingArguments", "loss": "nn.CrossEntropyLoss()"}
-TENSORFLOW = {"parts": "tensorflow_parts", "trainer": "TFTrainer", "args": "TFTrainingArguments", "loss": "LOSS"}
+PYTORCH = {
+    "parts": "support.torch_models",
+    "trainer": "Trainer",
+    "args": "TrainingArguments",
+    "loss": "nn.CrossEntropyLoss()",
+}
+TENSORFLOW = {"parts": "support.tf_models", "trainer": "TFTrainer", "args": "TFTrainingArguments", "loss": "LOSS"}
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ...callbacks.errors import ArgumentError, did_you_mean
-from ..arguments import BaseTrainingArguments
-from ..choices import OptimizerName, ParallelMode
-from ..launcher import Place, find_place
-from ..options import at_least, one_of, option
-from ..plan import cut_update
-from .installed import check_apex_amp, check_optimizer, default_optimizer
+from trackside.callbacks.errors import ArgumentError, did_you_mean
+
+from ..arguments.base import BaseTrainingArguments
+from ..arguments.enums import OptimizerName, ParallelMode
+from ..arguments.fields import at_least, one_of, option
+from ..distributed.launcher import Place, find_place
+from ..progress import cut_update
+from .availability import check_apex_amp, check_optimizer, default_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ class TrainingArguments(BaseTrainingArguments):
         """The place of this process among those that the launcher started, read once; torch_xla's where it is used."""
         if not self.uses_xla:
             return find_place()
-        from .xla import find_core
+        from .distributed.xla import find_core
 
         return find_core()
 
@@ -108,7 +109,7 @@ class TrainingArguments(BaseTrainingArguments):
         import torch
 
         if self.uses_xla:
-            from .xla import device_of_core
+            from .distributed.xla import device_of_core
 
             return device_of_core()
         if self.no_cuda:

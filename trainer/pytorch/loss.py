@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...callbacks.errors import TracksideTypeError
-from .distributed import Alone, unwrap
+from trackside.callbacks.errors import TracksideTypeError
+
+from .distributed.strategy import Alone, unwrap
 
 IGNORED = -100
 """The label that is in no loss and no metric."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...callbacks.errors import CheckpointError, did_you_mean
+from trackside.callbacks.errors import CheckpointError, did_you_mean
 
 WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"

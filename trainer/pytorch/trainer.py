@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...callbacks.errors import ArgumentError, TracksideTypeError
-from ..base import check_args
-from ..familiar import advice, warn_of_unused_overrides
-from ..search import takes_trial
-from . import data
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+
+from ..base_trainer import check_args
+from ..search.trial import takes_trial
+from ..transformers_compat import advice, warn_of_unused_overrides
 from .arguments import TrainingArguments
-from .backend import TorchBackend
-from .calling import labels_of, logits_in, loss_in, loss_or_none, main_logits
-from .collators import DataCollatorWithPadding, default_data_collator
-from .distributed import unwrap
+from .data import factory as data
+from .data.collators import DataCollatorWithPadding, default_data_collator
+from .distributed.strategy import unwrap
+from .engine import TorchBackend
 from .loss import no_gradient_of, smoothed_loss
-from .optimization import create_optimizer, create_scheduler
+from .model_io import labels_of, logits_in, loss_in, loss_or_none, main_logits
+from .optim.factory import create_optimizer, create_scheduler
 from .seeding import set_seed
 
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...callbacks.errors import UnsupportedError
-from ..arguments import BaseTrainingArguments
-from ..choices import ParallelMode
-from ..launcher import Place
-from ..options import at_least, option
-from ..validation import Refusals, refuse
-from .cluster import find_tf_place
-from .tpu import tpu_strategy
+from trackside.callbacks.errors import UnsupportedError
+
+from ..arguments.base import BaseTrainingArguments
+from ..arguments.enums import ParallelMode
+from ..arguments.fields import at_least, option
+from ..arguments.validation import Refusals, refuse
+from ..distributed.launcher import Place
+from .distributed.tf_config import find_tf_place
+from .distributed.tpu import tpu_strategy
 
 # what only PyTorch has, and what to use instead
 NOT_HERE: Refusals = {

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
-from ..order import BatchCut, derive_seed
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+
+from ..data.sharding import BatchCut, derive_seed
 
 SHUFFLE_BUFFER = 100_000
 """Examples of a tf.data.Dataset that are shuffled at a time, if it has more or nobody knows how many."""

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
 IGNORED = -100
 """The label that is in no loss and no metric."""

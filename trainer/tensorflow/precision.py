@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...callbacks.errors import ArgumentError, TracksideValueError
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
 POLICIES = {"fp16": "mixed_float16", "bf16": "mixed_bfloat16"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..order import derive_seed
+from ..data.sharding import derive_seed
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:

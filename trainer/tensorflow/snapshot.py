@@ -19,7 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...callbacks.errors import CheckpointError
+from trackside.callbacks.errors import CheckpointError
+
 from .seeding import seed_generators
 
 WEIGHTS_FILE = "model.weights.h5"

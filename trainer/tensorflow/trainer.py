@@ -9,14 +9,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
-from ..base import check_args
-from ..familiar import ON_TENSORFLOW, warn_of_unused_overrides
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+
+from ..base_trainer import check_args
+from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
 from . import data, snapshot
 from .arguments import TFTrainingArguments
-from .backend import TFBackend
+from .engine import TFBackend
 from .loss import sum_and_weight
-from .optimization import create_optimizer, create_scheduler, own_optimizer, own_schedule
+from .optim.factory import create_optimizer, create_scheduler, own_optimizer, own_schedule
 from .precision import policy_for_new_layers, precision_of
 from .seeding import set_seed
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from trackside import TrainerCallback
-from trackside.integrations.weights import named_weights
+from trackside.integrations._base.model_weights import named_weights
 
 
 class WeightNormsCallback(TrainerCallback):

@@ -1,0 +1,229 @@
+"""`trackside doctor`: what is there to train with, what is wrong with it, and whether the processes of a job can talk.
+
+What may fail in ways that no exception tells (a framework's native part, a package of callbacks) is imported in a
+process of its own. Nothing is contacted but the other processes of the job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trackside.callbacks import registry
+from trackside.callbacks.errors import TracksideError
+from trackside.cli.doctor.probes import probe
+from trackside.cli.report import block, table
+from trackside.trainer.distributed.launcher import LAUNCHERS, Place, find_meeting_point, find_place
+from trackside.trainer.pytorch.availability import has_apex, why_no_amp, why_no_xla
+from trackside.trainer.tensorflow.distributed.tf_config import find_tf_place
+
+OTHER_VARIABLES = (
+    *("LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+    *("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "TF_CONFIG", "PJRT_DEVICE", "CUDA_VISIBLE_DEVICES"),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the findings, on several processes once; return 1 if anything is wrong."""
+    options = _parser().parse_args(argv)
+    try:
+        place = find_place()
+    except TracksideError:  # `launcher` says what is wrong
+        place = Place()
+    ranks, failure = _check_ranks(place, options.timeout)
+    if failure is not None:
+        print(f"trackside doctor: {failure}", file=sys.stderr, flush=True)
+    if place.rank:
+        return int(failure is not None)
+    findings = examine(ranks, failure)
+    print(json.dumps(findings, indent=2) if options.json else as_text(findings), flush=True)
+    return int(not findings["ok"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="trackside doctor",
+        description="Print what there is to train with. Under torchrun (or SLURM, or MPI) also check that the "
+        "processes can talk: torchrun --nproc-per-node=2 -m trackside doctor",
+        epilog="The exit code is 1 if anything is wrong.",
+        allow_abbrev=False,
+    )
+    found.add_argument("--json", action="store_true", help="print JSON")
+    found.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for processes that do not come")
+    return found
+
+
+def _check_ranks(place: Place, timeout_s: float) -> tuple[dict[str, Any] | None, str | None]:
+    """Return what the processes of a job found together, and what went wrong."""
+    if place.world_size == 1:
+        return None, None
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # the error that is raised says it in one line
+    try:
+        from trackside.cli.doctor.ranks import check
+
+        return check(place, timeout_s), None
+    except Exception as error:  # whatever it is, it is a finding
+        return None, f"rank {place.rank}: {type(error).__name__}: {error}"
+
+
+# -- the findings -----------------------------------------------------------------------------------------------------
+
+
+def examine(ranks: Mapping[str, Any] | None = None, failure: str | None = None) -> dict[str, Any]:
+    """Return everything that is found, with ``ok`` and the list of ``problems``; all of it goes into JSON.
+
+    Args:
+        ranks: What the processes of a job found together; see `doctor_ranks.check`.
+        failure: Why they did not.
+    """
+    probes = probe("torch", "tensorflow", "callbacks")
+    torch, tensorflow = probes["torch"], probes["tensorflow"]
+    problems = [f"{name}: {found['error']}" for name, found in probes.items() if "error" in found]
+    findings = {
+        "packages": _packages(torch, tensorflow),
+        "devices": _devices(torch, tensorflow),
+        "launcher": _launcher(problems),
+        "extras": _extras(problems),
+        "trackers": {name: _tracker(*details) for name, details in TRACKERS.items()},
+        "callbacks": _callbacks(probes["callbacks"], problems),
+        "ranks": None if ranks is None else dict(ranks),
+    }
+    problems += [] if failure is None else [failure]
+    problems += ranks["problems"] if ranks is not None else []
+    return {"ok": not problems, "problems": problems, **findings}
+
+
+def _packages(torch: Mapping[str, Any], tensorflow: Mapping[str, Any]) -> dict[str, str | None]:
+    frameworks = {"torch": torch, "tensorflow": tensorflow}
+    return {
+        "python": f"{platform.python_version()}, {sys.executable}",
+        "trackside": version("trackside"),
+        "numpy": version("numpy"),
+        **{name: found.get("version") or found.get("error") for name, found in frameworks.items()},
+        "keras": version("keras"),
+    }
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, without importing it; None where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices(torch: Mapping[str, Any], tensorflow: Mapping[str, Any]) -> dict[str, str]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {"CPUs": f"{os.cpu_count()}, {usable} for this process"}
+    for name in ("CUDA", "MPS", "threads", "backends"):
+        if name in torch:
+            found[f"torch {name}"] = torch[name]
+    if "devices" in tensorflow:
+        found["tensorflow"] = tensorflow["devices"]
+    return found
+
+
+def _launcher(problems: list[str]) -> dict[str, Any]:
+    known = dict.fromkeys([*(name for names in LAUNCHERS.values() for name in names), *OTHER_VARIABLES])
+    found: dict[str, Any] = {"variables": {name: os.environ[name] for name in known if name in os.environ}}
+    try:
+        place = find_place()
+        found["Trainer"] = in_words(place)
+        if place.world_size > 1:
+            found["meeting point"] = ":".join(map(str, find_meeting_point(place)))
+        found["TFTrainer"] = in_words(find_tf_place() or Place())
+    except TracksideError as error:
+        problems.append(str(error))
+    return found
+
+
+def in_words(place: Place) -> str:
+    """Return a place in words.
+
+    Example:
+        >>> in_words(Place(1, 4, 1, "torchrun")), in_words(Place())
+        ('rank 1 of 4, 1 on its machine, by torchrun', 'one process on its own')
+    """
+    if place.launcher is None:
+        return "one process on its own"
+    local = f", {place.local_rank} on its machine" if place.local_rank >= 0 else ""
+    return f"rank {place.rank} of {place.world_size}{local}, by {place.launcher}"
+
+
+def _extras(problems: list[str]) -> dict[str, str]:
+    no_amp, no_xla = why_no_amp(), why_no_xla()
+    found = version("torch_xla")
+    if no_xla is not None and found is not None and os.environ.get("PJRT_DEVICE") == "TPU":
+        problems.append(f"PJRT_DEVICE=TPU: {no_xla}")
+    return {
+        "apex.amp": no_amp or "usable",
+        "apex.optimizers": "there" if has_apex("optimizers") else "not there",
+        "torch_xla": no_xla or f"{found}, fits torch; not imported here",
+    }
+
+
+def _callbacks(found: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    claims = registry.claims_by_name()
+    for name, rivals in claims.items():
+        if len(rivals) > 1:
+            problems.append(f"callback {name}: claimed by {' and '.join(rival.origin for rival in rivals)}")
+    failed: dict[str, str] = found.get("failed", {})
+    problems.extend(f"callback {name}: {reason}" for name, reason in failed.items())
+    return {"registered": sorted(claims), "failed": failed}
+
+
+# -- trackers ---------------------------------------------------------------------------------------------------------
+
+# the package, what says where it sends to (variables, files), and where it writes without
+TRACKERS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], str]] = {
+    "tensorboard": ("tensorboard", (), (), "files under output_dir"),
+    "wandb": ("wandb", ("WANDB_API_KEY", "WANDB_MODE"), ("~/.netrc", "~/_netrc"), "no key: WANDB_MODE=offline"),
+    "mlflow": ("mlflow", ("MLFLOW_TRACKING_URI",), (), "a local store"),
+    "comet": ("comet_ml", ("COMET_API_KEY",), ("~/.comet.config",), "no key: files to upload"),
+    "codecarbon": ("codecarbon", (), (), "files under output_dir"),
+    "trackio": ("trackio", ("TRACKIO_SERVER_URL", "TRACKIO_SPACE_ID"), (), "a local database"),
+}
+
+
+def _tracker(package: str, variables: Sequence[str], files: Sequence[str], without: str) -> dict[str, str | None]:
+    set_here = [name for name in variables if os.environ.get(name)]
+    set_here += [name for name in files if Path(name).expanduser().exists()]
+    return {"version": version(package), "configured": f"by {', '.join(set_here)}" if set_here else without}
+
+
+# -- as text ----------------------------------------------------------------------------------------------------------
+
+
+def as_text(findings: Mapping[str, Any]) -> str:
+    """Return findings as tables, the problems last."""
+    launcher, callbacks = dict(findings["launcher"]), findings["callbacks"]
+    variables = launcher.pop("variables")
+    trackers = [
+        (name, found["version"] or "not installed", found["configured"]) for name, found in findings["trackers"].items()
+    ]
+    blocks = [
+        block("Packages", [(name, found or "not installed") for name, found in findings["packages"].items()]),
+        block("Devices", list(findings["devices"].items())),
+        block("Place", [*launcher.items(), *variables.items()]),
+        block("Extras", list(findings["extras"].items())),
+        "Trackers\n" + table([(f"  {name}", *rest) for name, *rest in trackers]),
+        f"Callbacks\n  {len(callbacks['registered'])} registered, {len(callbacks['failed'])} cannot be imported",
+    ]
+    if findings["ranks"] is not None:
+        blocks.append(_ranks_as_text(findings["ranks"]))
+    problems = [f"  {problem}" for problem in findings["problems"]]
+    return "\n\n".join([*blocks, "\n".join(["Problems", *problems]) if problems else "Nothing is wrong."])
+
+
+def _ranks_as_text(ranks: Mapping[str, Any]) -> str:
+    head = tuple(ranks["processes"][0])
+    rows = [tuple(str(process[name]) for name in head) for process in ranks["processes"]]
+    timings = [f"  {name}: {value}" for name, value in ranks["collective"].items()]
+    return "\n".join(["Processes", table([(f"  {row[0]}", *row[1:]) for row in [head, *rows]]), *timings])

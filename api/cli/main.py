@@ -1,0 +1,263 @@
+"""The command `trackside`: train, evaluate, predict, and look at what there is before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trackside.callbacks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trackside.cli.runner import Outcome
+    from trackside.config.run_config import RunConfig
+
+OK, WRONG_CONFIG = 0, 2
+"""Exit codes. Training that raises ends with 1 and a traceback; a signal that stops it with 128 and its number."""
+
+OWN_OPTIONS = {"--help": 0, "-h": 0, "--registered-only": 0, "--checkpoint": 1, "--split": 1}
+"""Options of the commands themselves, with the number of values they take; all others set keys of the configuration."""
+
+OTHERS = {
+    "replay": ("trackside.cli.replay", "Send the events of a finished run again, to other callbacks."),
+    "doctor": (
+        "trackside.cli.doctor.findings",
+        "Print what there is to train with; under torchrun, check that processes can talk.",
+    ),
+    "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to be filled in."),
+}
+"""Commands with a module of their own, which reads their options."""
+
+OVERRIDES = """\
+Every key of the configuration can be set here too: --learning_rate 1e-3 (a field of args),
+--callbacks.early_stopping.patience 5, --callbacks.csv.enabled false, --model.init_args.width 64."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what training raises goes up."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        print(f"trackside: error: {error}", file=sys.stderr)
+        return WRONG_CONFIG
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        if not _is_cut_off():
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _is_cut_off() -> bool:
+    """Return whether nobody reads what is printed any more, as in ``trackside plan run.yaml | head``."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at its end
+        return True
+    return False
+
+
+def _run(argv: list[str]) -> int:
+    command = argv[0] if argv else ""
+    overrides: list[tuple[str, str]] = []
+    if command in ("train", "evaluate", "predict", "plan"):
+        argv, overrides = split_overrides(argv)
+    if command in OTHERS:
+        other: Callable[[Sequence[str]], int] = importlib.import_module(OTHERS[command][0]).main
+        return other(argv[1:])
+    options = _parser(with_arguments="train" in argv and bool({"-h", "--help"} & set(argv))).parse_args(argv)
+    options.overrides = overrides
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+def split_overrides(
+    argv: Sequence[str], own_options: Mapping[str, int] = OWN_OPTIONS
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Part a command line into what the command takes itself and the ``(key, text)`` pairs for the configuration.
+
+    A key without a value is set to true.
+
+    Args:
+        own_options: Options of the command itself, with the number of values they take.
+
+    Example:
+        >>> split_overrides(["train", "run.yaml", "--fp16", "--seed", "1", "--args.max_steps=-1"])
+        (['train', 'run.yaml'], [('fp16', 'true'), ('seed', '1'), ('args.max_steps', '-1')])
+    """
+    own, overrides = [], []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, text = word.partition("=")
+        if not word.startswith("--") or name in own_options:
+            own.append(word)
+            count = 0 if equals else own_options.get(name, 0)
+            own += rest[:count]
+            del rest[:count]
+        elif equals:
+            overrides.append((name[2:], text))
+        else:
+            has_value = bool(rest) and not rest[0].startswith("--")
+            overrides.append((name[2:], rest.pop(0) if has_value else "true"))
+    return own, overrides
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train, and end with a summary."""
+    from trackside.cli import runner as launch
+
+    outcome = launch.train(_config(options))
+    _print_on_main(outcome, "\n" + outcome.summary)
+    if outcome.stopped_by is None:
+        return OK
+    again = " ".join(options.files)
+    _print_on_main(
+        outcome, f"\nStopped by {outcome.stopped_by}. Go on: trackside train {again} --resume_from_checkpoint true"
+    )
+    return 128 + signal.Signals[outcome.stopped_by]
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluate the trained model and print the metrics."""
+    from trackside.cli import runner as launch
+
+    outcome = launch.evaluate(_config(options), split=options.split, checkpoint=options.checkpoint)
+    _print_metrics(outcome)
+    return OK
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Predict the test data and write the predictions."""
+    from trackside.cli import runner as launch
+
+    outcome = launch.predict(_config(options), checkpoint=options.checkpoint)
+    _print_metrics(outcome)
+    _print_on_main(outcome, f"predictions: {outcome.predictions}")
+    return OK
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print what a run would be made of."""
+    from trackside.cli import plan as planning
+    from trackside.cli import runner as launch
+
+    config = _config(options)
+    with launch.located(config):
+        print(planning.plan(config))
+    return OK
+
+
+def callbacks(options: argparse.Namespace) -> int:
+    """Print the registered callbacks."""
+    from trackside.cli.plan import registered
+
+    print(registered())
+    return OK
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON schema of a configuration."""
+    from trackside.config.json_schema import schema as schema_of
+
+    print(json.dumps(schema_of(options.framework), indent=2))
+    return OK
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Draw the loss curve of a run again."""
+    from trackside.callbacks.state import TrainerState
+    from trackside.cli import report
+
+    folder = Path(options.output_dir)
+    states = sorted(folder.glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise ConfigError(f"{folder}: there is no trainer_state.json, and so no run to draw")
+    picture = report.draw_loss_curve(TrainerState.load_from_json(states[-1]).log_history, folder / report.LOSS_CURVE)
+    if picture is None:
+        raise ConfigError("drawing needs the package 'matplotlib', which is not installed. Run: pip install matplotlib")
+    print(picture)
+    return OK
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    from trackside.config.run_config import load_config
+
+    return load_config(options.files, options.overrides, registered_only=options.registered_only)
+
+
+def _print_metrics(outcome: Outcome) -> None:
+    for split, metrics in outcome.results.items():
+        lines = [f"{name} = {value:.6g}" for name, value in sorted(metrics.items()) if isinstance(value, (int, float))]
+        _print_on_main(outcome, f"{split}:\n  " + "\n  ".join(lines))
+
+
+def _print_on_main(outcome: Outcome, text: str) -> None:
+    if outcome.trainer.is_world_process_zero():
+        print(text, flush=True)
+
+
+# -- the parser -------------------------------------------------------------------------------------------------------
+
+
+def _parser(with_arguments: bool) -> argparse.ArgumentParser:
+    from trackside import __version__
+
+    parser = argparse.ArgumentParser(prog="trackside", description="Train PyTorch and TensorFlow models.")
+    parser.add_argument("--version", action="version", version=f"trackside {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for run in (train, evaluate, predict, plan):
+        command = _command(commands, run, epilog=OVERRIDES)
+        command.add_argument("files", nargs="+", metavar="run.yaml", help="configuration files; the later wins")
+        command.add_argument("--registered-only", action="store_true", help="refuse callbacks with a class_path")
+        if run is train and with_arguments:
+            command.epilog = f"{OVERRIDES}\n\nFields of args:\n{_fields()}"
+        if run in (evaluate, predict):
+            command.add_argument("--checkpoint", metavar="FOLDER", help="weights to use; default: the final model")
+        if run is evaluate:
+            command.add_argument("--split", choices=("eval", "test"), default="eval", help="what to evaluate on")
+    _command(commands, callbacks)
+    _command(commands, schema).add_argument("--framework", choices=("pytorch", "tensorflow"), default="pytorch")
+    _command(commands, plot).add_argument("output_dir", help="folder of the run")
+    for name, (_, summary) in OTHERS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+    epilog: str | None = None,
+) -> argparse.ArgumentParser:
+    summary = (run.__doc__ or "").strip()
+    command = commands.add_parser(
+        run.__name__,
+        help=summary,
+        description=summary,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _fields() -> str:
+    from trackside.cli.report import table
+    from trackside.config.run_config import arguments_class
+
+    fields = arguments_class("pytorch").__dataclass_fields__.values()
+    return table([(f"  --{item.name}", item.metadata["help"]) for item in fields if "help" in item.metadata])

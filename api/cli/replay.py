@@ -1,0 +1,105 @@
+"""`trackside replay`: send the events of a run again, to other callbacks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from trackside.callbacks.config.callback_config import CallbackMap
+from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
+from trackside.callbacks.replay import Replay
+from trackside.cli.main import split_overrides
+from trackside.config.run_config import read_callbacks
+from trackside.config.source import COMMAND_LINE, read_source
+
+OPTIONS = {"--help": 0, "-h": 0, "--callback": 1, "--output_dir": 1}
+"""The command's own options, with the number of values they take; all others are those of callbacks."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replay a journal and print how it went; return the exit code.
+
+    Raises:
+        ConfigError: If the journal, a callback or an option is wrong.
+    """
+    from trackside.callbacks.replay import replay
+    from trackside.cli.report import costs
+
+    own, overrides = split_overrides(argv, OPTIONS)
+    options = parser().parse_args(own)
+    callbacks = callback_map(options.callback, overrides)
+    check_journal(Path(options.journal))
+    try:
+        replayed = replay(options.journal, callbacks, output_dir=options.output_dir)
+    except TracksideError as error:
+        raise ConfigError(str(error)) from error
+    print("\n".join(ending(replayed)))
+    print(costs(replayed.callback_report, sum(item.seconds for item in replayed.callback_report.values())))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's own options."""
+    found = argparse.ArgumentParser(
+        prog="trackside replay",
+        description="Send the events of a run again, to other callbacks.",
+        epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
+        allow_abbrev=False,
+    )
+    found.add_argument("journal", metavar="JOURNAL", help="the journal of the run, written by the callback 'journal'")
+    found.add_argument("--callback", action="append", default=[], metavar="NAME", help="a callback to replay to")
+    found.add_argument(
+        "--output_dir", metavar="FOLDER", help="for what callbacks write; default: replay, beside the journal"
+    )
+    return found
+
+
+def callback_map(names: Sequence[str], overrides: Sequence[tuple[str, str]]) -> CallbackMap:
+    """Return a map of callbacks from their names and the options on the command line, checked as a config's.
+
+    Raises:
+        ConfigError: If a name or an option is wrong, or there is no callback at all.
+
+    Example:
+        >>> callback_map(["csv"], [("callbacks.early_stopping.patience", "3"), ("callbacks.csv.path", "a.csv")])
+        {'csv': {'enabled': True, 'path': 'a.csv'}, 'early_stopping': {'patience': 3}}
+    """
+    for key, text in overrides:
+        if not key.startswith("callbacks."):
+            near = did_you_mean(f"--{key}", OPTIONS)
+            hint = "options of a callback are --callbacks.NAME.OPTION VALUE"
+            raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: there is no such option; {hint}.{near}")
+    source = read_source([], [*((f"callbacks.{name}.enabled", "true") for name in names), *overrides])
+    callbacks, entries = read_callbacks(source)
+    if not entries:
+        raise ConfigError(f"{COMMAND_LINE}: there is nothing to replay to; name a callback with --callback NAME")
+    return callbacks
+
+
+def check_journal(path: Path) -> None:
+    """See to it that there is a file.
+
+    Raises:
+        ConfigError: Otherwise; the message names the nearest.
+    """
+    if path.is_file():
+        return
+    folder = path if path.is_dir() else path.parent
+    there = [str(item) for item in folder.glob("*.jsonl")] if folder.is_dir() else []
+    what = "this is a folder, not a journal" if path.is_dir() else "there is no such file"
+    near = did_you_mean(str(path / "journal.jsonl" if path.is_dir() else path), there)
+    raise ConfigError(f"{path}: {what}.{near}")
+
+
+def ending(replayed: Replay) -> list[str]:
+    """Return in words how far the run came, and where a callback would have ended it."""
+    state = replayed.state
+    lines = [f"replayed up to step {state.global_step} of {state.max_steps}, {len(state.log_history)} records"]
+    if replayed.stopped_at is not None:
+        lines.append(f"stopped at step {replayed.stopped_at}: {state.stop_reason}")
+    elif not replayed.is_complete:
+        lines.append("the journal ends there: the run was cut off, or is still going on")
+    elif any(item.role == "control" for item in replayed.callback_report.values()):
+        lines.append("no callback would have stopped it before its end")
+    return [*lines, f"output in {replayed.args.output_dir}"]

@@ -1,0 +1,176 @@
+"""What a run leaves for people: the summary at its end and the picture of its curves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trackside.callbacks._util.packages import is_installed
+
+Row = tuple[str, str]
+
+LOSS_CURVE = "loss_curve.png"
+
+
+def summary(trainer: Any, results: Mapping[str, Mapping[str, float]], picture: Path | None = None) -> str:
+    """Return the text that ends a run: how it stopped, its metrics and speed, where things are, what callbacks cost.
+
+    Args:
+        trainer: A trainer that has trained.
+        results: Metrics by what they belong to: "train", "eval", "test".
+        picture: Where the loss curve was drawn.
+    """
+    train = results.get("train", {})
+    sections = [
+        ("Run", [*_ending(trainer.state), *_speed(train)]),
+        ("Metrics", [(name, metrics_line(metrics, name)) for name, metrics in results.items()]),
+        ("Files", _files(trainer, picture)),
+    ]
+    blocks = [block(title, rows) for title, rows in sections if rows]
+    return "\n\n".join([*blocks, costs(trainer.callback_report, train.get("train_runtime", 0.0))])
+
+
+def metrics_line(metrics: Mapping[str, float], prefix: str) -> str:
+    """Return metrics in one line, without speeds and without their prefix.
+
+    Example:
+        >>> metrics_line({"eval_loss": 0.25, "eval_accuracy": 0.9861, "eval_runtime": 0.1, "epoch": 3.0}, "eval")
+        'loss 0.2500  accuracy 0.9861'
+    """
+    hidden = ("_runtime", "_per_second", "total_flos", "epoch")
+    shown = {name: value for name, value in metrics.items() if not name.endswith(hidden)}
+    return "  ".join(f"{name.removeprefix(f'{prefix}_')} {_number(value)}" for name, value in shown.items())
+
+
+def costs(report: Mapping[str, Any], seconds: float) -> str:
+    """Return a table of what each callback has cost.
+
+    Args:
+        report: ``trainer.callback_report``.
+        seconds: How long the run took, of which the costs are a share.
+    """
+    head = ("callback", "role", "calls", "seconds", "share", "")
+    rows = [
+        (
+            name,
+            item.role,
+            str(item.calls),
+            f"{item.seconds:.3f}",
+            f"{100 * item.seconds / seconds:.1f} %" if seconds else "",
+            _trouble(item),
+        )
+        for name, item in report.items()
+    ]
+    return table([head, *rows], right=(2, 3, 4))
+
+
+def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Return rows of text in columns; the columns whose numbers are in ``right`` end flush.
+
+    Example:
+        >>> print(table([("name", "calls"), ("csv", "12")], right=[1]))
+        name  calls
+        csv      12
+    """
+    right = set(right)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
+    """Draw the losses, and the accuracy of evaluation if it was measured, over the steps; None without matplotlib."""
+    if not is_installed("matplotlib"):
+        return None
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a stale cache of fonts is no news
+    from matplotlib.figure import Figure  # not pyplot: that one looks for a display and keeps figures alive
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    losses = figure.add_subplot(xlabel="step", ylabel="loss")
+    for key, label, style in (("loss", "train loss", "C0-"), ("eval_loss", "eval loss", "C1o-")):
+        if points := curve(log_history, key):
+            losses.plot(*zip(*points, strict=True), style, label=label, markersize=3)
+    if points := curve(log_history, "eval_accuracy"):
+        accuracies = losses.twinx()
+        accuracies.set_ylabel("accuracy")
+        accuracies.plot(*zip(*points, strict=True), "C2s--", label="eval accuracy", markersize=3)
+    if all(record[key] > 0 for record in log_history for key in ("loss", "eval_loss") if key in record):
+        losses.set_yscale("log")  # most of what there is to see happens when the loss is already small
+    losses.grid(alpha=0.3)
+    if any(axes.lines for axes in figure.axes):
+        figure.legend(loc="outside upper center", ncols=3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def curve(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Return the ``(step, value)`` pairs of one metric.
+
+    Example:
+        >>> curve([{"loss": 2.0, "step": 10}, {"eval_loss": 1.9, "step": 10}, {"loss": 1.5, "step": 20}], "loss")
+        [(10, 2.0), (20, 1.5)]
+    """
+    return [(record["step"], record[key]) for record in log_history if key in record]
+
+
+def _ending(state: Any) -> list[Row]:
+    at = f"step {state.global_step} of {state.max_steps}, epoch {state.epoch or 0:.4g}"
+    rows = [("ended at", at if state.stop_reason is None else f"{at}: {state.stop_reason}")]
+    if state.best_metric is not None:
+        rows.append(("best", f"{_number(state.best_metric)} at step {state.best_global_step}"))
+    return rows
+
+
+def _speed(train: Mapping[str, float]) -> list[Row]:
+    if "train_runtime" not in train:
+        return []
+    steps, examples = train.get("train_steps_per_second", 0.0), train.get("train_samples_per_second", 0.0)
+    return [("speed", f"{steps:.1f} steps/s, {examples:.0f} examples/s, {train['train_runtime']:.1f} s in all")]
+
+
+def _files(trainer: Any, picture: Path | None) -> list[Row]:
+    from trackside.trainer.checkpointing.store import find_checkpoints
+
+    output_dir = Path(trainer.args.output_dir)
+    best = trainer.state.best_model_checkpoint
+    checkpoints = [
+        f"{path.name} (best)" if best and Path(best).name == path.name else path.name
+        for path in find_checkpoints(output_dir)
+    ]
+    rows = [("output", str(output_dir))]
+    if checkpoints:
+        rows.append(("checkpoints", ", ".join(checkpoints)))
+    if picture is not None:
+        rows.append(("loss curve", str(picture)))
+    if "tensorboard" in trainer.callback_report:
+        rows.append(("tensorboard", f"tensorboard --logdir {_event_folder(trainer)}"))
+    return rows
+
+
+def _event_folder(trainer: Any) -> str:
+    callback = trainer.callback_report["tensorboard"].callback
+    return str(getattr(callback, "run_dir", None) or trainer.args.logging_dir)
+
+
+def _trouble(item: Any) -> str:
+    if item.detached_after is not None:
+        return f"detached after {item.detached_after} failures: {item.last_error!r}"
+    return f"{item.failures} failures: {item.last_error!r}" if item.failures else ""
+
+
+def block(title: str, rows: Sequence[Row]) -> str:
+    """Return rows in columns below a title."""
+    return f"{title}\n" + table([(f"  {name}", value) for name, value in rows])
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

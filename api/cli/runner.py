@@ -1,0 +1,251 @@
+"""From a configuration to a run: build what it names, train, evaluate or predict, and leave the results behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
+from trackside.cli import report
+from trackside.config.run_config import Component, RunConfig
+
+PARAMETERS = {
+    "model": "model",
+    "train_data": "train_dataset",
+    "eval_data": "eval_dataset",
+    "loss_fn": "loss_fn",
+    "compute_metrics": "compute_metrics",
+    "data_collator": "data_collator",
+    "processing_class": "processing_class",
+}
+"""Components of a configuration, and the parameter of the trainer that each becomes."""
+
+TRAIN_RESULTS = "train_results.json"
+"""Written when a run has come to its end, and only then."""
+
+PREDICTIONS = "predictions.npz"
+
+
+@dataclass
+class Outcome:
+    """What a command has done.
+
+    Attributes:
+        trainer: The trainer it used.
+        results: Metrics by what they belong to: "train", "eval", "test".
+        picture: Where the loss curve was drawn, if it was.
+        predictions: Where the predictions were written, if they were.
+    """
+
+    trainer: Any
+    results: dict[str, dict[str, float]] = field(default_factory=dict)
+    picture: Path | None = None
+    predictions: Path | None = None
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The name of the signal that stopped training; None if none did."""
+        signal: str | None = self.trainer.state.stop_signal
+        return signal
+
+    @property
+    def summary(self) -> str:
+        """The text that ends a run."""
+        return report.summary(self.trainer, self.results, self.picture)
+
+
+def train(config: RunConfig) -> Outcome:
+    """Train, evaluate, and with ``do_predict`` test; write model, metrics, state and loss curve to ``output_dir``.
+
+    A run that a signal stopped is left as its checkpoint is: nothing is evaluated, and no model is written.
+    """
+    wanted = ["test_data"] if config.args.do_predict else []
+    with located(config):
+        built = build(config, needed=["model", "train_data", *wanted], unused=[] if wanted else ["test_data"])
+        trainer = make_trainer(config, built)
+    outcome = Outcome(trainer, {"train": _train(config, trainer)})
+    output_dir = Path(config.args.output_dir)
+    if outcome.stopped_by is None:
+        _conclude(outcome, built)
+    if trainer.is_world_process_zero():
+        outcome.picture = report.draw_loss_curve(trainer.state.log_history, output_dir / report.LOSS_CURVE)
+    return outcome
+
+
+def evaluate(config: RunConfig, *, split: str = "eval", checkpoint: str | None = None) -> Outcome:
+    """Evaluate the trained model on ``eval_data`` or ``test_data``.
+
+    Args:
+        split: "eval" or "test".
+        checkpoint: Folder to take the weights from; without it, the final model or else the newest checkpoint.
+    """
+    outcome, built = _with_weights(config, f"{split}_data", checkpoint)
+    metrics = outcome.trainer.evaluate(built[f"{split}_data"], metric_key_prefix=split)
+    _keep(outcome, split, metrics)
+    return outcome
+
+
+def predict(config: RunConfig, *, checkpoint: str | None = None) -> Outcome:
+    """Predict ``test_data`` with the trained model and write the predictions to ``output_dir``."""
+    outcome, built = _with_weights(config, "test_data", checkpoint)
+    _predict(outcome, built["test_data"])
+    return outcome
+
+
+def is_complete(output_dir: str | Path) -> bool:
+    """Return whether the last run into ``output_dir`` came to its end, rather than being stopped on the way."""
+    return (Path(output_dir) / TRAIN_RESULTS).exists()
+
+
+def _train(config: RunConfig, trainer: Any) -> dict[str, float]:
+    """Train and return the metrics. What is wrong before the first step is the configuration's fault."""
+    begun = False
+
+    @trainer.on("on_train_begin")  # type: ignore[untyped-decorator]
+    def note(sender: Any, **kwargs: Any) -> None:
+        nonlocal begun
+        begun = True
+        (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
+
+    try:
+        return dict(trainer.train().metrics)
+    except TracksideError:
+        if begun:
+            raise
+        with located(config):
+            raise
+
+
+@contextmanager
+def located(config: RunConfig) -> Iterator[None]:
+    """Turn errors of trackside into ConfigErrors that say where in the configuration the argument was written."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ArgumentError as error:
+        is_field = hasattr(config.args, error.field)
+        place = config.source.where(*(["args", error.field] if is_field else []))
+        raise ConfigError(f"{place}: {'args.' if is_field else ''}{error}") from error
+    except TracksideError as error:
+        raise ConfigError(str(error)) from error
+
+
+# -- building ---------------------------------------------------------------------------------------------------------
+
+
+def build(config: RunConfig, needed: Sequence[str], unused: Sequence[str] = ()) -> dict[str, Any]:
+    """Import everything that ``config`` names, check it all, and only then make the objects, from a fixed seed.
+
+    Raises:
+        ConfigError: If something in ``needed`` is not there, or anything is wrong with what is.
+    """
+    for key in needed:
+        if config.source.values.get(key) is None:
+            raise ConfigError(f"{config.source.where()}: {key} is missing; give it a class_path")
+    components = {key: part for key, part in config.components().items() if key not in unused}
+    from trackside import set_seed
+
+    set_seed(config.args.seed)
+    return {key: _build(part) for key, part in components.items()}
+
+
+def _build(part: Component | dict[str, Component]) -> Any:
+    return {name: item.build() for name, item in part.items()} if isinstance(part, dict) else part.build()
+
+
+def make_trainer(config: RunConfig, built: dict[str, Any]) -> Any:
+    """Return the trainer of ``config`` around what `build` has made."""
+    import trackside
+
+    cls: Any = trackside.Trainer if config.framework == "pytorch" else trackside.TFTrainer
+    given = {PARAMETERS[key]: value for key, value in built.items() if key in PARAMETERS}
+    return cls(args=config.args, **given)
+
+
+def _with_weights(config: RunConfig, data: str, checkpoint: str | None) -> tuple[Outcome, dict[str, Any]]:
+    """Return a trainer whose model has its trained weights, and what was built for it."""
+    unused = {"train_data", "eval_data", "test_data"} - {data}
+    if config.args.eval_strategy != "no":
+        unused.discard("eval_data")  # the trainer insists on it
+    with located(config):
+        folder = _weights_folder(config, checkpoint)
+        built = build(config, needed=["model", data], unused=sorted(unused))
+        trainer = make_trainer(config, built)
+        trainer.load_weights(folder)
+    return Outcome(trainer), built
+
+
+def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path:
+    if checkpoint is not None:
+        if not Path(checkpoint).is_dir():
+            raise ConfigError(f"command line: --checkpoint {checkpoint}: there is no such folder")
+        return Path(checkpoint)
+    from trackside import get_last_checkpoint
+
+    output_dir = Path(config.args.output_dir)
+    if is_complete(output_dir):
+        return output_dir
+    newest = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    if newest is None:
+        raise CheckpointError(f"{output_dir} holds neither a model nor a checkpoint; train first, or give --checkpoint")
+    return Path(newest)
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def _conclude(outcome: Outcome, built: dict[str, Any]) -> None:
+    """Write what a complete run leaves; the file that says it is complete comes last."""
+    trainer = outcome.trainer
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.eval_dataset is not None:
+        _keep(outcome, "eval", _evaluation_of(trainer) or trainer.evaluate())
+    if trainer.args.do_predict:
+        _predict(outcome, built["test_data"])
+    trainer.save_metrics("train", outcome.results["train"])
+
+
+def _evaluation_of(trainer: Any) -> dict[str, float]:
+    """Return what training has measured on the very weights that the model has now; empty if it has not."""
+    state, has_best = trainer.state, trainer.args.load_best_model_at_end
+    step = state.best_global_step if has_best else state.global_step
+    records = [record for record in state.log_history if record["step"] == step]
+    found = {name: value for record in records for name, value in record.items() if name.startswith("eval_")}
+    return {**found, "epoch": records[-1]["epoch"]} if found else {}
+
+
+def _predict(outcome: Outcome, dataset: Any) -> None:
+    import numpy as np
+
+    output = outcome.trainer.predict(dataset)
+    _keep(outcome, "test", output.metrics)
+    if not outcome.trainer.is_world_process_zero():
+        return
+    path = Path(outcome.trainer.args.output_dir) / PREDICTIONS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {**_arrays("predictions", output.predictions), **_arrays("label_ids", output.label_ids)}
+    np.savez(path, **arrays)
+    outcome.predictions = path
+
+
+def _arrays(name: str, nested: Any) -> dict[str, Any]:
+    """Return the arrays in ``nested``, named after their place in it."""
+    if nested is None:
+        return {}
+    if isinstance(nested, dict):
+        parts: Any = nested.items()
+    elif isinstance(nested, (list, tuple)):
+        parts = enumerate(nested)
+    else:
+        return {name: nested}
+    return {key: array for part, value in parts for key, array in _arrays(f"{name}_{part}", value).items()}
+
+
+def _keep(outcome: Outcome, split: str, metrics: dict[str, float]) -> None:
+    outcome.results[split] = dict(metrics)
+    outcome.trainer.save_metrics(split, metrics)

@@ -1,0 +1,1 @@
+"""Run configuration: files, overrides, and the objects that they describe."""

@@ -1,0 +1,206 @@
+"""A conformance kit for callbacks: `check_callback` runs one through real trainings on every installed framework.
+
+In a test of a package of callbacks::
+
+    from trackside.testing import check_callback
+
+    def test_my_callback_is_a_good_one():
+        check_callback(MyCallback)
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trackside.callbacks.errors import TracksideError
+from trackside.testing.tiny_trainer import accuracy, installed_frameworks, tiny_data, tiny_trainer, weights_of
+
+__all__ = ["ConformanceError", "accuracy", "check_callback", "installed_frameworks", "tiny_trainer", "weights_of"]
+
+FRAMEWORK_MODULES = ("torch", "tensorflow", "keras", "jax")
+
+
+class ConformanceError(TracksideError, AssertionError):
+    """A callback does not do what every callback has to; the message lists all that was found."""
+
+    def __init__(self, name: str, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        super().__init__(f"{name} is not a good callback:\n" + "\n".join(f"- {fault}" for fault in faults))
+
+
+def check_callback(make: Callable[[], Any], *, frameworks: Sequence[str] | None = None, **args: Any) -> None:
+    """Run a callback through everything that trainers do, and see that it behaves.
+
+    It is attached and evaluates; then it trains with evaluation and checkpoints, evaluates and predicts, all of it
+    twice; then another one of its class resumes the run, in the background if that is what the class wants. It may not
+    raise, change log records or the history, steer if it is an observer, import a framework with its module, or lose
+    what `state_dict` gave; and what it keeps must be JSON.
+
+    Args:
+        make: The class, or a function that returns a new callback at each call.
+        frameworks: "pytorch", "tensorflow"; None: all that are installed.
+        args: More fields of the training arguments.
+
+    Raises:
+        ConformanceError: If it does not behave; the message lists every fault.
+
+    Example:
+        >>> from trackside import TerminateOnNaNCallback
+        >>> check_callback(TerminateOnNaNCallback, frameworks=[])
+    """
+    callback = make()
+    faults = [*_module_faults(type(callback)), *_state_faults(make, callback, "before a run")]
+    for framework in installed_frameworks() if frameworks is None else frameworks:
+        with _empty_folder() as folder:
+            faults += [f"{fault} (on {framework})" for fault in _Check(make, framework, folder, args).run()]
+    if faults:
+        raise ConformanceError(type(callback).__name__, list(dict.fromkeys(faults)))
+
+
+class _Check:
+    """The check of one callback on one framework."""
+
+    def __init__(self, make: Callable[[], Any], framework: str, folder: Path, args: Mapping[str, Any]) -> None:
+        self.make = make
+        self.framework = framework
+        self.folder = folder
+        self.args = dict(args)
+        self.faults: list[str] = []
+
+    def run(self) -> list[str]:
+        """Return what is wrong."""
+        callback = self.make()
+        trainer = self._do("attaching", self._trainer, callback)
+        if trainer is None:
+            return self.faults
+        self._do("evaluate() before any training", trainer.evaluate)
+        for turn in ("", "a second "):
+            self._do(f"{turn}train()", trainer.train)
+            self._do(f"{turn}evaluate()", trainer.evaluate)
+            self._do(f"{turn}predict()", trainer.predict, self._data(trainer))
+        self._note_failures(trainer)
+        self.faults += _state_faults(self.make, callback, "after a run")
+        self._resume()
+        return self.faults
+
+    def _resume(self) -> None:
+        fresh = self._do("attaching", self._trainer, self.make(), background=None, num_train_epochs=3)
+        if fresh is not None:
+            self._do("resuming", fresh.train, resume_from_checkpoint=True)
+            self._note_failures(fresh)
+
+    def _trainer(self, callback: Any, background: bool | None = False, **args: Any) -> Any:
+        values = {"overwrite_output_dir": True, **self.args, **args}
+        trainer = tiny_trainer(self.framework, self.folder / "out", [], **values)
+        trainer.add_callback(_watched(callback, self.faults), background=background)
+        return trainer
+
+    def _data(self, trainer: Any) -> Any:
+        return tiny_data() if self.framework == "tensorflow" else trainer.eval_dataset
+
+    def _do(self, what: str, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return action(*args, **kwargs)
+        except Exception as error:
+            self.faults.append(f"{what} raised {type(error).__name__}: {error}")
+            return None
+
+    def _note_failures(self, trainer: Any) -> None:
+        for name, item in trainer.callback_report.items():
+            if item.failures and name != "default_flow":
+                self.faults.append(f"it raised {item.failures} times, last {item.last_error!r}")
+
+
+def _watched(callback: Any, faults: list[str]) -> Any:
+    """Let every event of ``callback`` see whether it changes what is not its own."""
+    from trackside.callbacks.bus.attachment import attachment_of
+    from trackside.callbacks.bus.introspection import overridden_events
+
+    is_observer = attachment_of(callback, taken={}).role == "observer"
+    for event in list(overridden_events(callback)):
+        setattr(callback, event, _watching(getattr(callback, event), event, is_observer, faults))
+    return callback
+
+
+def _watching(method: Callable[..., Any], event: str, is_observer: bool, faults: list[str]) -> Callable[..., Any]:
+    def watch(args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        given = {key: copy.deepcopy(kwargs[key]) for key in ("logs", "metrics") if key in kwargs}
+        history, flags = copy.deepcopy(state.log_history), copy.copy(control)
+        try:
+            return method(args, state, control, **kwargs)
+        finally:
+            faults.extend(f"{event} changes {key}" for key, value in given.items() if not _equal(kwargs[key], value))
+            if not _equal(state.log_history, history):
+                faults.append(f"{event} changes state.log_history")
+            if is_observer and control != flags:
+                faults.append(f'{event} steers the run, but its role is "observer"')
+
+    return watch
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one == other or repr(one) == repr(other)  # NaN differs from itself
+
+
+def _state_faults(make: Callable[[], Any], callback: Any, when: str) -> Iterator[str]:
+    """Yield what is wrong with the state: that it is no JSON, or that another callback does not take it over."""
+    if not hasattr(callback, "state_dict"):
+        return
+    state = callback.state_dict()
+    try:
+        kept = json.loads(json.dumps(state))
+    except (TypeError, ValueError) as error:
+        yield f"state_dict() {when} is not JSON: {error}"
+        return
+    if kept != state and repr(kept) != repr(state):
+        yield f"state_dict() {when} does not come back from JSON as it was: {state!r} becomes {kept!r}"
+        return
+    other = make()
+    try:
+        if kept:
+            other.load_state_dict(kept)
+        if not _equal(other.state_dict(), state):
+            yield f"load_state_dict() {when} loses state: {state!r} becomes {other.state_dict()!r}"
+    except Exception as error:
+        yield f"load_state_dict() {when} raised {type(error).__name__}: {error}"
+
+
+def _module_faults(cls: type) -> Iterator[str]:
+    """Yield the frameworks that importing the module of ``cls`` loads, as seen by a fresh interpreter."""
+    module = cls.__module__
+    if module == "__main__" or importlib.util.find_spec(module.partition(".")[0]) is None:
+        return  # a test's own class, which nobody else can import
+    code = f"import sys, {module}; print(*[name for name in {FRAMEWORK_MODULES!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    if done.returncode:
+        yield f"importing {module} fails: {done.stderr.strip().splitlines()[-1]}"
+    for name in done.stdout.split():
+        yield f"importing {module} imports {name}; import it where it is needed"
+
+
+@contextmanager
+def _empty_folder() -> Iterator[Path]:
+    """Enter an empty folder, so that what a callback writes is swept up."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)

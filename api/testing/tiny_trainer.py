@@ -1,0 +1,120 @@
+"""The smallest real trainers, one for each framework: a tiny network on two dozen examples, for tests of callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks.builtin.printer import PrinterCallback
+
+FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
+"""The frameworks, each with the module that it needs."""
+
+EXAMPLES, FEATURES, CLASSES = 24, 4, 3
+
+
+def installed_frameworks() -> list[str]:
+    """Return the frameworks that are installed here; imports none of them."""
+    return [name for name, module in FRAMEWORKS.items() if is_installed(module)]
+
+
+def tiny_trainer(framework: str, output_dir: Any, callbacks: Sequence[Any] = (), **args: Any) -> Any:
+    """Return a trainer of a tiny network, with its evaluation data and an accuracy; it shows nothing by itself.
+
+    Two epochs of six updates, a record every two; evaluation and checkpoint after each epoch, unless ``args`` say
+    otherwise. The initial weights are always the same.
+
+    Args:
+        framework: "pytorch" or "tensorflow".
+        output_dir: Folder for what the run writes.
+        callbacks: As for `trackside.Trainer`.
+        args: More fields of `trackside.TrainingArguments`, or other ones.
+    """
+    values: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "learning_rate": 0.01,
+        "logging_steps": 2,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "disable_tqdm": True,
+    }
+    trainer = _BUILDERS[framework]({**values, **args}, callbacks)
+    for name in [name for name, item in trainer.callback_report.items() if isinstance(item.callback, PrinterCallback)]:
+        if trainer.callback_report[name].origin == "default":
+            trainer.pop_callback(name)
+    return trainer
+
+
+def tiny_data() -> tuple[Any, Any]:
+    """Return features of shape (24, 4) and classes of shape (24,), always the same."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    classes = generator.integers(0, CLASSES, EXAMPLES)
+    features = generator.normal(size=(EXAMPLES, FEATURES)).astype("float32")
+    features[np.arange(EXAMPLES), classes] += 2.0
+    return features, classes
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    """Return the share of examples whose highest score is that of their class."""
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def weights_of(trainer: Any) -> list[Any]:
+    """Return copies of all weights of a trainer's model as arrays."""
+    if hasattr(trainer.model, "named_parameters"):
+        return [parameter.detach().cpu().numpy().copy() for parameter in trainer.model.parameters()]
+    return [weight.copy() for weight in trainer.model.get_weights()]
+
+
+def _pytorch(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    from trackside import Trainer, TrainingArguments
+
+    features, classes = tiny_data()
+    dataset = TensorDataset(torch.tensor(features), torch.tensor(classes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    return Trainer(
+        model,
+        TrainingArguments(**args),
+        train_dataset=dataset,
+        eval_dataset=dataset,
+        compute_metrics=accuracy,
+        callbacks=callbacks,
+        loss_fn=nn.CrossEntropyLoss(),
+    )
+
+
+def _tensorflow(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
+    import keras
+
+    from trackside import TFTrainer, TFTrainingArguments
+
+    first, last = (keras.initializers.GlorotUniform(seed=seed) for seed in (0, 1))
+    layers = [
+        keras.Input((FEATURES,)),
+        keras.layers.Dense(8, activation="relu", kernel_initializer=first, name="first"),
+        keras.layers.Dense(CLASSES, kernel_initializer=last, name="last"),
+    ]
+    return TFTrainer(
+        keras.Sequential(layers, name="tiny"),
+        TFTrainingArguments(**args),
+        train_dataset=tiny_data(),
+        eval_dataset=tiny_data(),
+        compute_metrics=accuracy,
+        callbacks=callbacks,
+        loss_fn=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none"),
+    )
+
+
+_BUILDERS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {"pytorch": _pytorch, "tensorflow": _tensorflow}

@@ -1,0 +1,45 @@
+"""Finding an object by its dotted path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ConfigError, did_you_mean
+
+
+def import_from(path: Any) -> Any:
+    """Return the object at a dotted path, such as ``package.module.Class`` or ``module.Class.method``.
+
+    Raises:
+        ConfigError: If it cannot be imported; the message says why and names the nearest.
+
+    Example:
+        >>> import_from("collections.abc.Mapping.get").__qualname__
+        'Mapping.get'
+    """
+    parts = path.split(".") if isinstance(path, str) else []
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise ConfigError("a dotted path such as package.module.Class is needed")
+    for length in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if length > 1 and error.name and f"{module_name}.".startswith(f"{error.name}."):
+                continue  # the last name so far may be a class, not a module
+            raise ConfigError(f"importing {module_name} failed: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
+        return _attribute(module, module_name, parts[length:])
+    raise AssertionError("the shortest module name either imports or raises")
+
+
+def _attribute(found: Any, owner: str, names: Sequence[str]) -> Any:
+    for name in names:
+        if not hasattr(found, name):
+            public = [item for item in dir(found) if not item.startswith("_")]
+            raise ConfigError(f"{owner} has no {name!r}.{did_you_mean(name, public)}")
+        found, owner = getattr(found, name), f"{owner}.{name}"
+    return found

@@ -1,0 +1,169 @@
+"""The journal of a run: every event as one line of JSON, in the order in which it was sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..callback import TrainerCallback
+from ..events import EVENTS
+from ..state import FLAGS, TrainerControl, TrainerState
+
+PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
+"""What is kept of what events carry; a gradient norm is not, since reading it waits for the device."""
+
+DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save"}
+"""Events within a run, and the flag that each comes from; it is cleared by then."""
+
+COUNTED_AT = ("on_log", "on_train_end")
+"""Events at which the costs are written: often enough to find them after a kill."""
+
+LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "extra"})
+"""Fields of the state that are not written: the records are in the journal anyway."""
+
+
+class JournalCallback(TrainerCallback):
+    """Append every event to a file, by default ``output_dir/journal.jsonl``.
+
+    A line holds ``event``, ``time``, ``step`` and ``epoch``; ``state``, the fields that changed since the line before;
+    ``decisions``, the flags that are set, each with the callback that set it or why the trainer did; and what the event
+    carries. on_train_begin has the ``run``'s id and its ``args`` too, on_evaluate and on_save say ``because`` of what
+    they came, and with each record and at the end of the run come the ``costs`` of all callbacks so far. Each line is
+    in the file when it is written, so that a killed run leaves all lines but the last, which may be torn. A resumed run
+    goes on in the same file.
+
+    Hearing every event has its price: on_save makes commits synchronous, and the events within an update keep several
+    updates from being done in one call. ``on:`` in a config, or ``on=`` of `add_callback`, leaves events out.
+
+    Args:
+        path: The file; None: journal.jsonl in ``args.output_dir``.
+    """
+
+    role = "observer"
+    name = "journal"
+    background = True
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self.run: str | None = None
+        """The run's id, which a resumed run keeps."""
+        self._file: TextIO | None = None
+        self._known: dict[str, Any] = {}
+        self._is_in_run = False
+        for event in EVENTS:
+            setattr(self, event, partial(self._note, event))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None}  # another process opens the file anew
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.run is None else {"run": self.run}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.run = state.get("run")
+
+    def _note(self, event: str, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        entry: dict[str, Any] = {"event": event, "time": time.time(), "step": state.global_step, "epoch": state.epoch}
+        if event == "on_train_begin":
+            entry.update(self._begin(args, state))
+        elif changed := self._changes(state):
+            entry["state"] = changed
+        if decisions := decisions_of(control):
+            entry["decisions"] = decisions
+        if self._is_in_run and event in DECIDED_BY and (reason := control.reasons.get(DECIDED_BY[event])):
+            entry["because"] = reason
+        entry.update({key: plain(kwargs[key]) for key in PAYLOAD if key in kwargs})
+        if event in COUNTED_AT:
+            entry["costs"] = costs_of(getattr(kwargs.get("trainer"), "callback_report", {}))
+        self._write(args, entry)
+        if event == "on_train_end":
+            self._is_in_run = False
+            self._close()
+
+    def _begin(self, args: Any, state: TrainerState) -> dict[str, Any]:
+        if state.global_step == 0 or self.run is None:
+            self.run = uuid.uuid4().hex
+        self._close()  # what came before the run may have gone into another folder
+        self._known = {}
+        self._is_in_run = True
+        values = args.to_dict() if hasattr(args, "to_dict") else vars(args)
+        return {"run": self.run, "args": plain(values), "state": self._changes(state)}
+
+    def _changes(self, state: TrainerState) -> dict[str, Any]:
+        values = {key: value for key, value in vars(state).items() if key not in LEFT_OUT and not key.startswith("_")}
+        del values["global_step"], values["epoch"]
+        changed = {key: value for key, value in values.items() if key not in self._known or self._known[key] != value}
+        self._known.update(changed)
+        return {key: plain(value) for key, value in changed.items()}
+
+    def _write(self, args: Any, entry: Mapping[str, Any]) -> None:
+        if self._file is None:
+            self._file = _open(self.path or Path(args.output_dir) / "journal.jsonl")
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _open(path: Path) -> TextIO:
+    """Open a journal for appending, on a new line even if a killed run left half a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+b")
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    file.close()
+    return path.open("a", encoding="utf-8")
+
+
+def decisions_of(control: TrainerControl) -> dict[str, Any]:
+    """Return the flags that are set, each with who set it and when, or why."""
+    decisions = {flag: control.reasons.get(flag, "a listener") for flag in FLAGS if getattr(control, flag)}
+    if control.stop_reason is not None:
+        decisions["should_training_stop"] = control.stop_reason
+    return decisions
+
+
+def costs_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what each callback has cost so far, by name."""
+    names = ("calls", "seconds", "background_s", "dropped", "failures", "detached_after")
+    return {name: {key: getattr(item, key) for key in names} for name, item in list(report.items())}
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON can write it; what it cannot becomes its text."""
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else repr(value)
+
+
+def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield every whole line of a journal; what is torn is left out."""
+    with Path(path).open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and entry.get("event") in EVENTS:
+                yield entry

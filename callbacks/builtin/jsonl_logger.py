@@ -1,0 +1,36 @@
+"""Log records as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .log_file import RecordFileCallback, replace_text
+
+
+class JSONLinesLoggerCallback(RecordFileCallback):
+    """Write every log record as one line of JSON, readable while training; by default to output_dir/log.jsonl."""
+
+    name = "jsonl"
+    default_name = "log.jsonl"
+
+    def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        """Make ``records`` the whole content of the file."""
+        replace_text(path, "".join(line_of(record) for record in records))
+
+    def append(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Add one record to the end of the file."""
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(line_of(record))
+
+
+def line_of(record: Mapping[str, Any]) -> str:
+    """Return a record as one line; what JSON has no form for is written as text.
+
+    Example:
+        >>> line_of({"loss": 0.5, "step": 1})
+        '{"loss": 0.5, "step": 1}\\n'
+    """
+    return json.dumps(record, default=str) + "\n"

@@ -1,0 +1,44 @@
+"""Log records as plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..callback import TrainerCallback
+from ..state import TrainerControl, TrainerState
+
+HIDDEN = ("total_flos", "step", "epoch")
+
+
+class PrinterCallback(TrainerCallback):
+    """Print every log record as one line."""
+
+    role = "observer"
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_local_process_zero and logs:
+            print(format_logs(logs, state.global_step), flush=True)
+
+
+def format_logs(logs: Mapping[str, Any], step: int) -> str:
+    """Return a log record as one line for people: where in the run, and the values to four digits.
+
+    Example:
+        >>> format_logs({"loss": 0.123456, "learning_rate": 5e-05, "epoch": 0.5, "step": 10}, step=10)
+        'step 10, epoch 0.5: loss 0.1235, learning_rate 5e-05'
+    """
+    epoch = f", epoch {logs['epoch']:.4g}" if isinstance(logs.get("epoch"), int | float) else ""
+    values = ", ".join(f"{key} {_short(value)}" for key, value in logs.items() if key not in HIDDEN)
+    return f"step {logs.get('step', step)}{epoch}: {values}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

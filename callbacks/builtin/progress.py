@@ -1,0 +1,137 @@
+"""Progress bars: right in a terminal, in a pipe and in a notebook."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..callback import TrainerCallback
+from ..state import TrainerControl, TrainerState
+from .printer import format_logs
+
+PIPE_INTERVAL_S = 10.0
+"""Where the output is no terminal, a bar writes a line no more often than this."""
+
+
+class ProgressCallback(TrainerCallback):
+    """Show one bar for training, and below it one for an evaluation or a prediction while it lasts.
+
+    In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar.
+    """
+
+    role = "observer"
+
+    def __init__(self) -> None:
+        self.training_bar: Any = None
+        self.prediction_bar: Any = None
+        self._loader: Any = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close()
+        if state.is_world_process_zero:
+            self.training_bar = make_bar("train", total=state.max_steps, initial=state.global_step)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        bar = self.training_bar
+        if bar is not None:
+            bar.update(state.global_step - bar.n)
+
+    def on_prediction_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        bar = self.prediction_bar
+        # one that is full, or of another loader, is left over from an evaluation that did not come to its end
+        if bar is None or eval_dataloader is not self._loader or bar.n == bar.total:
+            self._close_prediction()
+            total = length_of(eval_dataloader)
+            bar = make_bar("evaluate", total=total, leave=self.training_bar is None, delay_in_pipe=True)
+            self.prediction_bar, self._loader = bar, eval_dataloader
+        bar.update(1)
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close_prediction()
+
+    def on_predict(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close_prediction()
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.training_bar is not None and logs:
+            self.training_bar.write(format_logs(logs, state.global_step), file=sys.stdout)
+            sys.stdout.flush()
+
+    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close()
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._close_prediction()
+        if self.training_bar is not None:
+            self.training_bar.close()
+            self.training_bar = None
+
+    def _close_prediction(self) -> None:
+        if self.prediction_bar is not None:
+            self.prediction_bar.close()
+        self.prediction_bar = self._loader = None
+
+
+def make_bar(
+    title: str, *, total: int | None, initial: int = 0, leave: bool = True, delay_in_pipe: bool = False
+) -> Any:
+    """Return a tqdm bar for what the standard error stream is: a terminal, a notebook or a pipe."""
+    from tqdm.auto import tqdm  # here, since it takes 50 ms
+
+    options: dict[str, Any] = {"desc": title, "total": total, "initial": initial, "leave": leave}
+    if any(cls.__name__ == "tqdm_notebook" for cls in tqdm.__mro__):
+        return tqdm(**options)
+    if sys.stderr.isatty():
+        width = {"dynamic_ncols": True} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80}
+        return tqdm(**options, **width, file=sys.stderr)
+    return tqdm(
+        **options,
+        file=LineFile(sys.stderr),
+        ncols=100,
+        mininterval=PIPE_INTERVAL_S,
+        maxinterval=PIPE_INTERVAL_S,
+        delay=PIPE_INTERVAL_S if delay_in_pipe else 0,
+    )
+
+
+def length_of(loader: Any) -> int | None:
+    """Return the number of batches of ``loader``; None where it is not known."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError, AttributeError):
+        return None
+
+
+class LineFile:
+    """A text stream that turns what a bar writes to move the cursor into plain lines."""
+
+    CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write ``text`` as a line of its own, unless nothing but cursor movements is in it."""
+        line = self.CONTROL.sub("", text).strip()
+        if line:
+            self.stream.write(f"{line}\n")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

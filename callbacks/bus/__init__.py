@@ -1,0 +1,1 @@
+"""The signal bus: attaching callbacks, their order, calling them, and what happens when they fail."""

@@ -1,0 +1,180 @@
+"""The thread on which one callback is called: a bounded queue of calls, made one after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from ..errors import CallbackTimeoutError
+from ..state import TrainerControl, TrainerState
+
+QUEUE_LIMIT = 10_000
+"""So many calls may wait; beyond that, those of steps and records are dropped."""
+
+WAIT_SHARE = 0.005
+"""All waits of one callback within a run together take at most this share of the run's time."""
+
+SHORT_WAIT_S = 0.02
+"""But a wait of this length is always allowed."""
+
+END_WAIT_S = 60.0
+"""So long may the end of a run wait for one callback, as long as none of its calls reaches its time-out."""
+
+
+@dataclass
+class Call:
+    """One call of a callback's method, and how it went."""
+
+    event: str
+    method: Any
+    args: Any
+    state: TrainerState
+    control: TrainerControl
+    keywords: dict[str, Any]
+    is_droppable: bool = False
+
+    def make(self) -> Outcome:
+        """Call the method."""
+        start = perf_counter()
+        error: BaseException | None = None
+        try:
+            self.method(self.args, self.state, self.control, **self.keywords)
+        except (Exception, SystemExit) as raised:
+            error = raised
+        return Outcome(self.event, perf_counter() - start, error)
+
+
+@dataclass
+class Outcome:
+    """How long a call took, and what it raised."""
+
+    event: str
+    seconds: float
+    error: BaseException | None
+
+
+class Worker:
+    """Makes the calls of one callback, one after the other, on a thread of its own.
+
+    The thread is started by the first call and ends when `close` was called and all is done.
+
+    Attributes:
+        timeout_s: A call that takes longer is given up.
+        dropped: Calls that were left out since too many waited.
+        is_abandoned: Whether the callback was given up; nothing more is called.
+    """
+
+    def __init__(self, name: str, timeout_s: float, limit: int = QUEUE_LIMIT) -> None:
+        self.name = name
+        self.timeout_s = timeout_s
+        self.limit = limit
+        self.dropped = 0
+        self.is_abandoned = False
+        self._changed = threading.Condition()
+        self._calls: deque[Call] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._running: str | None = None
+        self._began_s = 0.0
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
+        self._run_began_s: float | None = None
+        self._waited_s = 0.0
+
+    # -- the training thread --------------------------------------------------------------------------------------
+
+    def submit(self, call: Call) -> None:
+        """Let ``call`` be made when its turn comes."""
+        with self._changed:
+            if self.is_abandoned:
+                return
+            if len(self._calls) >= self.limit and call.is_droppable:
+                self.dropped += 1
+                return
+            self._calls.append(call)
+            self._is_closing = False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=f"trackside-{self.name}", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    @property
+    def is_in_run(self) -> bool:
+        """Whether there is training to hold up."""
+        return self._run_began_s is not None
+
+    def begin_run(self) -> None:
+        """Note that a run begins, of whose time waits may take a share."""
+        self._run_began_s, self._waited_s = perf_counter(), 0.0
+
+    def flush(self) -> bool:
+        """Wait until all is done, but no longer than a run may be held up; return whether it is."""
+        if self._run_began_s is None:
+            return self.wait(END_WAIT_S)
+        start = perf_counter()
+        allowed_s = (start - self._run_began_s) * WAIT_SHARE - self._waited_s
+        done = self.wait(max(allowed_s, SHORT_WAIT_S if self._waited_s < SHORT_WAIT_S else 0.0))
+        self._waited_s += perf_counter() - start
+        return done
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is done, for at most ``seconds`` and until a call hangs; return whether all is done."""
+        deadline = perf_counter() + seconds
+        with self._changed:
+            while self._calls or self._running:
+                give_up = min(deadline, self._began_s + self.timeout_s) if self._running else deadline
+                remaining_s = give_up - perf_counter()
+                if remaining_s <= 0:
+                    return False
+                self._changed.wait(remaining_s)
+        return True
+
+    def outcomes(self) -> list[Outcome]:
+        """Return how the calls went since this was asked last; one that hangs has a CallbackTimeoutError."""
+        with self._changed:
+            found = list(self._outcomes)
+            self._outcomes.clear()
+            event, took_s = self._running, perf_counter() - self._began_s
+        if event is not None and took_s > self.timeout_s and not self.is_abandoned:
+            found.append(Outcome(event, took_s, CallbackTimeoutError(self.name, event, self.timeout_s)))
+        return found
+
+    def abandon(self) -> None:
+        """Make no further calls; those that wait are dropped."""
+        with self._changed:
+            self.dropped += len(self._calls)
+            self.is_abandoned = self._is_closing = True
+            self._calls.clear()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let the thread end when all is done; a further call starts a new one."""
+        with self._changed:
+            self._is_closing = True
+            self._run_began_s = None
+            self._changed.notify_all()
+
+    # -- the worker's own thread ----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (call := self._next()) is not None:
+            outcome = call.make()
+            del call  # it holds the trainer
+            with self._changed:
+                self._outcomes.append(outcome)
+                self._running = None
+                self._changed.notify_all()
+
+    def _next(self) -> Call | None:
+        with self._changed:
+            while not self._calls:
+                if self._is_closing:
+                    self._thread = None
+                    return None
+                self._changed.wait()
+            call = self._calls.popleft()
+            self._running, self._began_s = call.event, perf_counter()
+            self._changed.notify_all()  # the time of this call counts from here: who waits must look again
+            return call

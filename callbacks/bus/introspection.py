@@ -1,0 +1,90 @@
+"""What makes an object a callback: its ``on_*`` methods, its role, its name and where it was written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..errors import CallbackError, TracksideError, did_you_mean
+from ..events import EVENTS
+
+FOREIGN_EVENTS = frozenset({"on_push_begin"})
+"""Hooks of other trainers that trackside never sends; a callback that has them is still welcome."""
+
+
+def instantiate(cls: type) -> Any:
+    """Call a callback class that was given instead of an instance.
+
+    Raises:
+        CallbackError: If it cannot be called without arguments.
+    """
+    try:
+        return cls()
+    except TracksideError:
+        raise
+    except TypeError as error:
+        raise CallbackError(f"{cls.__name__} cannot be made without arguments ({error}); give an instance") from error
+
+
+def overridden_events(callback: Any) -> Iterator[str]:
+    """Yield the events for which ``callback`` has a method of its own.
+
+    A method inherited from a base class named TrainerCallback (ours or that of transformers) is a no-op and not meant.
+    """
+    for event in EVENTS:
+        method = getattr(callback, event, None)
+        if callable(method) and getattr(method, "__qualname__", "") != f"TrainerCallback.{event}":
+            yield event
+
+
+def check_hooks(cls: type) -> None:
+    """See to it that every ``on_...`` method of ``cls`` is an event and that there is at least one.
+
+    Raises:
+        CallbackError: Otherwise; the message names the nearest event.
+    """
+    hooks = [name for name in dir(cls) if name.startswith("on_") and callable(getattr(cls, name, None))]
+    for name in hooks:
+        if name not in EVENTS and name not in FOREIGN_EVENTS:
+            raise CallbackError(
+                f"{cls.__name__}.{name} ({location_of(cls)}) is not an event.{did_you_mean(name, EVENTS)} "
+                f"Events: {', '.join(EVENTS)}"
+            )
+    if not hooks:
+        raise CallbackError(f"{cls.__name__} is no callback: it has none of the methods {', '.join(EVENTS)}")
+
+
+def check_choice(callback: Any, option: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise CallbackError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise CallbackError(
+            f"{type(callback).__name__}: {option}={value!r} is not allowed: {', '.join(allowed)}."
+            f"{did_you_mean(str(value), allowed)}"
+        )
+
+
+def foreign_role(callback: Any) -> str:
+    """Return the role of a callback that declares none: the trackers that transformers ships only observe."""
+    return "observer" if type(callback).__module__.startswith("transformers.integrations") else "control"
+
+
+def snake_case(class_name: str) -> str:
+    """Return the name of a callback class in the form used in configs.
+
+    Example:
+        >>> snake_case("EarlyStoppingCallback"), snake_case("TerminateOnNaNCallback"), snake_case("CSVLogger")
+        ('early_stopping', 'terminate_on_nan', 'csv_logger')
+    """
+    stem = class_name.removesuffix("Callback") or class_name
+    stem = stem.replace("NaN", "Nan")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", stem).lower()
+
+
+def location_of(cls: type) -> str:
+    """Return file and line of ``cls``, or its module where the source is not at hand."""
+    try:
+        return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    except (OSError, TypeError):
+        return cls.__module__

@@ -1,0 +1,1 @@
+"""Callbacks that are listed in a config file."""

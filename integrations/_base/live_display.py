@@ -1,0 +1,129 @@
+"""What displays of a running training have in common: when they open, take in numbers, draw, and close."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.state import TrainerControl, TrainerState
+
+from .metric_names import as_number
+
+HIDDEN = ("_runtime", "_per_second", "total_flos", "epoch", "step")
+
+
+class DisplayCallback(TrainerCallback, ABC):
+    """Draws on the first process while it trains; a resumed run begins with what was logged before.
+
+    Attributes:
+        refresh_s: While steps are done, it draws no more often than this.
+    """
+
+    role = "observer"
+    refresh_s = 0.1
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._began_s = self._drawn_s = 0.0
+        self._first_step = 0
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget the metrics of an earlier run."""
+
+    @abstractmethod
+    def add(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take in metrics that were logged."""
+
+    @abstractmethod
+    def open(self, state: TrainerState) -> None:
+        """Begin to show."""
+
+    @abstractmethod
+    def draw(self, state: TrainerState) -> None:
+        """Show what there is now."""
+
+    def close(self) -> None:
+        """Leave the screen to others."""
+
+    def time_left(self, state: TrainerState) -> str:
+        """Return how long the rest of the run will take, in hours, minutes and seconds."""
+        elapsed_s = time.perf_counter() - self._began_s
+        return time_left(state.global_step - self._first_step, state.max_steps - state.global_step, elapsed_s)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._close()
+        if not state.is_world_process_zero:
+            return
+        self.clear()
+        for record in state.log_history:
+            self._add(record, record["step"])
+        self._began_s, self._first_step = time.perf_counter(), state.global_step
+        self.open(state)
+        self._is_open = True
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._is_open and time.perf_counter() - self._drawn_s > self.refresh_s:
+            self._draw(state)
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._add(logs or {}, state.global_step)
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._draw(state)
+
+    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._draw(state)
+        self._close()  # before the error is printed
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._draw(state)
+        self._close()
+
+    def _add(self, logs: Mapping[str, Any], step: int) -> None:
+        if metrics := metrics_in(logs):
+            self.add(metrics, step)
+
+    def _draw(self, state: TrainerState) -> None:
+        if self._is_open:
+            self._drawn_s = time.perf_counter()
+            self.draw(state)
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self.close()
+
+
+def metrics_in(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a log record that a reader of a small table wants to see: no times, no counters.
+
+    Example:
+        >>> metrics_in({"eval_loss": 0.5, "eval_runtime": 3.0, "epoch": 1.0, "note": "text"})
+        {'eval_loss': 0.5}
+    """
+    numbers = {name: as_number(value) for name, value in logs.items() if not name.endswith(HIDDEN)}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def time_left(done: int, missing: int, elapsed_s: float) -> str:
+    """Return how long ``missing`` steps will take, if they take as long as those that are ``done``.
+
+    Example:
+        >>> time_left(done=10, missing=20, elapsed_s=45.0), time_left(0, 20, 1.0)
+        ('0:01:30', '?')
+    """
+    if done <= 0:
+        return "?"
+    seconds = round(elapsed_s / done * max(missing, 0))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -1,0 +1,164 @@
+"""Keras callbacks, as they are, on either trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.errors import CallbackError
+from trackside.callbacks.state import TrainerControl, TrainerState
+
+STEP_HOOKS = {"on_step_begin": "on_train_batch_begin", "on_step_end": "on_train_batch_end"}
+
+
+class KerasCallbackAdapter(TrainerCallback):
+    """Call a Keras callback at the moments at which ``Model.fit`` would, and stop when it sets ``stop_training``.
+
+    A batch of Keras is an update here. The end of an epoch is told once its metrics are known: after the evaluation, or
+    the log, that the arguments ask for at the end of each epoch. ``logs`` hold the newest training record and the
+    newest evaluation, whose names begin with ``val_`` as they do in Keras.
+
+    What the callback knows as its ``model`` is the trainer's model, with the trainer's optimizer. The learning rate
+    belongs to the trainer's schedule: a callback that sets it is overruled at the next update. One that saves, reads or
+    sets weights works with the model of its framework, so those of Keras alone go with TFTrainer.
+
+    Args:
+        callback: An instance of a subclass of ``keras.callbacks.Callback``.
+
+    Raises:
+        CallbackError: If it is none.
+    """
+
+    role = "control"
+
+    def __init__(self, callback: Any) -> None:
+        if not hasattr(callback, "set_model") or not hasattr(callback, "on_train_batch_end"):
+            raise CallbackError(f"KerasCallbackAdapter needs an instance of a Keras callback, not {callback!r}")
+        self.callback = callback
+        self.name = f"keras_{type(callback).__name__}"  # type: ignore[misc]
+        self.logs: dict[str, Any] = {}
+        self._epoch: int | None = None
+        self._in_test = False
+        for event, hook in STEP_HOOKS.items():  # only if needed: whoever hears every step may keep it from being fused
+            if _is_own(callback, hook):
+                setattr(self, event, getattr(self, f"_{event}"))
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def on_train_begin(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        steps = -(-state.max_steps // max(1, state.num_train_epochs))
+        self.callback.set_params({"epochs": state.num_train_epochs, "steps": steps, "verbose": 0})
+        self.callback.set_model(FittedModel(model, optimizer))
+        self.logs, self._epoch, self._in_test = {}, None, False
+        self.callback.on_train_begin()
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._tell_epoch_end(control)
+        self._step_in_epoch = 0
+        self._number = int(state.epoch or 0)
+        self.callback.on_epoch_begin(self._number)
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._epoch = self._number
+        self._waits_for = "evaluate" if args.eval_strategy == "epoch" else "log"
+        if args.eval_strategy != "epoch" and args.logging_strategy != "epoch":
+            self._tell_epoch_end(control)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._tell_epoch_end(control)
+        self.callback.on_train_end(dict(self.logs))
+
+    def _on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.callback.on_train_batch_begin(self._step_in_epoch, {})
+
+    def _on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.callback.on_train_batch_end(self._step_in_epoch, dict(self.logs))
+        self._step_in_epoch += 1
+        self._obey(control)
+
+    # -- logs and evaluation --------------------------------------------------------------------------------------
+
+    def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self.logs |= {name: value for name, value in logs.items() if name not in ("epoch", "step")}
+            if self._epoch is not None and self._waits_for == "log":
+                self._tell_epoch_end(control)
+
+    def on_prediction_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not self._in_test and self.callback.model is not None:
+            self._in_test = True
+            self.callback.on_test_begin()
+
+    def on_evaluate(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        found = {key.replace("eval_", "val_", 1): value for key, value in (metrics or {}).items() if key != "epoch"}
+        self.logs |= {key: value for key, value in found.items() if not key.endswith(("_runtime", "_per_second"))}
+        if self._in_test:
+            self._in_test = False
+            self.callback.on_test_end({key.removeprefix("val_"): value for key, value in found.items()})
+        self._tell_epoch_end(control)
+
+    def _tell_epoch_end(self, control: TrainerControl) -> None:
+        if self._epoch is not None:
+            epoch, self._epoch = self._epoch, None
+            self.callback.on_epoch_end(epoch, dict(self.logs))
+            self._obey(control)
+
+    def _obey(self, control: TrainerControl) -> None:
+        if getattr(self.callback.model, "stop_training", False):
+            control.stop(f"{type(self.callback).__name__} of Keras asked for it")
+
+
+class FittedModel:
+    """A model as a Keras callback finds it during ``Model.fit``; the model itself is left as it is.
+
+    Args:
+        model: Everything that is not below is read from it, set on it and called on it.
+        optimizer: The trainer's.
+    """
+
+    OWN = frozenset({"optimizer", "stop_training", "train_function"})
+
+    def __init__(self, model: Any, optimizer: Any) -> None:
+        vars(self).update(model=model, optimizer=optimizer, stop_training=False, train_function=None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["model"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.OWN:
+            vars(self)[name] = value
+        else:
+            setattr(vars(self)["model"], name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return vars(self)["model"](*args, **kwargs)
+
+
+def _is_own(callback: Any, hook: str) -> bool:
+    """Return whether the callback does something in ``hook`` (or in its older name)."""
+    base = next(cls for cls in type(callback).__mro__ if cls.__name__ == "Callback")
+    names = (hook, hook.replace("train_batch", "batch"))
+    return any(getattr(getattr(callback, name), "__func__", None) is not getattr(base, name) for name in names)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import threading
+
+import pytest
+
+from trackside.callbacks._util import atomic_files as files
+from trackside.callbacks._util.atomic_files import (
+    claimed,
+    exchange,
+    is_in_use,
+    make_folder,
+    sync_folder,
+    write_atomically,
+)
+from trackside.callbacks.errors import CheckpointError
+
+
+def no_space(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_text_and_bytes_are_written_whole_and_nothing_is_left_beside_them(tmp_path):
+    write_atomically(tmp_path / "state.json", "größer")
+    write_atomically(str(tmp_path / "state.json"), "kürzer")
+    write_atomically(tmp_path / "blob", b"\x00\xff")
+
+    assert (tmp_path / "state.json").read_bytes() == "kürzer".encode()
+    assert (tmp_path / "blob").read_bytes() == b"\x00\xff"
+    assert sorted(os.listdir(tmp_path)) == ["blob", "state.json"]
+
+
+@pytest.mark.parametrize(("module", "name"), [(os, "fsync"), (os, "rename"), (builtins, "open")])
+def test_a_failed_write_leaves_the_old_content_and_names_path_and_cause(tmp_path, monkeypatch, module, name):
+    path = tmp_path / "state.json"
+    write_atomically(path, "old")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, no_space)
+        with pytest.raises(CheckpointError) as caught:
+            write_atomically(path, "new")
+
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["state.json"]
+    assert str(caught.value) == f"{path} could not be written: OSError: [Errno 28] No space left on device"
+
+
+def test_a_reader_never_sees_a_piece(tmp_path):
+    path, seen, stop = tmp_path / "state.json", set(), threading.Event()
+    write_atomically(path, "0" * 100_000)
+
+    def read():
+        while not (stop.is_set() and seen):
+            content = path.read_text()
+            seen.add((content[0], len(content), len(set(content))))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for index in range(20):
+        write_atomically(path, str(index % 10) * 100_000)
+    stop.set()
+    reader.join()
+
+    assert {(size, kinds) for _, size, kinds in seen} == {(100_000, 1)}
+
+
+def test_folders_are_created_with_all_their_parents(tmp_path):
+    make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b" / "c")
+
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_failure_but_a_broken_disk_is(tmp_path, monkeypatch):
+    def refuse(code):
+        def fsync(descriptor):
+            raise OSError(code, os.strerror(code))
+
+        return fsync
+
+    monkeypatch.setattr(files.os, "fsync", refuse(errno.EINVAL))
+    sync_folder(tmp_path)
+
+    monkeypatch.setattr(files.os, "fsync", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        sync_folder(tmp_path)
+
+
+def test_two_folders_are_exchanged_or_left_as_they_are(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "was").write_text(name)
+
+    done = exchange(tmp_path / "a", tmp_path / "b")
+
+    assert (tmp_path / "a" / "was").read_text() == ("b" if done else "a")
+    assert (tmp_path / "b" / "was").read_text() == ("a" if done else "b")
+    assert exchange(tmp_path / "a", tmp_path / "missing") is False
+    assert (tmp_path / "a").exists()
+
+
+def test_a_folder_is_in_use_as_long_as_it_is_claimed_whatever_its_process_number(tmp_path):
+    dead = 2**22 + 1  # above the largest process number of Linux
+
+    with claimed(tmp_path / "work"):
+        assert is_in_use(tmp_path / "work", os.getpid())
+        assert is_in_use(tmp_path / "work", dead)
+
+    assert not is_in_use(tmp_path / "work", os.getpid())
+    assert not is_in_use(tmp_path / "work", dead)
+    assert is_in_use(tmp_path / "work", os.getppid())
+    assert is_in_use(tmp_path / "gone", dead)
+
+
+def test_where_nothing_can_be_locked_the_process_number_decides(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+
+    with claimed(tmp_path / "work"):
+        assert is_in_use(tmp_path / "work", os.getpid())
+        assert not is_in_use(tmp_path / "work", 2**22 + 1)

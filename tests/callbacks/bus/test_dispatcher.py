@@ -1,0 +1,209 @@
+"""What a callback hears and gets, and the account that is kept of it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from support.callback_examples import Recorder, Stops
+
+from trackside.callbacks import TrainerCallback, TrainerControl, events
+
+# -- hearing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_callback_gets_args_state_control_and_the_context(track):
+    got = {}
+
+    class Listens(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs):
+            got.update(kwargs, args=args, state=state, control=control)
+
+    run = track(Listens())
+    run.dispatcher.context["model"] = "the model"
+    run.log(loss=1.0)
+
+    assert got == {
+        "args": run.args,
+        "state": run.state,
+        "control": run.control,
+        "trainer": run,
+        "model": "the model",
+        "logs": {"loss": 1.0},
+    }
+
+
+def test_each_receiver_has_logs_of_its_own(track):
+    class Pops(TrainerCallback):
+        def on_log(self, args, state, control, logs, **kwargs):
+            self.got = dict(logs)
+            logs.clear()
+
+    first, second, logs = Pops(), Pops(), {"loss": 1.0}
+    track(first, second).send("on_log", logs=logs)
+
+    assert first.got == second.got == logs == {"loss": 1.0}
+
+
+def test_a_method_that_is_not_overridden_is_never_called(track):
+    run = track(Stops())
+
+    run.send("on_epoch_begin")
+
+    assert run.dispatcher.receivers("on_epoch_begin") == ()
+    assert run.dispatcher.attachments["stops"].calls == 0
+
+
+def test_on_and_every_filter_what_a_callback_hears(track):
+    heard = []
+
+    class All(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            heard.append(("step", state.global_step))
+
+        def on_epoch_end(self, args, state, control, **kwargs):
+            heard.append(("epoch", state.global_step))
+
+        def on_log(self, args, state, control, **kwargs):
+            heard.append(("log", state.global_step))
+
+    run = track()
+    run.dispatcher.attach(All(), on=["on_step_end", "on_epoch_end"], every=2)
+    run.step(3)
+    run.log(loss=1.0)
+    run.send("on_epoch_end")
+
+    assert heard == [("step", 2), ("epoch", 3)]
+
+
+def test_two_trainers_never_hear_each_other(track):
+    heard = []
+    one, other = track(Recorder(heard, "one")), track(Recorder(heard, "other"))
+
+    one.step()
+
+    assert heard == ["one"]
+    assert other.dispatcher.attachments["other"].calls == 0
+
+
+def test_control_may_be_returned_instead_of_changed(track):
+    class Returns(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            return TrainerControl(should_save=True, should_training_stop=True)
+
+    run = track(Returns())
+    run.step()
+
+    assert run.control.should_save
+    assert run.control.stop_reason == "returns asked for it at on_step_end"
+
+
+def test_the_first_to_ask_for_the_end_is_the_reason(track):
+    run = track(Stops(), Recorder([], "innocent"))
+
+    run.step()
+
+    assert run.control.stop_reason == "stops asked for it at on_step_end"
+
+
+def test_the_end_of_the_run_is_no_reason(track):
+    class Ends(TrainerCallback):
+        is_flow = True
+
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = True
+
+    run = track(Ends(), Recorder([], "innocent"))
+    run.step()
+
+    assert run.control.stop_reason is None
+
+
+def test_listeners_that_come_and_go_are_heard_at_once(track):
+    run, heard = track(), []
+
+    def listener(trainer, **_):
+        heard.append(run.state.global_step)
+
+    run.step()
+    events.on_step_end.connect(listener, run)
+    run.step()
+    with events.on_step_end.muted():
+        run.step()
+    run.step()
+    events.on_step_end.disconnect(listener, run)
+    run.step()
+
+    assert heard == [2, 4]
+
+
+def test_a_trainer_is_collected_together_with_its_callbacks(track):
+    callback = weakref.ref(track(Stops()).dispatcher.attachments["stops"].callback)
+
+    gc.collect()
+
+    assert callback() is None
+
+
+# -- accounts, state, monitors ----------------------------------------------------------------------------------------
+
+
+def test_calls_and_seconds_are_counted(track):
+    run = track(Recorder([], "recorder"))
+
+    run.step(5)
+
+    attachment = run.dispatcher.attachments["recorder"]
+    assert attachment.calls == 5
+    assert 0 < attachment.seconds < 1
+
+
+def test_states_come_back_under_the_names_of_their_callbacks(track):
+    class Counts(TrainerCallback):
+        count = 0
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.count += 1
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+
+    one, two = Counts(), Counts()
+    run = track(one)
+    run.step()
+    run.dispatcher.attach(two)
+    run.step()
+    states = run.dispatcher.state_dicts()
+
+    again = track(Counts(), Counts())
+    again.dispatcher.load_state_dicts({**states, "gone": {"count": 9}})
+
+    assert states == {"counts": {"count": 2}, "counts_2": {"count": 1}}
+    assert again.dispatcher.state_dicts() == states
+
+
+def test_monitors_add_to_the_training_record(track):
+    class Monitor(TrainerCallback):
+        def metrics_to_log(self, args, state, **context):
+            return {"step_squared": float(state.global_step**2)}
+
+    run = track(Monitor())
+    run.step(3)
+
+    assert run.dispatcher.logged_metrics() == {"step_squared": 9.0}
+
+
+def test_a_monitor_that_fails_is_an_observer_like_any_other(track):
+    class Monitor(TrainerCallback):
+        role = "observer"
+
+        def metrics_to_log(self, args, state, **context):
+            raise RuntimeError
+
+    run = track(Monitor())
+
+    assert [run.dispatcher.logged_metrics() for _ in range(4)] == [{}] * 4
+    assert run.dispatcher.attachments["monitor"].detached_after == 3

@@ -1,0 +1,126 @@
+"""What an exception of a callback does: it ends the run, is warned of, or detaches the callback."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from support.callback_examples import Raises
+
+from trackside.callbacks import TrainerCallback
+
+
+def test_a_control_callback_that_raises_ends_the_run_and_is_named(track):
+    class Broken(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken") as caught:
+        track(Broken()).step()
+
+    assert "raised by the callback 'broken'" in "".join(caught.value.__notes__)
+
+
+def test_an_observer_is_detached_after_three_failures_in_a_row_with_one_event(track, caplog):
+    reported = []
+
+    class Reports(TrainerCallback):
+        def on_callback_error(self, args, state, control, callback, error, **kwargs):
+            reported.append((callback, str(error)))
+
+    run = track(Raises(), Reports())
+    for _ in range(5):
+        run.log(loss=1.0)
+
+    attachment = run.dispatcher.attachments["raises"]
+    assert reported == [("raises", "the tracker is down")]
+    assert (attachment.detached_after, attachment.failures, attachment.calls) == (3, 3, 3)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "the callback 'raises'" in caplog.text
+
+
+def test_events_that_go_well_do_not_hide_one_that_always_fails(track):
+    class HalfBroken(Raises):
+        def on_step_end(self, args, state, control, **kwargs): ...
+
+    run = track(HalfBroken())
+    for _ in range(3):
+        run.log(loss=1.0)
+        run.step()
+
+    assert run.dispatcher.attachments["half_broken"].detached_after == 3
+
+
+def test_an_observer_that_recovers_stays(track):
+    class Flaky(TrainerCallback):
+        role = "observer"
+
+        def on_log(self, args, state, control, **kwargs):
+            if state.global_step % 3:
+                raise RuntimeError
+
+    run = track(Flaky())
+    for _ in range(9):
+        run.step()
+        run.log(loss=1.0)
+
+    attachment = run.dispatcher.attachments["flaky"]
+    assert attachment.detached_after is None
+    assert attachment.failures == 6
+
+
+def test_detach_detaches_at_the_first_failure(track):
+    run = track()
+    run.dispatcher.attach(Raises(), on_error="detach")
+
+    run.log(loss=1.0)
+    run.log(loss=1.0)
+
+    assert run.dispatcher.attachments["raises"].detached_after == 1
+
+
+def test_an_interrupt_goes_through_every_policy(track):
+    class Interrupted(TrainerCallback):
+        role = "observer"
+
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        track(Interrupted()).step()
+
+
+def test_the_end_reaches_everyone_even_if_some_raise(track):
+    heard = []
+
+    class Ends(TrainerCallback):
+        def __init__(self, error):
+            self.error = error
+
+        def on_train_end(self, args, state, control, **kwargs):
+            heard.append(self.error)
+            if self.error:
+                raise self.error
+
+    first, second = RuntimeError("first"), RuntimeError("second")
+    run = track(Ends(first), Ends(second), Ends(None))
+
+    assert run.dispatcher.send_to_all("on_train_end") is first
+    assert heard == [first, second, None]
+
+
+def test_an_observer_whose_state_cannot_be_had_does_not_end_the_run(track):
+    class Stateless(TrainerCallback):
+        role = "observer"
+
+        def state_dict(self):
+            raise RuntimeError
+
+        def load_state_dict(self, state):
+            raise RuntimeError
+
+    run = track(Stateless())
+
+    assert run.dispatcher.state_dicts() == {}
+    run.dispatcher.load_state_dicts({"stateless": {}})
+    assert run.dispatcher.attachments["stateless"].failures == 2

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import logging
+from collections import namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.pytorch.data.collators import (
+    DataCollatorWithPadding,
+    default_data_collator,
+    drop_unused_columns,
+    forward_arguments,
+)
+
+
+@dataclass
+class Example:
+    x: list
+    label: int
+
+
+@dataclass(slots=True)
+class SlottedExample:
+    x: list
+    label: int
+
+
+class Plain:
+    def __init__(self, x, label):
+        self.x, self.label = x, label
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert one[key].dtype == other[key].dtype, key
+        assert torch.equal(one[key], other[key]), key
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        [{"label": 1, "x": [1, 2]}, {"label": 0, "x": [3, 4]}],
+        [{"label": 0.5, "x": [1.0]}, {"label": 2, "x": [2.0]}],
+        [
+            {"label": np.int64(3), "x": np.ones(2, dtype=np.float32)},
+            {"label": np.int64(4), "x": np.zeros(2, np.float32)},
+        ],
+        [{"label": torch.tensor(3), "x": torch.ones(2)}, {"label": torch.tensor(4), "x": torch.zeros(2)}],
+        [{"label": True, "text": "a", "none": None, "n": 1}, {"label": False, "text": "b", "none": 3, "n": 2}],
+        [{"label_ids": [1, 2, 3]}, {"label_ids": [4, 5, 6]}],
+        [{"label_ids": [0.1, 0.2]}, {"label_ids": [0.3, 0.4]}],
+        [{"label_ids": torch.tensor([1, 2])}, {"label_ids": torch.tensor([3, 4])}],
+        [{"labels": [1, 2], "flag": True}, {"labels": [3, 4], "flag": False}],
+        [Plain([1, 2], 3), Plain([4, 5], 6)],
+        [Example([1, 2], 3), Example([4, 5], 6)],
+    ],
+)
+def test_dicts_and_objects_are_collated_as_by_transformers(features):
+    theirs = pytest.importorskip("transformers").default_data_collator
+
+    same(default_data_collator(features), dict(theirs(features)))
+
+
+def test_tuples_become_a_tuple():
+    inputs, labels = default_data_collator([(torch.ones(2), 1), (torch.zeros(2), 0)])
+
+    assert torch.equal(inputs, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    assert torch.equal(labels, torch.tensor([1, 0]))
+    assert isinstance(default_data_collator([(1, 2), (3, 4)]), tuple)
+
+
+def test_other_forms_are_left_to_torch():
+    Point = namedtuple("Point", "x y")
+
+    assert torch.equal(default_data_collator([np.ones(2), np.zeros(2)])[1], torch.zeros(2))
+    assert torch.equal(default_data_collator([1, 2]), torch.tensor([1, 2]))
+    assert default_data_collator([Point(1, 2), Point(3, 4)])._fields == ("x", "y")
+    assert torch.equal(default_data_collator([{"a": {"b": 1}}, {"a": {"b": 2}}])["a"]["b"], torch.tensor([1, 2]))
+    same(default_data_collator([SlottedExample([1], 2)]), {"labels": torch.tensor([2]), "x": torch.tensor([[1]])})
+
+
+def test_examples_of_different_length_are_refused_with_the_name_of_the_field():
+    with pytest.raises(TracksideValueError, match=r"cannot be stacked in 'x'.* DataCollatorWithPadding\(tokenizer\)"):
+        default_data_collator([{"x": [1, 2]}, {"x": [1]}])
+
+
+@pytest.fixture
+def tokenizer():
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "a": 1, "b": 2}, unk_token="[PAD]"))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
+
+
+def test_padding_gives_a_plain_dict_with_labels(tokenizer):
+    features = [{"input_ids": [1, 2, 1], "label": 1}, {"input_ids": [2], "label": 0}]
+
+    batch = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=4)(features)
+
+    assert type(batch) is dict
+    assert batch["input_ids"].tolist() == [[1, 2, 1, 0], [2, 0, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+    assert features == [{"input_ids": [1, 2, 1], "label": 1}, {"input_ids": [2], "label": 0}]
+
+
+class Model(nn.Module):
+    def forward(self, x, mask=None, **kwargs):
+        return x
+
+
+class TakesAnything(nn.Module):
+    def forward(self, *args, **kwargs):
+        return args
+
+
+def hugging_face(**columns):
+    return pytest.importorskip("datasets").Dataset.from_dict(columns)
+
+
+def test_columns_that_forward_does_not_take_are_dropped_at_collation(caplog):
+    dataset = hugging_face(x=[1, 2], extra=[3, 4], label=[0, 1])
+    caplog.set_level(logging.INFO, "trackside.data")
+
+    collate = drop_unused_columns(default_data_collator, dataset, Model(), ["labels"])
+    batches = [collate([dataset[0]]), collate([dataset[1]])]
+
+    assert [sorted(batch) for batch in batches] == [["labels", "x"]] * 2
+    assert dataset.column_names == ["x", "extra", "label"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "columns that Model.forward does not take are dropped: extra"
+    ]
+
+
+def test_dropping_all_columns_is_an_error_that_names_them():
+    with pytest.raises(TracksideValueError) as caught:
+        drop_unused_columns(default_data_collator, hugging_face(xs=[1], other=[2]), Model(), ["labels"])
+
+    assert "Model.forward takes none of the dataset's columns xs, other; it takes " in str(caught.value)
+    assert "Did you mean 'x'?" in str(caught.value)
+
+
+def test_columns_that_a_transform_makes_are_seen_at_collation():
+    dataset = hugging_face(raw=[1, 2]).with_transform(
+        lambda batch: {"x": [[v] for v in batch["raw"]], "n": batch["raw"]}
+    )
+
+    collate = drop_unused_columns(default_data_collator, dataset, Model(), ["labels"])
+
+    assert collate([dataset[0], dataset[1]])["x"].tolist() == [[1], [2]]
+
+
+def test_a_stream_of_unknown_columns_is_checked_at_the_first_batch():
+    dataset = pytest.importorskip("datasets").IterableDataset.from_generator(lambda: iter([{"y": 1}]))
+    collate = drop_unused_columns(default_data_collator, dataset, Model(), [])
+
+    with pytest.raises(TracksideValueError, match="takes none of the dataset's columns y"):
+        collate(list(dataset))
+
+
+def test_other_datasets_and_models_without_named_inputs_keep_their_collator():
+    assert drop_unused_columns(default_data_collator, [{"y": 1}], Model(), []) is default_data_collator
+    assert drop_unused_columns(default_data_collator, hugging_face(y=[1]), TakesAnything(), []) is default_data_collator
+
+
+def test_the_arguments_of_forward_are_seen_through_wrappers():
+    assert forward_arguments(nn.DataParallel(Model())) == ["x", "mask"]
+    assert forward_arguments(torch.compile(Model(), backend="eager")) == ["x", "mask"]

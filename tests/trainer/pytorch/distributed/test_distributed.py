@@ -1,0 +1,346 @@
+"""Two and three real processes on gloo: what they do together is what one process does alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.ranks import Job
+from workers import ddp_worker
+
+PEACEFUL = [
+    "plain",
+    "token_weights",
+    "streams",
+    "exchanges",
+    "options",
+    "foreign_loaders",
+    "peculiar",
+    "evaluation",
+    "ledger",
+    "saving",
+    "search",
+]
+ONLY_TWO = ["control", "agreements", "trackers", "bf16", "syncs", "slow_rank", "lonely_monitor"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> list[Any]:
+    """What each of two processes found."""
+    return Job("ddp_worker.py", 2, folder / "two", PEACEFUL + ONLY_TWO).results()
+
+
+@pytest.fixture(scope="module")
+def three(folder: Path, two: list[Any]) -> list[Any]:
+    """What each of three found, which also resume from the checkpoint of the two."""
+    (folder / "three").mkdir()
+    (folder / "three" / "saved").symlink_to(folder / "two" / "saved")
+    names = [name for name in PEACEFUL if name != "saving"]
+    return Job("ddp_worker.py", 3, folder / "three", [*names, "resuming"]).results()
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, two: list[Any]) -> dict[str, Any]:
+    """What one process finds, which also resumes from the checkpoint of the two."""
+    (folder / "one").mkdir()
+    (folder / "one" / "saved").symlink_to(folder / "two" / "saved")
+    names = [name for name in PEACEFUL if name not in ("ledger", "saving")]
+    return Job("ddp_worker.py", 1, folder / "one", [*names, "resuming"]).results()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["options", "plain", "token_weights", "streams", "exchanges", "peculiar"])
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_ranks_have_the_weights_losses_and_norms_of_one_process(
+    name: str, world: str, alone: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    for rank in request.getfixturevalue(world):
+        for case, expected in alone[name].items():
+            found = rank[name][case]
+            assert found["steps"] == expected["steps"], case
+            for what in ("weights", "losses", "norms"):
+                assert found[what] == pytest.approx(expected[what], rel=0, abs=1e-10), (case, what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_evaluation_counts_each_example_once(world: str, alone: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    for rank in request.getfixturevalue(world):
+        for case, expected in alone["evaluation"].items():
+            found = rank["evaluation"][case]
+            if "metrics" in expected:
+                assert found["metrics"] == pytest.approx(expected["metrics"], abs=1e-12), case
+            if "order" in expected:
+                assert found["labels"] == expected["order"], case
+                torch.testing.assert_close(*(torch.tensor(it["predictions"]) for it in (found, expected)), msg=case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_outputs_of_different_lengths_are_padded(world: str, request: pytest.FixtureRequest) -> None:
+    for rank in request.getfixturevalue(world):
+        found = torch.tensor(rank["evaluation"]["ragged"]["predictions"])
+
+        assert found[:, 0].tolist() == [float(number) for number in range(1, 12)]
+        assert found.shape == (11, 11)
+        assert set(found[found != found[:, :1]].tolist()) == {-100.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_every_rank_reports_the_same(world: str, request: pytest.FixtureRequest) -> None:
+    first, *others = request.getfixturevalue(world)
+    names = [name for name in PEACEFUL if name != "ledger"]
+
+    for other in others:
+        assert {name: first.get(name) for name in names} == {name: other.get(name) for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_a_search_is_that_of_one_process(world: str, alone: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    expected = alone["search"]
+    assert sorted(steps for _, steps in expected["ended"]) == [3, 6, 6]  # one was given up after its first epoch
+
+    for rank in request.getfixturevalue(world):
+        found = rank["search"]
+        assert (found["best"], found["ended"]) == (expected["best"], expected["ended"])
+        assert found["objective"] == pytest.approx(expected["objective"], abs=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_each_example_is_seen_once_an_epoch_over_ranks_and_workers(
+    world: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    ranks = request.getfixturevalue(world)
+
+    for epoch in ("0", "1"):
+        seen = [example for rank in ranks for example in rank["ledger"][kind]["seen"].get(epoch, [])]
+        assert sorted(seen) == list(range(17))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_ranks_take_turns_with_a_loader_that_knows_nothing_of_ranks(
+    world: str, alone: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    expected = alone["foreign_loaders"]["own"]
+    for rank in request.getfixturevalue(world):
+        found = rank["foreign_loaders"]["own"]
+        for what in ("weights", "losses", "metrics"):
+            assert found[what] == pytest.approx(expected[what], rel=0, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_ranks_resumes_on_one_and_on_three(
+    two: list[Any], three: list[Any], alone: dict[str, Any]
+) -> None:
+    whole = two[0]["saving"]["whole"]
+
+    for found in (alone["resuming"]["resumed"], three[0]["resuming"]["resumed"]):
+        assert found["steps"] == whole["steps"]
+        assert found["weights"] == pytest.approx(whole["weights"], rel=0, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_the_first_rank_decides_and_all_hear_it(two: list[Any]) -> None:
+    first, second = (rank["control"] for rank in two)
+
+    assert first == second
+    assert (first["the first stops"]["steps"], first["the first stops"]["reason"]) == (3, "enough")
+    assert first["the last stops"]["steps"] == 6
+    assert (first["the first stops at a log"]["steps"], first["the first stops at a log"]["reason"]) == (2, "logged")
+    assert first["the first stops at the start"]["steps"] == 0
+    assert (first["the first ends an epoch"]["epoch"], first["the first ends an epoch"]["steps"]) == (2.0, 5)
+    assert first["the first saves at a log"]["checkpoints"] == ["checkpoint-2", "checkpoint-6"]
+
+
+@pytest.mark.slow
+def test_a_stop_signal_of_any_rank_saves_and_stops_all_at_the_same_step(two: list[Any]) -> None:
+    for rank in two:
+        found = rank["control"]["the last gets SIGTERM"]
+        assert found["reason"] == "received SIGTERM"
+        assert found["steps"] in (2, 3, 4)
+        assert found["checkpoints"] == [f"checkpoint-{found['steps']}"]
+
+
+@pytest.mark.slow
+def test_updates_are_agreed_on_only_where_a_callback_may_steer(two: list[Any]) -> None:
+    for rank in two:
+        counts = rank["agreements"]
+        assert counts["somebody"] - counts["nobody"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["two", "three"])
+def test_the_numbers_of_an_update_travel_with_its_gradients_where_they_can(
+    world: str, request: pytest.FixtureRequest
+) -> None:
+    for rank in request.getfixturevalue(world):
+        counts = {name: found["exchanges"] for name, found in rank["exchanges"].items()}
+        assert counts == {"travelling": 1, "accumulated": 1, "own backward": 6, "looking for unused": 6}
+        assert "carrier" not in str([found["parameters"] for found in rank["exchanges"].values()])
+
+
+@pytest.mark.slow
+def test_trackers_write_once(two: list[Any]) -> None:
+    assert two[0]["trackers"]["files"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["forward", "data", "sharded"])
+def test_the_rank_that_holds_up_the_others_is_named(case: str, two: list[Any]) -> None:
+    first, second = (rank["slow_rank"][case] for rank in two)
+
+    for record in first["records"][1:]:  # the first one has all that is done once
+        assert record["slowest_rank"] == 1
+        assert record["own_time_s_rank1"] == record["own_time_s_max"] > 0.15
+        assert record["own_time_s_rank1"] > record["own_time_s_rank0"]
+        assert record["step_time_s_mean"] > record["own_time_s_mean"] > record["own_time_s_max"] / 2
+    timed = [{name: value for name, value in r.items() if "time_s" in name} for r in first["records"]]
+    assert timed == [{name: r[name] for name in timed[0]} for r in second["records"]]
+    (warning,) = first["warned"]
+    assert warning.startswith("rank 1 (")
+    assert second["warned"] == []
+
+
+@pytest.mark.slow
+def test_a_callback_that_talks_to_the_others_must_be_on_all(two: list[Any]) -> None:
+    for rank in two:
+        assert rank["lonely_monitor"]["error"].startswith("the callback 'rank_time_monitor' talks to that of every")
+        assert "not attached on rank 1; attach it on all" in rank["lonely_monitor"]["error"]
+
+
+@pytest.mark.slow
+def test_bf16_trains_alike_on_all_ranks(two: list[Any]) -> None:
+    assert two[0]["bf16"] == two[1]["bf16"]
+    assert all(map(math.isfinite, two[0]["bf16"]["bf16"]["losses"]))
+
+
+@pytest.mark.slow
+def test_gradients_are_exchanged_after_the_last_micro_batch_only(two: list[Any]) -> None:
+    for rank in two:
+        later = [entry for entry in rank["syncs"]["seen"] if entry[0] > 0]  # the first update is exchanged without DDP
+        assert later == [[step, index == 2] for step in (1, 2) for index in range(3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["slurm", "mpi"])
+def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[str, Any], folder: Path) -> None:
+    for rank in Job("ddp_worker.py", 2, folder / launcher, ["streams"], launcher=launcher).results():
+        found, expected = rank["streams"]["stream"], alone["streams"]["stream"]
+        assert found["weights"] == pytest.approx(expected["weights"], rel=0, abs=1e-10)
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def faults(folder: Path) -> Iterator[dict[str, Job]]:
+    """Jobs that fail, started together, since they mostly wait."""
+    names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails")
+    names += ("uneven", "uneven_evaluation")
+    jobs = {name: Job("faults_worker.py", 2, folder / name, [name]) for name in names}
+    yield jobs
+    for job in jobs.values():
+        job.kill()
+
+
+@pytest.mark.slow
+def test_an_error_of_one_rank_ends_all_with_that_error(faults: dict[str, Job]) -> None:
+    first, second = faults["raises"].wait()
+
+    assert first.status != 0
+    assert second.status != 0
+    assert (second.result["error"], first.result["error"]) == ("KeyError", "RankError")
+    assert first.result["text"].startswith("rank 1 failed first, in step 4: KeyError: 'the data of rank 1 is bad'")
+    assert "in _raise" in first.result["text"]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_named(faults: dict[str, Job]) -> None:
+    first, second = faults["killed"].wait()
+
+    assert second.status == -9
+    assert first.result["error"] == "RankError"
+    assert "rank 1 is gone, last seen in" in first.result["text"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_leaves_ends_all(faults: dict[str, Job]) -> None:
+    first, second = faults["leaves"].wait()
+
+    assert second.status == 0
+    assert first.status != 0
+    assert first.result["text"].startswith("rank 1 failed first, in step 4: SystemExit: 0")
+
+
+@pytest.mark.slow
+def test_a_timeout_names_who_waits_in_what_and_for_whom(faults: dict[str, Job]) -> None:
+    first, second = faults["hangs"].wait()
+
+    assert first.result["error"] == "RankError"
+    assert "could not finish the agreement on flags in step 4: all live on: rank 1 is in step 4" in first.result["text"]
+    assert (second.status, second.result) == (1, None)
+    assert "this process still waits in step 4, and is ended" in second.output
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_ends_all(faults: dict[str, Job]) -> None:
+    first, second = faults["save_fails"].wait()
+
+    assert first.result["error"] == "CheckpointError"
+    assert second.result["text"].startswith("rank 0 failed first")
+    assert "CheckpointError" in second.result["text"]
+
+
+@pytest.mark.slow
+def test_data_that_one_rank_cannot_read_ends_all(faults: dict[str, Job]) -> None:
+    first, second = faults["data_fails"].wait()
+
+    assert second.result["error"] == "OSError"
+    assert "rank 1 failed first, in step 1: OSError: cannot read example" in first.result["text"]
+
+
+@pytest.mark.slow
+def test_data_of_other_sizes_on_other_ranks_are_an_error_at_once(faults: dict[str, Job]) -> None:
+    for rank in faults["uneven"].wait():
+        assert rank.result["text"].startswith(
+            "train_dataset is not the same on all processes: rank 0 has 3 batches an epoch, of 17 examples, rank 1 has "
+            "3 batches an epoch, of 18 examples. Give the whole of it to each"
+        )
+    for rank in faults["uneven_evaluation"].wait():
+        assert "the processes evaluated 1 and 2 batches, which must be as many on each" in rank.result["text"]
+
+
+def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
+    trainer = ddp_worker.make(tmp_path)
+
+    assert (trainer.processes.rank, trainer.processes.world_size) == (0, 1)
+    assert trainer.processes.gather_objects("x") == ["x"]
+
+
+@pytest.mark.slow
+def test_after_an_error_on_all_processes_every_trainer_meets_anew(folder: Path, alone: dict[str, Any]) -> None:
+    expected = alone["plain"]["17 examples, accumulation 1"]["weights"]
+
+    for found in Job("faults_worker.py", 2, folder / "goes_on", ["goes_on"]).results():
+        assert found["goes_on"]["weights"] == pytest.approx(expected, rel=0, abs=1e-10)
+        assert found["goes_on"]["of an older trainer"] == found["goes_on"]["weights"]
+
+
+@pytest.mark.slow
+def test_a_parameter_that_later_gets_no_gradient_is_an_error_that_names_the_argument(folder: Path) -> None:
+    for ended in Job("faults_worker.py", 2, folder / "unused_later", ["unused_later"]).wait():
+        assert "ddp_find_unused_parameters=None is not allowed: True for a model" in ended.result["text"]

@@ -1,0 +1,342 @@
+"""The Trainer where it is PyTorch's own: its models, precision, memory. What both trainers do is in tests/both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
+from torch import Tensor, nn
+
+from trackside import Trainer
+from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.pytorch.precision.factory import full_evaluation
+
+Make = Callable[..., Trainer]
+
+
+# -- models and data --------------------------------------------------------------------------------------------------
+
+
+def test_the_subclass_of_the_reference_documentation_works_as_printed(make_trainer: Make) -> None:
+    calls: list[bool] = []
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            calls.append(self.training)
+            return (self.inner(x),)
+
+    def my_custom_loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.multi_margin_loss(logits, labels)
+
+    class MyTrainer(Trainer):
+        def compute_loss(self, model: Any, inputs: Any) -> Any:
+            labels = inputs.pop("labels")
+            outputs = model(**inputs)
+            logits = outputs[0]
+            return my_custom_loss(logits, labels)
+
+    features, labels = classified(20).tensors
+    dataset = DictDataset(x=features, labels=labels)
+    trainer = make_trainer(
+        MyTrainer, model=Named(), train_dataset=dataset, eval_dataset=dataset, loss_fn=None, compute_metrics=accuracy
+    )
+    trainer.train()
+    calls.clear()
+
+    metrics = trainer.evaluate()
+
+    assert calls == [False] * 3, "one forward pass for each batch"
+    with torch.no_grad():
+        expected = my_custom_loss(trainer.model.eval()(features)[0], labels)
+    assert metrics["eval_loss"] == pytest.approx(float(expected), abs=1e-6)
+    assert 0.0 <= metrics["eval_accuracy"] <= 1.0
+
+
+def test_a_model_without_a_loss_gets_a_clear_error(make_trainer: Make) -> None:
+    with pytest.raises(TracksideValueError, match=r"returned no loss.*loss_fn"):
+        make_trainer(loss_fn=None, model=_OnlyLogits(), train_dataset=DictDataset(x=torch.randn(8, 6))).train()
+
+
+class _OnlyLogits(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = mlp()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.inner(x)}
+
+
+def test_a_model_with_tied_weights_and_a_transformers_model_train_save_and_load(
+    make_trainer: Make, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    model = transformers.BertForMaskedLM(config)
+    ids = torch.randint(0, 30, (20, 7))
+    dataset = DictDataset(input_ids=ids, labels=ids)
+    trainer = make_trainer(model=model, train_dataset=dataset, eval_dataset=dataset, loss_fn=None, num_train_epochs=1)
+
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    output = trainer.predict(dataset)
+
+    loaded = transformers.BertForMaskedLM.from_pretrained(tmp_path / "saved").eval()
+    with torch.no_grad():
+        expected = loaded(input_ids=ids, labels=ids)
+    np.testing.assert_allclose(output.predictions, expected.logits.numpy(), atol=1e-5)
+    assert output.metrics["test_loss"] == pytest.approx(float(expected.loss), abs=1e-5)
+
+
+# -- evaluation and prediction ----------------------------------------------------------------------------------------
+
+
+def test_texts_among_the_labels_come_out_one_for_each_example(make_trainer: Make) -> None:
+    def collate(rows: list[Any]) -> dict[str, Any]:
+        features, classes = map(torch.stack, zip(*rows, strict=True))
+        return {"features": features, "labels": {"class": classes, "name": [f"class {i}" for i in classes.tolist()]}}
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, features: Tensor, labels: dict[str, Any]) -> dict[str, Tensor]:
+            logits = self.inner(features)
+            return {"loss": nn.functional.cross_entropy(logits, labels["class"]), "logits": logits}
+
+    data = classified(5)
+    trainer = make_trainer(model=Classifier(), data_collator=collate, loss_fn=None, per_device_eval_batch_size=2)
+
+    labels = trainer.predict(data).label_ids
+
+    assert labels["class"].tolist() == data.tensors[1].tolist()
+    assert labels["name"].tolist() == [f"class {i}" for i in data.tensors[1].tolist()]
+
+
+def test_ragged_predictions_are_padded_with_minus_100(make_trainer: Make) -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return {"loss": self.scale * 0.0, "logits": x * self.scale, "more": (x[:, :1],)}
+
+    rows = [torch.arange(1.0, 2 + index % 4) for index in range(10)]
+
+    def collate(features: list[Any]) -> dict[str, Tensor]:
+        return {"x": nn.utils.rnn.pad_sequence([f["x"] for f in features], batch_first=True)}
+
+    dataset = [{"x": row} for row in rows]
+    trainer = make_trainer(model=Wide(), loss_fn=None, data_collator=collate, per_device_eval_batch_size=3)
+
+    logits, more = trainer.predict(dataset).predictions
+
+    assert logits.shape == (10, 4)
+    assert logits[9].tolist() == [1.0, 2.0, -100.0, -100.0]
+    assert more[0].shape == (10, 1)
+
+
+def test_the_model_trains_on_after_an_evaluation_in_its_midst(make_trainer: Make) -> None:
+    modes: list[bool] = []
+    trainer = make_trainer(eval_dataset=classified(8), eval_strategy="steps", eval_steps=2)
+    trainer.on("on_step_begin")(lambda trainer, **rest: modes.append(trainer.model.training))
+
+    trainer.train()
+
+    assert modes == [True] * 15
+
+
+# -- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_autocast_on_the_cpu_trains_close_to_full_precision(make_trainer: Make, precision: str) -> None:
+    full = make_trainer(train_dataset=classified(200), num_train_epochs=2, learning_rate=1e-2)
+    mixed = make_trainer(train_dataset=classified(200), num_train_epochs=2, learning_rate=1e-2, **{precision: True})
+
+    expected, loss = full.train().training_loss, mixed.train().training_loss
+
+    assert loss == pytest.approx(expected, rel=0.05)
+    assert loss != expected
+    assert mixed.model[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("allowed", [True, False, None])
+def test_tf32_is_allowed_or_forbidden_or_left(allowed: bool | None, make_trainer: Make) -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+
+    try:
+        make_trainer(tf32=allowed)
+        found = [backend.allow_tf32 for backend in backends]
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+    assert found == (before if allowed is None else [allowed, allowed])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_full_evaluation_gives_the_weights_back_to_the_bit(make_trainer: Make, precision: str) -> None:
+    trainer = make_trainer(**{f"{precision}_full_eval": True}, eval_dataset=classified(8))
+    exact = make_trainer(eval_dataset=classified(8)).evaluate()["eval_loss"]
+    before = weights_of(trainer.model)
+
+    loss = trainer.evaluate()["eval_loss"]
+
+    assert loss != exact
+    assert loss == pytest.approx(exact, rel=0.02)
+    assert torch.equal(before, weights_of(trainer.model))
+
+
+def test_full_evaluation_leaves_what_has_hooked_into_gradients_at_work() -> None:
+    model = nn.Sequential(nn.LSTM(4, 3), nn.BatchNorm1d(3))
+    model[0].weight_hh_l0_again = model[0].weight_hh_l0
+    parameters, seen = dict(model.named_parameters()), []
+    accumulators = [p.expand_as(p).grad_fn.next_functions[0][0] for p in parameters.values()]  # as DDP finds them
+    for accumulator in accumulators:
+        accumulator.register_hook(lambda *_: seen.append(1))
+
+    with full_evaluation(model, torch.bfloat16):
+        output = model[1](model[0](torch.rand(5, 4, dtype=torch.bfloat16))[0])
+        tied = model[0].weight_hh_l0_again is model[0].weight_hh_l0
+
+    assert (output.dtype, tied, model[1].running_mean.dtype) == (torch.bfloat16, True, torch.float32)
+    assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+    model[1](model[0](torch.rand(5, 4))[0]).sum().backward()
+    assert len(seen) == len(parameters)
+
+
+def test_metrics_of_a_full_evaluation_get_labels_and_inputs_as_they_are(make_trainer: Make) -> None:
+    inputs, labels = torch.rand(8, 1), torch.linspace(1000.0, 1001.0, 8)[:, None]
+    seen: list[Any] = []
+
+    def keep(prediction: Any) -> dict[str, float]:
+        seen.append(prediction)
+        return {}
+
+    trainer = make_trainer(
+        model=nn.Linear(1, 1),
+        loss_fn=nn.functional.mse_loss,
+        eval_dataset=torch.utils.data.TensorDataset(inputs, labels),
+        compute_metrics=keep,
+        bf16_full_eval=True,
+        include_for_metrics=["inputs"],
+    )
+
+    trainer.evaluate()
+
+    assert np.array_equal(seen[0].label_ids, labels)
+    assert np.array_equal(seen[0].inputs[0], inputs)
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(make_trainer: Make, accumulation: int) -> None:
+    largest = 3
+
+    class Small(nn.Module):
+        def __init__(self, limit: int) -> None:
+            super().__init__()
+            self.inner, self.limit = mlp(dtype=torch.float64), limit
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > self.limit:
+                raise torch.OutOfMemoryError("CUDA out of memory (pretended by a test)")
+            return self.inner(x)
+
+    def run(limit: int) -> Trainer:
+        trainer = make_trainer(
+            model=Small(limit),
+            train_dataset=classified(29, dtype=torch.float64),
+            auto_find_batch_size=True,
+            gradient_accumulation_steps=accumulation,
+            logging_steps=1,
+        )
+        trainer.train()
+        return trainer
+
+    roomy, tight = run(100), run(largest)
+
+    torch.testing.assert_close(weights_of(tight.model), weights_of(roomy.model), rtol=0, atol=1e-10)
+    for one, other in zip(roomy.state.log_history[:-1], tight.state.log_history[:-1], strict=True):
+        assert one == pytest.approx(other, abs=1e-9)
+
+
+def test_gradient_checkpointing_says_when_the_model_cannot(make_trainer: Make) -> None:
+    with pytest.raises(TracksideValueError, match="Sequential has none"):
+        make_trainer(gradient_checkpointing=True).train()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_to_the_same_weights_and_keeps_its_names(make_trainer: Make) -> None:
+    plain, compiled = make_trainer(), make_trainer(torch_compile=True)
+    plain.train()
+    compiled.train()
+
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+    torch.testing.assert_close(weights_of(compiled.model), weights_of(plain.model))
+
+
+# -- odds and ends ----------------------------------------------------------------------------------------------------
+
+
+def test_label_smoothing_is_that_of_torch(make_trainer: Make) -> None:
+    smooth = make_trainer(label_smoothing_factor=0.1, loss_fn=None)
+    by_torch = make_trainer(loss_fn=nn.CrossEntropyLoss(label_smoothing=0.1))
+
+    smooth.train()
+    by_torch.train()
+
+    assert torch.equal(weights_of(smooth.model), weights_of(by_torch.model))
+
+
+def test_an_optimizer_of_ones_own_is_used(make_trainer: Make) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = make_trainer(model=model, optimizers=(optimizer, None))
+
+    trainer.train()
+
+    assert trainer.optimizer is optimizer
+
+
+def test_memory_metrics_are_given_on_request(make_trainer: Make) -> None:
+    class Hungry(nn.Module):
+        """Takes 80 MB for a moment and keeps 40 MB."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.kept = mlp(), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.kept is None:
+                self.kept = np.ones(5_000_000)
+                passing = np.ones(10_000_000)
+                time.sleep(0.4)  # long enough for the sampler to see it on a busy machine
+                del passing
+            return self.inner(x)
+
+    trainer = make_trainer(model=Hungry(), skip_memory_metrics=False, eval_dataset=classified(8))
+
+    metrics = trainer.train().metrics
+    evaluated = trainer.evaluate()
+
+    assert metrics["train_mem_cpu_alloc_delta"] > 30e6
+    assert metrics["train_mem_cpu_peaked_delta"] > 60e6
+    assert "eval_mem_cpu_alloc_delta" in evaluated

@@ -1,0 +1,330 @@
+"""The Trainer as its users use it: models, outputs, datasets and subclasses of many kinds, and their mistakes."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from trackside import Trainer, TrainingArguments
+
+FEATURES, LABELS = classified(20).tensors
+CrossEntropy = nn.CrossEntropyLoss()
+
+
+class Linear(nn.Module):
+    """Logits by position or name, without a loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x)
+
+
+@dataclass
+class Fields:
+    loss: Tensor | None
+    logits: Tensor
+    extra: Tensor | None = None
+
+
+Named = namedtuple("Named", "loss logits")
+FORMS: dict[str, Any] = {
+    "dict": lambda loss, logits: {"loss": loss, "logits": logits, "name": "a"},
+    "dataclass": Fields,
+    "named_tuple": Named,
+    "tuple": lambda loss, logits: (logits,) if loss is None else (loss, logits),
+}
+
+
+class WithLoss(Linear):
+    """A loss, where there are labels, and logits in one of `FORMS`."""
+
+    def __init__(self, form: str = "dict") -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        logits = self.layer(x)
+        return FORMS[self.form](None if labels is None else CrossEntropy(logits, labels), logits)
+
+
+def labelled(**more: Tensor) -> DictDataset:
+    return DictDataset(x=FEATURES, labels=LABELS, **more)
+
+
+# -- outputs of a model -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_may_return_a_dict_a_dataclass_a_named_tuple_or_a_tuple(make_trainer, form, smoothing):
+    options = {"train_dataset": labelled(), "eval_dataset": labelled(), "compute_metrics": accuracy, "loss_fn": None}
+    trainer = make_trainer(model=WithLoss(form), max_steps=2, label_smoothing_factor=smoothing, **options)
+
+    trainer.train()
+    metrics, unlabelled = trainer.evaluate(), trainer.predict(DictDataset(x=FEATURES))
+
+    assert {"eval_loss", "eval_accuracy"} <= metrics.keys()
+    assert unlabelled.predictions.shape == (20, 3)
+    assert unlabelled.label_ids is None
+
+
+@pytest.mark.parametrize("form", ["dict", "dataclass", "tuple"])
+def test_a_loss_without_labels_is_evaluated(make_trainer, form):
+    class Autoencoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Any:
+            return FORMS[form](F.mse_loss(self.layer(x), x), self.layer(x))
+
+    data = DictDataset(x=FEATURES)
+
+    metrics = make_trainer(model=Autoencoder(), train_dataset=data, eval_dataset=data, loss_fn=None).evaluate()
+
+    assert metrics["eval_loss"] > 0
+
+
+def test_labels_of_several_tasks_are_one_value_each_in_predictions(make_trainer):
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kind, self.size = nn.Linear(6, 3), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.kind(x), self.size(x)[:, 0]
+
+    def loss_fn(outputs: Any, labels: Any) -> Tensor:
+        return CrossEntropy(outputs[0], labels[0]) + F.mse_loss(outputs[1], labels[1])
+
+    data = DictDataset(x=FEATURES, kind=LABELS, size=FEATURES[:, 0])
+    options = {"label_names": ["kind", "size"], "loss_fn": loss_fn, "train_dataset": data, "max_steps": 2}
+    trainer = make_trainer(model=TwoHeads(), gradient_accumulation_steps=2, **options)
+
+    trainer.train()
+    output = trainer.predict(data)
+
+    assert [part.shape for part in output.predictions] == [(20, 3), (20,)]
+    assert [part.shape for part in output.label_ids] == [(20,), (20,)]
+
+
+# -- memory of the model (past_index) ---------------------------------------------------------------------------------
+
+
+class Remembers(Linear):
+    """Adds the mean of what it is fed back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.had_memory: list[bool] = []
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, mems: Tensor | None = None) -> Any:
+        self.had_memory.append(mems is not None)
+        logits = self.layer(x) + (0.0 if mems is None else mems.mean())
+        return {"loss": None if labels is None else CrossEntropy(logits, labels), "logits": logits, "mems": logits[:2]}
+
+
+def test_past_index_feeds_an_output_back_within_an_epoch_and_within_an_evaluation(make_trainer):
+    options = {"train_dataset": labelled(), "eval_dataset": labelled(), "loss_fn": None, "past_index": 2}
+    trainer = make_trainer(model=Remembers(), **options, per_device_train_batch_size=5, max_steps=6)
+
+    trainer.train()
+    in_training, trainer.model.had_memory = trainer.model.had_memory, []
+    trainer.predict(DictDataset(x=FEATURES))
+
+    assert in_training == [False, True, True, True, False, True]
+    assert trainer.model.had_memory == [False, True, True]
+
+
+def test_the_memory_of_past_index_is_resumed_to_the_bit_and_left_alone_by_evaluation(make_trainer, tmp_path):
+    def trainer(folder: str, **options: Any) -> Trainer:
+        options |= {"train_dataset": labelled(), "eval_dataset": labelled(), "loss_fn": None, "past_index": 2}
+        options |= {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.1}
+        return make_trainer(model=Remembers(), output_dir=str(tmp_path / folder), max_steps=5, **options)
+
+    whole, evaluated, resumed = trainer("a"), trainer("b", eval_strategy="steps", eval_steps=1), trainer("a")
+
+    whole.train()
+    evaluated.train()
+    resumed.train(str(tmp_path / "a" / "checkpoint-2"))
+
+    assert torch.equal(weights_of(resumed.model), weights_of(whole.model))
+    assert torch.equal(weights_of(evaluated.model), weights_of(whole.model))
+
+
+def test_a_past_index_beyond_the_outputs_says_what_there_is(make_trainer):
+    trainer = make_trainer(model=WithLoss(), train_dataset=labelled(), loss_fn=None, past_index=5)
+
+    with pytest.raises(ValueError, match=r"past_index asks for output 5 .* it gave loss, logits"):
+        trainer.train()
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_sparse_gradients_are_clipped_by_their_true_norm(make_trainer, accumulation):
+    class Bag(nn.Module):
+        def __init__(self, sparse: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.words, self.out = nn.EmbeddingBag(10, 4, sparse=sparse), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.words(x))
+
+    data = TensorDataset(torch.arange(100).reshape(20, 5) % 7, LABELS)
+    options = {"train_dataset": data, "optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.1, "max_steps": 3}
+    trainers = [
+        make_trainer(model=Bag(sparse), gradient_accumulation_steps=accumulation, **options) for sparse in (True, False)
+    ]
+
+    losses = [trainer.train().training_loss for trainer in trainers]
+
+    assert losses[0] == pytest.approx(losses[1])
+    torch.testing.assert_close(weights_of(trainers[0].model), weights_of(trainers[1].model))
+
+
+def test_frozen_and_unused_parameters_stay_as_they_are(make_trainer):
+    model = mlp()
+    model.unused = nn.Linear(2, 2)
+    model.forward = lambda x: model[:4](x)
+    frozen = model[0].requires_grad_(False).weight.clone()
+    unused = model.unused.weight.clone()
+
+    make_trainer(model=model, learning_rate=0.1, gradient_accumulation_steps=2, auto_find_batch_size=True).train()
+
+    assert torch.equal(model[0].weight, frozen)
+    assert torch.equal(model.unused.weight, unused)
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_the_model_does_not_take_is_named_beside_what_it_takes(make_trainer):
+    data = DictDataset(features=FEATURES, labels=LABELS)
+
+    class Model(Linear):
+        def forward(self, feature: Tensor) -> Tensor:
+            return self.layer(feature)
+
+    with pytest.raises(TypeError, match=r"forward\(feature\) was given features by name: .*Did you mean 'feature'"):
+        make_trainer(model=Model(), train_dataset=data).train()
+
+
+def test_labels_that_reach_a_model_without_loss_fn_are_explained(make_trainer):
+    with pytest.raises(TypeError, match=r"forward\(x\) was given 2 values by position: .* loss_fn=... holds labels"):
+        make_trainer(model=Linear(), train_dataset=TensorDataset(FEATURES, LABELS), loss_fn=None).train()
+
+
+def test_an_error_inside_forward_is_not_taken_for_a_wrong_batch(make_trainer):
+    class Faulty(Linear):
+        def forward(self, x: Tensor) -> Any:
+            return self.layer(x) + "a"
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        make_trainer(model=Faulty()).train()
+
+
+def test_logits_are_not_taken_for_a_loss(make_trainer):
+    class TwoLogits(Linear):
+        def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+            return self.layer(x), self.layer(x)
+
+    with pytest.raises(ValueError, match=r"returned no loss, only: tuple of Tensor of shape \(8, 3\)"):
+        make_trainer(model=TwoLogits(), loss_fn=None).train()
+
+
+class OnceOnly(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (iter([]), "can be read only once"),
+        (lambda: iter([]), "is no dataset"),
+        ("train.csv", "str is no dataset"),
+        ({"x": FEATURES}, "dict is no dataset"),
+        ((FEATURES, LABELS), "give TensorDataset"),
+        (DataLoader(classified(4)), "a DataLoader is no dataset"),
+        (classified(0), "holds no batch"),
+        (OnceOnly(), "gave no batch"),
+    ],
+)
+def test_what_is_no_dataset_says_so(make_trainer, dataset, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make_trainer(train_dataset=dataset, max_steps=2).train()
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def test_report_to_all_attaches_the_integrations_that_are_installed(make_trainer):
+    pytest.importorskip("tensorboard")
+
+    attached = make_trainer(report_to="all").callback_report
+
+    assert "tensorboard" in attached
+    assert not {"csv", "early_stopping"} & set(attached)
+
+
+# -- life of a trainer ------------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_pickled_whole_after_their_device_was_asked_for():
+    args = TrainingArguments("out", learning_rate=1e-3)
+    assert args.device is not None
+
+    assert pickle.loads(pickle.dumps(args)) == args
+
+
+def test_evaluating_ragged_outputs_takes_time_in_proportion_to_the_examples(make_trainer):
+    class Ragged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+            return {"loss": self.layer(x).mean(), "logits": self.layer(x)}
+
+    class Numbers:
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def __len__(self) -> int:
+            return self.count
+
+        def __getitem__(self, index: int) -> int:
+            return index
+
+    def collate(numbers: list[int]) -> dict[str, Tensor]:
+        shape = (len(numbers), 3 + numbers[0] // 64 % 13)
+        return {"x": torch.ones(*shape, 2), "labels": torch.ones(shape, dtype=torch.long)}
+
+    options = {"loss_fn": None, "data_collator": collate, "per_device_eval_batch_size": 64}
+    trainer = make_trainer(model=Ragged(), **options, compute_metrics=lambda p: {"shape": str(p.predictions.shape)})
+
+    seconds: dict[int, float] = {}
+    for count in (12_800, 12_800, 102_400, 102_400, 102_400):  # the quickest of each is the one that nobody disturbed
+        start_s = time.process_time()
+        metrics = trainer.evaluate(Numbers(count))
+        seconds[count] = min(seconds.get(count, 1e9), time.process_time() - start_s)
+
+    assert metrics["eval_shape"] == "(102400, 15, 2)"
+    assert seconds[102_400] < 8 * 4 * seconds[12_800]

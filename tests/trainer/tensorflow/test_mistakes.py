@@ -1,0 +1,191 @@
+"""What a user of TFTrainer gets wrong comes back as one sentence: what was given, what is needed, and what to do."""
+
+from __future__ import annotations
+
+import traceback
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.tf_models import LOSS, classified, mlp, run_alone
+
+from trackside import TFTrainer, TrainingArguments
+from trackside.callbacks.errors import ArgumentError, TracksideError, TracksideTypeError, TracksideValueError
+
+layers = keras.layers
+X, Y = classified(20)
+
+
+class Returns(keras.Model):
+    """Called with labels, it returns no loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, features, labels=None):
+        return self.dense(features)
+
+
+def batches():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+
+
+DATA = {
+    "a list": ([X, Y], "pair of arrays.*not list"),
+    "a generator": ((pair for pair in [(X, Y)]), "pair of arrays.*not generator"),
+    "sample weights": ((X, Y, np.ones(20)), "not 3 parts"),
+    "arrays of different lengths": ((X, Y[:10]), r"different lengths: \[10, 20\]"),
+    "nothing": ((X[:0], Y[:0]), "it is empty"),
+    "batches": (batches(), "unbatch"),
+    "batches behind a map": (
+        batches().map(lambda features, labels: (features, labels)),
+        r"float32 \(batch, any, 6\); it takes float32 \(batch, 6\)\. .*unbatch",
+    ),
+    "another width": ((X[:, :4], Y), r"Sequential cannot be called .*\(batch, 4\); it takes .*\(batch, 6\)"),
+    "features by name": (({"x": X}, Y), r"\{'x': float32 \(batch, 6\)\}; it takes float32 \(batch, 6\)"),
+    "text": ((np.array(["a"] * 20), Y), r"string \(batch\)"),
+    "labels of two columns": ((X, np.stack([Y, Y], 1)), r"labels int64 \(batch, 2\) and outputs float32 \(batch, 3\)"),
+    "labels beyond the classes": ((X, Y + 5), r"a label value of \d which is outside the valid range of \[0, 3\)"),
+    "no labels": (X, "no labels in the training batches"),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_that_cannot_be_trained_on_is_described_without_a_deep_traceback(make_trainer, name):
+    data, message = DATA[name]
+
+    with pytest.raises(TracksideError, match=message) as caught:
+        make_trainer(train_dataset=data).train()
+
+    assert len(traceback.extract_tb(caught.value.__traceback__)) < 16
+    assert caught.value.__cause__ is None
+
+
+def test_predicting_on_features_of_another_width_says_which(make_trainer):
+    with pytest.raises(TracksideValueError, match=r"\(batch, 4\); it takes float32 \(batch, 6\)"):
+        make_trainer().predict((X[:, :4], Y))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (None, "Sequential has no loss: compile it with one, give TFTrainer loss_fn="),
+        ("crossentropi", "loss_fn='crossentropi' is not allowed.*Did you mean 'binary_crossentropy'"),
+        (3, "loss_fn is a Keras loss, its name or a function, not int"),
+        (keras.losses.MeanSquaredError, "an instance of a Keras loss, not the class: MeanSquaredError"),
+    ],
+)
+def test_a_loss_that_is_none_is_named(make_trainer, loss, message):
+    with pytest.raises(TracksideError, match=message):
+        make_trainer(loss_fn=loss).train()
+
+
+def test_a_compiled_loss_is_not_smoothed_and_says_so(make_trainer):
+    model = mlp()
+    model.compile(loss=LOSS)
+
+    with pytest.raises(ArgumentError, match=r"label_smoothing_factor=0\.1 is not allowed: 0 beside the loss that the"):
+        make_trainer(model=model, loss_fn=None, label_smoothing_factor=0.1).train()
+
+
+def test_a_model_that_takes_labels_and_returns_no_loss_is_told(make_trainer):
+    with pytest.raises(TracksideValueError, match=r"called with labels= and returned .*, not \(loss, logits\)"):
+        make_trainer(model=Returns(), loss_fn=None).train()
+
+
+def test_an_error_of_the_users_own_keeps_its_traceback(make_trainer):
+    class Broken(Returns):
+        def call(self, features):
+            raise ValueError("a fault inside the model")
+
+    def loss_fn(labels, logits):
+        return labels["nothing of that name"]
+
+    with pytest.raises(ValueError, match="a fault inside the model"):
+        make_trainer(model=Broken()).train()
+    with pytest.raises(TracksideValueError, match="the loss cannot be computed") as caught:
+        make_trainer(loss_fn=loss_fn).train()
+    assert "loss_fn" in [frame.name for frame in traceback.extract_tb(caught.value.__cause__.__traceback__)]
+
+
+@pytest.mark.parametrize("given", [keras.optimizers.SGD, "sgd", object()])
+def test_an_optimizer_that_is_none_is_named_when_the_trainer_is_made(make_trainer, given):
+    with pytest.raises(TracksideTypeError, match="optimizers needs a Keras optimizer, such as"):
+        make_trainer(optimizers=(given, None))
+
+
+def test_arguments_of_the_other_framework_are_refused():
+    pytest.importorskip("torch")
+
+    with pytest.raises(TracksideTypeError, match="args needs TFTrainingArguments; it got TrainingArguments"):
+        TFTrainer(mlp(), TrainingArguments("out"))
+
+
+def test_torch_is_told_apart_from_keras(make_trainer):
+    torch = pytest.importorskip("torch")
+
+    with pytest.raises(TracksideTypeError, match=r"loss_fn is a Keras loss.*not CrossEntropyLoss"):
+        make_trainer(loss_fn=torch.nn.CrossEntropyLoss()).train()
+    with pytest.raises(TracksideTypeError, match="needs a Keras model; it got Linear"):
+        make_trainer(model=torch.nn.Linear(6, 3))
+    with pytest.raises(TracksideTypeError, match=r"pair of arrays.*not TensorDataset"):
+        make_trainer(train_dataset=torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))).train()
+
+
+def test_torch_tensors_on_the_host_are_arrays_like_others(make_trainer):
+    torch = pytest.importorskip("torch")
+    plain, given = make_trainer(), make_trainer(train_dataset=tuple(map(torch.from_numpy, classified(40))))
+
+    assert given.train().training_loss == plain.train().training_loss
+
+
+def test_a_model_that_nobody_has_built_is_built_on_the_first_batch(make_trainer):
+    model = Returns()
+
+    assert make_trainer(model=model).predict(X).predictions.shape == (20, 3)
+    assert model.built
+
+
+def test_an_empty_set_cannot_build_a_model(make_trainer):
+    with pytest.raises(TracksideValueError, match="the dataset is empty"):
+        make_trainer(model=Returns()).predict((X[:0], Y[:0]))
+
+
+def test_evaluation_without_a_set_asks_for_one(make_trainer):
+    with pytest.raises(ArgumentError, match=r"evaluate\(\) needs an evaluation dataset"):
+        make_trainer().evaluate()
+
+
+# -- the TPU ----------------------------------------------------------------------------------------------------------
+
+SILENT = """
+import socket
+from trackside.trainer.tensorflow.distributed.tpu import tpu_strategy
+server = socket.create_server(("127.0.0.1", 0))
+try:
+    tpu_strategy(f"grpc://127.0.0.1:{server.getsockname()[1]}", wait_s=1)
+except ValueError as error:
+    print(error)
+"""
+LOCAL = """
+from trackside import TFTrainingArguments
+try:
+    TFTrainingArguments("out", tpu_name="local").strategy
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [(SILENT, "nothing answered within 1 seconds"), (LOCAL, "TPUs not found in the cluster")],
+    ids=["silent", "local"],
+)
+def test_a_tpu_that_is_not_there_is_an_error_and_no_endless_wait(code, why):
+    said = run_alone(code)
+
+    assert "is not allowed: the name or grpc:// address of a TPU" in said
+    assert why in said

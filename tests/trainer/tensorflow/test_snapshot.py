@@ -1,0 +1,131 @@
+"""What a checkpoint holds on TensorFlow: weights that Keras loads itself, the exact position in the data, RNG."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.tf_models import classified, mlp, weights_of
+
+from trackside import TrainerCallback
+
+layers = keras.layers
+
+
+class Block(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm = layers.Dense(6), layers.LayerNormalization()
+
+    def call(self, x):
+        return self.norm(self.dense(x)) + x
+
+
+class Subclassed(keras.Model):
+    """Layers in a list, more than ten of them, all with names that Keras gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.head = [Block() for _ in range(11)], layers.Dense(3)
+
+    def call(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def sequential():
+    return keras.Sequential([layers.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dense(3)])
+
+
+def functional():
+    inputs = keras.Input((6,))
+    steps = layers.Reshape((6, 1))(inputs)
+    hidden = layers.MultiHeadAttention(2, 3)(steps, steps)
+    return keras.Model(inputs, layers.Dense(3)(layers.Bidirectional(layers.LSTM(3))(hidden)))
+
+
+SAVES = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("make_model", "optim"),
+    [(sequential, "adafactor"), (functional, "adamw_torch"), (Subclassed, "adamw_torch")],
+)
+def test_keras_loads_the_weights_and_a_second_model_with_names_of_keras_own_resumes(
+    make_trainer, tmp_path, make_model, optim
+):
+    first = make_trainer(model=make_model(), optim=optim, **SAVES)
+    first.train()
+    second, alone = make_trainer(model=make_model(), optim=optim, **SAVES), make_model()
+    alone(classified(2)[0])
+
+    alone.load_weights(tmp_path / "out" / "checkpoint-4" / "model.weights.h5")
+    second.train(resume_from_checkpoint=tmp_path / "out" / "checkpoint-2")
+
+    np.testing.assert_array_equal(weights_of(alone), weights_of(first.model))
+    # not to the bit: TensorFlow rewrites the sums of a deep graph in another order in one trace of ten
+    np.testing.assert_allclose(weights_of(second.model), weights_of(first.model), atol=1e-5)
+
+
+class Sees(TrainerCallback):
+    """Notes the losses of each step, and ends the run as a kill would."""
+
+    def __init__(self, stop=None):
+        self.stop, self.losses = stop, []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.losses.append((state.global_step, logs.get("loss")))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.stop:
+            raise KeyboardInterrupt
+
+
+def dataset(known):
+    data = tf.data.Dataset.from_tensor_slices(classified(43))
+    return data if known else data.filter(lambda features, label: True)
+
+
+CASES = {
+    "tf.data": {"train_dataset": dataset(True), "num_train_epochs": 3},
+    "tf.data of unknown length": {"train_dataset": dataset(False), "max_steps": 17},
+    "float16": {"fp16": True, "num_train_epochs": 3},
+    "cosine with warmup": {"lr_scheduler_type": "cosine", "warmup_steps": 4, "num_train_epochs": 3},
+    "several updates in one call": {"steps_per_execution": 3, "num_train_epochs": 3},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_takes_the_same_examples_and_random_numbers_to_the_same_weights(make_trainer, tmp_path, case):
+    def make(folder, sees):
+        options = {"train_dataset": classified(43), "save_steps": 5, "save_strategy": "steps", **CASES[case]}
+        return make_trainer(
+            model=mlp(dropout=0.3), output_dir=str(tmp_path / folder), callbacks=[sees], logging_steps=1,
+            learning_rate=0.01, **options,
+        )  # fmt: skip
+
+    whole, resumed = Sees(), Sees()
+    first = make("whole", whole)
+    first.train()
+    with pytest.raises(KeyboardInterrupt):
+        make("cut", Sees(stop=8)).train()
+    again = make("cut", resumed)
+    again.train(resume_from_checkpoint=True)
+
+    assert resumed.losses[:-1] == [pair for pair in whole.losses[:-1] if pair[0] > 5]
+    np.testing.assert_array_equal(weights_of(again.model), weights_of(first.model))
+
+
+def test_a_checkpoint_holds_data_and_no_code(make_trainer, tmp_path):
+    make_trainer(model=mlp(dropout=0.3), fp16=True, **SAVES).train()
+    folder = tmp_path / "out" / "checkpoint-4"
+
+    assert {path.suffix for path in folder.iterdir()} == {".h5", ".npz", ".json"}
+    np.load(folder / "optimizer.npz", allow_pickle=False)
+    state = json.loads((folder / "rng_state_0.json").read_text())
+    assert set(state) == {"python", "numpy", "tensorflow", "model"}
+    assert len(state["model"]) == 1  # the generator of the dropout layer, which no file of Keras' holds

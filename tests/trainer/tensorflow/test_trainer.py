@@ -1,0 +1,355 @@
+"""TFTrainer: every kind of model and data, its optimizers, and the compiled step."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.tf_models import LOSS, classified, mlp, weights_of
+
+from trackside import TFTrainer, TrainerCallback
+from trackside.callbacks.errors import ArgumentError
+
+layers = keras.layers
+
+
+class WithLabels(keras.Model):
+    """Called with labels, it returns (loss, logits)."""
+
+    def __init__(self, mean=False):
+        super().__init__()
+        self.dense, self.mean = layers.Dense(3, kernel_initializer="zeros"), mean
+
+    def call(self, features, labels=None, training=False):
+        logits = self.dense(features["x"])
+        if labels is None:
+            return logits
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return (tf.reduce_mean(losses) if self.mean else losses), logits
+
+
+class TwoInputs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, first, second):
+        return self.dense(first) + self.dense(second)
+
+
+def functional():
+    inputs = {"a": keras.Input((6,), name="a"), "b": keras.Input((6,), name="b")}
+    return keras.Model(inputs, layers.Dense(3)(inputs["a"] + inputs["b"]))
+
+
+def falls(trainer):
+    losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    return losses[-1] < losses[0]
+
+
+# -- models and data --------------------------------------------------------------------------------------------------
+
+
+def on_probabilities():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([layers.Input((6,)), layers.Dense(16, activation="relu"), layers.Dense(3, "softmax")])
+
+
+COMPILED = {
+    "an instance": (mlp, LOSS),
+    "a name": (on_probabilities, "sparse_categorical_crossentropy"),
+    "a function": (on_probabilities, keras.losses.sparse_categorical_crossentropy),
+    "one of ones own": (mlp, lambda labels, logits: LOSS.call(labels, logits)),
+}
+
+
+@pytest.mark.parametrize("kind", COMPILED)
+def test_a_compiled_loss_is_enough(make_trainer, kind):
+    make_model, loss = COMPILED[kind]
+    model = make_model()
+    model.compile(loss=loss)
+    trainer = make_trainer(model=model, loss_fn=None, learning_rate=0.01, logging_steps=5, eval_dataset=classified(9))
+
+    trainer.train()
+
+    assert falls(trainer)
+    outputs = trainer.predict(classified(9)).predictions
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(np.mean(loss_of(loss, outputs))), rel=1e-5)
+
+
+def loss_of(loss, outputs):
+    labels = classified(9)[1]
+    return keras.losses.get(loss)(labels, outputs) if isinstance(loss, str) else loss(labels, outputs)
+
+
+def test_a_compiled_list_of_losses_goes_with_a_list_of_outputs(make_trainer):
+    features, labels = classified(23)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(1)(inputs)])
+    model.compile(loss=[LOSS, "mse"], loss_weights=[1.0, 0.5])
+    data = features, (labels, features[:, :1])
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, loss_fn=None, max_steps=2)
+
+    trainer.train()
+    classes, sizes = trainer.predict(data).predictions
+
+    expected = float(LOSS(labels, classes)) + 0.5 * float(np.mean((sizes - features[:, :1]) ** 2))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_model_that_returns_its_loss_is_called_with_labels(make_trainer, mean):
+    features, labels = classified(40)
+    data = {"x": features}, labels
+    trainer = make_trainer(
+        model=WithLabels(mean), train_dataset=data, eval_dataset=data, loss_fn=None, learning_rate=0.1, logging_steps=5
+    )
+
+    trainer.train()
+
+    assert falls(trainer)
+    assert trainer.predict(data).predictions.shape == (40, 3)
+    assert trainer.predict(({"x": features},)).predictions.shape == (40, 3)
+
+
+@pytest.mark.parametrize("form", ["arrays", "tensors", "tf.data"])
+@pytest.mark.parametrize("model", [mlp, functional, TwoInputs])
+def test_features_are_one_tensor_tuples_or_dicts_in_every_form(make_trainer, model, form):
+    features, labels = classified(21)
+    given = {mlp: features, functional: {"a": features, "b": features}, TwoInputs: (features, features)}[model]
+    data = given, labels
+    if form == "tensors":
+        data = tf.nest.map_structure(tf.constant, data)
+    elif form == "tf.data":
+        data = tf.data.Dataset.from_tensor_slices(data)
+    trainer = make_trainer(model=model(), train_dataset=data, learning_rate=0.1, num_train_epochs=5, logging_steps=3)
+
+    trainer.train()
+
+    assert falls(trainer)
+    assert trainer.predict(data).predictions.shape == (21, 3)
+
+
+def test_labels_may_be_among_the_features_as_in_datasets_of_transformers(make_trainer):
+    features, labels = classified(21)
+    inputs = {"a": features, "b": features}
+    apart = make_trainer(model=functional(), eval_dataset=(inputs, labels))
+    among = make_trainer(model=apart.model, eval_dataset={**inputs, "labels": labels})
+
+    assert among.evaluate()["eval_loss"] == apart.evaluate()["eval_loss"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_tf_data_dataset_of_known_or_unknown_cardinality(make_trainer, known):
+    data = tf.data.Dataset.from_tensor_slices(classified(21))
+    if not known:
+        data = data.filter(lambda features, label: True)
+    trainer = make_trainer(train_dataset=data, eval_dataset=data, max_steps=7, compute_metrics=rows)
+
+    trainer.train()
+
+    assert trainer.state.global_step == 7  # three batches an epoch, and begun again where the end came
+    assert trainer.evaluate()["eval_rows"] == 21
+
+
+def rows(prediction):
+    return {"rows": float(len(prediction.label_ids))}
+
+
+def test_training_without_a_length_needs_max_steps(make_trainer):
+    data = tf.data.Dataset.from_tensor_slices(classified(21)).repeat()
+
+    with pytest.raises(ArgumentError, match="max_steps"):
+        make_trainer(train_dataset=data).train()
+
+
+def test_labels_of_minus_100_do_not_count(make_trainer):
+    features, labels = classified(24)
+    ignored = labels.copy()
+    ignored[::3] = -100
+    kept = ignored != -100
+    options = {"learning_rate": 0.1, "optim": "sgd", "num_train_epochs": 1, "per_device_train_batch_size": 100}
+
+    some = make_trainer(train_dataset=(features, ignored), **options)
+    few = make_trainer(train_dataset=(features[kept], labels[kept]), **options)
+    some.train()
+    few.train()
+
+    np.testing.assert_allclose(weights_of(some.model), weights_of(few.model), atol=1e-6)
+    metrics = some.evaluate((features, ignored))
+    assert metrics["eval_loss"] == pytest.approx(some.evaluate((features[kept], labels[kept]))["eval_loss"], rel=1e-5)
+
+
+def test_token_losses_weigh_by_the_labels_that_count(make_trainer):
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(12, 5, 6)).astype(np.float32)
+    labels = generator.integers(0, 3, (12, 5))
+    labels[generator.random((12, 5)) < 0.4] = -100
+    options = {"learning_rate": 0.1, "optim": "sgd", "num_train_epochs": 1, "train_dataset": (features, labels)}
+
+    def tagger():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([layers.Input((5, 6)), layers.Dense(3)])
+
+    big = make_trainer(model=tagger(), per_device_train_batch_size=12, **options)
+    small = make_trainer(model=tagger(), per_device_train_batch_size=4, gradient_accumulation_steps=3, **options)
+    big.train()
+    small.train()
+
+    np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
+
+
+def test_regularisation_counts_once_in_an_update_however_it_is_cut(make_trainer):
+    def decayed():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([layers.Input((6,)), layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))])
+
+    options = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "train_dataset": classified(24)}
+    big = make_trainer(model=decayed(), per_device_train_batch_size=24, **options)
+    small = make_trainer(model=decayed(), per_device_train_batch_size=8, gradient_accumulation_steps=3, **options)
+    big.train()
+    small.train()
+
+    np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
+
+
+# -- optimizer and schedule ------------------------------------------------------------------------------------------
+
+
+def test_a_given_optimizer_and_schedule_are_used(make_trainer):
+    optimizer = keras.optimizers.SGD(0.5)
+    trainer = make_trainer(optimizers=(optimizer, lambda step: 0.1 / (step + 1)), max_steps=3, logging_steps=1)
+
+    trainer.train()
+
+    assert trainer.optimizer is optimizer
+    rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
+    assert rates == [0.1 / 2, 0.1 / 3, 0.1 / 4]
+
+
+def test_a_schedule_of_keras_stays_with_its_optimizer(make_trainer):
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.25])
+    trainer = make_trainer(optimizers=(keras.optimizers.SGD(schedule), None), max_steps=3, logging_steps=1)
+
+    trainer.train()
+
+    assert trainer.lr_scheduler is None
+    assert trainer.state.log_history[2]["learning_rate"] == 0.25
+
+
+def test_an_unknown_optimizer_option_names_the_nearest(make_trainer):
+    with pytest.raises(ArgumentError, match="Did you mean 'momentum'"):
+        make_trainer(optim="sgd", optim_args="momentun=0.9").train()
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lion", "adagrad", "rmsprop"])
+def test_optimizers_by_name_train(make_trainer, name):
+    trainer = make_trainer(optim=name, learning_rate=0.01, num_train_epochs=4, logging_steps=5)
+
+    trainer.train()
+
+    assert falls(trainer)
+
+
+# -- the step ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_step_is_traced_once_for_each_length_of_a_window(make_trainer):
+    trainer = make_trainer(
+        train_dataset=classified(37),
+        eval_dataset=classified(13),
+        gradient_accumulation_steps=2,
+        num_train_epochs=4,
+        eval_strategy="epoch",
+    )
+
+    trainer.train()
+
+    assert trainer.trace_counts == {"update": 2, "predict": 1}
+
+
+def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights(make_trainer):
+    class Watch(TrainerCallback):
+        norms: list = []
+
+        def on_pre_optimizer_step(self, args, state, control, grad_norm=None, trainer=None, **kwargs):
+            own = np.sqrt(sum(float(tf.reduce_sum(g * g)) for g in trainer.gradients))
+            self.norms.append((float(grad_norm), own))
+
+    options = {"train_dataset": classified(37), "gradient_accumulation_steps": 2, "max_grad_norm": 0.5}
+    whole = make_trainer(model=mlp(dropout=0.3), **options)
+    pieces = make_trainer(model=mlp(dropout=0.3), callbacks=[Watch()], **options)
+    whole.train()
+    pieces.train()
+
+    assert pieces.trace_counts == {"accumulate": 2, "normalise": 1, "apply": 1}
+    assert all(own == pytest.approx(min(norm, 0.5), rel=1e-3) for norm, own in Watch.norms)
+    np.testing.assert_array_equal(weights_of(whole.model), weights_of(pieces.model))
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}])
+def test_several_updates_in_one_call_are_the_same_updates(make_trainer, options):
+    options = {"train_dataset": classified(150), "logging_steps": 7, "num_train_epochs": 2, **options}
+    single = make_trainer(model=mlp(dropout=0.3), **options)
+    several = make_trainer(model=mlp(dropout=0.3), steps_per_execution=4, **options)
+    single.train()
+    several.train()
+
+    assert several.trace_counts["updates"] == 1
+    np.testing.assert_allclose(weights_of(several.model), weights_of(single.model), atol=1e-6)
+    losses = [[r["loss"] for r in trainer.state.log_history if "loss" in r] for trainer in (single, several)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_whoever_looks_at_the_model_sees_every_update(make_trainer):
+    seen = {"single": [], "several": []}
+
+    class Looks(TrainerCallback):
+        def __init__(self, name):
+            self.weights = seen[name]
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            self.weights.append(weights_of(model))
+
+        on_epoch_end = on_log = on_step_end
+
+    for name, steps in (("single", 1), ("several", 8)):
+        trainer = make_trainer(train_dataset=classified(64), logging_steps=3, steps_per_execution=steps, max_steps=12)
+        trainer.add_callback(Looks(name), on=["on_epoch_end", "on_log"])
+        trainer.add_callback(Looks(name), on=["on_step_end"], every=5)
+        trainer.train()
+
+    np.testing.assert_allclose(seen["single"], seen["several"], atol=1e-6)
+
+
+def test_xla_gives_the_same_numbers(make_trainer):
+    plain, compiled = make_trainer(max_steps=5), make_trainer(max_steps=5, xla=True)
+    plain.train()
+    compiled.train()
+
+    np.testing.assert_allclose(weights_of(compiled.model), weights_of(plain.model), atol=1e-5)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_update(make_trainer):
+    class Small(TFTrainer):
+        """Has memory for two examples."""
+
+        def prepare_model(self, max_steps):
+            super().prepare_model(max_steps)
+            accumulate = self.step.accumulate
+
+            def with_little_room(batch, rows, is_first):
+                if len(batch.labels) > 2:
+                    raise tf.errors.ResourceExhaustedError(None, None, "no room")
+                accumulate(batch, rows, is_first)
+
+            self.step.accumulate = with_little_room
+
+    options = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "gradient_accumulation_steps": 2}
+    plain, small = make_trainer(**options), make_trainer(Small, auto_find_batch_size=True, **options)
+    plain.train()
+    small.train()
+
+    assert small._splits == 4
+    np.testing.assert_allclose(weights_of(small.model), weights_of(plain.model), atol=1e-6)

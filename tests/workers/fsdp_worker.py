@@ -1,0 +1,164 @@
+"""What several processes do together in the tests of FSDP2."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.torch_models import classified, mlp
+from torch import Tensor, nn
+
+from trackside import Trainer, TrainerCallback
+from workers.ddp_worker import (
+    RANK,
+    WORLD,
+    OwnMean,
+    Peculiar,
+    SumTrainer,
+    TokenModel,
+    few_tokens,
+    main,
+    make,
+    outcome,
+    tokens,
+)
+
+
+class Layered(nn.Module):
+    """Layers in a list, a frozen part and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(RANK)  # the first rank's weights must win
+        self.layers = nn.ModuleList([nn.Linear(6, 6).double() for _ in range(2)])
+        self.head = nn.Linear(6, 3).double()
+        self.register_buffer("shift", torch.zeros(6).double())
+
+    def forward(self, features: Tensor) -> Tensor:
+        for layer in self.layers:
+            features = layer(features).tanh()
+        return self.head(features + self.shift)
+
+
+def _whole(trainer: Trainer) -> dict[str, Any]:
+    found = outcome(trainer) if not trainer.processes.is_sharded else {"steps": trainer.state.global_step}
+    records = [record for record in trainer.state.log_history if "loss" in record]
+    return {
+        **found,
+        "weights": torch.cat([w.flatten() for w in _whole_parameters(trainer)]).tolist(),
+        "losses": [record["loss"] for record in records],
+        "norms": [record["grad_norm"] for record in records],
+    }
+
+
+def _whole_parameters(trainer: Trainer) -> list[Tensor]:
+    weights = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in trainer.model.parameters()]
+    return [weight.detach() for weight in weights]
+
+
+FSDP_CASES: dict[str, dict[str, Any]] = {
+    "full_shard": {"fsdp": "full_shard"},
+    "shard_grad_op, by size": {"fsdp": "shard_grad_op", "fsdp_config": {"min_num_params": 20}},
+    "offload, by class": {"fsdp": "full_shard offload", "fsdp_config": {"transformer_layer_cls_to_wrap": "Linear"}},
+}
+
+
+def sharded(folder: Path) -> Any:
+    """The same run with DDP (or alone) and with FSDP2; with few examples and ragged ends."""
+    found = {}
+    for accumulation in (1, 3):
+        values = {"gradient_accumulation_steps": accumulation, "optim": "adamw_torch", "learning_rate": 0.01}
+        plain = make(folder, Layered(), **values)
+        plain.train()
+        found[f"plain, accumulation {accumulation}"] = _whole(plain)
+        for name, options in FSDP_CASES.items() if WORLD > 1 else ():
+            trainer = make(folder, Layered(), **values, **options)
+            trainer.train()
+            found[f"{name}, accumulation {accumulation}"] = _whole(trainer)
+    return found
+
+
+def sharded_peculiar(folder: Path) -> Any:
+    """Tied, frozen and unused parameters, and weighted tokens, some ranks having none, in FSDP2."""
+    values: dict[str, Any] = {"optim": "adamw_torch", "learning_rate": 0.01, "gradient_accumulation_steps": 3}
+    values |= {"fsdp": "full_shard"} if WORLD > 1 else {}
+    found = {}
+    for name, model, cls, more in (
+        ("peculiar", Peculiar(), Trainer, {}),
+        ("tokens", TokenModel(), SumTrainer, {"train_dataset": tokens(20), "loss_fn": None}),
+        ("few tokens", OwnMean(sparse=False), Trainer, {"train_dataset": few_tokens(23), "loss_fn": None}),
+    ):
+        trainer = make(folder, model, cls, **values, **more)
+        trainer.train()
+        found[name] = _whole(trainer)
+    return found
+
+
+def sharded_saving(folder: Path) -> Any:
+    data = classified(7, dtype=torch.float64)
+    values = {"fsdp": "full_shard", "optim": "adamw_torch", "learning_rate": 0.01, "eval_dataset": data}
+    values |= {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True}
+    trainer = make(folder / "shards", Layered(), save_strategy="steps", save_steps=2, **values)
+    trainer.train()
+    found = {**_whole(trainer), "eval_loss": trainer.evaluate()["eval_loss"]}
+    trainer.save_model(str(folder / "final"))
+    return found
+
+
+def sharded_resuming(folder: Path) -> Any:
+    return _resumed_from_shards(folder, fsdp="full_shard", save_strategy="steps", save_steps=2)
+
+
+def unsharded_resuming(folder: Path) -> Any:
+    return _resumed_from_shards(folder)
+
+
+def _resumed_from_shards(folder: Path, **options: Any) -> Any:
+    trainer = make(folder / "resumed", Layered(), optim="adamw_torch", learning_rate=0.01, **options)
+    trainer.train(resume_from_checkpoint=str(folder / "shards" / "checkpoint-4"))
+    return _whole(trainer)
+
+
+def sharded_bf16(folder: Path) -> Any:
+    config = {"mixed_precision": {"param_dtype": "bf16", "reduce_dtype": "fp32"}}
+    trainer = make(
+        folder, mlp(), train_dataset=classified(17), fsdp="full_shard", fsdp_config=config, learning_rate=0.01
+    )
+    trainer.train()
+    return {"losses": [record["loss"] for record in trainer.state.log_history if "loss" in record]}
+
+
+class Overflows(Trainer):
+    """Has an infinite loss in the second update, on the last rank only."""
+
+    def compute_loss(self, model: nn.Module, inputs: Any) -> Any:
+        loss = super().compute_loss(model, inputs)
+        return loss * math.inf if self.state.global_step == 1 and RANK == WORLD - 1 else loss
+
+
+class Held(TrainerCallback):
+    role = "observer"
+
+    def __init__(self) -> None:
+        self.steps: list[bool] = []
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, skipped: bool = False, **kwargs: Any) -> None:
+        self.steps.append(skipped)
+
+
+def overflow(folder: Path) -> Any:
+    found = {}
+    for name, options in (("DDP", {}), ("FSDP", {"fsdp": "full_shard"})):
+        held = Held()
+        trainer = make(folder, mlp(), Overflows, train_dataset=classified(17), fp16=True, callbacks=[held], **options)
+        trainer.train()
+        weights = torch.cat([w.flatten() for w in _whole_parameters(trainer)])
+        scale = trainer.precision.state_dict()["scale"]
+        found[name] = {"held": held.steps, "weights": weights.tolist(), "scale": scale}
+    return found
+
+
+if __name__ == "__main__":
+    main(globals())

@@ -1,0 +1,1 @@
+"""Training arguments: fields, conversion, validation and serialization, without a framework."""

@@ -1,0 +1,248 @@
+"""The arguments of a run, as far as they are the same for every framework."""
+# ruff: noqa: RUF009  (option() is dataclasses.field with a rule)
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import Any
+
+from ..transformers_compat import UNUSED_FIELDS
+from .aliases import READABLE, fold_aliases
+from .coercion import convert_fields
+from .enums import IntervalStrategy, OptimizerName, SaveStrategy, SchedulerType
+from .fields import (
+    above,
+    assignments,
+    at_least,
+    between,
+    from_up_to,
+    interval,
+    mapping,
+    mapping_or_file,
+    not_empty,
+    one_of,
+    option,
+    some_of,
+    spaced,
+    unset_or_at_least,
+    warmup,
+    words,
+)
+from .properties import LOGGING_DIR, DerivedArguments
+from .validation import check_combinations
+
+LOG_LEVELS = ("passive", "debug", "info", "warning", "error", "critical")
+
+
+@dataclass(eq=False, repr=False)
+class BaseTrainingArguments(DerivedArguments):
+    """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
+
+    Making one has no side effect: no folder, no process group, no device. A field that is changed later is not checked
+    until `validate` is called; `replace` makes a checked copy.
+
+    Raises:
+        ArgumentError: If a value is not allowed; the message has field, value and what is.
+
+    Example:
+        >>> BaseTrainingArguments("out", eval_strategy="epoch", learning_rate="3e-4").learning_rate
+        0.0003
+    """
+
+    # -- what to do, and where ------------------------------------------------------------------------------------
+    output_dir: str = option("trainer_output", "Folder of checkpoints, state and final model.", not_empty())
+    _: KW_ONLY
+    overwrite_output_dir: bool = option(False, "Start afresh although output_dir holds checkpoints.")
+    do_train: bool = option(False, "Train; for scripts and the command line.")
+    do_eval: bool | None = option(None, "Evaluate; true when eval_strategy is not 'no'.")
+    do_predict: bool = option(False, "Predict on the test set; for scripts and the command line.")
+
+    # -- evaluation and batches -----------------------------------------------------------------------------------
+    eval_strategy: str = option("no", "When to evaluate: no, steps, epoch.", one_of(IntervalStrategy))
+    evaluation_strategy: InitVar[str | None] = option(None, "Another name of eval_strategy.")
+    evaluate_during_training: InitVar[bool | None] = option(None, "Deprecated: eval_strategy='steps'.")
+    eval_steps: int | float | None = option(
+        None, "Updates between evaluations, or a share of max_steps; as logging_steps if not given.", interval()
+    )
+    prediction_loss_only: bool = option(False, "Evaluate the loss only; keep no predictions.")
+    per_device_train_batch_size: int = option(8, "Examples per device in a training micro-batch.", at_least(1))
+    per_device_eval_batch_size: int = option(8, "Examples per device in an evaluation batch.", at_least(1))
+    per_gpu_train_batch_size: InitVar[int | None] = option(None, "Deprecated: per_device_train_batch_size.")
+    per_gpu_eval_batch_size: InitVar[int | None] = option(None, "Deprecated: per_device_eval_batch_size.")
+    gradient_accumulation_steps: int = option(1, "Micro-batches per update; steps count updates.", at_least(1))
+    eval_accumulation_steps: int | None = option(
+        None, "Batches after which predictions move to the host; bounded by itself if not given.", at_least(1)
+    )
+    eval_delay: float = option(0, "Epochs or updates, as eval_strategy counts, before the first one.", at_least(0))
+    eval_on_start: bool = option(False, "Evaluate before the first update too.")
+
+    # -- optimizer and schedule -----------------------------------------------------------------------------------
+    learning_rate: float = option(5e-5, "Highest learning rate of the schedule.", at_least(0))
+    weight_decay: float = option(0.0, "Decoupled weight decay; biases and norm weights have none.", at_least(0))
+    adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.", from_up_to(0, 1))
+    adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", from_up_to(0, 1))
+    adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
+    optim: str = option("adamw_torch", "Optimizer.", one_of(OptimizerName))
+    optim_args: dict[str, Any] | str | None = option(
+        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments
+    )
+    lr_scheduler_type: str = option("linear", "Learning-rate schedule.", one_of(SchedulerType))
+    lr_scheduler_kwargs: dict[str, Any] | str | None = option(
+        None, "More options of the schedule: a dict, or JSON.", reads=mapping
+    )
+    warmup_steps: int | float = option(0, "Updates of warmup; below 1, a share of the run.", warmup())
+    warmup_ratio: float = option(0.0, "Share of the run that is warmup, if warmup_steps is 0.", between(0, 1))
+    max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0))
+    num_train_epochs: float = option(3.0, "Epochs; fractions are allowed.", above(0))
+    max_steps: int = option(-1, "Updates; wins over num_train_epochs.", unset_or_at_least(1))
+    label_smoothing_factor: float = option(0.0, "Weight of the uniform distribution in labels.", between(0, 1))
+
+    # -- logging --------------------------------------------------------------------------------------------------
+    logging_dir: str | None = option(None, "Folder for trackers; output_dir/runs/<date>_<host> if not given.")
+    logging_strategy: str = option("steps", "When to log: no, steps, epoch.", one_of(IntervalStrategy))
+    logging_steps: int | float = option(500, "Updates between records, or a share of max_steps.", interval())
+    logging_first_step: bool = option(False, "Log the first update too.")
+    logging_nan_inf_filter: bool = option(False, "Log the running mean in place of a loss that is not finite.")
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+    save_strategy: str = option("steps", "When to save: no, steps, epoch, best.", one_of(SaveStrategy))
+    save_steps: int | float = option(500, "Updates between checkpoints, or a share of max_steps.", interval())
+    save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
+    save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
+    save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
+    load_best_model_at_end: bool = option(False, "End with the weights of the best evaluation.")
+    metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", not_empty())
+    greater_is_better: bool | None = option(None, "False for a metric whose name ends in 'loss', if not given.")
+    resume_from_checkpoint: bool | str | None = option(None, "Path, or true for the newest valid one in output_dir.")
+    restore_callback_states_from_checkpoint: bool = option(True, "Give callbacks their saved state back.")
+    ignore_data_skip: bool = option(False, "Resume at the beginning of the epoch instead of where it stopped.")
+
+    # -- device, seed and precision -------------------------------------------------------------------------------
+    no_cuda: bool = option(False, "Use the CPU although there is a GPU.")
+    use_cpu: InitVar[bool | None] = option(None, "Another name of no_cuda.")
+    seed: int = option(42, "Seed of weights, dropout and data order.", between(0, 2**32 - 1))
+    data_seed: int | None = option(None, "Seed of the data order, if another one.", between(0, 2**32 - 1))
+    full_determinism: bool = option(False, "Choose deterministic kernels although they are slower.")
+    fp16: bool = option(False, "Train in mixed precision with float16.")
+    bf16: bool = option(False, "Train in mixed precision with bfloat16.")
+    fp16_backend: str = option("auto", "Who does fp16: auto, amp, apex.", one_of(("auto", "amp", "apex")))
+    fp16_opt_level: str = option("O1", "Level of apex.amp.", one_of(("O0", "O1", "O2", "O3")))
+    fp16_full_eval: bool = option(False, "Evaluate wholly in float16.")
+    bf16_full_eval: bool = option(False, "Evaluate wholly in bfloat16.")
+    tf32: bool | None = option(None, "TensorFloat-32 for float32 products; the framework's default if not given.")
+    torch_compile: bool = option(False, "Compile the model with torch.compile.")
+    torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", not_empty())
+    torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", not_empty())
+    gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass to save memory.")
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(None, "Its options.", reads=mapping)
+    auto_find_batch_size: bool = option(
+        False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
+    )
+
+    # -- processes ------------------------------------------------------------------------------------------------
+    local_rank: int = option(-1, "Number of this process on its machine; the launcher's wins.", at_least(-1))
+    ddp_backend: str | None = option(None, "Backend of torch.distributed, such as nccl or gloo.", not_empty())
+    ddp_timeout: int = option(1800, "Seconds after which a collective gives up.", at_least(1))
+    ddp_find_unused_parameters: bool | None = option(None, "DistributedDataParallel's find_unused_parameters.")
+    ddp_bucket_cap_mb: int | None = option(None, "DistributedDataParallel's bucket_cap_mb.", at_least(1))
+    ddp_broadcast_buffers: bool | None = option(None, "DistributedDataParallel's broadcast_buffers.")
+    fsdp: str | list[str] = option(
+        "",
+        "Shard with FSDP2: full_shard or shard_grad_op, with offload, auto_wrap.",
+        some_of("full_shard", "shard_grad_op", "offload", "auto_wrap"),
+        reads=spaced,
+    )
+    fsdp_config: dict[str, Any] | str | None = option(
+        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file
+    )
+    tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
+    debug: str = option(
+        "",
+        "underflow_overflow: end at the first layer that is not finite; tpu_metrics_debug: torch_xla's report.",
+        some_of("underflow_overflow", "tpu_metrics_debug"),
+        reads=spaced,
+    )
+    tpu_metrics_debug: InitVar[bool | None] = option(None, "Deprecated: debug='tpu_metrics_debug'.")
+
+    # -- data -----------------------------------------------------------------------------------------------------
+    dataloader_drop_last: bool = option(False, "Drop a last, smaller training batch; evaluation is always complete.")
+    dataloader_num_workers: int = option(0, "Processes that load data; 0 loads in the training process.", at_least(0))
+    dataloader_pin_memory: bool = option(True, "Load into pinned memory, from which copies to the GPU are quick.")
+    dataloader_persistent_workers: bool = option(False, "Keep loading processes from one epoch to the next.")
+    dataloader_prefetch_factor: int | None = option(None, "Batches that each loading process is ahead.", at_least(1))
+    group_by_length: bool = option(False, "Put examples of similar length into a batch.")
+    length_column_name: str = option("length", "Column with lengths that are already known.", not_empty())
+    remove_unused_columns: bool = option(True, "Drop columns at collation that the model does not take.")
+    label_names: list[str] | None = option(None, "Names of the labels; found from the model if not given.", reads=words)
+    include_for_metrics: list[str] = option(
+        [], "What compute_metrics gets too: inputs, loss.", some_of("inputs", "loss"), reads=words
+    )
+    batch_eval_metrics: bool = option(False, "Call compute_metrics on each batch, and once more for the result.")
+    eval_do_concat_batches: bool = option(True, "Join the predictions of all batches; False keeps a list.")
+    past_index: int = option(-1, "Output to feed back as mems; -1 for none.", at_least(-1))
+
+    # -- reporting ------------------------------------------------------------------------------------------------
+    run_name: str | None = option(None, "Name of the run for trackers.")
+    disable_tqdm: bool | None = option(None, "No progress bar; decided by where output goes if not given.")
+    report_to: list[str] | str | None = option([], "Integrations by name; 'all'; 'none'.", reads=words)
+    callbacks: dict[str, Any] = option({}, "Callbacks: a map from a name to its options.", reads=mapping)
+    log_level: str = option("passive", "Level of messages on the main process.", one_of(LOG_LEVELS))
+    log_level_replica: str = option("warning", "Level of messages on the others.", one_of(LOG_LEVELS))
+    skip_memory_metrics: bool = option(True, "False adds memory used to the metrics, at some cost in time.")
+    parallel: str | None = option(None, "'dp': nn.DataParallel on all GPUs of one process.", one_of(("dp",)))
+
+    def __post_init__(
+        self,
+        evaluation_strategy: str | None,
+        evaluate_during_training: bool | None,
+        per_gpu_train_batch_size: int | None,
+        per_gpu_eval_batch_size: int | None,
+        use_cpu: bool | None,
+        tpu_metrics_debug: bool | None,
+    ) -> None:
+        given = {
+            "evaluation_strategy": evaluation_strategy,
+            "evaluate_during_training": evaluate_during_training,
+            "per_gpu_train_batch_size": per_gpu_train_batch_size,
+            "per_gpu_eval_batch_size": per_gpu_eval_batch_size,
+            "use_cpu": use_cpu,
+            "tpu_metrics_debug": tpu_metrics_debug,
+        }
+        fold_aliases(self, given)
+        self.validate()
+
+    def validate(self) -> None:
+        """Check every field, bring each to its type, and infer those that follow from others.
+
+        Raises:
+            ArgumentError: If a value is not allowed.
+            UnsupportedError: If it is, but cannot be had here.
+        """
+        convert_fields(self)
+        self._infer()
+        check_combinations(self)
+
+    def _infer(self) -> None:
+        self._inferred: dict[str, tuple[Any, Any]] = {}
+        needs_metric = self.load_best_model_at_end or self.save_strategy == "best"
+        needs_metric = needs_metric or self.lr_scheduler_type == "reduce_lr_on_plateau"
+        self._set("report_to", self.report_to or [])
+        self._set("do_eval", True if self.eval_strategy != "no" else self.do_eval)
+        self._set("torch_compile", self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode))
+        self._set("local_rank", self.local_rank if self.place.local_rank < 0 else self.place.local_rank)
+        if self.eval_steps is None and self.eval_strategy == "steps":
+            self._set("eval_steps", self.logging_steps)
+        if self.metric_for_best_model is None and needs_metric:
+            self._set("metric_for_best_model", "loss")
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self._set("greater_is_better", not self.metric_for_best_model.endswith("loss"))
+
+    def _set(self, name: str, value: Any) -> None:
+        before = self.given(name)
+        if before != value:
+            self._inferred[name] = (before, value)
+            setattr(self, name, value)
+
+
+for _name, _property in {"logging_dir": LOGGING_DIR, **READABLE, **UNUSED_FIELDS}.items():
+    setattr(BaseTrainingArguments, _name, _property)

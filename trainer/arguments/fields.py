@@ -1,0 +1,190 @@
+"""How a field of TrainingArguments is declared: its default, its help, its rule, and how text is read into it."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trackside.callbacks.errors import did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field may hold.
+
+    Attributes:
+        holds: Whether a value is allowed.
+        allowed: What is, in words that follow "a whole number, ".
+        choices: The names to choose from, where that is the rule; the nearest of them goes into the message.
+        becomes: What an allowed value is turned into.
+    """
+
+    holds: Callable[[Any], bool]
+    allowed: str
+    choices: tuple[str, ...] = ()
+    becomes: Callable[[Any], Any] = lambda value: value
+
+
+def option(default: T, help: str, rule: Rule | None = None, reads: Callable[[str], Any] | None = None) -> T:
+    """Declare a field of a dataclass.
+
+    Args:
+        default: Its default; a list or a dict is copied for each instance.
+        help: What it does, for the command line.
+        rule: What it may hold, beyond its type; None is let through wherever the type has it.
+        reads: Makes a value of a string.
+    """
+    metadata = {"help": help, "rule": rule, "reads": reads}
+    if isinstance(default, list | dict):
+        made: Any = dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
+    else:
+        made = dataclasses.field(default=default, metadata=metadata)
+    return made  # type: ignore[no-any-return]
+
+
+# -- rules ------------------------------------------------------------------------------------------------------------
+
+
+def at_least(low: float) -> Rule:
+    """Allow numbers from ``low`` on."""
+    return Rule(lambda value: value >= low, f"at least {low}")
+
+
+def above(low: float) -> Rule:
+    """Allow numbers greater than ``low``."""
+    return Rule(lambda value: value > low, f"above {low}")
+
+
+def between(low: float, high: float) -> Rule:
+    """Allow numbers from ``low`` to ``high``, both included."""
+    return Rule(lambda value: low <= value <= high, f"from {low} to {high}")
+
+
+def from_up_to(low: float, high: float) -> Rule:
+    """Allow numbers from ``low`` on that are less than ``high``."""
+    return Rule(lambda value: low <= value < high, f"from {low} to less than {high}")
+
+
+def unset_or_at_least(low: int) -> Rule:
+    """Allow -1, which turns the field off, and numbers from ``low`` on."""
+    return Rule(lambda value: value == -1 or value >= low, f"at least {low}, or -1 for none")
+
+
+def interval() -> Rule:
+    """Allow a whole number of updates, or a share of max_steps."""
+    allowed = "at least 1, or a share of max_steps between 0 and 1"
+    return Rule(lambda value: 0 < value < 1 or (value >= 1 and value == int(value)), allowed)
+
+
+def warmup() -> Rule:
+    """Allow a whole number of updates, or a share below 1 of the run."""
+    allowed = "at least 0, or a share of the run below 1"
+    return Rule(lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)), allowed)
+
+
+def not_empty() -> Rule:
+    """Allow every string but the empty one."""
+    return Rule(bool, "not empty")
+
+
+def one_of(choices: type[Enum] | Iterable[str]) -> Rule:
+    """Allow the values of an enum, into which they are turned, or the given names."""
+    is_enum = isinstance(choices, type)
+    names = tuple(str(item.value) if isinstance(item, Enum) else item for item in choices)
+    becomes: Callable[[Any], Any] = choices if is_enum else str  # type: ignore[assignment]
+    return Rule(lambda value: value in names, f"one of {', '.join(names)}", names, becomes)
+
+
+def some_of(*names: str) -> Rule:
+    """Allow any of ``names``: a list of them, or a string with spaces between them."""
+    allowed = f"any of {', '.join(names)}"
+    return Rule(lambda value: set(value.split() if isinstance(value, str) else value) <= set(names), allowed, names)
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def words(text: str) -> list[str]:
+    """Return the words of ``text``, which commas or spaces keep apart; "none" alone is no word.
+
+    Example:
+        >>> words("tensorboard, wandb"), words("none")
+        (['tensorboard', 'wandb'], [])
+    """
+    found = text.replace(",", " ").split()
+    return [] if found == ["none"] else found
+
+
+def spaced(text: str) -> str:
+    """Return the words of ``text`` with one space between them."""
+    return " ".join(words(text))
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """Return the JSON object that ``text`` is.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
+
+
+def mapping_or_file(text: str) -> dict[str, Any]:
+    """Return the JSON object that ``text`` is, or that stands in the file of that name.
+
+    Raises:
+        ValueError: If it is none, or there is no such file.
+    """
+    if text.lstrip().startswith("{"):
+        return mapping(text)
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("no such file")
+    return mapping(path.read_text(encoding="utf-8"))
+
+
+def assignments(text: str) -> dict[str, Any]:
+    """Return the names and values of ``a=1, b=(0.9, 0.95)``; a JSON object is read too.
+
+    Raises:
+        ValueError: If ``text`` cannot be read like that.
+
+    Example:
+        >>> assignments("betas=(0.9, 0.95), variant=fast")
+        {'betas': [0.9, 0.95], 'variant': 'fast'}
+    """
+    if text.lstrip().startswith("{"):
+        return mapping(text)
+    try:
+        call = ast.parse(f"dict({text.strip()})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(item.arg is None for item in call.keywords):
+            raise ValueError
+        return {str(item.arg): _literal(item.value) for item in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError("not of the form a=1, b=2") from None
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
+    value = ast.literal_eval(node)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def refusal(rule: Rule, value: Any) -> str:
+    """Return what ``rule`` allows, with the nearest name to what ``value`` got wrong."""
+    given = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
+    wrong = next((str(name) for name in given if name not in rule.choices), "")
+    near = did_you_mean(wrong, rule.choices) if wrong else ""
+    return f"{rule.allowed}.{near}" if near else rule.allowed

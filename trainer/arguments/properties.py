@@ -1,0 +1,156 @@
+"""What follows from the arguments of a run and from the place of its process among all."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from functools import cached_property
+from typing import Any
+
+from trackside.callbacks.errors import ArgumentError
+
+from ..distributed.launcher import Place, find_place
+from .enums import ParallelMode
+from .serialization import PlainData
+
+STEPS = ("logging_steps", "eval_steps", "save_steps")
+
+
+def share_of(total: int, share: float) -> int:
+    """Return ``share`` of ``total`` steps, rounded up, but not for the sake of float's own rounding.
+
+    Example:
+        >>> share_of(100, 0.07), 100 * 0.07
+        (7, 7.000000000000001)
+    """
+    return math.ceil(round(total * share, 6))
+
+
+class DerivedArguments(PlainData):
+    """The properties of arguments, without any framework; a backend overrides those that ask a device."""
+
+    output_dir: str
+    per_device_train_batch_size: int
+    per_device_eval_batch_size: int
+    warmup_steps: int | float
+    warmup_ratio: float
+    logging_steps: int | float
+    log_level: str
+    log_level_replica: str
+
+    # -- devices --------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> Any:
+        """The device of this process."""
+        return "cpu"
+
+    @property
+    def n_gpu(self) -> int:
+        """How many GPUs this process drives."""
+        return 0
+
+    @property
+    def train_batch_size(self) -> int:
+        """Examples of a training micro-batch of this process, on all its devices."""
+        return self.per_device_train_batch_size * max(1, self.n_gpu)
+
+    @property
+    def global_micro_batch_size(self) -> int:
+        """Examples of a training micro-batch of all processes together."""
+        return self.train_batch_size * self.world_size
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples of an evaluation batch of this process, on all its devices."""
+        return self.per_device_eval_batch_size * max(1, self.n_gpu)
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def place(self) -> Place:
+        """The place of this process among those that the launcher started, read once."""
+        return find_place()
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return self.place.world_size
+
+    @property
+    def process_index(self) -> int:
+        """Number of this process among all."""
+        return self.place.rank
+
+    @property
+    def local_process_index(self) -> int:
+        """Number of this process among those of its machine."""
+        return max(0, self.place.local_rank)
+
+    @property
+    def parallel_mode(self) -> ParallelMode:
+        """How the devices of the run are driven."""
+        if self.world_size > 1:
+            return ParallelMode.DISTRIBUTED
+        return ParallelMode.NOT_DISTRIBUTED if self.n_gpu > 1 else ParallelMode.NOT_PARALLEL
+
+    @property
+    def should_save(self) -> bool:
+        """Whether this process writes what all share."""
+        return self.process_index == 0
+
+    @property
+    def should_log(self) -> bool:
+        """Whether this process reports for all."""
+        return self.process_index == 0
+
+    def get_process_log_level(self) -> int:
+        """Return the level for messages of this process; "passive" leaves the one that logging has."""
+        name = self.log_level if self.should_log else self.log_level_replica
+        level = logging.getLevelName(name.upper())
+        return level if isinstance(level, int) else logging.getLogger().getEffectiveLevel()
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def steps(self, name: str, max_steps: int) -> int:
+        """Return ``logging_steps``, ``eval_steps`` or ``save_steps`` in updates; a share is one of ``max_steps``.
+
+        Raises:
+            ArgumentError: If ``name`` is none of these.
+        """
+        if name not in STEPS:
+            raise ArgumentError("name", name, f"one of {', '.join(STEPS)}")
+        value: float | None = getattr(self, name)
+        value = self.logging_steps if value is None else value
+        return int(value) if value >= 1 else max(1, share_of(max_steps, value))
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Return the updates of warmup: ``warmup_steps``, or without it ``warmup_ratio`` of the run."""
+        if self.warmup_steps >= 1:
+            return int(self.warmup_steps)
+        return share_of(num_training_steps, self.warmup_steps or self.warmup_ratio)
+
+    # -- for trackers ---------------------------------------------------------------------------------------------
+
+    def to_sanitized_dict(self) -> dict[str, bool | int | float | str]:
+        """Return `to_dict` with the batch sizes of the process, what is no bool, int, float or str as a string."""
+        values = {**self.to_dict(), "train_batch_size": self.train_batch_size, "eval_batch_size": self.eval_batch_size}
+        plain = (bool, int, float, str)
+        return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+
+    def _logging_dir(self) -> str:
+        given: str | None = self.given("logging_dir")
+        if given is not None:
+            return given
+        folder = self.__dict__.setdefault("_run_folder", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{socket.gethostname()}")
+        return os.path.join(self.output_dir, "runs", folder)
+
+    def _set_logging_dir(self, value: str | None) -> None:
+        self.__dict__["logging_dir"] = value
+
+
+# a field whose default is known only when it is read: making arguments is the same at any time, on any machine
+LOGGING_DIR = property(DerivedArguments._logging_dir, DerivedArguments._set_logging_dir)

@@ -1,0 +1,118 @@
+"""Arguments as plain values: to and from dictionaries and JSON, compared, and copied with changes."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trackside.callbacks.errors import ArgumentError, did_you_mean
+
+T = TypeVar("T", bound="PlainData")
+
+# these say how a run was started, not what it does
+NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint"})
+
+
+class PlainData:
+    """A dataclass whose fields are plain values. What the fields do not hold (a device, a strategy) is not copied."""
+
+    @classmethod
+    def fields(cls) -> tuple[dataclasses.Field[Any], ...]:
+        """Return the fields in their order."""
+        return dataclasses.fields(cls)  # type: ignore[arg-type]
+
+    def given(self, name: str) -> Any:
+        """Return what the field ``name`` holds, not what is made of it when it is read."""
+        return self.__dict__[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, enums as their values; `from_dict` makes equal arguments of it."""
+        return {item.name: _plain(self.given(item.name)) for item in self.fields()}
+
+    def to_json_string(self) -> str:
+        """Return `to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, default=str)
+
+    @classmethod
+    def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+        """Build arguments from `to_dict`'s values, or from some of them.
+
+        Raises:
+            ArgumentError: If a key is none of the fields; the message has the nearest one.
+        """
+        known = [name for name in cls.__dataclass_fields__ if name != "_"]  # type: ignore[attr-defined]
+        for name, value in values.items():
+            if name not in known:
+                raise ArgumentError(name, value, f"{cls.__name__} has no such field.{did_you_mean(name, known)}")
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls: type[T], source: str | Path) -> T:
+        """Build arguments from JSON text or from the file of that name.
+
+        Raises:
+            ArgumentError: If it is not a JSON object, or a key is none of the fields.
+        """
+        is_text = isinstance(source, str) and source.lstrip().startswith("{")
+        text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ArgumentError("from_json", str(source), f"JSON only ({error})") from None
+        if not isinstance(values, dict):
+            raise ArgumentError("from_json", str(source), "a JSON object only")
+        return cls.from_dict(values)
+
+    def replace(self: T, **changes: Any) -> T:
+        """Return a copy with ``changes``; what was inferred from other fields is inferred anew."""
+        inferred: dict[str, tuple[Any, Any]] = self.__dict__.get("_inferred", {})
+        values = {item.name: copy.deepcopy(self.given(item.name)) for item in self.fields()}
+        values |= {name: before for name, (before, after) in inferred.items() if values[name] == after}
+        return type(self).from_dict(values | changes)
+
+    def differences(self, old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return, by field, the (old, new) values of those that are not what ``old``, a `to_dict`, holds.
+
+        Fields that either side does not know, and those that only say how a run is started, are left out.
+        """
+        new = json.loads(self.to_json_string())
+        old = json.loads(json.dumps(dict(old), default=str))
+        names = [name for name in new if name in old and name not in NOT_COMPARED]
+        return {name: (old[name], new[name]) for name in names if old[name] != new[name]}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlainData) and type(other) is type(self) and self.to_dict() == other.to_dict()
+
+    def __repr__(self) -> str:
+        """Show the fields that are not at their default."""
+        shown = [
+            f"{item.name}={_plain(self.given(item.name))!r}"
+            for item in self.fields()
+            if self.given(item.name) != _default(item)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]
+        return {name: value for name, value in self.__dict__.items() if name not in made}
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    made = item.default_factory
+    return item.default if made is dataclasses.MISSING else made()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

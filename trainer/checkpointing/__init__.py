@@ -1,0 +1,1 @@
+"""Checkpoints: writing, verifying, finding and removing them, without a framework."""

@@ -1,0 +1,98 @@
+"""The best model of a run: which metric decides, whether it improved, and where its checkpoint is."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+from trackside.callbacks.errors import UnknownMetricError
+from trackside.callbacks.state import TrainerControl, TrainerState
+
+from .manager import Saver
+
+logger = logging.getLogger("trackside.trainer")
+
+
+class HasBest(Protocol):
+    """What keeping the best model needs of a trainer."""
+
+    args: Any
+    state: TrainerState
+    control: TrainerControl
+    saver: Saver
+
+    def load_weights(self, folder: Path) -> None:
+        """Take the weights, and nothing else, from a checkpoint."""
+
+
+def metric_key(name: str) -> str:
+    """Return the name that evaluation gives to a metric.
+
+    Example:
+        >>> metric_key("accuracy"), metric_key("eval_loss")
+        ('eval_accuracy', 'eval_loss')
+    """
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+class BestModel:
+    """Watches the metric that ``args.metric_for_best_model`` names."""
+
+    def __init__(self, trainer: HasBest) -> None:
+        self.trainer = trainer
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the run keeps the best model."""
+        args = self.trainer.args
+        return bool(args.load_best_model_at_end or args.save_strategy == "best")
+
+    @property
+    def is_metric_needed(self) -> bool:
+        """Whether the run depends on the metric."""
+        return self.is_wanted or bool(self.trainer.args.lr_scheduler_type == "reduce_lr_on_plateau")
+
+    def note(self, metrics: dict[str, float]) -> None:
+        """Compare an evaluation with the best so far; an improvement asks for a checkpoint where one is wanted.
+
+        Raises:
+            UnknownMetricError: If a run that depends on the metric does not get it.
+        """
+        args, state = self.trainer.args, self.trainer.state
+        name = args.metric_for_best_model
+        if name is None:
+            return
+        self.check(metrics)
+        value = metrics.get(metric_key(name))
+        if value is None or not self.improves(value):
+            return
+        state.best_metric = float(value)
+        state.best_global_step = state.global_step
+        if self.is_wanted and args.save_strategy != "no":
+            state.best_model_checkpoint = str(self.trainer.saver.store.path(state.global_step))
+            self.trainer.control.ask("should_save", f"{metric_key(name)} has improved to {value:.6g}")
+
+    def check(self, metrics: dict[str, float] | None) -> None:
+        """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``; None: not known."""
+        name = self.trainer.args.metric_for_best_model
+        if metrics is not None and self.is_metric_needed and name is not None and metric_key(name) not in metrics:
+            raise UnknownMetricError("metric_for_best_model", name, metrics)
+
+    def improves(self, value: float) -> bool:
+        """Return whether ``value`` is better than the best so far; NaN never is."""
+        best = self.trainer.state.best_metric
+        if value != value:
+            return False
+        if best is None:
+            return True
+        return value > best if self.trainer.args.greater_is_better else value < best
+
+    def load(self) -> None:
+        """Take the weights of the best checkpoint, if there is one."""
+        path = self.trainer.state.best_model_checkpoint
+        if path is None:
+            logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
+            return
+        here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved since
+        self.trainer.load_weights(Path(path) if Path(path).exists() else here)

@@ -1,0 +1,285 @@
+"""Saving and restoring a whole run: what a checkpoint holds, when it is committed, where a run resumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.errors import ArgumentError, CheckpointError
+from trackside.callbacks.state import TrainerState
+
+from ..progress import Progress
+from .store import CheckpointStore, Committer, Skipped, find_checkpoints, newest_valid, run_id_of, verify
+
+logger = logging.getLogger("trackside.trainer")
+
+STATE_FILE = "trainer_state.json"
+ARGS_FILE = "training_args.json"
+PROGRESS_FILE = "progress.json"
+
+runs_begun: Counter[Path] = Counter()
+"""Runs that this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
+
+Write = Callable[[Path], None]
+
+
+class Notes(Protocol):
+    """Short texts by name, which the processes of a later attempt can read."""
+
+    def set(self, name: str, text: str, /) -> None:
+        """Write a text."""
+
+    def get(self, name: str, /) -> bytes:
+        """Return a text."""
+
+    def check(self, names: list[str], /) -> bool:
+        """Return whether there are such texts."""
+
+
+class Saves(Protocol):
+    """What saving needs of a trainer."""
+
+    args: Any
+    state: TrainerState
+    dispatcher: Dispatcher
+
+    def snapshot(self, *, copy: bool) -> Write:
+        """Return a function that writes weights, optimizer, schedule and random numbers into a folder.
+
+        Args:
+            copy: Hold copies, so that training may go on before the function is called.
+        """
+
+    def load_snapshot(self, folder: Path) -> None:
+        """Take back what `snapshot` wrote, except the random number generators."""
+
+    def write_share(self) -> None:
+        """Write what this process adds to the checkpoint that the first one is writing."""
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+
+    def job_notes(self) -> Notes | None:
+        """Return what outlives the processes of a job that is started again; None where nothing does."""
+
+    def has_own(self, *names: str) -> bool:
+        """Return whether a subclass overrides one of these methods."""
+
+
+class Saver:
+    """The checkpoints of one trainer.
+
+    Attributes:
+        run_id: Goes into every manifest, so that a run deletes only what it wrote; kept when a run is resumed.
+    """
+
+    def __init__(self, trainer: Saves) -> None:
+        self.trainer = trainer
+        self.run_id = uuid.uuid4().hex
+        self.committer = Committer()
+        self._store: CheckpointStore | None = None
+
+    @property
+    def store(self) -> CheckpointStore:
+        """Where checkpoints go; made at the first use, so that a trainer leaves no folder behind."""
+        if self._store is None:
+            args = self.trainer.args
+            self._store = CheckpointStore(args.output_dir, run_id=self.run_id, save_total_limit=args.save_total_limit)
+        return self._store
+
+    def reopen(self) -> None:
+        """Look anew where checkpoints go, now that the trainer has other arguments."""
+        self._store = None
+
+    # -- saving ---------------------------------------------------------------------------------------------------
+
+    def save(self, progress: Progress) -> None:
+        """Save a checkpoint of this step.
+
+        When a callback listens to on_save, several processes run, the model is sharded, or a subclass saves it in its
+        own way, the checkpoint is committed before this returns; otherwise the commit goes on in the background and a
+        failure is raised at the next step.
+        """
+        trainer = self.trainer
+        args, state, dispatcher = trainer.args, trainer.state, trainer.dispatcher
+        step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
+        is_plain = not is_heard and not trainer.has_own("save_model")
+        background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
+        state.stateful_callbacks = dispatcher.state_dicts()
+        write = self._writer(trainer.snapshot(copy=background), progress)
+        best = state.best_model_checkpoint
+
+        def commit() -> Path:
+            return self.store.commit(step, write, best=best)
+
+        if background:
+            self.committer.submit(commit)
+            return
+        self.committer.wait()
+        if state.is_world_process_zero:
+            commit()
+        else:
+            trainer.write_share()
+        trainer.barrier()
+        if is_heard:
+            dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
+
+    def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
+        """Return a function that writes the whole checkpoint, with all that may still change fixed as it is now."""
+        texts = {
+            STATE_FILE: _as_json(self.trainer.state.to_dict()),
+            ARGS_FILE: _as_json(self.trainer.args.to_dict()),
+            PROGRESS_FILE: _as_json(progress.to_dict()),
+        }
+
+        def write(folder: Path) -> None:
+            write_snapshot(folder)
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+
+        return write
+
+    def settle(self) -> None:
+        """Wait until every checkpoint is committed, and report a failure without raising it."""
+        try:
+            self.committer.wait()
+        except Exception as error:
+            logger.error("the last checkpoint could not be saved: %s", error)
+
+    # -- resuming -------------------------------------------------------------------------------------------------
+
+    def locate(self, wanted: str | Path | bool | None) -> Path | None:
+        """Return the checkpoint to resume from; None for a fresh start.
+
+        Where the launcher started the job again, it is the newest one that an earlier attempt wrote, whatever is
+        wanted; what is wanted counts where there is none.
+
+        Args:
+            wanted: A folder; True for the newest valid one in ``output_dir`` (none there: a fresh start); None or
+                False for a fresh start.
+
+        Raises:
+            CheckpointError: If the folder is not there or does not verify, or none of those there does.
+            ArgumentError: If a fresh start would go into a folder that holds checkpoints of another run.
+        """
+        folder = Path(self.trainer.args.output_dir).resolve()
+        runs_begun[folder] += 1
+        name = f"run-in/{folder}/{runs_begun[folder]}"
+        checkpoint = self._of_earlier_attempt(name) or self._wanted(wanted)
+        notes = self._notes()
+        if notes is not None:
+            run_id = checkpoint and run_id_of(checkpoint)
+            notes.set(name, run_id or self.run_id)
+        return checkpoint
+
+    def _of_earlier_attempt(self, name: str) -> Path | None:
+        notes = self._notes()
+        if notes is None or not notes.check([name]):
+            return None
+        self.run_id = notes.get(name).decode()
+        checkpoint, skipped = newest_valid(self.trainer.args.output_dir, self.run_id)
+        _tell(skipped)
+        logger.warning(
+            "this job was started again; it %s",
+            f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
+        )
+        return checkpoint
+
+    def _notes(self) -> Notes | None:
+        """Return the job's notes, but not to a trial: a search that is begun again may try something else in it."""
+        return None if self.trainer.state.is_hyper_param_search else self.trainer.job_notes()
+
+    def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
+        output_dir = Path(self.trainer.args.output_dir)
+        if wanted is True:
+            return _newest(output_dir)
+        if wanted:
+            return _given(Path(str(wanted)))
+        if not self.trainer.args.overwrite_output_dir:
+            self._refuse_foreign(output_dir)
+        return None
+
+    def _refuse_foreign(self, output_dir: Path) -> None:
+        for path in find_checkpoints(output_dir):
+            if run_id_of(path) != self.run_id:
+                raise ArgumentError(
+                    "output_dir",
+                    str(output_dir),
+                    f"it holds checkpoints of another run ({path.name}); set resume_from_checkpoint=True to go on from "
+                    "them, overwrite_output_dir=True to start afresh, or another output_dir",
+                )
+
+    def restore(self, checkpoint: Path) -> Progress:
+        """Take everything from a checkpoint but the random number generators, and send on_load."""
+        trainer = self.trainer
+        trainer.load_snapshot(checkpoint)
+        self._take_state(checkpoint / STATE_FILE)
+        self.run_id = run_id_of(checkpoint) or self.run_id
+        self._store = None
+        if trainer.state.is_world_process_zero:
+            self.store.clean()
+        if trainer.args.restore_callback_states_from_checkpoint:
+            trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
+        differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
+        for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
+            logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
+        trainer.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
+        progress = Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))
+        if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
+            progress.batches_in_epoch = progress.examples_in_epoch = 0
+        return progress
+
+    def _take_state(self, path: Path) -> None:
+        """Fill the trainer's state in place: callbacks and the dispatcher hold on to it."""
+        state = self.trainer.state
+        here = {"is_local_process_zero", "is_world_process_zero"}
+        for name, value in vars(TrainerState.load_from_json(path)).items():
+            if name not in here:
+                setattr(state, name, value)
+
+
+def _newest(output_dir: Path) -> Path | None:
+    path, skipped = newest_valid(output_dir)
+    _tell(skipped)
+    if path is None and skipped:
+        reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
+        raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
+    return path
+
+
+def _tell(skipped: list[Skipped]) -> None:
+    for item in skipped:
+        logger.warning("skipped %s: %s", item.path, item.reason)
+
+
+def _given(path: Path) -> Path:
+    if not (path / STATE_FILE).is_file():
+        raise CheckpointError(f"{path} is no checkpoint: it has no {STATE_FILE}")
+    if (path / "manifest.json").exists():
+        verify(path)
+    else:
+        logger.warning("%s has no manifest, so nobody can tell whether it is whole", path)
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values
+
+
+def _progress_from(state: TrainerState) -> dict[str, Any]:
+    """Return the progress of a checkpoint that was not written by trackside: the beginning of its epoch."""
+    return {"epoch": int(state.epoch or 0)}
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"

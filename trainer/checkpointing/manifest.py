@@ -1,0 +1,157 @@
+"""The manifest: what a committed checkpoint holds, and the check that it still does.
+
+It is written last, when every file is on the disk, so a folder that has one was complete; sizes and digests tell
+whether it still is. It also carries a digest of itself: no flipped bit in it can make an old checkpoint look new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trackside.callbacks._util.atomic_files import describe, sync_folder
+from trackside.callbacks.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+BLOCK_BYTES = 1 << 20
+
+
+class BrokenCheckpointError(CheckpointError):
+    """A checkpoint does not verify.
+
+    Attributes:
+        path: The checkpoint.
+        reason: What is wrong with it, as the rest of a sentence that begins with the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"checkpoint {path} {reason}")
+
+
+def seal(folder: Path, *, run_id: str, step: int, committed_at: int) -> None:
+    """Have everything in ``folder`` reach the disk and describe it in a manifest, which is written last.
+
+    Args:
+        folder: A folder that nobody writes to any more.
+        run_id: The run that wrote it, and that alone may delete it.
+        step: Updates completed.
+        committed_at: Time of the commit.
+
+    Units:
+        committed_at: nanoseconds since 1970.
+
+    Raises:
+        CheckpointError: If the folder holds a file named as the manifest is.
+        OSError: If a file cannot be read or synced.
+    """
+    files = {}
+    folders = []
+    for parent, _, names in os.walk(folder, topdown=False, onerror=_raise):
+        folders.append(parent)
+        for name in sorted(names):
+            path = Path(parent, name)
+            files[path.relative_to(folder).as_posix()] = _measure(path, sync=True)
+    if MANIFEST in files:
+        raise CheckpointError(f"{MANIFEST} is trackside's own file in a checkpoint; give yours another name")
+    body = {"format": FORMAT, "run_id": run_id, "step": step, "committed_at": committed_at, "files": files}
+    with open(folder / MANIFEST, "x", encoding="utf-8") as file:
+        file.write(json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    for parent in folders:  # children before parents, the checkpoint's own folder last
+        sync_folder(parent)
+
+
+def verify(path: str | Path) -> dict[str, Any]:
+    """Read every file of a checkpoint and return its manifest.
+
+    Files that the manifest does not list are let be.
+
+    Raises:
+        BrokenCheckpointError: If there is no manifest, or a file is missing, of another size or of another digest. It
+            is a CheckpointError and names every such file.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    try:
+        faults = list(_size_faults(path, manifest["files"])) or list(_digest_faults(path, manifest["files"]))
+    except OSError as error:
+        raise BrokenCheckpointError(path, f"cannot be read: {describe(error)}") from error
+    if faults:
+        raise BrokenCheckpointError(path, "; ".join(faults))
+    return manifest
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint, without a look at the other files.
+
+    Raises:
+        BrokenCheckpointError: If it is missing or damaged, or of a format this version does not know.
+    """
+    if not path.is_dir():
+        raise BrokenCheckpointError(path, "is not a folder" if path.exists() else "does not exist")
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise BrokenCheckpointError(path, f"has no manifest ({MANIFEST})") from None
+    except OSError as error:
+        raise BrokenCheckpointError(path, f"cannot be read: {describe(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenCheckpointError(path, f"has a damaged manifest: {describe(error)}") from error
+    _check_manifest(path, manifest)
+    return dict(manifest)
+
+
+def _check_manifest(path: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict) or "digest" not in manifest:
+        raise BrokenCheckpointError(path, f"has a {MANIFEST} that trackside did not write")
+    if manifest.get("format") != FORMAT:
+        found = manifest.get("format")
+        raise BrokenCheckpointError(path, f"has a manifest of format {found!r}; this version reads format {FORMAT}")
+    if manifest["digest"] != _digest({key: value for key, value in manifest.items() if key != "digest"}):
+        raise BrokenCheckpointError(path, "has a damaged manifest: it does not match its own digest")
+
+
+def _size_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
+    for name, expected in files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            yield f"lacks {name}"
+            continue
+        if size != expected["size"]:
+            yield f"has {size} bytes in {name}, its manifest says {expected['size']}"
+
+
+def _digest_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
+    for name, expected in files.items():
+        if _measure(folder / name)["sha256"] != expected["sha256"]:
+            yield f"has other content in {name} than was written (SHA-256 differs)"
+
+
+def _measure(path: Path, *, sync: bool = False) -> dict[str, Any]:
+    """Return size and SHA-256 of a file, read once, a block at a time; hashing lets other threads run."""
+    digest, size = hashlib.sha256(), 0
+    block = memoryview(bytearray(BLOCK_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+            size += count
+        if sync:
+            os.fsync(file.fileno())
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _raise(error: OSError) -> None:
+    raise error

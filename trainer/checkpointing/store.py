@@ -1,0 +1,238 @@
+"""Checkpoints that are committed or do not exist.
+
+The protocol, in order: the files are written to a temporary folder beside the final place; each is fsynced; the
+manifest is written and fsynced last; the folder gets its final name in one step; the folder above is fsynced. Only then
+is anything older deleted. A crash between any two of these leaves every earlier checkpoint whole, and `newest_valid`
+finds it. What goes into the folder is the trainer's business: no framework is known here.
+
+What may lie in an output folder:
+
+    checkpoint-500                          committed
+    checkpoint-500.replaced-<pid>-<hex>     the former one of that step, set aside: another run's, or after a crash
+    .checkpoint-500.tmp-<pid>-<hex>         being written or deleted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from trackside.callbacks._util.atomic_files import (
+    claimed,
+    describe,
+    exchange,
+    is_in_use,
+    make_folder,
+    sync_folder,
+    write_atomically,
+)
+from trackside.callbacks.errors import ArgumentError, CheckpointError
+
+from .async_commit import Committer
+from .discovery import (
+    CHECKPOINT_PREFIX,
+    REPLACED,
+    TEMPORARY,
+    Skipped,
+    commit_time_of,
+    find_checkpoints,
+    get_last_checkpoint,
+    newest_valid,
+    run_id_of,
+    step_of,
+    subfolders,
+)
+from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, seal, verify
+
+__all__ = [
+    "CHECKPOINT_PREFIX",
+    "MANIFEST",
+    "BrokenCheckpointError",
+    "CheckpointStore",
+    "Committer",
+    "Skipped",
+    "find_checkpoints",
+    "get_last_checkpoint",
+    "newest_valid",
+    "run_id_of",
+    "verify",
+    "write_atomically",
+]
+
+logger = logging.getLogger("trackside.trainer")
+
+
+class CheckpointStore:
+    """The checkpoints of one run in one output folder. Not for two threads at once; a `Committer` sees to that.
+
+    Args:
+        output_dir: Where the checkpoints lie; created at the first commit.
+        run_id: Which run this is. Only folders whose manifest carries it are deleted, so a resumed run keeps its id.
+        save_total_limit: How many checkpoints of this run remain after a commit; None keeps all. The best and the
+            newest always remain, so with a limit of 1 there may be two.
+
+    Raises:
+        ArgumentError: If the limit is below 1.
+    """
+
+    def __init__(self, output_dir: str | Path, *, run_id: str, save_total_limit: int | None = None) -> None:
+        if save_total_limit is not None and save_total_limit < 1:
+            raise ArgumentError("save_total_limit", save_total_limit, "at least 1, or None to keep all")
+        self.output_dir = Path(output_dir)
+        self.run_id = run_id
+        self.save_total_limit = save_total_limit
+
+    def path(self, step: int) -> Path:
+        """Return where the checkpoint of ``step`` lies or would lie."""
+        return self.output_dir / f"{CHECKPOINT_PREFIX}{step}"
+
+    def commit(self, step: int, write: Callable[[Path], None], *, best: Path | str | None = None) -> Path:
+        """Have ``write`` fill a new folder and commit it as the checkpoint of ``step``; then delete what is too many.
+
+        A checkpoint that this run committed for the same step is replaced; one of another origin is set aside under
+        another name. A deletion that fails is a warning: the new checkpoint stands.
+
+        Args:
+            step: Updates completed.
+            write: Gets an empty folder; when it returns, the folder holds all that belongs to the checkpoint.
+            best: The checkpoint of the best model, which is never deleted; matched by name, so that the output folder
+                may be moved.
+
+        Returns:
+            The committed folder.
+
+        Raises:
+            CheckpointError: If anything failed; it names path and cause and has the ``errno`` of the cause. All earlier
+                checkpoints are as they were, and nothing of the new one remains. (Where the disk lets it be put in
+                place, but neither synced nor taken back, it stays: whole, and under its name.)
+        """
+        final, temporary = self.path(step), self._temporary(step)
+        try:
+            make_folder(self.output_dir)
+            with claimed(temporary):
+                write(temporary)
+                seal(temporary, run_id=self.run_id, step=step, committed_at=self._commit_time())
+                old = self._put_in_place(temporary, final)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not isinstance(error, Exception):
+                raise
+            failure = CheckpointError(f"checkpoint {final} could not be written: {describe(error)}")
+            failure.errno = getattr(error, "errno", None)
+            raise failure from error
+        self._delete_surplus(old, keep={final.name, Path(best).name if best is not None else ""})
+        return final
+
+    def clean(self) -> list[Path]:
+        """Remove what dead processes of this run left behind; return what was removed.
+
+        Those are folders half written or half deleted, and the former checkpoint of a step that was being replaced,
+        unless it is the only one of its step: that gets its name back. Nothing a living process works on is touched.
+        """
+        doomed = [folder for folder, run in self._left_over(TEMPORARY) if run == self._tag()]
+        for folder, _ in self._left_over(REPLACED):
+            final = self.path(step_of(folder))
+            if os.path.lexists(final):
+                doomed += [folder] if self._is_ours(folder) else []
+            else:
+                with contextlib.suppress(OSError):  # find_checkpoints lists it as it is
+                    os.rename(folder, final)
+        self._discard(doomed)
+        return [folder for folder in doomed if not folder.exists()]
+
+    # -- putting in place -----------------------------------------------------------------------------------------
+
+    def _put_in_place(self, new: Path, final: Path) -> Path | None:
+        """Give ``new`` its final name, or change nothing; return the folder it supersedes, if this run wrote one."""
+        old, is_ours = None, self._is_ours(final)
+        with contextlib.ExitStack() as undo:
+            if not os.path.lexists(final):
+                _rename(new, final, undo)
+            elif is_ours and exchange(new, final):
+                undo.callback(exchange, new, final)
+                old = new
+            else:  # find_checkpoints knows the name in between
+                old = final.with_name(f"{final.name}.replaced-{os.getpid()}-{secrets.token_hex(4)}")
+                _rename(final, old, undo)
+                _rename(new, final, undo)
+            sync_folder(self.output_dir)
+            undo.pop_all()
+        return old if is_ours else None
+
+    def _commit_time(self) -> int:
+        """Return the time, but later than every checkpoint there is, whatever a clock set back says."""
+        return max([time.time_ns(), *(commit_time_of(path) + 1 for path in find_checkpoints(self.output_dir))])
+
+    # -- deleting -------------------------------------------------------------------------------------------------
+
+    def _delete_surplus(self, superseded: Path | None, keep: Collection[str]) -> None:
+        doomed = [superseded] if superseded is not None else []
+        if self.save_total_limit is not None:
+            try:
+                ours = [path for path in find_checkpoints(self.output_dir) if self._is_ours(path)]
+                doomed += surplus(ours, self.save_total_limit, keep)
+            except OSError as error:
+                logger.warning("%s could not be listed, nothing is deleted: %s", self.output_dir, describe(error))
+        self._discard(doomed)
+
+    def _discard(self, folders: Iterable[Path]) -> None:
+        """Delete, under a temporary name: a kill in between must not leave half a checkpoint under a final one."""
+        for folder in folders:
+            doomed = folder
+            try:
+                if not TEMPORARY.fullmatch(folder.name):
+                    doomed = self._temporary(step_of(folder))
+                    os.rename(folder, doomed)
+                shutil.rmtree(doomed)
+            except OSError as error:
+                logger.warning("%s could not be deleted: %s", folder, describe(error))
+
+    def _is_ours(self, folder: Path) -> bool:
+        try:
+            return not folder.is_symlink() and read_manifest(folder)["run_id"] == self.run_id
+        except BrokenCheckpointError:
+            return False
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def _temporary(self, step: int) -> Path:
+        name = f".{CHECKPOINT_PREFIX}{step}.tmp-{os.getpid()}-{self._tag()}{secrets.token_hex(4)}"
+        return self.output_dir / name
+
+    def _tag(self) -> str:
+        """Return what marks this run in names: a folder half written has no manifest yet to say whose it is."""
+        return hashlib.sha256(self.run_id.encode()).hexdigest()[:8]
+
+    def _left_over(self, pattern: re.Pattern[str]) -> list[tuple[Path, str | None]]:
+        """Return the folders of that kind that no living process works on, each with the mark of its run."""
+        matches = [(path, pattern.fullmatch(path.name)) for path in sorted(subfolders(self.output_dir))]
+        return [
+            (path, match.groupdict().get("run"))
+            for path, match in matches
+            if match and not is_in_use(path, int(match["pid"]))
+        ]
+
+
+def surplus(oldest_first: Sequence[Path], limit: int, keep: Collection[str]) -> list[Path]:
+    """Return the oldest so that ``limit`` remain, but none whose name is in ``keep``.
+
+    Example:
+        >>> folders = [Path("checkpoint-1"), Path("checkpoint-2"), Path("checkpoint-3")]
+        >>> [path.name for path in surplus(folders, limit=2, keep={"checkpoint-1", "checkpoint-3"})]
+        ['checkpoint-2']
+    """
+    deletable = [path for path in oldest_first if path.name not in keep]
+    return deletable[: max(len(oldest_first) - limit, 0)]
+
+
+def _rename(source: Path, target: Path, undo: contextlib.ExitStack) -> None:
+    os.rename(source, target)
+    undo.callback(os.rename, target, source)

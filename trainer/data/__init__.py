@@ -1,0 +1,1 @@
+"""Partitioning of data over epochs, batches and ranks, without a framework."""

@@ -1,0 +1,1 @@
+"""Launchers and ranks, without a framework."""

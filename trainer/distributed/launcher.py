@@ -1,0 +1,119 @@
+"""Where this process stands among those that a launcher started, read from the environment and from nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trackside.callbacks.errors import ArgumentError
+
+# rank, world size, local rank: torchrun first, since it may itself have been started by one of the others
+LAUNCHERS = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "pmi": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+}
+PORT = 29500
+LAST_PORT = 65535
+INTERACTIVE = {"bash", "sh", "zsh", "interactive"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process among all of a run.
+
+    Attributes:
+        rank: Its number among all processes.
+        world_size: How many processes there are.
+        local_rank: Its number among those of its machine; -1 where nobody said.
+        launcher: Who started it: "torchrun", "slurm", "mpi", "pmi", "tf_config"; None for a process on its own.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = -1
+    launcher: str | None = None
+
+
+def find_place(environ: Mapping[str, str] | None = None) -> Place:
+    """Return the place that the first launcher with both a rank and a world size gives this process.
+
+    An interactive SLURM shell sets SLURM's variables too, but starts one process by hand; it does not count.
+
+    Raises:
+        ArgumentError: If a variable does not hold a number, the rank is not below the world size, or stands alone.
+
+    Example:
+        >>> find_place({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
+        Place(rank=1, world_size=2, local_rank=1, launcher='torchrun')
+    """
+    environ = os.environ if environ is None else environ
+    for launcher, (rank, world_size, local_rank) in LAUNCHERS.items():
+        if launcher == "slurm" and environ.get("SLURM_JOB_NAME") in INTERACTIVE:
+            continue
+        if rank in environ and world_size in environ:
+            numbers = _number(environ, rank), _number(environ, world_size, low=1), _number(environ, local_rank, low=-1)
+            place = Place(*numbers, launcher)
+            if place.rank >= place.world_size:
+                raise ArgumentError(rank, place.rank, f"a rank below {world_size}={place.world_size}")
+            return place
+        if launcher != "slurm" and rank in environ:  # a batch script of SLURM's has a number, too
+            raise ArgumentError(world_size, None, f"the number of processes, which goes with {rank}={environ[rank]}")
+    return Place(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
+
+
+def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """Return address and port at which the processes of a run meet.
+
+    MASTER_ADDR and MASTER_PORT say it, as torchrun sets them. Under SLURM the first node of the job is taken, with a
+    port made from the job's number; where MPI started all processes on one machine, that machine.
+
+    Raises:
+        ArgumentError: If the address cannot be known, or the port is none.
+
+    Example:
+        >>> find_meeting_point(Place(0, 2, 0, "slurm"), {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"})
+        ('gpu07', 29541)
+    """
+    environ = os.environ if environ is None else environ
+    address = environ.get("MASTER_ADDR") or _first_machine(place, environ)
+    if address is None:
+        raise ArgumentError(
+            "MASTER_ADDR", None, "set it to the address of the machine of rank 0, in the environment of every process"
+        )
+    port = _number(environ, "MASTER_PORT", PORT + _number(environ, "SLURM_JOB_ID") % 10_000, low=1)
+    if port > LAST_PORT:
+        raise ArgumentError("MASTER_PORT", port, f"at most {LAST_PORT}")
+    return address, port
+
+
+def _first_machine(place: Place, environ: Mapping[str, str]) -> str | None:
+    if place.launcher == "slurm":
+        return first_host(environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")) or None
+    sizes = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    here = next((environ[name] for name in sizes if name in environ), None)
+    return "127.0.0.1" if here == str(place.world_size) else None
+
+
+def first_host(nodelist: str) -> str:
+    """Return the first host of a list as SLURM writes it.
+
+    Example:
+        >>> first_host("gpu[07-09,12],cpu1"), first_host("node1,node2")
+        ('gpu07', 'node1')
+    """
+    name, bracket, rest = nodelist.split(",")[0].partition("[")
+    return name + rest.split("-")[0].rstrip("]") if bracket else name
+
+
+def _number(environ: Mapping[str, str], name: str, default: int = 0, low: int = 0) -> int:
+    text = environ.get(name, str(default))
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if number < low:
+        raise ArgumentError(name, text, f"a whole number, at least {low}, in the environment of this process")
+    return number

@@ -1,0 +1,284 @@
+"""How the learning rate goes over a run: plain functions of the step, the same numbers for both frameworks.
+
+Each returns the factor that the learning rate is multiplied by. The formulas, and the names of their options, are those
+of transformers' ``get_scheduler``, so that a run moved here sees the same learning rate at every step.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from trackside.callbacks.errors import ArgumentError, did_you_mean
+
+Schedule = Callable[[int], float]
+
+GIVEN = frozenset({"step", "num_warmup_steps", "num_training_steps", "learning_rate"})
+"""What the trainer hands to a schedule; all its other parameters are options."""
+
+SHAPES = ("linear", "cosine", "1-sqrt")
+
+
+def lr_multiplier(
+    name: str,
+    step: int,
+    *,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    learning_rate: float | None = None,
+    **kwargs: Any,
+) -> float:
+    """Return the factor on the learning rate at ``step``.
+
+    Args:
+        name: One of `SCHEDULES`.
+        step: Updates completed.
+        num_warmup_steps: Updates over which the factor rises from 0.
+        num_training_steps: Updates of the whole run.
+        learning_rate: Needed by schedules whose end is given as a learning rate (polynomial, and cosine_with_min_lr
+            with min_lr).
+        kwargs: Options of the schedule.
+
+    Raises:
+        ArgumentError: If there is no such schedule or option, or a value is not allowed.
+
+    Example:
+        >>> [lr_multiplier("linear", step, num_warmup_steps=2, num_training_steps=6) for step in range(7)]
+        [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    return make_schedule(name, num_warmup_steps, num_training_steps, learning_rate, kwargs)(step)
+
+
+def make_schedule(
+    name: str,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    learning_rate: float | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Schedule:
+    """Return the function from step to factor; everything is checked here, nothing while it runs.
+
+    Raises:
+        ArgumentError: As `lr_multiplier`.
+    """
+    function = _function_named(name)
+    options = dict(kwargs or {})
+    check_schedule_options(name, options)
+    _check_values(name, options, num_warmup_steps, num_training_steps, learning_rate)
+    given = {
+        "num_warmup_steps": num_warmup_steps,
+        "num_training_steps": num_training_steps,
+        "learning_rate": learning_rate,
+    }
+    wanted = inspect.signature(function).parameters
+    return partial(function, **{key: value for key, value in given.items() if key in wanted}, **options)
+
+
+def check_schedule_options(name: str, options: Mapping[str, Any]) -> None:
+    """See to it that the schedule called ``name`` has all of ``options``.
+
+    Raises:
+        ArgumentError: If there is no such schedule or option; the message names the nearest.
+    """
+    known = [option for option in inspect.signature(_function_named(name)).parameters if option not in GIVEN]
+    for option in options:
+        if option not in known:
+            listing = ", ".join(known) or "nothing"
+            raise ArgumentError(
+                "lr_scheduler_kwargs", dict(options), f"{name} takes {listing}.{did_you_mean(option, known)}"
+            )
+
+
+def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: int) -> int:
+    """Return the number of warm-up updates; ``warmup_steps`` below 1 is a share of the run, and wins over the ratio.
+
+    Example:
+        >>> warmup_length(20, 0.5, 100), warmup_length(0.05, 0.0, 30), warmup_length(0, 0.1, 100)
+        (20, 2, 10)
+    """
+    if warmup_steps >= 1:
+        return int(warmup_steps)
+    return math.ceil(num_training_steps * (warmup_steps or warmup_ratio))
+
+
+# -- the schedules ----------------------------------------------------------------------------------------------------
+
+
+def _constant(step: int) -> float:
+    return 1.0
+
+
+def _constant_with_warmup(step: int, *, num_warmup_steps: int) -> float:
+    return _warmup(step, num_warmup_steps) if step < num_warmup_steps else 1.0
+
+
+def _linear(step: int, *, num_warmup_steps: int, num_training_steps: int) -> float:
+    if step < num_warmup_steps:
+        return _warmup(step, num_warmup_steps)
+    return max(0.0, (num_training_steps - step) / max(1, num_training_steps - num_warmup_steps))
+
+
+def _cosine(step: int, *, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5) -> float:
+    """Loshchilov and Hutter (2016), arXiv:1608.03983, without restarts; half a cycle ends at 0."""
+    if step < num_warmup_steps:
+        return _warmup(step, num_warmup_steps)
+    return max(0.0, _cosine_wave(num_cycles, _progress(step, num_warmup_steps, num_training_steps)))
+
+
+def _cosine_with_restarts(step: int, *, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 1) -> float:
+    """Loshchilov and Hutter (2016), arXiv:1608.03983."""
+    if step < num_warmup_steps:
+        return _warmup(step, num_warmup_steps)
+    progress = _progress(step, num_warmup_steps, num_training_steps)
+    if progress >= 1.0:
+        return 0.0
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((float(num_cycles) * progress) % 1.0))))
+
+
+def _cosine_with_min_lr(
+    step: int,
+    *,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    learning_rate: float | None,
+    num_cycles: float = 0.5,
+    min_lr: float | None = None,
+    min_lr_rate: float | None = None,
+) -> float:
+    if step < num_warmup_steps:
+        return _warmup(step, num_warmup_steps)
+    floor = min_lr / (learning_rate or 1.0) if min_lr is not None else (min_lr_rate or 0.0)
+    factor = _cosine_wave(num_cycles, _progress(step, num_warmup_steps, num_training_steps))
+    return max(0.0, factor * (1 - floor) + floor)
+
+
+def _polynomial(
+    step: int,
+    *,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    learning_rate: float,
+    lr_end: float = 1e-7,
+    power: float = 1.0,
+) -> float:
+    """The schedule of BERT's original code, with warm-up."""
+    if step < num_warmup_steps:
+        return _warmup(step, num_warmup_steps)
+    if step > num_training_steps:
+        return lr_end / learning_rate
+    remaining = 1 - (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps)
+    return float(((learning_rate - lr_end) * remaining**power + lr_end) / learning_rate)
+
+
+def _inverse_sqrt(step: int, *, num_warmup_steps: int, timescale: int | None = None) -> float:
+    """The schedule of google-research/big_vision."""
+    if step < num_warmup_steps:
+        return _warmup(step, num_warmup_steps)
+    scale = timescale if timescale is not None else (num_warmup_steps or 10_000)
+    return 1.0 / math.sqrt((step + scale - num_warmup_steps) / scale)
+
+
+def _warmup_stable_decay(
+    step: int,
+    *,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    num_decay_steps: int | None = None,
+    num_stable_steps: int | None = None,
+    warmup_type: str = "linear",
+    decay_type: str = "cosine",
+    min_lr_ratio: float = 0.0,
+    num_cycles: float = 0.5,
+) -> float:
+    """Hu et al. (2024), arXiv:2404.06395, section 4. Without ``num_decay_steps`` the last tenth of the run decays."""
+    decay_steps = math.ceil(num_training_steps / 10) if num_decay_steps is None else num_decay_steps
+    stable_steps = num_training_steps - num_warmup_steps - decay_steps if num_stable_steps is None else num_stable_steps
+    if step < num_warmup_steps:
+        factor = _rise(warmup_type, step / max(1, num_warmup_steps))
+    elif step < num_warmup_steps + stable_steps:
+        return 1.0
+    elif step < num_warmup_steps + stable_steps + decay_steps:
+        factor = _fall(decay_type, (step - num_warmup_steps - stable_steps) / max(1, decay_steps), num_cycles)
+    else:
+        return min_lr_ratio
+    return max(0.0, factor * (1.0 - min_lr_ratio) + min_lr_ratio)
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "cosine_with_restarts": _cosine_with_restarts,
+    "cosine_with_min_lr": _cosine_with_min_lr,
+    "polynomial": _polynomial,
+    "constant": _constant,
+    "constant_with_warmup": _constant_with_warmup,
+    "inverse_sqrt": _inverse_sqrt,
+    "warmup_stable_decay": _warmup_stable_decay,
+}
+"""Every schedule that is a function of the step. (reduce_lr_on_plateau is none: it follows a metric.)"""
+
+
+# -- their parts ------------------------------------------------------------------------------------------------------
+
+
+def _warmup(step: int, num_warmup_steps: int) -> float:
+    return step / max(1, num_warmup_steps)
+
+
+def _progress(step: int, num_warmup_steps: int, num_training_steps: int) -> float:
+    return (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps)
+
+
+def _cosine_wave(num_cycles: float, progress: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * float(num_cycles) * 2.0 * progress))
+
+
+def _rise(shape: str, progress: float) -> float:
+    if shape == "linear":
+        return progress
+    if shape == "cosine":
+        return 0.5 * (1.0 - math.cos(math.pi * progress))
+    return 1.0 - math.sqrt(1.0 - progress)
+
+
+def _fall(shape: str, progress: float, num_cycles: float) -> float:
+    if shape == "linear":
+        return 1.0 - progress
+    if shape == "cosine":
+        return _cosine_wave(num_cycles, progress)
+    return 1.0 - math.sqrt(progress)
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _function_named(name: str) -> Callable[..., float]:
+    if name in SCHEDULES:
+        return SCHEDULES[name]
+    raise ArgumentError("lr_scheduler_type", name, f"one of {', '.join(SCHEDULES)}.{did_you_mean(name, SCHEDULES)}")
+
+
+def _check_values(
+    name: str, options: Mapping[str, Any], num_warmup_steps: int, num_training_steps: int, learning_rate: float | None
+) -> None:
+    if num_warmup_steps < 0:
+        raise ArgumentError("warmup_steps", num_warmup_steps, "at least 0")
+    if num_training_steps < 0:
+        raise ArgumentError("num_training_steps", num_training_steps, "at least 0")
+    for option in ("warmup_type", "decay_type"):
+        if options.get(option, SHAPES[0]) not in SHAPES:
+            near = did_you_mean(str(options[option]), SHAPES)
+            _refuse(options, f"{option} is one of {', '.join(SHAPES)}.{near}")
+    if name == "cosine_with_min_lr" and (options.get("min_lr") is None) == (options.get("min_lr_rate") is None):
+        _refuse(options, "cosine_with_min_lr needs either min_lr or min_lr_rate")
+    if name == "polynomial" or options.get("min_lr") is not None:
+        end = options.get("lr_end", 1e-7) if name == "polynomial" else options["min_lr"]
+        if learning_rate is None or not learning_rate >= end:
+            _refuse(options, f"{name} ends at {end}, which must not be above learning_rate={learning_rate}")
+
+
+def _refuse(options: Mapping[str, Any], allowed: str) -> None:
+    raise ArgumentError("lr_scheduler_kwargs", dict(options), allowed)

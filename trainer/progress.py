@@ -1,0 +1,140 @@
+"""The arithmetic of a run: how many updates there are, where one begins, and where a run stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long a run is.
+
+    Attributes:
+        max_steps: Updates of the whole run.
+        num_train_epochs: Epochs of the whole run, rounded up.
+        batches_per_epoch: Micro-batches of one epoch on each process; None for a dataset without a length.
+    """
+
+    max_steps: int
+    num_train_epochs: int
+    batches_per_epoch: int | None
+
+
+def plan_training(
+    *, batches_per_epoch: int | None, accumulation_steps: int, num_train_epochs: float, max_steps: int
+) -> TrainingPlan:
+    """Return how many updates and epochs a run has; ``max_steps`` above 0 wins over ``num_train_epochs``.
+
+    Raises:
+        ArgumentError: If the dataset has no length and ``max_steps`` is not given.
+        TracksideValueError: If an epoch holds no batch.
+
+    Example:
+        >>> plan_training(batches_per_epoch=10, accumulation_steps=4, num_train_epochs=2.5, max_steps=-1)
+        TrainingPlan(max_steps=8, num_train_epochs=3, batches_per_epoch=10)
+    """
+    if batches_per_epoch is None:
+        if max_steps <= 0:
+            raise ArgumentError("max_steps", max_steps, "a whole number above 0, since train_dataset has no length")
+        return TrainingPlan(max_steps, 1, None)
+    if batches_per_epoch == 0:
+        raise TracksideValueError(
+            "an epoch of train_dataset holds no batch: it is empty, or smaller than one batch with dataloader_drop_last"
+        )
+    updates_per_epoch = math.ceil(batches_per_epoch / accumulation_steps)
+    if max_steps <= 0:
+        max_steps = math.ceil(updates_per_epoch * num_train_epochs)
+    return TrainingPlan(max_steps, math.ceil(max_steps / updates_per_epoch), batches_per_epoch)
+
+
+def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
+    """Return into how many equal micro-batches an update is cut, and how many examples each is, over all processes.
+
+    As few as can be, with at most ``most`` examples and at least one for each process.
+
+    Raises:
+        ArgumentError: If there is no such cut; the message has the nearest numbers of examples that have one.
+
+    Example:
+        >>> cut_update(128, most=32, world_size=4), cut_update(128, most=32, world_size=3)
+        ((1, 128), (2, 64))
+    """
+    found = _number_of_cuts(examples, most, world_size)
+    if found is None:
+        near = sorted(range(1, 2 * examples + world_size), key=lambda number: abs(number - examples))
+        fits = [number for number in near if _number_of_cuts(number, most, world_size)][:2]
+        raise ArgumentError(
+            "global_batch_size",
+            examples,
+            f"a number that can be cut into equal micro-batches of {world_size} to {most * world_size} examples, such "
+            f"as {' or '.join(map(str, sorted(fits)))} ({world_size} processes, per_device_train_batch_size={most})",
+        )
+    return found, examples // found
+
+
+def _number_of_cuts(examples: int, most: int, world_size: int) -> int | None:
+    fewest = -(-examples // (most * world_size))
+    return next((n for n in range(fewest, examples // world_size + 1) if examples % n == 0), None)
+
+
+@dataclass
+class Progress:
+    """Where the loop stands between two updates; a checkpoint keeps it beside the state.
+
+    Attributes:
+        epoch: Epochs completed.
+        batches_in_epoch: Micro-batches of the current epoch that each process has taken.
+        examples_in_epoch: Examples of the current epoch that all processes together have taken.
+        pending_loss: Sum of the losses of the updates since the last record.
+        pending_steps: Number of those updates.
+        total_loss: Sum of the losses of all updates before that.
+        last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
+    """
+
+    epoch: int = 0
+    batches_in_epoch: int = 0
+    examples_in_epoch: int = 0
+    pending_loss: float = 0.0
+    pending_steps: int = 0
+    total_loss: float = 0.0
+    last_evaluation: int = -1
+    last_save: int = -1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values."""
+        return asdict(self)
+
+    def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
+        """Return the completed epochs with the part of the current one.
+
+        Where the dataset has no length, ``plan.max_steps`` updates count as an epoch.
+        """
+        batches = plan.batches_per_epoch or plan.max_steps * accumulation_steps
+        return self.epoch + self.batches_in_epoch / batches
+
+    def next_epoch(self) -> None:
+        """Go to the beginning of the next epoch."""
+        self.epoch += 1
+        self.batches_in_epoch = 0
+        self.examples_in_epoch = 0
+
+
+def windows(batches: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Cut ``batches`` into the windows of one update each; the last one may be shorter.
+
+    A window is taken only when it is asked for, so that nothing is read ahead of the update that uses it.
+
+    Example:
+        >>> list(windows(iter("abcde"), 2))
+        [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    while window := list(islice(batches, size)):
+        yield window

@@ -1,0 +1,124 @@
+"""What is installed of torch's companions, and whether it is what the arguments ask for. Nothing is imported for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
+
+# optimizers that came with a later torch than the oldest one that trackside knows
+NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
+
+
+@cache
+def torch_version() -> tuple[int, int] | None:
+    """Return major and minor version of the installed torch, without importing it; None where it cannot be told."""
+    try:
+        major, minor = importlib.metadata.version("torch").split(".")[:2]
+        return int(major), int(minor)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+
+
+def default_optimizer() -> str:
+    """Return fused AdamW where the installed torch runs it on every device, plain AdamW elsewhere."""
+    version = torch_version()
+    return "adamw_torch_fused" if version and version >= NEEDS_TORCH["adamw_torch_fused"] else "adamw_torch"
+
+
+def check_optimizer(name: str) -> None:
+    """Raise if the optimizer ``name`` cannot be had with what is installed; nothing is imported for it.
+
+    Raises:
+        MissingPackageError: If a package is not installed.
+        ArgumentError: If one is, and it does not hold the optimizer.
+    """
+    version = torch_version()
+    if version and version < NEEDS_TORCH.get(name, version):
+        needed, found = ".".join(map(str, NEEDS_TORCH[name])), ".".join(map(str, version))
+        raise ArgumentError("optim", str(name), f"it needs torch {needed} or later; {found} is installed")
+    if name == "adamw_8bit" and not is_installed("bitsandbytes"):
+        raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
+    if name.endswith("_apex_fused") and not has_apex("optimizers"):
+        raise ArgumentError(
+            "optim",
+            str(name),
+            "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
+            f"is another one{native_instead(name)}",
+        )
+
+
+def native_instead(name: str) -> str:
+    """Return the end of a message: what torch alone has in the place of one of apex's optimizers."""
+    native = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
+    return f"; optim={native[name]!r} does the same with torch alone" if name in native else ""
+
+
+def check_torch_xla() -> None:
+    """Raise if torch_xla cannot be imported; nothing is imported for it.
+
+    Raises:
+        UnsupportedError: The message has the versions, and says what to do.
+    """
+    reason = why_no_xla()
+    if reason is not None:
+        raise UnsupportedError(
+            f"tpu_num_cores and PJRT_DEVICE=TPU cannot be used: {reason}. The last torch_xla is 2.9.0: pip install "
+            "'torch==2.9.*' 'torch_xla[tpu]==2.9.0' in an environment of its own"
+        )
+
+
+def why_no_xla() -> str | None:
+    """Return why torch_xla cannot be imported here, or None where it can.
+
+    Its native part is made for one minor version of torch; with another, importing it ends the process.
+
+    Source:
+        https://github.com/pytorch/xla#installation, and its wheels' tags.
+    """
+    try:
+        found = importlib.metadata.version("torch_xla")
+        torch = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError as error:
+        return f"{error.name} is not installed"
+    if found.split(".")[:2] != torch.split(".")[:2]:
+        return (
+            f"torch_xla {found} works with torch {'.'.join(found.split('.')[:2])} only, and torch {torch} is installed"
+        )
+    return None
+
+
+def check_apex_amp() -> None:
+    """Raise if there is no apex.amp; nothing is imported for it.
+
+    Raises:
+        UnsupportedError: The message says why there is none, and what to use instead.
+    """
+    reason = why_no_amp()
+    if reason is not None:
+        raise UnsupportedError(f"fp16_backend='apex' cannot be used: {reason}; fp16_backend='auto' is torch's own fp16")
+
+
+def why_no_amp() -> str | None:
+    """Return why there is no apex.amp here, or None where there is one."""
+    if importlib.util.find_spec("apex") is None:
+        return "apex is not installed"
+    if has_apex("amp"):
+        return None
+    if any(has_apex(part) for part in ("contrib", "optimizers", "normalization")):
+        return "this build of NVIDIA apex has no amp any more: it was removed after tag 25.05"
+    return "the package apex that is installed is the one of PyPI, a Pyramid toolkit, and not NVIDIA's"
+
+
+def has_apex(part: str) -> bool:
+    """Return whether NVIDIA apex with ``part`` ("optimizers", "amp") is installed, without importing it.
+
+    The package of that name on PyPI is another one, and newer builds of the right one have no amp: so look inside.
+    """
+    spec = importlib.util.find_spec("apex")
+    folders = [Path(folder) / part for folder in spec.submodule_search_locations or ()] if spec else []
+    return any((folder / "__init__.py").is_file() for folder in folders)

@@ -1,0 +1,186 @@
+"""Loaders of which the order is a function of (seed, epoch), for one of several ranks, to be left and resumed anywhere.
+
+The position in an epoch is counted in examples over all ranks together. In the training process nothing here draws from
+the global random number generators; in workers they are seeded batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+
+from .collators import Collator, default_data_collator, drop_unused_columns
+from .loader import EpochLoader, batches_per_epoch, batches_used, counted, iterate_epoch, num_examples
+from .sampler import EpochBatchSampler, epoch_order
+from .stream import ShardedIterable
+from .workers import START_METHOD, init_worker
+
+__all__ = [
+    "EpochBatchSampler",
+    "EpochLoader",
+    "ShardedIterable",
+    "batches_per_epoch",
+    "batches_used",
+    "counted",
+    "drop_unused_columns",
+    "epoch_order",
+    "example_lengths",
+    "iterate_epoch",
+    "make_loader",
+    "num_examples",
+]
+
+
+def make_loader(
+    dataset: Any,
+    *,
+    batch_size: int,
+    collate_fn: Collator,
+    args: Any,
+    seed: int,
+    shuffle: bool,
+    drop_last: bool,
+    rank: int = 0,
+    world_size: int = 1,
+    global_batch_size: int | None = None,
+    lengths: Sequence[int] | None = None,
+) -> EpochLoader:
+    """Return the loader of one rank's batches.
+
+    Args:
+        dataset: A map-style dataset (with a length and items), or anything that can be iterated over more than once.
+        batch_size: Examples of one batch of one rank.
+        global_batch_size: Examples of one batch of all ranks, if not as many for each of them.
+        args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
+            dataloader_prefetch_factor, and for group_by_length and length_column_name.
+        shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
+        lengths: The length of each example, for batches of similar length; found by itself for group_by_length.
+
+    Raises:
+        TracksideTypeError: If ``dataset`` is neither.
+        ArgumentError: If lengths are asked for that cannot be had.
+    """
+    options = _worker_options(args)
+    by_length = shuffle and getattr(args, "group_by_length", False)
+    if not _is_map_style(dataset):
+        if by_length or lengths is not None:
+            raise ArgumentError("group_by_length", True, "False, since the dataset has no items to sort")
+        stream = ShardedIterable(
+            dataset,
+            batch_size,
+            rank=rank,
+            world_size=world_size,
+            global_batch_size=global_batch_size,
+            drop_last=drop_last,
+            seed=seed,
+        )
+        return EpochLoader(dataset, stream, collate_fn, seed, options)
+    if by_length and lengths is None:
+        lengths = example_lengths(dataset, args.length_column_name)
+    as_tensors = _is_quick(dataset, collate_fn)
+    sampler = EpochBatchSampler(
+        len(dataset),
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        rank=rank,
+        world_size=world_size,
+        global_batch_size=global_batch_size,
+        lengths=lengths,
+        as_tensors=as_tensors,
+    )
+    if as_tensors:
+        dataset, collate_fn = WholeBatches(*dataset.tensors), _as_is
+    return EpochLoader(dataset, sampler, collate_fn, seed, options)
+
+
+def example_lengths(dataset: Any, column: str = "length") -> list[int]:
+    """Return the length of each example: from the column of that name, or else by counting its input_ids.
+
+    Raises:
+        ArgumentError: If the examples have neither.
+    """
+    if column in (getattr(dataset, "column_names", None) or ()):
+        return [int(length) for length in dataset[column]]
+    first = dataset[0] if len(dataset) else {}
+    name = next((name for name in (column, "input_ids") if isinstance(first, Mapping) and name in first), None)
+    if name is None and len(dataset):
+        allowed = f"False, unless examples are dicts with {column!r} (length_column_name) or 'input_ids'"
+        raise ArgumentError("group_by_length", True, allowed)
+    values = (dataset[index][name] for index in range(len(dataset)))
+    return [int(value) if name == column else len(value) for value in values]
+
+
+# -- how a dataset is loaded ------------------------------------------------------------------------------------------
+
+
+class WholeBatches(TensorDataset):
+    """A TensorDataset that gives a batch at once: what `default_data_collator` makes of it, ten times quicker."""
+
+    def __getitems__(self, indices: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _is_quick(dataset: Any, collate_fn: Collator) -> bool:
+    """Whether picking rows of whole tensors gives what collating examples would."""
+    return (
+        type(dataset) is TensorDataset
+        and collate_fn is default_data_collator
+        and all(
+            type(tensor) is Tensor
+            and tensor.device.type == "cpu"
+            and tensor.layout is torch.strided
+            and not tensor.requires_grad
+            for tensor in dataset.tensors
+        )
+    )
+
+
+@runtime_checkable
+class _HasItems(Protocol):
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+def _is_map_style(dataset: Any) -> bool:
+    if isinstance(dataset, DataLoader):
+        raise TracksideTypeError(
+            "a DataLoader is no dataset: give the dataset behind it, or override get_train_dataloader() or "
+            "get_eval_dataloader()"
+        )
+    if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
+        raise TracksideTypeError(
+            "a tuple of arrays is no dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
+        )
+    if isinstance(dataset, Mapping | str | bytes) or not isinstance(dataset, Iterable | _HasItems):
+        raise TracksideTypeError(
+            f"{type(dataset).__name__} is no dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
+        )
+    return isinstance(dataset, _HasItems) and not isinstance(dataset, IterableDataset)
+
+
+def _worker_options(args: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory and torch.cuda.is_available(),
+    }
+    if args.dataloader_num_workers:
+        options |= {
+            "persistent_workers": args.dataloader_persistent_workers,
+            "prefetch_factor": args.dataloader_prefetch_factor,
+            "multiprocessing_context": START_METHOD,
+            "worker_init_fn": init_worker,
+        }
+    return options

@@ -1,0 +1,244 @@
+"""Going through the batches of an epoch: our own loader, and loaders of others, left and resumed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count, islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from trackside.trainer.data.sharding import derive_seed
+
+from ..loss import batch_size as batch_size_of
+from .collators import Collator
+from .sampler import EpochBatchSampler
+from .stream import ShardedIterable, StreamBatch
+from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
+
+Counts = tuple[int, int]
+"""The examples of a batch that count: in this rank's, and in those of all ranks together."""
+
+
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader that is told the epoch, and how much of it is already used.
+
+    Iterating over it gives the batches of the epoch that it was told last.
+
+    Attributes:
+        source: The dataset behind it.
+        order: What makes its batches: an EpochBatchSampler, or a ShardedIterable.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        order: EpochBatchSampler | ShardedIterable,
+        collate_fn: Collator,
+        seed: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.source = source
+        self.order = order
+        self.seed = seed
+        # of its own, so that making an iterator draws nothing from the global one
+        generator = torch.Generator().manual_seed(derive_seed(seed, 0))
+        if isinstance(order, ShardedIterable):
+            if options["num_workers"]:
+                order.share_with_workers()
+            data: dict[str, Any] = {"dataset": order, "batch_size": None, "collate_fn": StreamCollator(collate_fn)}
+        elif options["num_workers"]:
+            data = {"dataset": SeededDataset(source), "batch_sampler": SeededBatches(order), "collate_fn": collate_fn}
+        else:
+            data = {"dataset": source, "batch_sampler": order, "collate_fn": collate_fn}
+        super().__init__(**data, generator=generator, **options)
+
+    def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
+        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        self.order.set_epoch(epoch, skip_examples)
+        tell = getattr(self.dataset, "set_epoch", None)
+        if callable(tell) and not isinstance(self.order, ShardedIterable):
+            tell(epoch)
+        self.generator.manual_seed(derive_seed(self.seed, epoch))
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return (inputs for inputs, _ in self.counted())
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch.
+
+        Raises:
+            TypeError: If that cannot be known: the dataset has no length, or is split among its workers by itself.
+        """
+        if isinstance(self.order, ShardedIterable) and self.order.shards_itself and self.num_workers > 1:
+            raise TypeError("the number of batches depends on how the dataset splits itself among workers")
+        return len(self.order)
+
+    def counted(self) -> Iterator[tuple[Any, Counts]]:
+        """Return the batches, each with the number of its examples that count."""
+        if isinstance(self.order, ShardedIterable):
+            return self._counted_stream(self._batches())
+        return zip(self._batches(), self.order.cut.counts(), strict=True)
+
+    def _counted_stream(self, batches: Iterator[StreamBatch]) -> Iterator[tuple[Any, Counts]]:
+        for inputs, num_real, num_global in batches:
+            yield inputs, (num_real, num_global)
+
+    def _batches(self) -> Iterator[Any]:
+        if self.num_workers or self.pin_memory:
+            return super().__iter__()
+        collate: Callable[[Any], Any] = self.collate_fn
+        if isinstance(self.order, ShardedIterable):
+            return map(collate, self.order)
+        dataset = self.source  # from here on, what a DataLoader does without workers, at half its cost
+        return (collate(fetch(dataset, indices)) for indices in self.order)
+
+
+def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
+    """Return how many of this rank's batches of an epoch make the first ``examples`` of all ranks; None if unknown.
+
+    The rest of the epoch has as many batches as are missing, whatever batches its beginning was cut into.
+    """
+    order = getattr(loader, "order", None)
+    if not isinstance(order, EpochBatchSampler):
+        return None
+    order.set_epoch(epoch, examples)
+    return len(order) - order.remaining
+
+
+def iterate_epoch(
+    loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Any, Counts]]:
+    """Return the batches of an epoch, each with the examples of it that count.
+
+    A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is read with
+    random numbers that depend on ``seed``, ``epoch`` and the position, is told the epoch where it or its sampler has
+    ``set_epoch``, and what is to be skipped is read and thrown away; generators that a DataLoader was given are seeded
+    anew. The run's own random numbers do not notice. For its batches on several ranks see `counted`.
+
+    Args:
+        skip_examples: Examples of the epoch that all ranks together have already used.
+        rank, world_size: Which rank this is, of how many.
+
+    Returns:
+        Pairs of a batch and its counts: the examples of this rank's batch (0 where it only keeps the rank in step), and
+        of the batches of all ranks together.
+    """
+    if not isinstance(loader, EpochLoader):
+        started = _start_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, rank, world_size)
+        return _counted_foreign(loader, started, rank, world_size)
+    loader.set_epoch(epoch, skip_examples)
+    batches = loader.counted()
+    order = loader.order
+    if isinstance(order, ShardedIterable) and order.shards_itself and loader.num_workers > 1:
+        return _behind(batches, skip_examples)
+    return batches
+
+
+def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Any, Counts]]:
+    """Return this rank's batches of ``loader``, each with the examples of it that count.
+
+    A loader of ours knows its ranks. Of any other, which gives the same batches on every rank, the ranks take turns;
+    where there is no batch left for a rank, it has the last one once more, of which nothing counts. A loader with
+    torch's DistributedSampler, or another one that has ``num_replicas``, is known to give each rank its own. On several
+    ranks one that shuffles does so alike on all of them, and every time.
+    """
+    if isinstance(loader, EpochLoader):
+        return loader.counted()
+    return _counted_foreign(loader, loader if world_size == 1 else _reading(loader, 0, rank), rank, world_size)
+
+
+def _counted_foreign(loader: Any, started: Iterable[Any], rank: int, world_size: int) -> Iterator[tuple[Any, Counts]]:
+    if world_size == 1 or _splits_by_rank(loader):
+        for inputs in started:
+            size = batch_size_of(inputs)
+            yield inputs, (size, size * world_size)
+        return
+    batches = iter(started)
+    while turn := list(islice(batches, world_size)):
+        sizes = [batch_size_of(inputs) for inputs in turn]
+        yield turn[min(rank, len(turn) - 1)], (sizes[rank] if rank < len(turn) else 0, sum(sizes))
+
+
+def _splits_by_rank(loader: Any) -> bool:
+    return any(hasattr(part, "num_replicas") for part in _parts_of(loader))
+
+
+def _behind(batches: Iterator[tuple[Any, Counts]], skip_examples: int) -> Iterator[tuple[Any, Counts]]:
+    for inputs, counts in batches:
+        if skip_examples > 0:
+            skip_examples -= counts[1]
+        else:
+            yield inputs, counts
+
+
+def _start_foreign(loader: Any, seed: int, epoch: int, skip_examples: int, rank: int, world_size: int) -> Iterator[Any]:
+    for part in _parts_of(loader):
+        if callable(getattr(part, "set_epoch", None)):
+            part.set_epoch(epoch)
+        if isinstance(getattr(part, "generator", None), torch.Generator):
+            part.generator.manual_seed(seed)
+    batches = _reading(loader, seed, rank)
+    turn, times = (1, world_size) if _splits_by_rank(loader) else (world_size, 1)
+    while skip_examples > 0 and (used := list(islice(batches, turn))):
+        skip_examples -= sum(map(batch_size_of, used)) * times
+    return batches
+
+
+def _reading(loader: Any, seed: int, rank: int) -> Iterator[Any]:
+    """Read a loader of others with random numbers that follow from ``seed`` and the position.
+
+    They are alike on all ranks, which must read the same; where each has batches of its own, only up to the first
+    batch: a sampler draws its order when it is asked for its first index.
+    """
+    own_rank = rank if _splits_by_rank(loader) else 0
+    with host_state_kept(seed):
+        batches = iter(loader)
+    for number in count():
+        with host_state_kept(derive_seed(seed, number, own_rank if number else 0)):
+            batch = list(islice(batches, 1))
+        if not batch:
+            return
+        yield batch[0]
+
+
+def _parts_of(loader: Any) -> list[Any]:
+    """Return a loader and what it is made of: samplers and dataset, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = [loader, batch_sampler, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    parts.append(getattr(loader, "dataset", None))
+    return list({id(part): part for part in parts if part is not None}.values())
+
+
+class StreamCollator:
+    """Collates the examples of a `StreamBatch` and keeps its counts."""
+
+    def __init__(self, collate_fn: Collator) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, batch: StreamBatch) -> StreamBatch:
+        return batch._replace(inputs=self.collate_fn(batch.inputs))
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
+    """Return the batches of a whole epoch for this rank, or None where that cannot be known."""
+    length = _length(loader)
+    if length is None or isinstance(loader, EpochLoader) or _splits_by_rank(loader):
+        return length
+    return -(-length // world_size)
+
+
+def num_examples(loader: Any) -> int | None:
+    """Return the examples behind ``loader`` over all ranks, or None where that cannot be known."""
+    return _length(loader.source if isinstance(loader, EpochLoader) else getattr(loader, "dataset", None))
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except (TypeError, NotImplementedError):
+        return None

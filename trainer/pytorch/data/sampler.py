@@ -1,0 +1,136 @@
+"""The order of a map-style dataset as a function of (seed, epoch), and its batches for one of several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.data.sharding import BatchCut, derive_seed
+
+MEGABATCH = 1024
+"""Examples that are sorted by length together. It does not follow the batch size, because an epoch that was begun with
+one batch size must go on in the same order with another."""
+
+
+def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Tensor:
+    """Return a permutation of the indices below ``num_examples`` that depends on ``seed`` and ``epoch`` alone."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    return torch.randperm(num_examples, generator=generator)
+
+
+def length_grouped_order(lengths: Sequence[int], *, seed: int, epoch: int) -> Tensor:
+    """Return an order in which neighbours are of similar length, as a function of ``seed`` and ``epoch``.
+
+    The examples are permuted, cut into megabatches, and sorted by falling length in each. The longest example of all
+    comes first, so that a batch which is too large for the memory shows at once.
+
+    Source:
+        ``get_length_grouped_indices`` of transformers, but for the size of a megabatch.
+    """
+    if not len(lengths):
+        return torch.empty(0, dtype=torch.long)
+    size = max(1, min(MEGABATCH, len(lengths) // 4))
+    known = torch.as_tensor(lengths)
+    parts = [
+        part[torch.argsort(known[part], descending=True, stable=True)]
+        for part in torch.split(epoch_order(len(lengths), seed=seed, epoch=epoch), size)
+    ]
+    longest = max(range(len(parts)), key=lambda index: int(known[parts[index][0]]))
+    first = parts[0][0].clone()
+    parts[0][0], parts[longest][0] = parts[longest][0].clone(), first
+    return torch.cat(parts)
+
+
+class EpochBatchSampler(Sampler[Any]):
+    """One rank's batches of indices. Position in an epoch is counted in examples over all ranks together.
+
+    See `BatchCut` for how batches are cut. Because the order depends on (seed, epoch) alone, an epoch that was left
+    after some examples goes on exactly there, at no cost, with any batch size and any number of ranks.
+
+    Without shuffling and ``drop_last`` it is the sampler of an evaluation: each example exactly once over all ranks,
+    and, batch by batch, the ranks' examples one after the other are the dataset in its order.
+
+    Args:
+        num_examples: Length of the dataset.
+        batch_size: Examples of one batch of one rank.
+        seed: Seed of the order.
+        shuffle: Whether the order is shuffled at all.
+        drop_last: Leave a ragged last global batch out.
+        rank, world_size: Which rank this is, of how many.
+        global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
+        lengths: The length of each example, for batches of similar length.
+        as_tensors: Yield tensors of indices instead of lists.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        global_batch_size: int | None = None,
+        lengths: Sequence[int] | None = None,
+        as_tensors: bool = False,
+    ) -> None:
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise TracksideValueError(f"{batch_size=}, {rank=}, {world_size=} make no batches")
+        if lengths is not None and len(lengths) != num_examples:
+            raise TracksideValueError(f"there are {len(lengths)} lengths for {num_examples} examples")
+        self.cut = BatchCut(num_examples, global_batch_size or batch_size * world_size, rank, world_size, drop_last)
+        """How the batches are cut of the epoch that `set_epoch` was told last."""
+        self.seed = seed
+        self.shuffle = shuffle
+        self.lengths = lengths
+        self.as_tensors = as_tensors
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
+        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        self.epoch = epoch
+        self.cut = replace(self.cut, start=skip_examples)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the indices of this rank's batches; what `set_epoch` says later does not change them."""
+        return self._batches(self.cut, self.order())
+
+    def _batches(self, cut: BatchCut, order: Tensor) -> Iterator[Any]:
+        for index in range(cut.num_batches):
+            low, high = cut.span(index)
+            if low == high:  # nothing is left for this rank: an example of another keeps it in step
+                low, high = cut.num_examples - 1, cut.num_examples
+            yield order[low:high] if self.as_tensors else order[low:high].tolist()
+
+    def order(self) -> Tensor:
+        """Return the order of the whole epoch."""
+        if not self.shuffle:
+            return torch.arange(self.cut.num_examples)
+        if self.lengths is not None:
+            return length_grouped_order(self.lengths, seed=self.seed, epoch=self.epoch)
+        return epoch_order(self.cut.num_examples, seed=self.seed, epoch=self.epoch)
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch for this rank, and for every other."""
+        return replace(self.cut, start=0).num_batches
+
+    @property
+    def remaining(self) -> int:
+        """Batches of this epoch for this rank behind the examples that `set_epoch` was told to skip."""
+        return self.cut.num_batches
+
+    def num_real_examples(self, batch_index: int) -> int:
+        """Return the examples of this rank's batch that count; 0 where it only keeps the rank in step."""
+        return self.cut.num_real_examples(batch_index)
+
+    def num_global_examples(self, batch_index: int) -> int:
+        """Return the examples in the batch of all ranks together."""
+        return self.cut.num_global_examples(batch_index)

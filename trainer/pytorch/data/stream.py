@@ -1,0 +1,179 @@
+"""Batches of an iterable dataset, for one of several ranks and their workers, without any code of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
+from trackside.trainer.data.sharding import derive_seed, share_of
+
+from .workers import host_state_kept, seed_worker, unseen_as_worker
+
+
+class StreamBatch(NamedTuple):
+    """A batch on its way from a worker: the examples, or what the collator made of them, and how many count."""
+
+    inputs: Any
+    num_real_examples: int
+    num_global_examples: int
+
+
+class ShardedIterable(IterableDataset[StreamBatch]):
+    """One rank's batches of a stream, the same ones with any number of workers.
+
+    Every rank and every worker reads the whole stream and keeps what is its own: of each global batch a rank keeps its
+    share, and of the batches of a rank worker k keeps every num_workers-th. Shares are as even as possible; a rank that
+    gets nothing of a ragged last batch has an example of another rank, which does not count. So all ranks have the same
+    number of batches, and the order is the same with 0, 1 or more workers. What it costs is that the stream is read
+    more than once.
+
+    Examples to skip are read again and thrown away.
+
+    A dataset for which that is too much, because it splits itself with ``get_worker_info``, says so by an attribute
+    ``shards_itself = True`` (datasets.IterableDataset is known to). Then each worker's part is cut into global batches
+    by itself: each example still comes exactly once, but the order depends on the number of workers, and as many
+    batches as there are workers may be ragged. Without the attribute, such a dataset is not told that there are
+    workers, and gives all that it has.
+
+    While the stream is read, the random numbers of Python, numpy and torch follow from (seed, epoch, position), so that
+    a dataset which shuffles or augments reads the same on all ranks, in any number of workers, and after a resume. The
+    training process has its own back after each batch; a worker collates with numbers of its rank.
+
+    Args:
+        dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it has it.
+        batch_size: Examples of one batch of one rank.
+        rank, world_size: Which rank this is, of how many.
+        global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
+        drop_last: Leave ragged global batches out.
+        seed: Seed of the random numbers while the stream is read.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        global_batch_size: int | None = None,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        _check_stream(dataset, world_size)
+        self.dataset = dataset
+        self.global_batch_size = global_batch_size or batch_size * world_size
+        self.rank = rank
+        self.world_size = world_size
+        self.drop_last = drop_last
+        self.seed = seed
+        self._epoch_and_skip = torch.zeros(2, dtype=torch.long)
+
+    @property
+    def shards_itself(self) -> bool:
+        """Whether the dataset gives each worker a part of its own."""
+        known = getattr(self.dataset, "shards_itself", None)
+        return bool(_is_hugging_face(self.dataset) if known is None else known)
+
+    def share_with_workers(self) -> None:
+        """Let workers which live on from one epoch to the next hear of the new one."""
+        self._epoch_and_skip.share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
+        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        self._epoch_and_skip[0] = epoch
+        self._epoch_and_skip[1] = skip_examples
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch, where the dataset has a length."""
+        whole = self.global_batch_size
+        count = len(self.dataset)
+        return count // whole if self.drop_last else -(-count // whole)
+
+    def __iter__(self) -> Iterator[StreamBatch]:
+        epoch, skip = self._epoch_and_skip.tolist()
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        info = get_worker_info()
+        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        reader = _Reader(self, (self.seed, epoch), info is not None, self.shards_itself)
+        if self.shards_itself:
+            skip = skip if num_workers == 1 else 0  # where each worker was cannot be told from here
+            reader.seeds += (worker,)
+            worker, num_workers = 0, 1
+        return self._batches(reader, skip, worker, num_workers)
+
+    def _batches(self, reader: _Reader, skip: int, worker: int, num_workers: int) -> Iterator[StreamBatch]:
+        whole = self.global_batch_size
+        reader.skip(skip, whole)
+        index = 0
+        while examples := reader.read(whole):
+            if self.drop_last and len(examples) < whole:
+                return
+            if index % num_workers == worker:
+                yield self._own_share(examples, reader)
+            index += 1
+
+    def _own_share(self, examples: list[Any], reader: _Reader) -> StreamBatch:
+        low, high = share_of(len(examples), self.rank, self.world_size)
+        if reader.is_worker:
+            seed_worker(reader.seed_at(low - len(examples), 1))
+        return StreamBatch(examples[low:high] or examples[-1:], high - low, len(examples))
+
+
+class _Reader:
+    """Reads a stream a global batch at a time, and keeps account of the position.
+
+    Attributes:
+        seeds: What the random numbers follow from, besides the position.
+    """
+
+    def __init__(self, stream: ShardedIterable, seeds: tuple[int, ...], is_worker: bool, shards_itself: bool) -> None:
+        self.seeds = seeds
+        self.is_worker = is_worker
+        self.position = 0
+        self._view = nullcontext if shards_itself or not is_worker else unseen_as_worker
+        self._stream = stream
+        self._examples: Iterator[Any] | None = None
+
+    def seed_at(self, offset: int, *more: int) -> int:
+        """Return the seed for a place relative to the position."""
+        return derive_seed(*self.seeds, self.position + offset, *more)
+
+    def read(self, count: int) -> list[Any]:
+        """Return the next ``count`` examples, or those that are left."""
+        with self._view(), host_state_kept(self.seed_at(0)):
+            if self._examples is None:
+                self._examples = iter(self._stream.dataset)
+            examples = list(islice(self._examples, count))
+        self.position += len(examples)
+        return examples
+
+    def skip(self, count: int, step: int) -> None:
+        """Read over ``count`` examples."""
+        while self.position < count and self.read(min(step, count - self.position)):
+            pass
+
+
+def _is_hugging_face(dataset: Any) -> bool:
+    return any(
+        cls.__module__ == "datasets.iterable_dataset" and cls.__name__ == "IterableDataset"
+        for cls in type(dataset).__mro__
+    )
+
+
+def _check_stream(dataset: Any, world_size: int) -> None:
+    if hasattr(dataset, "__next__"):
+        raise TracksideTypeError(
+            f"a dataset of type {type(dataset).__name__} can be read only once; "
+            "give an object whose __iter__ starts anew"
+        )
+    if world_size > 1 and getattr(dataset, "_distributed", None) is not None:
+        raise TracksideValueError(
+            "the dataset is already split by rank (split_dataset_by_node); give it whole, the trainer splits it evenly"
+        )

@@ -1,0 +1,152 @@
+"""What happens in the processes that load data: their random numbers, and the signals that they get."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
+from torch.utils.data import Dataset
+from torch.utils.data import _utils as torch_internals
+
+from trackside.trainer.data.sharding import BatchCut, derive_seed
+
+from .sampler import EpochBatchSampler
+
+START_METHOD = "fork" if sys.platform == "linux" else None
+"""How workers start; None is Python's default. A fork takes 0.1 s where others take seconds and need the dataset to be
+picklable. Workers touch neither the device nor torch's threads."""
+
+
+ASIDE = np.random.MT19937(0)
+"""Stands in for numpy's generator in `host_state_kept`; making one takes long."""
+
+
+def seed_worker(seed: int) -> None:
+    """Seed the generators of Python, numpy and torch's CPU, as augmentation in a worker draws from them."""
+    random.seed(seed)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32, 1])  # without the 1 it would give Python's numbers once more
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def host_state_kept(seed: int) -> Iterator[None]:
+    """Start the generators that `seed_worker` seeds from ``seed``, and put them back at the end.
+
+    numpy's is exchanged for another one, since reading and writing its state takes five times as long as all the rest;
+    what it has up its sleeve, the second of two normal numbers, is lost, at the same places in every run.
+    """
+    python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
+    set_bit_generator(ASIDE)
+    try:
+        seed_worker(seed)
+        yield
+    finally:
+        random.setstate(python)
+        set_bit_generator(numpy)
+        torch.set_rng_state(host)
+
+
+@contextmanager
+def unseen_as_worker() -> Iterator[None]:
+    """Let `get_worker_info` say None, so that a dataset which splits itself by worker gives all that it has."""
+    worker = torch_internals.worker
+    info, worker._worker_info = worker._worker_info, None
+    try:
+        yield
+    finally:
+        worker._worker_info = info
+
+
+# -- map-style datasets -----------------------------------------------------------------------------------------------
+
+
+class SeededBatches:
+    """A batch sampler that sends a seed and the epoch along with the indices of each batch.
+
+    The seed follows from (seed, epoch, position of the batch in the epoch), so that random augmentation in a worker is
+    the same whichever worker does it and also after a resume, and differs between epochs, ranks and batches.
+    """
+
+    def __init__(self, sampler: EpochBatchSampler) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        return self._seeded(iter(self.sampler), self.sampler.cut, self.sampler.epoch)
+
+    def _seeded(self, batches: Iterator[Any], cut: BatchCut, epoch: int) -> Iterator[tuple[int, int, Any]]:
+        for index, indices in enumerate(batches):
+            yield derive_seed(self.sampler.seed, epoch, cut.span(index)[0]), epoch, indices
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class SeededDataset(Dataset[Any]):
+    """A dataset in a worker, which takes what `SeededBatches` yields; everything else is that of ``dataset``."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the dataset of the epoch, if it wants to know."""
+        self._epoch = epoch
+        if callable(getattr(self.dataset, "set_epoch", None)):
+            self.dataset.set_epoch(epoch)
+
+    def __getitems__(self, job: tuple[int, int, Any]) -> Any:
+        seed, epoch, indices = job
+        if epoch != self._epoch:  # in a worker that lives on from one epoch to the next
+            self.set_epoch(epoch)
+        seed_worker(seed)
+        return fetch(self.dataset, indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset":  # not there yet while a copy is being unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+def fetch(dataset: Any, indices: Any) -> Any:
+    """Return the examples at ``indices``, all at once where the dataset can do that."""
+    if callable(getattr(dataset, "__getitems__", None)):
+        return dataset.__getitems__(indices)
+    return [dataset[index] for index in indices]
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+def init_worker(worker_id: int) -> None:
+    """Make a worker deaf to the signals that are meant for the trainer.
+
+    Ctrl-C, and the SIGTERM of a scheduler or of torchrun, reach the whole process group. The trainer goes on to the
+    end of its step and saves, and needs its workers until then. The parent's own SIGTERM still ends a worker at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_parent_says_so, daemon=True).start()
+
+
+def _exit_when_parent_says_so() -> None:
+    parent = os.getppid()
+    while True:
+        info = signal.sigwaitinfo({signal.SIGTERM})
+        if info.si_pid in (parent, os.getpid()) or os.getppid() != parent:
+            os._exit(0)

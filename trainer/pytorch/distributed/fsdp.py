@@ -1,0 +1,183 @@
+"""FSDP2: every process holds a share of each parameter, its gradient and its optimizer state.
+
+The step is the same as with DDP; what differs is how the model is prepared, and that a checkpoint is written by all
+processes together, each its share. Such a checkpoint loads on any number of processes, with or without FSDP.
+
+Source:
+    https://pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+
+from trackside.callbacks.errors import ArgumentError, CheckpointError, did_you_mean
+
+from ..snapshot import SHARDS, read_weights
+from .strategy import NOTHING, Group
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Sharded(Group):
+    """One process of several that share out the model."""
+
+    is_sharded = True
+
+    def shard(self, model: nn.Module) -> nn.Module:
+        """Shard the parameters of ``model`` in place, the first process's values; before the optimizer is made."""
+        if hasattr(model, "set_requires_gradient_sync"):  # trained before
+            return model
+        config = self._args.fsdp_config or {}
+        words = str(self._args.fsdp)
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+        options: dict[str, Any] = {
+            "mesh": init_device_mesh(self._device.type, (self.world_size,)),
+            "reshard_after_forward": "full_shard" in words,
+            "mp_policy": mixed_precision_policy(config.get("mixed_precision") or {}),
+        }
+        if "offload" in words:
+            options["offload_policy"] = CPUOffloadPolicy(pin_memory=self._device.type == "cuda")
+        for module in modules_to_shard(model, config):
+            fully_shard(module, **options)
+        fully_shard(model, **options)
+        return model
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model, which does by itself what DDP would do around it."""
+        return model
+
+    def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+        """Have gradients exchanged only after the last micro-batch of an update."""
+        model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
+        return NOTHING
+
+    def whole(self, tensor: Any) -> Any:
+        """Return a tensor that is shared out as a whole one."""
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """Return all weights on the first process's host; an empty dict on the others."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights: dict[str, Any] = get_model_state_dict(model, options=options)
+        return weights
+
+
+def modules_to_shard(model: nn.Module, config: Mapping[str, Any]) -> list[nn.Module]:
+    """Return the parts of a model that are gathered one at a time, inner ones first.
+
+    Those are the modules of the classes that ``fsdp_config`` names in ``transformer_layer_cls_to_wrap``, or those with
+    at least ``min_num_params`` parameters that no inner one has taken; without either, the classes that the model says
+    must not be split (``_no_split_modules`` of transformers), or else the members of every nn.ModuleList.
+
+    Raises:
+        ArgumentError: If no module is of a named class; the message has the nearest.
+    """
+    inner = [module for module in model.modules() if module is not model]
+    least = int(config.get("min_num_params", 0))
+    wanted = config.get("transformer_layer_cls_to_wrap") or []
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if least:
+        return _by_size(model, least)
+    if names:
+        known = {type(module).__name__ for module in inner}
+        for name in names:
+            if name not in known:
+                field = "fsdp_config['transformer_layer_cls_to_wrap']"
+                raise ArgumentError(field, name, f"a class among the model's modules.{did_you_mean(name, known)}")
+    names = names or list(getattr(model, "_no_split_modules", None) or ())
+    if names:
+        return [module for module in reversed(inner) if type(module).__name__ in names]
+    return [layer for module in reversed(inner) if isinstance(module, nn.ModuleList) for layer in module]
+
+
+def _by_size(model: nn.Module, least: int) -> list[nn.Module]:
+    """Return modules that hold ``least`` parameters beyond those of chosen modules inside them, inner ones first."""
+    chosen: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> int:
+        left = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        left += sum(visit(child) for child in module.children())
+        if left >= least and module is not model and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            chosen.append(module)
+            return 0
+        return left
+
+    visit(model)
+    return chosen
+
+
+def mixed_precision_policy(config: Mapping[str, str]) -> MixedPrecisionPolicy:
+    """Return FSDP2's policy from ``{"param_dtype": "bf16", "reduce_dtype": "fp32", "output_dtype": "fp32"}``."""
+    dtypes: dict[str, Any] = {name: DTYPES[value] for name, value in config.items()}
+    return MixedPrecisionPolicy(**dtypes)
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
+    """Write this process's share of weights and optimizer state; all processes together."""
+    dcp.save(_state_of(model, optimizer), checkpoint_id=folder / SHARDS)  # type: ignore[attr-defined]
+
+
+def load_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
+    """Load weights, and the optimizer's state if there is an ``optimizer``, on any number of processes.
+
+    Raises:
+        CheckpointError: If the checkpoint does not hold what is asked for.
+    """
+    state = _state_of(model, optimizer)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            alone = not dist.is_initialized()
+            dcp.load(state, checkpoint_id=folder / SHARDS, no_dist=alone)  # type: ignore[attr-defined]
+    except (Exception, CheckpointException) as error:  # the latter is a BaseException, with a trace in its text
+        first = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
+        raise CheckpointError(f"the shares in {folder / SHARDS} do not fit the model: {first}") from error
+    if optimizer is None:
+        set_model_state_dict(model, state["model"])
+    else:
+        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+
+
+def load_whole(folder: Path, model: nn.Module, optimizer: Any) -> None:
+    """Give every process its share of the weights of a checkpoint that was written without FSDP.
+
+    Raises:
+        CheckpointError: If an optimizer's state is asked for too, which such a checkpoint does not hold by name.
+    """
+    if optimizer is not None:
+        raise CheckpointError(
+            f"{folder} was written without fsdp; resume without it, or load the weights and start afresh with it"
+        )
+    weights: dict[str, Any] = dict(read_weights(folder))
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
+
+
+def _state_of(model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    if optimizer is None:
+        return {"model": get_model_state_dict(model)}
+    weights, state = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": state}

@@ -1,0 +1,224 @@
+"""TPU cores, through torch_xla: each has a process of its own that records the step, and then launches it.
+
+Nothing is computed when a line of the step runs: torch_xla records, and ``torch_xla.sync()`` at the end of the update
+compiles what was recorded, once for each shape, and sends it off. Whoever reads a number before waits for all of it.
+That is why flags go from core to core only where somebody may steer, and why a stop signal is read an update late.
+
+One core ran on torch_xla's CPU device. Several cores ran on a stand-in only, and nothing on a TPU: see docs/tpu.md.
+
+Source:
+    torch_xla 2.9: https://docs.pytorch.org/xla/release/r2.9/learn/pytorch-on-xla-devices.html, and in
+    github.com/pytorch/xla at v2.9.0 torch_xla/core/xla_model.py (reduce_gradients, optimizer_step, rendezvous,
+    broadcast_master_param), torch_xla/runtime.py, torch_xla/torch_xla.py (sync, launch).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from trackside.callbacks.state import TrainerControl
+from trackside.trainer.distributed.launcher import Place
+
+from ..availability import check_torch_xla
+from ..snapshot import copied
+from .strategy import COUNTED, FLAGS, NOTHING, Alone, signal_in, unwrap
+
+
+def find_core() -> Place:
+    """Return which core this process drives, of how many; under torchrun, join the others first.
+
+    The order of torch_xla's cores need not be that of torchrun's ranks, so that torch_xla alone is asked.
+
+    Raises:
+        UnsupportedError: If torch_xla is not there, or made for another torch.
+    """
+    runtime = _module("torch_xla.runtime")
+    if dist.is_torchelastic_launched() and not dist.is_initialized():
+        _module("torch_xla.distributed.xla_backend")  # makes the backend and the meeting point known
+        dist.init_process_group("xla", init_method="xla://")
+    return Place(runtime.global_ordinal(), runtime.world_size(), runtime.local_ordinal(), "torch_xla")
+
+
+def device_of_core() -> torch.device:
+    """Return the device of this process.
+
+    Raises:
+        UnsupportedError: If torch_xla is not there, or made for another torch.
+    """
+    device: torch.device = _module("torch_xla").device()
+    return device
+
+
+def _module(name: str) -> Any:
+    check_torch_xla()  # with another torch, the import itself would end the process
+    return importlib.import_module(name)
+
+
+class Core(Alone):
+    """The only core.
+
+    Args:
+        args: Read for debug, whose tpu_metrics_debug prints torch_xla's report when training or evaluation ends.
+    """
+
+    must_copy = True
+
+    def __init__(self, args: Any) -> None:
+        super().__init__()
+        self._xla = _module("torch_xla")
+        self._model = _module("torch_xla.core.xla_model")
+        self._wants_report = "tpu_metrics_debug" in args.debug
+        self._depth = 0
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Print torch_xla's report at the end, where it was asked for."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._wants_report and self._depth == 0 and self.rank == 0:
+                print(_module("torch_xla.debug.metrics").metrics_report(), flush=True)
+
+    def move(self, model: nn.Module, device: torch.device) -> None:
+        """Move the model; parameters are swapped in place, or tied ones would part and an optimizer keep the old ones.
+
+        Source:
+            https://docs.pytorch.org/docs/stable/future_mod.html
+        """
+        before = torch.__future__.get_swap_module_params_on_conversion()
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            model.to(device)
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(before)
+
+    def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return all weights on the host; tied ones share their copy."""
+        self.end_step()
+        weights: dict[str, Tensor] = copied(unwrap(model).state_dict(keep_vars=True))
+        return weights
+
+    def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
+        """After an update, launch it."""
+        if after_update:
+            self.end_step()
+        return stop_signal
+
+    def end_step(self) -> None:
+        """Launch what was recorded, without waiting for it."""
+        self._xla.sync()
+
+    def seed(self, seed: int) -> None:
+        """Seed the device's random number generator."""
+        self._model.set_rng_state(seed)
+
+    def random_state(self) -> dict[str, Any]:
+        """Return the state of the device's random number generator, a whole number."""
+        return {"xla": self._model.get_rng_state()}
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        """Take back what `random_state` gave; a checkpoint from another device has none."""
+        if "xla" in state:
+            self._model.set_rng_state(state["xla"])
+
+
+class Cores(Core):
+    """One core of several.
+
+    In every update they exchange the gradients, and one small tensor: the sum that the loss is divided by, and who got
+    a stop signal. All of them must record the same step, or they wait for each other for ever.
+
+    Args:
+        args: The training arguments: place and debug.
+        device: The device of this process.
+    """
+
+    def __init__(self, args: Any, device: torch.device) -> None:
+        super().__init__(args)
+        self.rank = args.place.rank
+        self.world_size = args.place.world_size
+        self._device = device
+        self._signal: str | None = None
+        self._signals: tuple[Tensor | None, Tensor | None] = (None, None)
+        self._must_agree = True
+
+    # -- the model ------------------------------------------------------------------------------------------------
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model with the first core's parameters and buffers."""
+        self._model.broadcast_master_param(model)
+        return model
+
+    def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+        """Return a context that averages the gradients after the last micro-batch of an update."""
+        return self._averaging(model) if is_last else NOTHING
+
+    @contextmanager
+    def _averaging(self, model: nn.Module) -> Iterator[None]:
+        """What ``xm.optimizer_step`` does before it steps; the gradients are clipped in between."""
+        yield
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        self._model.all_reduce(self._model.REDUCE_SUM, gradients, scale=1.0 / self.world_size)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every core the buffers of the first."""
+        if buffers := list(model.buffers()):
+            self._model.collective_broadcast(buffers)
+
+    # -- numbers and objects --------------------------------------------------------------------------------------
+
+    def sum(self, value: Any) -> Any:
+        """Return the sum of ``value`` over all cores, as a tensor on the host. Waits for the device."""
+        own = torch.as_tensor(value).to("cpu", torch.float64)
+        return torch.stack(self.gather_objects(own)).sum(0)
+
+    def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
+        """Have ``value`` summed on the device, together with who got a stop signal."""
+        own = torch.as_tensor(value, dtype=torch.float32, device=self._device).reshape(1)
+        signals = torch.tensor(COUNTED[self._signal], device=self._device)
+        total = self._model.all_reduce(self._model.REDUCE_SUM, torch.cat([own, signals]))
+        self._signals = (self._signals[1], total[1:])
+        return lambda: total[0]
+
+    def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
+        """Take over the flags of the first core, and any core's stop signal.
+
+        After an update flags are exchanged only if any core had callbacks that may steer there when they last were; a
+        signal is then heard of with the sum of the update before, which the device has done with.
+        """
+        self._signal = stop_signal
+        if after_update:
+            self.end_step()
+            if not self._must_agree:
+                return self._heard()
+        own = [getattr(control, name) for name in FLAGS], control.stop_reason, stop_signal, self.may_steer()
+        told = self.gather_objects(own)
+        flags, reason, *_ = told[0]
+        for name, value in zip(FLAGS, flags, strict=True):
+            setattr(control, name, value)
+        if control.should_training_stop:
+            control.stop_reason = reason
+        self._must_agree = any(steers for *_, steers in told)
+        return next((signal for _, _, signal, _ in told if signal is not None), None)
+
+    def _heard(self) -> str | None:
+        late = self._signals[0]
+        return None if late is None else signal_in(late.tolist())
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every core, in their order. Waits for the device."""
+        return [pickle.loads(part) for part in self._model.rendezvous("trackside", pickle.dumps(value))]
+
+    def barrier(self) -> None:
+        """Wait until every core is here."""
+        self._model.rendezvous("trackside")

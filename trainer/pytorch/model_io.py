@@ -1,0 +1,185 @@
+"""How a model is called on a batch, and where labels, loss and logits are in what goes in and comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
+
+from ..evaluation.output_collector import leaves, map_nested
+from .distributed.strategy import unwrap
+
+
+def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
+    """Return the names that ``model.forward`` takes, and whether it takes any other."""
+    parameters = inspect.signature(unwrap(model).forward).parameters
+    names = [name for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+    return names, any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+
+
+def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
+    """Return the labels in a batch: by name in a dict, last in a tuple; None where there are none."""
+    if isinstance(batch, (tuple, list)):
+        return batch[-1] if len(batch) > 1 else None
+    if not isinstance(batch, Mapping):
+        return None
+    found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
+    return None if not found else found[0] if len(found) == 1 else found
+
+
+# -- the call ---------------------------------------------------------------------------------------------------------
+
+
+def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), with_labels: bool) -> Any:
+    """Call the model on a batch: a dict by keyword, a tuple by position, its last part only ``with_labels``.
+
+    Raises:
+        TracksideTypeError: If its forward does not take what the batch holds; the message has both.
+    """
+    inputs: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
+    if isinstance(batch, (tuple, list)):
+        inputs = tuple(batch if with_labels or len(batch) == 1 else batch[:-1])
+    elif isinstance(batch, Mapping):
+        named = {name: value for name, value in batch.items() if name not in withhold}
+    else:
+        inputs = (batch,)
+    try:
+        return model(*inputs, **named)
+    except TypeError as error:
+        _explain(model, inputs, named, error)
+        raise
+
+
+def _explain(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], error: TypeError) -> None:
+    """Raise TracksideTypeError if ``error`` is due to the arguments, and not to what the model does with them."""
+    forward = inspect.signature(unwrap(model).forward)
+    try:
+        forward.bind(*inputs, **named)
+    except TypeError as misfit:
+        taken = [name for name in forward.parameters if name != "kwargs"]
+        wrong = next((name for name in named if name not in taken), None)
+        near = did_you_mean(wrong, [name for name in taken if name not in named]) if wrong else ""
+        held = f"{', '.join(named)} by name" if named else f"{len(inputs)} values by position"
+        raise TracksideTypeError(
+            f"{type(unwrap(model)).__name__}.forward({', '.join(taken)}) was given {held}: {misfit}.{near} loss_fn=... "
+            "holds labels back from the model: the last of a tuple, or what is called 'labels' or stands in "
+            "args.label_names. Anything else a data_collator can drop or rename"
+        ) from error
+
+
+# -- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def by_name(outputs: Any) -> Any:
+    """Return outputs that have names (a dict, dataclass, named tuple or plain object) as a dict, without what is None.
+
+    Others, tensors and tuples, are returned as they are.
+    """
+    if isinstance(outputs, Mapping):
+        fields: Mapping[str, Any] = outputs
+    elif isinstance(outputs, Tensor) or not _has_names(outputs):
+        return outputs
+    elif dataclasses.is_dataclass(outputs):
+        fields = {item.name: getattr(outputs, item.name) for item in dataclasses.fields(outputs)}
+    else:
+        fields = outputs._asdict() if hasattr(outputs, "_asdict") else vars(outputs)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _has_names(outputs: Any) -> bool:
+    if isinstance(outputs, (tuple, list)):
+        return bool({"loss", "logits"} & set(getattr(outputs, "_fields", ())))
+    return dataclasses.is_dataclass(outputs) or hasattr(outputs, "__dict__")
+
+
+def loss_in(outputs: Any) -> Any:
+    """Return the loss in a model's outputs: the entry ``loss``, or the first element.
+
+    Raises:
+        TracksideValueError: If there is none.
+    """
+    loss = loss_or_none(outputs)
+    if loss is None and isinstance(outputs, (tuple, list)) and outputs and getattr(outputs[0], "ndim", 2) == 1:
+        loss = outputs[0]  # one loss for each example, or each device
+    if loss is None:
+        known = by_name(outputs)
+        held = ", ".join(known) or "nothing" if isinstance(known, Mapping) else _in_words(outputs)
+        raise TracksideValueError(
+            f"the model returned no loss, only: {held}. Give the trainer loss_fn=..., override compute_loss, "
+            "or check that the batch holds the labels that the model takes"
+        )
+    return loss
+
+
+def loss_or_none(outputs: Any) -> Any:
+    """Return the loss in a model's outputs: the entry ``loss``, or a scalar that comes first; None without one."""
+    if isinstance(outputs, Mapping):
+        return outputs.get("loss")
+    known = by_name(outputs)
+    if isinstance(known, Mapping):
+        return known.get("loss")
+    first = known[0] if isinstance(known, (tuple, list)) and known else known
+    return first if isinstance(first, Tensor) and first.ndim == 0 else None
+
+
+def _in_words(outputs: Any) -> str:
+    if isinstance(outputs, Tensor):
+        return f"Tensor of shape {tuple(outputs.shape)}"
+    if isinstance(outputs, (tuple, list)):
+        return f"{type(outputs).__name__} of {', '.join(_in_words(part) for part in outputs) or 'nothing'}"
+    return type(outputs).__name__
+
+
+def logits_in(outputs: Any, *, ignore_keys: Sequence[str]) -> Any:
+    """Return a model's outputs without the loss and the ignored ones; a single one stands alone.
+
+    What holds no tensor (None, a cache, a name) is left out.
+    """
+    known = by_name(outputs)
+    if isinstance(known, Mapping):
+        parts = [value for name, value in known.items() if name not in (*ignore_keys, "loss")]
+    elif isinstance(known, (tuple, list)):
+        parts = list(known if loss_or_none(outputs) is None else known[1:])
+    else:
+        return known
+    rest = tuple(part for part in parts if all(isinstance(leaf, Tensor) for leaf in leaves(part)))
+    return rest[0] if len(rest) == 1 else rest or None
+
+
+def main_logits(outputs: Any) -> Tensor:
+    """Return the logits that a loss is computed of: the entry ``logits``, or the first element that is no loss.
+
+    Raises:
+        TracksideValueError: If there are none.
+    """
+    known = by_name(outputs)
+    if isinstance(known, Mapping):
+        found = known.get("logits")
+    elif isinstance(known, (tuple, list)):
+        found = next((part for part in known if isinstance(part, Tensor) and part.ndim), None)
+    else:
+        found = known
+    if not isinstance(found, Tensor):
+        held = ", ".join(known) if isinstance(known, Mapping) else _in_words(outputs)
+        raise TracksideValueError(f"the model returned no logits to compute a loss of, only: {held}")
+    return found
+
+
+def output_at(outputs: Any, index: int) -> Any:
+    """Return the output at ``index``, in the order of the names where they have any, cut off from its gradient.
+
+    Raises:
+        TracksideValueError: If there are not so many.
+    """
+    known = by_name(outputs)
+    parts = list(known.values()) if isinstance(known, Mapping) else known
+    if not isinstance(parts, (tuple, list)) or not 0 <= index < len(parts):
+        held = ", ".join(known) if isinstance(known, Mapping) else _in_words(outputs)
+        raise TracksideValueError(f"past_index asks for output {index} of the model, counted from 0; it gave {held}")
+    return map_nested(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, parts[index])

@@ -1,0 +1,244 @@
+"""The optimizer and the learning-rate scheduler that the arguments ask for. Both are torch's own classes."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from trackside.callbacks.errors import (
+    ArgumentError,
+    MissingPackageError,
+    TracksideValueError,
+    UnsupportedError,
+    did_you_mean,
+)
+from trackside.trainer.optim.lr_schedules import SCHEDULES, make_schedule, warmup_length
+
+from ..availability import native_instead
+from .lion import Lion
+
+NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""torch's layers whose weights are not decayed; _NormBase is what all its batch and instance norms derive from."""
+
+OptimizerClass = Callable[..., Optimizer]
+
+
+def create_optimizer(
+    model: nn.Module, args: Any, optimizer_cls_and_kwargs: tuple[OptimizerClass, Mapping[str, Any]] | None = None
+) -> Optimizer:
+    """Return the optimizer that ``args.optim`` names, over the trainable parameters of ``model``.
+
+    Args:
+        args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
+        optimizer_cls_and_kwargs: A class and its options, to be used instead of what ``args.optim`` names. A weight
+            decay among the options counts instead of ``args.weight_decay``; biases and norm weights have none either.
+
+    Raises:
+        ArgumentError: If there is no optimizer of that name, or it has no such option; the message names the nearest.
+        MissingPackageError: If its package is not installed.
+        TracksideValueError: If no parameter is trainable.
+    """
+    optimizer_cls, options = optimizer_cls_and_kwargs or optimizer_class_and_options(args)
+    groups = parameter_groups(model, options.get("weight_decay", args.weight_decay))
+    return optimizer_cls(groups, **options)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return two groups of trainable parameters: those that are decayed, and biases and norm weights.
+
+    There are always two, so that the state of an optimizer fits whatever the weight decay was. A weight that is tied to
+    another appears once.
+
+    Raises:
+        TracksideValueError: If no parameter is trainable.
+    """
+    decayed = set(decay_parameter_names(model))
+    trainable = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
+    if not trainable:
+        raise TracksideValueError(f"{type(model).__name__} has no trainable parameter: none has requires_grad=True")
+    return [
+        {"params": [param for name, param in trainable if name in decayed], "weight_decay": weight_decay},
+        {"params": [param for name, param in trainable if name not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def decay_parameter_names(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that weight decay applies to: all but biases and the weights of norms.
+
+    A norm is one of torch's norm layers, or a module whose class name contains "norm"; only the parameters that it
+    holds itself are exempt, so a block named PreNormBlock has its linear layers decayed. Embeddings are decayed.
+    """
+    exempt = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, NORM_LAYERS) or "norm" in type(module).__name__.lower()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    return [name for name, _ in model.named_parameters() if name not in exempt and not _is_bias(name)]
+
+
+def _is_bias(name: str) -> bool:
+    """Also in_proj_bias, bias_ih_l0, and whatever is in a module called relative_attention_bias."""
+    *path, own_name = name.lower().split(".")
+    return "bias" in own_name or any(re.search(r"(^|_)bias$", part) for part in path)
+
+
+# -- optimizers by name -----------------------------------------------------------------------------------------------
+
+
+def optimizer_class_and_options(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
+    """Return the class that ``args.optim`` names, and its options; ``args.optim_args`` overrides the others.
+
+    Raises:
+        ArgumentError, MissingPackageError: As `create_optimizer`.
+    """
+    name = getattr(args.optim, "value", args.optim)
+    if name not in OPTIMIZERS:
+        allowed = f"one of {', '.join(OPTIMIZERS)}.{did_you_mean(str(name), OPTIMIZERS)}"
+        raise ArgumentError("optim", name, allowed)
+    optimizer_cls, options = OPTIMIZERS[name](args)
+    given = parse_optim_args(args.optim_args)
+    _check_options(optimizer_cls, given, args.optim_args)
+    return optimizer_cls, {"lr": args.learning_rate, **options, **given}
+
+
+def parse_optim_args(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read options written as in a call; what is no Python literal is taken as a string.
+
+    Raises:
+        ArgumentError: If ``text`` cannot be read so.
+
+    Example:
+        >>> parse_optim_args("momentum=0.9, nesterov=True, betas=(0.9, 0.95)")
+        {'momentum': 0.9, 'nesterov': True, 'betas': (0.9, 0.95)}
+    """
+    if not text:
+        return {}
+    if isinstance(text, Mapping):
+        return dict(text)
+    allowed = "pairs such as 'momentum=0.9, nesterov=True'"
+    try:
+        call = ast.parse(f"options({text})", mode="eval").body
+    except SyntaxError:
+        raise ArgumentError("optim_args", text, allowed) from None
+    if not isinstance(call, ast.Call) or call.args or any(pair.arg is None for pair in call.keywords):
+        raise ArgumentError("optim_args", text, allowed)
+    return {str(pair.arg): _literal(pair.value, text) for pair in call.keywords}
+
+
+def _literal(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ArgumentError("optim_args", text, "values that are plain numbers, strings, booleans or tuples") from None
+
+
+def _check_options(optimizer_cls: OptimizerClass, options: Mapping[str, Any], text: object) -> None:
+    parameters = inspect.signature(optimizer_cls).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [name for name in parameters if name not in ("params", "self")]
+    for name in options:
+        if name not in known:
+            allowed = f"{optimizer_cls.__name__} takes {', '.join(known)}.{did_you_mean(name, known)}"
+            raise ArgumentError("optim_args", text, allowed)
+
+
+def _adam_options(args: Any) -> dict[str, Any]:
+    return {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+
+
+def _lamb_options(args: Any) -> dict[str, Any]:
+    # it would clip a second time; its epsilon is larger than Adam's, and stays
+    return {"betas": (args.adam_beta1, args.adam_beta2), "max_grad_norm": float("inf")}
+
+
+def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
+    try:
+        bitsandbytes = importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'") from None
+    return bitsandbytes.optim.AdamW8bit, _adam_options(args)
+
+
+def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[OptimizerClass, dict[str, Any]]:
+    """Return one of the optimizers that apex still has, of which each update is a few kernels; they need a GPU."""
+    spec = importlib.util.find_spec("apex")
+    folders = (spec and spec.submodule_search_locations) or ()
+    has_optimizers = any(Path(folder, "optimizers", "fused_adam.py").exists() for folder in folders)
+    optimizer_cls = getattr(importlib.import_module("apex.optimizers"), class_name, None) if has_optimizers else None
+    if optimizer_cls is None:
+        found = "it is not installed" if not spec else "the apex that is installed is another package"
+        found = f"this build has no {class_name}" if has_optimizers else found
+        needs = f"optim={args.optim!s} needs NVIDIA's apex, built from source, and {found}"
+        raise UnsupportedError(needs + native_instead(args.optim))
+    return optimizer_cls, options
+
+
+OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = {
+    "adamw_torch": lambda args: (torch.optim.AdamW, _adam_options(args)),
+    "adamw_torch_fused": lambda args: (torch.optim.AdamW, {**_adam_options(args), "fused": True}),
+    "sgd": lambda args: (torch.optim.SGD, {}),
+    "adafactor": lambda args: (torch.optim.Adafactor, {}),
+    "adagrad": lambda args: (torch.optim.Adagrad, {}),
+    "rmsprop": lambda args: (torch.optim.RMSprop, {}),
+    "lion": lambda args: (Lion, {}),
+    "adamw_apex_fused": lambda args: _apex_fused("FusedAdam", args, _adam_options(args)),
+    "lamb_apex_fused": lambda args: _apex_fused("FusedLAMB", args, _lamb_options(args)),
+    "novograd_apex_fused": lambda args: _apex_fused("FusedNovoGrad", args, _adam_options(args)),
+    "sgd_apex_fused": lambda args: _apex_fused("FusedSGD", args, {}),
+    "adagrad_apex_fused": lambda args: _apex_fused("FusedAdagrad", args, {}),
+    "adamw_8bit": _adamw_8bit,
+}
+"""What ``args.optim`` may name. Lion keeps its own betas: AdamW's would be wrong for it."""
+
+
+# -- schedulers by name -----------------------------------------------------------------------------------------------
+
+
+def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -> LRScheduler:
+    """Return the scheduler that ``args.lr_scheduler_type`` names, to be stepped once an update.
+
+    A ReduceLROnPlateau is stepped once an evaluation instead, with the metric; whether it waits for a fall or a rise
+    follows ``args.greater_is_better`` unless lr_scheduler_kwargs has a ``mode``.
+
+    Args:
+        args: Read for lr_scheduler_type, lr_scheduler_kwargs, warmup_steps, warmup_ratio and greater_is_better.
+
+    Raises:
+        ArgumentError: If there is no scheduler of that name, or it has no such option; the message names the nearest.
+    """
+    name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    options = dict(args.lr_scheduler_kwargs or {})
+    if name == "reduce_lr_on_plateau":
+        return _reduce_on_plateau(optimizer, options, "max" if args.greater_is_better else "min")
+    if name not in SCHEDULES:
+        names = [*SCHEDULES, "reduce_lr_on_plateau"]
+        allowed = f"one of {', '.join(names)}.{did_you_mean(str(name), names)}"
+        raise ArgumentError("lr_scheduler_type", name, allowed)
+    num_warmup_steps = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
+    learning_rate = optimizer.defaults["lr"]
+    return LambdaLR(optimizer, make_schedule(name, num_warmup_steps, num_training_steps, learning_rate, options))
+
+
+def _reduce_on_plateau(optimizer: Optimizer, options: dict[str, Any], mode: str) -> ReduceLROnPlateau:
+    known = [name for name in inspect.signature(ReduceLROnPlateau).parameters if name != "optimizer"]
+    for option in options:
+        if option not in known:
+            allowed = f"reduce_lr_on_plateau takes {', '.join(known)}.{did_you_mean(option, known)}"
+            raise ArgumentError("lr_scheduler_kwargs", options, allowed)
+    return ReduceLROnPlateau(optimizer, **{"mode": mode, **options})

@@ -1,0 +1,112 @@
+"""Hyperparameter search with optuna, whose study lives in the first process; every process trains each trial."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from trackside.callbacks.builtin.journal import plain
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
+
+from ..outputs import BestRun
+from .trial import Search
+
+KEPT = "hyperparameters"
+"""The attribute of a trial that holds what ``hp_space`` returned, as JSON has it; it may be more than was suggested."""
+
+
+def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
+    """Return the space that is searched where none is given: learning rate, epochs, seed and batch size."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True),
+        "num_train_epochs": trial.suggest_int("num_train_epochs", 1, 5),
+        "seed": trial.suggest_int("seed", 1, 40),
+        "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [4, 8, 16, 32, 64]),
+    }
+
+
+def search_with_optuna(search: Search, *, n_trials: int, direction: str, options: Mapping[str, Any]) -> BestRun:
+    """Return the best of ``n_trials`` trials.
+
+    Args:
+        options: Of `optuna.create_study` and of `Study.optimize`.
+    """
+    for_study, for_trials = _split(options, world_size=search.args.world_size)
+    best = None
+    if search.trainer.is_world_process_zero():
+        study = optuna.create_study(direction=direction, **for_study)
+        _lead(search, study, n_trials, for_trials)
+        best = _best(search, study)
+    else:
+        _follow(search)
+    found: BestRun | None = search.trainer.gather_objects(best)[0]
+    if found is None:
+        raise TracksideValueError(f"none of {n_trials} trials of the search came to an end with an objective")
+    return found
+
+
+def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[str, Any]) -> None:
+    """Run the study, and tell the other processes what each trial is to try."""
+    trainer = search.trainer
+
+    def objective(trial: optuna.Trial) -> float:
+        def report(objective: float, step: int) -> bool:
+            trial.report(objective, step)
+            return bool(trial.should_prune())
+
+        proposal = search.propose(trial, str(trial.number), search.hyperparameters(trial))
+        trial.set_user_attr(KEPT, plain(proposal.hyperparameters))
+        trainer.gather_objects((proposal, trial.params))
+        value = search.attempt(proposal, trial, report)
+        if trainer.state.stop_signal is not None:
+            study.stop()
+        if value is None:
+            raise optuna.TrialPruned
+        return value
+
+    study.optimize(objective, n_trials=n_trials, **options)
+    trainer.gather_objects(None)
+
+
+def _follow(search: Search) -> None:
+    """Train what the first process proposes, until it has no more."""
+    while (told := search.trainer.gather_objects(None)[0]) is not None:
+        proposal, suggested = told
+        search.attempt(proposal, optuna.trial.FixedTrial(suggested, int(proposal.run_id)))
+
+
+def _best(search: Search, study: optuna.Study) -> BestRun | None:
+    """Return the best trial of the study, which may be of an earlier search; None if there is none."""
+    try:
+        best = study.best_trial
+    except ValueError:  # optuna's way to say that there is none
+        return None
+    proposal = search.proposals.get(str(best.number))
+    hyperparameters = proposal.hyperparameters if proposal else best.user_attrs.get(KEPT, best.params)
+    return BestRun(str(best.number), float(best.value or 0.0), hyperparameters)
+
+
+def _split(options: Mapping[str, Any], world_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return which of ``options`` are the study's, and which are those of running it.
+
+    Raises:
+        TracksideTypeError: If optuna has no such option.
+        ArgumentError: If it has one that a trainer cannot follow.
+    """
+    ours = {"direction", "directions", "func", "n_trials", "self"}
+    studys = inspect.signature(optuna.create_study).parameters.keys() - ours
+    runs = inspect.signature(optuna.Study.optimize).parameters.keys() - ours
+    for name, value in options.items():
+        if name not in studys | runs:
+            raise TracksideTypeError(
+                f"hyperparameter_search() has no argument {name!r}, nor has optuna.{did_you_mean(name, studys | runs)}"
+            )
+        if name == "n_jobs" and value != 1:
+            allowed = "1, since a trainer trains one model at a time; start this script several times on one storage"
+            raise ArgumentError(name, value, allowed)
+        if name == "catch" and value and world_size > 1:
+            raise ArgumentError(name, value, "() on several processes, all of which an error ends")
+    return {n: v for n, v in options.items() if n in studys}, {n: v for n, v in options.items() if n in runs}

@@ -1,0 +1,210 @@
+"""The trials of a hyperparameter search: what one is to try, how it is trained, and what it came to."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import Parameter, signature
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from trackside.callbacks.builtin.journal import plain
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
+
+GIVEN_UP = "the search gave this trial up"
+
+SETTLED = frozenset(
+    {"callbacks", "log_level", "log_level_replica", "no_cuda", "output_dir", "parallel", "report_to", "run_name"}
+    | {"ddp_backend", "ddp_timeout", "fsdp", "fsdp_config", "local_rank", "tpu_name", "tpu_num_cores"}
+)
+"""Arguments that a trainer has acted on when it was made, or that each trial gets from the search."""
+
+
+@dataclass
+class Proposal:
+    """What one trial is to try.
+
+    Attributes:
+        run_id: What the backend calls the trial.
+        name: The name of its run and of its folder in ``output_dir``.
+        hyperparameters: Training arguments by name, and what ``model_init`` takes from the trial.
+    """
+
+    run_id: str
+    name: str
+    hyperparameters: dict[str, Any]
+
+
+class Search:
+    """The trials of a trainer.
+
+    Args:
+        trainer: It keeps its callbacks and its processes; arguments, model, optimizer and state are each trial's own.
+        hp_space: Called with the backend's trial, returns hyperparameters by name.
+        compute_objective: Called with the metrics of an evaluation, returns a number.
+        hp_name: Called with the backend's trial, returns the name of its run.
+
+    Attributes:
+        proposals: Those made here so far, by run id.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        hp_space: Callable[[Any], Mapping[str, Any]],
+        compute_objective: Callable[[dict[str, float]], float],
+        hp_name: Callable[[Any], str] | None,
+    ) -> None:
+        self.trainer = trainer
+        self.args = trainer.args
+        self.compute_objective = compute_objective
+        self.hp_name = hp_name
+        self.proposals: dict[str, Proposal] = {}
+        self._hp_space = hp_space
+        self._report: Callable[[float, int], bool] | None = None
+        self._evaluated: tuple[int, dict[str, float]] = (-1, {})
+
+    def hyperparameters(self, trial: Any) -> dict[str, Any]:
+        """Return what ``hp_space`` gives for the backend's ``trial``.
+
+        Raises:
+            TracksideTypeError: If it is no dict.
+        """
+        found = self._hp_space(trial)
+        if not isinstance(found, Mapping):
+            raise TracksideTypeError(f"hp_space must return a dict of hyperparameters by name; it returned {found!r}")
+        return dict(found)
+
+    def propose(self, trial: Any, run_id: str, hyperparameters: dict[str, Any]) -> Proposal:
+        """Return what the backend's ``trial`` is to try.
+
+        Raises:
+            TracksideTypeError: If ``hp_name`` returns no name.
+        """
+        name = f"run-{run_id}" if self.hp_name is None else self.hp_name(trial)
+        if not isinstance(name, str) or not name:
+            raise TracksideTypeError(f"hp_name must return the name of a run; it returned {name!r}")
+        values = {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in hyperparameters.items()
+        }
+        proposal = self.proposals[run_id] = Proposal(run_id, name, values)
+        return proposal
+
+    def attempt(
+        self, proposal: Proposal, trial: Any, report: Callable[[float, int], bool] | None = None
+    ) -> float | None:
+        """Train as proposed; return the objective, or None if the trial was given up or stopped by a signal.
+
+        All processes of the trainer call it together.
+
+        Args:
+            trial: Goes to ``model_init``.
+            report: Called in the first process with the objective and the step of each evaluation within the
+                training; returns whether to give the trial up.
+        """
+        trainer = self.trainer
+        self._report, self._evaluated = report, (-1, {})
+        trainer.take_args(self._args_for(proposal))
+        trainer.state.is_hyper_param_search = True
+        trainer.state.trial_name, trainer.state.trial_params = proposal.name, plain(proposal.hyperparameters)
+        trainer.train(trial=trial)
+        if trainer.state.stop_signal is not None or trainer.state.stop_reason == GIVEN_UP:
+            return None
+        return self._objective(self._metrics_at_end())
+
+    def note(self, metrics: dict[str, float]) -> None:
+        """Take an evaluation within the training of a trial, and give the trial up if the backend says so."""
+        step = self.trainer.state.global_step
+        self._evaluated = (step, metrics)
+        if self._report is not None and self._report(self._objective(metrics), step):
+            self.trainer.control.stop(GIVEN_UP)
+
+    def end(self) -> None:
+        """Give the trainer its own arguments back."""
+        state = self.trainer.state
+        state.is_hyper_param_search, state.trial_name, state.trial_params = False, None, None
+        self.trainer.take_args(self.args)
+
+    def _args_for(self, proposal: Proposal) -> Any:
+        args, name = self.args, proposal.name
+        places = {"output_dir": f"{args.output_dir}/{name}"}
+        places["run_name"] = name if args.run_name is None else f"{args.run_name}-{name}"
+        if args.given("logging_dir") is not None:
+            places["logging_dir"] = f"{args.logging_dir}/{name}"
+        return varied(args, proposal.hyperparameters, self.trainer.model_init, **places)
+
+    def _metrics_at_end(self) -> dict[str, float]:
+        """Return the metrics of the model that training left: those of its last step, if it was evaluated there."""
+        step, metrics = self._evaluated
+        is_last = step == self.trainer.state.global_step and not self.trainer.args.load_best_model_at_end
+        return metrics if is_last else dict(self.trainer.evaluate())
+
+    def _objective(self, metrics: dict[str, float]) -> float:
+        try:
+            value: Any = self.compute_objective(dict(metrics))
+        except KeyError as error:
+            raise UnknownMetricError("compute_objective", str(error.args[0]), metrics) from error
+        if not isinstance(value, Real):
+            raise TracksideTypeError(f"compute_objective must return a number; it returned {value!r}")
+        return float(value)
+
+
+def _unboxed(value: Any) -> Any:
+    """Return a number of numpy's as one of Python's, which arguments and JSON want."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def hyperparameters_of(trial: Any) -> dict[str, Any]:
+    """Return the hyperparameters of a trial: a dict, a BestRun, or what has ``params`` as trials of optuna do.
+
+    Example:
+        >>> hyperparameters_of({"learning_rate": 0.01})
+        {'learning_rate': 0.01}
+    """
+    found = getattr(trial, "hyperparameters", getattr(trial, "params", trial))
+    if not isinstance(found, Mapping):
+        raise TracksideTypeError(f"trial must be a dict of hyperparameters, a BestRun or a trial; it is {trial!r}")
+    return dict(found)
+
+
+def takes_trial(model_init: Callable[..., Any]) -> bool:
+    """Return whether ``model_init`` takes an argument; options that are given by name alone do not count.
+
+    Example:
+        >>> takes_trial(lambda: None), takes_trial(lambda trial: None), takes_trial(lambda *, hidden=8: None)
+        (False, True, False)
+    """
+    by_place = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL}
+    return any(item.kind in by_place for item in signature(model_init).parameters.values())
+
+
+def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **places: Any) -> Any:
+    """Return ``args`` with ``hyperparameters``, on the same devices.
+
+    What is no training argument is left to a ``model_init`` that takes the trial, with a warning.
+
+    Raises:
+        ArgumentError: If a value is not allowed, or is settled for the trainer, or nobody takes it.
+    """
+    fields = [item.name for item in args.fields()]
+    changes = {}
+    for name, value in hyperparameters.items():
+        if name in SETTLED and name in fields:
+            raise ArgumentError(name, value, f"{args.given(name)!r}, which is settled for the whole search")
+        if name in fields:
+            changes[name] = value
+        elif model_init is None or not takes_trial(model_init):
+            raise ArgumentError(
+                name, value, f"no training argument, nor does model_init take a trial.{did_you_mean(name, fields)}"
+            )
+        else:
+            near = did_you_mean(name, fields)
+            warnings.warn(f"{name!r} is no training argument; it is left to model_init.{near}", stacklevel=2)
+    made = args.replace(**changes, **places)
+    found = {name for name in vars(args) if isinstance(getattr(type(args), name, None), cached_property)}
+    vars(made).update({name: vars(args)[name] for name in found})
+    return made

@@ -1,0 +1,1 @@
+"""Distributed training in TensorFlow."""

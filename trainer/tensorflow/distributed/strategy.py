@@ -1,0 +1,181 @@
+"""The replicas of a run and its processes: one device, several of one machine, or several machines (TF_CONFIG).
+
+Every process reads the same batches, which hold the examples of all replicas, and each replica takes its rows. So a
+batch of any size is divided exactly, whatever the number of replicas.
+"""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.state import TrainerControl
+from trackside.trainer.data.sharding import share_of
+
+FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
+SIGNALS = (None, "SIGINT", "SIGTERM")
+
+
+class Alone:
+    """The only process.
+
+    Attributes:
+        strategy: The tf.distribute.Strategy of the run.
+        replicas: Replicas of all processes together.
+        local_replicas: Those of this process; they have the numbers from ``first_replica``.
+    """
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, strategy: Any) -> None:
+        self.strategy = strategy
+        self.replicas = int(strategy.num_replicas_in_sync)
+        self.local_replicas = self.replicas
+        self.first_replica = 0
+        self._runs_here = self.replicas == 1
+
+    # -- replicas -------------------------------------------------------------------------------------------------
+
+    def take_in(self, model: Any) -> None:
+        """Look where the variables of ``model`` are: a single replica needs no strategy around a model made without.
+
+        Raises:
+            TracksideValueError: If they are not there for every replica; the message says what to do.
+        """
+        strategy = getattr(model.variables[0].value, "_distribute_strategy", None) if model.variables else None
+        if self.replicas > 1 and model.variables and strategy is not self.strategy:
+            raise TracksideValueError(
+                f"the model's variable {model.variables[0].path!r} was made outside of the scope of args.strategy, a "
+                f"{type(self.strategy).__name__} with {self.replicas} replicas. Build the model inside "
+                "`with args.strategy.scope():`, or give TFTrainer model_init=..., which it calls there"
+            )
+        self._runs_here = strategy is None
+        if strategy is not None:
+            self.strategy = strategy
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context in which variables belong to this run."""
+        scope: AbstractContextManager[Any] = nullcontext() if self._runs_here else self.strategy.scope()
+        return scope
+
+    def run(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """Call ``function`` on every replica; to be called while a tf.function is traced."""
+        return function(*args) if self._runs_here else self.strategy.run(function, args=args)
+
+    def local(self, value: Any) -> list[Any]:
+        """Return the values of this process's replicas, of what `run` gave."""
+        return [value] if self._runs_here else list(self.strategy.experimental_local_results(value))
+
+    def sum_replicas(self, values: list[Any]) -> list[Any]:
+        """Return each of ``values`` summed over all replicas; to be called on a replica."""
+        if self.replicas == 1:
+            return values
+        context = tf.distribute.get_replica_context()
+        return list(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
+
+    def rows(self, examples: int) -> NDArray[np.int32]:
+        """Return for each local replica the first of its rows, the one behind its last, and how many of them count.
+
+        Shapes:
+            (local replicas, 3). A replica without a row of its own gets the first row, which does not count.
+        """
+        spans = [share_of(examples, self.first_replica + index, self.replicas) for index in range(self.local_replicas)]
+        rows = [(low, high, high - low) if high > low else (0, 1, 0) for low, high in spans]
+        return np.array(rows, dtype=np.int32)
+
+    def my_share(self, nested: Any, rows: Any) -> tuple[Any, Any]:
+        """Return the rows of this replica, and 1.0 or 0.0 for whether they count; to be called on a replica."""
+        if self.replicas == 1:
+            return nested, None
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group - self.first_replica
+        own = rows[number]
+        with tf.device("CPU:0"):  # only these rows go to the replica's device
+            share = tf.nest.map_structure(lambda leaf: leaf[own[0] : own[1]], nested)
+        return share, tf.cast(own[2] > 0, tf.float32)
+
+    def local_span(self, examples: int) -> tuple[int, int]:
+        """Return the rows of a batch that belong to this process."""
+        first, _ = share_of(examples, self.first_replica, self.replicas)
+        _, last = share_of(examples, self.first_replica + self.local_replicas - 1, self.replicas)
+        return first, last
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def agree(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+        """Give every process the flags of the first; return the stop signal that any process got."""
+        return stop_signal
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every process, in the order of the ranks."""
+        return [value]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+
+
+class Group(Alone):
+    """One process of several, joined through tf.distribute (TF_CONFIG).
+
+    Args:
+        strategy: A MultiWorkerMirroredStrategy.
+        rank, world_size: Which process this is, of how many.
+    """
+
+    def __init__(self, strategy: Any, rank: int, world_size: int) -> None:
+        super().__init__(strategy)
+        self.rank = rank
+        self.world_size = world_size
+        self.local_replicas = self.replicas // world_size
+        self.first_replica = rank * self.local_replicas
+        self._sum = tf.function(self._sum_once, reduce_retracing=True)
+
+    def _sum_once(self, value: Any) -> Any:
+        """Return ``value``, of the same shape on every process, summed over them."""
+
+        def on_replica() -> Any:
+            context = tf.distribute.get_replica_context()
+            is_first = tf.equal(context.replica_id_in_sync_group, self.first_replica)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(is_first, value, tf.zeros_like(value)))
+
+        return self.strategy.experimental_local_results(self.strategy.run(on_replica))[0]
+
+    def _sum_over_processes(self, value: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self._sum(tf.constant(value)))
+
+    def agree(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+        """Take over the flags of the first process, and any process's stop signal, in one small reduction."""
+        own = [int(getattr(control, name)) if self.rank == 0 else 0 for name in FLAGS]
+        signals = [int(stop_signal == name) for name in SIGNALS[1:]]
+        total = self._sum_over_processes(np.array([*own, *signals], dtype=np.int32))
+        for name, value in zip(FLAGS, total, strict=False):
+            setattr(control, name, bool(value))
+        received = [name for name, count in zip(SIGNALS[1:], total[len(FLAGS) :], strict=True) if count]
+        return received[0] if received else None
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every process, in the order of the ranks."""
+        own = np.frombuffer(pickle.dumps(value), dtype=np.uint8)
+        sizes = np.zeros(self.world_size, dtype=np.int32)
+        sizes[self.rank] = len(own)
+        sizes = self._sum_over_processes(sizes)
+        table = np.zeros((self.world_size, int(sizes.max())), dtype=np.int32)
+        table[self.rank, : len(own)] = own
+        table = self._sum_over_processes(table)
+        return [pickle.loads(row[:size].astype(np.uint8).tobytes()) for row, size in zip(table, sizes, strict=True)]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self._sum_over_processes(np.zeros(1, dtype=np.int32))
+
+
+def processes_of(args: Any) -> Alone:
+    """Return the processes that ``args`` describes."""
+    strategy = args.strategy
+    return Group(strategy, args.process_index, args.world_size) if args.world_size > 1 else Alone(strategy)

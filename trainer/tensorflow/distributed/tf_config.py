@@ -1,0 +1,45 @@
+"""The cluster that TF_CONFIG describes, read without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from trackside.callbacks.errors import ArgumentError
+from trackside.trainer.distributed.launcher import Place
+
+ALLOWED = (
+    'JSON like {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
+    "with a task that the cluster has"
+)
+
+
+def find_tf_place(environ: Mapping[str, str] | None = None) -> Place | None:
+    """Return the place of this process in TF_CONFIG's cluster, the chief first; None where there is no cluster.
+
+    Workers whose address has the same host count as processes of one machine.
+
+    Raises:
+        ArgumentError: If TF_CONFIG cannot be read, or its task is not in its cluster.
+
+    Example:
+        >>> workers = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+        >>> find_tf_place({"TF_CONFIG": workers})
+        Place(rank=1, world_size=2, local_rank=0, launcher='tf_config')
+    """
+    text = (os.environ if environ is None else environ).get("TF_CONFIG", "")
+    if not text.strip():
+        return None
+    try:
+        config = json.loads(text)
+        return _place(config["cluster"], config["task"]) if config.get("cluster") else None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise ArgumentError("TF_CONFIG", text, ALLOWED) from None
+
+
+def _place(cluster: Mapping[str, list[str]], task: Mapping[str, str | int]) -> Place:
+    members = [(kind, index) for kind in ("chief", "worker") for index in range(len(cluster.get(kind, ())))]
+    rank = members.index((str(task["type"]), int(task["index"])))
+    hosts = [cluster[kind][index].rsplit(":", 1)[0] for kind, index in members]
+    return Place(rank, len(members), hosts[:rank].count(hosts[rank]), "tf_config")

@@ -1,0 +1,256 @@
+"""The optimizer and the learning-rate schedule that the arguments ask for. Optimizers are Keras' own classes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
+from trackside.trainer.optim.lr_schedules import make_schedule, warmup_length
+
+from . import torch_parity as optimizers
+
+
+def create_optimizer(model: Any, args: Any) -> Any:
+    """Return the optimizer that ``args.optim`` names; to be called in the strategy's scope.
+
+    Args:
+        args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
+
+    Raises:
+        ArgumentError: If there is no optimizer of that name here, or it has no such option; the message names the
+            nearest.
+        TracksideValueError: If no variable is trainable.
+    """
+    if not model.trainable_variables:
+        raise TracksideValueError(f"{type(model).__name__} has no trainable variable")
+    name = str(args.optim)
+    if name not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise ArgumentError("optim", name, f"TFTrainer has {known}.{did_you_mean(name, OPTIMIZERS)}")
+    optimizer_cls, options = OPTIMIZERS[name](args)
+    given = dict(args.optim_args or {})
+    _check_options(optimizer_cls, given, args.optim_args)
+    options = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay or None, **options, **given}
+    if issubclass(optimizer_cls, keras.optimizers.AdamW):
+        options["weight_decay"] = options["weight_decay"] or 0.0
+    optimizer = optimizer_cls(**options)
+    if not optimizer.weight_decay:
+        optimizer.weight_decay = None  # or Keras subtracts zeros at every step
+    decayed = set(decay_parameter_names(model))
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in decayed])
+    return optimizer
+
+
+def decay_parameter_names(model: Any) -> list[str]:
+    """Return the paths of the variables that weight decay applies to: all but biases and the weights of norms."""
+    exempt = {
+        variable.path
+        for layer in model._flatten_layers()
+        if "norm" in type(layer).__name__.lower()
+        for variable in layer._trainable_variables
+    }
+    return [v.path for v in model.trainable_variables if v.path not in exempt and "bias" not in v.name]
+
+
+def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> Any:
+    """Return ``optimizer`` built for ``variables``, without a loss scale of its own, which the trainer has."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    if not optimizer.built:
+        optimizer.build(variables)
+    if replicas > 1:
+        # gradients are summed over the replicas before they are clipped; Keras must not sum them again
+        if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+            raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
+        optimizer._all_reduce_sum_gradients = list
+    return optimizer
+
+
+def _check_options(optimizer_cls: Any, options: Mapping[str, Any], text: object) -> None:
+    known = [name for name in inspect.signature(optimizer_cls.__init__).parameters if name not in ("self", "kwargs")]
+    for name in options:
+        if name not in known:
+            allowed = f"Keras' {optimizer_cls.__name__} takes {', '.join(known)}.{did_you_mean(name, known)}"
+            raise ArgumentError("optim_args", text, allowed)
+
+
+def _adamw(args: Any) -> tuple[Any, dict[str, Any]]:
+    return optimizers.AdamW, {"beta_1": args.adam_beta1, "beta_2": args.adam_beta2, "epsilon": args.adam_epsilon}
+
+
+# what Keras sets otherwise than torch is set as in torch, so that a run moved here is the same run; Keras adds epsilon
+# under the square root, where torch's has to be squared
+OPTIMIZERS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
+    "adamw_torch": _adamw,
+    "adamw_torch_fused": _adamw,
+    "sgd": lambda args: (optimizers.SGD, {}),
+    "adafactor": lambda args: (keras.optimizers.Adafactor, {}),
+    "adagrad": lambda args: (optimizers.Adagrad, {"initial_accumulator_value": 0.0, "epsilon": 1e-20}),
+    "rmsprop": lambda args: (optimizers.RMSprop, {"rho": 0.99, "epsilon": 1e-16}),
+    "lion": lambda args: (keras.optimizers.Lion, {}),
+}
+"""What ``args.optim`` may name here. adamw_torch means AdamW as torch defines it."""
+
+
+def own_optimizer(given: Any) -> Any:
+    """Return an optimizer that the user gave, which is one of Keras', not its name or its class.
+
+    Raises:
+        TracksideTypeError: If it is something else.
+    """
+    if given is not None and not isinstance(given, keras.optimizers.Optimizer):
+        what = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise TracksideTypeError(f"optimizers needs a Keras optimizer, such as keras.optimizers.Adam(); it got {what}")
+    return given
+
+
+# -- schedules --------------------------------------------------------------------------------------------------------
+
+
+class Schedule:
+    """The learning rate as a function of the updates completed, with the methods of a torch scheduler.
+
+    Args:
+        learning_rate_at: Returns the learning rate after so many updates.
+    """
+
+    follows_metric = False
+
+    def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
+        self.learning_rate_at = learning_rate_at
+        self.last_epoch = 0
+        self.learning_rate = float(learning_rate_at(0))
+
+    def step(self) -> None:
+        """Go to the next update."""
+        self.last_epoch += 1
+        self.learning_rate = float(self.learning_rate_at(self.last_epoch))
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of the next update."""
+        return [self.learning_rate]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the schedule stands."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave; the function of the step is that of the present arguments."""
+        self.last_epoch = int(state["last_epoch"])
+        self.learning_rate = float(self.learning_rate_at(self.last_epoch))
+
+
+class PlateauSchedule(Schedule):
+    """Lower the learning rate when a metric no longer improves; options and rules are those of torch.
+
+    Source:
+        torch.optim.lr_scheduler.ReduceLROnPlateau
+    """
+
+    follows_metric = True
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(lambda step: learning_rate)
+        self.factor, self.min_lr, self.eps = factor, min_lr, eps
+        self.is_min, self.is_relative = mode == "min", threshold_mode == "rel"
+        self.threshold, self.patience, self.cooldown = threshold, patience, cooldown
+        self.best = math.inf if self.is_min else -math.inf
+        self.num_bad_epochs = self.cooldown_counter = 0
+
+    def step(self, metric: float | None = None) -> None:
+        """Take in the metric of an evaluation."""
+        if metric is None:
+            return
+        if self._is_better(metric):
+            self.best, self.num_bad_epochs = metric, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            lower = max(self.learning_rate * self.factor, self.min_lr)
+            self.learning_rate = lower if self.learning_rate - lower > self.eps else self.learning_rate
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _is_better(self, metric: float) -> bool:
+        if self.is_relative:
+            bar = self.best * (1.0 - self.threshold if self.is_min else 1.0 + self.threshold)
+        else:
+            bar = self.best - self.threshold if self.is_min else self.best + self.threshold
+        return metric < bar if self.is_min else metric > bar
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the schedule stands."""
+        names = ("learning_rate", "num_bad_epochs", "cooldown_counter")
+        best = self.best if math.isfinite(self.best) else None
+        return {name: getattr(self, name) for name in names} | {"best": best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for name, value in state.items():
+            if value is not None:
+                setattr(self, name, value)
+
+
+def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Schedule | None:
+    """Return the schedule that ``args.lr_scheduler_type`` names; None where the optimizer has one of Keras' own.
+
+    Raises:
+        ArgumentError: If there is no schedule of that name, or it has no such option; the message names the nearest.
+    """
+    if has_own_schedule(optimizer):
+        return None
+    base = rate_of(optimizer)
+    if base == float(np.float32(args.learning_rate)):  # Keras rounded it
+        base = args.learning_rate
+    name, options = str(args.lr_scheduler_type), dict(args.lr_scheduler_kwargs or {})
+    if name == "reduce_lr_on_plateau":
+        known = [option for option in inspect.signature(PlateauSchedule).parameters if option != "learning_rate"]
+        for option in options:
+            if option not in known:
+                allowed = f"reduce_lr_on_plateau takes {', '.join(known)}.{did_you_mean(option, known)}"
+                raise ArgumentError("lr_scheduler_kwargs", options, allowed)
+        return PlateauSchedule(base, **{"mode": "max" if args.greater_is_better else "min", **options})
+    if name == "polynomial":
+        options.setdefault("power", args.poly_power)
+    warmup = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
+    factor = make_schedule(name, warmup, num_training_steps, base, options)
+    return Schedule(lambda step: base * factor(step))
+
+
+def own_schedule(given: Any) -> Schedule | None:
+    """Return a schedule that the user gave, which may be any function of the step, as one of ours."""
+    if given is None or hasattr(given, "get_last_lr"):
+        return given  # type: ignore[no-any-return]
+    if callable(given):
+        return Schedule(lambda step: float(given(step)))
+    raise TracksideTypeError(f"optimizers needs a schedule that is a function of the step, not {type(given).__name__}")
+
+
+def has_own_schedule(optimizer: Any) -> bool:
+    """Return whether the learning rate of a Keras optimizer is one of Keras' schedules, which nobody can set."""
+    return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
+
+
+def rate_of(optimizer: Any) -> float:
+    """Return the learning rate that a Keras optimizer has, on whatever devices."""
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

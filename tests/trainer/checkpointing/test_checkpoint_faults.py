@@ -223,7 +223,7 @@ def test_no_sequence_of_commits_failures_and_restarts_loses_the_newest_the_best_
 
 COMMITS = """
 import sys
-from trackside.trainer import checkpoint
+from trackside.trainer.checkpointing import store as checkpoint
 
 folder, start, way = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if way == "renames":

@@ -1,51 +1,55 @@
-"""What both trainers are: the callbacks, the entry points train, evaluate and predict, and the records they leave."""
+"""The shared base of both trainers: their constructor, entry points, callbacks and records."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
+from trackside.callbacks.events import signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .callback_setup import Attaching, check_attached_everywhere
-from .checkpointing.best_model import BestModel, HasBest, metric_key
-from .checkpointing.manager import Notes, Saver, Saves
-from .evaluation.evaluator import Predicting, check_compute_metrics
-from .loop import Backend, TrainingLoop
-from .metrics_writer import Records
-from .outputs import TrainOutput
-from .progress import Progress
-from .search.search import Searching
-from .search.trial import hyperparameters_of, takes_trial, varied
+from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
+from .checkpointing.best_model import metric_key
+from .checkpointing.manager import CheckpointManager
+from .engine import Engine, Overrides
+from .evaluation.evaluator import Evaluator, check_compute_metrics
+from .loop import TrainingLoop
+from .metrics_writer import MetricsWriter
+from .outputs import BestRun, PredictionOutput, TrainOutput
+from .search.search import search_hyperparameters
+from .search.trial import Search, hyperparameters_of, takes_trial, varied
 from .step_timer import StepTimer
 
 logger = logging.getLogger("trackside")
 
-EVALUATION_SOURCES = ("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
-"""Methods by which a subclass may bring its own evaluation data."""
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+KEPT_BETWEEN_RUNS = frozenset(
+    {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
+)
+"""Fields of the state that train() does not reset."""
+
+MADE_ANEW = frozenset(
+    {"_checkpoints", "_dispatcher", "_engine", "_evaluator", "_overrides", "_search", "_writer"}
+    | {"control", "lr_scheduler", "model_wrapped", "optimizer"}
+)
+"""Attributes of a trainer that a copy of it does not share, and makes for itself."""
 
 
-class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Backend, ABC):
-    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` fill in the backend's methods.
+class BaseTrainer(TrainerInterface):
+    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` make the engine.
 
-    Attributes:
-        made_of: Its class and what that was called with, by which another process can make one like it.
+    What is public here and in those two classes is what the reference documents. Everything else is in a component:
+    the engine (model, optimizer, step), the dispatcher (callbacks), the checkpoints, the evaluator, the writer.
     """
-
-    made_of: tuple[type, tuple[Any, ...], dict[str, Any]]
-
-    def __new__(cls, *args: Any, **options: Any) -> Any:
-        """Make a trainer that knows what it is made of."""
-        made = super().__new__(cls)
-        made.made_of = (cls, args, options)
-        return made
 
     def __init__(
         self,
@@ -56,33 +60,78 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
         eval_dataset: Any,
         compute_metrics: Callable[..., dict[str, Any]] | None,
         callbacks: Sequence[Any] | None,
-        loss_fn: Callable[..., Any] | None,
+        optimizers: tuple[Any, Any],
+        loss_fn: Any,
         model_init: Callable[..., Any] | None,
+        processing_class: Any = None,
     ) -> None:
+        if model_init is not None and tuple(optimizers) != (None, None):
+            raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         if args.log_level != "passive":
             logger.setLevel(args.get_process_log_level())
         self.args = args
-        self.model = model
         self.model_init = model_init
+        self.model = model
+        self.model_wrapped: Any = None
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.loss_fn = loss_fn
-        self.optimizer: Any = None
-        self.lr_scheduler: Any = None
-        self.processing_class: Any = None
+        self.processing_class = processing_class
+        self.optimizer, self.lr_scheduler = optimizers
         self.state = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
-        self.control = TrainerControl()
-        self.dispatcher = Dispatcher(self, args, self.state, self.control)
-        self.saver = Saver(self)
-        self.step_timer = StepTimer()
-        self.best = BestModel(self)
-        self._check_args()
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
-        self._attach_callbacks(callbacks or [])
-        self._update_context()
+        self._assemble(lambda dispatcher: attach_from_arguments(dispatcher, args, callbacks or []))
+        self._dispatcher.send("on_init_end")
+
+    def _assemble(self, attach: Callable[[Dispatcher], Any]) -> None:
+        """Make the components, and attach the callbacks."""
+        self.control = TrainerControl()
+        self._search: Search | None = None
+        self._overrides = Overrides.of(self, self._base)
+        self._check_args()
+        self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
+        attach(self._dispatcher)
+        self._engine = self._make_engine()
+        self._checkpoints = CheckpointManager(self, self._engine, self._dispatcher, self._overrides)
+        self._evaluator = Evaluator(self, self._engine, self._dispatcher, self._overrides)
+        self._writer = MetricsWriter(self, self._dispatcher)
+        if self.model is None and self.model_init is not None:
+            self.model = self.call_model_init()
+        self._check_model()
+        self._engine.configure()
+        update_context(
+            self, self._dispatcher, train_dataloader=None, eval_dataloader=None, step_timer=self._engine.step_timer
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what the trainer was made of, with the callbacks attached now; components are made anew elsewhere."""
+        kept = {name: value for name, value in vars(self).items() if name not in MADE_ANEW}
+        callbacks = [(item.callback, item.placement) for item in self.callback_report.values()]
+        return {**kept, "callbacks": callbacks, "optimizers": self._engine.given_optimizers}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        callbacks = kept.pop("callbacks")
+        self.optimizer, self.lr_scheduler = kept.pop("optimizers")
+        vars(self).update(kept, model_wrapped=None)
+        self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
+
+    # -- what a framework fills in ------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def _base(self) -> type:
+        """The class whose methods are the defaults; what differs from it is an override."""
+
+    @abstractmethod
+    def _make_engine(self) -> Engine:
+        """Return the engine, not yet configured."""
+
+    @abstractmethod
+    def _check_model(self) -> None:
+        """Raise TracksideTypeError if there is no model of this framework."""
 
     # -- train ----------------------------------------------------------------------------------------------------
 
@@ -98,158 +147,158 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
                 trial of optuna's. ``args`` have them from then on; ``model_init`` gets the trial.
 
         Raises:
-            CheckpointError: If the checkpoint is not there or does not verify.
+            CheckpointError: If the checkpoint does not exist or does not verify.
             ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting
                 was asked for.
         """
         if "model_path" in kwargs:
             resume_from_checkpoint = _deprecated_model_path(kwargs.pop("model_path"), resume_from_checkpoint)
         if kwargs:
-            raise TracksideTypeError(
-                f"train() has no argument {next(iter(kwargs))!r}."
-                f"{did_you_mean(next(iter(kwargs)), ['resume_from_checkpoint', 'trial'])}"
-            )
-        if self.train_dataset is None and not self.has_own("get_train_dataloader", "get_train_tfdataset"):
+            name = next(iter(kwargs))
+            near = did_you_mean(name, ["resume_from_checkpoint", "trial"])
+            raise TracksideTypeError(f"train() has no argument {name!r}.{near}")
+        if self.train_dataset is None and not self._overrides.any("get_train_dataloader", "get_train_tfdataset"):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
-        if trial is not None and self.search is None:
-            self.take_args(varied(self.args, hyperparameters_of(trial), self.model_init))
+        if trial is not None and self._search is None:
+            self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        with self.guarded():
-            check_attached_everywhere(self)
+        with self._engine.propagate_errors():
+            check_attached_everywhere(self._dispatcher, self._engine.strategy.gather_objects)
             return self._train(wanted, trial)
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
-        checkpoint = self.saver.locate(wanted) if self.is_world_process_zero() else None
-        checkpoint = self.gather_objects(checkpoint)[0]
+        checkpoint = self._checkpoints.locate(wanted) if self.is_world_process_zero() else None
+        checkpoint = self._engine.strategy.gather_objects(checkpoint)[0]
         if self.model_init is not None:
-            self.set_seed(self.args.seed)
+            self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
         self._reset()
-        if self.best.is_metric_needed:
-            self.best.check(self._trial_metrics())
-        return TrainingLoop(self).run(checkpoint)
-
-    def guarded(self) -> AbstractContextManager[Any]:
-        """Return a context in which an error of one process ends all, each with the error that came first."""
-        return nullcontext()
-
-    def job_notes(self) -> Notes | None:
-        """Return what outlives the processes of a job that is started again; None where nothing does."""
-        return None
-
-    def write_share(self) -> None:
-        """Write what this process adds to the checkpoint that the first one is writing: nothing, where that has all."""
+        best = self._checkpoints.best
+        if best.is_metric_needed:
+            best.check(self._evaluator.trial_metrics())
+        return TrainingLoop(
+            self,
+            self._engine,
+            self._dispatcher,
+            self._checkpoints,
+            note_metrics=self._note_metrics,
+            watch_memory=self._evaluator.watch_memory,
+            report_costs=self._writer.report_costs,
+        ).run(checkpoint)
 
     def _reset(self) -> None:
-        """Put state and control back to the beginning, in place: callbacks and the dispatcher hold on to them."""
-        kept = {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
-        fresh = TrainerState()
-        for name, value in vars(fresh).items():
-            if name not in kept:
+        """Reset state and control in place: callbacks and the dispatcher hold references to them."""
+        for name, value in vars(TrainerState()).items():
+            if name not in KEPT_BETWEEN_RUNS:
                 setattr(self.state, name, value)
         self.control.take(TrainerControl())
+
+    def _note_metrics(self, metrics: dict[str, float]) -> None:
+        """Give the metrics of a scheduled evaluation to the best model, the search, and a schedule that follows one."""
+        self._checkpoints.best.note(metrics)
+        if self._search is not None:
+            self._search.note(metrics)
+        if self._engine.follows_metric():
+            name = self.args.metric_for_best_model or "loss"
+            if metric_key(name) not in metrics:
+                raise UnknownMetricError("metric_for_best_model", name, metrics)
+            self.lr_scheduler.step(metrics[metric_key(name)])
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""
         assert self.model_init is not None
         return self.model_init(trial) if takes_trial(self.model_init) else self.model_init()
 
-    def restore(self, checkpoint: Path) -> Progress:
-        """Take everything from a checkpoint but the state of the random number generators."""
-        return self.saver.restore(checkpoint)
+    # -- search ---------------------------------------------------------------------------------------------------
 
-    def save_checkpoint(self, progress: Progress) -> None:
-        """Save a checkpoint and send on_save."""
-        self.store_flos()
-        self.saver.save(progress)
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], Mapping[str, Any]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str = "minimize",
+        backend: str | None = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> BestRun:
+        """Train once with each of several choices of hyperparameters; return the best.
 
-    def finish_saving(self) -> None:
-        """Wait until every checkpoint is committed."""
-        self.saver.committer.wait()
+        Each trial begins with a new model from ``model_init``, and has a folder and a run of the trackers of its own.
+        Evaluations within a trial are reported, so that one without prospects is pruned. A signal ends the search
+        with the best so far. Afterwards the trainer has its own arguments again; ``train(trial=best)`` trains with the
+        best ones.
 
-    def settle_saving(self) -> None:
-        """Wait until every checkpoint is committed, and report a failure without raising it."""
-        self.saver.settle()
+        Args:
+            hp_space: Called with a trial of the backend's; returns training arguments by name, and whatever else
+                ``model_init`` takes from the trial. Without it: learning rate, epochs, seed and batch size.
+            compute_objective: Called with the metrics of an evaluation; returns a number. Without it: the loss, or
+                where there are other metrics, their sum.
+            n_trials: How many trials.
+            direction: "minimize" or "maximize".
+            backend: "optuna", or "ray" for Ray Tune; without it, the first that is installed.
+            hp_name: Called with a trial of the backend's; returns the name of its run and of its folder in
+                ``output_dir``. Without it: "run-" and the trial's number.
+            kwargs: Options of the backend: of `optuna.create_study` (``storage``, ``sampler``, ``pruner``, ...) and
+                `optuna.Study.optimize` (``timeout``, ...), or of `ray.tune.TuneConfig` and `ray.tune.RunConfig`, and
+                ``resources_per_trial``.
 
-    def raise_if_saving_failed(self) -> None:
-        """Raise the failure of a commit in the background, if there was one."""
-        self.saver.committer.raise_if_failed()
+        Raises:
+            MissingPackageError: If the backend is not installed.
+            ArgumentError: If an option or a proposed hyperparameter is not allowed.
+            TracksideValueError: If no trial came to an end.
+        """
+        if self.model_init is None:
+            allowed = "a function for hyperparameter_search, which begins each trial with a new model"
+            raise ArgumentError("model_init", None, allowed)
+        self._check_evaluates("eval_dataset", None, "hyperparameter_search needs an evaluation dataset")
+        begin = partial(self._begin_search, compute_objective=compute_objective, hp_name=hp_name)
+        try:
+            with self._engine.propagate_errors():
+                return search_hyperparameters(begin, hp_space, n_trials, direction, backend, kwargs)
+        finally:
+            if self._search is not None:
+                self._search.end()
+                self._search = None
 
-    def load_best_model(self) -> None:
-        """Take the weights of the best checkpoint."""
-        self.best.load()
+    def _begin_search(self, hp_space: Any, compute_objective: Any, hp_name: Any) -> Search:
+        """Return a search that trains with this trainer."""
+        self._search = Search(self, self._apply_arguments, hp_space, compute_objective, hp_name)
+        return self._search
 
-    def evaluate_in_training(self) -> None:
-        """Evaluate, note whether the model is the best so far, and tell a schedule that follows a metric."""
-        metrics = self.evaluate()
-        self.best.note(metrics)
-        if self.search is not None:
-            self.search.note(metrics)
-        if self._follows_metric():
-            name = self.args.metric_for_best_model or "loss"
-            if metric_key(name) not in metrics:
-                raise UnknownMetricError("metric_for_best_model", name, metrics)
-            self.lr_scheduler.step(metrics[metric_key(name)])
-
-    def take_args(self, args: Any) -> None:
+    def _apply_arguments(self, args: Any) -> None:
         """Go on with other arguments, on the same processes and with the same callbacks."""
-        self.args = self.dispatcher.args = args
-        self.saver.reopen()
+        self.args = self._dispatcher.args = args
+        self._checkpoints.reopen()
         self._check_args()
-        self._set_up_step()
+        self._engine.configure()
 
-    # -- what else there is to know -------------------------------------------------------------------------------
-
-    def is_local_process_zero(self) -> bool:
-        """Return whether this is the first process of its machine."""
-        return bool(self.args.local_process_index == 0)
-
-    def is_world_process_zero(self) -> bool:
-        """Return whether this is the first process of all."""
-        return bool(self.args.process_index == 0)
-
-    def has_own(self, *names: str) -> bool:
-        """Return whether a subclass overrides one of these methods."""
-        return any(
-            hasattr(type(self), name) and not getattr(type(self), name).__module__.startswith("trackside.trainer")
-            for name in names
-        )
-
-    def check_smoothing(self, loss: str) -> None:
-        """Raise ArgumentError if label smoothing is asked for beside a loss of the user's own, which nobody smooths."""
-        if self.args.label_smoothing_factor > 0:
-            allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
-            raise ArgumentError("label_smoothing_factor", self.args.label_smoothing_factor, allowed)
-
-    def check_evaluates(self, field: str, value: Any, allowed: str) -> None:
-        """Raise ArgumentError about ``field`` if there is nothing to evaluate on."""
-        if self.eval_dataset is None and not self.has_own(*EVALUATION_SOURCES):
-            raise ArgumentError(field, value, allowed)
+    # -- checks ---------------------------------------------------------------------------------------------------
 
     def _check_args(self) -> None:
         if self.args.eval_strategy != "no":
             allowed = "'no', since the trainer was given no eval_dataset"
-            self.check_evaluates("eval_strategy", str(self.args.eval_strategy), allowed)
+            self._check_evaluates("eval_strategy", str(self.args.eval_strategy), allowed)
         if self.loss_fn is not None:
-            self.check_smoothing("loss_fn")
+            check_smoothing(self.args, "loss_fn")
 
-    @abstractmethod
-    def _follows_metric(self) -> bool:
-        """Return whether the schedule waits for a metric, rather than for steps."""
-
-    @abstractmethod
-    def _set_up_step(self) -> None:
-        """Set up what the step needs to know of ``args``."""
-
-    @abstractmethod
-    def set_seed(self, seed: int) -> None:
-        """Seed every random number generator."""
+    def _check_evaluates(self, field: str, value: Any, allowed: str) -> None:
+        """Raise ArgumentError about ``field`` if there is nothing to evaluate on."""
+        own_sources = self._overrides.any("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
+        if self.eval_dataset is None and not own_sources:
+            raise ArgumentError(field, value, allowed)
 
 
 def check_args(args: Any, wanted: type) -> None:
-    """Raise TracksideTypeError if ``args`` are those of another framework, or none."""
+    """Raise TracksideTypeError if ``args`` are not of the class ``wanted``."""
     if not isinstance(args, wanted):
         raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+
+
+def check_smoothing(args: Any, loss: str) -> None:
+    """Raise ArgumentError if label smoothing is asked for beside a loss of the user's own, which is not smoothed."""
+    if args.label_smoothing_factor > 0:
+        allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
+        raise ArgumentError("label_smoothing_factor", args.label_smoothing_factor, allowed)
 
 
 def _deprecated_model_path(path: Any, resume_from_checkpoint: Any) -> Any:

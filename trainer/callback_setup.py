@@ -1,20 +1,16 @@
-"""How callbacks come to a trainer: in Python, from the arguments, or as plain functions on a signal."""
+"""Callback set-up: which callbacks a trainer attaches when it is made, and the keywords that they get."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from trackside.callbacks._util.packages import is_installed
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
-from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
 from trackside.callbacks.errors import ArgumentError, CallbackError, did_you_mean
-from trackside.callbacks.events import signal_named
 from trackside.callbacks.registry import claims_by_name, load, registered
-
-Listener = TypeVar("Listener", bound=Callable[..., Any])
 
 OWN_TRACKERS = "trackside.integrations."
 """Where the trackers are that ``report_to: all`` stands for; those of other packages are asked for by name."""
@@ -23,96 +19,44 @@ DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
 """Names of the callbacks that show a run to who started it; without any of them, the trainer attaches one."""
 
 
-class Attaching:
-    """The part of a trainer that callbacks are attached to."""
-
-    args: Any
-    dispatcher: Dispatcher
-    model: Any
-    optimizer: Any
-    lr_scheduler: Any
-    processing_class: Any
-
-    def _attach_callbacks(self, callbacks: Sequence[Any]) -> None:
-        """Attach flow control, the given list, a progress bar if none is there, and what the arguments name."""
-        self.add_callback(DefaultFlowCallback(), origin="default")
-        for callback in callbacks:
-            self.add_callback(callback)
-        reported = {name: None for name in trackers(self.args.report_to) if name not in self.args.callbacks}
-        _check_reported(self.args.report_to, reported)
-        named = {*self.dispatcher.attachments, *reported, *self.args.callbacks}
-        if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
-            self.add_callback(_default_display(self.args.disable_tqdm), origin="default")
-        attach_from_map(self.dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
-        attach_from_map(self.dispatcher, self.args.callbacks)
-
-    def add_callback(self, callback: Any, **placement: Any) -> Attachment:
-        """Attach a callback, as instance or class.
-
-        Args:
-            callback: Any object with ``on_*`` methods.
-            placement: ``name``, ``role``, ``on_error``, ``before``, ``after``, ``on`` and ``every``, see
-                `trackside.callbacks.bus.dispatcher.Dispatcher.attach`.
-        """
-        return self.dispatcher.attach(callback, **placement)
-
-    def pop_callback(self, callback: Any) -> Any:
-        """Remove a callback, given as class, instance or name, and return it; None if it is not there."""
-        return self.dispatcher.remove(callback)
-
-    def remove_callback(self, callback: Any) -> None:
-        """Remove a callback, given as class, instance or name."""
-        self.dispatcher.remove(callback)
-
-    def on(self, event: str, *, every: int = 1) -> Callable[[Listener], Listener]:
-        """Return a decorator that connects a plain function to an event of this trainer.
-
-        Args:
-            event: Name of the event.
-            every: Hear only the steps that are multiples of this.
-
-        Raises:
-            UnknownNameError: If there is no such event.
-        """
-        signal = signal_named(event)
-
-        def connect(listener: Listener) -> Listener:
-            return signal.connect(listener, sender=self, every=every)
-
-        return connect
-
-    @property
-    def callback_report(self) -> dict[str, Attachment]:
-        """What each callback has cost and how often it failed, by name, in the order in which they are called."""
-        return self.dispatcher.attachments
-
-    def _update_context(self, **changed: Any) -> None:
-        """Keep what callbacks get by keyword up to date."""
-        context = self.dispatcher.context
-        context.update(
-            model=self.model,
-            optimizer=self.optimizer,
-            lr_scheduler=self.lr_scheduler,
-            processing_class=self.processing_class,
-            tokenizer=self.processing_class,
-        )
-        context.setdefault("train_dataloader", None)
-        context.setdefault("eval_dataloader", None)
-        context.update(changed)
+def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any]) -> None:
+    """Attach flow control, the given list, a progress bar if none is there, and what the arguments name."""
+    dispatcher.attach(DefaultFlowCallback(), origin="default")
+    for callback in callbacks:
+        dispatcher.attach(callback)
+    reported = {name: None for name in trackers(args.report_to) if name not in args.callbacks}
+    _check_reported(args.report_to, reported)
+    named = {*dispatcher.attachments, *reported, *args.callbacks}
+    if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
+        dispatcher.attach(_default_display(args.disable_tqdm), origin="default")
+    attach_from_map(dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
+    attach_from_map(dispatcher, args.callbacks)
 
 
-def check_attached_everywhere(trainer: Any) -> None:
-    """See to it that callbacks by which processes talk to each other are attached to all of them.
+def update_context(trainer: Any, dispatcher: Dispatcher, **changed: Any) -> None:
+    """Update what callbacks get by keyword: the trainer's objects, and what ``changed``."""
+    dispatcher.context.update(
+        model=trainer.model,
+        optimizer=trainer.optimizer,
+        lr_scheduler=trainer.lr_scheduler,
+        processing_class=trainer.processing_class,
+        tokenizer=trainer.processing_class,
+        **changed,
+    )
+
+
+def check_attached_everywhere(dispatcher: Dispatcher, gather_objects: Callable[[Any], list[Any]]) -> None:
+    """Check that every callback which exchanges values between processes is attached on all of them.
 
     Raises:
         CallbackError: On every process, if one lacks such a callback; the others would wait for it.
     """
     own = {
         name
-        for name, item in trainer.dispatcher.attachments.items()
+        for name, item in dispatcher.attachments.items()
         if item.detached_after is None and getattr(item.callback, "is_collective", False)
     }
-    everywhere: list[set[str]] = trainer.gather_objects(own)
+    everywhere: list[set[str]] = gather_objects(own)
     for name in sorted(set().union(*everywhere)):
         without = [str(rank) for rank, names in enumerate(everywhere) if name not in names]
         if without:

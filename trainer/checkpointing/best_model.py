@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
-from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .manager import Saver
 
 logger = logging.getLogger("trackside.trainer")
-
-
-class HasBest(Protocol):
-    """What keeping the best model needs of a trainer."""
-
-    args: Any
-    state: TrainerState
-    control: TrainerControl
-    saver: Saver
-
-    def load_weights(self, folder: Path) -> None:
-        """Take the weights, and nothing else, from a checkpoint."""
 
 
 def metric_key(name: str) -> str:
@@ -37,10 +24,20 @@ def metric_key(name: str) -> str:
 
 
 class BestModel:
-    """Watches the metric that ``args.metric_for_best_model`` names."""
+    """Watches the metric that ``args.metric_for_best_model`` names.
 
-    def __init__(self, trainer: HasBest) -> None:
+    Args:
+        trainer: Its ``args``, ``state`` and ``control``.
+        path_of: Returns the folder of the checkpoint of a step.
+        load_weights: Loads the weights of a checkpoint.
+    """
+
+    def __init__(
+        self, trainer: Any, path_of: Callable[[int], Path], load_weights: Callable[[Path], None]
+    ) -> None:
         self.trainer = trainer
+        self._path_of = path_of
+        self._load_weights = load_weights
 
     @property
     def is_wanted(self) -> bool:
@@ -70,7 +67,7 @@ class BestModel:
         state.best_metric = float(value)
         state.best_global_step = state.global_step
         if self.is_wanted and args.save_strategy != "no":
-            state.best_model_checkpoint = str(self.trainer.saver.store.path(state.global_step))
+            state.best_model_checkpoint = str(self._path_of(state.global_step))
             self.trainer.control.ask("should_save", f"{metric_key(name)} has improved to {value:.6g}")
 
     def check(self, metrics: dict[str, float] | None) -> None:
@@ -95,4 +92,4 @@ class BestModel:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
             return
         here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved since
-        self.trainer.load_weights(Path(path) if Path(path).exists() else here)
+        self._load_weights(Path(path) if Path(path).exists() else here)

@@ -8,13 +8,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
+from ..engine import Engine, JobStore, Overrides
 from ..progress import Progress
+from .best_model import BestModel
 from .store import CheckpointStore, Committer, Skipped, find_checkpoints, newest_valid, run_id_of, verify
 
 logger = logging.getLogger("trackside.trainer")
@@ -29,59 +31,27 @@ runs_begun: Counter[Path] = Counter()
 Write = Callable[[Path], None]
 
 
-class Notes(Protocol):
-    """Short texts by name, which the processes of a later attempt can read."""
-
-    def set(self, name: str, text: str, /) -> None:
-        """Write a text."""
-
-    def get(self, name: str, /) -> bytes:
-        """Return a text."""
-
-    def check(self, names: list[str], /) -> bool:
-        """Return whether there are such texts."""
-
-
-class Saves(Protocol):
-    """What saving needs of a trainer."""
-
-    args: Any
-    state: TrainerState
-    dispatcher: Dispatcher
-
-    def snapshot(self, *, copy: bool) -> Write:
-        """Return a function that writes weights, optimizer, schedule and random numbers into a folder.
-
-        Args:
-            copy: Hold copies, so that training may go on before the function is called.
-        """
-
-    def load_snapshot(self, folder: Path) -> None:
-        """Take back what `snapshot` wrote, except the random number generators."""
-
-    def write_share(self) -> None:
-        """Write what this process adds to the checkpoint that the first one is writing."""
-
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-
-    def job_notes(self) -> Notes | None:
-        """Return what outlives the processes of a job that is started again; None where nothing does."""
-
-    def has_own(self, *names: str) -> bool:
-        """Return whether a subclass overrides one of these methods."""
-
-
-class Saver:
+class CheckpointManager:
     """The checkpoints of one trainer.
+
+    Args:
+        trainer: Its ``args`` and ``state`` are read, and the state is filled when a run is resumed.
+        engine: Takes and restores snapshots.
+        dispatcher: Sends on_save and on_load; keeps the states of callbacks.
+        overrides: The trainer's own methods.
 
     Attributes:
         run_id: Goes into every manifest, so that a run deletes only what it wrote; kept when a run is resumed.
+        best: The best model so far.
     """
 
-    def __init__(self, trainer: Saves) -> None:
+    def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
         self.trainer = trainer
+        self.engine = engine
+        self.dispatcher = dispatcher
+        self.overrides = overrides
         self.run_id = uuid.uuid4().hex
+        self.best = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer = Committer()
         self._store: CheckpointStore | None = None
 
@@ -94,7 +64,7 @@ class Saver:
         return self._store
 
     def reopen(self) -> None:
-        """Look anew where checkpoints go, now that the trainer has other arguments."""
+        """Read anew where checkpoints go, after the trainer's arguments have changed."""
         self._store = None
 
     # -- saving ---------------------------------------------------------------------------------------------------
@@ -107,12 +77,12 @@ class Saver:
         failure is raised at the next step.
         """
         trainer = self.trainer
-        args, state, dispatcher = trainer.args, trainer.state, trainer.dispatcher
+        args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
-        is_plain = not is_heard and not trainer.has_own("save_model")
+        is_plain = not is_heard and "save_model" not in self.overrides
         background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
         state.stateful_callbacks = dispatcher.state_dicts()
-        write = self._writer(trainer.snapshot(copy=background), progress)
+        write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best = state.best_model_checkpoint
 
         def commit() -> Path:
@@ -125,8 +95,8 @@ class Saver:
         if state.is_world_process_zero:
             commit()
         else:
-            trainer.write_share()
-        trainer.barrier()
+            self.engine.checkpoint.write_shards()
+        self.engine.strategy.barrier()
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 
@@ -144,6 +114,14 @@ class Saver:
                 (folder / name).write_text(text, encoding="utf-8")
 
         return write
+
+    def wait(self) -> None:
+        """Wait until every checkpoint is committed; raise the failure of the last commit, once."""
+        self.committer.wait()
+
+    def raise_if_failed(self) -> None:
+        """Raise the failure of a commit in the background, if there was one. It never waits."""
+        self.committer.raise_if_failed()
 
     def settle(self) -> None:
         """Wait until every checkpoint is committed, and report a failure without raising it."""
@@ -191,9 +169,9 @@ class Saver:
         )
         return checkpoint
 
-    def _notes(self) -> Notes | None:
+    def _notes(self) -> JobStore | None:
         """Return the job's notes, but not to a trial: a search that is begun again may try something else in it."""
-        return None if self.trainer.state.is_hyper_param_search else self.trainer.job_notes()
+        return None if self.trainer.state.is_hyper_param_search else self.engine.job_store()
 
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
@@ -215,21 +193,25 @@ class Saver:
                     "them, overwrite_output_dir=True to start afresh, or another output_dir",
                 )
 
+    def load_weights(self, folder: str | Path) -> None:
+        """Load the weights, and nothing else, from a checkpoint."""
+        self.engine.checkpoint.load_weights(Path(folder))
+
     def restore(self, checkpoint: Path) -> Progress:
         """Take everything from a checkpoint but the random number generators, and send on_load."""
         trainer = self.trainer
-        trainer.load_snapshot(checkpoint)
+        self.engine.checkpoint.load_snapshot(checkpoint)
         self._take_state(checkpoint / STATE_FILE)
         self.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
         if trainer.state.is_world_process_zero:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
-            trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
+            self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
         differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
-        trainer.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
+        self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
         progress = Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
+from ..engine import Engine, StepResult
 from ..outputs import EvalPrediction, PredictionOutput, prefixed
 from .output_collector import Collector, leaves, map_nested
 
@@ -21,67 +20,36 @@ DEVICE_BYTES = 64 << 20
 """So much of predictions may wait on the device when ``eval_accumulation_steps`` is not given."""
 
 
-@dataclass
-class StepResult:
-    """What one evaluation step gives; everything but ``examples`` may still be on the device.
-
-    Attributes:
-        loss: Mean loss of the batch; None without labels.
-        weight: Items that the mean is over.
-        logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
-        examples: Examples of this process in the batch that are no padding.
-    """
-
-    loss: Any
-    weight: Any
-    logits: Any
-    labels: Any
-    examples: int
-    inputs: Any = None
-
-
-class Evaluator(Protocol):
-    """What the evaluation loop needs of a trainer."""
-
-    args: Any
-    dispatcher: Dispatcher
-    compute_metrics: Callable[..., dict[str, Any]] | None
-
-    def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
-        """Run one batch through the model."""
-
-    def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays. Waits for the device."""
-
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every process, in the order of the ranks."""
-
-
 def run_evaluation(
-    trainer: Evaluator,
+    engine: Engine,
+    args: Any,
     batches: Iterable[Any],
     *,
+    compute_metrics: Callable[..., dict[str, Any]] | None,
     expected: int | None,
     prediction_loss_only: bool,
     ignore_keys: list[str] | None,
     prefix: str,
+    on_step: Callable[[], Any] | None = None,
     max_batches: int | None = None,
 ) -> tuple[PredictionOutput, int, int]:
     """Evaluate over ``batches``.
 
     Args:
+        batches: Each as ``engine.evaluation`` takes it.
         expected: Examples to expect over all processes, where known.
-        max_batches: Stop after so many batches and send no events: a trial.
+        on_step: Called after each batch.
+        max_batches: Stop after so many batches.
 
     Returns:
         The output, the number of examples over all processes, and the number of steps.
     """
-    run = _Evaluation(trainer, expected=expected, prediction_loss_only=prediction_loss_only)
+    run = _Evaluation(engine, args, compute_metrics, expected=expected, prediction_loss_only=prediction_loss_only)
     for batch, is_last in _with_last(batches):
-        run.add(trainer.evaluation_step(batch, prediction_loss_only, ignore_keys), is_last)
-        if max_batches is None:
-            trainer.dispatcher.send("on_prediction_step")
-        elif run.steps >= max_batches:
+        run.add(engine.evaluation.evaluation_step(batch, prediction_loss_only, ignore_keys), is_last)
+        if on_step is not None:
+            on_step()
+        if run.steps == max_batches:
             break
     return run.output(prefix), run.examples, run.steps
 
@@ -89,11 +57,19 @@ def run_evaluation(
 class _Evaluation:
     """What one evaluation has gathered so far."""
 
-    def __init__(self, trainer: Evaluator, *, expected: int | None, prediction_loss_only: bool) -> None:
-        args = trainer.args
-        self.trainer = trainer
+    def __init__(
+        self,
+        engine: Engine,
+        args: Any,
+        compute_metrics: Callable[..., dict[str, Any]] | None,
+        *,
+        expected: int | None,
+        prediction_loss_only: bool,
+    ) -> None:
+        self.engine = engine
+        self.compute_metrics = compute_metrics
         self.wanted = frozenset(args.include_for_metrics)
-        self.by_batch = bool(args.batch_eval_metrics and trainer.compute_metrics)
+        self.by_batch = bool(args.batch_eval_metrics and compute_metrics)
         self.limit: int | None = args.eval_accumulation_steps
         self.patience = 1
         concatenate = args.eval_do_concat_batches
@@ -126,12 +102,12 @@ class _Evaluation:
 
     def _flush(self, is_last: bool = False) -> None:
         """Move everything that waits to the host and bring the processes' parts into the order of the dataset."""
-        trainer, waiting, self.waiting = self.trainer, self.waiting, []
+        waiting, self.waiting = self.waiting, []
         own = [
-            (*trainer.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
+            (*self.engine.evaluation.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
             for step in waiting
         ]
-        gathered = trainer.gather_objects(own)
+        gathered = self.engine.strategy.gather_objects(own)
         if len(steps := {len(part) for part in gathered}) > 1:
             raise TracksideValueError(
                 f"the processes evaluated {' and '.join(map(str, sorted(steps)))} batches, which must be as many on "
@@ -161,9 +137,9 @@ class _Evaluation:
             rows = map_rows((part_logits, part_labels, part_inputs), examples)
             for collector, row in zip((logits, labels, inputs), rows, strict=True):
                 collector.append(row)
-        if self.trainer.compute_metrics is not None and labels.result() is not None:
+        if self.compute_metrics is not None and labels.result() is not None:
             prediction = EvalPrediction(logits.result(), labels.result(), inputs.result())
-            self.metrics = _checked(self.trainer.compute_metrics(prediction, compute_result=is_last) or {})
+            self.metrics = _checked(self.compute_metrics(prediction, compute_result=is_last) or {})
 
     def output(self, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics of all that was added."""
@@ -171,8 +147,8 @@ class _Evaluation:
             self._flush(is_last=True)
         logits, labels = self.logits.result(), self.labels.result()
         metrics = dict(self.metrics)
-        if self.trainer.compute_metrics is not None and not self.by_batch and None not in (_any(logits), _any(labels)):
-            metrics = _checked(self.trainer.compute_metrics(self._prediction(logits, labels)))
+        if self.compute_metrics is not None and not self.by_batch and None not in (_any(logits), _any(labels)):
+            metrics = _checked(self.compute_metrics(self._prediction(logits, labels)))
         metrics = {name: _plain(value) for name, value in metrics.items()}
         if self.host_losses:
             weight = math.fsum(weight for _, weight in self.host_losses)

@@ -1,101 +1,167 @@
-"""Evaluating in PyTorch: which batches, what one step of it is, and how its outputs come to the host.
-
-The methods stand in the order of `trackside.trainer.evaluation.evaluation_loop.Evaluator`.
-"""
+"""Evaluation in PyTorch: the batches, one step on each, and moving its outputs to the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..evaluation.evaluation_loop import StepResult
+from trackside.callbacks.errors import TracksideValueError
+
+from ..engine import EvaluationStep, Overrides, StepContext, StepResult
 from ..evaluation.output_collector import are_texts, map_nested
-from .data import factory as data
-from .distributed.strategy import Alone, unwrap
+from .data import loader
+from .data.loader import TrainBatch
+from .distributed.strategy import DistributedStrategy
 from .loss import count_items
-from .model_io import labels_of
-from .precision.factory import full_evaluation
-from .train_step import Objective
+from .model_io import ModelIO, logits_in, loss_or_none
+from .precision.factory import DTYPES, eval_mode
+from .train_step import TorchTrainStep
 
 
-class TrainBatch(NamedTuple):
-    """A micro-batch of this process: its inputs, and its examples here and on all processes together."""
+class TorchEvaluation(EvaluationStep):
+    """Takes evaluation batches through a PyTorch model.
 
-    inputs: Any
-    examples: int
-    examples_of_all: int
+    Args:
+        trainer: Its model is evaluated; its loaders, ``prediction_step`` and ``compute_loss`` are called, overridden or
+            not.
+        overrides: The trainer's own methods.
+        model_io: Calls the model.
+        strategy: Says which rank this is.
+        train_step: Computes the loss as in training.
+    """
 
-
-class Evaluating(Objective):
-    """The part of a trainer that takes evaluation batches through the model."""
-
-    processes: Alone
-    get_eval_dataloader: Callable[..., Iterable[Any]]
-    get_test_dataloader: Callable[..., Iterable[Any]]
-    prediction_step: Callable[..., tuple[Any, Any, Any]]
-    place: Callable[[Any], Any]
-    _eval_dtype: torch.dtype | None
+    def __init__(
+        self,
+        trainer: Any,
+        overrides: Overrides,
+        model_io: ModelIO,
+        strategy: DistributedStrategy,
+        train_step: TorchTrainStep,
+    ) -> None:
+        args = trainer.args
+        self.trainer = trainer
+        self.model_io = model_io
+        self.strategy = strategy
+        self.train_step = train_step
+        self.dtype = DTYPES["bf16"] if args.bf16_full_eval else DTYPES["fp16"] if args.fp16_full_eval else None
+        self._has_own_step = "prediction_step" in overrides
+        self._has_own_loss = "compute_loss" in overrides
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
-        """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
-        return self.get_eval_dataloader(dataset)
+        """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
+        batches: Iterable[Any] = self.trainer.get_eval_dataloader(dataset)
+        return batches
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
-        return self.get_test_dataloader(dataset)
+        batches: Iterable[Any] = self.trainer.get_test_dataloader(dataset)
+        return batches
+
+    def num_examples(self, batches: Any) -> int | None:
+        """Return the number of examples behind ``batches``, where it can be known."""
+        return loader.num_examples(batches)
+
+    def is_dict_of_datasets(self, dataset: Any) -> bool:
+        """Return whether ``dataset`` is a dict of datasets by their names."""
+        return isinstance(dataset, dict)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Return a context in which the model is in evaluation mode; the memory of ``past_index`` begins anew in it."""
-        self.processes.move(self.model, self.args.device)
-        past = self._past
-        self._know_model()
-        self.processes.share_buffers(unwrap(self.model))
+    def eval_mode(self) -> Iterator[None]:
+        """Return a context in which the model is in evaluation mode, with a memory of ``past_index`` of its own."""
+        trainer = self.trainer
+        self.strategy.move(trainer.model, trainer.args.device)
+        past = self.model_io.past
+        self.model_io.inspect()
+        self.strategy.share_buffers(self.model_io.model)
         try:
-            with full_evaluation(self.model, self._eval_dtype):
+            with eval_mode(trainer.model, self.dtype):
                 yield
         finally:
-            self._past = past
+            self.model_io.past = past
 
     def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
         """Return the batches with the examples of each that count."""
-        pairs = data.counted(batches, rank=self.processes.rank, world_size=self.processes.world_size)
+        pairs = loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
         return (TrainBatch(inputs, *counts) for inputs, counts in pairs)
 
     def evaluation_step(
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> StepResult:
         """Run one batch through the model."""
-        placed = self.place(batch.inputs)
-        inputs = self._lowered(placed)
-        self._window.begin(0, 2)  # as one of several, so that its items are counted
-        self._is_padding = batch.examples == 0
-        self._items: Any = None
-        loss, logits, labels = self.prediction_step(self.model, inputs, prediction_loss_only, ignore_keys)
-        weight = count_items(labels, inputs, is_causal=self._is_causal) if self._items is None else self._items
-        if inputs is not placed and labels is not None and not self.has_own("prediction_step"):
-            labels = labels_of(placed, self.label_names)  # for the metrics, as they are in the dataset
-        kept = self._main_input(placed) if "inputs" in self.args.include_for_metrics else None
-        self.processes.end_step()
+        step, model_io = self.train_step, self.model_io
+        placed = step.place(batch.inputs)
+        inputs = self._cast(placed)
+        # one of several, so that its items are counted
+        interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
+        try:
+            loss, logits, labels = self.trainer.prediction_step(
+                self.trainer.model, inputs, prediction_loss_only, ignore_keys
+            )
+            weight = step.context.items
+        finally:
+            step.context = interrupted
+        if weight is None:
+            weight = count_items(labels, inputs, is_causal=model_io.is_causal)
+        if inputs is not placed and labels is not None and not self._has_own_step:
+            labels = model_io.labels_of(placed)  # for the metrics, as they are in the dataset
+        kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
+        self.strategy.end_step()
         return StepResult(loss, weight, logits, labels, batch.examples, kept)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
+    ) -> tuple[Any, Any, Any]:
+        """Return (loss, logits, labels) of a batch, each None where there is none."""
+        step, model_io, trainer = self.train_step, self.model_io, self.trainer
+        inputs = step.place(inputs)
+        labels = model_io.labels_of(inputs)
+        with torch.no_grad(), step.precision.forward() if self.dtype is None else nullcontext():
+            if labels is None and not self._has_own_loss:
+                outputs = model_io.call(model, inputs, with_labels=False)
+                loss = None if trainer.loss_fn is not None else loss_or_none(outputs)
+                loss = None if loss is None else step.mean_loss(loss, inputs)
+            else:
+                result, outputs = self._loss_and_outputs(model, inputs)
+                loss = step.mean_loss(result, inputs)
+        if prediction_loss_only:
+            return loss, None, None
+        logits = logits_in(outputs, ignore_keys=model_io.ignored_outputs if ignore_keys is None else ignore_keys)
+        if trainer.preprocess_logits_for_metrics is not None:
+            logits = trainer.preprocess_logits_for_metrics(logits, labels)
+        return loss, logits, labels
+
+    def _loss_and_outputs(self, model: nn.Module, inputs: Any) -> tuple[Any, Any]:
+        """Return what compute_loss returns together with the model's outputs, from one forward pass."""
+        if self.model_io.loss_takes_outputs:
+            result, outputs = self.train_step.loss_of(model, inputs, return_outputs=True)
+            return result, outputs
+        seen: list[Any] = []
+        hook = model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+        try:
+            result = self.train_step.loss_of(model, inputs)
+        finally:
+            hook.remove()
+        if not seen:
+            raise TracksideValueError("compute_loss did not call the model, so that there are no predictions")
+        return result, seen[-1]
 
     def _main_input(self, inputs: Any) -> Any:
         """Return what a transformers model calls its main input; the whole batch for other models."""
-        name = getattr(unwrap(self.model), "main_input_name", None)
+        name = getattr(self.model_io.model, "main_input_name", None)
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
-    def _lowered(self, inputs: Any) -> Any:
+    def _cast(self, inputs: Any) -> Any:
         """Return inputs in the precision of a full evaluation in bf16 or fp16."""
-        dtype = self._eval_dtype
+        dtype = self.dtype
         if dtype is None:
             return inputs
-        lower = map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-        return dict(lower) if isinstance(inputs, dict) else lower
+        cast = map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
+        return dict(cast) if isinstance(inputs, dict) else cast
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16, which numpy does not have, as float32."""

@@ -1,13 +1,7 @@
-"""The loss of a batch: over how many items it is a mean, and how the means of an update become one.
-
-The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch is therefore
-taken backward with its *share* (its items divided by a constant), and the sum of the shares divides the gradients when
-the update is complete. Where the shares add up to one, which is the rule, nothing is left to divide.
-"""
+"""The loss of a batch: the items that it is a mean over, label smoothing, and the loss of a batch that does not count."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +12,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
-from .distributed.strategy import Alone, unwrap
+from .distributed.strategy import unwrap
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
@@ -86,7 +80,7 @@ def is_causal_lm(model: nn.Module) -> bool:
     )
 
 
-def weighed(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
+def as_mean_and_weight(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
     """Return what compute_loss gave as a mean and the items it is over.
 
     Args:
@@ -107,11 +101,11 @@ def weighed(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
 
 
 @contextmanager
-def no_gradient_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
-    """A context in which the backward pass of ``loss``, a mean over nothing, makes all gradients zero, not NaN.
+def zero_gradients_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
+    """Return a context in which the backward pass of ``loss``, a mean over no items, makes all gradients zero, not NaN.
 
-    It goes the usual way, so that the same parameters get a gradient as ever, of the same layout: DDP and FSDP wait for
-    those. What it gives begins the backward pass also where ``loss`` is a constant.
+    The backward pass reaches the same parameters as ever, with gradients of the same layout, since DDP and FSDP wait for
+    those. The context gives the tensor to begin at, which has a gradient also where ``loss`` is a constant.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hooked: set[Any] = {*parameters, *_leaves_of(loss)}
@@ -135,98 +129,3 @@ def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
         if hasattr(node, "variable"):
             yield node.variable
         waiting += [following for following, _ in node.next_functions]
-
-
-class LossWindow:
-    """The micro-batches of one update: their shares and their losses.
-
-    Args:
-        processes: Over which the shares are summed up.
-        device: Where losses are summed up.
-        reference: The constant that shares are relative to: the items of a whole window, where examples are items.
-        replace_non_finite: Put the mean so far in the place of an update's loss that is not finite.
-    """
-
-    def __init__(
-        self, processes: Alone, device: torch.device, reference: float, *, replace_non_finite: bool = False
-    ) -> None:
-        self._processes = processes
-        self.reference = reference
-        self._replace_non_finite = replace_non_finite
-        self._is_alone = processes.world_size == 1
-        self.count = 1
-        self.share: Any = 1.0
-        self._is_last = True
-        self._sum_of_shares: Callable[[], Any] | None = None
-        self._shares: Any = 0.0
-        self._loss: Any = 0.0
-        dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
-        # on a CPU a number, which costs a tenth of what adding to a tensor does
-        self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
-        self._updates = 0
-
-    @property
-    def is_single(self) -> bool:
-        """Whether one micro-batch on one process is the whole update, so that its mean is the update's."""
-        return self.count == 1 and self._is_alone
-
-    def begin(self, index: int, count: int) -> None:
-        """Begin micro-batch ``index`` of ``count``."""
-        self.count = count
-        self.share = 1.0
-        self._is_last = index + 1 == count
-        if index == 0:
-            self._shares, self._loss, self._sum_of_shares = 0.0, 0.0, None
-
-    def set_items(self, items: Any) -> None:
-        """Set the items of this micro-batch; with the last of an update, all processes begin to sum their shares."""
-        self.share = 1.0 if self.is_single else items / self.reference
-        if self._is_last and not self._is_alone:
-            self._sum_of_shares = self._processes.sum_meanwhile(self._shares + self.share)
-
-    def add(self, loss: Tensor) -> None:
-        """Add the mean loss of this micro-batch."""
-        self._shares = self._shares + self.share
-        value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
-        if self.is_single:
-            self._loss = value
-        elif not isinstance(self.share, Tensor):
-            self._loss = self._loss + (value * self.share if self.share else 0.0)
-        else:
-            self._loss = self._loss + torch.where(self.share > 0, value * self.share, 0.0)
-
-    def close(self) -> Any:
-        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
-        if self.is_single:
-            self._sum_up(self._loss)
-            return 1.0
-        begin = self._processes.sum_meanwhile
-        shares = (self._sum_of_shares or begin(self._shares))()
-        if isinstance(shares, Tensor) and shares.device.type == "cpu":
-            shares = shares.item()
-        factor: Any = 0.0
-        if isinstance(shares, Tensor):
-            factor = self._processes.world_size / shares.clamp_min(1e-12)
-        elif shares:
-            factor = self._processes.world_size / shares
-        self._sum_up(self._loss * (factor / self._processes.world_size))
-        return factor
-
-    def _sum_up(self, loss: Any) -> None:
-        if self._replace_non_finite:
-            loss = self._replaced(loss, self._total / max(self._updates, 1))
-        self._total += loss
-        self._updates += 1
-
-    def _replaced(self, loss: Any, mean: Any) -> Any:
-        """Return ``loss`` where it is finite, and ``mean`` where it is not."""
-        if isinstance(loss, Tensor):
-            return torch.where(torch.isfinite(loss), loss, mean)
-        return loss if math.isfinite(loss) else mean
-
-    def take(self) -> float:
-        """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._processes.sum(self._total))
-        self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
-        self._updates = 0
-        return value

@@ -1,4 +1,4 @@
-"""How a model is called on a batch, and where labels, loss and logits are in what goes in and comes out."""
+"""Model inputs and outputs: calling a model on a batch, and finding labels, items, loss and logits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,77 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
 
+from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
 from .distributed.strategy import unwrap
+from .loss import count_items, is_causal_lm
+
+
+class ModelIO:
+    """What a trainer's model, and its overridden compute_loss, take and return; inspected once and not at every step.
+
+    Args:
+        trainer: Its model, ``loss_fn`` and ``args`` are read.
+        overrides: The trainer's own methods.
+
+    Attributes:
+        model: The user's own model, without what wraps it.
+        label_names: Names of the labels in a batch that is a dict.
+        is_causal: Whether the model shifts its labels by one.
+        ignored_outputs: Names of outputs that are not predictions.
+        loss_takes_outputs, loss_takes_items: Whether compute_loss takes ``return_outputs``, and whether an overridden
+            one takes ``num_items_in_batch``.
+        counts_flos: Whether floating point operations can be counted.
+        past: The memory of ``past_index``.
+    """
+
+    def __init__(self, trainer: Any, overrides: Overrides) -> None:
+        self._trainer = trainer
+        self._overrides = overrides
+        self.inspect()
+
+    def inspect(self) -> None:
+        """Inspect the model that the trainer has now; the memory of ``past_index`` begins anew."""
+        trainer, args = self._trainer, self._trainer.args
+        self.model = model = unwrap(trainer.model)
+        config = getattr(model, "config", None)
+        names, takes_any = forward_parameters(model)
+        is_qa = "QuestionAnswering" in type(model).__name__
+        self.label_names: list[str] = args.label_names or (
+            ["start_positions", "end_positions"] if is_qa else ["labels"]
+        )
+        makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # of the labels
+        withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
+        self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
+        self._withheld = [*self._not_taken, *(self.label_names if withhold else ())]
+        self.is_causal = is_causal_lm(model)
+        self.ignored_outputs = list(getattr(config, "keys_to_ignore_at_inference", []))
+        parameters = inspect.signature(trainer.compute_loss).parameters
+        takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+        self.loss_takes_outputs = "return_outputs" in parameters or takes_all
+        self.loss_takes_items = "compute_loss" in self._overrides and ("num_items_in_batch" in parameters or takes_all)
+        self.counts_flos = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
+        self.past: Any = None
+
+    def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
+        """Call the model, with labels as far as it takes them, and with the memory of ``past_index``."""
+        withheld = self._not_taken if with_labels else self._withheld
+        index = self._trainer.args.past_index
+        if index >= 0 and self.past is not None and isinstance(inputs, Mapping):
+            inputs = {**inputs, "mems": self.past}
+        outputs = call_model(model, inputs, withhold=withheld, with_labels=with_labels)
+        if index >= 0:
+            lacks_loss = self._trainer.loss_fn is None and loss_or_none(outputs) is None
+            self.past = output_at(outputs, index - 1 if lacks_loss else index)
+        return outputs
+
+    def labels_of(self, inputs: Any) -> Any:
+        """Return the labels in a batch; None where there are none."""
+        return labels_of(inputs, self.label_names)
+
+    def count_items(self, inputs: Any) -> Any:
+        """Return the items that the mean loss of a batch is over."""
+        return count_items(self.labels_of(inputs), inputs, is_causal=self.is_causal)
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:

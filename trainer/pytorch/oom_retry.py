@@ -4,20 +4,84 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..engine import StepContext
 from ..evaluation.output_collector import map_nested
 from .loss import batch_size
 
-if TYPE_CHECKING:
-    from .engine import TorchBackend
-
 logger = logging.getLogger("trackside.trainer")
+
+
+class Step(Protocol):
+    """What the retrier needs of a training step."""
+
+    context: StepContext
+    parameters: list[Tensor]
+    losses: Any
+    model_io: Any
+
+
+class OOMRetrier:
+    """Takes micro-batches in as many parts as memory asks for; the number is kept for the batches that follow.
+
+    Args:
+        step: Whose parameters, losses and context are used.
+        training_step: Takes a part forward and backward, and returns its mean loss.
+    """
+
+    def __init__(self, step: Step, training_step: Callable[[nn.Module, Any], Tensor]) -> None:
+        self._step = step
+        self._training_step = training_step
+        self._parts = 1
+
+    def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Take a micro-batch forward and backward; return its mean loss.
+
+        The gradients that stood before are put back when a part fails, so that nothing of the failed attempt is left.
+        """
+        before = [None if p.grad is None else p.grad.detach().clone() for p in self._step.parameters]
+        while True:
+            try:
+                return self._in_parts(model, inputs)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self._parts >= batch_size(inputs):
+                    raise
+                message = str(error)
+            self._put_back(before)
+            self._parts *= 2
+            logger.warning("out of memory (%s); the micro-batch now goes in %d parts", message, self._parts)
+
+    def _in_parts(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Take ``inputs`` backward in parts; each weighs by its items."""
+        if self._parts == 1:
+            return self._training_step(model, inputs)
+        step, whole = self._step, self._step.context
+        whole.is_single = False  # the parts go backward relative to the reference, and so must the whole
+        whole.items = step.model_io.count_items(inputs)
+        total: Any = 0.0
+        pieces = [piece for piece in _cut(inputs, self._parts) if batch_size(piece)]
+        for number, piece in enumerate(pieces, start=1):
+            count = whole.count if number == len(pieces) else whole.index + 2
+            step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
+            loss = self._training_step(model, piece)
+            if whole.items:
+                total = total + loss * (step.context.weight * step.losses.reference / whole.items)
+        step.context = whole
+        step.losses.weigh(whole)
+        return torch.as_tensor(total)
+
+    def _put_back(self, before: list[Tensor | None]) -> None:
+        for parameter, gradient in zip(self._step.parameters, before, strict=True):
+            parameter.grad = gradient
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -26,46 +90,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )
-
-
-def retry_smaller(trainer: TorchBackend, inputs: Any) -> Tensor:
-    """Take a micro-batch forward and backward in as many parts as memory asks for; return its mean loss.
-
-    The gradients that stood before are put back when a part fails, so that nothing of the failed attempt is left. The
-    number of parts is kept for the batches that follow.
-    """
-    before = [None if p.grad is None else p.grad.detach().clone() for p in trainer._parameters]
-    while True:
-        try:
-            return _in_parts(trainer, inputs, trainer._splits)
-        except RuntimeError as error:
-            size = batch_size(inputs)
-            if not is_out_of_memory(error) or trainer._splits >= size:
-                raise
-            message = str(error)
-        _put_back(trainer, before)
-        trainer._splits *= 2
-        logger.warning("out of memory (%s); the micro-batch now goes in %d parts", message, trainer._splits)
-
-
-def _in_parts(trainer: TorchBackend, inputs: Any, parts: int) -> Tensor:
-    """Take ``inputs`` backward in parts; each weighs by its items."""
-    if parts == 1:
-        return trainer.training_step(trainer.model_wrapped, inputs)
-    window = trainer._window
-    whole = trainer._count_items(inputs)
-    total: Any = 0.0
-    kept = (window.count, window.share)
-    pieces = [piece for piece in _cut(inputs, parts) if batch_size(piece)]
-    for piece in pieces:
-        window.count = 2
-        loss = trainer.training_step(trainer.model_wrapped, piece)
-        total = total + loss * (window.share * window.reference / whole)
-    window.count = kept[0]
-    if window.is_single:  # the parts went backward relative to the reference; so must the whole
-        window.count = 2
-    window.set_items(whole)
-    return torch.as_tensor(total)
 
 
 def _cut(inputs: Any, parts: int) -> list[Any]:
@@ -77,11 +101,3 @@ def _cut(inputs: Any, parts: int) -> list[Any]:
         return dict(cut) if isinstance(inputs, Mapping) else cut
 
     return [piece(start, stop) for start, stop in pairwise(edges)]
-
-
-def _put_back(trainer: TorchBackend, before: list[Tensor | None]) -> None:
-    for parameter, gradient in zip(trainer._parameters, before, strict=True):
-        parameter.grad = gradient
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,98 +1,305 @@
-"""What is computed of a batch: the model is called, its loss found, overridden methods respected, items counted."""
+"""The training step in PyTorch: forward, loss, backward, normalize and clip the gradients, step, clear.
+
+The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch is therefore taken
+backward with its *weight* (its items divided by a constant), and the sum of the weights divides the gradients when the
+update is complete. Where the weights add up to one, which is the rule, there is nothing left to divide.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from trackside.callbacks.errors import TracksideValueError
+from ..engine import Overrides, StepContext, TrainStep
+from ..evaluation.output_collector import map_nested
+from ..step_timer import StepTimer
+from .data.loader import TrainBatch
+from .distributed.strategy import DistributedStrategy
+from .loss import as_mean_and_weight, smoothed_loss, zero_gradients_of
+from .model_io import ModelIO, loss_in, main_logits
+from .oom_retry import OOMRetrier
+from .optim.factory import follows_metric
+from .precision.base import Precision
 
-from .arguments import TrainingArguments
-from .distributed.strategy import unwrap
-from .loss import LossWindow, count_items, is_causal_lm, weighed
-from .model_io import call_model, forward_parameters, labels_of, loss_or_none, output_at
 
+class TorchTrainStep(TrainStep):
+    """One update of a PyTorch model.
 
-class Objective:
-    """The part of a trainer that knows its model and calls ``compute_loss``."""
+    Args:
+        trainer: Its model, optimizer and schedule are read at each step; its overridden methods are called.
+        overrides: Which methods those are.
+        model_io: Calls the model and counts items.
+        strategy: Exchanges gradients and weights between processes.
+        precision: Contexts and loss scaling.
+        timer: Told when this process is about to wait for others.
 
-    args: TrainingArguments
-    model: Any
-    loss_fn: Callable[..., Any] | None
-    compute_loss: Callable[..., Any]
-    has_own: Callable[..., bool]
-    _window: LossWindow
-    _is_padding: bool
+    Attributes:
+        context: The micro-batch, or evaluation batch, that is on its way through the model.
+        parameters: What is clipped and cleared: the parameters that the optimizer holds.
+        grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
+    """
 
-    def _know_model(self) -> None:
-        """Note what the model and an overridden compute_loss take, so that no step has to look."""
-        model = unwrap(self.model)
-        names, takes_any = forward_parameters(model)
-        is_qa = "QuestionAnswering" in type(model).__name__
-        self.label_names: list[str] = self.args.label_names or (
-            ["start_positions", "end_positions"] if is_qa else ["labels"]
-        )
-        makes_inputs = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))  # of the labels
-        withhold = self.loss_fn is not None or (self.args.label_smoothing_factor > 0 and not makes_inputs)
-        self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
-        self._withheld = [*self._not_taken, *(self.label_names if withhold else ())]
-        self._is_causal = is_causal_lm(model)
-        self._ignored_outputs = list(getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", []))
-        parameters = inspect.signature(self.compute_loss).parameters
-        takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-        self._loss_takes_outputs = "return_outputs" in parameters or takes_all
-        self._loss_takes_items = self.has_own("compute_loss") and ("num_items_in_batch" in parameters or takes_all)
-        self._counts_flos = self.has_own("floating_point_ops") or hasattr(model, "floating_point_ops")
-        self._past: Any = None
+    def __init__(
+        self,
+        trainer: Any,
+        overrides: Overrides,
+        model_io: ModelIO,
+        strategy: DistributedStrategy,
+        precision: Precision,
+        timer: StepTimer,
+    ) -> None:
+        args = trainer.args
+        self.trainer = trainer
+        self.model_io = model_io
+        self.strategy = strategy
+        self.precision = precision
+        self.timer = timer
+        self.context = StepContext()
+        self.parameters: list[Tensor] = []
+        self.grad_norm: Tensor | None = None
+        reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
+        self.losses = LossAccumulator(strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter)
+        self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
+        self.retrier = OOMRetrier(self, self._call_training_step) if args.auto_find_batch_size else None
+        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
+        self._has_sparse = False
+        self._is_first_update = True
+        self._is_on_host = args.device.type == "cpu"
+        self._flos = 0
 
-    def _call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
-        """Call the model, with labels as far as it takes them, and with the memory of ``past_index``."""
-        withheld = self._not_taken if with_labels else self._withheld
-        index = self.args.past_index
-        if index >= 0 and self._past is not None and isinstance(inputs, Mapping):
-            inputs = {**inputs, "mems": self._past}
-        outputs = call_model(model, inputs, withhold=withheld, with_labels=with_labels)
-        if index >= 0:
-            lacks_loss = self.loss_fn is None and loss_or_none(outputs) is None
-            self._past = output_at(outputs, index - 1 if lacks_loss else index)
-        return outputs
+    def begin_run(self) -> None:
+        """Take in the optimizer and the wrapped model of a run that is about to begin."""
+        self.parameters = self.precision.parameters(self.trainer.optimizer)
+        self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
+        self._is_first_update = True
+        self.losses.take()
 
-    def _compute_loss(self, model: nn.Module, inputs: Any) -> Any:
+    # -- the update, in the order of the loop -----------------------------------------------------------------------
+
+    def fused_update(self, window: Sequence[Any]) -> bool:
+        """Return False: in PyTorch the update goes piece by piece."""
+        return False
+
+    def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
+        """Take a micro-batch forward and backward."""
+        if self.strategy.is_sharded:  # the forward pass gathers weights
+            self.timer.exchange()
+        inputs = self.place(batch.inputs)
+        context.is_padding = batch.examples == 0
+        self.context = context
+        self.losses.begin(context)
+        self._count_work(inputs)
+        model = self.trainer.model_wrapped
+        with self.strategy.grad_sync(model, context.is_last):
+            if self.retrier is not None:
+                loss = self.retrier.training_step(model, inputs)
+            else:
+                loss = self._call_training_step(model, inputs)
+        self.losses.add(loss, context)
+
+    def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Take a micro-batch forward and backward; return its mean loss, detached."""
+        with self.precision.forward():
+            loss = self.mean_loss(self.loss_of(model, inputs), inputs)
+        self.backward(loss)
+        return loss.detach()
+
+    def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with what it takes, on a batch that it may change."""
         own = dict(inputs) if isinstance(inputs, Mapping) else inputs
-        if self._loss_takes_items:
-            return self.compute_loss(model, own, num_items_in_batch=self._count_items(inputs))
-        return self.compute_loss(model, own)
+        if self.model_io.loss_takes_items:
+            options["num_items_in_batch"] = self.model_io.count_items(inputs)
+        return self._compute_loss(model, own, **options)
 
-    def _loss_and_outputs(self, model: nn.Module, inputs: Any) -> tuple[Any, Any]:
-        """Return what compute_loss returns together with the model's outputs, from one forward pass."""
-        if self._loss_takes_outputs:
-            own = dict(inputs) if isinstance(inputs, Mapping) else inputs
-            extra = {"num_items_in_batch": self._count_items(inputs)} if self._loss_takes_items else {}
-            result, outputs = self.compute_loss(model, own, return_outputs=True, **extra)
-            return result, outputs
-        seen: list[Any] = []
-        hook = model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
-        try:
-            result = self._compute_loss(model, inputs)
-        finally:
-            hook.remove()
-        if not seen:
-            raise TracksideValueError("compute_loss did not call the model, so that there are no predictions")
-        return result, seen[-1]
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False) -> Any:
+        """Return the loss of a batch by the model, by ``loss_fn``, or with label smoothing."""
+        model_io, loss_fn = self.model_io, self.trainer.loss_fn
+        labels = model_io.labels_of(inputs)
+        smoothing = self.trainer.args.label_smoothing_factor
+        if labels is None or (loss_fn is None and not smoothing):
+            outputs = model_io.call(model, inputs, with_labels=True)
+            loss = loss_in(outputs)
+        else:
+            outputs = model_io.call(model, inputs, with_labels=False)
+            if loss_fn is not None:
+                loss = loss_fn(outputs, labels)
+            else:
+                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=model_io.is_causal)
+        return (loss, outputs) if return_outputs else loss
 
-    def _mean_loss(self, result: Any, inputs: Any) -> Tensor:
-        """Return the mean loss of what compute_loss gave, and note over how many items it is."""
-        window = self._window
-        if window.is_single and isinstance(result, Tensor) and result.ndim == 0:
+    def mean_loss(self, result: Any, inputs: Any) -> Tensor:
+        """Return the mean loss of what compute_loss returned, and note over how many items it is."""
+        context = self.context
+        if context.is_single and isinstance(result, Tensor) and result.ndim == 0:
             return result
-        loss, items = weighed(result, lambda: self._count_items(inputs))
-        self._items = 0.0 if self._is_padding else items
-        window.set_items(self._items)
+        loss, items = as_mean_and_weight(result, lambda: self.model_io.count_items(inputs))
+        context.items = 0.0 if context.is_padding else items
+        self.losses.weigh(context)
         return loss
 
-    def _count_items(self, inputs: Any) -> Any:
-        return count_items(labels_of(inputs, self.label_names), inputs, is_causal=self._is_causal)
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""
+        context = self.context
+        if context.is_last:
+            self.timer.exchange()
+        if not isinstance(context.weight, Tensor) and context.weight == 0.0:
+            with zero_gradients_of(loss, self.trainer.model) as loss_of_nothing:
+                self.precision.backward(loss_of_nothing, context.weight, is_last=context.is_last)
+        else:
+            self.precision.backward(loss, context.weight, is_last=context.is_last)
+
+    def finish_gradients(self) -> Tensor:
+        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        trainer, strategy = self.trainer, self.strategy
+        if self._is_first_update:
+            self._is_first_update = False
+            trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
+        self.precision.unscale(trainer.optimizer)
+        factor = self.losses.close()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if isinstance(factor, Tensor) or factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        norm = nn.utils.get_total_norm(dense)
+        if trainer.args.max_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters, trainer.args.max_grad_norm, norm)
+        self.grad_norm = strategy.full_tensor(norm)
+        return self.grad_norm
+
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        schedule = self.trainer.lr_scheduler
+        skipped = self.precision.step(self.trainer.optimizer)
+        if not skipped and schedule is not None and not follows_metric(schedule):
+            schedule.step()
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Clear the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
+        optimizer = self.trainer.optimizer
+        if self.precision.clear(optimizer):
+            return
+        if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+            optimizer.zero_grad()
+            return
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    # -- records --------------------------------------------------------------------------------------------------
+
+    def take_loss(self) -> float:
+        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+        return self.losses.take()
+
+    def training_record(self) -> dict[str, float]:
+        """Return the gradient norm and the learning rate. Waits for the device."""
+        record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
+        return {**record, "learning_rate": float(self.trainer.optimizer.param_groups[0]["lr"])}
+
+    def take_flos(self) -> float:
+        """Return the floating point operations of all processes since the last call."""
+        flos, self._flos = self._flos, 0
+        return float(self.strategy.all_reduce(flos)) if self.model_io.counts_flos else 0.0
+
+    # -- helpers ----------------------------------------------------------------------------------------------------
+
+    def place(self, inputs: Any) -> Any:
+        """Return a batch on the device of this process."""
+        if self._is_on_host:
+            return inputs
+        device = self.trainer.args.device
+        return map_nested(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, inputs)
+
+    def _count_work(self, inputs: Any) -> None:
+        if self.model_io.counts_flos:
+            self._flos += self.trainer.floating_point_ops(inputs)
+        if isinstance(inputs, dict) and "input_ids" in inputs:
+            self.trainer.state.num_input_tokens_seen += inputs["input_ids"].numel() * self.strategy.world_size
+
+
+class LossAccumulator:
+    """The weights and the losses of the micro-batches of one update, and the loss since the last record.
+
+    Args:
+        strategy: Over whose processes the weights are summed.
+        device: Where losses are summed.
+        reference: The constant that weights are relative to: the items of a whole update, where examples are items.
+        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
+    """
+
+    def __init__(
+        self, strategy: DistributedStrategy, device: torch.device, reference: float, *, skip_non_finite: bool
+    ) -> None:
+        self._strategy = strategy
+        self._skip_non_finite = skip_non_finite
+        self.reference = reference
+        self._is_alone = strategy.world_size == 1
+        self._is_single = True
+        self._sum_of_weights: Callable[[], Any] | None = None
+        self._weights: Any = 0.0
+        self._loss: Any = 0.0
+        dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
+        # on a CPU a number, which costs a tenth of what adding to a tensor does
+        self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
+        self._updates = 0
+
+    def begin(self, context: StepContext) -> None:
+        """Begin a micro-batch, and with the first one an update."""
+        context.is_single = context.count == 1 and self._is_alone
+        if context.index == 0:
+            self._weights, self._loss, self._sum_of_weights = 0.0, 0.0, None
+
+    def weigh(self, context: StepContext) -> None:
+        """Set the weight of a micro-batch; with the last of an update, all processes begin to sum their weights."""
+        context.weight = 1.0 if context.is_single else context.items / self.reference
+        if context.is_last and not context.is_part and not self._is_alone:
+            self._sum_of_weights = self._strategy.all_reduce_async(self._weights + context.weight)
+
+    def add(self, loss: Tensor, context: StepContext) -> None:
+        """Add the mean loss of a micro-batch."""
+        weight, self._is_single = context.weight, context.is_single
+        self._weights = self._weights + weight
+        value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
+        if context.is_single:
+            self._loss = value
+        elif not isinstance(weight, Tensor):
+            self._loss = self._loss + (value * weight if weight else 0.0)
+        else:
+            self._loss = self._loss + torch.where(weight > 0, value * weight, 0.0)
+
+    def close(self) -> Any:
+        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
+        if self._is_single:
+            self._sum_up(self._loss)
+            return 1.0
+        weights = (self._sum_of_weights or self._strategy.all_reduce_async(self._weights))()
+        if isinstance(weights, Tensor) and weights.device.type == "cpu":
+            weights = weights.item()
+        factor: Any = 0.0
+        if isinstance(weights, Tensor):
+            factor = self._strategy.world_size / weights.clamp_min(1e-12)
+        elif weights:
+            factor = self._strategy.world_size / weights
+        self._sum_up(self._loss * (factor / self._strategy.world_size))
+        return factor
+
+    def _sum_up(self, loss: Any) -> None:
+        if self._skip_non_finite:
+            mean = self._total / max(self._updates, 1)
+            if isinstance(loss, Tensor):
+                loss = torch.where(torch.isfinite(loss), loss, mean)
+            elif not math.isfinite(loss):
+                loss = mean
+        self._total += loss
+        self._updates += 1
+
+    def take(self) -> float:
+        """Return the sum of the update losses since the last call. Waits for the device."""
+        value = float(self._strategy.all_reduce(self._total))
+        self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
+        self._updates = 0
+        return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -28,12 +28,16 @@ def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
     }
 
 
-def search_with_optuna(search: Search, *, n_trials: int, direction: str, options: Mapping[str, Any]) -> BestRun:
+def search_with_optuna(
+    begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
+) -> BestRun:
     """Return the best of ``n_trials`` trials.
 
     Args:
+        begin: Called with ``space``, returns the search.
         options: Of `optuna.create_study` and of `Study.optimize`.
     """
+    search = begin(space)
     for_study, for_trials = _split(options, world_size=search.args.world_size)
     best = None
     if search.trainer.is_world_process_zero():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
@@ -33,76 +33,46 @@ def default_hp_space_ray(trial: Any) -> dict[str, Any]:
     }
 
 
-def search_with_ray(search: Search, *, n_trials: int, direction: str, options: Mapping[str, Any]) -> BestRun:
+def search_with_ray(
+    begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
+) -> BestRun:
     """Return the best of ``n_trials`` samples of the space.
 
-    Every trial makes the trainer anew in a process of Ray's, from what it was made of here.
+    Every trial has a copy of the trainer in a process of Ray's; plain functions that listen to events are not copied.
 
     Args:
+        begin: Called with ``space``, returns the search; a copy of it does so in the processes of Ray's.
         options: Of `ray.tune.TuneConfig` and `ray.tune.RunConfig`, and ``resources_per_trial``: 1 CPU without it, and
             1 GPU where the trainer has one.
     """
+    search = begin(space)
     if search.args.world_size > 1:
         raise ArgumentError("backend", "ray", "'optuna' on several processes; ray starts processes of its own")
     for_tune, for_run, resources = _split(options)
-    space = search.hyperparameters({})
+    samples = search.hyperparameters({})
     has_gpu = str(search.args.device).lower().startswith(("cuda", "gpu"))
     resources = {"cpu": 1, "gpu": 1 if has_gpu else 0} if resources is None else resources
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean there what they mean here
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing reports anywhere unless it is asked to
-    for_run = {"storage_path": str(Path(search.args.output_dir).resolve() / "ray"), **for_run}
+    output_dir = Path(search.args.output_dir).resolve()
+    for_run = {"storage_path": str(output_dir / "ray"), **for_run}
     try:
-        train = tune.with_parameters(trial, recipe=Recipe.of(search))
+        train = tune.with_parameters(trial, begin=begin, output_dir=str(output_dir))
     except (TypeError, PicklingError) as error:
         raise TracksideTypeError(f"this trainer cannot be sent to the processes of ray: {error}") from error
     results = tune.Tuner(
         tune.with_resources(train, resources),
-        param_space=space,
+        param_space=samples,
         tune_config=tune.TuneConfig(metric="objective", mode=direction[:3], num_samples=n_trials, **for_tune),
         run_config=tune.RunConfig(**for_run),
     ).fit()
     return _best(results, n_trials)
 
 
-@dataclasses.dataclass
-class Recipe:
-    """What a search is made of, in a form that can go to another process.
-
-    Attributes:
-        made_of: The trainer's class, and what that is called with.
-        args: Its arguments now.
-        callbacks: Those attached now, each with its options; plain functions that listen to events stay behind.
-        search: The objective, and what names runs.
-    """
-
-    made_of: tuple[type, tuple[Any, ...], dict[str, Any]]
-    args: Any
-    callbacks: list[tuple[Any, dict[str, Any]]]
-    search: tuple[Any, Any]
-
-    @classmethod
-    def of(cls, search: Search) -> Recipe:
-        """Return the recipe of ``search``."""
-        trainer = search.trainer
-        placed = [(item.callback, item.placement) for item in trainer.callback_report.values()]
-        args = search.args.replace(output_dir=str(Path(search.args.output_dir).resolve()))
-        return cls(trainer.made_of, args, placed, (search.compute_objective, search.hp_name))
-
-    def make(self) -> Search:
-        """Return a search like it, with a trainer of its own."""
-        cls, args, options = self.made_of
-        trainer = cls(*args, **options)
-        for name in list(trainer.callback_report):
-            trainer.remove_callback(name)
-        trainer.dispatcher.attach_all(self.callbacks)
-        trainer.take_args(self.args)
-        search = trainer.search = Search(trainer, dict, *self.search)
-        return search
-
-
-def trial(config: dict[str, Any], recipe: Recipe) -> None:
+def trial(config: dict[str, Any], begin: Callable[[Any], Search], output_dir: str) -> None:
     """Train one trial, in a process of Ray's."""
-    search, run_id = recipe.make(), tune.get_context().get_trial_id()
+    search, run_id = begin(dict), tune.get_context().get_trial_id()
+    search.args = search.args.replace(output_dir=output_dir)
 
     def report(objective: float, step: int) -> bool:
         tune.report({"objective": objective, "global_step": step})

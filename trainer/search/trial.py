@@ -15,6 +15,8 @@ import numpy as np
 from trackside.callbacks.builtin.journal import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 
+from ..outputs import default_compute_objective
+
 GIVEN_UP = "the search gave this trial up"
 
 SETTLED = frozenset(
@@ -44,8 +46,10 @@ class Search:
 
     Args:
         trainer: It keeps its callbacks and its processes; arguments, model, optimizer and state are each trial's own.
+        apply_arguments: Gives the trainer other arguments.
         hp_space: Called with the backend's trial, returns hyperparameters by name.
-        compute_objective: Called with the metrics of an evaluation, returns a number.
+        compute_objective: Called with the metrics of an evaluation, returns a number; without it, the loss or the sum
+            of the other metrics.
         hp_name: Called with the backend's trial, returns the name of its run.
 
     Attributes:
@@ -55,13 +59,15 @@ class Search:
     def __init__(
         self,
         trainer: Any,
+        apply_arguments: Callable[[Any], None],
         hp_space: Callable[[Any], Mapping[str, Any]],
-        compute_objective: Callable[[dict[str, float]], float],
+        compute_objective: Callable[[dict[str, float]], float] | None,
         hp_name: Callable[[Any], str] | None,
     ) -> None:
         self.trainer = trainer
         self.args = trainer.args
-        self.compute_objective = compute_objective
+        self.compute_objective = compute_objective or default_compute_objective
+        self._apply_arguments = apply_arguments
         self.hp_name = hp_name
         self.proposals: dict[str, Proposal] = {}
         self._hp_space = hp_space
@@ -108,7 +114,7 @@ class Search:
         """
         trainer = self.trainer
         self._report, self._evaluated = report, (-1, {})
-        trainer.take_args(self._args_for(proposal))
+        self._apply_arguments(self._args_for(proposal))
         trainer.state.is_hyper_param_search = True
         trainer.state.trial_name, trainer.state.trial_params = proposal.name, plain(proposal.hyperparameters)
         trainer.train(trial=trial)
@@ -127,7 +133,7 @@ class Search:
         """Give the trainer its own arguments back."""
         state = self.trainer.state
         state.is_hyper_param_search, state.trial_name, state.trial_params = False, None, None
-        self.trainer.take_args(self.args)
+        self._apply_arguments(self.args)
 
     def _args_for(self, proposal: Proposal) -> Any:
         args, name = self.args, proposal.name
@@ -151,11 +157,6 @@ class Search:
         if not isinstance(value, Real):
             raise TracksideTypeError(f"compute_objective must return a number; it returned {value!r}")
         return float(value)
-
-
-def _unboxed(value: Any) -> Any:
-    """Return a number of numpy's as one of Python's, which arguments and JSON want."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def hyperparameters_of(trial: Any) -> dict[str, Any]:

@@ -1,0 +1,200 @@
+"""The documented methods of a trainer that its components carry out: evaluation, callbacks, records, saving."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trackside.callbacks.bus.attachment import Attachment
+from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.events import signal_named
+from trackside.callbacks.state import TrainerControl, TrainerState
+
+from .checkpointing.manager import CheckpointManager
+from .engine import Engine
+from .evaluation.evaluator import Evaluator
+from .metrics_writer import MetricsWriter
+from .outputs import PredictionOutput
+
+Listener = TypeVar("Listener", bound=Callable[..., Any])
+
+
+class TrainerInterface(ABC):
+    """What a trainer offers besides training; each method hands over to the component that does the work.
+
+    Attributes:
+        args: The training arguments.
+        model: The model, without what wraps it for several processes; that is ``model_wrapped``.
+        optimizer, lr_scheduler: None until train() creates them, unless they were given.
+        state, control: Shared with every callback.
+    """
+
+    args: Any
+    model: Any
+    model_wrapped: Any
+    optimizer: Any
+    lr_scheduler: Any
+    state: TrainerState
+    control: TrainerControl
+    _checkpoints: CheckpointManager
+    _dispatcher: Dispatcher
+    _engine: Engine
+    _evaluator: Evaluator
+    _writer: MetricsWriter
+
+    # -- evaluate and predict -------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the metrics on ``eval_dataset``, or on the trainer's own; log them and send on_evaluate.
+
+        Args:
+            eval_dataset: A dataset, or a dict of datasets, whose names then go into the metrics' names.
+            ignore_keys: Outputs of the model to leave out of the predictions.
+            metric_key_prefix: What every metric's name begins with.
+        """
+        return self._evaluator.evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
+        return self._evaluator.predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def prediction_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> PredictionOutput:
+        """Return predictions, labels and metrics over the batches of ``dataloader``, speed not included."""
+        return self._evaluator.prediction_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+
+    def num_examples(self, dataloader: Any) -> int:
+        """Return the number of examples behind ``dataloader``, over all processes; 0 where it cannot be known."""
+        return self._engine.evaluation.num_examples(dataloader) or 0
+
+    # -- optimizer and schedule -----------------------------------------------------------------------------------
+
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """Create what does not exist yet of optimizer and schedule; what an override only returns is taken too."""
+        made = self.create_optimizer()
+        self.optimizer = made if self.optimizer is None else self.optimizer
+        made = self.create_scheduler(num_training_steps)
+        self.lr_scheduler = made if self.lr_scheduler is None else self.lr_scheduler
+
+    @abstractmethod
+    def create_optimizer(self) -> Any:
+        """Create the optimizer, unless there is one, and return it."""
+
+    @abstractmethod
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Create the schedule, unless there is one, and return it."""
+
+    # -- callbacks ------------------------------------------------------------------------------------------------
+
+    def add_callback(self, callback: Any, **options: Any) -> Attachment:
+        """Attach a callback, as instance or class.
+
+        Args:
+            callback: Any object with ``on_*`` methods.
+            options: See `trackside.callbacks.bus.dispatcher.Dispatcher.attach`.
+        """
+        return self._dispatcher.attach(callback, **options)
+
+    def pop_callback(self, callback: Any) -> Any:
+        """Remove a callback, given as class, instance or name, and return it; None if it is not attached."""
+        return self._dispatcher.remove(callback)
+
+    def remove_callback(self, callback: Any) -> None:
+        """Remove a callback, given as class, instance or name."""
+        self._dispatcher.remove(callback)
+
+    def on(self, event: str, *, every: int = 1) -> Callable[[Listener], Listener]:
+        """Return a decorator that connects a plain function to an event of this trainer.
+
+        Args:
+            event: Name of the event.
+            every: Hear only the steps that are multiples of this.
+
+        Raises:
+            UnknownNameError: If there is no such event.
+        """
+        signal = signal_named(event)
+
+        def connect(listener: Listener) -> Listener:
+            return signal.connect(listener, sender=self, every=every)
+
+        return connect
+
+    @property
+    def callback_report(self) -> dict[str, Attachment]:
+        """What each callback has cost and how often it failed, by name, in the order in which they are called."""
+        return self._dispatcher.attachments
+
+    # -- records --------------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add ``logs``, with the epoch and the step, to the history and send on_log."""
+        self._writer.log(logs)
+
+    def log_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
+        """Print metrics as a table, on the first process only."""
+        self._writer.print_metrics(split, metrics)
+
+    def save_metrics(self, split: str, metrics: Mapping[str, Any], combined: bool = True) -> None:
+        """Write metrics to ``{split}_results.json``, and add them to ``all_results.json`` if ``combined``."""
+        self._writer.save_metrics(split, metrics, combined=combined)
+
+    def save_state(self) -> None:
+        """Write the state to ``output_dir/trainer_state.json``."""
+        self._writer.save_state()
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Load the weights, and nothing else, from a checkpoint.
+
+        Raises:
+            CheckpointError: If they are not there, or do not fit the model.
+        """
+        self._checkpoints.load_weights(folder)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights (and what belongs to the model) into ``output_dir``, from the first process.
+
+        A checkpoint has what an override writes; where that does not include weights, those of the model are added.
+        """
+        self._engine.checkpoint.save_model(output_dir)
+
+    # -- floating point operations --------------------------------------------------------------------------------
+
+    def store_flos(self) -> None:
+        """Add the floating point operations since the last call to ``state.total_flos``."""
+        self.state.total_flos += self._engine.train_step.take_flos()
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return the floating point operations of a batch; 0 where the model cannot tell."""
+        count = getattr(self.model, "floating_point_ops", None)
+        return int(count(inputs)) if count is not None else 0
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def is_local_process_zero(self) -> bool:
+        """Return whether this is the first process of its machine."""
+        return bool(self.args.local_process_index == 0)
+
+    def is_world_process_zero(self) -> bool:
+        """Return whether this is the first process of all."""
+        return bool(self.args.process_index == 0)
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every process, in the order of the ranks; all processes must call it."""
+        return list(self._engine.strategy.gather_objects(value))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...callbacks.errors import TracksideTypeError, TracksideValueError
 from ..base import BaseTrainer
 from ..buffers import map_nested
+from ..manifest import contents_of
 from ..memory_metrics import DeviceMemory
 from ..plan import Progress
 from ..saving import Notes
@@ -130,8 +131,9 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
-        path = None if checkpoint is None else checkpoint / snapshot.RNG_FILE.format(rank=self.processes.rank)
-        if path is not None and path.exists():
+        name = snapshot.RNG_FILE.format(rank=self.processes.rank)
+        path = None if checkpoint is None else contents_of(checkpoint).find(name)
+        if path is not None:
             state = snapshot.read_torch(path)
             snapshot.set_random_state(state)
             self.processes.set_random_state(state)

@@ -31,6 +31,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
 from ...callbacks.errors import ArgumentError, CheckpointError, did_you_mean
+from ..manifest import Contents
 from .distributed import NOTHING, Group
 from .snapshot import SHARDS, read_weights
 
@@ -140,28 +141,28 @@ def write_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
     dcp.save(_state_of(model, optimizer), checkpoint_id=folder / SHARDS)  # type: ignore[attr-defined]
 
 
-def load_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
+def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     """Load weights, and the optimizer's state if there is an ``optimizer``, on any number of processes.
 
     Raises:
         CheckpointError: If the checkpoint does not hold what is asked for.
     """
-    state = _state_of(model, optimizer)
+    state, folder = _state_of(model, optimizer), checkpoint.path / SHARDS
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             alone = not dist.is_initialized()
-            dcp.load(state, checkpoint_id=folder / SHARDS, no_dist=alone)  # type: ignore[attr-defined]
+            dcp.load(state, checkpoint_id=folder, no_dist=alone)  # type: ignore[attr-defined]
     except (Exception, CheckpointException) as error:  # the latter is a BaseException, with a trace in its text
         first = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
-        raise CheckpointError(f"the shares in {folder / SHARDS} do not fit the model: {first}") from error
+        raise CheckpointError(f"the shares in {folder} do not fit the model: {first}") from error
     if optimizer is None:
         set_model_state_dict(model, state["model"])
     else:
         set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
 
-def load_whole(folder: Path, model: nn.Module, optimizer: Any) -> None:
+def load_whole(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     """Give every process its share of the weights of a checkpoint that was written without FSDP.
 
     Raises:
@@ -169,9 +170,10 @@ def load_whole(folder: Path, model: nn.Module, optimizer: Any) -> None:
     """
     if optimizer is not None:
         raise CheckpointError(
-            f"{folder} was written without fsdp; resume without it, or load the weights and start afresh with it"
+            f"{checkpoint.path} was written without fsdp; resume without it, or load the weights and start afresh with "
+            "it"
         )
-    weights: dict[str, Any] = dict(read_weights(folder))
+    weights: dict[str, Any] = dict(read_weights(checkpoint))
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
 
 

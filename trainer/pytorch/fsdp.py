@@ -33,6 +33,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully
 from ...callbacks.errors import ArgumentError, CheckpointError, did_you_mean
 from ..manifest import Contents
 from .distributed import NOTHING, Group
+from .shards import DataPlanner, ShardsReader, ShardsWriter
 from .snapshot import SHARDS, read_weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,7 +139,8 @@ def mixed_precision_policy(config: Mapping[str, str]) -> MixedPrecisionPolicy:
 
 def write_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
     """Write this process's share of weights and optimizer state; all processes together."""
-    dcp.save(_state_of(model, optimizer), checkpoint_id=folder / SHARDS)  # type: ignore[attr-defined]
+    writer = ShardsWriter(folder / SHARDS)
+    dcp.save(_state_of(model, optimizer), storage_writer=writer)  # type: ignore[attr-defined]
 
 
 def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
@@ -147,15 +149,15 @@ def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     Raises:
         CheckpointError: If the checkpoint does not hold what is asked for.
     """
-    state, folder = _state_of(model, optimizer), checkpoint.path / SHARDS
+    state, reader = _state_of(model, optimizer), ShardsReader(checkpoint)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             alone = not dist.is_initialized()
-            dcp.load(state, checkpoint_id=folder, no_dist=alone)  # type: ignore[attr-defined]
+            dcp.load(state, storage_reader=reader, planner=DataPlanner(), no_dist=alone)  # type: ignore[attr-defined]
     except (Exception, CheckpointException) as error:  # the latter is a BaseException, with a trace in its text
         first = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
-        raise CheckpointError(f"the shares in {folder} do not fit the model: {first}") from error
+        raise CheckpointError(f"the shares in {reader.checkpoint_id} do not fit the model: {first}") from error
     if optimizer is None:
         set_model_state_dict(model, state["model"])
     else:

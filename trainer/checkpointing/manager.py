@@ -6,7 +6,6 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,8 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
 from ..progress import Progress
-from .store import CheckpointStore, Committer, Skipped, find_checkpoints, newest_valid, run_id_of, verify
+from .manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .store import CheckpointStore, Committer, Skipped, Write, find_checkpoints, newest_valid, run_id_of
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -25,8 +25,6 @@ PROGRESS_FILE = "progress.json"
 
 runs_begun: Counter[Path] = Counter()
 """Runs that this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
-
-Write = Callable[[Path], None]
 
 
 class Notes(Protocol):
@@ -56,11 +54,14 @@ class Saves(Protocol):
             copy: Hold copies, so that training may go on before the function is called.
         """
 
-    def load_snapshot(self, folder: Path) -> None:
+    def load_snapshot(self, checkpoint: Contents) -> None:
         """Take back what `snapshot` wrote, except the random number generators."""
 
     def write_share(self) -> None:
         """Write what this process adds to the checkpoint that the first one is writing."""
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the value of every process, by rank."""
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -138,10 +139,11 @@ class Saver:
             PROGRESS_FILE: _as_json(progress.to_dict()),
         }
 
-        def write(folder: Path) -> None:
-            write_snapshot(folder)
+        def write(folder: Path) -> dict[str, str]:
+            roles = write_snapshot(folder) or {}
             for name, text in texts.items():
                 (folder / name).write_text(text, encoding="utf-8")
+            return {**roles, **roles_of(texts)}
 
         return write
 
@@ -152,7 +154,25 @@ class Saver:
         except Exception as error:
             logger.error("the last checkpoint could not be saved: %s", error)
 
-    # -- resuming -------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def open(self, folder: str | Path) -> Contents:
+        """Verify a folder, once for all processes, and return what it holds.
+
+        Raises:
+            BrokenCheckpointError: If it is not there, or does not verify; on every process.
+        """
+        path = Path(folder)
+        outcome: Contents | str | None = None
+        if self.trainer.state.is_world_process_zero:
+            try:
+                outcome = open_checkpoint(path)
+            except BrokenCheckpointError as error:
+                outcome = error.reason
+        first: Contents | str = self.trainer.gather_objects(outcome)[0]
+        if isinstance(first, str):
+            raise BrokenCheckpointError(path, first)
+        return first
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
@@ -217,8 +237,8 @@ class Saver:
 
     def restore(self, checkpoint: Path) -> Progress:
         """Take everything from a checkpoint but the random number generators, and send on_load."""
-        trainer = self.trainer
-        trainer.load_snapshot(checkpoint)
+        trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
+        trainer.load_snapshot(contents)
         self._take_state(checkpoint / STATE_FILE)
         self.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
@@ -226,11 +246,11 @@ class Saver:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             trainer.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
-        differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
+        differences = trainer.args.differences(_read(contents.find(ARGS_FILE)))
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         trainer.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        progress = Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))
+        progress = Progress(**(_read(contents.find(PROGRESS_FILE)) or _progress_from(trainer.state)))
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress
@@ -259,16 +279,14 @@ def _tell(skipped: list[Skipped]) -> None:
 
 
 def _given(path: Path) -> Path:
-    if not (path / STATE_FILE).is_file():
-        raise CheckpointError(f"{path} is no checkpoint: it has no {STATE_FILE}")
-    if (path / "manifest.json").exists():
-        verify(path)
-    else:
-        logger.warning("%s has no manifest, so nobody can tell whether it is whole", path)
+    if open_checkpoint(path).find(STATE_FILE) is None:
+        raise CheckpointError(f"{path} is not a checkpoint: it has no {STATE_FILE}")
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

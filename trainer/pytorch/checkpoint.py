@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from torch import nn
 
 from trackside.callbacks.errors import CheckpointError
 
+from ..checkpointing.manager import Saver
+from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.store import Write
 from . import snapshot
 from .arguments import TrainingArguments
 from .distributed.strategy import Alone, unwrap
@@ -26,12 +30,13 @@ class Keeping:
     processing_class: Any
     processes: Alone
     precision: FullPrecision
+    saver: Saver
     save_model: Callable[..., None]
     has_own: Callable[..., bool]
     gather_objects: Callable[[Any], list[Any]]
     _past: Any
 
-    def snapshot(self, *, copy: bool) -> snapshot.Writer:
+    def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
         is_sharded = self.processes.is_sharded
         copy = copy or self.processes.must_copy
@@ -50,16 +55,16 @@ class Keeping:
         for rank, state in enumerate(states):
             files[snapshot.RNG_FILE.format(rank=rank)] = state
 
-        def write(folder: Path) -> None:
+        def write(folder: Path) -> dict[str, str]:
             if is_sharded:
                 self._write_share(folder)
-                snapshot.write_torch(folder, files)
-                return
+                roles = roles_of(f"{snapshot.SHARDS}/{name}" for name in os.listdir(folder / snapshot.SHARDS))
+                return {**roles, **snapshot.write_torch(folder, files)}
             if self.has_own("save_model"):
                 self.save_model(str(folder))
-            if not snapshot.holds_weights(folder):
+            if not snapshot.weights_in(folder):
                 self._write_model(folder, weights)
-            snapshot.write_torch(folder, files)
+            return {**dict.fromkeys(snapshot.weights_in(folder), "weights"), **snapshot.write_torch(folder, files)}
 
         return write
 
@@ -79,40 +84,45 @@ class Keeping:
         if hasattr(self.processing_class, "save_pretrained"):
             self.processing_class.save_pretrained(folder)
 
-    def load_snapshot(self, folder: Path) -> None:
+    def load_snapshot(self, checkpoint: Contents) -> None:
         """Take back what `snapshot` wrote, except the random number generators.
 
         Raises:
             CheckpointError: If it is the checkpoint of a run with save_only_model.
         """
-        has_shards = snapshot.has_shards(folder)
-        if not has_shards and not (folder / snapshot.OPTIMIZER_FILE).exists():
+        optimizer = checkpoint.find(snapshot.OPTIMIZER_FILE)
+        if optimizer is None and not checkpoint.names("shards"):
             raise CheckpointError(
-                f"{folder} cannot be resumed: it has no {snapshot.OPTIMIZER_FILE}, since it was written with "
+                f"{checkpoint.path} cannot be resumed: it has no {snapshot.OPTIMIZER_FILE}, since it was written with "
                 "save_only_model=True. Load the model from it and start afresh"
             )
-        self._load_tensors(folder, self.optimizer)
-        if not has_shards:
-            snapshot.load_optimizer(self.optimizer, snapshot.read_torch(folder / snapshot.OPTIMIZER_FILE))
+        self._load_tensors(checkpoint, self.optimizer)
+        if optimizer is not None:
+            snapshot.load_optimizer(self.optimizer, snapshot.read_torch(optimizer))
         for name, target in (
             (snapshot.SCHEDULE_FILE, self.lr_scheduler),
             (snapshot.SCALER_FILE, self.precision),
         ):
-            if (folder / name).exists() and target is not None:
-                target.load_state_dict(snapshot.read_torch(folder / name))
+            path = checkpoint.find(name)
+            if path is not None and target is not None:
+                target.load_state_dict(snapshot.read_torch(path))
 
-    def load_weights(self, folder: Path) -> None:
-        """Take the weights, and nothing else, from a checkpoint."""
-        self._load_tensors(folder, None)
+    def load_weights(self, folder: str | Path) -> None:
+        """Take the weights, and nothing else, from a checkpoint, which is verified, or from what `save_model` wrote.
 
-    def _load_tensors(self, folder: Path, optimizer: Any) -> None:
-        if snapshot.has_shards(folder):
+        Raises:
+            CheckpointError: If it does not verify (a BrokenCheckpointError), or the weights do not fit the model.
+        """
+        self._load_tensors(self.saver.open(folder), None)
+
+    def _load_tensors(self, checkpoint: Contents, optimizer: Any) -> None:
+        if checkpoint.names("shards"):
             from .distributed.fsdp import load_shards
 
-            load_shards(folder, unwrap(self.model), optimizer)
+            load_shards(checkpoint, unwrap(self.model), optimizer)
         elif self.processes.is_sharded:
             from .distributed.fsdp import load_whole
 
-            load_whole(folder, self.model, optimizer)
+            load_whole(checkpoint, self.model, optimizer)
         else:
-            snapshot.load_weights(unwrap(self.model), folder)
+            snapshot.load_weights(unwrap(self.model), checkpoint)

@@ -17,6 +17,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..base_trainer import BaseTrainer
 from ..checkpointing.manager import Notes
+from ..checkpointing.manifest import contents_of
 from ..evaluation.output_collector import map_nested
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
@@ -132,8 +133,9 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
-        path = None if checkpoint is None else checkpoint / snapshot.RNG_FILE.format(rank=self.processes.rank)
-        if path is not None and path.exists():
+        name = snapshot.RNG_FILE.format(rank=self.processes.rank)
+        path = None if checkpoint is None else contents_of(checkpoint).find(name)
+        if path is not None:
             state = snapshot.read_torch(path)
             snapshot.set_random_state(state)
             self.processes.set_random_state(state)

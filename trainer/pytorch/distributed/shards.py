@@ -33,8 +33,8 @@ from torch.distributed.checkpoint.storage import WriteResult
 
 from trackside.callbacks.errors import CheckpointError
 
-from ..checkpointing.manifest import BrokenCheckpointError, Contents
-from .snapshot import SHARDS
+from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents
+from ..snapshot import SHARDS
 
 INDEX_FILE = "index.json"
 """Says which bytes of which file are which piece of which tensor, or which value."""

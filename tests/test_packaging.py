@@ -139,3 +139,15 @@ def test_the_license_travels_with_the_package(installed):
     licence = installed.metadata.get("License-Expression") or installed.metadata.get("License")
     assert licence == "Apache-2.0"
     assert any(path.name == "LICENSE" for path in installed.files or [])
+
+
+def test_the_demo_has_one_thread_for_each_framework_and_time_to_save_after_ctrl_c():
+    tox_ini = configparser.ConfigParser(interpolation=None)
+    tox_ini.read(ROOT / "tox.ini")
+    demo = tox_ini["testenv:demo"]
+
+    threads = {name: value for name, value in pairs(demo["set_env"]).items() if name.endswith("_THREADS")}
+
+    assert threads == dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+    assert demo.getfloat("suicide_timeout") >= 10
+    assert demo.getfloat("interrupt_timeout") >= 10

@@ -7,18 +7,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from .checkpointing.manifest import Contents
+from .checkpointing.store import Write
 from .memory_metrics import DeviceMemory
 from .progress import Progress
 from .step_timer import StepTimer
 
-Writer = Callable[[Path], None]
-"""Writes the files of a checkpoint into a folder."""
 
 
 @dataclass(slots=True)
@@ -173,8 +173,8 @@ class CheckpointIO(ABC):
     """What a checkpoint holds of model, optimizer, schedule, precision and random numbers."""
 
     @abstractmethod
-    def snapshot(self, *, copy: bool) -> Writer:
-        """Return a function that writes everything into a folder.
+    def snapshot(self, *, copy: bool) -> Write:
+        """Return a function that writes everything into a folder, and returns the roles of the files by their names.
 
         Args:
             copy: Hold copies, so that training may go on before the function is called.
@@ -185,11 +185,11 @@ class CheckpointIO(ABC):
         """Write what this process adds to the checkpoint that the first one is writing, if anything."""
 
     @abstractmethod
-    def load_snapshot(self, folder: Path) -> None:
+    def load_snapshot(self, contents: Contents) -> None:
         """Restore what `snapshot` wrote, except the random number generators."""
 
     @abstractmethod
-    def load_weights(self, folder: Path) -> None:
+    def load_weights(self, contents: Contents) -> None:
         """Load the weights of a checkpoint, and nothing else."""
 
     @abstractmethod

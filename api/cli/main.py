@@ -6,6 +6,8 @@ import argparse
 import importlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,8 @@ OK, WRONG_CONFIG = 0, 2
 
 OWN_OPTIONS = {"--help": 0, "-h": 0, "--registered-only": 0, "--checkpoint": 1, "--split": 1}
 """Options of the commands themselves, with the number of values they take; all others set keys of the configuration."""
+
+RESUME = "resume_from_checkpoint"
 
 OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run again, to other callbacks."),
@@ -70,13 +74,14 @@ def _is_cut_off() -> bool:
 def _run(argv: list[str]) -> int:
     command = argv[0] if argv else ""
     overrides: list[tuple[str, str]] = []
+    typed = argv
     if command in ("train", "evaluate", "predict", "plan"):
         argv, overrides = split_overrides(argv)
     if command in OTHERS:
         other: Callable[[Sequence[str]], int] = importlib.import_module(OTHERS[command][0]).main
         return other(argv[1:])
     options = _parser(with_arguments="train" in argv and bool({"-h", "--help"} & set(argv))).parse_args(argv)
-    options.overrides = overrides
+    options.typed, options.overrides = typed, overrides
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
 
@@ -113,6 +118,52 @@ def split_overrides(
     return own, overrides
 
 
+def command_that_resumes(argv: Sequence[str]) -> str:
+    """Return the command line that goes on with the run of ``argv`` from the newest checkpoint in its output_dir.
+
+    Every option is repeated but the choice of another checkpoint.
+
+    Example:
+        >>> command_that_resumes(["train", "my run.yaml", "--seed", "1", "--resume_from_checkpoint=old"])
+        "trackside train 'my run.yaml' --seed 1 --resume_from_checkpoint true"
+    """
+    own, overrides = split_overrides(argv)
+    kept = [(key, text) for key, text in overrides if key.replace("-", "_").removeprefix("args.") != RESUME]
+    options = [word for key, text in [*kept, (RESUME, "true")] for word in _as_typed(key, text)]
+    return shlex.join([*words_before(argv), *own, *options])
+
+
+def _as_typed(key: str, text: str) -> list[str]:
+    return [f"--{key}={text}"] if text.startswith("--") else [f"--{key}", text]
+
+
+def words_before(argv: Sequence[str]) -> list[str]:
+    """Return the words that started this command with ``argv``, those of a launcher such as torchrun included.
+
+    The command line of the process above counts where it ends with ``argv`` too, as that of torchrun, mpirun or timeout
+    does; otherwise that of this process. It is ``trackside`` where neither ends so: ``argv`` is Python's own.
+    """
+    count = len(argv)
+    for line in (_command_line_of(os.getppid()), sys.orig_argv):
+        if line[-count:] == list(argv):
+            return _without_interpreter(line[:-count])
+    return ["trackside"]
+
+
+def _command_line_of(process_id: int) -> list[str]:
+    """Return the words of a process's command line; none where the system does not tell."""
+    try:
+        return os.fsdecode(Path(f"/proc/{process_id}/cmdline").read_bytes()).split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _without_interpreter(words: list[str]) -> list[str]:
+    """Return a script that is on PATH by its name alone, as it was typed, instead of after the interpreter."""
+    script = Path(words[1]).name if len(words) > 1 and Path(words[0]).name.startswith("python") else ""
+    return [script, *words[2:]] if script and shutil.which(script) == words[1] else words
+
+
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,14 +171,13 @@ def train(options: argparse.Namespace) -> int:
     """Train, and end with a summary."""
     from trackside.cli import runner as launch
 
+    again = command_that_resumes(options.typed)
     outcome = launch.train(_config(options))
     _print_on_main(outcome, "\n" + outcome.summary)
     if outcome.stopped_by is None:
         return OK
-    again = " ".join(options.files)
-    _print_on_main(
-        outcome, f"\nStopped by {outcome.stopped_by}. Go on: trackside train {again} --resume_from_checkpoint true"
-    )
+    how = f"Go on: {again}" if outcome.has_checkpoint else "It has saved no checkpoint to go on from."
+    _print_on_main(outcome, f"\nStopped by {outcome.stopped_by}. {how}")
     return 128 + signal.Signals[outcome.stopped_by]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def _files(trainer: Any, picture: Path | None) -> list[Row]:
     if picture is not None:
         rows.append(("loss curve", str(picture)))
     if "tensorboard" in trainer.callback_report:
-        rows.append(("tensorboard", f"tensorboard --logdir {_event_folder(trainer)}"))
+        rows.append(("tensorboard", f"tensorboard --logdir {shlex.quote(_event_folder(trainer))}"))
     return rows
 
 

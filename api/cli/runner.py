@@ -11,6 +11,7 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
 from trackside.cli import report
 from trackside.config.run_config import Component, RunConfig
+from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 
 PARAMETERS = {
     "model": "model",
@@ -50,6 +51,12 @@ class Outcome:
         """The name of the signal that stopped training; None if none did."""
         signal: str | None = self.trainer.state.stop_signal
         return signal
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether ``output_dir`` holds a checkpoint of this very run."""
+        found = find_checkpoints(self.trainer.args.output_dir)
+        return any(run_id_of(path) == self.trainer.saver.run_id for path in found)
 
     @property
     def summary(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.damages import strip_roles
 
 from trackside.callbacks.errors import CheckpointError
+from trackside.trainer.checkpointing.manifest import contents_of
 
 
 def test_rotation_keeps_the_best_and_the_newest(trainer_factory):
@@ -99,6 +102,60 @@ def test_a_checkpoint_holds_the_same_files_of_the_run(trainer_factory):
     names = {path.name for path in (trainer_factory.folder / "out" / "checkpoint-5").iterdir()}
     assert {"manifest.json", "trainer_state.json", "training_args.json", "progress.json"} <= names
     assert any(name.startswith("model") for name in names)
+
+
+def test_the_manifest_names_the_role_of_each_file(trainer_factory):
+    trainer_factory(save_strategy="steps", save_steps=5, max_steps=5).train()
+
+    roles = contents_of(trainer_factory.folder / "out" / "checkpoint-5").roles
+
+    assert {name.split(".")[0]: role for name, role in roles.items()} == {
+        "model": "weights",
+        "optimizer": "optimizer",
+        "scheduler": "schedule",
+        "rng_state_0": "rng",
+        "trainer_state": "state",
+        "training_args": "arguments",
+        "progress": "progress",
+    }
+
+
+@pytest.mark.parametrize("how", ["save_model", "on_save"])
+def test_a_second_file_of_weights_changes_nothing(trainer_factory, how):
+    trainer_factory().save_model(str(trainer_factory.folder / "average"))
+    average = trainer_factory.folder / "average" / trainer_factory.weights_file
+
+    def keep_average(folder):
+        shutil.copy(average, Path(folder, average.name.replace("model.", "model_ema.")))
+
+    class Keeps(trainer_factory.trainer_class):
+        def save_model(self, output_dir=None, **kwargs):
+            keep_average(output_dir)
+
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "learning_rate": 0.1}
+    whole, resumed = (trainer_factory(Keeps if how == "save_model" else None, **options) for _ in range(2))
+    if how == "on_save":
+        whole.on("on_save")(lambda sender, checkpoint, **rest: keep_average(checkpoint))
+    folder, other = trainer_factory.folder / "out", trainer_factory()
+
+    whole.train()
+    other.load_weights(folder / "checkpoint-4")
+    resumed.train(folder / "checkpoint-2")
+
+    assert len(list((folder / "checkpoint-2").glob("model_ema.*"))) == 1
+    np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(whole))
+    np.testing.assert_array_equal(trainer_factory.weights(resumed), trainer_factory.weights(whole))
+
+
+def test_a_checkpoint_of_a_version_without_roles_resumes(trainer_factory):
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "learning_rate": 0.1}
+    whole, resumed = trainer_factory(**options), trainer_factory(**options)
+    whole.train()
+    strip_roles(trainer_factory.folder / "out" / "checkpoint-2")
+
+    resumed.train(trainer_factory.folder / "out" / "checkpoint-2")
+
+    np.testing.assert_array_equal(trainer_factory.weights(resumed), trainer_factory.weights(whole))
 
 
 def test_weights_of_a_checkpoint_can_be_loaded_alone(trainer_factory):

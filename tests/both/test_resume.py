@@ -155,7 +155,7 @@ def test_a_broken_newest_checkpoint_is_skipped_and_named(trainer_factory, caplog
 
 
 def test_a_checkpoint_that_is_not_there_is_named(trainer_factory):
-    with pytest.raises(CheckpointError, match="nowhere is no checkpoint"):
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
         trainer_factory().train(resume_from_checkpoint="nowhere")
 
 

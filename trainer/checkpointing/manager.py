@@ -6,7 +6,6 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from trackside.callbacks.state import TrainerState
 from ..engine import Engine, JobStore, Overrides
 from ..progress import Progress
 from .best_model import BestModel
-from .store import CheckpointStore, Committer, Skipped, find_checkpoints, newest_valid, run_id_of, verify
+from .manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .store import CheckpointStore, Committer, Skipped, Write, find_checkpoints, newest_valid, run_id_of
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -27,8 +27,6 @@ PROGRESS_FILE = "progress.json"
 
 runs_begun: Counter[Path] = Counter()
 """Runs that this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
-
-Write = Callable[[Path], None]
 
 
 class CheckpointManager:
@@ -108,10 +106,11 @@ class CheckpointManager:
             PROGRESS_FILE: _as_json(progress.to_dict()),
         }
 
-        def write(folder: Path) -> None:
-            write_snapshot(folder)
+        def write(folder: Path) -> dict[str, str]:
+            roles = write_snapshot(folder) or {}
             for name, text in texts.items():
                 (folder / name).write_text(text, encoding="utf-8")
+            return {**roles, **roles_of(texts)}
 
         return write
 
@@ -130,7 +129,25 @@ class CheckpointManager:
         except Exception as error:
             logger.error("the last checkpoint could not be saved: %s", error)
 
-    # -- resuming -------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def open(self, folder: str | Path) -> Contents:
+        """Verify a folder, once for all processes, and return what it holds.
+
+        Raises:
+            BrokenCheckpointError: If it is not there, or does not verify; on every process.
+        """
+        path = Path(folder)
+        outcome: Contents | str | None = None
+        if self.trainer.state.is_world_process_zero:
+            try:
+                outcome = open_checkpoint(path)
+            except BrokenCheckpointError as error:
+                outcome = error.reason
+        first: Contents | str = self.engine.strategy.gather_objects(outcome)[0]
+        if isinstance(first, str):
+            raise BrokenCheckpointError(path, first)
+        return first
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
@@ -194,13 +211,17 @@ class CheckpointManager:
                 )
 
     def load_weights(self, folder: str | Path) -> None:
-        """Load the weights, and nothing else, from a checkpoint."""
-        self.engine.checkpoint.load_weights(Path(folder))
+        """Load the weights, and nothing else, from a checkpoint, which is verified, or from what save_model wrote.
+
+        Raises:
+            CheckpointError: If it does not verify (a BrokenCheckpointError), or the weights do not fit the model.
+        """
+        self.engine.checkpoint.load_weights(self.open(folder))
 
     def restore(self, checkpoint: Path) -> Progress:
         """Take everything from a checkpoint but the random number generators, and send on_load."""
-        trainer = self.trainer
-        self.engine.checkpoint.load_snapshot(checkpoint)
+        trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
+        self.engine.checkpoint.load_snapshot(contents)
         self._take_state(checkpoint / STATE_FILE)
         self.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
@@ -208,11 +229,11 @@ class CheckpointManager:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
-        differences = trainer.args.differences(_read(checkpoint / ARGS_FILE))
+        differences = trainer.args.differences(_read(contents.find(ARGS_FILE)))
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        progress = Progress(**(_read(checkpoint / PROGRESS_FILE) or _progress_from(trainer.state)))
+        progress = Progress(**(_read(contents.find(PROGRESS_FILE)) or _progress_from(trainer.state)))
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress
@@ -241,16 +262,14 @@ def _tell(skipped: list[Skipped]) -> None:
 
 
 def _given(path: Path) -> Path:
-    if not (path / STATE_FILE).is_file():
-        raise CheckpointError(f"{path} is no checkpoint: it has no {STATE_FILE}")
-    if (path / "manifest.json").exists():
-        verify(path)
-    else:
-        logger.warning("%s has no manifest, so nobody can tell whether it is whole", path)
+    if open_checkpoint(path).find(STATE_FILE) is None:
+        raise CheckpointError(f"{path} is not a checkpoint: it has no {STATE_FILE}")
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -2,23 +2,45 @@
 
 It is written last, when every file is on the disk, so a folder that has one was complete; sizes and digests tell
 whether it still is. It also carries a digest of itself: no flipped bit in it can make an old checkpoint look new.
+
+It names the role of each file (weights, optimizer, ...), and readers take only files of the role that they need. Where
+there are no roles (an older manifest, what `save_model` wrote, a checkpoint of transformers), standard names count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import describe, sync_folder
 from trackside.callbacks.errors import CheckpointError
 
+logger = logging.getLogger("trackside.trainer")
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 BLOCK_BYTES = 1 << 20
+STANDARD_ROLES = {
+    "shards/*": "shards",
+    "*.safetensors": "weights",
+    "model.safetensors.index.json": "weights",
+    "model.weights.h5": "weights",
+    "optimizer.*": "optimizer",
+    "scheduler.*": "schedule",
+    "scaler.*": "scaler",
+    "rng_state_*": "rng",
+    "trainer_state.json": "state",
+    "training_args.json": "arguments",
+    "progress.json": "progress",
+}
+"""Roles by standard name; the first pattern that matches counts."""
 
 
 class BrokenCheckpointError(CheckpointError):
@@ -35,7 +57,71 @@ class BrokenCheckpointError(CheckpointError):
         super().__init__(f"checkpoint {path} {reason}")
 
 
-def seal(folder: Path, *, run_id: str, step: int, committed_at: int) -> None:
+@dataclass(frozen=True)
+class Contents:
+    """What a folder holds.
+
+    Attributes:
+        path: The folder.
+        roles: The role of each file, by its name relative to the folder.
+    """
+
+    path: Path
+    roles: Mapping[str, str]
+
+    def names(self, role: str) -> list[str]:
+        """Return the names of the files of a role."""
+        return [name for name, own in self.roles.items() if own == role]
+
+    def find(self, name: str) -> Path | None:
+        """Return the path of a file with a standard name; None where it is not there, or has another role."""
+        return self.path / name if self.roles.get(name) == role_of(name) else None
+
+
+def open_checkpoint(path: Path) -> Contents:
+    """Verify a folder, if it has a manifest, and return what it holds.
+
+    Raises:
+        BrokenCheckpointError: If it is not there, or does not verify.
+    """
+    if not path.is_dir() or (path / MANIFEST).exists():
+        verify(path)
+        return contents_of(path)
+    contents = contents_of(path)
+    if contents.names("state"):
+        logger.warning("%s has no manifest, so it cannot be verified", path)
+    return contents
+
+
+def contents_of(path: Path) -> Contents:
+    """Return what a folder holds by its manifest, or else by the names in it, without a look into the other files.
+
+    Raises:
+        BrokenCheckpointError: If the manifest is damaged.
+    """
+    if (path / MANIFEST).exists():
+        files = read_manifest(path)["files"]
+        return Contents(path, {name: entry.get("role", role_of(name)) for name, entry in files.items()})
+    there = (item for pattern in ("*", "shards/*") for item in path.glob(pattern) if item.is_file())
+    return Contents(path, roles_of(item.relative_to(path).as_posix() for item in there))
+
+
+def role_of(name: str) -> str:
+    """Return the role that a file has by its standard name.
+
+    Example:
+        >>> role_of("optimizer.pt"), role_of("shards/__0_0.distcp"), role_of("notes.txt")
+        ('optimizer', 'shards', 'other')
+    """
+    return next((role for pattern, role in STANDARD_ROLES.items() if fnmatchcase(name, pattern)), "other")
+
+
+def roles_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the role that each file has by its standard name."""
+    return {name: role_of(name) for name in names}
+
+
+def seal(folder: Path, *, run_id: str, step: int, committed_at: int, roles: Mapping[str, str] | None = None) -> None:
     """Have everything in ``folder`` reach the disk and describe it in a manifest, which is written last.
 
     Args:
@@ -43,6 +129,7 @@ def seal(folder: Path, *, run_id: str, step: int, committed_at: int) -> None:
         run_id: The run that wrote it, and that alone may delete it.
         step: Updates completed.
         committed_at: Time of the commit.
+        roles: The role of each file that has one, by its name relative to ``folder``; that of all others is "other".
 
     Units:
         committed_at: nanoseconds since 1970.
@@ -51,13 +138,13 @@ def seal(folder: Path, *, run_id: str, step: int, committed_at: int) -> None:
         CheckpointError: If the folder holds a file named as the manifest is.
         OSError: If a file cannot be read or synced.
     """
-    files = {}
-    folders = []
+    files, folders, roles = {}, [], roles or {}
     for parent, _, names in os.walk(folder, topdown=False, onerror=_raise):
         folders.append(parent)
         for name in sorted(names):
             path = Path(parent, name)
-            files[path.relative_to(folder).as_posix()] = _measure(path, sync=True)
+            relative = path.relative_to(folder).as_posix()
+            files[relative] = {"role": roles.get(relative, "other"), **_measure(path, sync=True)}
     if MANIFEST in files:
         raise CheckpointError(f"{MANIFEST} is trackside's own file in a checkpoint; give yours another name")
     body = {"format": FORMAT, "run_id": run_id, "step": step, "committed_at": committed_at, "files": files}

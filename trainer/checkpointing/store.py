@@ -22,7 +22,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trackside.callbacks._util.atomic_files import (
@@ -67,6 +67,9 @@ __all__ = [
     "write_atomically",
 ]
 
+Write = Callable[[Path], Mapping[str, str] | None]
+"""Fills a folder and returns the roles of the files that it wrote; files that it leaves out have the role "other"."""
+
 logger = logging.getLogger("trackside.trainer")
 
 
@@ -94,7 +97,7 @@ class CheckpointStore:
         """Return where the checkpoint of ``step`` lies or would lie."""
         return self.output_dir / f"{CHECKPOINT_PREFIX}{step}"
 
-    def commit(self, step: int, write: Callable[[Path], None], *, best: Path | str | None = None) -> Path:
+    def commit(self, step: int, write: Write, *, best: Path | str | None = None) -> Path:
         """Have ``write`` fill a new folder and commit it as the checkpoint of ``step``; then delete what is too many.
 
         A checkpoint that this run committed for the same step is replaced; one of another origin is set aside under
@@ -102,7 +105,8 @@ class CheckpointStore:
 
         Args:
             step: Updates completed.
-            write: Gets an empty folder; when it returns, the folder holds all that belongs to the checkpoint.
+            write: Gets an empty folder; when it returns, the folder holds all that belongs to the checkpoint. It
+                returns the roles of the files.
             best: The checkpoint of the best model, which is never deleted; matched by name, so that the output folder
                 may be moved.
 
@@ -118,8 +122,8 @@ class CheckpointStore:
         try:
             make_folder(self.output_dir)
             with claimed(temporary):
-                write(temporary)
-                seal(temporary, run_id=self.run_id, step=step, committed_at=self._commit_time())
+                roles = write(temporary)
+                seal(temporary, run_id=self.run_id, step=step, committed_at=self._commit_time(), roles=roles)
                 old = self._put_in_place(temporary, final)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -10,7 +10,8 @@ from typing import Any
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import Contents, contents_of, roles_of
-from ..engine import CheckpointIO, Overrides, Writer
+from ..checkpointing.store import Write
+from ..engine import CheckpointIO, Overrides
 from . import snapshot
 from .distributed.strategy import DistributedStrategy
 from ._torch_util import unwrap
@@ -43,7 +44,7 @@ class TorchCheckpoint(CheckpointIO):
         self.train_step = train_step
         self._save_model: Callable[[str], None] | None = trainer.save_model if "save_model" in overrides else None
 
-    def snapshot(self, *, copy: bool) -> Writer:
+    def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
         trainer, strategy = self.trainer, self.strategy
         copy = copy or strategy.must_copy

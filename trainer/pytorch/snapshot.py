@@ -6,8 +6,10 @@ and random numbers are torch files that load with ``weights_only=True``: data, n
 
 from __future__ import annotations
 
+import json
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import CheckpointError, did_you_mean
 
+from ..checkpointing.manifest import BrokenCheckpointError, Contents, roles_of
+
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Names the files of weights that transformers cut into several."""
 OPTIMIZER_FILE = "optimizer.pt"
 SCHEDULE_FILE = "scheduler.pt"
 SCALER_FILE = "scaler.pt"
@@ -102,13 +108,13 @@ def _without_duplicates(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load the weights in ``folder`` into ``model``.
+def load_weights(model: nn.Module, checkpoint: Contents) -> None:
+    """Load the weights of a checkpoint into ``model``.
 
     Raises:
         CheckpointError: If they are not there, or do not fit; the message names what is missing and what is too much.
     """
-    weights = read_weights(folder)
+    weights = read_weights(checkpoint)
     own = model.state_dict(keep_vars=True)
     known = {(place_of(tensor), tensor.shape): name for name, tensor in own.items() if name in weights}
     for name, tensor in own.items():  # tied weights were written once
@@ -120,7 +126,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     if missing or extra or wrong:
         hint = did_you_mean(missing[0], extra) if missing else ""
         raise CheckpointError(
-            f"the weights in {folder} do not fit the model: missing {_some(missing)}; unknown {_some(extra)}; "
+            f"the weights in {checkpoint.path} do not fit the model: missing {_some(missing)}; unknown {_some(extra)}; "
             f"of another shape {_some(sorted(wrong))}.{hint}"
         )
     model.load_state_dict(weights)
@@ -136,30 +142,44 @@ def load_optimizer(optimizer: Any, state: Any) -> None:
     optimizer.load_state_dict(state)
 
 
-def has_shards(folder: Path) -> bool:
-    """Return whether a checkpoint was written by processes that shared out the model."""
-    return (folder / SHARDS).is_dir()
+def weights_files(folder: Path, names: Collection[str]) -> list[str]:
+    """Return which of the files ``names`` in ``folder`` are the weights; none where there are none.
+
+    Raises:
+        CheckpointError: If one is missing of those that an index names, or the index cannot be read.
+    """
+    if WEIGHTS_FILE in names:
+        return [WEIGHTS_FILE]
+    if INDEX_FILE not in names:
+        return []
+    try:
+        parts = set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / INDEX_FILE} cannot be read: {error!r}") from error
+    if missing := parts.difference(names):
+        raise CheckpointError(f"{folder} lacks {_some(sorted(map(str, missing)))}, which {INDEX_FILE} names")
+    return [*sorted(parts), INDEX_FILE]
 
 
-def holds_weights(folder: Path) -> bool:
-    """Return whether there are weights in ``folder`` that `load_weights` reads."""
-    return any(folder.glob("model*.safetensors"))
+def weights_in(folder: Path) -> list[str]:
+    """Return which files in ``folder`` are the weights; none where there are none."""
+    return weights_files(folder, os.listdir(folder))
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the weights in ``folder``, whole.
+def read_weights(checkpoint: Contents) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint, whole.
 
     Raises:
         CheckpointError: If there are none.
     """
     from safetensors.torch import load_file
 
-    files = sorted(folder.glob("model*.safetensors"))  # transformers cuts large models into several files
-    if not files:
-        raise CheckpointError(f"{folder} holds no weights: there is no {WEIGHTS_FILE}")
+    names = weights_files(checkpoint.path, checkpoint.names("weights"))
+    if not names:
+        raise BrokenCheckpointError(checkpoint.path, f"holds no weights: there is no {WEIGHTS_FILE}")
     weights: dict[str, Tensor] = {}
-    for file in files:
-        weights.update(load_file(file))
+    for name in names:
+        weights.update(load_file(checkpoint.path / name) if name != INDEX_FILE else {})
     return weights
 
 
@@ -167,11 +187,12 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
-def write_torch(folder: Path, files: dict[str, Any]) -> None:
-    """Write each of ``files``, by name, unless it is None."""
+def write_torch(folder: Path, files: dict[str, Any]) -> dict[str, str]:
+    """Write each of ``files``, by name, unless it is None; return the roles of those written."""
+    files = {name: content for name, content in files.items() if content is not None}
     for name, content in files.items():
-        if content is not None:
-            torch.save(content, folder / name)
+        torch.save(content, folder / name)
+    return roles_of(files)
 
 
 def read_torch(path: Path) -> Any:
@@ -184,6 +205,3 @@ def read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as data: {error}") from error
-
-
-Writer = Callable[[Path], None]

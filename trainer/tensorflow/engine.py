@@ -18,6 +18,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import BaseTrainer
+from ..checkpointing.manifest import contents_of
 from ..data.sharding import derive_seed
 from . import data, snapshot
 from .arguments import TFTrainingArguments
@@ -125,11 +126,12 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
         seed, rank = self.args.seed, self.processes.rank
-        path = None if checkpoint is None else checkpoint / snapshot.RNG_FILE.format(rank=rank)
+        name = snapshot.RNG_FILE.format(rank=rank)
+        path = None if checkpoint is None else contents_of(checkpoint).find(name)
         set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
         tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
         seed_model(self.model, seed)
-        if path is not None and path.exists():
+        if path is not None:
             snapshot.set_random_state(snapshot.read_json(path), self.model)
 
     # -- the epoch ------------------------------------------------------------------------------------------------

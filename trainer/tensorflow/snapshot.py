@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import CheckpointError
 
+from ..checkpointing.manifest import BrokenCheckpointError, Contents, roles_of
 from .seeding import seed_generators
 
 WEIGHTS_FILE = "model.weights.h5"
@@ -28,9 +29,6 @@ OPTIMIZER_FILE = "optimizer.npz"
 SCHEDULE_FILE = "scheduler.json"
 SCALER_FILE = "scaler.json"
 RNG_FILE = "rng_state_{rank}.json"
-
-Writer = Callable[[Path], None]
-
 
 # -- random numbers ---------------------------------------------------------------------------------------------------
 
@@ -66,7 +64,7 @@ def set_random_state(state: dict[str, Any], model: Any) -> None:
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def weights_writer(model: Any, *, copy: bool) -> Writer:
+def weights_writer(model: Any, *, copy: bool) -> Callable[[Path], None]:
     """Return a function that writes the weights of ``model`` into a folder.
 
     Args:
@@ -84,15 +82,16 @@ def weights_writer(model: Any, *, copy: bool) -> Writer:
     return move
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Load the weights in ``folder`` into ``model``.
+def load_weights(model: Any, checkpoint: Contents) -> None:
+    """Load the weights of a checkpoint into ``model``.
 
     Raises:
         CheckpointError: If they are not there, or do not fit.
     """
-    path = folder / WEIGHTS_FILE
-    if not path.exists():
-        raise CheckpointError(f"{folder} holds no weights of a Keras model: there is no {WEIGHTS_FILE}")
+    path = checkpoint.find(WEIGHTS_FILE)
+    if path is None:
+        reason = f"holds no weights of a Keras model: there is no {WEIGHTS_FILE}"
+        raise BrokenCheckpointError(checkpoint.path, reason)
     try:
         model.load_weights(path)
     except Exception as error:
@@ -136,11 +135,12 @@ def _named(optimizer: Any) -> list[tuple[str, Any]]:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def write_json(folder: Path, files: dict[str, Any]) -> None:
-    """Write each of ``files``, by name, unless it is None."""
+def write_json(folder: Path, files: dict[str, Any]) -> dict[str, str]:
+    """Write each of ``files``, by name, unless it is None; return the roles of those written."""
+    files = {name: content for name, content in files.items() if content is not None}
     for name, content in files.items():
-        if content is not None:
-            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return roles_of(files)
 
 
 def read_json(path: Path) -> Any:

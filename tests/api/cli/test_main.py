@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,9 +16,11 @@ import numpy as np
 import pytest
 from support.fork_process import Fork
 
-from trackside.cli.main import main, split_overrides
+from trackside.cli.main import command_that_resumes, main, split_overrides
 
 PARTS = """\
+import os
+import signal
 import time
 import torch
 from torch.utils.data import TensorDataset
@@ -29,6 +35,17 @@ class Net(torch.nn.Module):
     def forward(self, x):
         time.sleep(self.delay_s)
         return self.layer(x)
+
+
+class StopsOnce(Net):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 2 and not os.path.exists("stopped"):
+            open("stopped", "w").close()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(x)
 
 
 class Fails(Net):
@@ -142,6 +159,96 @@ def test_a_signal_saves_and_ends_with_its_code_and_says_how_to_go_on(run_yaml, n
     assert f"received {number.name}" in process.output
     assert "--resume_from_checkpoint true" in process.output
     assert not Path("out/train_results.json").exists()
+
+
+def line_to_go_on(printed):
+    (line,) = re.findall(r"^Stopped by SIGTERM\. Go on: (.*)$", printed, re.MULTILINE)
+    return line
+
+
+def test_the_line_that_tells_how_to_go_on_goes_on_with_the_same_run(run_yaml, capsys):
+    Path("more options.yaml").write_text("args: {max_steps: 5}\n")
+    options = ["--output_dir", "out 'two'", "--model.class_path", "cli_parts.StopsOnce", "--eval_strategy", "no"]
+
+    stopped = main(["train", run_yaml, "more options.yaml", *options, "--resume_from_checkpoint", "true"])
+    trackside, *words = shlex.split(line_to_go_on(capsys.readouterr().out))
+    code = main(words)
+
+    assert (stopped, trackside, code) == (143, "trackside", 0)
+    assert words == ["train", run_yaml, "more options.yaml", *options, "--resume_from_checkpoint", "true"]
+    assert json.loads(Path("out 'two'/trainer_state.json").read_text())["global_step"] == 5
+    assert "checkpoint-2" in {path.name for path in Path("out 'two'").iterdir()}
+    assert not Path("out").exists()
+
+
+def test_a_run_that_saved_nothing_does_not_go_on_with_what_another_run_left(run_yaml, capsys):
+    main(["train", run_yaml])
+    mine = ["--save_strategy", "no", "--overwrite_output_dir", "true", "--model.class_path", "cli_parts.StopsOnce"]
+
+    code = main(["train", run_yaml, *mine])
+
+    assert code == 143
+    assert Path("out/checkpoint-6").exists()
+    text = capsys.readouterr().out
+    assert "Stopped by SIGTERM. It has saved no checkpoint to go on from." in text
+    assert "Go on:" not in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("a.yaml 'b c.yaml'", "a.yaml 'b c.yaml'"),
+        ("a.yaml --registered-only --seed 1 b.yaml", "a.yaml --registered-only b.yaml --seed 1"),
+        (
+            "a.yaml --args.seed=-1 --callbacks.csv.path 'my log.csv'",
+            "a.yaml --args.seed -1 --callbacks.csv.path 'my log.csv'",
+        ),
+        ("a.yaml --fp16 --learning-rate 1e-3", "a.yaml --fp16 true --learning-rate 1e-3"),
+        ("a.yaml --run_name=--odd --run_name ''", "a.yaml --run_name=--odd --run_name ''"),
+        ("""a.yaml --run_name "it's \\"it\\" $HOME" """, """a.yaml --run_name 'it'"'"'s "it" $HOME'"""),
+        ("a.yaml --resume_from_checkpoint", "a.yaml"),
+        ("a.yaml --resume-from-checkpoint=x --seed 1", "a.yaml --seed 1"),
+        ("a.yaml --args.resume_from_checkpoint other/checkpoint-3", "a.yaml"),
+    ],
+)
+def test_every_option_is_repeated_but_the_choice_of_another_checkpoint(typed, expected):
+    line = command_that_resumes(["train", *shlex.split(typed)])
+
+    assert line == f"trackside train {expected} --resume_from_checkpoint true"
+    assert command_that_resumes(shlex.split(line)[1:]) == line
+
+
+@pytest.mark.parametrize("launcher", [[], ["timeout", "100"], ["env", "A=b c", "timeout", "100"]])
+def test_what_started_the_command_is_repeated_too(launcher, tmp_path):
+    script = tmp_path / "my trackside"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom trackside.cli import command_that_resumes\n"
+        "print(command_that_resumes(sys.argv[1:]))\n"
+    )
+    script.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+    command = [*launcher, "my trackside", "train", "run.yaml"]
+    ended = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+
+    started = [word for word in launcher if word not in ("env", "A=b c")]
+    assert ended.stdout == f"{shlex.join([*started, 'my trackside'])} train run.yaml --resume_from_checkpoint true\n"
+
+
+@pytest.mark.slow
+def test_under_torchrun_the_line_that_tells_how_to_go_on_starts_torchrun(run_yaml):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "trackside"]
+    command = ["train", run_yaml, "--model.class_path", "cli_parts.StopsOnce", "--output_dir", "my out"]
+
+    def printed(words):
+        return subprocess.run(words, shell=isinstance(words, str), capture_output=True, text=True, timeout=240).stdout
+
+    line = line_to_go_on(printed([*launch, *command]))
+    again = printed(line)
+
+    assert shlex.split(line) == [*launch, *command, "--resume_from_checkpoint", "true"]
+    assert "step 6 of 6" in again
+    assert json.loads(Path("my out/trainer_state.json").read_text())["global_step"] == 6
 
 
 def test_training_that_raises_shows_its_traceback_and_ends_with_1(run_yaml):

@@ -6,9 +6,18 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.damages import strip_roles
 
 from trackside.callbacks.errors import CheckpointError
-from trackside.trainer.checkpointing.manifest import BLOCK_BYTES, MANIFEST, BrokenCheckpointError, seal, verify
+from trackside.trainer.checkpointing.manifest import (
+    BLOCK_BYTES,
+    MANIFEST,
+    BrokenCheckpointError,
+    contents_of,
+    open_checkpoint,
+    seal,
+    verify,
+)
 
 
 def fill(folder):
@@ -132,6 +141,67 @@ def test_a_folder_that_holds_a_manifest_of_its_own_is_refused(tmp_path):
 
     with pytest.raises(CheckpointError, match="give yours another name"):
         seal(tmp_path, run_id="run", step=1, committed_at=1)
+
+
+# -- roles --------------------------------------------------------------------------------------------------------
+
+
+def files(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+
+def test_files_have_the_roles_that_their_writer_gave_them(tmp_path):
+    files(tmp_path, "a.bin", "optimizer.pt", "shards/0")
+    seal(tmp_path, run_id="run", step=1, committed_at=1, roles={"a.bin": "weights"})
+    files(tmp_path, "scheduler.pt")
+
+    contents = open_checkpoint(tmp_path)
+
+    assert contents.roles == {"a.bin": "weights", "optimizer.pt": "other", "shards/0": "other"}
+    assert contents.names("weights") == ["a.bin"]
+    assert contents.names("shards") == []
+    assert contents.find("optimizer.pt") is None  # a user's own file of that name
+    assert contents.find("scheduler.pt") is None  # not in the manifest
+
+
+def test_an_older_manifest_goes_by_the_standard_names_of_the_files_it_lists(tmp_path):
+    files(tmp_path, "model.safetensors", "rng_state_0.pt", "shards/0", "card.md")
+    seal(tmp_path, run_id="run", step=1, committed_at=1)
+    strip_roles(tmp_path)
+    files(tmp_path, "optimizer.pt")
+
+    contents = open_checkpoint(tmp_path)
+
+    assert contents.roles == {
+        "model.safetensors": "weights",
+        "rng_state_0.pt": "rng",
+        "shards/0": "shards",
+        "card.md": "other",
+    }
+    assert contents.find("rng_state_0.pt") == tmp_path / "rng_state_0.pt"
+
+
+def test_a_folder_without_a_manifest_goes_by_standard_names_and_a_checkpoint_without_one_is_told(tmp_path, caplog):
+    files(tmp_path, "model.weights.h5", "checkpoint-5/model.safetensors")
+
+    assert open_checkpoint(tmp_path).roles == {"model.weights.h5": "weights"}
+    assert caplog.messages == []
+
+    files(tmp_path, "trainer_state.json")
+    open_checkpoint(tmp_path)
+    assert caplog.messages == [f"{tmp_path} has no manifest, so it cannot be verified"]
+
+
+def test_no_door_leads_into_a_checkpoint_that_is_gone_or_damaged(checkpoint, tmp_path):
+    (checkpoint / "weights.bin").write_bytes(b"short")
+
+    with pytest.raises(BrokenCheckpointError, match=r"has 5 bytes in weights\.bin"):
+        open_checkpoint(checkpoint)
+    with pytest.raises(BrokenCheckpointError, match="does not exist"):
+        open_checkpoint(tmp_path / "gone")
+    assert contents_of(checkpoint).names("other") == ["nothing.txt", "shards/0.bin", "weights.bin"]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.torch_models import accuracy, weights_of
+
+from trackside.callbacks.errors import CheckpointError
 
 transformers = pytest.importorskip("transformers")
 datasets = pytest.importorskip("datasets")
@@ -166,6 +169,33 @@ def test_a_checkpoint_is_resumed_to_the_bit_and_read_by_from_pretrained(make, ki
     assert torch.equal(weights_of(resumed.model), weights_of(whole.model))
     assert torch.equal(weights_of(loaded), weights_of(whole.model))
     assert transformers.AutoTokenizer.from_pretrained(f"{whole.args.output_dir}/checkpoint-4").pad_token == "[PAD]"
+
+
+def test_weights_that_transformers_cut_into_several_files_are_read(make, tmp_path):
+    trainer, cut = make(gpt2(), ragged()), gpt2()
+    with torch.no_grad():
+        for parameter in cut.parameters():
+            parameter.add_(1.0)
+    cut.save_pretrained(tmp_path / "cut", max_shard_size="5KB")
+    save_file({"x": torch.zeros(1)}, tmp_path / "cut" / "model-00009-of-00009.safetensors")  # not in the index
+
+    trainer.load_weights(tmp_path / "cut")
+
+    parts = sorted((tmp_path / "cut").glob("model-*-of-*.safetensors"))
+    assert len(parts) > 3
+    assert all(torch.equal(own, other) for own, other in zip(trainer.model.parameters(), cut.parameters(), strict=True))
+
+    parts[0].unlink()
+    with pytest.raises(CheckpointError, match=r"lacks model-00001-of-.*, which model\.safetensors\.index\.json names"):
+        trainer.load_weights(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("index", ["", "[]", '{"weight_map": {"x": "../model.safetensors"}}'])
+def test_an_index_of_weights_that_does_not_serve_is_described(make, tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+
+    with pytest.raises(CheckpointError, match=r"index\.json"):
+        make(gpt2(), ragged()).load_weights(tmp_path)
 
 
 def test_the_early_stopping_of_transformers_runs_unchanged(make):

@@ -31,8 +31,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError, did_you_mean
+from trackside.trainer.checkpointing.manifest import Contents
 
 from ..snapshot import SHARDS, read_weights
+from .shards import DataPlanner, ShardsReader, ShardsWriter
 from .strategy import NOTHING, Group
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,31 +140,32 @@ def mixed_precision_policy(config: Mapping[str, str]) -> MixedPrecisionPolicy:
 
 def write_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
     """Write this process's share of weights and optimizer state; all processes together."""
-    dcp.save(_state_of(model, optimizer), checkpoint_id=folder / SHARDS)  # type: ignore[attr-defined]
+    writer = ShardsWriter(folder / SHARDS)
+    dcp.save(_state_of(model, optimizer), storage_writer=writer)  # type: ignore[attr-defined]
 
 
-def load_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
+def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     """Load weights, and the optimizer's state if there is an ``optimizer``, on any number of processes.
 
     Raises:
         CheckpointError: If the checkpoint does not hold what is asked for.
     """
-    state = _state_of(model, optimizer)
+    state, reader = _state_of(model, optimizer), ShardsReader(checkpoint)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             alone = not dist.is_initialized()
-            dcp.load(state, checkpoint_id=folder / SHARDS, no_dist=alone)  # type: ignore[attr-defined]
+            dcp.load(state, storage_reader=reader, planner=DataPlanner(), no_dist=alone)  # type: ignore[attr-defined]
     except (Exception, CheckpointException) as error:  # the latter is a BaseException, with a trace in its text
         first = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
-        raise CheckpointError(f"the shares in {folder / SHARDS} do not fit the model: {first}") from error
+        raise CheckpointError(f"the shares in {reader.checkpoint_id} do not fit the model: {first}") from error
     if optimizer is None:
         set_model_state_dict(model, state["model"])
     else:
         set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
 
-def load_whole(folder: Path, model: nn.Module, optimizer: Any) -> None:
+def load_whole(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     """Give every process its share of the weights of a checkpoint that was written without FSDP.
 
     Raises:
@@ -170,9 +173,10 @@ def load_whole(folder: Path, model: nn.Module, optimizer: Any) -> None:
     """
     if optimizer is not None:
         raise CheckpointError(
-            f"{folder} was written without fsdp; resume without it, or load the weights and start afresh with it"
+            f"{checkpoint.path} was written without fsdp; resume without it, or load the weights and start afresh with "
+            "it"
         )
-    weights: dict[str, Any] = dict(read_weights(folder))
+    weights: dict[str, Any] = dict(read_weights(checkpoint))
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
 
 

@@ -230,9 +230,9 @@ class Trainer(TorchBackend):
             self.step_timer.exchange()
         if not isinstance(share, Tensor) and share == 0.0:
             with no_gradient_of(loss, self.model) as nothing:
-                self.precision.backward(nothing, share, self.processes.go_along())
+                self.precision.backward(nothing, share)
         else:
-            self.precision.backward(loss, share, self.processes.go_along())
+            self.precision.backward(loss, share)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

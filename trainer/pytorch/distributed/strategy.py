@@ -31,9 +31,6 @@ COUNTED = {signal: [float(signal == name) for name in SIGNALS[1:]] for signal in
 NOTHING = nullcontext()
 """A context for what needs none, made once."""
 
-Roots = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""Where a backward pass begins: tensors, and their gradients."""
-
 
 class Alone:
     """The only process.
@@ -79,10 +76,6 @@ class Alone:
     def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Return a context in which gradients are exchanged only after the last micro-batch of an update."""
         return NOTHING
-
-    def go_along(self) -> Roots:
-        """Return the tensors that the backward pass begins at beside the loss, and their gradients."""
-        return (), ()
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the buffers of the first: running statistics, which each has gathered by itself."""
@@ -227,10 +220,7 @@ class Group(Alone):
             on_device = dist.all_reduce(total, async_op=True)
             numbers_and_work = self._exchange([0.0, *own])
             return lambda: (self._take_note(*numbers_and_work), on_device.wait(), total)[2]
-        return self._sum_numbers([float(value), *own])
-
-    def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
-        return partial(self._take_note, *self._exchange(numbers))
+        return partial(self._take_note, *self._exchange([float(value), *own]))
 
     def _exchange(self, numbers: list[float]) -> tuple[Tensor, Any]:
         tensor = torch.tensor(numbers, dtype=torch.float64)
@@ -239,13 +229,10 @@ class Group(Alone):
     def _take_note(self, numbers: Tensor, work: Any) -> float:
         with self._named("the sum of the loss's weights"):
             work.wait()
-        return self._note(numbers.tolist())
-
-    def _note(self, numbers: list[float]) -> float:
-        total, steering, *signalled = numbers
+        total, steering, *signalled = numbers.tolist()
         self._must_agree = steering > 0
         self._heard = signal_in(signalled)
-        return total
+        return float(total)
 
     def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Take over the flags of the first process, and any process's stop signal.

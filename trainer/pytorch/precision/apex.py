@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 from trackside.callbacks.errors import UnsupportedError
 
 from ..availability import check_apex_amp
-from ..distributed.strategy import Roots
 from .factory import FullPrecision
 
 NATIVE = "fp16_backend='auto' does the same with torch alone"
@@ -62,11 +61,8 @@ class ApexPrecision(FullPrecision):
         """Return the master parameters."""
         return list(self.amp.master_params(optimizer))
 
-    def backward(self, loss: Tensor, share: Any = 1.0, along: Roots = ((), ())) -> None:
-        """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update.
-
-        Nothing goes along: amp's gradients are copies of those that DDP exchanges.
-        """
+    def backward(self, loss: Tensor, share: Any = 1.0) -> None:
+        """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update."""
         with self.amp.scale_loss(loss * share, self.optimizer, delay_unscale=not self.is_last_backward) as scaled:
             scaled.backward()
 

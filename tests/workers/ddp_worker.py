@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from trackside import RankTimeMonitorCallback, Trainer, TrainerCallback, TrainingArguments
 from trackside.callbacks.errors import CallbackError
-from trackside.trainer.distributed.launcher import find_place
+from trackside.trainer.distributed.launcher import detect_launcher
 
 GLOBAL_BATCH = 6
 EXAMPLES = (1, 6, 13, 17, 20)
-RANK, WORLD = find_place().rank, find_place().world_size
+RANK, WORLD = detect_launcher().rank, detect_launcher().world_size
 
 
 def arguments(folder: Path, **values: Any) -> TrainingArguments:

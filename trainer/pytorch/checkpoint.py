@@ -11,9 +11,10 @@ from torch import nn
 from trackside.callbacks.errors import CheckpointError
 
 from . import snapshot
+from ._torch_util import unwrap
 from .arguments import TrainingArguments
-from .distributed.strategy import Alone, unwrap
-from .precision.factory import FullPrecision
+from .distributed.strategy import DistributedStrategy
+from .precision.base import Precision
 
 
 class Keeping:
@@ -24,8 +25,8 @@ class Keeping:
     optimizer: Any
     lr_scheduler: Any
     processing_class: Any
-    processes: Alone
-    precision: FullPrecision
+    processes: DistributedStrategy
+    precision: Precision
     save_model: Callable[..., None]
     has_own: Callable[..., bool]
     gather_objects: Callable[[Any], list[Any]]

@@ -25,13 +25,13 @@ from .arguments import TrainingArguments
 from .checkpoint import Keeping
 from .cuda_step_timer import step_timer_of
 from .data import factory as data
+from .distributed.factory import strategy_for
 from .distributed.rendezvous import job_store
-from .distributed.strategy import processes_of
 from .evaluation import Evaluating, TrainBatch
 from .loss import LossWindow
 from .nonfinite import watched
 from .oom_retry import retry_smaller
-from .precision.factory import DTYPES, precision_of, set_tf32
+from .precision.factory import DTYPES, precision_for, set_tf32
 from .seeding import set_seed
 
 
@@ -47,9 +47,9 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def _set_up_backend(self) -> None:
         args = self.args
-        self.processes = processes_of(args, args.device)
-        self.processes.doing = lambda: f"step {self.state.global_step + 1}"
-        self.processes.may_steer = self.dispatcher.may_steer
+        self.processes = strategy_for(args, args.device)
+        self.processes.describe_progress = lambda: f"step {self.state.global_step + 1}"
+        self.processes.needs_control_sync = self.dispatcher.may_steer
         self.step_timer = step_timer_of(args.device)
         self._set_up_step()
 
@@ -73,9 +73,9 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         self._know_model()
 
     def _choose_precision(self) -> None:
-        self.precision = precision_of(self.args, self.args.device)
+        self.precision = precision_for(self.args, self.args.device)
         if "underflow_overflow" in self.args.debug:
-            self.precision = watched(self.precision, lambda: self.model, self.processes.doing)
+            self.precision = watched(self.precision, lambda: self.model, self.processes.describe_progress)
 
     # -- set up ---------------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
             self._flos += self.floating_point_ops(inputs)
         if isinstance(inputs, dict) and "input_ids" in inputs:
             self.state.num_input_tokens_seen += inputs["input_ids"].numel() * self.processes.world_size
-        with self.processes.syncing(self.model_wrapped, index + 1 == count):
+        with self.processes.grad_sync(self.model_wrapped, index + 1 == count):
             if self.args.auto_find_batch_size:
                 loss = retry_smaller(self, inputs)
             else:
@@ -194,7 +194,7 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
         norm = nn.utils.get_total_norm(dense)
         if self.args.max_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self.args.max_grad_norm, norm)
-        self._grad_norm = self.processes.whole(norm)
+        self._grad_norm = self.processes.full_tensor(norm)
         return self._grad_norm
 
     def optimizer_step(self) -> bool:
@@ -220,11 +220,11 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def guarded(self) -> AbstractContextManager[Any]:
         """Return a context in which an error of one process ends all, each with the error that came first."""
-        return self.processes.guarded()
+        return self.processes.propagate_errors()
 
     def agree(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Give every process the flags of the first, and a stop signal that any of them got."""
-        return self.processes.agree(self.control, stop_signal, after_update=after_update)
+        return self.processes.sync_control(self.control, stop_signal, after_update=after_update)
 
     def place(self, inputs: Any) -> Any:
         """Return a batch on the device of this process."""
@@ -253,7 +253,7 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
     def store_flos(self) -> None:
         """Add the floating point operations since the last call to ``state.total_flos``."""
         if self._counts_flos:
-            self.state.total_flos += float(self.processes.sum(self._flos))
+            self.state.total_flos += float(self.processes.all_reduce(self._flos))
             self._flos = 0
 
     # -- the process ---------------------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..evaluation.evaluation_loop import StepResult
 from ..evaluation.output_collector import are_texts, map_nested
+from ._torch_util import unwrap
 from .data import factory as data
-from .distributed.strategy import Alone, unwrap
+from .distributed.strategy import DistributedStrategy
 from .loss import count_items
 from .model_io import labels_of
-from .precision.factory import full_evaluation
+from .precision.eval_mode import eval_mode
 from .train_step import Objective
 
 
@@ -34,7 +35,7 @@ class TrainBatch(NamedTuple):
 class Evaluating(Objective):
     """The part of a trainer that takes evaluation batches through the model."""
 
-    processes: Alone
+    processes: DistributedStrategy
     get_eval_dataloader: Callable[..., Iterable[Any]]
     get_test_dataloader: Callable[..., Iterable[Any]]
     prediction_step: Callable[..., tuple[Any, Any, Any]]
@@ -57,7 +58,7 @@ class Evaluating(Objective):
         self._know_model()
         self.processes.share_buffers(unwrap(self.model))
         try:
-            with full_evaluation(self.model, self._eval_dtype):
+            with eval_mode(self.model, self._eval_dtype):
                 yield
         finally:
             self._past = past

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
-from .distributed.strategy import Alone, unwrap
+from ._torch_util import unwrap
+from .distributed.strategy import DistributedStrategy
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
@@ -148,7 +149,12 @@ class LossWindow:
     """
 
     def __init__(
-        self, processes: Alone, device: torch.device, reference: float, *, replace_non_finite: bool = False
+        self,
+        processes: DistributedStrategy,
+        device: torch.device,
+        reference: float,
+        *,
+        replace_non_finite: bool = False,
     ) -> None:
         self._processes = processes
         self.reference = reference
@@ -182,7 +188,7 @@ class LossWindow:
         """Set the items of this micro-batch; with the last of an update, all processes begin to sum their shares."""
         self.share = 1.0 if self.is_single else items / self.reference
         if self._is_last and not self._is_alone:
-            self._sum_of_shares = self._processes.sum_meanwhile(self._shares + self.share)
+            self._sum_of_shares = self._processes.all_reduce_async(self._shares + self.share)
 
     def add(self, loss: Tensor) -> None:
         """Add the mean loss of this micro-batch."""
@@ -200,7 +206,7 @@ class LossWindow:
         if self.is_single:
             self._sum_up(self._loss)
             return 1.0
-        begin = self._processes.sum_meanwhile
+        begin = self._processes.all_reduce_async
         shares = (self._sum_of_shares or begin(self._shares))()
         if isinstance(shares, Tensor) and shares.device.type == "cpu":
             shares = shares.item()
@@ -226,7 +232,7 @@ class LossWindow:
 
     def take(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._processes.sum(self._total))
+        value = float(self._processes.all_reduce(self._total))
         self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
         self._updates = 0
         return value

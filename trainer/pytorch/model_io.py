@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
 
 from ..evaluation.output_collector import leaves, map_nested
-from .distributed.strategy import unwrap
+from ._torch_util import unwrap
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:

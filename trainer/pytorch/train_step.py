@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ._torch_util import unwrap
 from .arguments import TrainingArguments
-from .distributed.strategy import unwrap
 from .loss import LossWindow, count_items, is_causal_lm, weighed
 from .model_io import call_model, forward_parameters, labels_of, loss_or_none, output_at
 

@@ -15,10 +15,10 @@ from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 from ..base_trainer import check_args
 from ..search.trial import takes_trial
 from ..transformers_compat import advice, warn_of_unused_overrides
+from ._torch_util import unwrap
 from .arguments import TrainingArguments
 from .data import factory as data
 from .data.collators import DataCollatorWithPadding, default_data_collator
-from .distributed.strategy import unwrap
 from .engine import TorchBackend
 from .loss import no_gradient_of, smoothed_loss
 from .model_io import labels_of, logits_in, loss_in, loss_or_none, main_logits
@@ -268,7 +268,7 @@ class Trainer(TorchBackend):
 
         A checkpoint has what an override writes; where that are no weights, those of the model are added.
         """
-        weights = self.processes.whole_weights(self.model)
+        weights = self.processes.full_weights(self.model)
         if self.is_world_process_zero():
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from trackside.callbacks.errors import CheckpointError
 
 from . import snapshot
 from .arguments import TFTrainingArguments
-from .distributed.strategy import Alone
+from .distributed.strategy import DistributedStrategy
 from .precision import FullPrecision
 from .update_queue import UpdateQueue
 
@@ -26,7 +26,7 @@ class Keeping:
     eval_dataset: Any
     optimizer: Any
     lr_scheduler: Any
-    processes: Alone
+    processes: DistributedStrategy
     precision: FullPrecision
     queue: UpdateQueue
     save_model: Callable[..., None]

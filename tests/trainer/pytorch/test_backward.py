@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trackside.trainer.pytorch import _compat
+from trackside.trainer.pytorch._compat import run_backward
 from trackside.trainer.pytorch.loss import FEW, count_items
-from trackside.trainer.pytorch.precision import factory as precision
-from trackside.trainer.pytorch.precision.factory import FullPrecision, run_backward
+from trackside.trainer.pytorch.precision.base import FullPrecision
 
 
 def gradients(begin: Any, *, seed: int, width: int, dtype: torch.dtype, share: float) -> list[Tensor]:
@@ -53,7 +54,7 @@ def test_where_the_short_way_is_not_sure_torchs_own_is_taken(case: str, monkeypa
 
     monkeypatch.setattr(torch.autograd, "backward", look_on)
     if case.startswith("a torch"):
-        monkeypatch.setattr(precision, "_run_engine", None)
+        monkeypatch.setattr(_compat, "_run_engine", None)
     weight = torch.ones((), requires_grad=True)
     loss = weight * 3.0 if case.startswith("a torch") else (weight * 3.0).as_subclass(Loss)
 
@@ -64,7 +65,7 @@ def test_where_the_short_way_is_not_sure_torchs_own_is_taken(case: str, monkeypa
 
 
 def test_the_torch_at_hand_has_the_short_way() -> None:
-    assert precision._run_engine is not None
+    assert _compat._run_engine is not None
 
 
 def test_a_loss_that_hangs_on_no_parameter_is_torchs_error() -> None:

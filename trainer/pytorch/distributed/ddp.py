@@ -1,9 +1,9 @@
-"""DistributedDataParallel: every process holds the whole model, and gradients are averaged while they are computed."""
+"""DistributedDataParallel: every rank holds the full model, and gradients are averaged while they are computed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import nn
 
 from trackside.callbacks.errors import ArgumentError, RankError
 
-from .strategy import NOTHING, Group, unwrap
+from .._torch_util import NULL_CONTEXT, unwrap
+from .strategy import MultiProcess
 
 logger = logging.getLogger("trackside.trainer")
 
 
-class Replicated(Group):
+class DDP(MultiProcess):
     """One process of several that hold the same model.
 
     Args:
@@ -31,13 +32,13 @@ class Replicated(Group):
         self._is_first_update = False
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Watch over the other processes; say in the words of ``args`` what DDP says in its own.
+    def propagate_errors(self) -> Iterator[None]:
+        """Watch over the other ranks; translate an error of DDP that an argument avoids.
 
         Raises:
             ArgumentError: If a parameter that had a gradient in the first update gets none in a later one.
         """
-        with super().guarded():
+        with super().propagate_errors():
             try:
                 yield
             except RuntimeError as error:
@@ -52,7 +53,7 @@ class Replicated(Group):
         """Return the model in DistributedDataParallel.
 
         The gradients of the first update are exchanged without DDP. That finds out which parameters get none, on which
-        DDP would fail, or else for which it would look for ever.
+        DDP would fail, or else for which it would look in every update.
         """
         unused = bool(self._args.ddp_find_unused_parameters)
         uses_amp = self._args.fp16 and self._args.fp16_backend == "apex"  # its gradients are copies of DDP's
@@ -78,7 +79,7 @@ class Replicated(Group):
         _set_sync(model, True)
         inner = unwrap(model)
         trainable = [(name, parameter) for name, parameter in inner.named_parameters() if parameter.requires_grad]
-        numbers = self.sum([float(parameter.grad is not None) for _, parameter in trainable]).tolist()
+        numbers = self.all_reduce([float(parameter.grad is not None) for _, parameter in trainable]).tolist()
         for (_, parameter), number in zip(trainable, numbers, strict=True):
             if number:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -97,12 +98,12 @@ class Replicated(Group):
             ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
         )
 
-    def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Do as DDP's no_sync for all but the last micro-batch, and for the whole first update; see `wrap`."""
+    def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+        """Do as no_sync of DDP for all but the last micro-batch, and for the entire first update; see `wrap`."""
         _set_sync(model, is_last and not self._is_first_update)
-        return NOTHING
+        return NULL_CONTEXT
 
 
 def _set_sync(model: nn.Module, value: bool) -> None:
-    """Set what DDP's no_sync sets, past nn.Module, which would first look whether it is a parameter or a module."""
+    """Set what no_sync of DDP sets, past nn.Module, which would first look whether it is a parameter or a module."""
     object.__setattr__(model, "require_backward_grad_sync", value)

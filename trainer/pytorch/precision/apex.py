@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from trackside.callbacks.errors import UnsupportedError
 
 from ..availability import check_apex_amp
-from .factory import FullPrecision
+from .base import FullPrecision
 
 NATIVE = "fp16_backend='auto' does the same with torch alone"
 
@@ -86,7 +86,7 @@ class ApexPrecision(FullPrecision):
         return dict(self.amp.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; after `prepare`, as amp asks."""
+        """Restore what `state_dict` returned; after `prepare`, as amp asks."""
         if state:
             self.amp.load_state_dict(state)
             self._scale = self._loss_scale()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..callbacks.errors import UnknownMetricError
 from ..callbacks.state import TrainerControl, TrainerState
+from .manifest import BrokenCheckpointError
 from .saving import Saver
 
 logger = logging.getLogger("trackside.trainer")
@@ -22,7 +23,7 @@ class HasBest(Protocol):
     saver: Saver
 
     def load_weights(self, folder: Path) -> None:
-        """Take the weights, and nothing else, from a checkpoint."""
+        """Take the weights, and nothing else, from a checkpoint, which is verified."""
 
 
 def metric_key(name: str) -> str:
@@ -88,10 +89,13 @@ class BestModel:
         return value > best if self.trainer.args.greater_is_better else value < best
 
     def load(self) -> None:
-        """Take the weights of the best checkpoint, if there is one."""
+        """Take the weights of the best checkpoint; where there is none, or it does not verify, the last ones stay."""
         path = self.trainer.state.best_model_checkpoint
         if path is None:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
             return
         here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved since
-        self.trainer.load_weights(Path(path) if Path(path).exists() else here)
+        try:
+            self.trainer.load_weights(Path(path) if Path(path).exists() else here)
+        except BrokenCheckpointError as error:  # every process gets it, before it has loaded anything
+            logger.warning("load_best_model_at_end: the last weights stay, since the best %s", error)

@@ -335,7 +335,7 @@ import sys
 sys.path[:0] = {path!r}
 from trackside.integrations.tensorboard import TensorBoardCallback
 assert "tensorboard" not in sys.modules
-from trackside.integrations._formats.event_file import EventFile
+from trackside.integrations._compat.event_file import EventFile
 file = EventFile("here", purge_step=3)
 file.scalars({{"train/loss": 0.5}}, 1)
 file.text("args", "text", 1)

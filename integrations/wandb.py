@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
-from ._compat.wandb_datastore import read_last_steps, wait_until_complete
+from ._compat.wandb_datastore import earlier_files, read_last_steps, run_file, wait_until_complete
 from ._compat.wandb_service import service_errors
 
 logger = logging.getLogger("trackside.integrations")
@@ -86,9 +85,8 @@ class WandbCallback(Tracker):
         self.settings = dict(settings or {})
         self.run: Any = None
         self._watched: Any = None
-        self._folder = Path()
         if checkpoints:
-            self.on_save = self._keep_checkpoint  # type: ignore[method-assign]  # only then, since a listener makes saving wait
+            self.on_save = self._keep_checkpoint  # type: ignore[method-assign]  # else saving waits
         waits = {"on_save": checkpoints, "on_train_begin": watch is not None}
         self.waits_at = frozenset(event for event, is_needed in waits.items() if is_needed)  # type: ignore[misc]
 
@@ -101,7 +99,6 @@ class WandbCallback(Tracker):
 
         folder = Path(args.output_dir).resolve()  # W&B's own process may have been started in another folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder / "wandb"
         name = self.run_name or getattr(args, "run_name", None)
         self.run = _init(
             **self.options,
@@ -129,11 +126,7 @@ class WandbCallback(Tracker):
 
     def last_steps(self) -> Mapping[str, int] | None:
         """Return the last steps in the files of the earlier parts of an offline run."""
-        if not self.run.offline:
-            return {}
-        part = Path(self.run.dir).parent
-        paths = sorted(self._folder.glob(f"*run-*-{self.run_id}*/run-{self.run_id}.wandb"))
-        return read_last_steps([path for path in paths if not os.path.samefile(path.parent, part)])
+        return read_last_steps(earlier_files(self.run)) if self.run.offline else {}
 
     def last_step(self, name: str) -> int | None:
         """Return the last step of a curve: in the files if offline, else the run's last step on W&B's server."""
@@ -145,12 +138,11 @@ class WandbCallback(Tracker):
         if self._watched is not None:
             run.unwatch(self._watched)
             self._watched = None
-        summary = {"stop_reason": state.stop_reason, "best_metric": state.best_metric}
-        summary["best_global_step"] = state.best_global_step
+        summary = {name: getattr(state, name) for name in ("stop_reason", "best_metric", "best_global_step")}
         run.summary.update({name: value for name, value in summary.items() if value is not None})
         run.finish(exit_code=EXIT_CODES[status])
         if run.offline:
-            wait_until_complete(Path(run.dir).parent / f"run-{self.run_id}.wandb")
+            wait_until_complete(run_file(run))
 
     def _watch(self, model: Any, every: int) -> None:
         if not hasattr(model, "named_parameters"):

@@ -39,6 +39,17 @@ def read_history(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
             yield int(row.get("_step", record.history.step.num)), row
 
 
+def run_file(run: Any) -> Path:
+    """Return the .wandb file that an offline run (``wandb.Run``) writes to."""
+    return Path(run.dir).parent / f"run-{run.id}.wandb"
+
+
+def earlier_files(run: Any) -> list[Path]:
+    """Return the .wandb files of the earlier parts of an offline run, from old to new."""
+    own = run_file(run)
+    return sorted(path for path in own.parent.parent.glob(f"*run-*-{run.id}*/{own.name}") if path != own)
+
+
 @none_if_unreadable
 def read_last_steps(paths: Iterable[Path]) -> dict[str, int]:
     """Return the last step of every curve in the .wandb files of one run, given from old to new."""

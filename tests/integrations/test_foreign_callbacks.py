@@ -1,7 +1,7 @@
 """Callbacks and loggers written for other trainers, attached as they are and read back with their tools' readers.
 
-`docs/foreign-callbacks.md` lists them; Keras's own are run in test_keras_callback.py, Lightning's own in
-test_lightning_logger.py.
+`docs/foreign-callbacks.md` lists them; Keras's own are run in test_keras_adapter.py, Lightning's own in
+test_lightning_adapter.py.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ class Tracker(TrainerCallback, ABC):
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.package and self.is_writer(state):
-            import_quietly(self.package)  # before training, since importing a tool may take seconds
+            # before training: some tools draw from Python's global random numbers when they are imported
+            import_quietly(self.package)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self.is_writer(state):

@@ -82,7 +82,7 @@ def test_after_a_resume_no_step_is_shown_twice(make_trainer, tool):
 
 SIGNALLED = """
 import json, os, signal
-from tracker_readers import TOOLS
+from support.tracker_readers import TOOLS
 from trackside import TrainerCallback
 from trackside.testing.tiny_trainer import tiny_trainer
 

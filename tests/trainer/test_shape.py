@@ -20,6 +20,7 @@ ONLY_PYTORCH = {
     "overflow.py": "looks into the layers; TensorFlow has tf.debugging.enable_check_numerics",
     "rendezvous.py": "torchrun's store; tf.distribute meets by TF_CONFIG",
     "sampler.py": "the order of a DataLoader; a tf.data.Dataset shuffles itself",
+    "shards.py": "the shares of a sharded checkpoint, which `fsdp` writes and reads",
     "stream.py": "iterable datasets over ranks and workers",
     "timing.py": "the stopwatch of a GPU; TensorFlow tells no such times",
     "watchdog.py": "ends ranks that hang; tf.distribute does so itself",

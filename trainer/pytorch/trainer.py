@@ -204,6 +204,10 @@ class Trainer(BaseTrainer):
         """Run the backward pass of a mean loss with this micro-batch's share of the update."""
         self._engine.train_step.backward(loss)
 
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Return a batch on the device of this process, for a training_step that is written out."""
+        return self._engine.train_step.place(inputs)
+
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Any, Any, Any]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.imports import import_from
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import import_from, is_installed
 from trackside.callbacks.config.callback_config import CallbackMap, Entry, read_entries
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.config.coerce import Options, plain

@@ -90,8 +90,8 @@ class Replay:
             state.log_history.append({**payload["logs"], "step": entry["step"]})
         self.dispatcher.send(event, **payload)
         for item in self.dispatcher.attachments.values():
-            if item.worker is not None:  # nothing is held up, so that nobody needs to be left behind
-                item.worker.wait(item.worker.timeout_s)
+            if item.thread is not None:  # nothing is held up, so that nobody needs to be left behind
+                item.thread.wait(item.thread.timeout_s)
 
 
 def replay(

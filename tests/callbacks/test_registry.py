@@ -59,7 +59,7 @@ def test_nothing_is_imported_until_it_is_named(install):
 def test_an_unknown_name_names_the_nearest(install):
     install("ts_slack", source=SOURCE, slack="ts_slack:Slack")
 
-    with pytest.raises(UnknownNameError, match=r"no callback named 'slak'; there is: .*slack.*Did you mean 'slack'\?"):
+    with pytest.raises(UnknownNameError, match=r"no callback named 'slak'; available: .*slack.*Did you mean 'slack'\?"):
         registry.load("slak")
 
 
@@ -70,7 +70,7 @@ def test_an_unknown_name_names_the_nearest(install):
         ("raise SystemExit(3)", "ts_bad:Bad", "SystemExit: 3"),
         ("import no_such_module", "ts_bad:Bad", "No module named 'no_such_module'"),
         ("", "ts_bad:Bad", "has no attribute 'Bad'"),
-        ("Bad = 3", "ts_bad:Bad", "is no class, but 3"),
+        ("Bad = 3", "ts_bad:Bad", "is not a class but 3"),
     ],
 )
 def test_one_that_cannot_be_imported_is_told_with_its_package_and_harms_nothing_else(install, source, value, cause):
@@ -135,7 +135,7 @@ def test_an_unknown_option_names_the_nearest():
 
 
 def test_a_callback_without_options_says_so():
-    with pytest.raises(UnknownNameError, match="there is: none"):
+    with pytest.raises(UnknownNameError, match="available: none"):
         registry.build(TerminateOnNaNCallback, {"patience": 3})
 
 

@@ -72,6 +72,6 @@ def test_control_takes_over_the_flags_it_knows():
         should_log = False
 
     control = TrainerControl(should_log=True, stop_reason="why")
-    control.take(OfAnotherTrainer())
+    control.update_from(OfAnotherTrainer())
 
     assert control == TrainerControl(should_training_stop=True, should_save=True, stop_reason="why")

@@ -183,7 +183,8 @@ class Signal(blinker.Signal):
         is_any = sender is blinker.ANY
         listeners = [self._held_by(holder) for holder in ([*self._holders.values()] if is_any else [sender])]
         thinned = [held for item in listeners for held in item if isinstance(held, Every) and held.listener == receiver]
-        for target in (receiver, *thinned):
+        targets: list[Callable[..., Any]] = [receiver, *thinned]
+        for target in targets:
             super().disconnect(target, sender)
             for held in listeners:
                 if target in held:

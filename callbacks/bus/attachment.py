@@ -96,11 +96,11 @@ def takes_attach_options(
     def decorate(
         method: Callable[[Owner, Any, AttachOptions], Result],
     ) -> Callable[Concatenate[Owner, Any, Options], Result]:
-        @functools.wraps(method)
         def call(self: Owner, callback: Any, *args: Options.args, **keywords: Options.kwargs) -> Result:
             return method(self, callback, options(*args, **keywords))
 
         own = list(inspect.signature(method).parameters.values())[:2]
+        functools.update_wrapper(call, method)
         vars(call)["__signature__"] = inspect.Signature([*own, *inspect.signature(options).parameters.values()])
         return call
 

@@ -1,7 +1,6 @@
 """The dispatcher: attaches the callbacks of one trainer, and sends them its events.
 
-Everything on the way from ``send`` to a callback's method is here: the order of the calls (`ordering`), what an exception
-of a callback does (`faults`), and how much time each callback took.
+Other modules decide the order of the calls (`ordering`) and what an exception of a callback does (`faults`).
 """
 
 from __future__ import annotations

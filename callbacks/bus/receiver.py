@@ -67,7 +67,7 @@ class CallbackReceiver:
 
     @property
     def may_steer(self) -> bool:
-        """Whether the flags that it sets count on several processes: those of observers do not, the flow's are alike."""
+        """Whether processes must exchange its flags: an observer's have no effect, the flow's are equal everywhere."""
         return not (self.is_flow or self.attachment.role == "observer")
 
     def _note_reasons(self, control: TrainerControl, before: Mapping[str, Any]) -> None:

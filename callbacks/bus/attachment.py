@@ -102,7 +102,7 @@ def takes_attach_options(
         own = list(inspect.signature(method).parameters.values())[:2]
         functools.update_wrapper(call, method)
         vars(call)["__signature__"] = inspect.Signature([*own, *inspect.signature(options).parameters.values()])
-        return call
+        return call  # type: ignore[return-value]  # the first two may also be given by name
 
     return decorate
 

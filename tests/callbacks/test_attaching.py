@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.callback_examples import Recorder, Stops
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import (
     CallbackError,
     TracksideValueError,

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from trackside.callbacks import EarlyStoppingCallback, TerminateOnNaNCallback, registry
+from trackside import EarlyStoppingCallback, TerminateOnNaNCallback
+from trackside.callbacks import registry
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, UnknownNameError
 
 
@@ -28,7 +29,7 @@ def install(tmp_path, monkeypatch):
 
 
 SOURCE = """
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 
 class Slack(TrainerCallback):
     def __init__(self, channel: str, every: int = 10, *, quiet: "bool" = False, untyped=None):

@@ -6,7 +6,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trackside.callbacks import TrainerControl, TrainerState
+from trackside import TrainerControl, TrainerState
 
 NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**53), 2**53)
 JSON = st.recursive(

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from trackside.callbacks import (
+from trackside import (
     CSVLoggerCallback,
     EarlyStoppingCallback,
     JSONLinesLoggerCallback,
@@ -15,8 +15,8 @@ from trackside.callbacks import (
     ThroughputMonitorCallback,
     TimeLimitCallback,
     TrainerCallback,
-    registry,
 )
+from trackside.callbacks import registry
 from trackside.callbacks.builtin.journal import JournalCallback
 from trackside.testing import ConformanceError, check_callback, installed_frameworks
 

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from trackside.callbacks import RankTimeMonitorCallback, StragglerMonitorCallback, TrainerState
+from trackside import RankTimeMonitorCallback, StragglerMonitorCallback, TrainerState
 from trackside.callbacks.config.attach import attach_from_map
 from trackside.callbacks.errors import ArgumentError
 from trackside.testing import installed_frameworks, tiny_trainer

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.bus.callback_thread import Call, CallbackThread
 from trackside.callbacks.errors import CallbackError, CallbackTimeoutError
 

@@ -106,7 +106,7 @@ class BaseTrainer(TrainerInterface):
     def __getstate__(self) -> dict[str, Any]:
         """Return what the trainer was made of, with the callbacks attached now; components are made anew elsewhere."""
         kept = {name: value for name, value in vars(self).items() if name not in MADE_ANEW}
-        callbacks = [(item.callback, item.placement) for item in self.callback_report.values()]
+        callbacks = [(item.callback, item.options) for item in self.callback_report.values()]
         return {**kept, "callbacks": callbacks, "optimizers": self._engine.given_optimizers}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ class BaseTrainer(TrainerInterface):
         for name, value in vars(TrainerState()).items():
             if name not in KEPT_BETWEEN_RUNS:
                 setattr(self.state, name, value)
-        self.control.take(TrainerControl())
+        self.control.update_from(TrainerControl())
 
     def _note_metrics(self, metrics: dict[str, float]) -> None:
         """Give the metrics of a scheduled evaluation to the best model, the search, and a schedule that follows one."""

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.imports import import_from
-from trackside.callbacks._util.packages import is_installed
-from trackside.callbacks.config.callback_config import CallbackMap, Entry, read_entries
+from trackside.callbacks._util.imports import import_from, is_installed
+from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.config.coerce import Options, plain
 from trackside.config.source import COMPONENTS, Source, Text, read_source
@@ -67,7 +66,7 @@ class RunConfig:
     framework: str
     args: Any
     callbacks: CallbackMap
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[CallbackConfig] = field(default_factory=list)
 
     def components(self) -> dict[str, Component | dict[str, Component]]:
         """Import what the configuration names, and check its options. This imports the framework.
@@ -112,7 +111,7 @@ def load_config(
     return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
 
 
-def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[Entry]]:
+def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[CallbackConfig]]:
     """Return the map of callbacks in ``source``, with every option brought to its type, and its enabled entries.
 
     Raises:
@@ -121,7 +120,7 @@ def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[Ca
     callbacks = CallbackMap(plain(source.values["callbacks"]))
     callbacks.origins = {".".join(keys[1:]): place for keys, place in source.places.items() if keys[0] == "callbacks"}
     callbacks.registered_only = registered_only
-    entries = read_entries(callbacks)
+    entries = parse_callback_map(callbacks)
     for entry in entries:
         _check_types(source, entry, callbacks)
     return callbacks, entries
@@ -178,7 +177,7 @@ def _text_or_value(value: Any) -> Any:
     return str(value) if isinstance(value, Text) and value.plain() is not None else plain(value)
 
 
-def _check_types(source: Source, entry: Entry, callbacks: CallbackMap) -> None:
+def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) -> None:
     """Bring the options of a callback to the types that its constructor declares, in ``entry`` and in ``callbacks``."""
     options = Options(entry.make)
     for name, keys in entry.written_at.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.printer import PrinterCallback
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}

@@ -6,7 +6,7 @@ import importlib
 import random
 import sys
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import MissingPackageError
 
 

@@ -20,10 +20,11 @@ PUBLIC_NAMES = """
     BestRun CSVLoggerCallback CodeCarbonCallback CometCallback DataCollatorWithPadding DefaultFlowCallback
     EarlyStoppingCallback EvalPrediction IntervalStrategy JSONLinesLoggerCallback JournalCallback KerasCallbackAdapter
     LearningRateMonitorCallback LightningLoggerAdapter MLflowCallback NotebookProgressCallback PredictionOutput
-    PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback TFTrainer
-    TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback TimeLimitCallback
-    TrackioCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl TrainerState TrainingArguments
-    WandbCallback default_compute_objective default_data_collator errors events get_last_checkpoint set_seed
+    PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback
+    StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback
+    ThroughputMonitorCallback TimeLimitCallback TrackioCallback TracksideError TrainOutput Trainer TrainerCallback
+    TrainerControl TrainerState TrainingArguments WandbCallback default_compute_objective default_data_collator errors
+    events get_last_checkpoint set_seed
 """
 EVENTS = """
     on_init_end on_load on_train_begin on_epoch_begin on_step_begin on_substep_end on_pre_optimizer_step

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from trackside.callbacks.errors import ConfigError, did_you_mean
 
@@ -37,11 +38,20 @@ class Text(str):
     __slots__ = ()
 
     def plain(self) -> Any:
-        """Return what the text means as YAML, or the text itself where it is none."""
+        """Return what the text means as YAML, or the text itself where it is not YAML."""
         try:
-            return yaml.load(self, Loader=_Loader)
-        except yaml.YAMLError:
+            return _yaml().load(self)
+        except YAMLError:
             return str(self)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with every `Text` in it read as YAML."""
+    if isinstance(value, Text):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass
@@ -69,7 +79,10 @@ class Source:
         """Return the value at the end of ``keys``; None where there is none."""
         value: Any = self.values
         for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            if isinstance(value, list):
+                value = value[int(key)]
+            else:
+                value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
     def error(self, keys: Sequence[str], message: str) -> ConfigError:
@@ -114,25 +127,24 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
 
 
 def read_file(path: Path) -> Source:
-    """Read one YAML (or JSON) file.
+    """Read one file of YAML 1.2, of which JSON is a part.
 
     Raises:
         ConfigError: See `read_source`.
     """
-    try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError(_unreadable(path, error)) from None
     source = Source(files=[path])
+    loader = _yaml()
     try:
-        node = loader.get_single_node()
+        node = loader.compose(path.read_text(encoding="utf-8"))
         if node is not None:
             _note_places(node, (), path, source.places)
-            source.values = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
+            source.values = loader.constructor.construct_document(node)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: this is no proper YAML: {error.problem or error.context}") from None
+        raise ConfigError(f"{place}: this is not valid YAML: {error.problem or error.context}") from None
+    except (OSError, UnicodeError, YAMLError) as error:
+        raise ConfigError(_unreadable(path, error)) from None
     if not isinstance(source.values, dict):
         raise ConfigError(f"{path}: a configuration is a map with the keys {', '.join(TOP_KEYS)}")
     _normalise(source)
@@ -164,42 +176,38 @@ def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
 # -- YAML -------------------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, read as YAML 1.2 does: 3e-4 is a number, and on and off are words."""
-
-    yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+def _yaml() -> YAML:
+    """Return a reader of YAML 1.2 that makes plain values only: 3e-4 is a number, and on and off are text."""
+    return YAML(typ="safe", pure=True)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+def _note_places(node: Node, keys: Keys, path: Path, places: dict[Keys, str], above: tuple[Node, ...] = ()) -> None:
+    """Note the line of every key below ``node``.
 
-
-def _note_places(node: yaml.Node, keys: Keys, path: Path, places: dict[Keys, str]) -> None:
-    """Note the line of every key below ``node``; a key that is written twice is an error."""
-    if not isinstance(node, yaml.MappingNode):
+    Raises:
+        ConfigError: If a key is written twice, is not a name, or has an alias of what holds it.
+    """
+    if node in above:
+        raise ConfigError(f"{path}:{above[-1].start_mark.line + 1}: {'.'.join(keys)}: an alias of what it stands in")
+    above = (*above, node)
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_places(item, (*keys, str(index)), path, places, above)
+    if not isinstance(node, MappingNode):
         return
+    is_value = "init_args" in keys or (len(keys) > 1 and (keys[0] == "args" or isinstance(above[-2], SequenceNode)))
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key_node.tag != "tag:yaml.org,2002:str" and "init_args" not in keys and keys[:1] != ("args",):
+        if key_node.tag != "tag:yaml.org,2002:str" and not is_value:
             raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))}: a name is needed as key")
         if key in lines:
-            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))} is there twice; first on line {lines[key]}")
+            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))} is written twice; first on line {lines[key]}")
         lines[key] = line
         places[(*keys, key)] = f"{path}:{line}"
-        if len(keys) < 20:  # an alias may point to what holds it
-            _note_places(value_node, (*keys, key), path, places)
+        _note_places(value_node, (*keys, key), path, places, above)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

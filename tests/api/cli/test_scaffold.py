@@ -43,7 +43,9 @@ def test_a_name_that_cannot_be_one_is_an_error(name, tmp_path):
 
 
 def test_a_name_that_is_taken_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"NAME='csv' is taken: trackside .* gives it to trackside.callbacks.builtin.csv_log"):
+    with pytest.raises(
+        ConfigError, match=r"NAME='csv' is taken: trackside .* gives it to trackside.callbacks.builtin.csv_log"
+    ):
         write_package("csv", tmp_path / "new")
 
 

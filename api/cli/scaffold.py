@@ -59,10 +59,10 @@ def _filled(text: str, name: str) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write a package and say where; return the exit code."""
+    """Write a package and print its files; return the exit code."""
     parser = argparse.ArgumentParser(prog="trackside new-callback", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", help="the name in configs, such as weight_norms")
-    parser.add_argument("--folder", type=Path, help="where to write it; default: trackside-NAME")
+    parser.add_argument("--folder", type=Path, help="folder to write; default: trackside-NAME")
     options = parser.parse_args(list(argv))
     folder = options.folder or Path(f"trackside-{options.name.replace('_', '-')}")
     for path in write_package(options.name, folder):

@@ -60,14 +60,16 @@ class Component:
         return unexpected or ("missing" in message and "required" in message)
 
 
-def built(value: Any) -> Any:
-    """Return an option with every component in it built."""
+def built(value: object) -> Any:
+    """Return ``value`` with every component in it built."""
     if isinstance(value, list):
         return [built(item) for item in value]
+    if isinstance(value, dict):
+        return {key: built(item) for key, item in value.items()}
     return value.build() if isinstance(value, Component) else value
 
 
-def read_component(source: Source, keys: Keys, value: Any, *, is_called_later: bool = False) -> Component:
+def read_component(source: Source, keys: Keys, value: object, *, is_called_later: bool = False) -> Component:
     """Import what the entry at ``keys`` names, and check its options.
 
     Args:
@@ -103,7 +105,7 @@ def _checked(
 ) -> Component:
     """Return ``target`` with the options ``given``, which stand below the keys ``above``, checked and converted."""
     options = Options(target)
-    is_bound = is_called_later and not (inspect.isclass(target) and issubclass(target, collections.abc.Callable))
+    is_bound = is_called_later and not (inspect.isclass(target) and _is_subclass(target, [collections.abc.Callable]))
     init_args = {name: options.checked_one(source, (*above, name), value, name) for name, value in given.items()}
     if not is_bound:
         options.check_missing(source, above, init_args)
@@ -129,7 +131,7 @@ class Options:
         own = signatures[0][1] if signatures else {}
         self.required = [name for name, item in own.items() if item.default is item.empty and item.kind in NAMED]
 
-    def checked_one(self, source: Source, keys: Keys, value: Any, name: str) -> Any:
+    def checked_one(self, source: Source, keys: Keys, value: object, name: str) -> Any:
         """Return ``value``, which stands at ``keys``, converted to the type of the option ``name``.
 
         Raises:
@@ -166,7 +168,8 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Mapping[str, inspect.Parameter]]]:
     """Yield ``target`` with its parameters and, as long as these have ``**kwargs``, each base class with its own."""
     bases = [base for base in target.__mro__[1:] if "__init__" in vars(base)] if inspect.isclass(target) else []
-    for owner in (target, *bases):
+    owners: list[Callable[..., Any]] = [target, *bases]
+    for owner in owners:
         try:
             parameters = inspect.signature(owner).parameters
         except (ValueError, TypeError):  # written in C
@@ -183,13 +186,13 @@ def _has_kwargs(parameters: Mapping[str, inspect.Parameter]) -> bool:
 # -- one option -------------------------------------------------------------------------------------------------------
 
 
-def _converted(source: Source, keys: Keys, value: Any, hint: Any) -> Any:
+def _converted(source: Source, keys: Keys, value: object, hint: Any) -> Any:
     """Return ``value`` as ``hint`` allows it; where it names an object, as a `Component`."""
     if isinstance(value, list) and any(map(_names_an_object, value)):
         return [_converted(source, (*keys, str(index)), item, Any) for index, item in enumerate(value)]
     kinds = [typing.get_origin(member) or member for member in members_of(hint)]
     is_open = any(kind is Any or isinstance(kind, typing.TypeVar) for kind in kinds)
-    classes = [kind for kind in kinds if isinstance(kind, type) and kind not in PLAIN and not issubclass(kind, Enum)]
+    classes: list[Any] = [kind for kind in kinds if isinstance(kind, type) and not _is_plain(kind)]
     if is_open and _names_an_object(value):
         return read_component(source, keys, value)
     if classes and isinstance(value, Mapping) and not MAPS.intersection(kinds):
@@ -202,21 +205,25 @@ def _converted(source: Source, keys: Keys, value: Any, hint: Any) -> Any:
         raise
 
 
-def _names_an_object(value: Any) -> bool:
+def _is_plain(kind: type) -> bool:
+    return kind in PLAIN or issubclass(kind, Enum)
+
+
+def _names_an_object(value: object) -> bool:
     return isinstance(value, Mapping) and "class_path" in value and set(value) <= set(SPECIFICATION)
 
 
-def _object(source: Source, keys: Keys, value: str | Mapping[str, Any], classes: Sequence[type]) -> Component:
+def _object(source: Source, keys: Keys, value: str | Mapping[str, Any], classes: Sequence[Any]) -> Component:
     """Return what ``value`` names; a map without a class path holds the options of the only class that is allowed."""
     if isinstance(value, Mapping) and "class_path" not in value and not any(map(inspect.isabstract, classes)):
         return _checked(source, keys, keys, classes[0], value, is_called_later=False)
-    found = read_component(source, keys, value, is_called_later=collections.abc.Callable in classes)
+    found = read_component(source, keys, value, is_called_later=any(cls is collections.abc.Callable for cls in classes))
     if inspect.isclass(found.target) and not found.is_bound and not _is_subclass(found.target, classes):
         raise source.error(keys, f"{' or '.join(map(describe, classes))} is needed")
     return found
 
 
-def _is_subclass(cls: type, classes: Sequence[type]) -> bool:
+def _is_subclass(cls: type, classes: Sequence[Any]) -> bool:
     try:
         return issubclass(cls, tuple(classes))
     except TypeError:  # a protocol that is not checked at run time

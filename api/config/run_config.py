@@ -1,4 +1,4 @@
-"""A run as configuration files and a command line describe it, checked before anything is built."""
+"""Run configuration: files and command line resolved to arguments, components and callbacks, and checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trackside.config.component import FUNCTIONS, Component, Options, built, rea
 from trackside.config.source import COMPONENTS, Source, Text, plain, read_source
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
-"""The frameworks, and the module and extra that each needs."""
+"""Frameworks, each with the name of its module and of its extra."""
 
 
 @dataclass
@@ -28,8 +28,8 @@ class RunConfig:
         source: The values as written, and where.
         framework: "pytorch" or "tensorflow".
         args: The TrainingArguments (or TFTrainingArguments).
-        callbacks: The map of callbacks, which knows where its entries were written.
-        entries: The enabled callbacks, with their classes found and their options brought to the right type.
+        callbacks: The map of callbacks, with the places of its entries.
+        entries: The enabled callbacks, with their classes imported and their options converted.
     """
 
     source: Source
@@ -39,7 +39,7 @@ class RunConfig:
     entries: list[Entry] = field(default_factory=list)
 
     def components(self) -> dict[str, Component | dict[str, Component]]:
-        """Import what the configuration names, and check its options. This imports the framework.
+        """Import the components that the configuration names, and check their options. This imports the framework.
 
         Raises:
             ConfigError: If something cannot be imported, or an option is wrong.
@@ -62,16 +62,16 @@ class RunConfig:
 def load_config(
     files: Sequence[str | Path], overrides: Sequence[tuple[str, str]] = (), *, registered_only: bool = False
 ) -> RunConfig:
-    """Read, merge and check configuration files and the command line. No framework is imported here.
+    """Read, merge and check configuration files and the command line, without importing a framework.
 
     Args:
-        files: YAML files; the later wins. Their folders, and the current one, are put on ``sys.path``, so that
-            modules beside a file can be named in it.
+        files: YAML files; the later wins. Their folders and the current one are added to ``sys.path``, so that a
+            file can name the modules beside it.
         overrides: ``(key, text)`` pairs of the command line, which win over all files.
         registered_only: Refuse callbacks with a ``class_path``.
 
     Raises:
-        ConfigError: With file and line, key, value, and the nearest name.
+        ConfigError: If anything is wrong; the message has file and line, key, value, and the nearest name.
     """
     source = read_source(files, overrides)
     _make_importable([*(path.parent for path in source.files), Path()])
@@ -82,7 +82,7 @@ def load_config(
 
 
 def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[Entry]]:
-    """Return the map of callbacks in ``source``, with every option brought to its type, and its enabled entries.
+    """Return the map of callbacks in ``source``, with every option converted to its type, and its enabled entries.
 
     Raises:
         ConfigError: See `load_config`.
@@ -130,7 +130,7 @@ def _check_arg_names(source: Source, cls: Any) -> None:
 
 
 def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
-    """Make the training arguments; their own checks know types and what is allowed, and read text as well."""
+    """Return the training arguments, which check types and allowed values themselves."""
     hints = hints_of(cls)
     given = {name: _text_or_value(value, hints.get(name)) for name, value in source.values["args"].items()}
     try:
@@ -144,7 +144,7 @@ def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
         raise ConfigError(f"{source.where('args', name)}: args.{error}") from error
 
 
-def _text_or_value(value: Any, hint: Any) -> Any:
+def _text_or_value(value: object, hint: Any) -> Any:
     """Return a value as in a file; what the command line gives a field that takes text stays text."""
     is_text = isinstance(value, Text) and str in members_of(hint) and value.plain() is not None
     return str(value) if is_text else plain(value)

@@ -1,4 +1,4 @@
-"""Reading configuration: YAML files with the place of every key, merged in order, then the command line on top."""
+"""Configuration sources: YAML files and the command line, merged in order, with the place of every key."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ COMPONENTS = (
     "data_collator",
     "processing_class",
 )
-"""Keys whose value is an object made from a ``class_path`` and ``init_args``."""
+"""Keys whose value is an object, named by ``class_path`` and ``init_args``."""
 
 TOP_KEYS = ("framework", *COMPONENTS, "args", "callbacks")
 
 
 class Text(str):
-    """A value as it was typed on the command line; what it means depends on the type of what it is given to."""
+    """A value as typed on the command line; the type of the option or argument decides what it means."""
 
     __slots__ = ()
 
@@ -45,7 +45,7 @@ class Text(str):
             return str(self)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return ``value`` with every `Text` in it read as YAML."""
     if isinstance(value, Text):
         return value.plain()
@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:
 
 @dataclass
 class Source:
-    """Configuration values, and where each was written.
+    """Configuration values, each with the place where it was written.
 
     Attributes:
         values: The merged tree.
@@ -69,14 +69,14 @@ class Source:
     files: list[Path] = field(default_factory=list)
 
     def where(self, *keys: str) -> str:
-        """Return where ``keys`` was written, or else the nearest key above it."""
+        """Return the place of ``keys``, or else of the nearest key above it."""
         for length in range(len(keys), 0, -1):
             if keys[:length] in self.places:
                 return self.places[keys[:length]]
         return ", ".join(str(path) for path in self.files) or COMMAND_LINE
 
     def at(self, keys: Sequence[str]) -> Any:
-        """Return the value at the end of ``keys``; None where there is none."""
+        """Return the value at the end of ``keys``, or None."""
         value: Any = self.values
         for key in keys:
             if isinstance(value, list):
@@ -99,13 +99,13 @@ class Source:
         return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
 
     def merge(self, later: Source) -> None:
-        """Let ``later`` win wherever both say something; a map that both write is where it was written first."""
+        """Merge ``later`` into this source; its values win. The place of a map that both have is the first one."""
         self.places.update({keys: place for keys, place in later.places.items() if not self._goes_on(keys, later)})
         _merge(self.values, later.values)
         self.files += later.files
 
     def _goes_on(self, keys: Keys, later: Source) -> bool:
-        """Return whether ``keys`` leads to a map here, to which ``later`` only adds."""
+        """Return whether ``keys`` leads to a map here to which ``later`` only adds."""
         for length in range(1, len(keys) + 1):
             old, new = self.at(keys[:length]), later.at(keys[:length])
             if not isinstance(old, dict) or not isinstance(new, dict) or _is_other_class(old, new):
@@ -117,7 +117,7 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
     """Read and merge configuration files in order, and the command line's ``(key, text)`` pairs after them.
 
     Raises:
-        ConfigError: If a file is missing or no proper YAML, holds a key twice, or has an unknown key on top.
+        ConfigError: If a file is missing or is not valid YAML, a key is written twice, or a top-level key is unknown.
     """
     source = Source()
     for file in files:
@@ -152,7 +152,7 @@ def read_file(path: Path) -> Source:
 
 
 def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
-    """Turn ``(key, text)`` pairs into a source; a key that is none of `TOP_KEYS` is a field of ``args``."""
+    """Return a source of ``(key, text)`` pairs; keys outside `TOP_KEYS` are fields of ``args``."""
     source = Source()
     for key, text in overrides:
         parts = key.split(".")
@@ -177,7 +177,7 @@ def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
 
 
 def _yaml() -> YAML:
-    """Return a reader of YAML 1.2 that makes plain values only: 3e-4 is a number, and on and off are text."""
+    """Return a reader of YAML 1.2 for plain values: 3e-4 is a number, and on and off are text."""
     return YAML(typ="safe", pure=True)
 
 
@@ -223,7 +223,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def _normalise(source: Source) -> None:
-    """Check the keys on top, and bring the short forms of components and callbacks into the long one."""
+    """Check the top-level keys, and expand the short forms of components and callbacks."""
     values = source.values
     for key, value in values.items():
         if key not in TOP_KEYS:
@@ -242,7 +242,7 @@ def _listing() -> str:
     return f"Keys: {', '.join(TOP_KEYS)}"
 
 
-def _as_entry(source: Source, name: str, entry: Any) -> dict[str, Any]:
+def _as_entry(source: Source, name: str, entry: object) -> dict[str, Any]:
     entry = _plain(entry)
     if entry is None:
         return {}
@@ -254,12 +254,12 @@ def _as_entry(source: Source, name: str, entry: Any) -> dict[str, Any]:
     return entry
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.plain() if isinstance(value, Text) else value
 
 
 def _merge(base: dict[str, Any], later: Mapping[str, Any]) -> None:
-    """Merge ``later`` into ``base``; where the class changes, the options of the old one go."""
+    """Merge ``later`` into ``base``; where the class changes, the options of the old class are dropped."""
     for key, value in later.items():
         old = base.get(key)
         if isinstance(old, dict) and isinstance(value, dict) and not _is_other_class(old, value):

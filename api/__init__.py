@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trackside.callbacks.builtin.printer import PrinterCallback as PrinterCallback
     from trackside.callbacks.builtin.progress import ProgressCallback as ProgressCallback
     from trackside.callbacks.builtin.straggler_monitor import RankTimeMonitorCallback as RankTimeMonitorCallback
+    from trackside.callbacks.builtin.straggler_monitor import StragglerMonitorCallback as StragglerMonitorCallback
     from trackside.callbacks.builtin.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
     from trackside.callbacks.builtin.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.builtin.time_limit import TimeLimitCallback as TimeLimitCallback
@@ -90,6 +91,7 @@ _HOMES = {
     "ProgressCallback": "trackside.callbacks.builtin.progress",
     "RankTimeMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
     "RichProgressCallback": "trackside.integrations.rich_progress",
+    "StragglerMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
     "TFTrainer": "trackside.trainer.tensorflow.trainer",
     "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
     "TensorBoardCallback": "trackside.integrations.tensorboard",

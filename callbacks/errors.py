@@ -57,7 +57,7 @@ class UnknownNameError(TracksideError, LookupError):
         self.name = name
         self.known = sorted(known)
         listing = ", ".join(self.known) or "none"
-        super().__init__(f"no {kind} named {name!r}; there is: {listing}.{did_you_mean(str(name), self.known)}")
+        super().__init__(f"no {kind} named {name!r}; available: {listing}.{did_you_mean(str(name), self.known)}")
 
 
 class UnknownMetricError(TracksideError, KeyError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import ArgumentError, MissingPackageError
 from trackside.callbacks.state import TrainerControl, TrainerState

@@ -143,7 +143,7 @@ def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run
     args = args.replace(**YAML(typ="safe").load(text))
 
     assert (args.fsdp_config["transformer_layer_cls_to_wrap"], args.process_index) == ("Block", 1)
-    assert args.callbacks["rank_time_monitor"]["warn_ratio"] == 1.5
+    assert args.callbacks["straggler_monitor"]["warn_ratio"] == 1.5
 
 
 @pytest.mark.slow

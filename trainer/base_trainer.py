@@ -147,7 +147,7 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
         for name, value in vars(fresh).items():
             if name not in kept:
                 setattr(self.state, name, value)
-        self.control.take(TrainerControl())
+        self.control.update_from(TrainerControl())
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""

@@ -10,7 +10,7 @@ from typing import Any
 from trackside.callbacks import registry
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.config.callback_config import Entry
+from trackside.callbacks.config.callback_config import CallbackConfig
 from trackside.callbacks.errors import TracksideError
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.cli.report import block, table
@@ -56,20 +56,20 @@ def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator
         yield _callback_row(item, entries.get(item.name))
 
 
-def _callback_row(item: Attachment, entry: Entry | None) -> tuple[str, ...]:
+def _callback_row(item: Attachment, entry: CallbackConfig | None) -> tuple[str, ...]:
     cls = type(item.callback)
     hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
     if item.every > 1:
         hears += f", every {item.every} steps"
-    role = f"{item.role}, background" if item.worker is not None else item.role
+    role = f"{item.role}, background" if item.background else item.role
     options = ", ".join(_given(entry)) if entry is not None else ""
     return item.name, role, item.on_error, hears, options, f"{cls.__module__}.{cls.__qualname__}", item.origin
 
 
-def _given(entry: Entry) -> Iterator[str]:
+def _given(entry: CallbackConfig) -> Iterator[str]:
     """Yield the options of an entry as written, with their place if it is another file than that of the entry."""
     for option, value in entry.options.items():
-        place, home = entry.place_of(option), entry.where
+        place, home = entry.location_of(option), entry.location
         is_elsewhere = place.rpartition(":")[0] != home.rpartition(":")[0]
         yield f"{entry.written_at[option][-1]}={value!r}" + (f" ({place})" if is_elsewhere else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import types
@@ -13,8 +14,9 @@ from typing import Any
 
 from trackside.callbacks import registry
 from trackside.callbacks._util.conversion import MAPS, SEQUENCES, choices_of, hints_of, members_of
+from trackside.callbacks.bus.attachment import AttachOptions
+from trackside.callbacks.config.callback_config import ATTACH_KEYS
 from trackside.callbacks.errors import TracksideError
-from trackside.callbacks.events import EVENTS
 from trackside.config.component import Options
 from trackside.config.run_config import FRAMEWORKS, arguments_class
 from trackside.config.source import COMPONENTS
@@ -107,22 +109,19 @@ def options_schema(make: Callable[..., Any], name: str = "") -> Schema:
 
 
 def _entry(options: Mapping[str, Any]) -> Schema:
-    names: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    placement: Schema = {
+    attach: Schema = {
         "enabled": {"type": "boolean", "default": True},
         "class_path": {"type": "string"},
         "init_args": {"type": "object", "properties": dict(options)},
-        "before": names,
-        "after": names,
-        "on": {"anyOf": [{"enum": list(EVENTS)}, {"type": "array", "items": {"enum": list(EVENTS)}}]},
-        "every": {"type": "integer", "minimum": 1, "default": 1},
-        "role": {"enum": ["control", "observer"]},
-        "background": {"type": "boolean"},
-        "timeout_s": {"type": "number", "exclusiveMinimum": 0},
-        "on_error": {"enum": ["raise", "warn", "detach"]},
+    }
+    hints = hints_of(AttachOptions)
+    attach |= {
+        item.name: {**type_schema(hints[item.name]), **item.metadata}
+        for item in dataclasses.fields(AttachOptions)
+        if item.name in ATTACH_KEYS
     }
     is_open = not options
-    return {"type": "object", "properties": {**options, **placement}, "additionalProperties": is_open}
+    return {"type": "object", "properties": {**options, **attach}, "additionalProperties": is_open}
 
 
 def type_schema(hint: Any) -> Schema:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.conversion import hints_of, members_of
-from trackside.callbacks._util.packages import is_installed
-from trackside.callbacks.config.callback_config import CallbackMap, Entry, read_entries
+from trackside.callbacks._util.imports import is_installed
+from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.config.component import FUNCTIONS, Component, Options, built, read_component
 from trackside.config.source import COMPONENTS, Source, Text, plain, read_source
@@ -36,7 +36,7 @@ class RunConfig:
     framework: str
     args: Any
     callbacks: CallbackMap
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[CallbackConfig] = field(default_factory=list)
 
     def components(self) -> dict[str, Component | dict[str, Component]]:
         """Import the components that the configuration names, and check their options. This imports the framework.
@@ -81,7 +81,7 @@ def load_config(
     return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
 
 
-def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[Entry]]:
+def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[CallbackConfig]]:
     """Return the map of callbacks in ``source``, with every option converted to its type, and its enabled entries.
 
     Raises:
@@ -90,7 +90,7 @@ def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[Ca
     callbacks = CallbackMap(plain(source.values["callbacks"]))
     callbacks.origins = {".".join(keys[1:]): place for keys, place in source.places.items() if keys[0] == "callbacks"}
     callbacks.registered_only = registered_only
-    entries = read_entries(callbacks)
+    entries = parse_callback_map(callbacks)
     for entry in entries:
         _check_types(source, entry, callbacks)
     return callbacks, entries
@@ -150,7 +150,7 @@ def _text_or_value(value: object, hint: Any) -> Any:
     return str(value) if is_text else plain(value)
 
 
-def _check_types(source: Source, entry: Entry, callbacks: CallbackMap) -> None:
+def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) -> None:
     """Convert the options of a callback to the types that its constructor declares, in ``entry`` and ``callbacks``."""
     options = Options(entry.make)
     for name, written in entry.written_at.items():

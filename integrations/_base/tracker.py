@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import MissingPackageError
 from trackside.callbacks.state import TrainerControl, TrainerState

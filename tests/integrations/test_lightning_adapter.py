@@ -10,7 +10,7 @@ pytest.importorskip("lightning")
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from support.tracker_readers import as_float32, curves_of, read_tensorboard
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import TracksideTypeError
 from trackside.integrations.lightning_adapter import LightningLoggerAdapter
 

@@ -8,7 +8,7 @@ pytest.importorskip("mlflow")
 
 from support.tracker_readers import curves_of, read_mlflow
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.integrations.mlflow import MAX_VALUE, MLflowCallback, allowed_name
 
 

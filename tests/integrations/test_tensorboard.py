@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tensorboard")
 
-from trackside.callbacks import TrainerState
+from trackside import TrainerState
 from trackside.callbacks.errors import ArgumentError, MissingPackageError
 from trackside.integrations.tensorboard import TensorBoardCallback
 

@@ -71,7 +71,7 @@ class BestModel:
         state.best_global_step = state.global_step
         if self.is_wanted and args.save_strategy != "no":
             state.best_model_checkpoint = str(self.trainer.saver.store.path(state.global_step))
-            self.trainer.control.ask("should_save", f"{metric_key(name)} has improved to {value:.6g}")
+            self.trainer.control.request("should_save", f"{metric_key(name)} has improved to {value:.6g}")
 
     def check(self, metrics: dict[str, float] | None) -> None:
         """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``; None: not known."""

@@ -84,7 +84,7 @@ class Recipe:
     def of(cls, search: Search) -> Recipe:
         """Return the recipe of ``search``."""
         trainer = search.trainer
-        placed = [(item.callback, item.placement) for item in trainer.callback_report.values()]
+        placed = [(item.callback, item.options) for item in trainer.callback_report.values()]
         args = search.args.replace(output_dir=str(Path(search.args.output_dir).resolve()))
         return cls(trainer.made_of, args, placed, (search.compute_objective, search.hp_name))
 

@@ -248,11 +248,11 @@ def test_checking_a_configuration_imports_no_framework(write):
         ),
         (
             "callbacks:\n  csv:\n    on: on_logs\n",
-            "run.yaml:3: callbacks.csv.on='on_logs': there is no such event.",
+            "run.yaml:3: callbacks.csv.on='on_logs': no event named 'on_logs'; available: ",
         ),
         ("callbacks:\n  csv:\n    every: 0\n", "run.yaml:3: callbacks.csv.every=0: a whole number from 1"),
         ("callbacks:\n  csv:\n    role: controll\n", "run.yaml:3: callbacks.csv.role='controll': control or observer"),
-        ("callbacks:\n  csv:\n    background: 3\n", "run.yaml:3: callbacks.csv.background=3: true or false is needed"),
+        ("callbacks:\n  csv:\n    background: 3\n", "run.yaml:3: callbacks.csv.background=3: true or false"),
         ("callbacks:\n  csv:\n    timeout_s: 0\n", "run.yaml:3: callbacks.csv.timeout_s=0: a number of seconds"),
         ("callbacks:\n  csv:\n    enabled: 3\n", "run.yaml:3: callbacks.csv.enabled=3: true or false is needed"),
         (

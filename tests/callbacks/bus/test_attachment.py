@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackside.callbacks import TrainerCallback
-from trackside.callbacks.bus.attachment import Attachment, attachment_of, in_order
+from trackside import TrainerCallback
+from trackside.callbacks.bus.attachment import Attachment, attachment_of
+from trackside.callbacks.bus.ordering import in_order
 from trackside.callbacks.errors import CallbackOrderError
 
 

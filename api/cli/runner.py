@@ -12,20 +12,13 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigErr
 from trackside.cli import report
 from trackside.config.component import built
 from trackside.config.run_config import RunConfig
+from trackside.config.source import DATA
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
 
-PARAMETERS = {
-    "model": "model",
-    "train_data": "train_dataset",
-    "eval_data": "eval_dataset",
-    "loss_fn": "loss_fn",
-    "compute_metrics": "compute_metrics",
-    "data_collator": "data_collator",
-    "processing_class": "processing_class",
-}
-"""Components of a configuration, each with the parameter of the trainer that gets it."""
+PARAMETERS = {"train_data": "train_dataset", "eval_data": "eval_dataset"}
+"""Components that a parameter of the trainer with another name gets."""
 
 TRAIN_RESULTS = "train_results.json"
 """Written last by a run that ends by itself; its presence means that the run is complete."""
@@ -162,14 +155,14 @@ def make_trainer(config: RunConfig, built: dict[str, Any]) -> BaseTrainer:
     import trackside
 
     cls: Any = trackside.Trainer if config.framework == "pytorch" else trackside.TFTrainer
-    given = {PARAMETERS[key]: value for key, value in built.items() if key in PARAMETERS}
+    given = {PARAMETERS.get(key, key): value for key, value in built.items() if key != "test_data"}
     trainer: BaseTrainer = cls(args=config.args, **given)
     return trainer
 
 
 def _with_weights(config: RunConfig, data: str, checkpoint: str | None) -> tuple[Outcome, dict[str, Any]]:
     """Return a trainer whose model has its trained weights, and the objects that were built for it."""
-    unused = {"train_data", "eval_data", "test_data"} - {data}
+    unused = {*DATA} - {data}
     if config.args.eval_strategy != "no":
         unused.discard("eval_data")  # the trainer requires it
     with located(config):

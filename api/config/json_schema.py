@@ -19,7 +19,7 @@ from trackside.callbacks.config.callback_config import ATTACH_KEYS
 from trackside.callbacks.errors import TracksideError
 from trackside.config.component import Options
 from trackside.config.run_config import FRAMEWORKS, arguments_class
-from trackside.config.source import COMPONENTS
+from trackside.config.source import COMPONENTS, DATA
 
 Schema = dict[str, Any]
 
@@ -38,7 +38,7 @@ def schema(framework: str = "pytorch") -> Schema:
     component = {"$ref": "#/$defs/component"}
     several: Schema = {"anyOf": [component, {"type": "object", "additionalProperties": component}]}
     properties: Schema = {"framework": {"enum": list(FRAMEWORKS), "default": "pytorch"}}
-    properties |= {key: several if key.endswith("_data") else component for key in COMPONENTS}
+    properties |= {key: several if key in DATA else component for key in COMPONENTS}
     properties["args"] = _args(arguments_class(framework))
     properties["callbacks"] = {
         "type": "object",

@@ -14,7 +14,7 @@ from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.config.component import FUNCTIONS, Component, Options, built, read_component
-from trackside.config.source import COMPONENTS, Source, Text, plain, read_source
+from trackside.config.source import COMPONENTS, DATA, Source, Text, plain, read_source
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 """Frameworks, each with the name of its module and of its extra."""
@@ -51,7 +51,7 @@ class RunConfig:
         }
 
     def _component(self, key: str, value: Any) -> Component | dict[str, Component]:
-        several = key.endswith("_data") and isinstance(value, Mapping) and "class_path" not in value
+        several = key in DATA and isinstance(value, Mapping) and "class_path" not in value
         if not several:
             return read_component(self.source, (key,), value, is_called_later=key in FUNCTIONS)
         if not value or not all(isinstance(part, (Mapping, str)) for part in value.values()):

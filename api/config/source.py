@@ -17,16 +17,9 @@ Keys = tuple[str, ...]
 
 COMMAND_LINE = "command line"
 
-COMPONENTS = (
-    "model",
-    "train_data",
-    "eval_data",
-    "test_data",
-    "loss_fn",
-    "compute_metrics",
-    "data_collator",
-    "processing_class",
-)
+DATA = ("train_data", "eval_data", "test_data")
+
+COMPONENTS = ("model", *DATA, "loss_fn", "compute_metrics", "data_collator", "processing_class")
 """Keys whose value is an object, named by ``class_path`` and ``init_args``."""
 
 TOP_KEYS = ("framework", *COMPONENTS, "args", "callbacks")
@@ -227,7 +220,8 @@ def _normalise(source: Source) -> None:
     values = source.values
     for key, value in values.items():
         if key not in TOP_KEYS:
-            raise source.error([key], f"there is no such key.{did_you_mean(str(key), TOP_KEYS)} {_listing()}")
+            near = did_you_mean(str(key), TOP_KEYS)
+            raise source.error([key], f"there is no such key.{near} Keys: {', '.join(TOP_KEYS)}")
         if key in COMPONENTS and isinstance(value, str):
             values[key] = {"class_path": str(value)}
     for key in ("args", "callbacks"):
@@ -235,23 +229,11 @@ def _normalise(source: Source) -> None:
         if not isinstance(values[key], dict):
             raise source.error([key], "a map from names to values is needed")
     for name, entry in values["callbacks"].items():
-        values["callbacks"][name] = _as_entry(source, name, entry)
-
-
-def _listing() -> str:
-    return f"Keys: {', '.join(TOP_KEYS)}"
-
-
-def _as_entry(source: Source, name: str, entry: object) -> dict[str, Any]:
-    entry = _plain(entry)
-    if entry is None:
-        return {}
-    if isinstance(entry, bool):
-        source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
-        return {"enabled": entry}
-    if not isinstance(entry, dict):
-        raise source.error(["callbacks", name], "the options of a callback are a map; true, false and nothing also do")
-    return entry
+        entry = _plain(entry)
+        if isinstance(entry, bool):
+            source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
+            entry = {"enabled": entry}
+        values["callbacks"][name] = {} if entry is None else entry
 
 
 def _plain(value: object) -> Any:

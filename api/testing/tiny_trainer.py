@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.printer import PrinterCallback
+from trackside.config.run_config import FRAMEWORKS
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
     from trackside.trainer.outputs import EvalPrediction
-
-FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
-"""The frameworks, each with the module that it needs."""
 
 EXAMPLES, FEATURES, CLASSES = 24, 4, 3
 

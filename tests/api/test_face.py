@@ -98,7 +98,18 @@ def test_a_missing_framework_is_named_with_the_command_that_installs_it():
 def test_importing_trackside_loads_no_framework_and_no_tracker():
     loaded = set(json.loads(run_python("import json, sys, trackside; print(json.dumps(list(sys.modules)))")))
 
-    heavy = {"torch", "tensorflow", "keras", "numpy", "transformers", "tensorboard", "wandb", "mlflow", "tqdm", "yaml"}
+    heavy = {
+        "torch",
+        "tensorflow",
+        "keras",
+        "numpy",
+        "transformers",
+        "tensorboard",
+        "wandb",
+        "mlflow",
+        "tqdm",
+        "ruamel",
+    }
     assert loaded & heavy == set()
     assert "importlib.metadata" not in loaded
 

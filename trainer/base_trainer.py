@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
-from trackside.callbacks.events import signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
@@ -21,12 +19,12 @@ from .checkpointing.best_model import metric_key
 from .checkpointing.manager import CheckpointManager
 from .engine import Engine, Overrides
 from .evaluation.evaluator import Evaluator, check_compute_metrics
+from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
-from .outputs import BestRun, PredictionOutput, TrainOutput
+from .outputs import BestRun, TrainOutput
 from .search.search import search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
-from .step_timer import StepTimer
 
 logger = logging.getLogger("trackside")
 

@@ -20,7 +20,6 @@ from .progress import Progress
 from .step_timer import StepTimer
 
 
-
 @dataclass(slots=True)
 class StepContext:
     """One micro-batch on its way through the step.

@@ -1,8 +1,8 @@
 """The training loop, whole, for both frameworks.
 
-Read it from top to bottom. `TrainingLoop.run` is the run: set-up, epochs, updates, and after each update what the control
-flags ask for (log, evaluate, save, stop). `trackside.trainer.engine` lists what a framework does for it. Nothing here waits
-for the device except a log, an evaluation and a save.
+Read it from top to bottom. `TrainingLoop.run` is the run: set-up, epochs, updates, and after each update what the
+control flags ask for (log, evaluate, save, stop). `trackside.trainer.engine` lists what a framework does for it. Nothing
+here waits for the device except a log, an evaluation and a save.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from trackside.callbacks.errors import TracksideValueError
 
 from .checkpointing.manager import CheckpointManager
 from .engine import Engine, StepContext
-
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks for a save and a stop, the second stops at once."""
+"""Stop signals: the first SIGTERM or SIGINT asks for a save and a stop, the second stops at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-WATCHED = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = ("SIGINT", "SIGTERM")
+"""Names of the signals that stop a run."""
 
 
 class StopSignals:
-    """Watches for stop signals while it is entered; outside the main thread it watches nothing.
+    """Watch for stop signals while it is entered; outside the main thread it watches nothing.
 
     Attributes:
         received: Name of the signal that came; None while none did.
@@ -23,7 +24,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in WATCHED}
+            numbers = [signal.Signals[name] for name in STOP_SIGNALS]
+            self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(

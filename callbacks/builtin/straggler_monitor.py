@@ -65,7 +65,7 @@ class RankTimeMonitorCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._slow_rank, self._in_a_row, self._warned = None, 0, set()
-        self._timer = getattr(kwargs.get("trainer"), "step_timer", None)  # none in a replay
+        self._timer = kwargs.get("step_timer")  # None in a replay
         if self._timer is not None:
             self._timer.take()
             self._timer.is_on = True
@@ -81,7 +81,7 @@ class RankTimeMonitorCallback(TrainerCallback):
     def metrics_to_log(self, args: Any, state: TrainerState, trainer: Any, **context: Any) -> dict[str, float]:
         """Return the times over all processes; every process gets the same."""
         here = f"{socket.gethostname()}, process {os.getpid()}"
-        everywhere = trainer.gather_objects((*trainer.step_timer.take(), here))
+        everywhere = trainer.gather_objects((*self._timer.take(), here))
         steps, own = ([times[part] for times in everywhere] for part in (0, 1))
         record: dict[str, float] = {}
         if None not in steps:

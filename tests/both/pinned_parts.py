@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 THREADS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -209,6 +211,15 @@ def environment(framework: str) -> str:
 
 def digest(value: str | bytes) -> str:
     return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()
+
+
+def in_hex(value: Any) -> str:
+    """Return a whole number as it is, and others as ``float.hex()`` without the zeros at the end of the mantissa."""
+    return str(value) if type(value) is int else re.sub(r"\.?0+p", "p", float(value).hex())
+
+
+def files_below(folder: Path) -> str:
+    return " ".join(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
 
 
 # -- processes of their own --------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ import contextlib
 import itertools
 import json
 import math
-import re
 import sys
 import tempfile
 import warnings
@@ -37,7 +36,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import numpy as np
 import pytest
-from pinned_parts import FRAMEWORKS, accuracy, digest, environment, run_processes  # sets the threads
+from pinned_parts import FRAMEWORKS, accuracy, digest, environment, files_below, in_hex, run_processes
 
 PINNED = Path(__file__).with_name("pinned_numbers.json")
 STEPS = 50
@@ -214,15 +213,6 @@ def numbers(trainer: Any, output: Any, predicted: Any, weights: list[Any]) -> di
         },
         "values": {key: " ".join(map(in_hex, column)) for key, column in {**columns, **more}.items()},
     }
-
-
-def in_hex(value: Any) -> str:
-    """Return a whole number as it is, and others as ``float.hex()`` without the zeros at the end of the mantissa."""
-    return str(value) if type(value) is int else re.sub(r"\.?0+p", "p", float(value).hex())
-
-
-def files_below(folder: Path) -> str:
-    return " ".join(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
 
 
 # -- runs in processes of their own ------------------------------------------------------------------------------------

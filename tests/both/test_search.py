@@ -260,7 +260,7 @@ def test_what_cannot_be_done_is_said(searcher, options, error, message):
     with pytest.raises(error, match=message):
         trainer.hyperparameter_search(**{"hp_space": lambda trial: {}, "n_trials": 1, **options})
 
-    assert (trainer.args, trainer.search) == (own, None)
+    assert (trainer.args, trainer._search) == (own, None)
 
 
 def test_a_search_needs_a_way_to_make_models_and_to_evaluate(searcher, trainer_factory):
@@ -302,7 +302,7 @@ def test_a_trial_takes_no_checkpoint_of_an_earlier_attempt_for_its_own(searcher,
     for rate in (0.01, 0.02):
         runs_begun.clear()  # as in a new process
         trainer = searcher(overwrite_output_dir=True, **options)
-        trainer.job_notes = lambda: notes
+        trainer._engine.job_store = lambda: notes
         best = trainer.hyperparameter_search(compute_objective=eval_loss, **rates(rate))
 
     fresh = searcher(learning_rate=0.02)

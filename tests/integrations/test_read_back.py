@@ -94,7 +94,7 @@ class Signals(TrainerCallback):
 trackers = [tool.make() for tool in TOOLS.values()]
 trainer = tiny_trainer({framework!r}, "out", [*trackers, Signals()])
 trainer.train()
-states = [trainer.dispatcher.state_dicts(), trainer.state.log_history, trainer.state.stop_reason]
+states = [trainer._dispatcher.state_dicts(), trainer.state.log_history, trainer.state.stop_reason]
 print(json.dumps(states))
 """
 

@@ -10,7 +10,6 @@ import pytest
 
 ONLY_PYTORCH = {
     "apex.py": "NVIDIA's apex knows torch alone",
-    "carrier.py": "numbers that travel with DDP's gradients",
     "collators.py": "a tf.data.Dataset and arrays need nobody to make a batch of examples",
     "ddp.py": "DistributedDataParallel; tf.distribute is one class for all strategies",
     "fsdp.py": "Keras has no sharded data parallelism",

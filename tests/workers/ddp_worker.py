@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from trackside import RankTimeMonitorCallback, Trainer, TrainerCallback, TrainingArguments
 from trackside.callbacks.errors import CallbackError
-from trackside.trainer.distributed.launcher import find_place
+from trackside.trainer.distributed.launcher import detect_launcher
 
 GLOBAL_BATCH = 6
 EXAMPLES = (1, 6, 13, 17, 20)
-RANK, WORLD = find_place().rank, find_place().world_size
+RANK, WORLD = detect_launcher().rank, detect_launcher().world_size
 
 
 def arguments(folder: Path, **values: Any) -> TrainingArguments:
@@ -369,19 +369,19 @@ def agreements(folder: Path) -> Any:
     for name, callbacks in (("nobody", []), ("somebody", [Steering(0, "on_step_end", 99, _save)])):
         trainer = make(folder, callbacks=callbacks, logging_strategy="no")
         counts[name] = 0
-        share_reason = trainer.processes._share_reason
+        share_reason = trainer._engine.strategy._share_reason
 
         def count(control: Any, name: str = name, share_reason: Any = share_reason) -> None:
             counts[name] += 1
             share_reason(control)
 
-        trainer.processes._share_reason = count
+        trainer._engine.strategy._share_reason = count
         trainer.train()
     return counts
 
 
 class OwnBackward(Trainer):
-    """Goes backward by itself, so that numbers cannot travel with its gradients."""
+    """Goes backward by itself."""
 
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
         loss = self._mean_loss(self.compute_loss(model, inputs), inputs)
@@ -390,10 +390,10 @@ class OwnBackward(Trainer):
 
 
 def exchanges(folder: Path) -> Any:
-    """Count the collectives, besides the gradients', of 6 updates whose numbers can and cannot travel with these."""
+    """Count the collectives, besides those of the gradients, of 6 updates."""
     found = {}
     cases: dict[str, dict[str, Any]] = {
-        "travelling": {},
+        "plain": {},
         "accumulated": {"gradient_accumulation_steps": 3, "num_train_epochs": 6},
         "own backward": {"cls": OwnBackward},
         "looking for unused": {"ddp_find_unused_parameters": True},
@@ -401,16 +401,15 @@ def exchanges(folder: Path) -> Any:
     for name, values in cases.items():
         trainer = make(folder, **{"callbacks": [], "logging_strategy": "no", **values})
         counted: list[Any] = []
-        exchange = trainer.processes._exchange if WORLD > 1 else None
+        exchange = trainer._engine.strategy._exchange if WORLD > 1 else None
 
         def count(numbers: Any, counted: Any = counted, exchange: Any = exchange) -> Any:
             counted.append(numbers)
             return exchange(numbers)
 
-        trainer.processes._exchange = count
+        trainer._engine.strategy._exchange = count
         trainer.train()
-        names = [name for name, _ in trainer.model.named_parameters()]
-        found[name] = {**outcome(trainer), "exchanges": len(counted), "parameters": names}
+        found[name] = {**outcome(trainer), "exchanges": len(counted)}
     return found
 
 

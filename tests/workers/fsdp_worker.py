@@ -43,7 +43,7 @@ class Layered(nn.Module):
 
 
 def _whole(trainer: Trainer) -> dict[str, Any]:
-    found = outcome(trainer) if not trainer.processes.is_sharded else {"steps": trainer.state.global_step}
+    found = outcome(trainer) if not trainer._engine.strategy.is_sharded else {"steps": trainer.state.global_step}
     records = [record for record in trainer.state.log_history if "loss" in record]
     return {
         **found,
@@ -155,7 +155,7 @@ def overflow(folder: Path) -> Any:
         trainer = make(folder, mlp(), Overflows, train_dataset=classified(17), fp16=True, callbacks=[held], **options)
         trainer.train()
         weights = torch.cat([w.flatten() for w in _whole_parameters(trainer)])
-        scale = trainer.precision.state_dict()["scale"]
+        scale = trainer._engine.train_step.precision.state_dict()["scale"]
         found[name] = {"held": held.steps, "weights": weights.tolist(), "scale": scale}
     return found
 

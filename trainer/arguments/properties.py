@@ -12,7 +12,7 @@ from typing import Any
 
 from trackside.callbacks.errors import ArgumentError
 
-from ..distributed.launcher import Place, find_place
+from ..distributed.launcher import ProcessRank, detect_launcher
 from .enums import ParallelMode
 from .serialization import PlainData
 
@@ -71,9 +71,9 @@ class DerivedArguments(PlainData):
     # -- processes ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> ProcessRank:
         """The place of this process among those that the launcher started, read once."""
-        return find_place()
+        return detect_launcher()
 
     @property
     def world_size(self) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
 
-
 logger = logging.getLogger("trackside.trainer")
 
 
@@ -32,9 +31,7 @@ class BestModel:
         load_weights: Loads the weights of a checkpoint.
     """
 
-    def __init__(
-        self, trainer: Any, path_of: Callable[[int], Path], load_weights: Callable[[Path], None]
-    ) -> None:
+    def __init__(self, trainer: Any, path_of: Callable[[int], Path], load_weights: Callable[[Path], None]) -> None:
         self.trainer = trainer
         self._path_of = path_of
         self._load_weights = load_weights

@@ -21,7 +21,7 @@ INTERACTIVE = {"bash", "sh", "zsh", "interactive"}
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """One process among all of a run.
 
     Attributes:
@@ -37,7 +37,7 @@ class Place:
     launcher: str | None = None
 
 
-def find_place(environ: Mapping[str, str] | None = None) -> Place:
+def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
     """Return the place that the first launcher with both a rank and a world size gives this process.
 
     An interactive SLURM shell sets SLURM's variables too, but starts one process by hand; it does not count.
@@ -46,8 +46,8 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
         ArgumentError: If a variable does not hold a number, the rank is not below the world size, or stands alone.
 
     Example:
-        >>> find_place({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
-        Place(rank=1, world_size=2, local_rank=1, launcher='torchrun')
+        >>> detect_launcher({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
+        ProcessRank(rank=1, world_size=2, local_rank=1, launcher='torchrun')
     """
     environ = os.environ if environ is None else environ
     for launcher, (rank, world_size, local_rank) in LAUNCHERS.items():
@@ -55,16 +55,16 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
             continue
         if rank in environ and world_size in environ:
             numbers = _number(environ, rank), _number(environ, world_size, low=1), _number(environ, local_rank, low=-1)
-            place = Place(*numbers, launcher)
+            place = ProcessRank(*numbers, launcher)
             if place.rank >= place.world_size:
                 raise ArgumentError(rank, place.rank, f"a rank below {world_size}={place.world_size}")
             return place
         if launcher != "slurm" and rank in environ:  # a batch script of SLURM's has a number, too
             raise ArgumentError(world_size, None, f"the number of processes, which goes with {rank}={environ[rank]}")
-    return Place(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
+    return ProcessRank(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
 
 
-def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
+def rendezvous_endpoint(place: ProcessRank, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
     """Return address and port at which the processes of a run meet.
 
     MASTER_ADDR and MASTER_PORT say it, as torchrun sets them. Under SLURM the first node of the job is taken, with a
@@ -74,7 +74,7 @@ def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -
         ArgumentError: If the address cannot be known, or the port is none.
 
     Example:
-        >>> find_meeting_point(Place(0, 2, 0, "slurm"), {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"})
+        >>> rendezvous_endpoint(ProcessRank(0, 2, 0, "slurm"), {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"})
         ('gpu07', 29541)
     """
     environ = os.environ if environ is None else environ
@@ -89,7 +89,7 @@ def find_meeting_point(place: Place, environ: Mapping[str, str] | None = None) -
     return address, port
 
 
-def _first_machine(place: Place, environ: Mapping[str, str]) -> str | None:
+def _first_machine(place: ProcessRank, environ: Mapping[str, str]) -> str | None:
     if place.launcher == "slurm":
         return first_host(environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")) or None
     sizes = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")

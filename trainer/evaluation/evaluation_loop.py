@@ -104,7 +104,10 @@ class _Evaluation:
         """Move everything that waits to the host and bring the processes' parts into the order of the dataset."""
         waiting, self.waiting = self.waiting, []
         own = [
-            (*self.engine.evaluation.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
+            (
+                *self.engine.evaluation.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)),
+                step.examples,
+            )
             for step in waiting
         ]
         gathered = self.engine.strategy.gather_objects(own)

@@ -90,6 +90,7 @@ class Evaluator:
     ) -> PredictionOutput:
         """Return predictions, labels and metrics over ``batches``, speed not included."""
         args, evaluation = self._trainer.args, self._engine.evaluation
+        only_loss = args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         with evaluation.eval_mode():
             output, examples, steps = run_evaluation(
                 self._engine,
@@ -97,7 +98,7 @@ class Evaluator:
                 evaluation.counted(batches),
                 compute_metrics=self._trainer.compute_metrics,
                 expected=evaluation.num_examples(batches),
-                prediction_loss_only=args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only,
+                prediction_loss_only=only_loss,
                 ignore_keys=ignore_keys,
                 prefix=prefix,
                 on_step=lambda: self._dispatcher.send("on_prediction_step"),

@@ -16,7 +16,7 @@ from trackside.callbacks.errors import ArgumentError, did_you_mean
 from ..arguments.base import BaseTrainingArguments
 from ..arguments.enums import OptimizerName, ParallelMode
 from ..arguments.fields import at_least, one_of, option
-from ..distributed.launcher import Place, find_place
+from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
 from .availability import check_apex_amp, check_optimizer, default_optimizer
 
@@ -92,13 +92,13 @@ class TrainingArguments(BaseTrainingArguments):
         return is_asked_for and importlib.util.find_spec("torch_xla") is not None
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> ProcessRank:
         """The place of this process among those that the launcher started, read once; torch_xla's where it is used."""
         if not self.uses_xla:
-            return find_place()
-        from .distributed.xla import find_core
+            return detect_launcher()
+        from .distributed.xla import detect_core
 
-        return find_core()
+        return detect_core()
 
     @cached_property
     def device(self) -> torch.device:

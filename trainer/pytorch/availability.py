@@ -93,24 +93,24 @@ def why_no_xla() -> str | None:
 
 
 def check_apex_amp() -> None:
-    """Raise if there is no apex.amp; nothing is imported for it.
+    """Raise if apex.amp is not installed; nothing is imported for it.
 
     Raises:
-        UnsupportedError: The message says why there is none, and what to use instead.
+        UnsupportedError: The message says why, and what to use instead.
     """
-    reason = why_no_amp()
+    reason = why_no_apex("amp")
     if reason is not None:
         raise UnsupportedError(f"fp16_backend='apex' cannot be used: {reason}; fp16_backend='auto' is torch's own fp16")
 
 
-def why_no_amp() -> str | None:
-    """Return why there is no apex.amp here, or None where there is one."""
+def why_no_apex(part: str) -> str | None:
+    """Return why NVIDIA apex with ``part`` ("optimizers", "amp") is not installed, or None where it is."""
     if importlib.util.find_spec("apex") is None:
         return "apex is not installed"
-    if has_apex("amp"):
+    if has_apex(part):
         return None
-    if any(has_apex(part) for part in ("contrib", "optimizers", "normalization")):
-        return "this build of NVIDIA apex has no amp any more: it was removed after tag 25.05"
+    if any(has_apex(other) for other in ("contrib", "optimizers", "normalization")):
+        return f"this build of NVIDIA apex has no {part}" + (", which was removed after tag 25.05" * (part == "amp"))
     return "the package apex that is installed is the one of PyPI, a Pyramid toolkit, and not NVIDIA's"
 
 

@@ -13,8 +13,8 @@ from ..checkpointing.manifest import Contents, contents_of, roles_of
 from ..checkpointing.store import Write
 from ..engine import CheckpointIO, Overrides
 from . import snapshot
-from .distributed.strategy import DistributedStrategy
 from ._torch_util import unwrap
+from .distributed.strategy import DistributedStrategy
 from .model_io import ModelIO
 from .train_step import TorchTrainStep
 
@@ -56,10 +56,10 @@ class TorchCheckpoint(CheckpointIO):
                 snapshot.SCHEDULE_FILE: None if trainer.lr_scheduler is None else trainer.lr_scheduler.state_dict(),
                 snapshot.SCALER_FILE: self.train_step.precision.state_dict() or None,
             }
-        past = {} if self.model_io.past is None else {"past": snapshot.copy_to_host(self.model_io.past)}
+        past = {} if self.model_io.past is None else {"past": snapshot.copied(self.model_io.past)}
         states = strategy.gather_objects({**snapshot.random_state(), **strategy.random_state(), **past})
         if copy:
-            weights, files = snapshot.copy_to_host((weights, files))
+            weights, files = snapshot.copied((weights, files))
         files |= {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
 
         def write(folder: Path) -> dict[str, str]:

@@ -18,9 +18,9 @@ from ..engine import Engine, JobStore, Overrides
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from .checkpoint import TorchCheckpoint
-from .cuda_step_timer import step_timer_of
 from .data import loader
 from .data.loader import TrainBatch
+from .distributed.cuda_step_timer import step_timer_of
 from .distributed.factory import strategy_for
 from .distributed.rendezvous import job_store
 from .evaluation import TorchEvaluation

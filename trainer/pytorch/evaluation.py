@@ -19,7 +19,8 @@ from .data.loader import TrainBatch
 from .distributed.strategy import DistributedStrategy
 from .loss import count_items
 from .model_io import ModelIO, logits_in, loss_or_none
-from .precision.factory import DTYPES, eval_mode
+from .precision.eval_mode import eval_mode
+from .precision.factory import DTYPES
 from .train_step import TorchTrainStep
 
 

@@ -1,4 +1,4 @@
-"""The loss of a batch: the items that it is a mean over, label smoothing, and the loss of a batch that does not count."""
+"""The loss of a batch: the items that it is a mean over, label smoothing, and batches that do not count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
-from .distributed.strategy import unwrap
+from ._torch_util import unwrap
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
@@ -104,8 +104,8 @@ def as_mean_and_weight(result: Any, items: Callable[[], Any]) -> tuple[Tensor, A
 def zero_gradients_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
     """Return a context in which the backward pass of ``loss``, a mean over no items, makes all gradients zero, not NaN.
 
-    The backward pass reaches the same parameters as ever, with gradients of the same layout, since DDP and FSDP wait for
-    those. The context gives the tensor to begin at, which has a gradient also where ``loss`` is a constant.
+    The backward pass reaches the same parameters as ever, with gradients of the same layout, since DDP and FSDP wait
+    for those. The context gives the tensor to begin at, which has a gradient also where ``loss`` is a constant.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hooked: set[Any] = {*parameters, *_leaves_of(loss)}

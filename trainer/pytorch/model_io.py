@@ -13,7 +13,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
-from .distributed.strategy import unwrap
+from ._torch_util import unwrap
 from .loss import count_items, is_causal_lm
 
 

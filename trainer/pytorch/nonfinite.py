@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import NotFiniteError
 
-from .precision.factory import FullPrecision
+from .precision.base import Precision
 
 FRAMES = 21
 """So many layers are shown, the last of which is the one that was found."""
@@ -62,7 +62,7 @@ class OverflowWatch:
             )
 
 
-def watched(precision: FullPrecision, model: Callable[[], nn.Module], doing: Callable[[], str]) -> FullPrecision:
+def watched(precision: Precision, model: Callable[[], nn.Module], doing: Callable[[], str]) -> Precision:
     """Return ``precision`` with a watch over the forward passes of what ``model`` returns."""
     forward, watch = precision.forward, OverflowWatch(doing)
 

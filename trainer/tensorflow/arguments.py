@@ -12,8 +12,8 @@ from ..arguments.base import BaseTrainingArguments
 from ..arguments.enums import ParallelMode
 from ..arguments.fields import at_least, option
 from ..arguments.validation import Refusals, refuse
-from ..distributed.launcher import Place
-from .distributed.tf_config import find_tf_place
+from ..distributed.launcher import ProcessRank
+from .distributed.tf_config import detect_tf_config
 from .distributed.tpu import tpu_strategy
 
 # what only PyTorch has, and what to use instead
@@ -59,9 +59,9 @@ class TFTrainingArguments(BaseTrainingArguments):
         refuse(self, NOT_HERE)
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> ProcessRank:
         """The place of this process in TF_CONFIG's cluster; without one, it is alone."""
-        return find_tf_place() or Place()
+        return detect_tf_config() or ProcessRank()
 
     @cached_property
     def strategy(self) -> Any:

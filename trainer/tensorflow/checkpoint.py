@@ -15,7 +15,7 @@ from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.store import Write
 from . import snapshot
 from .arguments import TFTrainingArguments
-from .distributed.strategy import Alone
+from .distributed.strategy import DistributedStrategy
 from .precision import FullPrecision
 from .update_queue import UpdateQueue
 
@@ -29,7 +29,7 @@ class Keeping:
     eval_dataset: Any
     optimizer: Any
     lr_scheduler: Any
-    processes: Alone
+    processes: DistributedStrategy
     precision: FullPrecision
     saver: Saver
     queue: UpdateQueue

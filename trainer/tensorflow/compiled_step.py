@@ -140,7 +140,7 @@ class Step:
         trainer = self.trainer
 
         def on_replica(batch: Any, rows: Any) -> None:
-            (features, labels), counts = trainer.processes.my_share(batch, rows)
+            (features, labels), counts = trainer.processes.replica_slice(batch, rows)
             window = trainer._window
             window.begin(counts)
             gradients = trainer.training_step(features, labels, tf.constant(self.reference))

@@ -25,7 +25,7 @@ from .arguments import TFTrainingArguments
 from .checkpoint import Keeping
 from .compiled_step import MAX_MICRO_BATCHES, Step
 from .data import TrainBatch
-from .distributed.strategy import processes_of
+from .distributed.strategy import strategy_for
 from .evaluation import Evaluating
 from .model_io import call_model
 from .oom_retry import retry_smaller
@@ -52,7 +52,7 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
 
     def _set_up_backend(self) -> None:
         args = self.args
-        self.processes = processes_of(args)
+        self.processes = strategy_for(args)
         self._set_up_step()
 
     def _set_up_step(self) -> None:
@@ -120,7 +120,7 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
                 call_model(self.model, features, None, False, with_labels=False, spreads=self._spreads)
         if not is_made_in_it:
             apply_policy(self.model, policy)
-        self.processes.take_in(self.model)
+        self.processes.adopt_variables(self.model)
         self._know_model()
 
     def seed(self, checkpoint: Path | None) -> None:
@@ -236,7 +236,7 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
 
     def agree(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
         """Give every process the flags of the first, and a stop signal that any of them got."""
-        signal = self.processes.agree(self.control, stop_signal)
+        signal = self.processes.sync_control(self.control, stop_signal)
         if self.control.should_training_stop or self.control.should_epoch_stop or signal is not None:
             self.queue.flush()
         return signal

@@ -19,7 +19,7 @@ from ..evaluation.output_collector import map_nested
 from . import data
 from .arguments import TFTrainingArguments
 from .compiled_step import compiled
-from .distributed.strategy import Alone
+from .distributed.strategy import DistributedStrategy
 from .model_io import without
 from .precision import apply_policy, restore_policies
 from .update_queue import UpdateQueue
@@ -31,7 +31,7 @@ class Evaluating:
     args: TFTrainingArguments
     model: Any
     eval_dataset: Any
-    processes: Alone
+    processes: DistributedStrategy
     queue: UpdateQueue
     trace_counts: Counter[str]
     get_eval_tfdataset: Callable[..., Any]

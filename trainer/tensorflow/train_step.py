@@ -10,7 +10,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideValueError
 
 from .arguments import TFTrainingArguments
-from .distributed.strategy import Alone
+from .distributed.strategy import DistributedStrategy
 from .loss import LossWindow, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss, sum_and_weight
 from .model_io import call_model, in_words, loss_and_logits, sentence_of, spreads_features, takes_labels
 from .precision import FullPrecision
@@ -23,7 +23,7 @@ class Objective:
     model: Any
     optimizer: Any
     loss_fn: Callable[..., Any] | None
-    processes: Alone
+    processes: DistributedStrategy
     precision: FullPrecision
     compute_loss: Callable[..., Any]
     training_step: Callable[..., list[Any]]
@@ -135,7 +135,7 @@ class Objective:
         """Do a whole update; return its loss, its gradient norm, and whether it was held back."""
         last = len(window) - 1
         for index, batch in enumerate(window):
-            (features, labels), counts = self.processes.my_share(batch, None if rows is None else rows[index])
+            (features, labels), counts = self.processes.replica_slice(batch, None if rows is None else rows[index])
             if index == 0:
                 self._window.begin()
             self._window.counts = counts

@@ -222,7 +222,7 @@ class TFTrainer(TFBackend):
         size = tf.shape(tf.nest.flatten(pair)[0])[0]
 
         def on_replica(pair: Any, rows: Any) -> tuple[Any, Any, Any]:
-            (features, labels), counts = self.processes.my_share(pair, rows)
+            (features, labels), counts = self.processes.replica_slice(pair, rows)
             self._window.begin(counts)
             logits = self.prediction_step(features, labels, size)
             return self._window.loss, self._window.weight, logits

@@ -20,9 +20,9 @@ from trackside.callbacks import registry
 from trackside.callbacks.errors import TracksideError
 from trackside.cli.doctor.probes import probe
 from trackside.cli.report import block, table
-from trackside.trainer.distributed.launcher import LAUNCHERS, Place, find_meeting_point, find_place
-from trackside.trainer.pytorch.availability import has_apex, why_no_amp, why_no_xla
-from trackside.trainer.tensorflow.distributed.tf_config import find_tf_place
+from trackside.trainer.distributed.launcher import LAUNCHERS, ProcessRank, detect_launcher, rendezvous_endpoint
+from trackside.trainer.pytorch.availability import has_apex, why_no_apex, why_no_xla
+from trackside.trainer.tensorflow.distributed.tf_config import detect_tf_config
 
 OTHER_VARIABLES = (
     *("LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     """Print the findings, on several processes once; return 1 if anything is wrong."""
     options = _parser().parse_args(argv)
     try:
-        place = find_place()
+        place = detect_launcher()
     except TracksideError:  # `launcher` says what is wrong
-        place = Place()
+        place = ProcessRank()
     ranks, failure = _check_ranks(place, options.timeout)
     if failure is not None:
         print(f"trackside doctor: {failure}", file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return found
 
 
-def _check_ranks(place: Place, timeout_s: float) -> tuple[dict[str, Any] | None, str | None]:
+def _check_ranks(place: ProcessRank, timeout_s: float) -> tuple[dict[str, Any] | None, str | None]:
     """Return what the processes of a job found together, and what went wrong."""
     if place.world_size == 1:
         return None, None
@@ -134,21 +134,21 @@ def _launcher(problems: list[str]) -> dict[str, Any]:
     known = dict.fromkeys([*(name for names in LAUNCHERS.values() for name in names), *OTHER_VARIABLES])
     found: dict[str, Any] = {"variables": {name: os.environ[name] for name in known if name in os.environ}}
     try:
-        place = find_place()
+        place = detect_launcher()
         found["Trainer"] = in_words(place)
         if place.world_size > 1:
-            found["meeting point"] = ":".join(map(str, find_meeting_point(place)))
-        found["TFTrainer"] = in_words(find_tf_place() or Place())
+            found["meeting point"] = ":".join(map(str, rendezvous_endpoint(place)))
+        found["TFTrainer"] = in_words(detect_tf_config() or ProcessRank())
     except TracksideError as error:
         problems.append(str(error))
     return found
 
 
-def in_words(place: Place) -> str:
+def in_words(place: ProcessRank) -> str:
     """Return a place in words.
 
     Example:
-        >>> in_words(Place(1, 4, 1, "torchrun")), in_words(Place())
+        >>> in_words(ProcessRank(1, 4, 1, "torchrun")), in_words(ProcessRank())
         ('rank 1 of 4, 1 on its machine, by torchrun', 'one process on its own')
     """
     if place.launcher is None:
@@ -158,7 +158,7 @@ def in_words(place: Place) -> str:
 
 
 def _extras(problems: list[str]) -> dict[str, str]:
-    no_amp, no_xla = why_no_amp(), why_no_xla()
+    no_amp, no_xla = why_no_apex("amp"), why_no_xla()
     found = version("torch_xla")
     if no_xla is not None and found is not None and os.environ.get("PJRT_DEVICE") == "TPU":
         problems.append(f"PJRT_DEVICE=TPU: {no_xla}")

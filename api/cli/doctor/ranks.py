@@ -13,25 +13,25 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trackside.trainer.distributed.launcher import Place
-from trackside.trainer.pytorch.distributed.strategy import Group
+from trackside.trainer.distributed.launcher import ProcessRank
+from trackside.trainer.pytorch.distributed.ddp import DDP
 
 SMALL, LARGE = 1, 4 * 2**20  # numbers of four bytes
 
 
-def check(place: Place, timeout_s: float) -> dict[str, Any]:
+def check(place: ProcessRank, timeout_s: float) -> dict[str, Any]:
     """Return what each process is, how long collectives take, and what of it is wrong; the same on all processes.
 
     Raises:
         RankError: If a process does not come, or is gone before the end; the message names it.
     """
     device = _device(place)
-    group = Group(_arguments(place, timeout_s), device)
-    group.doing = lambda: "the check of trackside doctor"
-    with group.guarded():
+    group = DDP(_arguments(place, timeout_s), device)
+    group.describe_progress = lambda: "the check of trackside doctor"
+    with group.propagate_errors():
         processes = group.gather_objects(_itself(place, device))
         expected = place.world_size * (place.world_size + 1) // 2
-        total = float(group.sum(place.rank + 1))
+        total = float(group.all_reduce(place.rank + 1))
         times = {
             "all-reduce of 4 bytes": f"{_time(group, device, SMALL, 20) * 1e6:.0f} us",
             "all-reduce of 16 MiB": f"{_time(group, device, LARGE, 5) * 1e3:.1f} ms",
@@ -44,13 +44,13 @@ def check(place: Place, timeout_s: float) -> dict[str, Any]:
     return {"processes": processes, "collective": collective, "problems": wrong + _differences(processes)}
 
 
-def _arguments(place: Place, timeout_s: float) -> SimpleNamespace:
+def _arguments(place: ProcessRank, timeout_s: float) -> SimpleNamespace:
     return SimpleNamespace(
         place=place, process_index=place.rank, world_size=place.world_size, ddp_backend=None, ddp_timeout=timeout_s
     )
 
 
-def _device(place: Place) -> torch.device:
+def _device(place: ProcessRank) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", max(0, place.local_rank) % torch.cuda.device_count())
@@ -58,7 +58,7 @@ def _device(place: Place) -> torch.device:
     return device
 
 
-def _itself(place: Place, device: torch.device) -> dict[str, Any]:
+def _itself(place: ProcessRank, device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {
         "rank": place.rank,
@@ -70,7 +70,7 @@ def _itself(place: Place, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _time(group: Group, device: torch.device, numbers: int, times: int) -> float:
+def _time(group: DDP, device: torch.device, numbers: int, times: int) -> float:
     """Return the median seconds of an all-reduce, after one that opens the connections."""
     tensor = torch.zeros(numbers, device=device)
     group.watchdog.waits_in = f"an all-reduce of {4 * numbers} bytes"

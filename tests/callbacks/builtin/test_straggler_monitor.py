@@ -98,5 +98,5 @@ def test_one_process_is_timed_too(framework, tmp_path, caplog):
     for record in timed:
         assert record["slowest_rank"] == 0
         assert 0 < record["own_time_s_max"] < record["step_time_s_max"]
-    assert not trainer.step_timer.is_on
+    assert not trainer._engine.step_timer.is_on
     assert caplog.messages == []

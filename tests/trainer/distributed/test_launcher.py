@@ -7,7 +7,7 @@ import pytest
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments.base import BaseTrainingArguments
 from trackside.trainer.arguments.enums import ParallelMode
-from trackside.trainer.distributed.launcher import LAUNCHERS, Place, find_meeting_point, find_place
+from trackside.trainer.distributed.launcher import LAUNCHERS, ProcessRank, detect_launcher, rendezvous_endpoint
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,8 @@ def test_a_process_on_its_own_is_the_first_of_one():
 def test_an_interactive_slurm_shell_is_one_process():
     slurm = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
 
-    assert find_place(slurm).world_size == 8
-    assert find_place({**slurm, "SLURM_JOB_NAME": "bash"}) == Place()
+    assert detect_launcher(slurm).world_size == 8
+    assert detect_launcher({**slurm, "SLURM_JOB_NAME": "bash"}) == ProcessRank()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_interactive_slurm_shell_is_one_process():
 )
 def test_a_launcher_variable_that_makes_no_sense_is_named(environ, message):
     with pytest.raises(ArgumentError, match=message):
-        find_place(environ)
+        detect_launcher(environ)
 
 
 def test_the_level_of_messages_is_that_of_the_process(monkeypatch):
@@ -86,13 +86,13 @@ def test_the_level_of_messages_is_that_of_the_process(monkeypatch):
     ],
 )
 def test_processes_meet_where_the_launcher_says(launcher, environ, expected):
-    assert find_meeting_point(Place(1, 4, 1, launcher), environ) == expected
+    assert rendezvous_endpoint(ProcessRank(1, 4, 1, launcher), environ) == expected
 
 
 @pytest.mark.parametrize("environ", [{"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, {"MPI_LOCALNRANKS": "2"}, {}])
 def test_on_several_machines_somebody_must_say_where_to_meet(environ):
     with pytest.raises(ArgumentError, match="MASTER_ADDR=None is not allowed: set it to the address of the machine of"):
-        find_meeting_point(Place(1, 4, 1, "mpi"), environ)
+        rendezvous_endpoint(ProcessRank(1, 4, 1, "mpi"), environ)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_on_several_machines_somebody_must_say_where_to_meet(environ):
 )
 def test_a_port_that_is_none_is_named(environ, message):
     with pytest.raises(ArgumentError, match=message):
-        find_meeting_point(Place(0, 2, 0, "slurm"), environ)
+        rendezvous_endpoint(ProcessRank(0, 2, 0, "slurm"), environ)

@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trackside.trainer.pytorch import _compat
+from trackside.trainer.pytorch._compat import run_backward
 from trackside.trainer.pytorch.loss import FEW, count_items
-from trackside.trainer.pytorch.precision import factory as precision
-from trackside.trainer.pytorch.precision.factory import FullPrecision, run_backward
+from trackside.trainer.pytorch.precision.base import FullPrecision
 
 
 def gradients(begin: Any, *, seed: int, width: int, dtype: torch.dtype, share: float) -> list[Tensor]:
-    """Return the gradients of a small model, and of a leaf that stands beside it."""
+    """Return the gradients of a small model."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 2)).to(dtype)
-    leaf = torch.zeros(4, requires_grad=True)
     loss = model(torch.randn(5, 3, dtype=dtype)).square().mean()
-    begin((loss, leaf), (torch.full_like(loss, share), torch.arange(4.0)))
-    return [*(parameter.grad for parameter in model.parameters()), leaf.grad]
+    begin(loss, torch.full_like(loss, share))
+    return [parameter.grad for parameter in model.parameters()]
 
 
 @settings(max_examples=30, deadline=None)
@@ -54,7 +54,7 @@ def test_where_the_short_way_is_not_sure_torchs_own_is_taken(case: str, monkeypa
 
     monkeypatch.setattr(torch.autograd, "backward", look_on)
     if case.startswith("a torch"):
-        monkeypatch.setattr(precision, "_run_engine", None)
+        monkeypatch.setattr(_compat, "_run_engine", None)
     weight = torch.ones((), requires_grad=True)
     loss = weight * 3.0 if case.startswith("a torch") else (weight * 3.0).as_subclass(Loss)
 
@@ -65,7 +65,7 @@ def test_where_the_short_way_is_not_sure_torchs_own_is_taken(case: str, monkeypa
 
 
 def test_the_torch_at_hand_has_the_short_way() -> None:
-    assert precision._run_engine is not None
+    assert _compat._run_engine is not None
 
 
 def test_a_loss_that_hangs_on_no_parameter_is_torchs_error() -> None:

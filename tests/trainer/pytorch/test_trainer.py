@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trackside import Trainer
 from trackside.callbacks.errors import TracksideValueError
-from trackside.trainer.pytorch.precision.factory import full_evaluation
+from trackside.trainer.pytorch.precision.eval_mode import eval_mode
 
 Make = Callable[..., Trainer]
 
@@ -210,7 +210,7 @@ def test_full_evaluation_leaves_what_has_hooked_into_gradients_at_work() -> None
     for accumulator in accumulators:
         accumulator.register_hook(lambda *_: seen.append(1))
 
-    with full_evaluation(model, torch.bfloat16):
+    with eval_mode(model, torch.bfloat16):
         output = model[1](model[0](torch.rand(5, 4, dtype=torch.bfloat16))[0])
         tied = model[0].weight_hh_l0_again is model[0].weight_hh_l0
 

@@ -14,9 +14,9 @@ from support.ranks import free_port
 
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
 from trackside.trainer.arguments.base import BaseTrainingArguments
-from trackside.trainer.distributed.launcher import Place
+from trackside.trainer.distributed.launcher import ProcessRank
 from trackside.trainer.tensorflow.arguments import TFTrainingArguments
-from trackside.trainer.tensorflow.distributed.tf_config import find_tf_place
+from trackside.trainer.tensorflow.distributed.tf_config import detect_tf_config
 
 
 @pytest.fixture(autouse=True)
@@ -87,23 +87,23 @@ def cluster(index, kind="worker"):
 
 
 def test_the_place_comes_from_the_cluster_the_chief_first():
-    places = [find_tf_place(cluster(0, "chief")), find_tf_place(cluster(0)), find_tf_place(cluster(1))]
+    places = [detect_tf_config(cluster(0, "chief")), detect_tf_config(cluster(0)), detect_tf_config(cluster(1))]
 
     assert [(place.rank, place.world_size, place.local_rank) for place in places] == [(0, 3, 0), (1, 3, 1), (2, 3, 0)]
-    assert find_tf_place({}) is find_tf_place({"TF_CONFIG": "{}"}) is None
+    assert detect_tf_config({}) is detect_tf_config({"TF_CONFIG": "{}"}) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"cluster": {"worker": ["a:1"]}}', cluster(7)["TF_CONFIG"]])
 def test_a_cluster_that_makes_no_sense_is_named(text):
     with pytest.raises(ArgumentError, match=r"TF_CONFIG=.* is not allowed: JSON like"):
-        find_tf_place({"TF_CONFIG": text})
+        detect_tf_config({"TF_CONFIG": text})
 
 
 def test_the_second_worker_neither_saves_nor_reports(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", cluster(0)["TF_CONFIG"])
     args = TFTrainingArguments("out")
 
-    assert args.place == Place(1, 3, 1, "tf_config")
+    assert args.place == ProcessRank(1, 3, 1, "tf_config")
     assert (args.parallel_mode, args.should_save, args.should_log) == ("distributed", False, False)
 
 

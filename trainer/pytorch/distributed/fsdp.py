@@ -1,4 +1,4 @@
-"""FSDP2: every process holds a share of each parameter, its gradient and its optimizer state.
+"""FSDP2: every rank holds a shard of each parameter, its gradient and its optimizer state.
 
 The step is the same as with DDP; what differs is how the model is prepared, and that a checkpoint is written by all
 processes together, each its share. Such a checkpoint loads on any number of processes, with or without FSDP.
@@ -33,15 +33,16 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully
 from trackside.callbacks.errors import ArgumentError, CheckpointError, did_you_mean
 from trackside.trainer.checkpointing.manifest import Contents
 
+from .._torch_util import NULL_CONTEXT
 from ..snapshot import SHARDS, read_weights
 from .shards import DataPlanner, ShardsReader, ShardsWriter
-from .strategy import NOTHING, Group
+from .strategy import MultiProcess
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Sharded(Group):
-    """One process of several that share out the model."""
+class FSDP(MultiProcess):
+    """One process of several that hold a shard of the model each."""
 
     is_sharded = True
 
@@ -69,16 +70,16 @@ class Sharded(Group):
         """Return the model, which does by itself what DDP would do around it."""
         return model
 
-    def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+    def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Have gradients exchanged only after the last micro-batch of an update."""
         model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
-        return NOTHING
+        return NULL_CONTEXT
 
-    def whole(self, tensor: Any) -> Any:
-        """Return a tensor that is shared out as a whole one."""
+    def full_tensor(self, tensor: Any) -> Any:
+        """Return a tensor that is sharded as a full one."""
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
-    def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
+    def full_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
         """Return all weights on the first process's host; an empty dict on the others."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(model, options=options)

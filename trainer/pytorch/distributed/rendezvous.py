@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed has them, untyped
 
 from trackside.callbacks.errors import ArgumentError, RankError, did_you_mean
-from trackside.trainer.distributed.launcher import find_meeting_point
+from trackside.trainer.distributed.launcher import rendezvous_endpoint
 
 PERIOD_S = 0.01
 """So often a process looks whether the first one has called."""
@@ -124,7 +124,7 @@ def _shared_store(args: Any, timeout: timedelta) -> Store:
     Raises:
         RankError: If nobody serves it.
     """
-    address, port = find_meeting_point(args.place)
+    address, port = rendezvous_endpoint(args.place)
     if (address, port) not in _stores:
         served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         serves = args.process_index == 0 and not served

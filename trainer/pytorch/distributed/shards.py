@@ -32,8 +32,8 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.storage import WriteResult
 
 from trackside.callbacks.errors import CheckpointError
-
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents
+
 from ..snapshot import SHARDS
 
 INDEX_FILE = "index.json"

@@ -59,7 +59,7 @@ class Watchdog:
         rank, world_size: Which process this is, of how many.
 
     Attributes:
-        doing: Says what this process does, for the others to read in an error.
+        describe_progress: Says what this process does, for the others to read in an error.
         waits_in: The collective that this process is in, by name; empty in one of DDP's own, or in none.
     """
 
@@ -67,7 +67,7 @@ class Watchdog:
         self.store = store
         self.rank = rank
         self.world_size = world_size
-        self.doing: Callable[[], str] = str
+        self.describe_progress: Callable[[], str] = str
         self.waits_in = ""
         self._failure: dict[str, Any] | None = None
         self._stop = threading.Event()
@@ -125,7 +125,7 @@ class Watchdog:
         os._exit(1)
 
     def _what(self) -> str:
-        return f"{self.waits_in} in {self.doing()}" if self.waits_in else self.doing()
+        return f"{self.waits_in} in {self.describe_progress()}" if self.waits_in else self.describe_progress()
 
     # -- errors ---------------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class Watchdog:
         """Return the error of the process that failed first, if ``error`` is only what came of it; else ``error``."""
         if isinstance(error, RankError) or not _is_of_collective(error):
             return error
-        waited_in = f"{self.waits_in or 'the exchange of gradients'} in {self.doing()}"
+        waited_in = f"{self.waits_in or 'the exchange of gradients'} in {self.describe_progress()}"
         if not self._wait_for_failure(4 * PERIOD_S):
             missing = self._who_is_missing()
         if self._failure is None:

@@ -24,15 +24,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trackside.callbacks.state import TrainerControl
-from trackside.trainer.distributed.launcher import Place
+from trackside.callbacks.state import FLAGS, TrainerControl
+from trackside.trainer.distributed.launcher import ProcessRank
 
+from ...distributed.control_sync import SIGNAL_COUNTS, signal_in
+from .._torch_util import NULL_CONTEXT, unwrap
 from ..availability import check_torch_xla
 from ..snapshot import copied
-from .strategy import COUNTED, FLAGS, NOTHING, Alone, signal_in, unwrap
+from .strategy import DistributedStrategy, SingleProcess
 
 
-def find_core() -> Place:
+def detect_core() -> ProcessRank:
     """Return which core this process drives, of how many; under torchrun, join the others first.
 
     The order of torch_xla's cores need not be that of torchrun's ranks, so that torch_xla alone is asked.
@@ -44,7 +46,7 @@ def find_core() -> Place:
     if dist.is_torchelastic_launched() and not dist.is_initialized():
         _module("torch_xla.distributed.xla_backend")  # makes the backend and the meeting point known
         dist.init_process_group("xla", init_method="xla://")
-    return Place(runtime.global_ordinal(), runtime.world_size(), runtime.local_ordinal(), "torch_xla")
+    return ProcessRank(runtime.global_ordinal(), runtime.world_size(), runtime.local_ordinal(), "torch_xla")
 
 
 def device_of_core() -> torch.device:
@@ -62,11 +64,11 @@ def _module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-class Core(Alone):
-    """The only core.
+class _XLADevice(DistributedStrategy):
+    """What a core does whether it is the only one or not.
 
     Args:
-        args: Read for debug, whose tpu_metrics_debug prints torch_xla's report when training or evaluation ends.
+        args: Read for debug, whose tpu_metrics_debug prints the report of torch_xla when training or evaluation ends.
     """
 
     must_copy = True
@@ -79,8 +81,8 @@ class Core(Alone):
         self._depth = 0
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Print torch_xla's report at the end, where it was asked for."""
+    def propagate_errors(self) -> Iterator[None]:
+        """Return a context that prints the report of torch_xla at its end, where ``args`` ask for it."""
         self._depth += 1
         try:
             yield
@@ -102,17 +104,11 @@ class Core(Alone):
         finally:
             torch.__future__.set_swap_module_params_on_conversion(before)
 
-    def whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
+    def full_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Return all weights on the host; tied ones share their copy."""
         self.end_step()
         weights: dict[str, Tensor] = copied(unwrap(model).state_dict(keep_vars=True))
         return weights
-
-    def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
-        """After an update, launch it."""
-        if after_update:
-            self.end_step()
-        return stop_signal
 
     def end_step(self) -> None:
         """Launch what was recorded, without waiting for it."""
@@ -127,12 +123,24 @@ class Core(Alone):
         return {"xla": self._model.get_rng_state()}
 
     def set_random_state(self, state: dict[str, Any]) -> None:
-        """Take back what `random_state` gave; a checkpoint from another device has none."""
+        """Restore what `random_state` returned; a checkpoint from another device has none."""
         if "xla" in state:
             self._model.set_rng_state(state["xla"])
 
 
-class Cores(Core):
+class XLACore(_XLADevice, SingleProcess):
+    """The only core."""
+
+    def sync_control(
+        self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
+    ) -> str | None:
+        """Launch the step after an update; return ``stop_signal``."""
+        if after_update:
+            self.end_step()
+        return stop_signal
+
+
+class XLAMultiCore(_XLADevice):
     """One core of several.
 
     In every update they exchange the gradients, and one small tensor: the sum that the loss is divided by, and who got
@@ -150,7 +158,7 @@ class Cores(Core):
         self._device = device
         self._signal: str | None = None
         self._signals: tuple[Tensor | None, Tensor | None] = (None, None)
-        self._must_agree = True
+        self._must_sync = True
 
     # -- the model ------------------------------------------------------------------------------------------------
 
@@ -159,9 +167,9 @@ class Cores(Core):
         self._model.broadcast_master_param(model)
         return model
 
-    def syncing(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+    def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Return a context that averages the gradients after the last micro-batch of an update."""
-        return self._averaging(model) if is_last else NOTHING
+        return self._averaging(model) if is_last else NULL_CONTEXT
 
     @contextmanager
     def _averaging(self, model: nn.Module) -> Iterator[None]:
@@ -177,21 +185,23 @@ class Cores(Core):
 
     # -- numbers and objects --------------------------------------------------------------------------------------
 
-    def sum(self, value: Any) -> Any:
+    def all_reduce(self, value: Any) -> Any:
         """Return the sum of ``value`` over all cores, as a tensor on the host. Waits for the device."""
         own = torch.as_tensor(value).to("cpu", torch.float64)
         return torch.stack(self.gather_objects(own)).sum(0)
 
-    def sum_meanwhile(self, value: Any) -> Callable[[], Any]:
+    def all_reduce_async(self, value: Any) -> Callable[[], Any]:
         """Have ``value`` summed on the device, together with who got a stop signal."""
         own = torch.as_tensor(value, dtype=torch.float32, device=self._device).reshape(1)
-        signals = torch.tensor(COUNTED[self._signal], device=self._device)
+        signals = torch.tensor(SIGNAL_COUNTS[self._signal], device=self._device)
         total = self._model.all_reduce(self._model.REDUCE_SUM, torch.cat([own, signals]))
         self._signals = (self._signals[1], total[1:])
         return lambda: total[0]
 
-    def agree(self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False) -> str | None:
-        """Take over the flags of the first core, and any core's stop signal.
+    def sync_control(
+        self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
+    ) -> str | None:
+        """Take the flags of the first core, and the stop signal of any core.
 
         After an update flags are exchanged only if any core had callbacks that may steer there when they last were; a
         signal is then heard of with the sum of the update before, which the device has done with.
@@ -199,16 +209,16 @@ class Cores(Core):
         self._signal = stop_signal
         if after_update:
             self.end_step()
-            if not self._must_agree:
+            if not self._must_sync:
                 return self._heard()
-        own = [getattr(control, name) for name in FLAGS], control.stop_reason, stop_signal, self.may_steer()
+        own = [getattr(control, name) for name in FLAGS], control.stop_reason, stop_signal, self.needs_control_sync()
         told = self.gather_objects(own)
         flags, reason, *_ = told[0]
         for name, value in zip(FLAGS, flags, strict=True):
             setattr(control, name, value)
         if control.should_training_stop:
             control.stop_reason = reason
-        self._must_agree = any(steers for *_, steers in told)
+        self._must_sync = any(steers for *_, steers in told)
         return next((signal for _, _, signal, _ in told if signal is not None), None)
 
     def _heard(self) -> str | None:

@@ -8,7 +8,6 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from trackside.callbacks.errors import (
 )
 from trackside.trainer.optim.lr_schedules import SCHEDULES, make_schedule, warmup_length
 
-from ..availability import native_instead
+from ..availability import native_instead, why_no_apex
 from .lion import Lion
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -177,14 +176,12 @@ def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
 
 def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[OptimizerClass, dict[str, Any]]:
     """Return one of the optimizers that apex still has, of which each update is a few kernels; they need a GPU."""
-    spec = importlib.util.find_spec("apex")
-    folders = (spec and spec.submodule_search_locations) or ()
-    has_optimizers = any(Path(folder, "optimizers", "fused_adam.py").exists() for folder in folders)
-    optimizer_cls = getattr(importlib.import_module("apex.optimizers"), class_name, None) if has_optimizers else None
+    reason = why_no_apex("optimizers")
+    optimizer_cls = None if reason else getattr(importlib.import_module("apex.optimizers"), class_name, None)
     if optimizer_cls is None:
-        found = "it is not installed" if not spec else "the apex that is installed is another package"
-        found = f"this build has no {class_name}" if has_optimizers else found
-        needs = f"optim={args.optim!s} needs NVIDIA's apex, built from source, and {found}"
+        needs = (
+            f"optim={args.optim!s} needs NVIDIA apex, built from source: {reason or f'this build has no {class_name}'}"
+        )
         raise UnsupportedError(needs + native_instead(args.optim))
     return optimizer_cls, options
 

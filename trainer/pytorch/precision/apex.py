@@ -20,8 +20,7 @@ from torch.optim import Optimizer
 from trackside.callbacks.errors import UnsupportedError
 
 from ..availability import check_apex_amp
-from ..distributed.strategy import Roots
-from .factory import FullPrecision
+from .base import FullPrecision
 
 NATIVE = "fp16_backend='auto' does the same with torch alone"
 
@@ -62,12 +61,9 @@ class ApexPrecision(FullPrecision):
         """Return the master parameters."""
         return list(self.amp.master_params(optimizer))
 
-    def backward(self, loss: Tensor, share: Any = 1.0, along: Roots = ((), ())) -> None:
-        """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update.
-
-        Nothing goes along: amp's gradients are copies of those that DDP exchanges.
-        """
-        with self.amp.scale_loss(loss * share, self.optimizer, delay_unscale=not self.is_last_backward) as scaled:
+    def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
+        """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update."""
+        with self.amp.scale_loss(loss * weight, self.optimizer, delay_unscale=not is_last) as scaled:
             scaled.backward()
 
     def step(self, optimizer: Optimizer) -> bool:
@@ -90,7 +86,7 @@ class ApexPrecision(FullPrecision):
         return dict(self.amp.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; after `prepare`, as amp asks."""
+        """Restore what `state_dict` returned; after `prepare`, as amp asks."""
         if state:
             self.amp.load_state_dict(state)
             self._scale = self._loss_scale()

@@ -1,12 +1,16 @@
-"""The replicas of a run and its processes: one device, several of one machine, or several machines (TF_CONFIG).
+"""Distribution strategies: one device, several of one machine, or several machines (TF_CONFIG).
 
 Every process reads the same batches, which hold the examples of all replicas, and each replica takes its rows. So a
 batch of any size is divided exactly, whatever the number of replicas.
+
+Source:
+    https://www.tensorflow.org/guide/distributed_training
 """
 
 from __future__ import annotations
 
 import pickle
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,15 +21,15 @@ from numpy.typing import NDArray
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl
 from trackside.trainer.data.sharding import share_of
-
-FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
-SIGNALS = (None, "SIGINT", "SIGTERM")
+from trackside.trainer.distributed.control_sync import control_counts, take_control
 
 
-class Alone:
-    """The only process.
+class DistributedStrategy(ABC):
+    """How a run is spread over replicas and processes.
 
     Attributes:
+        rank: Number of this process among all.
+        world_size: Number of processes.
         strategy: The tf.distribute.Strategy of the run.
         replicas: Replicas of all processes together.
         local_replicas: Those of this process; they have the numbers from ``first_replica``.
@@ -43,8 +47,8 @@ class Alone:
 
     # -- replicas -------------------------------------------------------------------------------------------------
 
-    def take_in(self, model: Any) -> None:
-        """Look where the variables of ``model`` are: a single replica needs no strategy around a model made without.
+    def adopt_variables(self, model: Any) -> None:
+        """Run where the variables of ``model`` are: a single replica needs no strategy around a model made without.
 
         Raises:
             TracksideValueError: If they are not there for every replica; the message says what to do.
@@ -90,7 +94,7 @@ class Alone:
         rows = [(low, high, high - low) if high > low else (0, 1, 0) for low, high in spans]
         return np.array(rows, dtype=np.int32)
 
-    def my_share(self, nested: Any, rows: Any) -> tuple[Any, Any]:
+    def replica_slice(self, nested: Any, rows: Any) -> tuple[Any, Any]:
         """Return the rows of this replica, and 1.0 or 0.0 for whether they count; to be called on a replica."""
         if self.replicas == 1:
             return nested, None
@@ -108,19 +112,35 @@ class Alone:
 
     # -- processes ------------------------------------------------------------------------------------------------
 
-    def agree(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Give every process the flags of the first; return the stop signal that any process got."""
+    @abstractmethod
+    def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+        """Give every rank the flags of rank 0; return the stop signal that any rank received, or None."""
+
+    @abstractmethod
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every rank, in their order."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+
+
+class SingleProcess(DistributedStrategy):
+    """The only process of a run."""
+
+    def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+        """Return ``stop_signal``."""
         return stop_signal
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every process, in the order of the ranks."""
+        """Return ``value`` in a list."""
         return [value]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Do nothing."""
 
 
-class Group(Alone):
+class MultiProcess(DistributedStrategy):
     """One process of several, joined through tf.distribute (TF_CONFIG).
 
     Args:
@@ -149,18 +169,13 @@ class Group(Alone):
     def _sum_over_processes(self, value: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._sum(tf.constant(value)))
 
-    def agree(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Take over the flags of the first process, and any process's stop signal, in one small reduction."""
-        own = [int(getattr(control, name)) if self.rank == 0 else 0 for name in FLAGS]
-        signals = [int(stop_signal == name) for name in SIGNALS[1:]]
-        total = self._sum_over_processes(np.array([*own, *signals], dtype=np.int32))
-        for name, value in zip(FLAGS, total, strict=False):
-            setattr(control, name, bool(value))
-        received = [name for name, count in zip(SIGNALS[1:], total[len(FLAGS) :], strict=True) if count]
-        return received[0] if received else None
+    def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+        """Take the flags of rank 0, and the stop signal of any rank, in one small reduction."""
+        own = np.array(control_counts(control, stop_signal, self.rank), dtype=np.int32)
+        return take_control(control, self._sum_over_processes(own).tolist())
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every process, in the order of the ranks."""
+        """Return the ``value`` of every rank, in their order."""
         own = np.frombuffer(pickle.dumps(value), dtype=np.uint8)
         sizes = np.zeros(self.world_size, dtype=np.int32)
         sizes[self.rank] = len(own)
@@ -171,11 +186,12 @@ class Group(Alone):
         return [pickle.loads(row[:size].astype(np.uint8).tobytes()) for row, size in zip(table, sizes, strict=True)]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every rank is here."""
         self._sum_over_processes(np.zeros(1, dtype=np.int32))
 
 
-def processes_of(args: Any) -> Alone:
-    """Return the processes that ``args`` describes."""
-    strategy = args.strategy
-    return Group(strategy, args.process_index, args.world_size) if args.world_size > 1 else Alone(strategy)
+def strategy_for(args: Any) -> DistributedStrategy:
+    """Return the strategy that ``args`` ask for."""
+    if args.world_size > 1:
+        return MultiProcess(args.strategy, args.process_index, args.world_size)
+    return SingleProcess(args.strategy)

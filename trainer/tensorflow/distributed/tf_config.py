@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from trackside.callbacks.errors import ArgumentError
-from trackside.trainer.distributed.launcher import Place
+from trackside.trainer.distributed.launcher import ProcessRank
 
 ALLOWED = (
     'JSON like {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
@@ -15,7 +15,7 @@ ALLOWED = (
 )
 
 
-def find_tf_place(environ: Mapping[str, str] | None = None) -> Place | None:
+def detect_tf_config(environ: Mapping[str, str] | None = None) -> ProcessRank | None:
     """Return the place of this process in TF_CONFIG's cluster, the chief first; None where there is no cluster.
 
     Workers whose address has the same host count as processes of one machine.
@@ -25,8 +25,8 @@ def find_tf_place(environ: Mapping[str, str] | None = None) -> Place | None:
 
     Example:
         >>> workers = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
-        >>> find_tf_place({"TF_CONFIG": workers})
-        Place(rank=1, world_size=2, local_rank=0, launcher='tf_config')
+        >>> detect_tf_config({"TF_CONFIG": workers})
+        ProcessRank(rank=1, world_size=2, local_rank=0, launcher='tf_config')
     """
     text = (os.environ if environ is None else environ).get("TF_CONFIG", "")
     if not text.strip():
@@ -38,8 +38,8 @@ def find_tf_place(environ: Mapping[str, str] | None = None) -> Place | None:
         raise ArgumentError("TF_CONFIG", text, ALLOWED) from None
 
 
-def _place(cluster: Mapping[str, list[str]], task: Mapping[str, str | int]) -> Place:
+def _place(cluster: Mapping[str, list[str]], task: Mapping[str, str | int]) -> ProcessRank:
     members = [(kind, index) for kind in ("chief", "worker") for index in range(len(cluster.get(kind, ())))]
     rank = members.index((str(task["type"]), int(task["index"])))
     hosts = [cluster[kind][index].rsplit(":", 1)[0] for kind, index in members]
-    return Place(rank, len(members), hosts[:rank].count(hosts[rank]), "tf_config")
+    return ProcessRank(rank, len(members), hosts[:rank].count(hosts[rank]), "tf_config")

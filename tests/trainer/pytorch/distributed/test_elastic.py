@@ -124,7 +124,7 @@ def test_only_what_the_job_itself_wrote_is_taken_for_its_earlier_attempt(make_tr
         began = Began()
         options = {"save_strategy": "steps", "save_steps": 3, "output_dir": str(tmp_path), "overwrite_output_dir": True}
         trainer = make_trainer(**{**options, **values}, callbacks=[began])
-        trainer.job_notes = lambda: notes
+        trainer._engine.job_store = lambda: notes
         trainer.train()
         return began.step
 

@@ -15,7 +15,7 @@ from workers.fsdp_worker import FSDP_CASES, Layered
 
 from trackside import Trainer, TrainingArguments
 from trackside.callbacks.errors import ArgumentError, CheckpointError
-from trackside.trainer.distributed.launcher import Place
+from trackside.trainer.distributed.launcher import ProcessRank
 from trackside.trainer.pytorch.distributed.fsdp import modules_to_shard
 
 
@@ -149,7 +149,7 @@ def test_layers_of_a_list_are_sharded_by_default_and_others_as_told() -> None:
 def test_what_does_not_go_with_fsdp_fails_at_construction(
     values: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Place(world_size=2, launcher="torchrun") if values else Place()
+    place = ProcessRank(world_size=2, launcher="torchrun") if values else ProcessRank()
     monkeypatch.setattr(TrainingArguments, "place", place)
 
     with pytest.raises(ArgumentError, match=message):
@@ -157,7 +157,7 @@ def test_what_does_not_go_with_fsdp_fails_at_construction(
 
 
 def test_auto_find_batch_size_goes_with_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TrainingArguments, "place", Place(world_size=2))
+    monkeypatch.setattr(TrainingArguments, "place", ProcessRank(world_size=2))
 
     with pytest.raises(ArgumentError, match="auto_find_batch_size=True is not allowed: only with one process"):
         TrainingArguments("out", auto_find_batch_size=True)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from support.ranks import free_port
 
 from trackside.callbacks.errors import ArgumentError, RankError
-from trackside.trainer.distributed.launcher import Place
+from trackside.trainer.distributed.launcher import ProcessRank
 from trackside.trainer.pytorch.distributed.rendezvous import backend_for, join, meet
 
 
@@ -63,7 +63,7 @@ def test_who_does_not_come_is_named(store):
     ],
 )
 def test_a_process_without_the_others_says_who_is_missing(rank, message, monkeypatch):
-    place = Place(rank, 2, rank, "torchrun")
+    place = ProcessRank(rank, 2, rank, "torchrun")
     args = SimpleNamespace(place=place, process_index=rank, world_size=2, ddp_backend=None, ddp_timeout=1)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(free_port()))

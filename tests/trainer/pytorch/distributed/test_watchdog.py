@@ -38,7 +38,7 @@ def test_an_answer_is_passed_on_and_so_is_an_error() -> None:
 def test_a_process_that_is_cut_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trackside.trainer.pytorch.distributed.watchdog.ANSWER_S", 0.2)
     watchdog = Watchdog(SilentStore(), rank=1, world_size=2)  # type: ignore[arg-type]
-    watchdog.waits_in, watchdog.doing = "a barrier", lambda: "step 7"
+    watchdog.waits_in, watchdog.describe_progress = "a barrier", lambda: "step 7"
 
     error = watchdog.explain(RuntimeError("Application timeout caused pair closure"))
     watchdog.report(error)

@@ -159,7 +159,10 @@ def test_a_build_of_apex_without_the_optimizer_is_named(amp: Any, make_trainer: 
     [
         ((), "apex is not installed"),
         (("apex/__init__.py",), "is the one of PyPI, a Pyramid toolkit"),
-        (("apex/__init__.py", "apex/optimizers/__init__.py"), "has no amp any more: it was removed after tag 25.05"),
+        (
+            ("apex/__init__.py", "apex/optimizers/__init__.py"),
+            "this build of NVIDIA apex has no amp, which was removed after tag 25.05",
+        ),
     ],
 )
 def test_without_amp_the_error_names_the_reason_and_the_replacement(

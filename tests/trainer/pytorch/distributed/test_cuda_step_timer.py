@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trackside.trainer.pytorch import cuda_step_timer as timing
-from trackside.trainer.pytorch.cuda_step_timer import CudaStepTimer, step_timer_of
+from trackside.trainer.pytorch.distributed import cuda_step_timer as timing
+from trackside.trainer.pytorch.distributed.cuda_step_timer import CudaStepTimer, step_timer_of
 from trackside.trainer.step_timer import StepTimer
 
 

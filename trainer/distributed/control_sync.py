@@ -1,0 +1,30 @@
+"""Control flags and stop signals as numbers that can be summed over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trackside.callbacks.state import FLAGS, TrainerControl
+
+from ..stop_signals import STOP_SIGNALS
+
+SIGNAL_COUNTS = {signal: [float(signal == name) for name in STOP_SIGNALS] for signal in (None, *STOP_SIGNALS)}
+"""For a rank's stop signal, or None, the numbers whose sums over the ranks `signal_in` reads."""
+
+
+def control_counts(control: TrainerControl, stop_signal: str | None, rank: int) -> list[float]:
+    """Return the numbers whose sums over the ranks `take_control` reads; only the flags of rank 0 count."""
+    flags = [float(getattr(control, name)) if rank == 0 else 0.0 for name in FLAGS]
+    return [*flags, *SIGNAL_COUNTS[stop_signal]]
+
+
+def take_control(control: TrainerControl, sums: Sequence[float]) -> str | None:
+    """Set the flags of rank 0 on ``control``; return a stop signal that any rank received."""
+    for name, value in zip(FLAGS, sums, strict=False):
+        setattr(control, name, bool(value))
+    return signal_in(sums[len(FLAGS) :])
+
+
+def signal_in(sums: Sequence[float]) -> str | None:
+    """Return a stop signal that any rank received, from the sums of `SIGNAL_COUNTS`; None without one."""
+    return next((name for name, count in zip(STOP_SIGNALS, sums, strict=True) if count), None)

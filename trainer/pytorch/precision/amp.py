@@ -1,0 +1,64 @@
+"""Automatic mixed precision of torch, in bfloat16 or in float16 with a loss scale.
+
+Source:
+    https://pytorch.org/docs/stable/amp.html
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .base import Precision
+
+
+class AutocastPrecision(Precision):
+    """Automatic mixed precision without a loss scale, which bfloat16 does not need."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+
+    def forward(self) -> AbstractContextManager[Any]:
+        """Return the autocast context."""
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+class GradScalerPrecision(AutocastPrecision):
+    """Automatic mixed precision in float16 with dynamic loss scaling.
+
+    Source:
+        Micikevicius et al. (2018), arXiv:1710.03740, section 3.2.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device, torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type)
+
+    def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
+        """Run the backward pass of the scaled loss times ``weight``."""
+        super().backward(self.scaler.scale(loss), weight, is_last=is_last)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Divide the loss scale out of the gradients."""
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Step unless a gradient is not finite. Waits for the device, as the scaler itself does."""
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() < before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale and its growth counter."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore scale and growth counter."""
+        if state:
+            self.scaler.load_state_dict(state)

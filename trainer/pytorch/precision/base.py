@@ -1,0 +1,77 @@
+"""Precision inside the step: the context of the forward pass, the backward pass, the optimizer's step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .._compat import run_backward
+from .._torch_util import NULL_CONTEXT
+
+
+class Precision(ABC):
+    """How the numbers of a step are represented."""
+
+    _gradient: Tensor | None = None
+    _gradient_of: tuple[Any, ...] = ()
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return model, on its device and not yet wrapped, and optimizer as the step is to use them."""
+        return model, optimizer
+
+    def parameters(self, optimizer: Optimizer) -> list[Tensor]:
+        """Return the parameters whose gradients are clipped."""
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    @abstractmethod
+    def forward(self) -> AbstractContextManager[Any]:
+        """Return the context for forward passes."""
+
+    def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
+        """Run the backward pass of ``loss`` times ``weight``, a number or a tensor.
+
+        The weight goes in as the gradient of the loss, kept for the next time: no operation for it, forward or back.
+
+        Args:
+            is_last: Whether it is the last backward pass of its update.
+        """
+        if isinstance(weight, Tensor):
+            gradient = weight.to(loss.dtype).expand_as(loss)
+        else:
+            what = (weight, loss.shape, loss.dtype, loss.device)
+            if self._gradient is None or what != self._gradient_of:
+                self._gradient, self._gradient_of = torch.full_like(loss.detach(), weight), what
+            gradient = self._gradient
+        run_backward(loss, gradient)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Divide the loss scale out of the gradients."""
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Step the optimizer; return whether the step was skipped because gradients were not finite."""
+        optimizer.step()
+        return False
+
+    def clear(self, optimizer: Optimizer) -> bool:
+        """Clear the gradients in a way of its own; return whether there is one."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class FullPrecision(Precision):
+    """Every number as the model has it."""
+
+    def forward(self) -> AbstractContextManager[Any]:
+        """Return a context that does nothing."""
+        return NULL_CONTEXT

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from typing import Any
 
 
-class Precision(ABC):
-    """How the numbers of a step are represented.
+class Precision:
+    """How the numbers of a step are represented: as the model has them.
 
     Attributes:
         policy: Keras' name for how layers compute; None to leave them as they are.
@@ -34,7 +33,3 @@ class Precision(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-
-
-class FullPrecision(Precision):
-    """Every number as the model has it."""

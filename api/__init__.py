@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from trackside.integrations.tensorboard import TensorBoardCallback as TensorBoardCallback
     from trackside.integrations.trackio import TrackioCallback as TrackioCallback
     from trackside.integrations.wandb import WandbCallback as WandbCallback
+    from trackside.seeding import set_seed as set_seed
     from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
     from trackside.trainer.checkpointing.store import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from trackside.trainer.pytorch.data.collators import DataCollatorWithPadding as DataCollatorWithPadding
     from trackside.trainer.pytorch.data.collators import default_data_collator as default_data_collator
     from trackside.trainer.pytorch.trainer import Trainer as Trainer
-    from trackside.trainer.seeding import set_seed as set_seed
     from trackside.trainer.tensorflow.arguments import TFTrainingArguments as TFTrainingArguments
     from trackside.trainer.tensorflow.trainer import TFTrainer as TFTrainer
 
@@ -108,7 +108,7 @@ _HOMES = {
     "default_compute_objective": "trackside.trainer.outputs",
     "default_data_collator": "trackside.trainer.pytorch.data.collators",
     "get_last_checkpoint": "trackside.trainer.checkpointing.store",
-    "set_seed": "trackside.trainer.seeding",
+    "set_seed": "trackside.seeding",
 }
 """Public classes and functions, each with the module that defines it; the imports above say the same to editors."""
 

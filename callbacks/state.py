@@ -30,6 +30,7 @@ class TrainerState:
         best_global_step: The step of that value.
         best_model_checkpoint: Path of the checkpoint of that step.
         stop_reason: Why training stopped before its last step; None if it did not.
+        run_id: The id of the run, which its checkpoints carry and which is kept when it is resumed.
         stateful_callbacks: What each callback gave to be saved, by callback name.
         extra: Keys that a state file held and this version does not know; written back unchanged.
     """
@@ -55,6 +56,7 @@ class TrainerState:
     trial_params: dict[str, Any] | None = None
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
     stop_reason: str | None = None
+    run_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

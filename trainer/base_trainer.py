@@ -8,15 +8,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
+from .checkpoint_manager import CheckpointManager
 from .checkpointing.best_model import metric_key
-from .checkpointing.manager import CheckpointManager
 from .engine import Engine, Overrides
 from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
@@ -28,10 +28,9 @@ from .search.trial import Search, hyperparameters_of, takes_trial, varied
 
 logger = logging.getLogger("trackside")
 
-Listener = TypeVar("Listener", bound=Callable[..., Any])
-
 KEPT_BETWEEN_RUNS = frozenset(
     {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
+    | {"run_id"}
 )
 """Fields of the state that train() does not reset."""
 
@@ -114,6 +113,7 @@ class BaseTrainer(TrainerInterface):
         callbacks = kept.pop("callbacks")
         self.optimizer, self.lr_scheduler = kept.pop("optimizers")
         vars(self).update(kept, model_wrapped=None)
+        self.state.run_id = None  # a copy is another run
         self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
 
     # -- what a framework fills in ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.events import signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .checkpointing.manager import CheckpointManager
+from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter

@@ -15,7 +15,7 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
-from .checkpointing.manager import CheckpointManager
+from .checkpoint_manager import CheckpointManager
 from .engine import Engine, StepContext
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 INSTEAD = {
-    "accelerator": "call self.backward(loss) for accelerator.backward; self.processes gathers and waits",
+    "accelerator": "call self.backward(loss) for accelerator.backward, self.gather_objects(value) for its gather",
     "evaluation_loop": "override prediction_loop, which evaluate() and predict() call",
     "get_decay_parameter_names": "override create_optimizer",
     "get_optimizer_cls_and_kwargs": "override create_optimizer, or give optimizer_cls_and_kwargs",
     "_get_train_sampler": "override get_train_dataloader",
     "_get_eval_sampler": "override get_eval_dataloader",
     "_inner_training_loop": "listen to the events of the loop",
-    "_load_from_checkpoint": "override load_weights",
-    "_load_best_model": "override load_best_model",
+    "_load_from_checkpoint": "listen to on_load",
+    "_load_best_model": "read state.best_model_checkpoint after train()",
     "_maybe_log_save_evaluate": "listen to on_log, on_evaluate and on_save",
-    "_prepare_input": "override place",
-    "_prepare_inputs": "override place",
+    "_prepare_input": "change batches in a data_collator",
+    "_prepare_inputs": "change batches in a data_collator",
     "_save": "override save_model",
-    "_save_checkpoint": "override save_checkpoint",
-    "_wrap_model": "override prepare_model",
+    "_save_checkpoint": "listen to on_save",
+    "_wrap_model": "wrap the model before the trainer gets it",
 }
 """Methods and attributes of that Trainer, with what to do here."""
 

@@ -56,7 +56,7 @@ class Outcome:
     def has_checkpoint(self) -> bool:
         """Whether ``output_dir`` holds a checkpoint of this very run."""
         found = find_checkpoints(self.trainer.args.output_dir)
-        return any(run_id_of(path) == self.trainer.saver.run_id for path in found)
+        return any(run_id_of(path) == self.trainer.state.run_id for path in found)
 
     @property
     def summary(self) -> str:

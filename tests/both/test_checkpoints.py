@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.damages import strip_roles
+from support.damages import flip_a_byte, strip_roles
 
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing.manifest import contents_of
@@ -50,6 +50,50 @@ def test_the_best_model_is_loaded_at_the_end(trainer_factory):
     trainer.train()
 
     assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric)
+
+
+@pytest.mark.parametrize("fate", ["deleted", "emptied", "damaged", "unsealed and emptied"])
+def test_a_best_checkpoint_that_is_gone_or_damaged_is_told_and_the_last_weights_stay(trainer_factory, caplog, fate):
+    seen = []
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(8),
+        max_steps=4,
+        learning_rate=5.0,
+        optim="sgd",
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="best",
+        save_async=False,
+        metric_for_best_model="runtime_best",
+        compute_metrics=lambda prediction: {"runtime_best": -trainer.state.global_step},
+        load_best_model_at_end=True,
+    )
+    best = trainer_factory.folder / "out" / "checkpoint-1"
+
+    @trainer.on("on_step_end")
+    def spoil(sender, state, **rest):
+        if state.global_step == 4:
+            seen.append(trainer_factory.weights(sender))
+            FATES[fate](best, trainer_factory.weights_file)
+
+    assert trainer.train().global_step == 4
+
+    assert trainer.state.best_model_checkpoint == str(best)
+    np.testing.assert_array_equal(trainer_factory.weights(trainer), seen[0])
+    assert any(f"the last weights stay, since the best checkpoint {best} " in text for text in caplog.messages)
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+FATES = {
+    "deleted": lambda folder, weights: shutil.rmtree(folder),
+    "emptied": lambda folder, weights: (folder / weights).unlink(),
+    "damaged": lambda folder, weights: flip_a_byte(folder / weights),
+    "unsealed and emptied": lambda folder, weights: empty(folder),
+}
 
 
 def test_the_best_model_has_its_own_checkpoint_and_comes_back_at_the_end(trainer_factory):
@@ -166,6 +210,19 @@ def test_weights_of_a_checkpoint_can_be_loaded_alone(trainer_factory):
     other.load_weights(trainer_factory.folder / "out" / "checkpoint-5")
 
     np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(trainer))
+
+
+def test_weights_of_a_damaged_checkpoint_are_not_loaded(trainer_factory):
+    trainer_factory(save_strategy="steps", save_steps=2, max_steps=2).train()
+    folder, other = trainer_factory.folder / "out" / "checkpoint-2", trainer_factory()
+    before = trainer_factory.weights(other)
+    flip_a_byte(folder / trainer_factory.weights_file)
+
+    with pytest.raises(CheckpointError, match="has other content in model"):
+        other.load_weights(folder)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        other.load_weights(trainer_factory.folder / "nowhere")
+    np.testing.assert_array_equal(trainer_factory.weights(other), before)
 
 
 def test_both_trainers_write_the_same_state_and_arguments(both_factories):

@@ -61,3 +61,14 @@ def test_a_trainer_that_nobody_holds_is_collected(trainer_factory):
     gc.collect()
 
     assert [reference() for reference in references] == [None, None, None]
+
+
+def test_train_leaves_a_trainer_with_the_attributes_that_it_had(trainer_factory):
+    trainer = trainer_factory(max_steps=2, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1)
+    before = set(vars(trainer))
+
+    trainer.train()
+    trainer.predict(trainer.train_dataset)
+
+    assert set(vars(trainer)) == before
+    assert len(before) <= 25

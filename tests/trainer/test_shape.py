@@ -1,48 +1,71 @@
-"""``trainer/pytorch`` and ``trainer/tensorflow`` have one shape: the same files, the same names in the same order."""
+"""The shape of the trainers: components instead of mixins, one engine for each framework, small files and folders."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
+from trackside.trainer import engine
+
 ONLY_PYTORCH = {
-    "apex.py": "NVIDIA's apex knows torch alone",
-    "collators.py": "a tf.data.Dataset and arrays need nobody to make a batch of examples",
-    "ddp.py": "DistributedDataParallel; tf.distribute is one class for all strategies",
-    "fsdp.py": "Keras has no sharded data parallelism",
-    "installed.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
-    "lion.py": "torch has no Lion, Keras has",
-    "loader.py": "reads the DataLoaders of others",
-    "overflow.py": "looks into the layers; TensorFlow has tf.debugging.enable_check_numerics",
-    "rendezvous.py": "torchrun's store; tf.distribute meets by TF_CONFIG",
-    "sampler.py": "the order of a DataLoader; a tf.data.Dataset shuffles itself",
-    "stream.py": "iterable datasets over ranks and workers",
-    "timing.py": "the stopwatch of a GPU; TensorFlow tells no such times",
-    "watchdog.py": "ends ranks that hang; tf.distribute does so itself",
-    "workers.py": "processes of a DataLoader",
-    "xla.py": "torch_xla; tf.distribute drives TPU cores itself",
+    "_torch_util.py": "helpers on torch objects",
+    "availability.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
+    "nonfinite.py": "looks into the layers; TensorFlow has tf.debugging.enable_check_numerics",
 }
 ONLY_TENSORFLOW = {
-    "cluster.py": "reads TF_CONFIG",
-    "optimizers.py": "Keras' optimizers where torch's do otherwise; PyTorch takes torch's as they are",
-    "queue.py": "several updates in one call",
-    "step.py": "the tf.functions, which PyTorch, being eager, does not need",
-    "tpu.py": "finds a TPU by name",
+    "compiled_step.py": "the tf.functions, which PyTorch, being eager, does not need",
+    "update_queue.py": "several updates in one call",
+}
+PARTS = (engine.Engine, engine.TrainStep, engine.EvaluationStep, engine.CheckpointIO)
+
+SHARED_NAMES = [
+    *("add_callback", "call_model_init", "callback_report", "compute_loss", "create_optimizer"),
+    *("create_optimizer_and_scheduler", "create_scheduler", "evaluate", "floating_point_ops", "gather_objects"),
+    *("hyperparameter_search", "is_local_process_zero", "is_world_process_zero", "load_weights", "log", "log_metrics"),
+    *("num_examples", "on", "pop_callback", "predict", "prediction_loop", "prediction_step", "remove_callback"),
+    *("save_metrics", "save_model", "save_state", "store_flos", "train", "training_step"),
+]
+PUBLIC_NAMES = {
+    "pytorch": [
+        *("backward", "compute_loss_context_manager", "get_eval_dataloader", "get_test_dataloader"),
+        *("get_train_dataloader", "label_names"),
+    ],
+    "tensorflow": [
+        *("apply_gradients", "distributed_prediction_steps", "distributed_training_steps", "get_eval_tfdataset"),
+        *("get_test_tfdataset", "get_train_tfdataset", "gradients", "run_model", "trace_counts"),
+    ],
 }
 
 
-def folder(framework: str) -> Path:
-    found = importlib.util.find_spec(f"trackside.trainer.{framework}")
+def package(name: str) -> Path:
+    found = importlib.util.find_spec(name)
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent
 
 
-def files(framework: str) -> set[str]:
-    return {path.name for path in folder(framework).glob("*.py")}
+def folder(framework: str) -> Path:
+    return package("trackside.trainer") / framework
+
+
+def product_files() -> Iterator[Path]:
+    for room in ("callbacks", "integrations", "trainer"):
+        yield from package(f"trackside.{room}").rglob("*.py")
+    for path in package("trackside").rglob("*.py"):
+        if "templates" not in path.parts:
+            yield path
+
+
+def trainer_class(framework: str) -> Any:
+    import trackside
+
+    return trackside.Trainer if framework == "pytorch" else trackside.TFTrainer
 
 
 def public_names(path: Path) -> list[str]:
@@ -60,14 +83,81 @@ def public_names(path: Path) -> list[str]:
     return names
 
 
+# -- composition ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_a_trainer_is_made_of_at_most_three_classes_of_ours_and_no_protocol(framework):
+    own = [cls for cls in trainer_class(framework).__mro__ if cls.__module__.startswith("trackside")]
+
+    assert len(own) <= 3
+    assert not any(getattr(cls, "_is_protocol", False) or Protocol in cls.__bases__ for cls in own)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_the_public_names_of_a_trainer_are_these(framework):
+    names = sorted(name for name in dir(trainer_class(framework)) if not name.startswith("_"))
+
+    assert names == sorted([*SHARED_NAMES, *PUBLIC_NAMES[framework]])
+
+
+@pytest.mark.parametrize(
+    ("part", "missing"), [(part, name) for part in PARTS for name in sorted(part.__abstractmethods__)]
+)
+def test_a_part_of_an_engine_that_lacks_one_method_cannot_be_made(part, missing):
+    methods = {name: lambda self: None for name in part.__abstractmethods__ if name != missing}
+
+    with pytest.raises(TypeError, match=f"abstract method '?{missing}"):
+        type("Lacks", (part,), methods)()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_method_of_a_part_of_an_engine_is_abstract(part):
+    methods = {name for name, value in vars(part).items() if inspect.isfunction(value)}
+
+    assert methods == set(part.__abstractmethods__)
+
+
+def test_private_attributes_of_a_trainer_are_used_by_its_own_classes_only():
+    trainers = {"base_trainer.py", "interface.py", "trainer.py"}
+    used = []
+    for path in product_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")):
+                continue
+            owner = node.value
+            name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+            if name.strip("_") == "trainer" and path.name not in trainers:
+                used.append(f"{path.name}:{node.lineno} {name}.{node.attr}")
+
+    assert used == []
+
+
+# -- the tree -----------------------------------------------------------------------------------------------------------
+
+
 def test_files_of_one_framework_alone_have_a_reason():
-    pytorch, tensorflow = files("pytorch"), files("tensorflow")
+    pytorch, tensorflow = ({path.name for path in folder(name).glob("*.py")} for name in ("pytorch", "tensorflow"))
 
     assert pytorch - tensorflow == set(ONLY_PYTORCH), "name the file in ONLY_PYTORCH with a reason, or add its twin"
     assert tensorflow - pytorch == set(ONLY_TENSORFLOW), "name the file in ONLY_TENSORFLOW with a reason"
 
 
-@pytest.mark.parametrize("name", sorted(files("pytorch") & files("tensorflow")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "arguments.py",
+        "checkpoint.py",
+        "engine.py",
+        "evaluation.py",
+        "model_io.py",
+        "oom_retry.py",
+        "seeding.py",
+        "snapshot.py",
+        "train_step.py",
+        "trainer.py",
+    ],
+)
 def test_what_both_frameworks_have_comes_in_the_same_order(name):
     pytorch, tensorflow = (public_names(folder(framework) / name) for framework in ("pytorch", "tensorflow"))
 
@@ -77,17 +167,16 @@ def test_what_both_frameworks_have_comes_in_the_same_order(name):
     assert list(dict.fromkeys(in_pytorch)) == list(dict.fromkeys(in_tensorflow))
 
 
-def test_both_backends_have_every_method_that_the_loop_calls():
-    loop = folder("pytorch").parent / "loop.py"
-    backend = next(
-        node
-        for node in ast.parse(loop.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef) and node.name == "Backend"
-    )
-    wanted = [node.name for node in backend.body if isinstance(node, ast.FunctionDef)]
+def test_no_file_is_longer_than_320_lines_and_a_step_not_than_300():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in product_files()}
+    limits = {path: 300 if path.name == "train_step.py" else 320 for path in lengths}
 
-    for framework in ("pytorch", "tensorflow"):
-        names = public_names(folder(framework) / "backend.py")
-        in_loop = [name for name in wanted if name in names]
-        assert len(in_loop) >= 15
-        assert [name for name in names if name in in_loop] == in_loop
+    assert {str(path): length for path, length in lengths.items() if length > limits[path]} == {}
+
+
+def test_no_folder_has_more_than_15_modules():
+    counts: dict[Path, int] = {}
+    for path in product_files():
+        counts[path.parent] = counts.get(path.parent, 0) + (path.name != "__init__.py")
+
+    assert {str(path): count for path, count in counts.items() if count > 15} == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,30 @@ def sharded_saving(folder: Path) -> Any:
     trainer.train()
     found = {**_whole(trainer), "eval_loss": trainer.evaluate()["eval_loss"]}
     trainer.save_model(str(folder / "final"))
+    return found
+
+
+class SpoilsTheBest(TrainerCallback):
+    role = "observer"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == args.max_steps and RANK == 0:
+            shutil.rmtree(state.best_model_checkpoint)
+
+
+def best_is_gone(folder: Path) -> Any:
+    """The weights of a run whose best checkpoint is deleted just before its end, and of one that wants no best."""
+    found = {}
+    for kind, options in (("DDP", {}), ("FSDP", {"fsdp": "full_shard"})):
+        values = {"max_steps": 3, "learning_rate": 0.5, "optim": "sgd", **options}
+        best = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best", "load_best_model_at_end": True}
+        best |= {"greater_is_better": True, "eval_dataset": classified(7, dtype=torch.float64)}  # the first is the best
+        gone = make(folder / "gone" / kind, Layered(), callbacks=[SpoilsTheBest()], **values, **best)
+        gone.train()
+        last = make(folder / "last" / kind, Layered(), **values)
+        last.train()
+        found[kind] = {name: _whole(trainer)["weights"] for name, trainer in (("gone", gone), ("last", last))}
+        found[kind]["best"] = Path(gone.state.best_model_checkpoint).exists()
     return found
 
 

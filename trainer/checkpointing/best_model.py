@@ -9,6 +9,8 @@ from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
 
+from .manifest import BrokenCheckpointError
+
 logger = logging.getLogger("trackside.trainer")
 
 
@@ -83,10 +85,13 @@ class BestModel:
         return value > best if self.trainer.args.greater_is_better else value < best
 
     def load(self) -> None:
-        """Take the weights of the best checkpoint, if there is one."""
+        """Take the weights of the best checkpoint; where there is none, or it does not verify, the last ones stay."""
         path = self.trainer.state.best_model_checkpoint
         if path is None:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
             return
         here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved since
-        self._load_weights(Path(path) if Path(path).exists() else here)
+        try:
+            self._load_weights(Path(path) if Path(path).exists() else here)
+        except BrokenCheckpointError as error:  # every process gets it, before it has loaded anything
+            logger.warning("load_best_model_at_end: the last weights stay, since the best %s", error)

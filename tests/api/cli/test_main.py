@@ -308,6 +308,17 @@ def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(r
     assert not Path("out").exists()
 
 
+def test_a_damaged_checkpoint_is_not_evaluated(run_yaml, capsys):
+    main(["train", run_yaml])
+    weights = next(Path("out/checkpoint-3").glob("model.*"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    capsys.readouterr()
+
+    assert main(["evaluate", run_yaml, "--checkpoint", "out/checkpoint-3"]) == 2
+
+    assert f"checkpoint out/checkpoint-3 has {weights.stat().st_size} bytes in model." in capsys.readouterr().err
+
+
 def test_a_folder_with_another_run_is_refused_with_what_to_do(run_yaml, capsys):
     main(["train", run_yaml])
     capsys.readouterr()

@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Any]:
-    names = ["sharded", "sharded_peculiar", "sharded_saving", "sharded_bf16", "overflow"]
+    names = ["sharded", "sharded_peculiar", "sharded_saving", "sharded_bf16", "overflow", "best_is_gone"]
     return Job("fsdp_worker.py", 2, folder / "two", names).results()
 
 
@@ -110,6 +110,16 @@ def test_an_overflow_on_one_rank_holds_the_step_back_on_all(kind: str, two: list
     assert first["held"] == [False, True, False, False, False, False]
     assert first["scale"] == 2.0**15
     assert all(map(math.isfinite, first["weights"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["DDP", "FSDP"])
+def test_a_best_checkpoint_that_is_gone_leaves_the_last_weights_on_all_ranks(kind: str, two: list[Any]) -> None:
+    first, second = (rank["best_is_gone"][kind] for rank in two)
+
+    assert first == second
+    assert first["gone"] == first["last"]
+    assert not first["best"]  # and no later one was better
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     np.random.seed(seed)
     for framework in _frameworks():
         if framework == "torch":
-            from .pytorch.seeding import set_seed as seed_torch
+            from trackside.trainer.pytorch.seeding import set_seed as seed_torch
 
             seed_torch(seed, deterministic)
         else:

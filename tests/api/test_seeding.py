@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from trackside.trainer.seeding import set_seed
+from trackside.seeding import set_seed
 
 
 def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_torch():

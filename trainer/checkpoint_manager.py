@@ -13,11 +13,11 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
-from ..engine import Engine, JobStore, Overrides
-from ..progress import Progress
-from .best_model import BestModel
-from .manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
-from .store import CheckpointStore, Committer, Skipped, Write, find_checkpoints, newest_valid, run_id_of
+from .checkpointing.best_model import BestModel
+from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.store import CheckpointStore, Committer, Skipped, Write, find_checkpoints, newest_valid, run_id_of
+from .engine import Engine, JobStore, Overrides
+from .progress import Progress
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -39,7 +39,6 @@ class CheckpointManager:
         overrides: The trainer's own methods.
 
     Attributes:
-        run_id: Goes into every manifest, so that a run deletes only what it wrote; kept when a run is resumed.
         best: The best model so far.
     """
 
@@ -48,10 +47,15 @@ class CheckpointManager:
         self.engine = engine
         self.dispatcher = dispatcher
         self.overrides = overrides
-        self.run_id = uuid.uuid4().hex
+        trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer = Committer()
         self._store: CheckpointStore | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The id that goes into every manifest, so that a run deletes only what it wrote; kept when it is resumed."""
+        return str(self.trainer.state.run_id)
 
     @property
     def store(self) -> CheckpointStore:
@@ -177,7 +181,7 @@ class CheckpointManager:
         notes = self._notes()
         if notes is None or not notes.check([name]):
             return None
-        self.run_id = notes.get(name).decode()
+        self.trainer.state.run_id = notes.get(name).decode()
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, self.run_id)
         _tell(skipped)
         logger.warning(
@@ -223,7 +227,7 @@ class CheckpointManager:
         trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
         self._take_state(checkpoint / STATE_FILE)
-        self.run_id = run_id_of(checkpoint) or self.run_id
+        trainer.state.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
         if trainer.state.is_world_process_zero:
             self.store.clean()
@@ -241,7 +245,7 @@ class CheckpointManager:
     def _take_state(self, path: Path) -> None:
         """Fill the trainer's state in place: callbacks and the dispatcher hold on to it."""
         state = self.trainer.state
-        here = {"is_local_process_zero", "is_world_process_zero"}
+        here = {"is_local_process_zero", "is_world_process_zero", "run_id"}
         for name, value in vars(TrainerState.load_from_json(path)).items():
             if name not in here:
                 setattr(state, name, value)

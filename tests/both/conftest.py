@@ -175,8 +175,9 @@ class TensorFlow(Factory):
                 if not training:
                     return loss, logits
                 now = tf.equal(self.optimizer.iterations.value, step)
-                if self.precision.is_scaled:  # an update that was held back does not count
-                    now &= tf.equal(self.precision.scale, 2.0**16)
+                precision = self._engine.train_step.precision
+                if precision.is_scaled:  # an update that was held back does not count
+                    now &= tf.equal(precision.scale, 2.0**16)
                 return loss * tf.where(now, np.float32(factor), np.float32(1.0)), logits
 
         return Disturbed

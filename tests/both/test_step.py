@@ -142,7 +142,7 @@ def test_weight_decay_leaves_biases_alone(trainer_factory):
                 for parameter in trainer.model.parameters():
                     parameter.grad.zero_()
             else:
-                for accumulator in trainer.step._accumulators:
+                for accumulator in trainer._engine.train_step.compiled.accumulators:
                     accumulator.assign(accumulator * 0.0)
 
     trainer = trainer_factory(

@@ -48,7 +48,7 @@ def run(
             loss, logits = super().run_model(features, labels, training)
             if training and inf_at:
                 now = parts.tf.equal(self.optimizer.iterations.value, inf_at)
-                again = parts.tf.equal(self.precision.scale, 65536.0)
+                again = parts.tf.equal(self._engine.train_step.precision.scale, 65536.0)
                 loss = loss * parts.tf.where(now & again, np.float32(np.inf), np.float32(1.0))
             return loss, logits
 
@@ -81,11 +81,11 @@ def run(
         "weights": parts.weights_of(trainer.model).tolist(),
         "eval": {name: metrics[f"eval_{name}"] for name in ("loss", "rows", "sum")},
         "predictions": trainer.predict(parts.classified(13, seed=1)).predictions.tolist(),
-        "traces": dict(trainer.trace_counts),
+        "traces": dict(trainer._engine.trace_counts),
         "replicas": args.n_replicas,
         "skips": skips,
         "search": search(trainer) if searches else None,
-        "scale": trainer.precision.state_dict().get("scale"),
+        "scale": trainer._engine.train_step.precision.state_dict().get("scale"),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a trainer on TensorFlow, gathered and given back; `snapshot` has the files."""
+"""What a checkpoint holds of a TensorFlow run: taking it, writing it, and restoring it; `snapshot` has the files."""
 
 from __future__ import annotations
 
@@ -10,50 +10,58 @@ import numpy as np
 
 from trackside.callbacks.errors import CheckpointError
 
-from ..checkpointing.manager import Saver
-from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.manifest import Contents, contents_of, roles_of
 from ..checkpointing.store import Write
+from ..engine import CheckpointIO, Overrides
 from . import snapshot
-from .arguments import TFTrainingArguments
+from .data.factory import make_batches
 from .distributed.strategy import DistributedStrategy
-from .precision import FullPrecision
-from .update_queue import UpdateQueue
+from .model_io import ModelIO
+from .train_step import TFTrainStep
 
 
-class Keeping:
-    """The part of a trainer that keeps its state in checkpoints, and takes it back."""
+class TFCheckpoint(CheckpointIO):
+    """Takes and restores snapshots of a trainer on TensorFlow.
 
-    args: TFTrainingArguments
-    model: Any
-    train_dataset: Any
-    eval_dataset: Any
-    optimizer: Any
-    lr_scheduler: Any
-    processes: DistributedStrategy
-    precision: FullPrecision
-    saver: Saver
-    queue: UpdateQueue
-    save_model: Callable[..., None]
-    has_own: Callable[..., bool]
-    _ready_model: Callable[..., None]
-    _all_of: Callable[..., Any]
+    Args:
+        trainer: Its model, optimizer, schedule and datasets; ``save_model`` is called if it is overridden.
+        overrides: The trainer's own methods.
+        model_io: Builds a model that has no weights yet.
+        strategy: Gathers the random numbers of all processes.
+        train_step: Its precision has a state of its own; updates that wait are done first.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        overrides: Overrides,
+        model_io: ModelIO,
+        strategy: DistributedStrategy,
+        train_step: TFTrainStep,
+    ) -> None:
+        self.trainer = trainer
+        self.model_io = model_io
+        self.strategy = strategy
+        self.train_step = train_step
+        self._save_model: Callable[[str], None] | None = trainer.save_model if "save_model" in overrides else None
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        self.queue.flush()
-        saves_in_its_own_way = self.has_own("save_model")
-        write_weights = snapshot.weights_writer(self.model, copy=copy)
-        states = self.processes.gather_objects(snapshot.random_state(self.model))
+        trainer = self.trainer
+        self.train_step.queue.flush()
+        write_weights = snapshot.weights_writer(trainer.model, copy=copy)
+        states = self.strategy.gather_objects(snapshot.random_state(trainer.model))
         files: dict[str, Any] = {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
         arrays: dict[str, Any] = {}
-        if not self.args.save_only_model:
-            arrays = snapshot.optimizer_arrays(self.optimizer)
-            files[snapshot.SCHEDULE_FILE] = None if self.lr_scheduler is None else self.lr_scheduler.state_dict()
-            files[snapshot.SCALER_FILE] = self.precision.state_dict() or None
+        if not trainer.args.save_only_model:
+            schedule = trainer.lr_scheduler
+            arrays = snapshot.optimizer_arrays(trainer.optimizer)
+            files[snapshot.SCHEDULE_FILE] = None if schedule is None else schedule.state_dict()
+            files[snapshot.SCALER_FILE] = self.train_step.precision.state_dict() or None
 
         def write(folder: Path) -> dict[str, str]:
-            if saves_in_its_own_way:
-                self.save_model(str(folder))
+            if self._save_model is not None:
+                self._save_model(str(folder))
             if not (folder / snapshot.WEIGHTS_FILE).exists():
                 write_weights(folder)
             if arrays:
@@ -63,35 +71,52 @@ class Keeping:
 
         return write
 
-    def load_snapshot(self, checkpoint: Contents) -> None:
-        """Take back what `snapshot` wrote, except the random number generators.
+    def write_shards(self) -> None:
+        """Do nothing: the first process writes everything."""
+
+    def load_snapshot(self, contents: Contents) -> None:
+        """Restore what `snapshot` wrote, except the random number generators.
 
         Raises:
             CheckpointError: If it is the checkpoint of a run with save_only_model.
         """
-        optimizer = checkpoint.find(snapshot.OPTIMIZER_FILE)
+        trainer = self.trainer
+        optimizer = contents.find(snapshot.OPTIMIZER_FILE)
         if optimizer is None:
             raise CheckpointError(
-                f"{checkpoint.path} cannot be resumed: it has no {snapshot.OPTIMIZER_FILE}, since it was written with "
+                f"{contents.path} cannot be resumed: it has no {snapshot.OPTIMIZER_FILE}, since it was written with "
                 "save_only_model=True. Load the model from it and start afresh"
             )
-        self._load_weights(checkpoint)
-        snapshot.load_optimizer(self.optimizer, optimizer)
-        for name, target in ((snapshot.SCHEDULE_FILE, self.lr_scheduler), (snapshot.SCALER_FILE, self.precision)):
-            path = checkpoint.find(name)
+        self.load_weights(contents)
+        snapshot.load_optimizer(trainer.optimizer, optimizer)
+        targets = ((snapshot.SCHEDULE_FILE, trainer.lr_scheduler), (snapshot.SCALER_FILE, self.train_step.precision))
+        for name, target in targets:
+            path = contents.find(name)
             if path is not None and target is not None:
                 target.load_state_dict(snapshot.read_json(path))
 
-    def load_weights(self, folder: str | Path) -> None:
-        """Take the weights, and nothing else, from a checkpoint, which is verified, or from what `save_model` wrote.
+    def load_random_state(self, folder: Path) -> bool:
+        """Restore the random number generators of this rank; return whether the checkpoint holds them."""
+        path = contents_of(folder).find(snapshot.RNG_FILE.format(rank=self.strategy.rank))
+        if path is None:
+            return False
+        snapshot.set_random_state(snapshot.read_json(path), self.trainer.model)
+        return True
 
-        Raises:
-            CheckpointError: If it does not verify (a BrokenCheckpointError), or the weights do not fit the model.
-        """
-        self._load_weights(self.saver.open(folder))
+    def load_weights(self, contents: Contents) -> None:
+        """Load the weights of a checkpoint, and nothing else."""
+        trainer = self.trainer
+        if not trainer.model.built:
+            dataset = trainer.eval_dataset if trainer.train_dataset is None else trainer.train_dataset
+            options = {"batch_size": 1, "seed": 0, "shuffle": False, "drop_last": False}
+            batches = None if dataset is None else make_batches(dataset, **options)
+            self.model_io.build(batches, self.train_step.precision.policy)
+        snapshot.load_weights(trainer.model, contents)
 
-    def _load_weights(self, checkpoint: Contents) -> None:
-        if not self.model.built:
-            dataset = self.train_dataset if self.train_dataset is not None else self.eval_dataset
-            self._ready_model(None if dataset is None else self._all_of(dataset, None, None))
-        snapshot.load_weights(self.model, checkpoint)
+    def save_model(self, output_dir: str | None) -> None:
+        """Write the weights into ``output_dir`` as ``model.weights.h5``, which ``load_weights`` of Keras reads."""
+        self.train_step.queue.flush()
+        if self.trainer.is_world_process_zero():
+            folder = Path(output_dir or self.trainer.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            snapshot.weights_writer(self.trainer.model, copy=False)(folder)

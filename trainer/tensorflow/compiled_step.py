@@ -1,7 +1,7 @@
 """The compiled functions of a run, each traced a fixed number of times, and the numbers that stay on the device.
 
-An update is one function, from the batches to the new weights, where nobody listens inside it; several updates are one
-where nobody listens between them either. Otherwise the same arithmetic goes piece by piece.
+An update is one function, from the batches to the new weights, where no callback listens inside it; several updates are
+one where none listens between them either. Otherwise the same arithmetic goes piece by piece.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
-if TYPE_CHECKING:
-    from .engine import TFBackend
+from .data.loader import Pair, TrainBatch, examples_in
+from .distributed.strategy import DistributedStrategy
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -28,57 +29,112 @@ MAX_MICRO_BATCHES = 8
 LEARNING_RATE = tf.TensorSpec((), tf.float32)
 
 
-class Step:
+@dataclass(frozen=True)
+class StepProgram:
+    """What the compiled functions are traced from.
+
+    Attributes:
+        update: Does an update on all replicas, of its micro-batches and their rows; returns its loss, its gradient norm
+            and whether it was skipped.
+        accumulate: On a replica, returns the gradients, the loss sum and the weight of a micro-batch and its rows.
+        normalize: On a replica, returns the normalized and clipped gradients, the loss and the norm of what
+            ``accumulate`` returned, summed over micro-batches.
+        apply: On a replica, steps the optimizer with gradients.
+        set_learning_rate: Gives the optimizer a learning rate.
+        variables: Returns the trainable variables.
+    """
+
+    update: Callable[[tuple[Any, Any]], tuple[Any, Any, Any]]
+    accumulate: Callable[[Any, Any], list[Any]]
+    normalize: Callable[[list[Any]], tuple[list[Any], Any, Any]]
+    apply: Callable[[list[Any]], None]
+    set_learning_rate: Callable[[Any], None]
+    variables: Callable[[], list[Any]]
+
+
+class CompiledStep:
     """The training functions of one run.
 
     Args:
-        trainer: Whose methods are traced.
+        program: What they do.
+        strategy: Runs them on its replicas.
         spec: A Pair of nested tf.TensorSpec: what a micro-batch looks like.
-        reference: The constant that sums of losses are divided by: the examples of a whole update.
+        trace_counts: How often each function was traced, counted here.
+        xla: Compile with XLA, if there is one replica.
+        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
+
+    Attributes:
+        grad_norm: Joint norm of the last update's gradients before clipping.
+        has_stepped: Whether there was an update.
+        accumulators: Gradients, loss sum and weight of the update in progress; empty until one goes piece by piece.
     """
 
-    def __init__(self, trainer: TFBackend, spec: Any, reference: int) -> None:
-        self.trainer = trainer
-        self.spec = spec
-        self.reference = float(reference)
-        self.trace_counts = trainer.trace_counts
-        self.loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self.updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+    def __init__(
+        self,
+        program: StepProgram,
+        strategy: DistributedStrategy,
+        spec: Any,
+        trace_counts: Counter[str],
+        *,
+        xla: bool,
+        skip_non_finite: bool,
+    ) -> None:
         self.grad_norm = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+        self.has_stepped = False
+        self.accumulators: list[Any] = []
+        self._program = program
+        self._strategy = strategy
+        self._spec = spec
+        self._trace_counts = trace_counts
+        self._xla = xla and strategy.replicas == 1
+        self._skip_non_finite = skip_non_finite
+        self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._by_length: dict[int, Callable[..., Any]] = {}
         self._several: dict[int, Callable[..., Any]] = {}
-        self._accumulators: list[Any] = []
-        local = trainer.processes.local_replicas
-        self._rows = None if trainer.processes.replicas == 1 else tf.TensorSpec((None, local, 3), tf.int32)
-        if trainer.args.xla and trainer.processes.replicas > 1:
+        self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
+        if xla and not self._xla:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
+        rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
+        self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
+        self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [spec, rows])
+        self._normalize = self._compiled("normalize", self._normalize_once, [])
+        self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
 
     # -- a whole update -------------------------------------------------------------------------------------------
 
-    def update(self, window: Sequence[Any], rows: Any, learning_rate: float) -> Any:
-        """Do an update; return whether it was held back, still on the device."""
-        function = self._by_length.get(len(window))
+    def update(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
+        """Do an update; return whether it was skipped, still on the device."""
+        length = len(window)
+        function = self._by_length.get(length)
         if function is None:
-            signature = [(self.spec,) * len(window), self._rows, LEARNING_RATE]
-            function = self._by_length[len(window)] = self._compiled("update", self._update, signature)
-        return function(tuple(window), rows, learning_rate)
+            signature = [(self._spec,) * length, self._rows, LEARNING_RATE]
+            function = self._by_length[length] = self._compiled("update", self._update, signature)
+        rows = None if self._rows is None else self._rows_of_window(window)
+        self.has_stepped = True
+        return function(tuple([batch.inputs for batch in window]), rows, learning_rate)
 
-    def updates(self, windows: Sequence[Sequence[Any]], rows: Any, learning_rates: Sequence[float]) -> None:
-        """Do as many updates as there are windows, all alike, in one call."""
+    def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
+        """Do several updates, each given by its micro-batches and its learning rate and all alike, in one call."""
+        windows = [window for window, _ in updates]
         length = len(windows[0])
         function = self._several.get(length)
         if function is None:
-            spec = tf.nest.map_structure(_stacked_twice, self.spec)
+            spec = tf.nest.map_structure(_stacked_twice, self._spec)
             signature = [spec, _stacked_once(self._rows), tf.TensorSpec((None,), tf.float32)]
             function = self._several[length] = self._compiled("updates", self._updates_of(length), signature)
-        batches = [batch for window in windows for batch in window]
+        batches = [batch.inputs for window in windows for batch in window]
         stacked = tf.nest.map_structure(lambda *leaves: _stack(leaves, (len(windows), length)), *batches)
-        function(stacked, rows, np.asarray(learning_rates, dtype=np.float32))
+        self.has_stepped = True
+        rows = None if self._rows is None else np.stack([self._rows_of_window(window) for window in windows])
+        function(stacked, rows, np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32))
+
+    def _rows_of_window(self, window: Sequence[TrainBatch]) -> Any:
+        return np.stack([rows_of(self._strategy, batch.inputs) for batch in window])
 
     def _update(self, window: Any, rows: Any, learning_rate: Any) -> Any:
-        trainer = self.trainer
-        self._set_learning_rate(learning_rate)
-        loss, norm, skipped = trainer.distributed_training_steps((window, rows))
+        self._program.set_learning_rate(learning_rate)
+        loss, norm, skipped = self._program.update((window, rows))
         self._record(loss, norm)
         return skipped
 
@@ -98,15 +154,16 @@ class Step:
 
     # -- an update in pieces --------------------------------------------------------------------------------------
 
-    def accumulate(self, batch: Any, rows: Any, is_first: bool) -> None:
+    def accumulate(self, pair: Pair, is_first: bool) -> None:
         """Take a micro-batch forward and backward, into the accumulators."""
-        if not self._accumulators:
-            self._make_pieces()
-        (self._begin if is_first else self._go_on)(batch, rows)
+        if not self.accumulators:
+            self._make_accumulators()
+        (self._begin if is_first else self._go_on)(pair, rows_of(self._strategy, pair))
 
-    def normalise(self) -> Any:
-        """Normalise and clip the accumulated gradients; return their norm before."""
-        return self._normalise()
+    def normalize(self) -> Any:
+        """Normalize and clip the accumulated gradients; return their norm before."""
+        self.has_stepped = True
+        return self._normalize()
 
     def apply(self, learning_rate: float) -> None:
         """Step the optimizer with the accumulated gradients."""
@@ -115,92 +172,91 @@ class Step:
     @property
     def gradients(self) -> list[Any]:
         """The gradients of the update in progress, in the order of the trainable variables."""
-        return [self.trainer.processes.local(accumulator)[0] for accumulator in self._accumulators[:-2]]
+        return [self._strategy.local(accumulator)[0] for accumulator in self.accumulators[:-2]]
 
-    def _make_pieces(self) -> None:
-        variables = self.trainer.model.trainable_variables
-        with self.trainer.processes.scope():
-            shapes = [(variable.shape, variable.dtype) for variable in variables] + [((), "float32")] * 2
-            self._accumulators = [
+    def _make_accumulators(self) -> None:
+        with self._strategy.scope():
+            shapes = [(variable.shape, variable.dtype) for variable in self._program.variables()]
+            self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
                     trainable=False,
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for shape, dtype in shapes
+                for shape, dtype in [*shapes, *[((), "float32")] * 2]
             ]
-        rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
-        self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [self.spec, rows])
-        self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [self.spec, rows])
-        self._normalise = self._compiled("normalise", self._normalise_once, [])
-        self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
-        trainer = self.trainer
-
         def on_replica(batch: Any, rows: Any) -> None:
-            (features, labels), counts = trainer.processes.replica_slice(batch, rows)
-            window = trainer._window
-            window.begin(counts)
-            gradients = trainer.training_step(features, labels, tf.constant(self.reference))
-            for accumulator, value in zip(self._accumulators, [*gradients, window.loss, window.weight], strict=True):
+            values = self._program.accumulate(batch, rows)
+            for accumulator, value in zip(self.accumulators, values, strict=True):
                 getattr(accumulator, method)(value)
 
-        return lambda batch, rows: trainer.processes.run(on_replica, (batch, rows))
+        return lambda batch, rows: self._strategy.run(on_replica, (batch, rows))
 
-    def _normalise_once(self) -> Any:
-        trainer = self.trainer
-
+    def _normalize_once(self) -> Any:
         def on_replica() -> tuple[Any, Any]:
-            *gradients, loss, weight = [accumulator.read_value() for accumulator in self._accumulators]
-            trainer._window.begin()
-            trainer._window.note(loss, weight)
-            gradients, norm = trainer._reduced(gradients)
-            for accumulator, gradient in zip(self._accumulators, gradients, strict=False):
+            sums = [accumulator.read_value() for accumulator in self.accumulators]
+            gradients, loss, norm = self._program.normalize(sums)
+            for accumulator, gradient in zip(self.accumulators, gradients, strict=False):
                 accumulator.assign(gradient)
-            return trainer._window.loss, norm
+            return loss, norm
 
-        loss, norm = trainer.processes.run(on_replica, ())
-        self._record(trainer.processes.local(loss)[0], trainer.processes.local(norm)[0])
+        loss, norm = self._strategy.run(on_replica, ())
+        self._record(self._strategy.local(loss)[0], self._strategy.local(norm)[0])
         return self.grad_norm.read_value()
 
     def _apply_once(self, learning_rate: Any) -> None:
-        trainer = self.trainer
-
         def on_replica() -> None:
-            gradients = [accumulator.read_value() for accumulator in self._accumulators[:-2]]
-            trainer.optimizer.apply(gradients, trainer.model.trainable_variables)
+            self._program.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
 
-        self._set_learning_rate(learning_rate)
-        trainer.processes.run(on_replica, ())
+        self._program.set_learning_rate(learning_rate)
+        self._strategy.run(on_replica, ())
 
     # -- what they share ------------------------------------------------------------------------------------------
-
-    def _set_learning_rate(self, learning_rate: Any) -> None:
-        if self.trainer.lr_scheduler is not None:
-            self.trainer.optimizer.learning_rate.assign(learning_rate)
 
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
-        if self.trainer.args.logging_nan_inf_filter:
-            mean = self.loss_total / tf.maximum(self.updates_in_total, 1.0)
+        if self._skip_non_finite:
+            mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
-            self.updates_in_total.assign_add(1.0)
-        self.loss_total.assign_add(loss)
+            self._updates_in_total.assign_add(1.0)
+        self._loss_total.assign_add(loss)
         self.grad_norm.assign(tf.cast(norm, tf.float32))
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self.loss_total.numpy())
-        self.loss_total.assign(0.0)
-        self.updates_in_total.assign(0.0)
+        value = float(self._loss_total.numpy())
+        self._loss_total.assign(0.0)
+        self._updates_in_total.assign(0.0)
         return value
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
-        is_alone = self.trainer.processes.replicas == 1
-        return compiled(name, function, signature, self.trace_counts, xla=self.trainer.args.xla and is_alone)
+        return compiled(name, function, signature, self._trace_counts, xla=self._xla)
+
+
+def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
+    """Return which rows of a batch belong to each replica of this process; None where there is one in all."""
+    return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
+
+
+def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
+    """Return the error of a trainer that does an update in one piece where it has to be cut up.
+
+    Args:
+        trainer: The name of its class.
+        heard: The events inside an update that callbacks listen to.
+    """
+    in_pieces = (
+        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
+    )
+    why = f"somebody listens to {', '.join(heard)}" if heard else in_pieces
+    return TracksideValueError(
+        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
+        f"{why}. Override training_step, run_model or compute_loss instead, or let nobody listen inside"
+    )
 
 
 def compiled(

@@ -1,314 +1,189 @@
-"""The TensorFlow backend of the loop: what a batch, an update, an evaluation step and a snapshot are here.
-
-The methods stand in the order of `trackside.trainer.loop.Backend` and
-`trackside.trainer.evaluation.evaluation_loop.Evaluator`.
-"""
+"""The TensorFlow engine: set-up of data and model, epochs, random numbers and processes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_trainer import BaseTrainer
-from ..checkpointing.manifest import contents_of
+from ..callback_setup import update_context
 from ..data.sharding import derive_seed
-from . import data, snapshot
-from .arguments import TFTrainingArguments
-from .checkpoint import Keeping
-from .compiled_step import MAX_MICRO_BATCHES, Step
-from .data import TrainBatch
+from ..engine import Engine, JobStore, Overrides
+from ..memory_metrics import DeviceMemory
+from ..progress import Progress
+from ..step_timer import StepTimer
+from .checkpoint import TFCheckpoint
+from .data.factory import make_batches
+from .data.loader import Batches, OwnBatches, TrainBatch, examples_in
 from .distributed.strategy import strategy_for
-from .evaluation import Evaluating
-from .model_io import call_model
-from .oom_retry import retry_smaller
-from .optim.factory import prepare_optimizer, rate_of
-from .precision import POLICIES, apply_policy, check_scaled, is_made_in, policy_for_new_layers, precision_of, set_tf32
+from .evaluation import TFEvaluation
+from .model_io import ModelIO
+from .optim.factory import follows_metric, prepare_optimizer
+from .precision.factory import precision_for, set_tf32
+from .precision.policies import check_scaled
 from .seeding import seed_model, set_seed
-from .train_step import Objective
-from .update_queue import WITHIN_UPDATES, UpdateQueue
+from .train_step import TFTrainStep
 
 
-class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
-    """Fills in what the loop and the evaluation need."""
+class TFEngine(Engine):
+    """Runs a trainer's model with TensorFlow.
 
-    args: TFTrainingArguments
-    get_train_tfdataset: Callable[..., Any]
-    get_eval_tfdataset: Callable[..., Any]
-    get_test_tfdataset: Callable[..., Any]
-    create_optimizer_and_scheduler: Callable[..., None]
-    run_model: Callable[..., tuple[Any, Any]]
-    distributed_training_steps: Callable[..., Any]
-    distributed_prediction_steps: Callable[..., Any]
-    floating_point_ops: Callable[..., int]
-    _own_optimizers: tuple[Any, Any]
+    Args:
+        trainer: Its model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
+        dispatcher: Told what callbacks get by keyword.
+        overrides: The trainer's own methods.
 
-    def _set_up_backend(self) -> None:
-        args = self.args
-        self.processes = strategy_for(args)
-        self._set_up_step()
+    Attributes:
+        epoch_number: The epoch whose batches are asked for.
+        trace_counts: How often each function was traced, by name; since the run began, when there was one.
+    """
 
-    def _set_up_step(self) -> None:
-        args = self.args
-        self.precision = precision_of(args)
+    train_step: TFTrainStep
+    evaluation: TFEvaluation
+    checkpoint: TFCheckpoint
+    model_io: ModelIO
+
+    def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
+        self.trainer = trainer
+        self.dispatcher = dispatcher
+        self.overrides = overrides
+        self.given_optimizers = (trainer.optimizer, trainer.lr_scheduler)
+        self.strategy = strategy_for(trainer.args)
+        self.step_timer = StepTimer()
         self.trace_counts: Counter[str] = Counter()
-        self.queue = UpdateQueue(self)
-        self.step: Step
-        self._has_stepped = False
-        self._eval_policy = (
-            POLICIES["bf16"] if args.bf16_full_eval else POLICIES["fp16"] if args.fp16_full_eval else None
-        )
-        self._epoch_number = 0
-        self._flos = 0
-        self._splits = 1
-        set_tf32(args.tf32)
-        self._predictors: dict[Any, Callable[..., Any]] = {}
-        self._element_spec: Any = None
-        self._know_model()
+        self.epoch_number = 0
+        self.train_batches: Any = None
 
-    # -- set up ---------------------------------------------------------------------------------------------------
+    def configure(self) -> None:
+        """Set up what follows from the arguments."""
+        trainer, overrides, strategy = self.trainer, self.overrides, self.strategy
+        set_tf32(trainer.args.tf32)
+        trainer.model_wrapped = trainer.model
+        self.epoch_number = 0
+        self.trace_counts.clear()
+        self.model_io = ModelIO(trainer, overrides, strategy)
+        self.train_step = TFTrainStep(
+            trainer,
+            overrides,
+            self.model_io,
+            strategy,
+            precision_for(trainer.args),
+            self.step_timer,
+            self.dispatcher.receivers,
+            self.trace_counts,
+        )
+        self.evaluation = TFEvaluation(trainer, overrides, self.model_io, strategy, self.train_step, self.trace_counts)
+        self.checkpoint = TFCheckpoint(trainer, overrides, self.model_io, strategy, self.train_step)
+
+    # -- set-up ---------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> int | None:
         """Build the source of training batches; return its batches of one epoch, if known."""
-        self._train_batches = self._training_batches()
-        self._update_context(train_dataloader=self._train_batches)
-        return self._train_batches.num_batches()
+        self.train_batches = self._training_batches()
+        update_context(self.trainer, self.dispatcher, train_dataloader=self.train_batches)
+        return self.train_batches.num_batches()
 
-    def prepare_model(self, max_steps: int) -> None:
-        """Build the model on every replica, create optimizer, schedule and the functions of the step."""
-        args = self.args
-        self.precision = precision_of(args)
-        self._ready_model(self._train_batches)
-        check_scaled(self.model, self.precision)
-        self._check_loss()
-        self.optimizer, self.lr_scheduler = self._own_optimizers
-        with self.processes.scope():
-            self.create_optimizer_and_scheduler(max_steps)
-            if self.optimizer is None:
-                raise TracksideValueError(
-                    "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
-                )
-            variables = self.model.trainable_variables
-            self.optimizer = prepare_optimizer(self.optimizer, variables, self.processes.replicas)
-        self.trace_counts.clear()
-        self._has_stepped = False
-        self.step = Step(
-            self, self._train_batches.element_spec, args.train_batch_size * args.gradient_accumulation_steps
-        )
-        self._counts_flos = self.has_own("floating_point_ops") or hasattr(self.model, "floating_point_ops")
-        self._update_context()
-
-    def _ready_model(self, batches: data.Batches | None) -> None:
-        """Build the model, where it is not yet, and bring it to the precision asked for."""
-        policy = self.precision.policy
-        is_made_in_it = is_made_in(self.model, policy)
-        if not self.model.built:
-            if batches is None:
-                raise TracksideValueError(
-                    f"{type(self.model).__name__} has no weights yet; call it on a batch, or give TFTrainer a dataset"
-                )
-            features, _ = data.first_example(batches)
-            features = tf.nest.map_structure(tf.convert_to_tensor, features)
-            with self.args.strategy.scope(), policy_for_new_layers(policy):
-                call_model(self.model, features, None, False, with_labels=False, spreads=self._spreads)
-        if not is_made_in_it:
-            apply_policy(self.model, policy)
-        self.processes.adopt_variables(self.model)
-        self._know_model()
-
-    def seed(self, checkpoint: Path | None) -> None:
-        """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
-        seed, rank = self.args.seed, self.processes.rank
-        name = snapshot.RNG_FILE.format(rank=rank)
-        path = None if checkpoint is None else contents_of(checkpoint).find(name)
-        set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
-        tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
-        seed_model(self.model, seed)
-        if path is not None:
-            snapshot.set_random_state(snapshot.read_json(path), self.model)
-
-    # -- the epoch ------------------------------------------------------------------------------------------------
-
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
-        """Return the micro-batches of an epoch."""
-        return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
-
-    def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
-        skip = 0 if self.args.ignore_data_skip else skip_examples
-        for pair in self._train_batches.epoch(epoch, skip):
-            examples = data.examples_in(pair)
-            yield TrainBatch(pair, examples, examples)
-        self.queue.flush()
-
-    def count_examples(self, window: Sequence[TrainBatch]) -> int:
-        """Return the examples in a window, counted over all processes."""
-        return sum(batch.examples_of_all for batch in window)
-
-    def _training_batches(self) -> data.Batches:
-        args = self.args
+    def _training_batches(self) -> Batches:
+        args = self.trainer.args
         options = {
             "batch_size": args.train_batch_size,
             "seed": args.seed if args.data_seed is None else args.data_seed,
             "shuffle": True,
             "drop_last": args.dataloader_drop_last,
         }
-        if not self.has_own("get_train_tfdataset"):
-            return data.make_batches(self.train_dataset, **options)
+        if "get_train_tfdataset" not in self.overrides:
+            return make_batches(self.trainer.train_dataset, **options)
 
         def build(epoch: int) -> Any:
-            self._epoch_number = epoch
-            return self.get_train_tfdataset()
+            self.epoch_number = epoch
+            return self.trainer.get_train_tfdataset()
 
-        return data.OwnBatches(build, **options)
+        return OwnBatches(build, **options)
 
-    # -- the update -----------------------------------------------------------------------------------------------
+    def prepare_model(self, max_steps: int) -> None:
+        """Build the model on every replica, create optimizer, schedule and the functions of the step."""
+        trainer, step, strategy = self.trainer, self.train_step, self.strategy
+        step.precision = precision_for(trainer.args)
+        self.model_io.build(self.train_batches, step.precision.policy)
+        check_scaled(trainer.model, step.precision)
+        self.model_io.check_loss()
+        trainer.model_wrapped = trainer.model
+        trainer.optimizer, trainer.lr_scheduler = self.given_optimizers
+        with strategy.scope():
+            trainer.create_optimizer_and_scheduler(max_steps)
+            if trainer.optimizer is None:
+                raise TracksideValueError(
+                    "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
+                )
+            variables = trainer.model.trainable_variables
+            trainer.optimizer = prepare_optimizer(trainer.optimizer, variables, strategy.replicas)
+        self.trace_counts.clear()
+        step.begin_run(self.train_batches.element_spec)
+        update_context(trainer, self.dispatcher)
 
-    def micro_step(self, batch: TrainBatch, index: int, count: int) -> None:
-        """Take a micro-batch forward and backward."""
-        self.step_timer.exchange()
-        if self.has_own("apply_gradients", "distributed_training_steps"):
-            raise TracksideValueError(_in_one_piece(self))
-        self.queue.flush()
-        self._account(batch)
-        if self.args.auto_find_batch_size:
-            retry_smaller(self, batch, index == 0)
-        else:
-            self.step.accumulate(batch.inputs, self._rows_of(batch.inputs), index == 0)
-
-    def finish_gradients(self) -> Any:
-        """Normalise, unscale and clip the gradients; return their norm before clipping, still on the device."""
-        self._has_stepped = True
-        return self.step.normalise()
-
-    def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler held the step back."""
-        skipped = False
-        if self.precision.is_scaled:
-            is_finite = bool(np.isfinite(self.step.grad_norm.numpy()))
-            self.precision.update(is_finite)
-            skipped = not is_finite
-        if not skipped:
-            self.step.apply(self._learning_rate())
-            self._next_learning_rate()
-        return skipped
-
-    def clear_gradients(self) -> None:
-        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
-
-    def fused_update(self, window: Sequence[TrainBatch]) -> bool:
-        """Do a whole update in one call, at once or together with the next ones; return whether it fits."""
-        if self.args.auto_find_batch_size or len(window) > MAX_MICRO_BATCHES:
-            return False
-        if any(map(self.dispatcher.receivers, WITHIN_UPDATES)):
-            return False
-        if self.precision.is_scaled and self.processes.replicas > 1:
-            return False  # whether the step is held back is for the host to decide
-        self.step_timer.exchange()
-        for batch in window:
-            self._account(batch)
-        self._has_stepped = True
-        if self.queue.takes(window):
-            self.queue.add(window, self._learning_rate())
-            self._next_learning_rate()
-        else:
-            self.queue.flush()
-            skipped = self.update_at_once(window, self._learning_rate())
-            if not (self.precision.is_scaled and bool(skipped)):
-                self._next_learning_rate()
-        return True
-
-    def update_at_once(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
-        """Do one update; return whether it was held back, still on the device."""
-        inputs = [batch.inputs for batch in window]
-        rows = None if self.processes.replicas == 1 else np.stack([self._rows_of(pair) for pair in inputs])
-        return self.step.update(inputs, rows, learning_rate)
-
-    def guarded(self) -> AbstractContextManager[Any]:
-        """Return a context that does nothing: tf.distribute itself ends the others when one process dies."""
-        return nullcontext()
-
-    def agree(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
-        """Give every process the flags of the first, and a stop signal that any of them got."""
-        signal = self.processes.sync_control(self.control, stop_signal)
-        if self.control.should_training_stop or self.control.should_epoch_stop or signal is not None:
-            self.queue.flush()
-        return signal
-
-    @property
-    def gradients(self) -> list[Any]:
-        """The gradients of this update, from on_pre_optimizer_step on, in the order of the trainable variables."""
-        return self.step.gradients
-
-    def _rows_of(self, pair: data.Pair) -> Any:
-        return None if self.processes.replicas == 1 else self.processes.rows(data.examples_in(pair))
-
-    def _learning_rate(self) -> float:
-        return 0.0 if self.lr_scheduler is None else float(self.lr_scheduler.get_last_lr()[0])
-
-    def _next_learning_rate(self) -> None:
-        if self.lr_scheduler is not None and not self._follows_metric():
-            self.lr_scheduler.step()
-
-    def _account(self, batch: TrainBatch) -> None:
-        features = batch.inputs.features
-        if self._counts_flos:
-            self._flos += self.floating_point_ops(features)
-        if isinstance(features, Mapping) and "input_ids" in features:
-            self.state.num_input_tokens_seen += int(np.prod(features["input_ids"].shape))
-
-    # -- records --------------------------------------------------------------------------------------------------
-
-    def take_loss(self) -> float:
-        """Return the sum of the losses of the updates since the last call. Waits for the device."""
-        self.queue.flush()
-        return self.step.take_loss()
-
-    def training_record(self) -> dict[str, float]:
-        """Return gradient norm, learning rate and what callbacks add. Waits for the device."""
-        self.queue.flush()
-        record = {"grad_norm": float(self.step.grad_norm.numpy())} if self._has_stepped else {}
-        if self.lr_scheduler is not None:
-            self.optimizer.learning_rate.assign(self._learning_rate())  # the next one, as callbacks see it in PyTorch
-        record["learning_rate"] = rate_of(self.optimizer) if self.lr_scheduler is None else self._learning_rate()
-        return {**record, **self.dispatcher.logged_metrics()}
-
-    def _follows_metric(self) -> bool:
-        return bool(getattr(self.lr_scheduler, "follows_metric", False))
-
-    def store_flos(self) -> None:
-        """Add the floating point operations since the last call to ``state.total_flos``."""
-        self.state.total_flos += float(self._flos)
-        self._flos = 0
-
-    # -- processes ------------------------------------------------------------------------------------------------
-
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every process, in the order of the ranks."""
-        return self.processes.gather_objects(value)
-
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.processes.barrier()
+    def seed(self, checkpoint: Path | None) -> None:
+        """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
+        seed, rank = self.trainer.args.seed, self.strategy.rank
+        set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
+        tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
+        seed_model(self.trainer.model, seed)
+        if checkpoint is not None:
+            self.checkpoint.load_random_state(checkpoint)
 
     def set_seed(self, seed: int) -> None:
         """Seed every random number generator."""
-        set_seed(seed, deterministic=self.args.full_determinism)
+        set_seed(seed, deterministic=self.trainer.args.full_determinism)
 
+    # -- the epoch ------------------------------------------------------------------------------------------------
 
-def _in_one_piece(trainer: TFBackend) -> str:
-    heard = ", ".join(filter(trainer.dispatcher.receivers, WITHIN_UPDATES))
-    in_pieces = (
-        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
-    )
-    why = f"somebody listens to {heard}" if heard else in_pieces
-    return (
-        f"{type(trainer).__name__} overrides apply_gradients or distributed_training_steps, which do an update in one "
-        f"piece, but {why}. Override training_step, run_model or compute_loss instead, or let nobody listen inside"
-    )
+    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+        """Return the micro-batches of an epoch, each of all replicas."""
+        return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
+
+    def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+        skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
+        for pair in self.train_batches.epoch(epoch, skip):
+            examples = examples_in(pair)
+            yield TrainBatch(pair, examples, examples)
+        self.train_step.queue.flush()
+
+    def count_examples(self, window: Sequence[TrainBatch]) -> int:
+        """Return the examples in a window, counted over all processes."""
+        return sum(batch.examples_of_all for batch in window)
+
+    def batches_used(self, progress: Progress) -> int:
+        """Return the micro-batches that hold the examples which ``progress`` has seen of the epoch."""
+        return progress.batches_in_epoch
+
+    # -- processes and devices ------------------------------------------------------------------------------------
+
+    def propagate_errors(self) -> AbstractContextManager[Any]:
+        """Return a context that does nothing: tf.distribute itself ends the others when one process dies."""
+        return nullcontext()
+
+    def sync_control(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
+        """Give every process the flags of the first; return the stop signal that any process got."""
+        control = self.trainer.control
+        signal = self.strategy.sync_control(control, stop_signal)
+        if control.should_training_stop or control.should_epoch_stop or signal is not None:
+            self.train_step.queue.flush()
+        return signal
+
+    def job_store(self) -> JobStore | None:
+        """Return None: nothing outlives the processes of a job."""
+        return None
+
+    def follows_metric(self) -> bool:
+        """Return whether the schedule waits for a metric, rather than for steps."""
+        return follows_metric(self.trainer.lr_scheduler)
+
+    def device_memory(self, reset: bool) -> DeviceMemory | None:
+        """Return None: the memory of accelerators is not watched."""
+        return None

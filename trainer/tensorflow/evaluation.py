@@ -1,7 +1,4 @@
-"""Evaluating on TensorFlow: which batches, what one compiled step of it is, and how its outputs come to the host.
-
-The methods stand in the order of `trackside.trainer.evaluation.evaluation_loop.Evaluator`.
-"""
+"""Evaluation in TensorFlow: the batches, one compiled step on each, and moving its outputs to the host."""
 
 from __future__ import annotations
 
@@ -14,109 +11,165 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError
 
-from ..evaluation.evaluation_loop import StepResult
+from ..engine import EvaluationStep, Overrides, StepResult
 from ..evaluation.output_collector import map_nested
-from . import data
-from .arguments import TFTrainingArguments
-from .compiled_step import compiled
+from .compiled_step import compiled, rows_of
+from .data import loader
+from .data.factory import check_finite, make_batches
+from .data.loader import Batches, OwnBatches, Pair
 from .distributed.strategy import DistributedStrategy
-from .model_io import without
-from .precision import apply_policy, restore_policies
-from .update_queue import UpdateQueue
+from .loss import batch_size, sum_and_weight
+from .model_io import ModelIO, without
+from .precision.factory import POLICIES
+from .precision.policies import apply_policy, restore_policies
+from .train_step import TFTrainStep
 
 
-class Evaluating:
-    """The part of a trainer that evaluates and predicts."""
+class TFEvaluation(EvaluationStep):
+    """Takes evaluation batches through a Keras model.
 
-    args: TFTrainingArguments
-    model: Any
-    eval_dataset: Any
-    processes: DistributedStrategy
-    queue: UpdateQueue
-    trace_counts: Counter[str]
-    get_eval_tfdataset: Callable[..., Any]
-    get_test_tfdataset: Callable[..., Any]
-    distributed_prediction_steps: Callable[..., Any]
-    _eval_policy: str | None
-    _predictors: dict[Any, Callable[..., Any]]
-    _element_spec: Any
-    has_own: Callable[..., bool]
-    _rows_of: Callable[..., Any]
-    _ready_model: Callable[..., None]
+    Args:
+        trainer: Its model is evaluated; its datasets and ``distributed_prediction_steps`` are asked for, overridden or
+            not.
+        overrides: The trainer's own methods.
+        model_io: Builds the model.
+        strategy: Runs the step on its replicas.
+        train_step: Sums losses as in training.
+        trace_counts: How often each function was traced, counted here.
+    """
 
-    def are_datasets(self, dataset: Any) -> bool:
-        """Return whether ``dataset`` is a dict of datasets by their names, and not one dataset of named arrays."""
-        return isinstance(dataset, dict) and not any(name in dataset for name in data.LABELS)
+    def __init__(
+        self,
+        trainer: Any,
+        overrides: Overrides,
+        model_io: ModelIO,
+        strategy: DistributedStrategy,
+        train_step: TFTrainStep,
+        trace_counts: Counter[str],
+    ) -> None:
+        args = trainer.args
+        self.trainer = trainer
+        self.overrides = overrides
+        self.model_io = model_io
+        self.strategy = strategy
+        self.train_step = train_step
+        self.policy = POLICIES["bf16"] if args.bf16_full_eval else POLICIES["fp16"] if args.fp16_full_eval else None
+        self._trace_counts = trace_counts
+        self._batches: Batches | None = None
+        self._predictors: dict[Any, Callable[..., Any]] = {}
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
-        """Return the batches of ``dataset``, or of the trainer's own evaluation dataset if it is None."""
-        own = self.get_eval_tfdataset if self.has_own("get_eval_tfdataset") else None
-        given = self.eval_dataset if dataset is None else dataset
-        if given is None and own is None:
+        """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
+        is_own = "get_eval_tfdataset" in self.overrides
+        given = self.trainer.eval_dataset if dataset is None else dataset
+        if given is None and not is_own:
             raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-        return self._all_of(given, own, dataset)
+        return self._batches_of(given, self.trainer.get_eval_tfdataset if is_own else None, dataset)
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
-        return self._all_of(dataset, self.get_test_tfdataset if self.has_own("get_test_tfdataset") else None, dataset)
+        is_own = "get_test_tfdataset" in self.overrides
+        return self._batches_of(dataset, self.trainer.get_test_tfdataset if is_own else None, dataset)
 
-    def _all_of(self, dataset: Any, build: Callable[[Any], Any] | None, given: Any) -> data.Batches:
-        options = {"batch_size": self.args.eval_batch_size, "seed": 0, "shuffle": False, "drop_last": False}
-        if build is not None:
-            batches: data.Batches = data.OwnBatches(lambda epoch: build(given), **options)
+    def _batches_of(self, dataset: Any, build: Callable[[Any], Any] | None, given: Any) -> Batches:
+        options = {"batch_size": self.trainer.args.eval_batch_size, "seed": 0, "shuffle": False, "drop_last": False}
+        if build is None:
+            self._batches = make_batches(dataset, **options)
         else:
-            batches = data.make_batches(dataset, **options)
-        self._element_spec = batches.element_spec
-        self._evaluated = data.check_finite(batches)
-        return batches
+            self._batches = OwnBatches(lambda epoch: build(given), **options)
+        return check_finite(self._batches)
+
+    def num_examples(self, batches: Any) -> int | None:
+        """Return the number of examples behind ``batches``, where it can be known."""
+        return loader.num_examples(batches)
+
+    def is_dict_of_datasets(self, dataset: Any) -> bool:
+        """Return whether ``dataset`` is a dict of datasets by their names, and not one dataset of named arrays."""
+        return isinstance(dataset, dict) and not any(name in dataset for name in loader.LABELS)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """A context in which the model is in evaluation mode."""
-        self.queue.flush()
-        self._ready_model(getattr(self, "_evaluated", None))
-        before = apply_policy(self.model, self._eval_policy)
+    def eval_mode(self) -> Iterator[None]:
+        """Return a context in which the model is in evaluation mode."""
+        self.train_step.queue.flush()
+        self.model_io.build(self._batches, self.train_step.precision.policy)
+        before = apply_policy(self.trainer.model, self.policy)
         try:
             yield
         finally:
             restore_policies(before)
 
+    def counted(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """Return ``batches``; all of their examples count."""
+        return batches
+
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
-        pair = data.pair_of(batch)
-        loss, weight, logits = self._predictor(pair)(pair, self._rows_of(pair))
-        first, last = self.processes.local_span(data.examples_in(pair))
+        pair = loader.pair_of(batch)
+        loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
+        first, last = self.strategy.local_span(loader.examples_in(pair))
         features, labels = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[first:last], pair)
-        kept = features if "inputs" in self.args.include_for_metrics else None
-        logits = None if prediction_loss_only else on_host_if_cpu(without(logits, ignore_keys))
+        kept = features if "inputs" in self.trainer.args.include_for_metrics else None
+        logits = None if prediction_loss_only else _on_host_if_cpu(without(logits, ignore_keys))
         return StepResult(loss, weight, logits, labels, last - first, kept)
 
-    def _predictor(self, pair: data.Pair) -> Callable[..., Any]:
+    def _predictor(self, pair: Pair) -> Callable[..., Any]:
         """Return the compiled evaluation step for batches of this kind."""
-        spec = self._element_spec
+        spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
-            spec = tf.nest.map_structure(data._spec_of, pair)
-        key = (str(spec), id(self.model))
+            spec = tf.nest.map_structure(loader.spec_of, pair)
+        key = (str(spec), id(self.trainer.model))
         if key not in self._predictors:
-            rows = None if self.processes.replicas == 1 else tf.TensorSpec((self.processes.local_replicas, 3), tf.int32)
-            xla = self.args.xla and rows is None
-            predict = compiled("predict", self._predict, [spec, rows], self.trace_counts, xla=xla)
+            strategy = self.strategy
+            rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
+            xla = self.trainer.args.xla and rows is None
+            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, xla=xla)
             self._predictors[key] = predict
         return self._predictors[key]
 
     def _predict(self, pair: Any, rows: Any) -> Any:
-        losses, weights, logits = self.distributed_prediction_steps((pair, rows))
+        losses, weights, logits = self.trainer.distributed_prediction_steps((pair, rows))
         if losses[0] is None:
             return None, 0.0, _joined(logits)
         weight = tf.add_n(weights)
         return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits)
+
+    # -- what is traced ---------------------------------------------------------------------------------------------
+
+    def prediction_step(self, features: Any, labels: Any) -> Any:
+        """Return the logits of a batch on one replica, and note its loss."""
+        per_example_loss, logits = self.trainer.run_model(features, labels, False)
+        if per_example_loss is not None and labels is not None:
+            self.train_step.losses.add(*sum_and_weight(per_example_loss, labels, features))
+        return logits
+
+    def distributed_prediction_steps(self, batch: tuple[Any, Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """Return for each replica of this process the sum of the losses, their weight, and the logits."""
+        pair, rows = batch
+        size, losses = batch_size(pair), self.train_step.losses
+
+        def on_replica(pair: Any, rows: Any) -> tuple[Any, Any, Any]:
+            (features, labels), counts = self.strategy.replica_slice(pair, rows)
+            losses.begin(counts)
+            logits = self.trainer.prediction_step(features, labels, size)
+            return losses.loss, losses.weight, logits
+
+        sums, weights, logits = self.strategy.run(on_replica, (pair, rows))
+        local = self.strategy.local
+        return local(sums), local(weights), self._local_logits(logits)
+
+    def _local_logits(self, logits: Any) -> list[Any]:
+        count = self.strategy.local_replicas
+        parts = [self.strategy.local(leaf) for leaf in tf.nest.flatten(logits)]
+        return [tf.nest.pack_sequence_as(logits, [part[index] for part in parts]) for index in range(count)]
+
+    # -- to the host ------------------------------------------------------------------------------------------------
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays."""
         return map_nested(lambda leaf: leaf.numpy() if isinstance(leaf, tf.Tensor) else leaf, nested)
 
 
-def on_host_if_cpu(nested: Any) -> Any:
+def _on_host_if_cpu(nested: Any) -> Any:
     """Return tensors that are on the CPU anyway as arrays, which know their size."""
 
     def convert(leaf: Any) -> Any:
@@ -132,7 +185,7 @@ def _joined(parts: list[Any]) -> Any:
     return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
 
 
-def _fits(pair: data.Pair, spec: Any) -> bool:
+def _fits(pair: Pair, spec: Any) -> bool:
     """Return whether a batch is one of those that ``spec`` describes."""
     try:
         tf.nest.assert_same_structure(pair, spec)

@@ -163,36 +163,42 @@ def _counted(labels: Any) -> Any:
     return tf.cast(tf.not_equal(label, tf.cast(IGNORED, label.dtype)), tf.float32)
 
 
-class LossWindow(threading.local):
-    """The micro-batches of one update on one replica, while a tf.function is traced.
+class LossAccumulator(threading.local):
+    """The sums of one update on one replica, while a tf.function is traced.
 
     MirroredStrategy traces each replica in a thread of its own, and may do so in turns: hence thread-local.
+
+    Attributes:
+        counts: 1.0, or 0.0 where this replica's rows are only there to keep step; None: they count.
+        loss, weight: Sums over the micro-batches.
+        gradients: Their sum over the micro-batches.
+        norm: Norm of the update's gradients before clipping, when the optimizer has stepped.
+        skipped: Whether the loss scaler skipped the step.
     """
 
     def __init__(self) -> None:
         self.begin()
 
-    def begin(self, counts: Any = None) -> None:
-        """Begin an update, or an evaluation step.
-
-        Args:
-            counts: 1.0, or 0.0 where this replica's rows are only there to keep step; None: they count.
-        """
+    def begin(self, counts: Any = None, *, is_first: bool = True) -> None:
+        """Begin a micro-batch, and with the first one an update."""
         self.counts = counts
-        self.loss: Any = None
-        self.weight: Any = None
-        self.gradients: list[Any] | None = None
+        if is_first:
+            self.loss: Any = None
+            self.weight: Any = None
+            self.gradients: list[Any] | None = None
+            self.norm: Any = None
+            self.skipped: Any = None
 
-    def note(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
-        """Add the loss of a micro-batch to the update's; return it with its weight, as far as it counts."""
+    def add(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
+        """Add the loss of a micro-batch; return it with its weight, as far as it counts."""
         if self.counts is not None:
             loss_sum, weight = tf.where(self.counts > 0, loss_sum, 0.0), weight * self.counts
         self.loss = loss_sum if self.loss is None else self.loss + loss_sum
         self.weight = weight if self.weight is None else self.weight + weight
         return loss_sum, weight
 
-    def keep(self, gradients: list[Any]) -> list[Any]:
-        """Add the gradients of a micro-batch to the update's, and return them."""
+    def add_gradients(self, gradients: list[Any]) -> list[Any]:
+        """Add the gradients of a micro-batch; return the sum."""
         if self.gradients is not None:
             gradients = [a + b for a, b in zip(self.gradients, gradients, strict=True)]
         self.gradients = gradients

@@ -1,4 +1,4 @@
-"""How a model is called with a batch, and where the loss and the logits are in what it returns."""
+"""Model inputs and outputs: calling a model on a batch, and finding the loss and the logits in what it returns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ..base_trainer import check_smoothing
+from ..engine import Overrides
+from ._compat import input_structure
+from .data.loader import Batches, first_example
+from .distributed.strategy import DistributedStrategy
+from .loss import compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
+from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
+
 MISFITS = (
     "Invalid input shape",
     "expected structure",
@@ -19,6 +27,98 @@ MISFITS = (
     "missing a required argument",
 )
 """Words in which Keras says that a model does not take what it is called with."""
+
+
+class ModelIO:
+    """What a trainer's model takes, and where its loss comes from; inspected once, and not at every trace.
+
+    Args:
+        trainer: Its model, ``loss_fn`` and ``args`` are read.
+        overrides: The trainer's own methods.
+        strategy: Where the model's variables belong.
+
+    Attributes:
+        loss: The loss function: ``loss_fn``, or what the model was compiled with; None without one.
+        has_loss: Whether the loss is the model's own, which it computes of labels, if it takes them.
+        counts_flos: Whether floating point operations can be counted.
+    """
+
+    def __init__(self, trainer: Any, overrides: Overrides, strategy: DistributedStrategy) -> None:
+        self._trainer = trainer
+        self._overrides = overrides
+        self._strategy = strategy
+        self.inspect()
+
+    def inspect(self) -> None:
+        """Inspect the model that the trainer has now."""
+        trainer, model = self._trainer, self._trainer.model
+        self.loss = per_example(trainer.loss_fn) if trainer.loss_fn is not None else compiled_loss(model)
+        self._takes_labels = takes_labels(model)
+        self._spreads = spreads_features(model)
+        self._smooths = self.loss is None and trainer.args.label_smoothing_factor > 0
+        self.has_loss = self.loss is None and not self._smooths and "compute_loss" not in self._overrides
+        self.counts_flos = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
+
+    def build(self, batches: Batches | None, policy: str | None) -> None:
+        """Build the model on a batch, where it is not yet, have it compute by ``policy``, and inspect it.
+
+        Raises:
+            TracksideValueError: If it has to be built, and ``batches`` is None.
+        """
+        model = self._trainer.model
+        is_made_in_it = is_made_in(model, policy)
+        if not model.built:
+            if batches is None:
+                raise TracksideValueError(
+                    f"{type(model).__name__} has no weights yet; call it on a batch, or give TFTrainer a dataset"
+                )
+            features, _ = first_example(batches)
+            features = tf.nest.map_structure(tf.convert_to_tensor, features)
+            with self._trainer.args.strategy.scope(), policy_for_new_layers(policy):
+                self.call(features, None, False)
+        if not is_made_in_it:
+            apply_policy(model, policy)
+        self._strategy.adopt_variables(model)
+        self.inspect()
+
+    def check_loss(self) -> None:
+        """Raise TracksideValueError if there is no loss to train with, or one that cannot be smoothed."""
+        if self.loss is not None:
+            check_smoothing(self._trainer.args, "the loss that the model was compiled with")
+        if self.has_loss and not self._takes_labels and not self._overrides.any("run_model", "training_step"):
+            raise TracksideValueError(
+                f"{type(self._trainer.model).__name__} has no loss: compile it with one, give TFTrainer loss_fn=..., "
+                "let its call() take labels and return (loss, logits), or override run_model"
+            )
+
+    def call(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
+        """Return the loss that the model computes, or None, and the logits in float32."""
+        with_labels = self.has_loss and self._takes_labels and labels is not None
+        model, spreads = self._trainer.model, self._spreads
+        outputs = call_model(model, features, labels, training, with_labels=with_labels, spreads=spreads)
+        loss, logits = loss_and_logits(outputs) if with_labels else (None, outputs)
+        return loss, in_float32(logits)
+
+    def loss_of(self, labels: Any, logits: Any) -> Any:
+        """Return the loss of each example by the loss function, or with label smoothing.
+
+        Raises:
+            TracksideValueError: If the loss does not take such labels and outputs; the message says what they are.
+        """
+        if self._smooths:
+            logits = logits["logits"] if isinstance(logits, Mapping) else logits
+            return smoothed_loss(labels, logits, self._trainer.args.label_smoothing_factor)
+        assert self.loss is not None
+        try:
+            return self.loss(safe_labels(labels), logits)
+        except (LookupError, TypeError, ValueError) as error:
+            raise TracksideValueError(
+                f"the loss cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
+                f"{sentence_of(error)}"
+            ) from (None if is_of_keras(self.loss) else error)
+
+
+# -- the call ---------------------------------------------------------------------------------------------------------
 
 
 def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_labels: bool, spreads: bool) -> Any:
@@ -44,7 +144,7 @@ def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_l
 
 
 def _misfit(model: Any, features: Any, sentence: str) -> str:
-    taken = getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
+    taken = input_structure(model)
     takes = "" if taken is None else f"; it takes {in_words(taken)}"
     what = (
         "If the dataset gives batches, .unbatch() it" if _seem_batched(features, taken) else f"Keras says: {sentence}"
@@ -122,3 +222,11 @@ def without(logits: Any, ignore_keys: Sequence[str] | None) -> Any:
         return logits
     rest = {name: value for name, value in logits.items() if name not in (ignore_keys or ())}
     return next(iter(rest.values())) if len(rest) == 1 else rest
+
+
+def in_float32(logits: Any) -> Any:
+    """Return half-precision outputs in float32, in which losses and metrics are computed."""
+    half = (tf.float16, tf.bfloat16)
+    return tf.nest.map_structure(
+        lambda leaf: tf.cast(leaf, tf.float32) if getattr(leaf, "dtype", None) in half else leaf, logits
+    )

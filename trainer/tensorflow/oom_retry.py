@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from .data import Pair, examples_in
-
-if TYPE_CHECKING:
-    from .data import TrainBatch
-    from .engine import TFBackend
+from .data.loader import Pair, examples_in
 
 logger = logging.getLogger("trackside.trainer")
 
 
-def retry_smaller(trainer: TFBackend, batch: TrainBatch, is_first: bool) -> None:
-    """Take a micro-batch forward and backward in as many parts as memory asks for.
+class OOMRetrier:
+    """Takes micro-batches in as many parts as memory asks for; the number is kept for the batches that follow.
 
-    The number of parts is kept for the batches that follow.
+    Args:
+        accumulate: Takes a part forward and backward; its second argument is whether it is the first of its update.
+
+    Attributes:
+        parts: The number of parts.
     """
-    done = 0.0
-    while True:
-        try:
-            for start, stop in _spans(examples_in(batch.inputs), trainer._splits):
-                if start >= done:
-                    part = _rows(batch.inputs, start, stop)
-                    trainer.step.accumulate(part, trainer._rows_of(part), is_first and start == 0)
-                    done = stop
-            return
-        except tf.errors.ResourceExhaustedError as error:
-            if trainer._splits >= examples_in(batch.inputs):
-                raise
-            message = str(error).splitlines()[0]
-        trainer._splits *= 2
-        logger.warning("out of memory (%s); the micro-batch now goes in %d parts", message, trainer._splits)
+
+    def __init__(self, accumulate: Callable[[Pair, bool], None]) -> None:
+        self._accumulate = accumulate
+        self.parts = 1
+
+    def accumulate(self, pair: Pair, is_first: bool) -> None:
+        """Take a micro-batch forward and backward."""
+        done, size = 0, examples_in(pair)
+        while True:
+            try:
+                for start, stop in _spans(size, self.parts):
+                    if start >= done:
+                        self._accumulate(_rows(pair, start, stop), is_first and start == 0)
+                        done = stop
+                return
+            except tf.errors.ResourceExhaustedError as error:
+                if self.parts >= size:
+                    raise
+                message = str(error).splitlines()[0]
+            self.parts *= 2
+            logger.warning("out of memory (%s); the micro-batch now goes in %d parts", message, self.parts)
 
 
 def _spans(size: int, parts: int) -> list[tuple[int, int]]:

@@ -1,161 +1,299 @@
-"""What is computed of a batch: the model is called, the loss of each example found, the update's gradients made."""
+"""The training step in TensorFlow: forward, loss, backward, normalize and clip the gradients, step.
+
+The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch of each replica
+therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
+update is complete. Where that sum is one, which is the rule, there is nothing left to divide.
+
+The loop calls the methods of the first part. Those of the second run while a tf.function of `compiled_step` is traced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from .arguments import TFTrainingArguments
+from ..engine import Overrides, StepContext, TrainStep
+from ..step_timer import StepTimer
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, StepProgram, not_in_pieces
+from .data.loader import Pair, TrainBatch
 from .distributed.strategy import DistributedStrategy
-from .loss import LossWindow, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss, sum_and_weight
-from .model_io import call_model, in_words, loss_and_logits, sentence_of, spreads_features, takes_labels
-from .precision import FullPrecision
+from .loss import LossAccumulator, sum_and_weight
+from .model_io import ModelIO
+from .oom_retry import OOMRetrier
+from .optim.factory import follows_metric, rate_of
+from .precision.base import Precision
+from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
 
 
-class Objective:
-    """The part of a trainer that knows its model and its loss. All of it runs while a tf.function is traced."""
+class TFTrainStep(TrainStep):
+    """One update of a Keras model.
 
-    args: TFTrainingArguments
-    model: Any
-    optimizer: Any
-    loss_fn: Callable[..., Any] | None
-    processes: DistributedStrategy
-    precision: FullPrecision
-    compute_loss: Callable[..., Any]
-    training_step: Callable[..., list[Any]]
-    apply_gradients: Callable[..., None]
-    has_own: Callable[..., bool]
-    check_smoothing: Callable[[str], None]
+    Args:
+        trainer: Its model, optimizer and schedule are read; its methods are traced, overridden or not.
+        overrides: Which methods are overridden.
+        model_io: Calls the model, and knows its loss.
+        strategy: Sums over replicas.
+        precision: Loss scaling.
+        timer: Told when this process is about to wait for others.
+        receivers: Returns the receivers of an event.
+        trace_counts: How often each function was traced, counted here.
 
-    def _know_model(self) -> None:
-        """Note what the model takes and where its loss comes from."""
-        self._loss = per_example(self.loss_fn) if self.loss_fn is not None else compiled_loss(self.model)
-        self._takes_labels = takes_labels(self.model)
-        self._spreads = spreads_features(self.model)
-        self._smooths = self._loss is None and self.args.label_smoothing_factor > 0
-        self._model_has_loss = self._loss is None and not self._smooths and not self.has_own("compute_loss")
-        self._window = LossWindow()
+    Attributes:
+        losses: The sums of the update that is traced.
+        queue: Updates that were asked for and are not done yet.
+        retrier: Halves micro-batches that do not fit into memory; None unless ``args.auto_find_batch_size``.
+        compiled: The functions of the run; None before the first one.
+        reference: The constant that sums of losses are divided by: the examples of a whole update.
+    """
 
-    def _check_loss(self) -> None:
-        """Raise TracksideValueError if there is no loss to train with, or one that cannot be smoothed."""
-        if self._loss is not None:
-            self.check_smoothing("the loss that the model was compiled with")
-        if self._model_has_loss and not self._takes_labels and not self.has_own("run_model", "training_step"):
-            raise TracksideValueError(
-                f"{type(self.model).__name__} has no loss: compile it with one, give TFTrainer loss_fn=..., let its "
-                "call() take labels and return (loss, logits), or override run_model"
-            )
+    def __init__(
+        self,
+        trainer: Any,
+        overrides: Overrides,
+        model_io: ModelIO,
+        strategy: DistributedStrategy,
+        precision: Precision,
+        timer: StepTimer,
+        receivers: Callable[[str], tuple[Any, ...]],
+        trace_counts: Counter[str],
+    ) -> None:
+        args = trainer.args
+        self.trainer = trainer
+        self.model_io = model_io
+        self.strategy = strategy
+        self.precision = precision
+        self.timer = timer
+        self.losses = LossAccumulator()
+        size = 1 if precision.is_scaled else args.steps_per_execution
+        self.queue = UpdateQueue(size, self._execute, StepObservers(receivers))
+        self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part)) if args.auto_find_batch_size else None
+        self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run makes it
+        self.reference = float(args.train_batch_size * args.gradient_accumulation_steps)
+        self._receivers = receivers
+        self._trace_counts = trace_counts
+        self._is_in_one_piece = overrides.any("apply_gradients", "distributed_training_steps")
+        # with a loss scale over several replicas, whether the step is skipped is for the host to decide
+        self._is_in_pieces = self.retrier is not None or (precision.is_scaled and strategy.replicas > 1)
+        self._flos = 0
 
-    def _run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
-        """Return the loss of each example (None without labels) and the logits."""
-        with_labels = self._model_has_loss and self._takes_labels and labels is not None
-        outputs = call_model(self.model, features, labels, training, with_labels=with_labels, spreads=self._spreads)
-        if with_labels:
-            loss, logits = loss_and_logits(outputs)
-            return loss, _in_float32(logits)
-        logits = _in_float32(outputs)
-        if labels is None or (self._model_has_loss and not self._takes_labels):
-            return None, logits
-        return self.compute_loss(labels, logits), logits
+    def begin_run(self, spec: Pair) -> None:
+        """Make the functions of a run that is about to begin, for micro-batches of ``spec``."""
+        args = self.trainer.args
+        program = StepProgram(
+            update=self.trainer.distributed_training_steps,
+            accumulate=self._accumulate_on_replica,
+            normalize=self._normalize,
+            apply=lambda gradients: self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables),
+            set_learning_rate=self._set_learning_rate,
+            variables=lambda: self.trainer.model.trainable_variables,
+        )
+        self.compiled = CompiledStep(
+            program, self.strategy, spec, self._trace_counts, xla=args.xla, skip_non_finite=args.logging_nan_inf_filter
+        )
 
-    def _loss_of(self, labels: Any, logits: Any) -> Any:
-        """Return the loss of each example by the loss function.
+    # -- the update, in the order of the loop -----------------------------------------------------------------------
 
-        Raises:
-            TracksideValueError: If it does not take such labels and outputs; the message says what they are.
-        """
-        assert self._loss is not None
-        try:
-            return self._loss(safe_labels(labels), logits)
-        except (LookupError, TypeError, ValueError) as error:
-            raise TracksideValueError(
-                f"the loss cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
-                f"{sentence_of(error)}"
-            ) from (None if is_of_keras(self._loss) else error)
+    def fused_update(self, window: Sequence[TrainBatch]) -> bool:
+        """Do a whole update in one call, at once or together with the next ones; return False where it cannot be."""
+        if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or any(map(self._receivers, WITHIN_UPDATES)):
+            return False
+        self.timer.exchange()
+        for batch in window:
+            self._count_work(batch)
+        skipped, learning_rate = False, self._learning_rate()
+        if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
+            self.queue.add(window, learning_rate)
+        else:
+            self.queue.flush()
+            skipped = self.compiled.update(window, learning_rate)
+        if not (self.precision.is_scaled and bool(skipped)):
+            self._step_schedule()
+        return True
 
-    def _smoothed(self, labels: Any, logits: Any) -> Any:
-        logits = logits["logits"] if isinstance(logits, Mapping) else logits
-        return smoothed_loss(labels, logits, self.args.label_smoothing_factor)
+    def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
+        """Take a micro-batch forward and backward."""
+        self.timer.exchange()
+        if self._is_in_one_piece:
+            raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
+        self.queue.flush()
+        self._count_work(batch)
+        accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
+        accumulate(batch.inputs, context.index == 0)
 
-    # -- the update, on a replica ---------------------------------------------------------------------------------
+    def finish_gradients(self) -> Any:
+        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        return self.compiled.normalize()
 
-    def _gradients(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        skipped = False
+        if self.precision.is_scaled:
+            is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
+            self.precision.update(is_finite)
+            skipped = not is_finite
+        if not skipped:
+            self.compiled.apply(self._learning_rate())
+            self._step_schedule()
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
+
+    def _execute(self, updates: list[Update]) -> None:
+        """Do queued updates: in one call if they fill it, since another number in one call would be another trace."""
+        if len(updates) == self.queue.size:
+            self.compiled.updates(updates)
+        else:
+            for window, learning_rate in updates:
+                self.compiled.update(window, learning_rate)
+
+    # -- what is traced, on a replica -------------------------------------------------------------------------------
+
+    def distributed_training_steps(self, batch: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+        """Do an update on every replica; return its loss, gradient norm, and whether it was skipped."""
+        window, rows = batch
+        results = self.strategy.run(self._update_on_replica, (window, rows, tf.constant(self.reference)))
+        loss, norm, skipped = (self.strategy.local(result)[0] for result in results)
+        return loss, norm, skipped
+
+    def _update_on_replica(self, window: Any, rows: Any, nb_instances: Any) -> tuple[Any, Any, Any]:
+        losses, last = self.losses, len(window) - 1
+        for index, batch in enumerate(window):
+            (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
+            losses.begin(counts, is_first=index == 0)
+            if index < last:
+                losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+            else:
+                self.trainer.apply_gradients(features, labels, nb_instances)
+        return losses.loss, losses.norm, losses.skipped
+
+    def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
         """Return the gradients of the sum of the losses divided by ``nb_instances``, scaled as the precision asks."""
-        variables = self.model.trainable_variables
+        model, variables = self.trainer.model, self.trainer.model.trainable_variables
         with tf.GradientTape() as tape:
-            per_example_loss, _ = self.run_model(features, labels, True)  # type: ignore[attr-defined]
+            per_example_loss, _ = self.trainer.run_model(features, labels, True)
             if per_example_loss is None:
                 raise TracksideValueError("there are no labels in the training batches, and so no loss")
             loss, weight = sum_and_weight(per_example_loss, labels, features)
             loss, weight = loss / nb_instances, weight / nb_instances
-            penalties = self.model.losses  # regularisation: once in the mean of the update
+            penalties = model.losses  # regularisation: once in the mean of the update
             if penalties:
                 loss = loss + tf.add_n([tf.cast(value, tf.float32) for value in penalties]) * weight
-            loss, _ = self._window.note(loss, weight)
+            loss, _ = self.losses.add(loss, weight)
             scaled = self.precision.scaled(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        return [_dense(gradient, variable) for gradient, variable in zip(gradients, variables, strict=True)]
+        return [
+            # zeros where the loss does not depend on a variable, tensors where a gradient is sparse
+            tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
 
-    def _reduced(self, gradients: list[Any]) -> tuple[list[Any], Any]:
-        """Return the update's gradients, normalised and clipped, and their norm before clipping.
+    def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
+        """Return the loss of each example (None without labels) and the logits."""
+        loss, logits = self.model_io.call(features, labels, training)
+        if labels is not None and not self.model_io.has_loss:
+            loss = self.trainer.compute_loss(labels, logits)
+        return loss, logits
 
-        The window then holds the update's loss in ``loss``.
+    def compute_loss(self, labels: Any, logits: Any) -> Any:
+        """Return the loss of each example by the loss function, or with label smoothing."""
+        return self.model_io.loss_of(labels, logits)
+
+    def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
+        """Take the last micro-batch of an update, and step the optimizer with the gradients of them all."""
+        losses = self.losses
+        gradients = losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+        gradients, losses.loss, losses.norm = self._normalize([*gradients, losses.loss, losses.weight])
+        losses.skipped = self._apply(gradients, losses.norm)
+
+    def _normalize(self, sums: list[Any]) -> tuple[list[Any], Any, Any]:
+        """Return the update's gradients, normalized and clipped, its loss, and its gradient norm before clipping.
+
+        Args:
+            sums: Gradients, loss and weight, each summed over the micro-batches of this replica.
         """
-        window = self._window
-        *gradients, loss, weight = self.processes.sum_replicas([*gradients, window.loss, window.weight])
+        *gradients, loss, weight = self.strategy.sum_replicas(sums)
         share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-        window.loss = loss * share
+        loss = loss * share
         factor = self.precision.unscaled(share)
         norm = tf.linalg.global_norm(gradients) * factor
-        if self.args.max_grad_norm > 0:
-            factor = factor * tf.minimum(1.0, self.args.max_grad_norm / (norm + 1e-6))
-        return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients], norm
+        max_grad_norm = self.trainer.args.max_grad_norm
+        if max_grad_norm > 0:
+            factor = factor * tf.minimum(1.0, max_grad_norm / (norm + 1e-6))
+        return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients], loss, norm
 
     def _apply(self, gradients: list[Any], norm: Any) -> Any:
-        """Step the optimizer, unless float16 overflowed; return whether it was held back."""
-        variables = self.model.trainable_variables
+        """Step the optimizer, unless float16 overflowed; return whether the step was skipped."""
+        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
         if not self.precision.is_scaled:
-            self.optimizer.apply(gradients, variables)
+            optimizer.apply(gradients, variables)
             return tf.constant(False)
         is_finite = tf.math.is_finite(norm)
 
         def step() -> Any:
-            self.optimizer.apply(gradients, variables)
+            optimizer.apply(gradients, variables)
             return tf.constant(False)
 
         skipped = tf.cond(is_finite, step, lambda: tf.constant(True))
         self.precision.update(is_finite)
         return skipped
 
-    def _update_on_replica(self, window: Any, rows: Any, nb_instances: Any) -> tuple[Any, Any, Any]:
-        """Do a whole update; return its loss, its gradient norm, and whether it was held back."""
-        last = len(window) - 1
-        for index, batch in enumerate(window):
-            (features, labels), counts = self.processes.replica_slice(batch, None if rows is None else rows[index])
-            if index == 0:
-                self._window.begin()
-            self._window.counts = counts
-            if index < last:
-                self._window.keep(self.training_step(features, labels, nb_instances))
-            else:
-                self.apply_gradients(features, labels, nb_instances)
-        return self._window.loss, self._window.norm, self._window.skipped
+    def _accumulate_on_replica(self, batch: Any, rows: Any) -> list[Any]:
+        (features, labels), counts = self.strategy.replica_slice(batch, rows)
+        self.losses.begin(counts)
+        gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
+        return [*gradients, self.losses.loss, self.losses.weight]
 
+    def _set_learning_rate(self, learning_rate: Any) -> None:
+        if self.trainer.lr_scheduler is not None:
+            self.trainer.optimizer.learning_rate.assign(learning_rate)
 
-def _in_float32(logits: Any) -> Any:
-    """Return half-precision outputs in float32, in which losses and metrics are computed."""
-    half = (tf.float16, tf.bfloat16)
-    return tf.nest.map_structure(
-        lambda leaf: tf.cast(leaf, tf.float32) if getattr(leaf, "dtype", None) in half else leaf, logits
-    )
+    # -- records --------------------------------------------------------------------------------------------------
 
+    def take_loss(self) -> float:
+        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+        self.queue.flush()
+        return self.compiled.take_loss()
 
-def _dense(gradient: Any, variable: Any) -> Any:
-    """Return a gradient as a tensor: zeros where the loss does not depend on the variable."""
-    if gradient is None:
-        return tf.zeros(variable.shape, variable.dtype)
-    return tf.convert_to_tensor(gradient)
+    def training_record(self) -> dict[str, float]:
+        """Return the gradient norm and the learning rate. Waits for the device."""
+        self.queue.flush()
+        record = {"grad_norm": float(self.compiled.grad_norm.numpy())} if self.compiled.has_stepped else {}
+        self._set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
+        has_schedule = self.trainer.lr_scheduler is not None
+        return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
+
+    def take_flos(self) -> float:
+        """Return the floating point operations of all processes since the last call."""
+        flos, self._flos = self._flos, 0
+        return float(flos)
+
+    # -- helpers ----------------------------------------------------------------------------------------------------
+
+    def _count_work(self, batch: TrainBatch) -> None:
+        features = batch.inputs.features
+        if self.model_io.counts_flos:
+            self._flos += self.trainer.floating_point_ops(features)
+        if isinstance(features, Mapping) and "input_ids" in features:
+            self.trainer.state.num_input_tokens_seen += int(np.prod(features["input_ids"].shape))
+
+    def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
+        args = self.trainer.args
+        return len(window) == args.gradient_accumulation_steps and all(
+            batch.examples_of_all == args.train_batch_size for batch in window
+        )
+
+    def _learning_rate(self) -> float:
+        schedule = self.trainer.lr_scheduler
+        return 0.0 if schedule is None else float(schedule.get_last_lr()[0])
+
+    def _step_schedule(self) -> None:
+        schedule = self.trainer.lr_scheduler
+        if schedule is not None and not follows_metric(schedule):
+            schedule.step()

@@ -1,28 +1,26 @@
-"""The TensorFlow trainer: what the reference documentation lets you override, and the loop's backend below it."""
+"""The TensorFlow trainer: the constructor and the methods that the reference documentation lets you override."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 
-from ..base_trainer import check_args
+from ..base_trainer import BaseTrainer, check_args
 from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
-from . import data, snapshot
 from .arguments import TFTrainingArguments
-from .engine import TFBackend
-from .loss import sum_and_weight
+from .data.factory import make_batches
+from .engine import TFEngine
 from .optim.factory import create_optimizer, create_scheduler, own_optimizer, own_schedule
-from .precision import policy_for_new_layers, precision_of
+from .precision.factory import precision_for
+from .precision.policies import policy_for_new_layers
 from .seeding import set_seed
 
 
-class TFTrainer(TFBackend):
+class TFTrainer(BaseTrainer):
     """Trains, evaluates and predicts with a Keras model.
 
     Args:
@@ -43,6 +41,7 @@ class TFTrainer(TFBackend):
     """
 
     args: TFTrainingArguments
+    _engine: TFEngine
 
     def __init__(
         self,
@@ -63,10 +62,6 @@ class TFTrainer(TFBackend):
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
-        if model is None and model_init is None:
-            raise TracksideTypeError("TFTrainer needs model, a Keras model, or model_init; it got neither")
-        if model_init is not None and tuple(optimizers) != (None, None):
-            raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         super().__init__(
             model=model,
             args=args,
@@ -74,22 +69,26 @@ class TFTrainer(TFBackend):
             eval_dataset=eval_dataset,
             compute_metrics=compute_metrics,
             callbacks=callbacks,
+            optimizers=(own_optimizer(optimizers[0]), own_schedule(optimizers[1])),
             loss_fn=loss_fn,
             model_init=model_init,
         )
-        if model is None:
-            self.model = self.call_model_init()
+
+    @property
+    def _base(self) -> type:
+        return TFTrainer
+
+    def _make_engine(self) -> TFEngine:
+        return TFEngine(self, self._dispatcher, self._overrides)
+
+    def _check_model(self) -> None:
         if not callable(getattr(self.model, "call", None)):
-            raise TracksideTypeError(f"TFTrainer needs a Keras model; it got {type(self.model).__name__}")
-        self.optimizer, self.lr_scheduler = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
-        self._own_optimizers = (self.optimizer, self.lr_scheduler)
-        self._set_up_backend()
-        self._update_context()
-        self.dispatcher.send("on_init_end")
+            found = type(self.model).__name__
+            raise TracksideTypeError(f"TFTrainer needs model, a Keras model, or model_init; it got {found}")
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, made in the strategy's scope and in the precision asked for."""
-        with self.args.strategy.scope(), policy_for_new_layers(precision_of(self.args).policy):
+        with self.args.strategy.scope(), policy_for_new_layers(precision_for(self.args).policy):
             return super().call_model_init(trial)
 
     # -- data -----------------------------------------------------------------------------------------------------
@@ -100,13 +99,13 @@ class TFTrainer(TFBackend):
         It is asked for at the beginning of each epoch, whose order is a function of (seed, epoch).
         """
         args = self.args
-        return data.make_batches(
+        return make_batches(
             self.train_dataset,
             batch_size=args.train_batch_size,
             seed=args.seed if args.data_seed is None else args.data_seed,
             shuffle=True,
             drop_last=args.dataloader_drop_last,
-        ).as_dataset(self._epoch_number)
+        ).as_dataset(self._engine.epoch_number)
 
     def get_eval_tfdataset(self, eval_dataset: Any = None) -> Any:
         """Return the batches of ``eval_dataset``, or of the trainer's own, each example once."""
@@ -118,30 +117,10 @@ class TFTrainer(TFBackend):
     def get_test_tfdataset(self, test_dataset: Any) -> Any:
         """Return the batches of ``test_dataset``, each example once, in order."""
         size = self.args.eval_batch_size
-        batches = data.make_batches(test_dataset, batch_size=size, seed=0, shuffle=False, drop_last=False)
+        batches = make_batches(test_dataset, batch_size=size, seed=0, shuffle=False, drop_last=False)
         return batches.as_dataset()
 
-    def num_examples(self, dataset: Any) -> int:
-        """Return the number of examples in ``dataset``; 0 where it cannot be known."""
-        return self.num_examples_or_none(dataset) or 0
-
-    def num_examples_or_none(self, dataset: Any) -> int | None:
-        """Return the number of examples in ``dataset``, where it can be known."""
-        if isinstance(dataset, data.Batches):
-            return dataset.num_examples
-        if isinstance(dataset, tf.data.Dataset):
-            count = int(dataset.cardinality())
-            return count if count >= 0 else None
-        return len(tf.nest.flatten(dataset)[0])
-
     # -- optimizer and schedule -----------------------------------------------------------------------------------
-
-    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
-        """Create what is not there yet of optimizer and schedule; what an override only returns is taken too."""
-        made = self.create_optimizer()
-        self.optimizer = made if self.optimizer is None else self.optimizer
-        made = self.create_scheduler(num_training_steps)
-        self.lr_scheduler = made if self.lr_scheduler is None else self.lr_scheduler
 
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless there is one, and return it."""
@@ -163,16 +142,14 @@ class TFTrainer(TFBackend):
         A single number as loss is taken as the mean of the batch. Override it at will; evaluation reports what it
         returns.
         """
-        return self._run_model(features, labels, training)
+        return self._engine.train_step.run_model(features, labels, training)
 
     def compute_loss(self, labels: Any, logits: Any) -> Any:
         """Return the loss of each example, of a model that does not compute its own; not called without labels.
 
         Labels that are -100 do not count, whatever is returned for them.
         """
-        if self._smooths:
-            return self._smoothed(labels, logits)
-        return self._loss_of(labels, logits)
+        return self._engine.train_step.compute_loss(labels, logits)
 
     def training_step(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> list[Any]:
         """Return the gradients of a micro-batch's share of the update, on one replica.
@@ -182,28 +159,22 @@ class TFTrainer(TFBackend):
                 replicas and micro-batches. Where an update has others, or labels that do not count, the difference is
                 divided out when all gradients are there.
         """
-        return self._gradients(features, labels, nb_instances_in_global_batch)
+        return self._engine.train_step.training_step(features, labels, nb_instances_in_global_batch)
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> None:
         """Take the last micro-batch of an update, and step the optimizer with the gradients of them all.
 
-        Who overrides this, or distributed_training_steps, has the update in one piece: no callback can listen inside.
+        With this, or distributed_training_steps, overridden, an update is in one piece: no callback can listen inside.
         """
-        window = self._window
-        gradients = window.keep(self.training_step(features, labels, nb_instances_in_global_batch))
-        gradients, window.norm = self._reduced(gradients)
-        window.skipped = self._apply(gradients, window.norm)
+        self._engine.train_step.apply_gradients(features, labels, nb_instances_in_global_batch)
 
     def distributed_training_steps(self, batch: Any) -> tuple[Any, Any, Any]:
-        """Do an update on every replica; return its loss, gradient norm, and whether it was held back.
+        """Do an update on every replica; return its loss, gradient norm, and whether it was skipped.
 
         Args:
             batch: The micro-batches of the update, and which rows of each belong to which replica.
         """
-        window, rows = batch
-        results = self.processes.run(self._update_on_replica, (window, rows, tf.constant(self.step.reference)))
-        loss, norm, skipped = (self.processes.local(result)[0] for result in results)
-        return loss, norm, skipped
+        return self._engine.train_step.distributed_training_steps(batch)
 
     def prediction_step(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> Any:
         """Return the logits of a batch on one replica, and note its loss.
@@ -211,45 +182,16 @@ class TFTrainer(TFBackend):
         Args:
             nb_instances_in_global_batch: The examples in the batch of all replicas.
         """
-        per_example_loss, logits = self.run_model(features, labels, False)
-        if per_example_loss is not None and labels is not None:
-            self._window.note(*sum_and_weight(per_example_loss, labels, features))
-        return logits
+        return self._engine.evaluation.prediction_step(features, labels)
 
     def distributed_prediction_steps(self, batch: Any) -> tuple[list[Any], list[Any], list[Any]]:
         """Return for each replica of this process the sum of the losses, their weight, and the logits."""
-        pair, rows = batch
-        size = tf.shape(tf.nest.flatten(pair)[0])[0]
+        return self._engine.evaluation.distributed_prediction_steps(batch)
 
-        def on_replica(pair: Any, rows: Any) -> tuple[Any, Any, Any]:
-            (features, labels), counts = self.processes.replica_slice(pair, rows)
-            self._window.begin(counts)
-            logits = self.prediction_step(features, labels, size)
-            return self._window.loss, self._window.weight, logits
-
-        losses, weights, logits = self.processes.run(on_replica, (pair, rows))
-        local = self.processes.local
-        return local(losses), local(weights), self._local_logits(logits)
-
-    def _local_logits(self, logits: Any) -> list[Any]:
-        count = self.processes.local_replicas
-        parts = [self.processes.local(leaf) for leaf in tf.nest.flatten(logits)]
-        return [tf.nest.pack_sequence_as(logits, [part[index] for part in parts]) for index in range(count)]
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Return the floating point operations of a batch; 0 where the model cannot tell."""
-        count = getattr(self.model, "floating_point_ops", None)
-        return int(count(inputs)) if count is not None else 0
-
-    # -- saving ---------------------------------------------------------------------------------------------------
-
-    def save_model(self, output_dir: str | None = None) -> None:
-        """Write the weights into ``output_dir`` as ``model.weights.h5``, which ``load_weights`` of Keras reads."""
-        self.queue.flush()
-        if self.is_world_process_zero():
-            folder = Path(output_dir or self.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            snapshot.weights_writer(self.model, copy=False)(folder)
+    @property
+    def gradients(self) -> list[Any]:
+        """The gradients of this update, from on_pre_optimizer_step on, in the order of the trainable variables."""
+        return self._engine.train_step.compiled.gradients
 
 
 def check_keras() -> None:

@@ -1,43 +1,42 @@
-"""Updates that wait, so that several of them run in one call, where nobody could tell the difference."""
+"""Queued updates: several run in one call, where no callback looks at the model between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from .data import TrainBatch
-    from .engine import TFBackend
+from .data.loader import TrainBatch
 
 BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
 
+Update = tuple[Sequence[TrainBatch], float]
+"""The micro-batches of an update, and its learning rate."""
+
 
 class UpdateQueue:
-    """Updates of a trainer that were asked for and not yet done, at most ``args.steps_per_execution`` of them."""
+    """Updates that were asked for and are not done yet.
 
-    def __init__(self, trainer: TFBackend) -> None:
-        self.trainer = trainer
-        self.size = trainer.args.steps_per_execution
-        self._waiting: list[tuple[Sequence[TrainBatch], float]] = []
-        self._seen: tuple[Any, ...] = ()
-        self._intervals: list[int] = []
+    Args:
+        size: How many updates go into one call; below 2, none is queued.
+        execute: Does the updates of a list, which are alike in their shapes.
+        is_observed: Returns whether a callback looks at the model when so many updates are complete.
+    """
 
-    def takes(self, window: Sequence[TrainBatch]) -> bool:
-        """Return whether this update may wait: it is a whole one, and nobody looks at the model after it."""
-        if self.size < 2 or self.trainer.precision.is_scaled:
-            return False
-        args = self.trainer.args
-        is_whole = len(window) == args.gradient_accumulation_steps and all(
-            batch.examples_of_all == args.train_batch_size for batch in window
-        )
-        return is_whole and not self._is_watched(self.trainer.state.global_step + 1)
+    def __init__(self, size: int, execute: Callable[[list[Update]], None], is_observed: Callable[[int], bool]) -> None:
+        self.size = size
+        self._execute = execute
+        self._is_observed = is_observed
+        self._waiting: list[Update] = []
+
+    def takes(self, step: int) -> bool:
+        """Return whether the update that completes ``step`` of them may wait."""
+        return self.size > 1 and not self._is_observed(step)
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
-        """Let an update wait; do all that wait once they are as many as go into one call."""
+        """Queue an update; do all that wait once they are as many as go into one call."""
         if self._waiting and _shapes(self._waiting[0][0]) != _shapes(window):
             self.flush()
         self._waiting.append((window, learning_rate))
@@ -46,27 +45,30 @@ class UpdateQueue:
 
     def flush(self) -> None:
         """Do every update that waits."""
-        if not self._waiting:
-            return
-        waiting, self._waiting = self._waiting, []
-        trainer = self.trainer
-        if len(waiting) < self.size:  # one by one: another number in one call would be another trace
-            for window, learning_rate in waiting:
-                trainer.update_at_once(window, learning_rate)
-            return
-        windows = [[batch.inputs for batch in window] for window, _ in waiting]
-        rows = None
-        if trainer.processes.replicas > 1:
-            rows = np.stack([np.stack([trainer._rows_of(pair) for pair in window]) for window in windows])
-        trainer.step.updates(windows, rows, [learning_rate for _, learning_rate in waiting])
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._execute(waiting)
 
-    def _is_watched(self, number: int) -> bool:
-        """Return whether somebody hears a step at which ``number`` updates are complete, and could look at weights."""
-        seen = tuple(self.trainer.dispatcher.receivers(event) for event in BETWEEN_UPDATES)
+
+class StepObservers:
+    """Tells at which steps a callback could look at the model.
+
+    Args:
+        receivers: Returns the receivers of an event.
+    """
+
+    def __init__(self, receivers: Callable[[str], tuple[Any, ...]]) -> None:
+        self._receivers = receivers
+        self._seen: tuple[Any, ...] = ()
+        self._intervals: list[int] = []
+
+    def __call__(self, step: int) -> bool:
+        """Return whether a callback hears a step at which ``step`` updates are complete."""
+        seen = tuple(self._receivers(event) for event in BETWEEN_UPDATES)
         if seen != self._seen:
             self._seen = seen
             self._intervals = [_interval(receiver) for receivers in seen for receiver in receivers]
-        return any(interval and number % interval == 0 for interval in self._intervals)
+        return any(interval and step % interval == 0 for interval in self._intervals)
 
 
 def _interval(receiver: Callable[..., Any]) -> int:

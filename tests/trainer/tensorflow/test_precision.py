@@ -100,7 +100,9 @@ class InjectsInf(TFTrainer):
         if training:
             import tensorflow as tf
 
-            now = tf.equal(self.optimizer.iterations.value, 2) & tf.equal(self.precision.scale, 2.0**16)
+            now = tf.equal(self.optimizer.iterations.value, 2) & tf.equal(
+                self._engine.train_step.precision.scale, 2.0**16
+            )
             loss = loss * tf.where(now, np.float32(np.inf), np.float32(1.0))
         return loss, logits
 
@@ -124,7 +126,7 @@ def test_an_update_that_overflows_is_skipped_and_the_schedule_waits(make_trainer
     rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
     assert rates[1] == rates[2] > rates[3]
     assert int(trainer.optimizer.iterations.value) == 4
-    assert trainer.precision.state_dict()["scale"] == 2.0**15
+    assert trainer._engine.train_step.precision.state_dict()["scale"] == 2.0**15
     assert np.isfinite(weights_of(trainer.model)).all()
     if watched:
         assert watch.skipped == [False, False, True, False, False]
@@ -145,7 +147,7 @@ def test_the_scale_is_kept_in_a_checkpoint(make_trainer):
     again = make_trainer(InjectsInf, **{**options, "max_steps": 5})
     again.train(resume_from_checkpoint=True)
 
-    assert again.precision.state_dict() == {"scale": 2.0**15, "good_steps": 2}
+    assert again._engine.train_step.precision.state_dict() == {"scale": 2.0**15, "good_steps": 2}
 
 
 @pytest.mark.parametrize("flag", ["fp16_full_eval", "bf16_full_eval"])

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from support.tf_models import LOSS, classified, mlp, weights_of
 
-from trackside import TFTrainer, TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 
 layers = keras.layers
@@ -266,7 +266,7 @@ def test_the_step_is_traced_once_for_each_length_of_a_window(make_trainer):
 
     trainer.train()
 
-    assert trainer.trace_counts == {"update": 2, "predict": 1}
+    assert trainer._engine.trace_counts == {"update": 2, "predict": 1}
 
 
 def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights(make_trainer):
@@ -283,7 +283,7 @@ def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights
     whole.train()
     pieces.train()
 
-    assert pieces.trace_counts == {"accumulate": 2, "normalise": 1, "apply": 1}
+    assert pieces._engine.trace_counts == {"accumulate": 2, "normalize": 1, "apply": 1}
     assert all(own == pytest.approx(min(norm, 0.5), rel=1e-3) for norm, own in Watch.norms)
     np.testing.assert_array_equal(weights_of(whole.model), weights_of(pieces.model))
 
@@ -296,7 +296,7 @@ def test_several_updates_in_one_call_are_the_same_updates(make_trainer, options)
     single.train()
     several.train()
 
-    assert several.trace_counts["updates"] == 1
+    assert several._engine.trace_counts["updates"] == 1
     np.testing.assert_allclose(weights_of(several.model), weights_of(single.model), atol=1e-6)
     losses = [[r["loss"] for r in trainer.state.log_history if "loss" in r] for trainer in (single, several)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
@@ -332,24 +332,24 @@ def test_xla_gives_the_same_numbers(make_trainer):
 
 
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_update(make_trainer):
-    class Small(TFTrainer):
-        """Has memory for two examples."""
+    class LittleRoom(TrainerCallback):
+        """Leaves memory for two examples."""
 
-        def prepare_model(self, max_steps):
-            super().prepare_model(max_steps)
-            accumulate = self.step.accumulate
+        def on_train_begin(self, args, state, control, trainer=None, **kwargs):
+            compiled = trainer._engine.train_step.compiled
+            accumulate = compiled.accumulate
 
-            def with_little_room(batch, rows, is_first):
-                if len(batch.labels) > 2:
+            def with_little_room(pair, is_first):
+                if len(pair.labels) > 2:
                     raise tf.errors.ResourceExhaustedError(None, None, "no room")
-                accumulate(batch, rows, is_first)
+                accumulate(pair, is_first)
 
-            self.step.accumulate = with_little_room
+            compiled.accumulate = with_little_room
 
     options = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "gradient_accumulation_steps": 2}
-    plain, small = make_trainer(**options), make_trainer(Small, auto_find_batch_size=True, **options)
+    plain, small = make_trainer(**options), make_trainer(callbacks=[LittleRoom()], auto_find_batch_size=True, **options)
     plain.train()
     small.train()
 
-    assert small._splits == 4
+    assert small._engine.train_step.retrier.parts == 4
     np.testing.assert_allclose(weights_of(small.model), weights_of(plain.model), atol=1e-6)

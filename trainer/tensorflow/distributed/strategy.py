@@ -23,6 +23,8 @@ from trackside.callbacks.state import TrainerControl
 from trackside.trainer.data.sharding import share_of
 from trackside.trainer.distributed.control_sync import control_counts, take_control
 
+from .._compat import strategy_of
+
 
 class DistributedStrategy(ABC):
     """How a run is spread over replicas and processes.
@@ -53,7 +55,7 @@ class DistributedStrategy(ABC):
         Raises:
             TracksideValueError: If they are not there for every replica; the message says what to do.
         """
-        strategy = getattr(model.variables[0].value, "_distribute_strategy", None) if model.variables else None
+        strategy = strategy_of(model.variables[0]) if model.variables else None
         if self.replicas > 1 and model.variables and strategy is not self.strategy:
             raise TracksideValueError(
                 f"the model's variable {model.variables[0].path!r} was made outside of the scope of args.strategy, a "

@@ -13,6 +13,7 @@ import numpy as np
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
 from trackside.trainer.optim.lr_schedules import make_schedule, warmup_length
 
+from .._compat import has_keras_schedule, layers_of, own_trainable_variables, skip_gradient_reduction
 from . import torch_parity as optimizers
 
 
@@ -51,9 +52,9 @@ def decay_parameter_names(model: Any) -> list[str]:
     """Return the paths of the variables that weight decay applies to: all but biases and the weights of norms."""
     exempt = {
         variable.path
-        for layer in model._flatten_layers()
+        for layer in layers_of(model)
         if "norm" in type(layer).__name__.lower()
-        for variable in layer._trainable_variables
+        for variable in own_trainable_variables(layer)
     }
     return [v.path for v in model.trainable_variables if v.path not in exempt and "bias" not in v.name]
 
@@ -64,11 +65,9 @@ def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> An
         optimizer = optimizer.inner_optimizer
     if not optimizer.built:
         optimizer.build(variables)
-    if replicas > 1:
-        # gradients are summed over the replicas before they are clipped; Keras must not sum them again
-        if not hasattr(optimizer, "_all_reduce_sum_gradients"):
-            raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
-        optimizer._all_reduce_sum_gradients = list
+    # gradients are summed over the replicas before they are clipped; Keras must not sum them again
+    if replicas > 1 and not skip_gradient_reduction(optimizer):
+        raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
     return optimizer
 
 
@@ -217,7 +216,7 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     Raises:
         ArgumentError: If there is no schedule of that name, or it has no such option; the message names the nearest.
     """
-    if has_own_schedule(optimizer):
+    if has_keras_schedule(optimizer):
         return None
     base = rate_of(optimizer)
     if base == float(np.float32(args.learning_rate)):  # Keras rounded it
@@ -246,9 +245,9 @@ def own_schedule(given: Any) -> Schedule | None:
     raise TracksideTypeError(f"optimizers needs a schedule that is a function of the step, not {type(given).__name__}")
 
 
-def has_own_schedule(optimizer: Any) -> bool:
-    """Return whether the learning rate of a Keras optimizer is one of Keras' schedules, which nobody can set."""
-    return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
+def follows_metric(schedule: Any) -> bool:
+    """Return whether a schedule waits for a metric, rather than for steps."""
+    return bool(getattr(schedule, "follows_metric", False))
 
 
 def rate_of(optimizer: Any) -> float:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from .._compat import OwnWeightDecay, slot_of, takes_weight_decay
+
 
 class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
     """Keras' AdamW with epsilon where the paper and torch have it: beside the square root of the corrected mean.
@@ -21,24 +23,20 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         rate = tf.cast(learning_rate, variable.dtype)
         correction_1 = 1.0 - tf.pow(tf.cast(self.beta_1, variable.dtype), step)
         correction_2 = 1.0 - tf.pow(tf.cast(self.beta_2, variable.dtype), step)
-        index = self._get_variable_index(variable)
-        mean, square = self._momentums[index].value, self._velocities[index].value
+        mean, square = (slot_of(self, variable, name).value for name in ("momentum", "velocity"))
         mean.assign_add((gradient - mean) * (1.0 - self.beta_1))
         square.assign_add((gradient * gradient - square) * (1.0 - self.beta_2))
         denominator = tf.sqrt(square) / tf.sqrt(correction_2) + self.epsilon
         variable.assign_sub(mean * (rate / correction_1) / denominator)
 
 
-class _Coupled:
+class _Coupled(OwnWeightDecay):
     """The part of an optimizer that adds the weight decay to the gradient; Keras takes it off the variable."""
 
     weight_decay: float | None
 
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Do nothing, in the place where Keras takes it off."""
-
     def _with_decay(self, gradient: Any, variable: Any) -> Any:
-        if not self.weight_decay or not self._use_weight_decay(variable):  # type: ignore[attr-defined]
+        if not self.weight_decay or not takes_weight_decay(self, variable):
             return gradient
         return gradient + variable * tf.cast(self.weight_decay, variable.dtype)
 
@@ -62,7 +60,7 @@ class SGD(_Coupled, keras.optimizers.SGD):  # type: ignore[misc]
         """Update one variable and its momentum."""
         step = gradient = self._with_decay(gradient, variable)
         if self.momentum:
-            momentum = self.momentums[self._get_variable_index(variable)].value
+            momentum = slot_of(self, variable, "momentum").value
             momentum.assign(momentum * self.momentum + gradient)
             step = gradient + momentum * self.momentum if self.nesterov else momentum.read_value()
         variable.assign_sub(step * tf.cast(learning_rate, variable.dtype))

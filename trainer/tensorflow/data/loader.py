@@ -1,4 +1,4 @@
-"""Where batches come from: arrays in memory, a tf.data.Dataset of examples, or one of batches that a user built.
+"""Batches of arrays in memory, of a tf.data.Dataset of examples, or of a dataset of batches that a user built.
 
 Every source is a pure function of (seed, epoch), and goes on in the middle of an epoch without its beginning. A batch
 holds the examples of all replicas.
@@ -6,23 +6,22 @@ holds the examples of all replicas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..data.sharding import BatchCut, derive_seed
+from ...data.sharding import BatchCut, derive_seed
 
 SHUFFLE_BUFFER = 100_000
-"""Examples of a tf.data.Dataset that are shuffled at a time, if it has more or nobody knows how many."""
+"""Examples of a tf.data.Dataset that are shuffled at a time, if it has more, or an unknown number."""
 
 LABELS = ("labels", "label", "label_ids")
 """What labels are called where they are among the features."""
-
-BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset", "BatchDataset")
 
 
 class Pair(NamedTuple):
@@ -40,15 +39,17 @@ class TrainBatch(NamedTuple):
     examples_of_all: int
 
 
-class Batches:
+class Batches(ABC):
     """A source of batches of one dataset.
 
     Attributes:
         num_examples: Examples of an epoch; None where that is not known.
+        is_infinite: Whether an epoch never ends.
         element_spec: A Pair of nested tf.TensorSpec; the first dimension is that of the batch, and not fixed.
     """
 
     num_examples: int | None
+    is_infinite = False
     element_spec: Pair
 
     def __init__(self, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool) -> None:
@@ -57,13 +58,13 @@ class Batches:
         self.shuffle = shuffle
         self.drop_last = drop_last
 
+    @abstractmethod
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch without its first ``skip_examples`` examples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
-        raise NotImplementedError
 
     def num_batches(self) -> int | None:
         """Return the batches of an epoch; None where that is not known."""
@@ -75,7 +76,7 @@ class Batches:
     def __len__(self) -> int:
         count = self.num_batches()
         if count is None:
-            raise TypeError("nobody knows the number of batches")
+            raise TypeError("the number of batches is not known")
         return count
 
     def __iter__(self) -> Iterator[Pair]:
@@ -95,7 +96,7 @@ class ArrayBatches(Batches):
         if len(lengths) != 1:
             raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
         self.num_examples = lengths.pop()
-        self.element_spec = tf.nest.map_structure(_spec_of, self.arrays)
+        self.element_spec = tf.nest.map_structure(spec_of, self.arrays)
         self._is_flat = self.arrays.labels is not None and len(leaves) == 2
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
@@ -137,7 +138,6 @@ class DatasetBatches(Batches):
 
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
-        _check_not_batched(dataset)
         self.dataset = dataset
         count = int(dataset.cardinality())
         self.is_infinite = count == tf.data.INFINITE_CARDINALITY
@@ -197,35 +197,6 @@ class OwnBatches(Batches):
         return self.build(epoch)
 
 
-def make_batches(dataset: Any, **options: Any) -> Batches:
-    """Return the source of batches of a dataset: a tf.data.Dataset of examples, or arrays.
-
-    Raises:
-        TracksideTypeError: If it is neither.
-    """
-    if isinstance(dataset, Batches):
-        return dataset
-    if isinstance(dataset, tf.data.Dataset):
-        return DatasetBatches(dataset, **options)
-    if isinstance(dataset, (np.ndarray, tf.Tensor, Mapping, tuple)):
-        return ArrayBatches(dataset, **options)
-    raise TracksideTypeError(
-        f"a dataset is a tf.data.Dataset of (features, labels), or a pair of arrays (or of tuples or dicts of arrays), "
-        f"not {type(dataset).__name__}"
-    )
-
-
-def check_finite(batches: Batches) -> Batches:
-    """Return ``batches``; an evaluation over an infinite dataset would never end.
-
-    Raises:
-        ArgumentError: If the dataset is infinite.
-    """
-    if getattr(batches, "is_infinite", False):
-        raise ArgumentError("eval_dataset", "an infinite tf.data.Dataset", "one that ends; use its take(n)")
-    return batches
-
-
 def pair_of(element: Any) -> Pair:
     """Return features and labels of what a dataset gives: a pair of them, a dict with labels in it, or features."""
     if isinstance(element, Pair):
@@ -259,6 +230,16 @@ def first_example(batches: Batches) -> Pair:
     return one
 
 
+def num_examples(dataset: Any) -> int | None:
+    """Return the number of examples in ``dataset``, where it can be known."""
+    if isinstance(dataset, Batches):
+        return dataset.num_examples
+    if isinstance(dataset, tf.data.Dataset):
+        count = int(dataset.cardinality())
+        return count if count >= 0 else None
+    return len(tf.nest.flatten(dataset)[0])
+
+
 def _as_array(leaf: Any) -> Any:
     if leaf is None:
         return None
@@ -266,7 +247,8 @@ def _as_array(leaf: Any) -> Any:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _spec_of(leaf: Any) -> Any:
+def spec_of(leaf: Any) -> Any:
+    """Return the tf.TensorSpec of an array whose first dimension is that of a batch; None of None."""
     return None if leaf is None else tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
 
 
@@ -279,19 +261,3 @@ def _batch_spec(pair: Pair) -> Pair:
 
 def _any_batch(spec: Any) -> Any:
     return spec if spec is None or spec.shape.rank is None else tf.TensorSpec((None, *spec.shape[1:]), spec.dtype)
-
-
-def _check_not_batched(dataset: Any) -> None:
-    """Raise if ``dataset`` gives batches: they would be batched once more."""
-    at: Any = dataset
-    for _ in range(20):
-        name = type(at).__name__
-        if name in BATCHING:
-            raise TracksideValueError(
-                "the dataset gives batches, but TFTrainer makes the batches itself, of args.train_batch_size and "
-                "args.eval_batch_size examples; give it the dataset as it is before .batch(...), or .unbatch() it"
-            )
-        inputs: Sequence[Any] = at._inputs() if hasattr(at, "_inputs") else ()
-        if len(inputs) != 1 or not any(word in name for word in ("Prefetch", "Options", "Shuffle", "Repeat", "Take")):
-            return
-        at = inputs[0]

@@ -1,0 +1,88 @@
+"""Private names of Keras and TensorFlow, each used in one place, with a fall-back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def layers_of(layer: Any) -> list[Any]:
+    """Return a layer or model, and every layer inside it, at any depth."""
+    flatten = getattr(layer, "_flatten_layers", None)
+    return list(_walk(layer)) if flatten is None else list(flatten())
+
+
+def _walk(layer: Any) -> Iterator[Any]:
+    yield layer
+    for part in getattr(layer, "layers", ()):
+        yield from _walk(part)
+
+
+def own_trainable_variables(layer: Any) -> list[Any]:
+    """Return the trainable variables of a layer, without those of layers inside it."""
+    return list(getattr(layer, "_trainable_variables", layer.trainable_variables))
+
+
+def input_structure(model: Any) -> Any:
+    """Return the nested inputs that a functional model takes; None where that is unknown."""
+    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
+
+
+def strategy_of(variable: Any) -> Any:
+    """Return the tf.distribute.Strategy that a variable of Keras was made under; None without one."""
+    return getattr(variable.value, "_distribute_strategy", None)
+
+
+# -- optimizers -------------------------------------------------------------------------------------------------------
+
+
+def skip_gradient_reduction(optimizer: Any) -> bool:
+    """Keep a Keras optimizer from summing gradients over replicas; return whether it can be kept from it."""
+    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+        return False
+    optimizer._all_reduce_sum_gradients = list
+    return True
+
+
+def has_keras_schedule(optimizer: Any) -> bool:
+    """Return whether the learning rate of a Keras optimizer is one of Keras' schedules, which cannot be set."""
+    return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
+
+
+def slot_of(optimizer: Any, variable: Any, name: str) -> Any:
+    """Return the optimizer's variable that belongs to a variable of the model.
+
+    Args:
+        name: What it holds: "momentum" or "velocity".
+    """
+    slots = {"momentum": ("_momentums", "momentums"), "velocity": ("_velocities",)}[name]
+    found = next((getattr(optimizer, attribute) for attribute in slots if hasattr(optimizer, attribute)), None)
+    if found is not None and hasattr(optimizer, "_get_variable_index"):
+        return found[optimizer._get_variable_index(variable)]
+    wanted = f"{variable.path.replace('/', '_')}_{name}"
+    return next(slot for slot in optimizer.variables if slot.name == wanted)
+
+
+def takes_weight_decay(optimizer: Any, variable: Any) -> bool:
+    """Return whether weight decay applies to a variable."""
+    excludes = getattr(optimizer, "_use_weight_decay", None)
+    return "bias" not in variable.name if excludes is None else bool(excludes(variable))
+
+
+class OwnWeightDecay:
+    """Keeps a Keras optimizer from taking the weight decay off the variables; a subclass applies it in its own way."""
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Do nothing, in the place where Keras takes it off."""
+
+
+# -- datasets ---------------------------------------------------------------------------------------------------------
+
+
+def inputs_of(dataset: Any) -> Sequence[Any]:
+    """Return the datasets that a tf.data.Dataset reads from; none where that is unknown."""
+    return dataset._inputs() if hasattr(dataset, "_inputs") else ()

@@ -1,0 +1,62 @@
+"""The choice of a source of batches for a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+
+from .._compat import inputs_of
+from .loader import ArrayBatches, Batches, DatasetBatches
+
+BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset", "BatchDataset")
+
+
+def make_batches(dataset: Any, **options: Any) -> Batches:
+    """Return the source of batches of a dataset: a tf.data.Dataset of examples, or arrays.
+
+    Raises:
+        TracksideTypeError: If it is neither.
+    """
+    if isinstance(dataset, Batches):
+        return dataset
+    if isinstance(dataset, tf.data.Dataset):
+        _check_not_batched(dataset)
+        return DatasetBatches(dataset, **options)
+    if isinstance(dataset, (np.ndarray, tf.Tensor, Mapping, tuple)):
+        return ArrayBatches(dataset, **options)
+    raise TracksideTypeError(
+        f"a dataset is a tf.data.Dataset of (features, labels), or a pair of arrays (or of tuples or dicts of arrays), "
+        f"not {type(dataset).__name__}"
+    )
+
+
+def check_finite(batches: Batches) -> Batches:
+    """Return ``batches``; an evaluation over an infinite dataset would never end.
+
+    Raises:
+        ArgumentError: If the dataset is infinite.
+    """
+    if batches.is_infinite:
+        raise ArgumentError("eval_dataset", "an infinite tf.data.Dataset", "one that ends; use its take(n)")
+    return batches
+
+
+def _check_not_batched(dataset: Any) -> None:
+    """Raise if ``dataset`` gives batches: they would be batched once more."""
+    at: Any = dataset
+    for _ in range(20):
+        name = type(at).__name__
+        if name in BATCHING:
+            raise TracksideValueError(
+                "the dataset gives batches, but TFTrainer makes the batches itself, of args.train_batch_size and "
+                "args.eval_batch_size examples; give it the dataset as it is before .batch(...), or .unbatch() it"
+            )
+        inputs = inputs_of(at)
+        if len(inputs) != 1 or not any(word in name for word in ("Prefetch", "Options", "Shuffle", "Repeat", "Take")):
+            return
+        at = inputs[0]

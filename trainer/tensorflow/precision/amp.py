@@ -1,0 +1,65 @@
+"""Mixed precision: layers compute in half precision on float32 variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from .base import Precision
+
+INITIAL_SCALE = 2.0**16
+GROWTH_INTERVAL = 2000
+"""Scale and interval are those of torch's GradScaler."""
+
+
+class MixedPrecision(Precision):
+    """Layers compute by a policy of Keras; in bfloat16, that needs no loss scale.
+
+    Source:
+        https://keras.io/api/mixed_precision/
+    """
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+
+
+class LossScalePrecision(MixedPrecision):
+    """Layers compute in float16, with dynamic loss scaling.
+
+    Source:
+        Micikevicius et al. (2018), arXiv:1710.03740, section 3.2.
+    """
+
+    is_scaled = True
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(policy)
+        self.scale = tf.Variable(INITIAL_SCALE, dtype=tf.float32, trainable=False, name="loss_scale")
+        self.good_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="good_steps")
+
+    def scaled(self, loss: Any) -> Any:
+        """Return the loss times the scale."""
+        return loss * tf.cast(self.scale, loss.dtype)
+
+    def unscaled(self, factor: Any) -> Any:
+        """Return the factor on the gradients with the loss scale divided out."""
+        return factor / self.scale
+
+    def update(self, is_finite: Any) -> None:
+        """Halve the scale where gradients were not finite; double it after many updates that were."""
+        good = tf.where(is_finite, self.good_steps + 1, 0)
+        grows = good >= GROWTH_INTERVAL
+        grown = tf.where(grows, self.scale * 2.0, self.scale)
+        self.scale.assign(tf.where(is_finite, grown, self.scale * 0.5))
+        self.good_steps.assign(tf.where(grows, 0, good))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale and its growth counter."""
+        return {"scale": float(self.scale.numpy()), "good_steps": int(self.good_steps.numpy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore scale and growth counter."""
+        if state:
+            self.scale.assign(state["scale"])
+            self.good_steps.assign(state["good_steps"])

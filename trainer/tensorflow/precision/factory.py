@@ -1,0 +1,25 @@
+"""The choice of a precision from the training arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from .amp import LossScalePrecision, MixedPrecision
+from .base import Precision
+
+POLICIES = {"fp16": "mixed_float16", "bf16": "mixed_bfloat16"}
+
+
+def precision_for(args: Any) -> Precision:
+    """Return the precision that ``args`` ask for."""
+    if args.fp16:
+        return LossScalePrecision(POLICIES["fp16"])
+    return MixedPrecision(POLICIES["bf16"]) if args.bf16 else Precision()
+
+
+def set_tf32(allowed: bool | None) -> None:
+    """Allow or forbid TF32 in matrix products and convolutions; None leaves the setting of TensorFlow."""
+    if allowed is not None:
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)

@@ -179,9 +179,8 @@ def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[Op
     reason = why_no_apex("optimizers")
     optimizer_cls = None if reason else getattr(importlib.import_module("apex.optimizers"), class_name, None)
     if optimizer_cls is None:
-        needs = (
-            f"optim={args.optim!s} needs NVIDIA apex, built from source: {reason or f'this build has no {class_name}'}"
-        )
+        reason = reason or f"this build of NVIDIA apex has no {class_name}"
+        needs = f"optim={args.optim!s} needs NVIDIA apex, built from source: {reason}"
         raise UnsupportedError(needs + native_instead(args.optim))
     return optimizer_cls, options
 

@@ -208,7 +208,7 @@ def test_an_apex_that_is_another_package_is_recognised(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
     with pytest.raises(
-        UnsupportedError, match="the package apex that is installed is the one of PyPI, .*; optim='adamw_torch_fused'"
+        UnsupportedError, match=r"the package apex that is installed is the one of PyPI, .*; optim='adamw_torch_fused'"
     ):
         create_optimizer(nn.Linear(2, 2), arguments(optim="adamw_apex_fused"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 import types
 import typing
@@ -12,40 +13,54 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..callbacks.errors import ArgumentError
-from .options import Rule, refusal
+from .options import Argument, Rule, refusal
 from .plain import PlainData
 
 
 def convert_fields(args: PlainData) -> None:
-    """Bring each field of ``args`` to its declared type and check its rule.
+    """Convert each field of ``args`` to its declared type and check its rule.
+
+    A field that a subclass declares is left as it is where its type is not one of `KINDS`, or its value the default.
 
     Raises:
         ArgumentError: If one cannot be, or breaks its rule; the message has field, value and what is allowed.
     """
     cls: Any = type(args)  # the class can be hashed, although arguments cannot
-    hints = field_types(cls)
-    for item in args.fields():
-        setattr(args, item.name, _converted(item, hints[item.name], args.given(item.name)))
+    for item, kinds in _convertible(cls):
+        value = args.given(item.name)
+        if isinstance(item, Argument) or value is not item.default:
+            setattr(args, item.name, _converted(item, kinds, value))
 
 
 @functools.cache
-def field_types(cls: type) -> dict[str, tuple[type, ...]]:
-    """Return the types that each field of the dataclass ``cls`` may have, in the order in which they are tried."""
-    hints = typing.get_type_hints(cls)
-    return {item.name: _members(hints[item.name]) for item in dataclasses.fields(cls)}
+def _convertible(cls: type[PlainData]) -> list[tuple[dataclasses.Field[Any], tuple[type, ...]]]:
+    """Return the fields of ``cls`` that can be converted, and the types of each in the order in which to try them."""
+    hints = _hints(cls)
+    kinds = {item.name: getattr(item, "kinds", ()) or _members(hints[item.name]) for item in cls.fields()}
+    return [(item, kinds[item.name]) for item in cls.fields() if KINDS.keys() >= set(kinds[item.name])]
 
 
-def _members(hint: Any) -> tuple[type, ...]:
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the annotations of ``cls`` and its bases; as text where a class names what only type checkers import."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        try:
+            hints |= inspect.get_annotations(base, eval_str=True)
+        except NameError:
+            hints |= inspect.get_annotations(base)
+    return hints
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    members = typing.get_args(hint) if is_union else (hint,)
-    return tuple(typing.get_origin(member) or member for member in members)
+    return tuple(GENERIC.get(member, member) for member in (typing.get_args(hint) if is_union else (hint,)))
 
 
 def _converted(item: dataclasses.Field[Any], kinds: tuple[type, ...], value: Any) -> Any:
     if value is None and types.NoneType in kinds:
         return None
-    rule: Rule | None = item.metadata.get("rule")
-    reads: Callable[[str], Any] | None = item.metadata.get("reads")
+    rule: Rule | None = getattr(item, "rule", None)
+    reads: Callable[[str], Any] | None = getattr(item, "reads", None)
     try:
         typed = _typed(reads, kinds, value)
     except (TypeError, ValueError) as error:
@@ -142,3 +157,6 @@ KINDS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     dict: ("a mapping from names to values, or text that spells one", _read_dict),
     types.NoneType: ("None", _read_none),
 }
+
+# the parametrised types that `KINDS` converts to; what is in any other list or dict is not known to it
+GENERIC: dict[Any, type] = {list[str]: list, dict[str, Any]: dict}

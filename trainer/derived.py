@@ -34,9 +34,9 @@ class DerivedArguments(PlainData):
     output_dir: str
     per_device_train_batch_size: int
     per_device_eval_batch_size: int
-    warmup_steps: int | float
+    warmup_steps: float
     warmup_ratio: float
-    logging_steps: int | float
+    logging_steps: float
     log_level: str
     log_level_replica: str
 

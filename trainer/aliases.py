@@ -42,7 +42,7 @@ class Alias:
             return  # dataclasses.replace and parsers of command lines hand on what they read
         if self.replacement:
             message = f"{self.name} is deprecated; use {self.replacement} instead"
-            warnings.warn(message, FutureWarning, stacklevel=3 if is_new else 2)
+            warnings.warn(message, FutureWarning, stacklevel=4 if is_new else 3)
         wanted = self._read(value, default)
         if is_new and current != default:
             raise ArgumentError(self.name, value, f"it contradicts {self.field}={current!r}; give one of the two")

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, Field, dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from ..callbacks.errors import ArgumentError
 from .aliases import ALIASES, Alias, other_name
 from .choices import IntervalStrategy, OptimizerName, SaveStrategy, SchedulerType
 from .conversion import convert_fields
@@ -210,6 +211,30 @@ class BaseTrainingArguments(DerivedArguments):
     def __post_init__(self) -> None:
         self.validate()
 
+    if not TYPE_CHECKING:  # a type checker knows neither a wrong name nor a field of transformers
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the default of a field that only transformers has, which callbacks written for it read."""
+            if name in UNUSED_FIELDS:
+                return UNUSED_FIELDS[name]
+            return super().__getattribute__(name)  # raises what it raised before
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Set a field or an attribute; raise ArgumentError for a field that only transformers has."""
+            if name in UNUSED_FIELDS and value != UNUSED_FIELDS[name] and not self._declares(name):
+                raise self._unknown(name, value)
+            super().__setattr__(name, value)
+
+    @classmethod
+    def _declares(cls, name: str) -> bool:
+        return name in cls.__dataclass_fields__ or hasattr(cls, name)
+
+    @classmethod
+    def _unknown(cls, name: str, value: Any) -> ArgumentError:
+        if name in UNUSED_FIELDS:
+            return ArgumentError(name, value, f"{cls.__name__} does not have this field of transformers; leave it out")
+        return super()._unknown(name, value)
+
     @classmethod
     def fields(cls) -> tuple[Field[Any], ...]:
         """Return the fields in their order, without their other names."""
@@ -250,9 +275,5 @@ class BaseTrainingArguments(DerivedArguments):
 
 
 # dataclass() has put defaults in the place of these
-for _name, _property in {
-    "logging_dir": LOGGING_DIR,
-    **{alias.name: alias for alias in ALIASES},
-    **UNUSED_FIELDS,
-}.items():
+for _name, _property in {"logging_dir": LOGGING_DIR, **{alias.name: alias for alias in ALIASES}}.items():
     setattr(BaseTrainingArguments, _name, _property)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from enum import Enum
@@ -28,6 +29,15 @@ class PlainData:
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    else:  # a type checker goes by the dataclass
+
+        def __new__(cls, *args: Any, **given: Any) -> PlainData:
+            """Raise ArgumentError with the nearest name if a keyword is not a field."""
+            for name in given:
+                if name not in cls.__dataclass_fields__ and not _takes(cls.__init__, name):
+                    raise cls._unknown(name, given[name])
+            return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,11 +72,12 @@ class PlainData:
         Raises:
             ArgumentError: If a key is none of the fields; the message has the nearest one.
         """
-        known = cls.__dataclass_fields__
-        for name, value in values.items():
-            if name not in known:
-                raise ArgumentError(name, value, f"{cls.__name__} has no such field.{did_you_mean(name, known)}")
         return cls(**values)
+
+    @classmethod
+    def _unknown(cls, name: str, value: Any) -> ArgumentError:
+        near = did_you_mean(name, cls.__dataclass_fields__)
+        return ArgumentError(name, value, f"{cls.__name__} has no such field.{near}")
 
     @classmethod
     def from_json(cls: type[T], source: str | Path) -> T:
@@ -117,6 +128,12 @@ class PlainData:
     def __getstate__(self) -> dict[str, Any]:
         made = [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]
         return {name: value for name, value in self.__dict__.items() if name not in made}
+
+
+def _takes(function: Any, name: str) -> bool:
+    """Return whether ``function``, such as the ``__init__`` of a user's own class, takes the keyword ``name``."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(item.kind is item.VAR_KEYWORD for item in parameters.values())
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:

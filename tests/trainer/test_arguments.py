@@ -155,6 +155,51 @@ def test_only_output_dir_may_be_given_by_position():
         BaseTrainingArguments("here", True)
 
 
+def test_a_keyword_that_is_not_a_field_fails_with_the_nearest_name():
+    with pytest.raises(ArgumentError, match=r"learning_rte=1 .* has no such field. Did you mean 'learning_rate'"):
+        BaseTrainingArguments("here", learning_rte=1)
+    with pytest.raises(ArgumentError, match=r"push_to_hub=True .* does not have this field of transformers"):
+        BaseTrainingArguments("here", push_to_hub=True)
+
+
+def test_a_constructor_of_a_subclass_takes_what_it_declares():
+    class Args(BaseTrainingArguments):
+        def __init__(self, *, rank=0, **more):
+            super().__init__(**more)
+            self.rank = rank
+
+    args = Args(rank=3, seed=7)
+
+    assert (args.rank, args.seed) == (3, 7)
+    assert copy.deepcopy(args).rank == 3
+
+
+def test_a_field_of_transformers_is_read_at_its_default_and_cannot_be_set():
+    args = BaseTrainingArguments()
+
+    args.push_to_hub = False
+
+    assert (args.push_to_hub, args.deepspeed, args.hub_strategy) == (False, None, "every_save")
+    with pytest.raises(ArgumentError, match=r"neftune_noise_alpha=5.0 .* does not have this field of transformers"):
+        args.neftune_noise_alpha = 5.0
+    with pytest.raises(AttributeError, match="object has no attribute 'learning_rte'"):
+        args.learning_rte  # noqa: B018
+    args.note = "an attribute that is not a field"
+
+
+def test_a_subclass_may_have_a_field_of_transformers():
+    @dataclasses.dataclass
+    class Args(BaseTrainingArguments):
+        use_liger_kernel: bool = False
+        hub_token: str = dataclasses.field(default_factory=str)
+
+    args = Args("out", use_liger_kernel=True)
+    args.use_liger_kernel, args.hub_token = "true", "x"
+    args.validate()
+
+    assert (args.use_liger_kernel, args.hub_token) == (True, "x")
+
+
 # -- what is inferred -------------------------------------------------------------------------------------------------
 
 

@@ -96,12 +96,22 @@ def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: 
     """Return the number of warm-up updates; ``warmup_steps`` below 1 is a share of the run, and wins over the ratio.
 
     Example:
-        >>> warmup_length(20, 0.5, 100), warmup_length(0.05, 0.0, 30), warmup_length(0, 0.1, 100)
-        (20, 2, 10)
+        >>> warmup_length(20, 0.5, 100), warmup_length(0.05, 0.0, 30), warmup_length(0, 0.07, 100)
+        (20, 2, 7)
     """
     if warmup_steps >= 1:
         return int(warmup_steps)
-    return math.ceil(num_training_steps * (warmup_steps or warmup_ratio))
+    return steps_of_share(warmup_steps or warmup_ratio, num_training_steps)
+
+
+def steps_of_share(share: float, num_training_steps: int) -> int:
+    """Return the updates that a share of a run is, rounded up where it is not a whole number but for float's noise.
+
+    Example:
+        >>> steps_of_share(0.07, 100), 0.07 * 100
+        (7, 7.000000000000001)
+    """
+    return math.ceil(round(num_training_steps * share, 6))
 
 
 # -- the schedules ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError
+from trackside.trainer.arguments import BaseTrainingArguments
 from trackside.trainer.schedule import SCHEDULES, check_schedule_options, lr_multiplier, make_schedule, warmup_length
 
 CASES = [
@@ -118,7 +119,8 @@ def test_negative_lengths_are_refused():
 
 @pytest.mark.parametrize(
     ("steps", "ratio", "expected"),
-    [(0, 0.0, 0), (15, 0.0, 15), (0.1, 0.0, 10), (0, 0.25, 25), (5, 0.5, 5), (0.015, 0, 2)],
+    [(0, 0.0, 0), (15, 0.0, 15), (0.1, 0.0, 10), (0, 0.25, 25), (5, 0.5, 5), (0.015, 0, 2), (0, 0.07, 7)],
 )
 def test_warmup_is_a_number_of_steps_or_a_share_of_the_run(steps, ratio, expected):
     assert warmup_length(steps, ratio, 100) == expected
+    assert BaseTrainingArguments(warmup_steps=steps, warmup_ratio=ratio).get_warmup_steps(100) == expected

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments import BaseTrainingArguments
-from trackside.trainer.schedule import SCHEDULES, check_schedule_options, lr_multiplier, make_schedule, warmup_length
+from trackside.trainer.schedule import SCHEDULES, check_schedule_options, make_schedule, warmup_length
 
 CASES = [
     ("linear", {}),
@@ -44,14 +44,6 @@ def test_every_step_has_the_learning_rate_that_transformers_gives_it(name, kwarg
         assert RATE * ours(step) == theirs.get_last_lr()[0], f"step {step}"
         optimizer.step()
         theirs.step()
-
-
-def test_the_multiplier_at_a_step_is_that_of_the_schedule():
-    schedule = make_schedule("polynomial", 3, 20, 1e-3, {"power": 2.0})
-
-    at_ten = lr_multiplier("polynomial", 10, num_warmup_steps=3, num_training_steps=20, learning_rate=1e-3, power=2.0)
-
-    assert at_ten == schedule(10)
 
 
 def test_warmup_stable_decay_lets_the_last_tenth_decay_unless_told_otherwise():

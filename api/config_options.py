@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from trackside.callbacks.errors import did_you_mean
+from trackside.callbacks._util.convert import convert
+from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.callbacks.imports import import_from
 from trackside.config_source import Source, Text
 
 
@@ -17,20 +16,18 @@ class Options:
     """The options that a class or a function takes.
 
     Args:
-        target: What will be called with them. ``**kwargs`` that it hands on to a base class are followed there.
+        target: What will be called with them. ``**kwargs`` of a class are those of the class that it derives from.
     """
 
     def __init__(self, target: Callable[..., Any]) -> None:
         self.target = target
-        try:
-            _, self.names = _parser(target, ())
-        except ValueError:  # a class written in C shows no signature
-            self.names = []
-        self.takes_any = _takes_any(target)
-        self.required = [name for name in _required(target) if name in self.names]
+        self.parameters = _parameters(target)
+        own = _signature(target)
+        self.takes_any = _takes_any(own)
+        self.required = [item.name for item in own or [] if item.default is item.empty and item.name in self.parameters]
 
     def checked(self, source: Source, keys: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``given`` with every value brought to the type of its option.
+        """Return ``given`` with every value converted to the type of its option.
 
         Args:
             keys: Where in ``source`` they stand.
@@ -43,22 +40,15 @@ class Options:
         return checked
 
     def checked_one(self, source: Source, keys: tuple[str, ...], name: str) -> Any:
-        """Return the value that stands at ``keys``, brought to the type of the option ``name``.
+        """Return the value that stands at ``keys``, converted to the type of the option ``name``.
 
         Raises:
             ConfigError: See `checked`.
         """
-        value = source.at(keys)
-        if name not in self.names:
-            if self.takes_any:
-                return plain(value)
-            near = did_you_mean(name, self.names)
-            known = ", ".join(self.names) or "none"
-            raise source.error(keys, f"{_name(self.target)} has no such option.{near} Options: {known}")
         try:
-            return self._parsed(name, value)
-        except (ArgumentError, TypeError, ValueError) as error:
-            raise source.error(keys, _reason(error)) from None
+            return self.converted(name, source.at(keys))
+        except (ConfigError, TypeError) as error:
+            raise source.error(keys, str(error)) from None
 
     def check_missing(self, source: Source, keys: tuple[str, ...], given: Mapping[str, Any]) -> None:
         """Raise ConfigError if an option that has no default is not among ``given``."""
@@ -66,28 +56,25 @@ class Options:
         if missing:
             raise source.error(keys, f"{_name(self.target)} also needs {', '.join(missing)}")
 
-    def _parsed(self, name: str, value: Any) -> Any:
-        if not isinstance(value, Text):
-            return self._typed(name, plain(value))
-        try:
-            return self._typed(name, value.plain())
-        except (ArgumentError, TypeError, ValueError):  # 5 is a number, unless the option is a text
-            return self._typed(name, str(value))
+    def converted(self, name: str, value: Any) -> Any:
+        """Return ``value`` converted to the type of the option ``name``.
 
-    def _typed(self, name: str, value: Any) -> Any:
-        parser, _ = _parser(self.target, [other for other in self.names if other != name])
-        parsed = parser.instantiate(parser.parse_object({name: value}))[name]
-        if isinstance(parsed, str) and not isinstance(value, str):  # a path takes the text of anything
-            raise TypeError("a text is needed")
-        return value if type(value) is int and type(parsed) is float else parsed
-
-
-def _parser(target: Callable[..., Any], skip: Iterable[str]) -> tuple[ArgumentParser, list[str]]:
-    """Return a parser of the options of ``target`` without those in ``skip``, and the names of the options."""
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
-    added = add(target, None, fail_untyped=False, skip=set(skip))
-    return parser, list(dict.fromkeys(name.split(".")[0] for name in added))
+        Raises:
+            ConfigError: If there is no such option.
+            TypeError: If it has the wrong type.
+        """
+        if name not in self.parameters:
+            if self.takes_any:
+                return plain(value)
+            near, known = did_you_mean(name, self.parameters), ", ".join(self.parameters) or "none"
+            raise ConfigError(f"{_name(self.target)} has no such option.{near} Options: {known}")
+        hint = self.parameters[name]
+        if isinstance(value, Text):
+            try:
+                return convert(value.plain(), hint, _object)
+            except (ConfigError, TypeError):  # 5 is a number, unless the option is a string
+                return convert(str(value), hint, _object)
+        return None if value is None else convert(plain(value), hint, _object)
 
 
 def plain(value: Any) -> Any:
@@ -101,42 +88,56 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _takes_any(target: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (ValueError, TypeError):
-        return True
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+def _object(kind: Any, value: Any) -> Any:
+    """Return the object that ``value`` describes by its path, or by ``class_path`` and ``init_args``.
+
+    Where an instance of the class ``kind`` is wanted, its subclass alone is enough, and so are the options alone.
+    """
+    is_class = inspect.isclass(kind) and kind not in (Any, object, type) and not inspect.isabstract(kind)
+    if isinstance(value, str) and kind is not Any:
+        made = import_from(value)
+        return _called(made, {}) if is_class and inspect.isclass(made) and issubclass(made, kind) else made
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _called(import_from(value["class_path"]), value.get("init_args") or {})
+    return _called(kind, value) if isinstance(value, Mapping) and is_class else value
 
 
-def _required(target: Callable[..., Any]) -> list[str]:
-    if dataclasses.is_dataclass(target):
-        return []
+def _called(make: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    options = Options(make)
     try:
-        parameters = inspect.signature(target).parameters.values()
-    except (ValueError, TypeError):
-        return []
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [item.name for item in parameters if item.default is item.empty and item.kind in kinds]
+        return make(**{name: options.converted(name, value) for name, value in given.items()})
+    except Exception as error:
+        raise ConfigError(f"{_name(make)}: {error}") from error
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type of each option that ``target`` takes by name; ``**kwargs`` of a class are those of its base."""
+    found: dict[str, Any] = {}
+    for part in inspect.getmro(target)[:-1] if inspect.isclass(target) else [target]:
+        parameters = _signature(part) or []
+        for item in parameters:
+            if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY):
+                found.setdefault(item.name, Any if item.annotation is item.empty else item.annotation)
+        if not _takes_any(parameters):
+            break
+    return found
+
+
+def _signature(target: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """Return the parameters of ``target``; None where it shows none, as a class written in C."""
+    for eval_str in (True, False):  # a type that only type checkers import stays text
+        try:
+            return list(inspect.signature(target, eval_str=eval_str).parameters.values())
+        except (NameError, AttributeError):
+            continue
+        except (ValueError, TypeError):
+            break
+    return None
+
+
+def _takes_any(parameters: list[inspect.Parameter] | None) -> bool:
+    return parameters is None or any(item.kind is item.VAR_KEYWORD for item in parameters)
 
 
 def _name(target: Callable[..., Any]) -> str:
     return getattr(target, "__qualname__", None) or repr(target)
-
-
-def _reason(error: Exception) -> str:
-    """Return the one line of jsonargparse's message that says what was expected."""
-    lines = [line.strip(" -") for line in str(error).splitlines()]
-    expected = [line for line in lines if line.startswith("Expected")]
-    subtypes = [line.removeprefix("Subtypes: ") for line in lines if line.startswith("Subtypes")]
-    if subtypes:
-        return f"one of {_types(subtypes[0].strip('[]'))} is needed"
-    if expected:
-        return f"{_types(expected[0].removeprefix('Expected a ').split('. Got value')[0])} is needed"
-    return lines[-1]
-
-
-def _types(text: str) -> str:
-    for old, new in (("<class '", ""), ("'>", ""), ("typing.", ""), ("NoneType", "null")):
-        text = text.replace(old, new)
-    return text

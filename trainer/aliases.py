@@ -6,8 +6,8 @@ import dataclasses
 import warnings
 from typing import Any
 
+from ..callbacks._util.convert import describe, read_bool
 from ..callbacks.errors import ArgumentError
-from .conversion import KINDS, read_bool
 from .plain import PlainData
 
 
@@ -57,7 +57,7 @@ class Alias:
         try:
             return self.value if read_bool(value) else default
         except TypeError:
-            raise ArgumentError(self.name, value, KINDS[bool][0]) from None
+            raise ArgumentError(self.name, value, describe(bool)) from None
 
 
 ALIASES = (

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, Field, dataclass
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ..callbacks.errors import ArgumentError
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 else:  # HfArgumentParser refuses a union of bool and str, and makes a flag of what is a bool alone
     TrueOrPath, BoolOrNone = str, bool
 
+MAPPING, NAMES = dict[str, Any] | None, list[str] | None
+
 LOG_LEVELS = ("passive", "debug", "info", "warning", "error", "critical")
 
 
@@ -62,7 +63,7 @@ class BaseTrainingArguments(DerivedArguments):
     _: KW_ONLY
     overwrite_output_dir: bool = option(False, "Start afresh although output_dir holds checkpoints.")
     do_train: bool = option(False, "Train; for scripts and the command line.")
-    do_eval: BoolOrNone = option(None, "Evaluate; true when eval_strategy is not 'no'.", kinds=(bool, NoneType))
+    do_eval: BoolOrNone = option(None, "Evaluate; true when eval_strategy is not 'no'.", kinds=bool | None)
     do_predict: bool = option(False, "Predict on the test set; for scripts and the command line.")
 
     # -- evaluation and batches -----------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class BaseTrainingArguments(DerivedArguments):
         None,
         "Updates between evaluations, or a share of max_steps; as logging_steps if not given.",
         interval(),
-        kinds=(int, float, NoneType),
+        kinds=int | float | None,
     )
     prediction_loss_only: bool = option(False, "Evaluate the loss only; keep no predictions.")
     per_device_train_batch_size: int = option(8, "Examples per device in a training micro-batch.", at_least(1))
@@ -95,13 +96,13 @@ class BaseTrainingArguments(DerivedArguments):
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
     optim: str = option("adamw_torch", "Optimizer.", one_of(OptimizerName))
     optim_args: dict[str, Any] | str | None = option(
-        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments
+        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments, kinds=MAPPING
     )
     lr_scheduler_type: str = option("linear", "Learning-rate schedule.", one_of(SchedulerType))
     lr_scheduler_kwargs: dict[str, Any] | str | None = option(
-        None, "More options of the schedule: a dict, or JSON.", reads=mapping
+        None, "More options of the schedule: a dict, or JSON.", reads=mapping, kinds=MAPPING
     )
-    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", warmup(), kinds=(int, float))
+    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", warmup(), kinds=int | float)
     warmup_ratio: float = option(0.0, "Share of the run that is warmup, if warmup_steps is 0.", between(0, 1))
     max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0))
     num_train_epochs: float = option(3.0, "Epochs; fractions are allowed.", above(0))
@@ -112,7 +113,7 @@ class BaseTrainingArguments(DerivedArguments):
     logging_dir: str | None = option(None, "Folder for trackers; output_dir/runs/<date>_<host> if not given.")
     logging_strategy: str = option("steps", "When to log: no, steps, epoch.", one_of(IntervalStrategy))
     logging_steps: float = option(
-        500, "Updates between records, or a share of max_steps.", interval(), kinds=(int, float)
+        500, "Updates between records, or a share of max_steps.", interval(), kinds=int | float
     )
     logging_first_step: bool = option(False, "Log the first update too.")
     logging_nan_inf_filter: bool = option(False, "Log the running mean in place of a loss that is not finite.")
@@ -120,7 +121,7 @@ class BaseTrainingArguments(DerivedArguments):
     # -- checkpoints ----------------------------------------------------------------------------------------------
     save_strategy: str = option("steps", "When to save: no, steps, epoch, best.", one_of(SaveStrategy))
     save_steps: float = option(
-        500, "Updates between checkpoints, or a share of max_steps.", interval(), kinds=(int, float)
+        500, "Updates between checkpoints, or a share of max_steps.", interval(), kinds=int | float
     )
     save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
     save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
@@ -129,7 +130,7 @@ class BaseTrainingArguments(DerivedArguments):
     metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", not_empty())
     greater_is_better: bool | None = option(None, "False for a metric whose name ends in 'loss', if not given.")
     resume_from_checkpoint: TrueOrPath | None = option(
-        None, "Path, or true for the newest valid one in output_dir.", kinds=(bool, str, NoneType)
+        None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
     )
     restore_callback_states_from_checkpoint: bool = option(True, "Give callbacks their saved state back.")
     ignore_data_skip: bool = option(False, "Resume at the beginning of the epoch instead of where it stopped.")
@@ -151,7 +152,9 @@ class BaseTrainingArguments(DerivedArguments):
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", not_empty())
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", not_empty())
     gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass to save memory.")
-    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(None, "Its options.", reads=mapping)
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
+        None, "Its options.", reads=mapping, kinds=MAPPING
+    )
     auto_find_batch_size: bool = option(
         False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
     )
@@ -170,7 +173,7 @@ class BaseTrainingArguments(DerivedArguments):
         reads=spaced,
     )
     fsdp_config: dict[str, Any] | str | None = option(
-        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file
+        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file, kinds=MAPPING
     )
     tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
     debug: str = option(
@@ -201,7 +204,7 @@ class BaseTrainingArguments(DerivedArguments):
     # -- reporting ------------------------------------------------------------------------------------------------
     run_name: str | None = option(None, "Name of the run for trackers.")
     disable_tqdm: bool | None = option(None, "No progress bar; decided by where output goes if not given.")
-    report_to: list[str] | str | None = option([], "Integrations by name; 'all'; 'none'.", reads=words)
+    report_to: list[str] | str | None = option([], "Integrations by name; 'all'; 'none'.", reads=words, kinds=NAMES)
     callbacks: dict[str, Any] = option({}, "Callbacks: a map from a name to its options.", reads=mapping)
     log_level: str = option("passive", "Level of messages on the main process.", one_of(LOG_LEVELS))
     log_level_replica: str = option("warning", "Level of messages on the others.", one_of(LOG_LEVELS))

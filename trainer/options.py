@@ -39,8 +39,8 @@ class Argument(dataclasses.Field[Any]):
     Attributes:
         rule: What the field may hold, beyond its type.
         reads: Makes a value of a string.
-        kinds: The types that a value is converted to, in the order in which they are tried; those of the annotation
-            if empty. Parsers of command lines refuse most unions as an annotation.
+        kinds: The type that a value is converted to, if it is not the annotation's. Parsers of command lines refuse
+            most unions as an annotation.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Argument(dataclasses.Field[Any]):
         like: dataclasses.Field[Any],
         rule: Rule | None,
         reads: Callable[[str], Any] | None,
-        kinds: tuple[type, ...],
+        kinds: Any,
     ) -> None:
         for name in dataclasses.Field.__slots__:
             setattr(self, name, getattr(like, name))
@@ -60,7 +60,7 @@ def option(
     help: str,
     rule: Rule | None = None,
     reads: Callable[[str], Any] | None = None,
-    kinds: tuple[type, ...] = (),
+    kinds: Any = None,
 ) -> T:
     """Declare a field of a dataclass.
 

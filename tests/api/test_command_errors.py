@@ -45,7 +45,7 @@ WRONG = {
     ),
     "type": (
         "callbacks:\n  early_stopping:\n    patience: soon\n",
-        "more.yaml:3: callbacks.early_stopping.patience='soon': int is needed",
+        "more.yaml:3: callbacks.early_stopping.patience='soon': a whole number is needed",
     ),
     "value": (
         "callbacks:\n  early_stopping: {patience: 0}\n",

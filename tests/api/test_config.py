@@ -27,6 +27,8 @@ callbacks:
 """
 
 PARTS = """\
+from collections.abc import Callable
+
 class Model:
     def __init__(self, width: int, depth: int = 1, label: str = "", **kwargs):
         self.width, self.depth, self.label = width, depth, label
@@ -35,6 +37,10 @@ class Deep(Model):
     def __init__(self, layers: int = 2, **kwargs):
         super().__init__(**kwargs)
         self.layers = layers
+
+class Whole:
+    def __init__(self, part: Model, others: list[Model] = (), activation: Callable[[], list] = None):
+        self.part, self.others, self.activation = part, others, activation
 
 class Closed:
     def __init__(self, width: int):
@@ -146,6 +152,23 @@ def test_options_of_a_base_class_are_followed_through_kwargs(write):
         config.components()["model"].build()
 
 
+def test_an_option_may_be_an_object_a_function_or_options_of_a_class(write):
+    text = """\
+        model:
+          class_path: parts_beside.Whole
+          init_args:
+            part: {class_path: parts_beside.Deep, init_args: {layers: 3, width: "4"}}
+            others: [{width: 5}]
+            activation: parts_beside.data
+        """
+
+    model = load_config([write("run.yaml", text)]).components()["model"].build()
+    wrong = refused(text.replace("layers: 3", "layers: x"), write=write)
+
+    assert (model.part.layers, model.part.width, model.others[0].width, model.activation()) == (3, 4, 5, ["train"])
+    assert wrong.startswith("run.yaml:4: model.init_args.part: Deep: a whole number is needed")
+
+
 def test_an_option_that_only_the_base_class_refuses_is_refused_as_well(write):
     text = "model: {class_path: parts_beside.Behind, init_args: {width: 3, widht: 4}}\n"
 
@@ -241,10 +264,13 @@ def test_checking_a_configuration_imports_no_framework(write):
             "callbacks:\n  early_stopping:\n    patiense: 3\n",
             "run.yaml:3: callbacks.early_stopping.patiense=3: there is no such option. Did you mean 'patience'?",
         ),
-        ("callbacks:\n  csv:\n    path: [1]\n", "run.yaml:3: callbacks.csv.path=[1]: a text is needed"),
+        (
+            "callbacks:\n  csv:\n    path: [1]\n",
+            "run.yaml:3: callbacks.csv.path=[1]: a string or a path, or None is",
+        ),
         (
             "callbacks:\n  early_stopping:\n    patience: soon\n",
-            "run.yaml:3: callbacks.early_stopping.patience='soon': int is needed",
+            "run.yaml:3: callbacks.early_stopping.patience='soon': a whole number is needed",
         ),
         (
             "callbacks:\n  csv:\n    on: on_logs\n",
@@ -261,7 +287,7 @@ def test_checking_a_configuration_imports_no_framework(write):
         ),
         (
             "callbacks:\n  loud:\n    class_path: parts_beside.Loud\n    init_args:\n      volume: high\n",
-            "run.yaml:5: callbacks.loud.init_args.volume='high': float is needed",
+            "run.yaml:5: callbacks.loud.init_args.volume='high': a number is needed",
         ),
         (
             "callbacks:\n  loud: {class_path: parts_beside.Loud, volume: 1, init_args: {}}\n",
@@ -283,7 +309,7 @@ def test_checking_a_configuration_imports_no_framework(write):
         ),
         (
             "model:\n  class_path: parts_beside.Model\n  init_args:\n    width: wide\n",
-            "run.yaml:4: model.init_args.width='wide': int is needed",
+            "run.yaml:4: model.init_args.width='wide': a whole number is needed",
         ),
         ("model: parts_beside.Model\n", "run.yaml:1: model.init_args: Model also needs width"),
     ],
@@ -297,7 +323,7 @@ def test_a_wrong_configuration_is_refused_with_place_key_value_and_the_nearest_n
     [
         (("learning_rte", "1"), "command line: args.learning_rte='1': there is no such argument. Did you mean"),
         (("learning_rate", "fast"), "command line: args.learning_rate='fast' is not allowed"),
-        (("callbacks.early_stopping.patience", "x"), "command line: callbacks.early_stopping.patience='x': int is"),
+        (("callbacks.early_stopping.patience", "x"), "command line: callbacks.early_stopping.patience='x': a who"),
         (
             ("callback.csv.enabled", "false"),
             "command line: --callback.csv.enabled false: there is no such key. Did",

@@ -1,0 +1,1 @@
+"""Helpers without any knowledge of training: imports and atomic files."""

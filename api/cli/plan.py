@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -94,7 +93,7 @@ def _arguments(config: RunConfig) -> list[tuple[str, str, str]]:
     written = config.source.values["args"]
     rows = [
         (item.name, _shown(getattr(config.args, item.name)), _origin(config, item.name))
-        for item in dataclasses.fields(config.args)
+        for item in config.args.fields()
         if item.name != "callbacks"
     ]
     return sorted(rows, key=lambda row: row[0] not in written)

@@ -76,7 +76,8 @@ def _args(cls: Any) -> Schema:
         if name == "callbacks":
             continue
         item = cls.__dataclass_fields__[name]
-        rule, default = item.metadata.get("rule"), _plain(item.default)
+        rule: Any = getattr(item, "rule", None)
+        default = _plain(item.default)
         properties[name] = type_schema(hints.get(name, parameter.annotation))
         if getattr(rule, "choices", ()) and properties[name].get("type") == "string":
             properties[name] = {"enum": list(rule.choices)}

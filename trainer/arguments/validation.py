@@ -46,7 +46,7 @@ COMBINATIONS: tuple[tuple[Callable[[BaseTrainingArguments], bool], str, str], ..
         "only with dataloader_num_workers of at least 1",
     ),
     (
-        lambda args: "offload" in args.fsdp and "shard" not in str(args.fsdp),
+        lambda args: "offload" in str(args.fsdp) and "shard" not in str(args.fsdp),
         "fsdp",
         "'offload' only together with 'full_shard' or 'shard_grad_op'",
     ),

@@ -27,6 +27,8 @@ callbacks:
 """
 
 PARTS = """\
+from collections.abc import Callable
+
 class Model:
     def __init__(self, width: int, depth: int = 1, label: str = "", **kwargs):
         self.width, self.depth, self.label = width, depth, label
@@ -35,6 +37,10 @@ class Deep(Model):
     def __init__(self, layers: int = 2, **kwargs):
         super().__init__(**kwargs)
         self.layers = layers
+
+class Whole:
+    def __init__(self, part: Model, others: list[Model] = (), activation: Callable[[], list] = None):
+        self.part, self.others, self.activation = part, others, activation
 
 class Closed:
     def __init__(self, width: int):
@@ -144,6 +150,23 @@ def test_options_of_a_base_class_are_followed_through_kwargs(write):
     assert (model.width, model.label) == (3, "12")
     with pytest.raises(ConfigError, match=r"command line: model: .*'width'"):
         config.components()["model"].build()
+
+
+def test_an_option_may_be_an_object_a_function_or_options_of_a_class(write):
+    text = """\
+        model:
+          class_path: parts_beside.Whole
+          init_args:
+            part: {class_path: parts_beside.Deep, init_args: {layers: 3, width: "4"}}
+            others: [{width: 5}]
+            activation: parts_beside.data
+        """
+
+    model = load_config([write("run.yaml", text)]).components()["model"].build()
+    wrong = refused(text.replace("layers: 3", "layers: x"), write=write)
+
+    assert (model.part.layers, model.part.width, model.others[0].width, model.activation()) == (3, 4, 5, ["train"])
+    assert wrong.startswith("run.yaml:4: model.init_args.part: Deep: a whole number is needed")
 
 
 def test_an_option_that_only_the_base_class_refuses_is_refused_as_well(write):

@@ -22,7 +22,7 @@ from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
 from .data.factory import make_batches
 from .data.loader import Batches, OwnBatches, TrainBatch, examples_in
-from .distributed.strategy import strategy_for
+from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .optim.factory import follows_metric, prepare_optimizer
@@ -45,6 +45,7 @@ class TFEngine(Engine):
         trace_counts: How often each function was traced, by name; since the run began, when there was one.
     """
 
+    strategy: DistributedStrategy
     train_step: TFTrainStep
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint

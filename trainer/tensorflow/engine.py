@@ -87,9 +87,9 @@ class TFEngine(Engine):
 
     def prepare_data(self) -> int | None:
         """Build the source of training batches; return its batches of one epoch, if known."""
-        self.train_batches = self._training_batches()
-        update_context(self.trainer, self.dispatcher, train_dataloader=self.train_batches)
-        return self.train_batches.num_batches()
+        batches = self.train_batches = self._training_batches()
+        update_context(self.trainer, self.dispatcher, train_dataloader=batches)
+        return batches.num_batches()
 
     def _training_batches(self) -> Batches:
         args = self.trainer.args

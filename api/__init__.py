@@ -1,6 +1,6 @@
-"""trackside: one training loop for PyTorch and TensorFlow, and callbacks that stand beside the track.
+"""trackside: one training loop for PyTorch and TensorFlow, and callbacks that watch and steer it.
 
-Everything public is here and is imported when first asked for, so that ``import trackside`` is quick and loads no
+Every public name is here and is imported at its first use, so that ``import trackside`` is quick and loads no
 framework::
 
     from trackside import EarlyStoppingCallback, Trainer, TrainingArguments, events
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trackside.callbacks.builtin.printer import PrinterCallback as PrinterCallback
     from trackside.callbacks.builtin.progress import ProgressCallback as ProgressCallback
     from trackside.callbacks.builtin.straggler_monitor import RankTimeMonitorCallback as RankTimeMonitorCallback
+    from trackside.callbacks.builtin.straggler_monitor import StragglerMonitorCallback as StragglerMonitorCallback
     from trackside.callbacks.builtin.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
     from trackside.callbacks.builtin.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.builtin.time_limit import TimeLimitCallback as TimeLimitCallback
@@ -65,7 +66,7 @@ _MODULES = {
     "errors": "trackside.callbacks.errors",
     "events": "trackside.callbacks.events",
 }
-"""Public modules that live in another room."""
+"""Public modules, each with its full name."""
 
 _HOMES = {
     "BestRun": "trackside.trainer.outputs",
@@ -90,6 +91,7 @@ _HOMES = {
     "ProgressCallback": "trackside.callbacks.builtin.progress",
     "RankTimeMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
     "RichProgressCallback": "trackside.integrations.rich_progress",
+    "StragglerMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
     "TFTrainer": "trackside.trainer.tensorflow.trainer",
     "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
     "TensorBoardCallback": "trackside.integrations.tensorboard",
@@ -110,18 +112,18 @@ _HOMES = {
     "get_last_checkpoint": "trackside.trainer.checkpointing.store",
     "set_seed": "trackside.seeding",
 }
-"""Public classes and functions, each with the module that defines it; the imports above say the same to editors."""
+"""Public classes and functions, each with the module that defines it; the imports above tell the same to editors."""
 
 _FRAMEWORKS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}
-"""Modules whose absence is explained, each with the extra that brings it."""
+"""Frameworks by the module that is missing without them, each with the extra that installs it."""
 
 
 def __getattr__(name: str) -> Any:
     """Import the public name ``name`` and keep it.
 
     Raises:
-        AttributeError: If there is no such name; the message holds the nearest.
-        MissingPackageError: If its framework is not installed; the message holds the pip command.
+        AttributeError: If the name is unknown; the message has the nearest one.
+        MissingPackageError: If its framework is not installed; the message has the pip command.
     """
     if name in _MODULES:
         value = _import(name, _MODULES[name])
@@ -152,7 +154,7 @@ def _import(name: str, module: str) -> Any:
 
 
 def _nearest(name: str) -> str:
-    if name.startswith("__"):  # asked for by Python and by tools, which expect the answer to be no
+    if name.startswith("__"):  # Python and tools ask for many such names and expect that they do not exist
         return ""
     from trackside.callbacks.errors import did_you_mean
 

@@ -1,4 +1,4 @@
-"""``python -m trackside`` is the command ``trackside``; it is also what torchrun starts: ``torchrun -m trackside``."""
+"""The command ``trackside`` as a module: ``python -m trackside``, or ``torchrun -m trackside``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:

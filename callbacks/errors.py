@@ -1,4 +1,4 @@
-"""Errors that say what was asked, what is there instead, and what to do.
+"""Errors. Each message says what was asked, where, what is available instead, and what to do.
 
 Every class derives from `TracksideError` and from the nearest built-in, so that ``except ValueError`` keeps working.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class TracksideError(Exception):
-    """The root of everything trackside raises on purpose. It can be copied, and sent to another process."""
+    """The base class of all errors that trackside raises on purpose. They can be copied and pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, tuple(super().__reduce__())
@@ -20,23 +20,23 @@ class TracksideError(Exception):
 def _remade(
     cls: type[TracksideError], args: tuple[Any, ...], values: Mapping[str, Any] | None = None
 ) -> TracksideError:
-    """Return an error like another one, whose message is not made again."""
+    """Return a copy of an error, without calling its constructor."""
     made = cls.__new__(cls, *args)
-    made.args = made.args or args  # an OSError with an __init__ of its own begins without
+    made.args = made.args or args  # an OSError with its own __init__ has none yet
     vars(made).update(values or {})
     return made
 
 
 class TracksideValueError(TracksideError, ValueError):
-    """A value that cannot be worked with."""
+    """A value is not allowed."""
 
 
 class TracksideTypeError(TracksideError, TypeError):
-    """A value of the wrong type."""
+    """A value has the wrong type."""
 
 
 class ArgumentError(TracksideValueError):
-    """A field of TrainingArguments holds a value that is not allowed; the message names field, value and what is."""
+    """A field or an option has a value that is not allowed; the message names it, the value and what is allowed."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field = field
@@ -57,7 +57,7 @@ class UnknownNameError(TracksideError, LookupError):
         self.name = name
         self.known = sorted(known)
         listing = ", ".join(self.known) or "none"
-        super().__init__(f"no {kind} named {name!r}; there is: {listing}.{did_you_mean(str(name), self.known)}")
+        super().__init__(f"no {kind} named {name!r}; available: {listing}.{did_you_mean(str(name), self.known)}")
 
 
 class UnknownMetricError(TracksideError, KeyError):
@@ -76,14 +76,14 @@ class UnknownMetricError(TracksideError, KeyError):
 
 
 class CallbackError(TracksideTypeError):
-    """What was given as a callback cannot be attached."""
+    """An object cannot be attached as a callback."""
 
 
 class CallbackOrderError(TracksideValueError):
-    """``before`` and ``after`` contradict each other or name a callback that is not there.
+    """``before`` and ``after`` contradict each other or name a callback that is not attached.
 
     Attributes:
-        names: The callbacks that ask for it.
+        names: The callbacks with these options.
     """
 
     def __init__(self, message: str, names: Iterable[str]) -> None:
@@ -92,23 +92,23 @@ class CallbackOrderError(TracksideValueError):
 
 
 class NotFiniteError(TracksideError, FloatingPointError):
-    """A layer holds, got or gave a number that is infinite or none; the message names it and what led to it."""
+    """A parameter, an input or an output of a layer is infinite or NaN; the message names the layer and the cause."""
 
 
 class CheckpointError(TracksideError, OSError):
-    """A checkpoint cannot be written, is not there, or does not verify."""
+    """A checkpoint cannot be written, does not exist, or does not verify."""
 
 
 class UnsupportedError(TracksideError, NotImplementedError):
-    """What was asked for exists in the interface, but cannot be done here; the message says why and what to do."""
+    """An option exists but is not supported here; the message says why and what to do."""
 
 
 class RankError(TracksideError, RuntimeError):
-    """Another process of the run failed, is gone, or did not come in time; the message names it and what it did."""
+    """Another process of the run failed, is gone, or timed out; the message names it and what it was doing."""
 
 
 class CallbackTimeoutError(TracksideError, TimeoutError):
-    """A call of a callback in the background took too long; the message names both."""
+    """A call in the background timed out; the message names callback and event."""
 
     def __init__(self, name: str, event: str, timeout_s: float) -> None:
         super().__init__(f"the callback {name!r} hangs: {event} took longer than {timeout_s:g} s")
@@ -123,7 +123,7 @@ class MissingPackageError(TracksideError, ImportError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string where none is near.
+    """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string if none is near.
 
     Example:
         >>> did_you_mean("eval_acc", ["eval_accuracy", "eval_loss"])

@@ -38,7 +38,7 @@ What a run sends, in order (a test compares this drawing with real runs of both 
         on_evaluate
 
 ``predict()`` sends on_prediction_step for each batch and then on_predict. An exception sends on_exception before
-on_train_end, which always comes. on_callback_error comes at the moment an observer that keeps failing is detached.
+on_train_end, which always comes. on_callback_error is sent when an observer that keeps failing is detached.
 
 Connect a plain function to one trainer, or to all of them::
 
@@ -55,16 +55,38 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import blinker
 
-from .errors import TracksideTypeError, TracksideValueError, UnknownNameError
+from .errors import ArgumentError, TracksideTypeError, TracksideValueError, UnknownNameError
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
-LAST_PLACE = 1 << 30
-"""Where a receiver stands that was given no place: behind all that were."""
+EventName = Literal[
+    "on_init_end",
+    "on_load",
+    "on_train_begin",
+    "on_epoch_begin",
+    "on_step_begin",
+    "on_substep_end",
+    "on_pre_optimizer_step",
+    "on_optimizer_step",
+    "on_step_end",
+    "on_log",
+    "on_prediction_step",
+    "on_evaluate",
+    "on_predict",
+    "on_save",
+    "on_epoch_end",
+    "on_exception",
+    "on_train_end",
+    "on_callback_error",
+]
+"""The names of all events, roughly in the order of a run."""
+
+LAST_POSITION = 1 << 30
+"""The position of a receiver that has none: after all that have one."""
 
 
 class OrderedIds(dict[Hashable, None]):
@@ -84,7 +106,7 @@ class OrderedIds(dict[Hashable, None]):
 
 
 class Every:
-    """A listener that hears only the steps that are multiples of ``every``."""
+    """A listener that is called only at steps that are multiples of ``every``."""
 
     def __init__(self, listener: Callable[..., Any], every: int) -> None:
         self.listener = listener
@@ -97,31 +119,34 @@ class Every:
 
 
 class Signal(blinker.Signal):
-    """A blinker signal that keeps order and holds its listeners.
+    """A blinker signal that calls its receivers in order and keeps them until they are disconnected.
 
-    Receivers with a ``place`` (those of attached callbacks) come first, by place; plain listeners follow in the order
-    in which they were connected. Unlike blinker's default, a listener stays connected until it is disconnected.
+    Receivers with a ``position`` (those of attached callbacks) come first, by position; plain listeners follow in the
+    order in which they were connected. blinker itself only ever gets weak references (see ``docs/adr``): a listener of
+    one trainer is held by that trainer, one of all trainers by the signal.
     """
 
     set_class = OrderedIds  # type: ignore[assignment]
     version = 0
-    """Raised by every connect, disconnect and muting of any signal; while it stays, a sender may keep who it found."""
+    """Counts every connect, disconnect and muting of any signal; while it stays, a sender may cache its receivers."""
     has_weak_listeners = False
-    """Whether a listener may vanish by itself, so that no sender may keep what it found."""
-    _muted = False
+    """Whether a listener may vanish without a disconnect, so that no sender may cache its receivers."""
+    _is_muted = False
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The lifecycle event {name}.")
         self.name = name
+        self._listeners: dict[str, list[Callable[..., Any]]] = {}
+        self._holders: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary({id(self): self})
 
     @property
     def is_muted(self) -> bool:
-        """Whether nobody is called at present (see blinker's ``muted``)."""
-        return self._muted
+        """Whether the signal calls no receiver at present (see blinker's ``muted``)."""
+        return self._is_muted
 
     @is_muted.setter
     def is_muted(self, value: bool) -> None:
-        self._muted = value
+        self._is_muted = value
         Signal.version += 1
 
     def connect(self, receiver: Listener, sender: Any = blinker.ANY, weak: bool = False, *, every: int = 1) -> Listener:
@@ -129,10 +154,10 @@ class Signal(blinker.Signal):
 
         Args:
             receiver: Called as ``receiver(trainer, args=..., state=..., control=..., **payload)``.
-            sender: The trainer to listen to; without it, all of this process. A trainer holds its listeners itself,
-                so that it is collected together with them even if they refer to it.
+            sender: The trainer to listen to; without it, all trainers of this process. A trainer and its listeners are
+                garbage collected together, also if they refer to each other.
             weak: Disconnect when the receiver is garbage collected; not together with ``every``.
-            every: Hear only the steps that are multiples of this.
+            every: Call it only at steps that are multiples of this.
 
         Raises:
             TracksideTypeError: If ``receiver`` is not a plain callable.
@@ -146,25 +171,27 @@ class Signal(blinker.Signal):
         Signal.version += 1
         target: Callable[..., Any] = receiver if every == 1 else Every(receiver, every)
         if weak:
-            self.has_weak_listeners = self.has_weak_listeners or not hasattr(receiver, "place")
-        elif sender is not blinker.ANY and not self._is_held_here(target):
-            weak = _let_hold(sender, target)
-        super().connect(target, sender, weak)
+            self.has_weak_listeners = self.has_weak_listeners or not hasattr(receiver, "position")
+        else:
+            self._held_by(sender).append(target)
+        super().connect(target, sender, weak=weak or _has_weak_references(target))
         return receiver
 
     def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
-        """Stop calling ``receiver`` for ``sender``, or at all."""
-        connected: list[Any] = [held() if isinstance(held, weakref.ref) else held for held in self.receivers.values()]
-        thinned = [held for held in connected if isinstance(held, Every) and held.listener == receiver]
-        senders = [sender] if sender is not blinker.ANY else [ref() for ref in self._weak_senders.values()]
+        """Stop calling ``receiver`` for ``sender``, or for all."""
+        Signal.version += 1
+        is_any = sender is blinker.ANY
+        listeners = [self._held_by(holder) for holder in ([*self._holders.values()] if is_any else [sender])]
+        thinned = [held for item in listeners for held in item if isinstance(held, Every) and held.listener == receiver]
         targets: list[Callable[..., Any]] = [receiver, *thinned]
         for target in targets:
             super().disconnect(target, sender)
-            for holder in senders:
-                _let_go(holder, target)
+            for held in listeners:
+                if target in held:
+                    held.remove(target)
 
     def send(self, sender: Any = None, /, **kwargs: Any) -> list[tuple[Callable[..., Any], Any]]:
-        """Call every receiver of ``sender`` in order; an exception of one goes up.
+        """Call every receiver of ``sender`` in order; an exception of one is raised at once.
 
         Returns:
             Pairs of receiver and what it returned.
@@ -175,59 +202,41 @@ class Signal(blinker.Signal):
 
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]
         """Yield the receivers of ``sender`` in the order in which they are called."""
-        return iter(sorted(super().receivers_for(sender), key=_place))
+        return iter(sorted(super().receivers_for(sender), key=_position))
 
-    def _is_held_here(self, receiver: Callable[..., Any]) -> bool:
-        """Whether the signal itself holds ``receiver``: it was connected to every sender, and must stay."""
-        return any(held == receiver for held in self.receivers.values() if not isinstance(held, weakref.ref))
+    def _held_by(self, sender: Any) -> list[Callable[..., Any]]:
+        """Return the listeners that ``sender`` holds for this signal.
 
-    def _disconnect(self, receiver_id: Hashable, sender_id: Hashable) -> None:
-        Signal.version += 1
-        super()._disconnect(receiver_id, sender_id)
-
-    def _make_cleanup_sender(self, sender_id: Hashable) -> Callable[[weakref.ref[Any]], None]:
-        blinker_cleanup = super()._make_cleanup_sender(sender_id)
-
-        def cleanup(ref: weakref.ref[Any]) -> None:
-            # blinker keeps the receivers of a sender that is gone; they may hold a whole model
-            listeners = [key for key in self._by_sender.get(sender_id, ()) if len(self._by_receiver[key]) == 1]
-            blinker_cleanup(ref)
-            for key in listeners:
-                self.receivers.pop(key, None)
-                self._by_receiver.pop(key, None)
-
-        return cleanup
+        The signal itself holds those of all senders, and of a sender that takes no attributes or weak references.
+        """
+        can_hold = isinstance(getattr(sender, "__dict__", None), dict) and _has_weak_references(sender)
+        holder = sender if can_hold and sender is not blinker.ANY else self
+        self._holders[id(holder)] = holder
+        listeners: list[Callable[..., Any]] = vars(holder).setdefault("_listeners", {}).setdefault(self.name, [])
+        return listeners
 
 
 def check_every(every: object) -> None:
-    """Raise TracksideValueError unless ``every`` is a whole number from 1."""
+    """Raise ArgumentError unless ``every`` is a whole number from 1."""
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise TracksideValueError(f"every={every!r} is not allowed: a whole number from 1")
+        raise ArgumentError("every", every, "a whole number from 1")
 
 
 def _is_coroutine(receiver: Any) -> bool:
     return inspect.iscoroutinefunction(receiver) or inspect.iscoroutinefunction(getattr(receiver, "__call__", None))  # noqa: B004
 
 
-def _let_hold(sender: Any, receiver: Callable[..., Any]) -> bool:
-    """Let ``sender`` hold ``receiver``; False where it cannot, and the signal has to."""
+def _has_weak_references(receiver: Any) -> bool:
     try:
         weakref.ref(receiver)
-        vars(sender).setdefault("_listeners", []).append(receiver)
-    except (TypeError, AttributeError):
+    except TypeError:
         return False
     return True
 
 
-def _let_go(sender: Any, receiver: Callable[..., Any]) -> None:
-    held = getattr(sender, "__dict__", {}).get("_listeners", [])
-    if receiver in held:
-        held.remove(receiver)
-
-
-def _place(receiver: Callable[..., Any]) -> int:
-    place: int = getattr(receiver, "place", LAST_PLACE)
-    return place
+def _position(receiver: Callable[..., Any]) -> int:
+    position: int = getattr(receiver, "position", LAST_POSITION)
+    return position
 
 
 on_init_end = Signal("on_init_end")
@@ -249,30 +258,8 @@ on_exception = Signal("on_exception")
 on_train_end = Signal("on_train_end")
 on_callback_error = Signal("on_callback_error")
 
-EVENTS: dict[str, Signal] = {
-    signal.name: signal
-    for signal in (
-        on_init_end,
-        on_load,
-        on_train_begin,
-        on_epoch_begin,
-        on_step_begin,
-        on_substep_end,
-        on_pre_optimizer_step,
-        on_optimizer_step,
-        on_step_end,
-        on_log,
-        on_prediction_step,
-        on_evaluate,
-        on_predict,
-        on_save,
-        on_epoch_end,
-        on_exception,
-        on_train_end,
-        on_callback_error,
-    )
-}
-"""Every event by its name, roughly in the order of a run."""
+EVENTS: dict[str, Signal] = {name: globals()[name] for name in get_args(EventName)}
+"""The signal of each event by its name."""
 
 
 def signal_named(name: str) -> Signal:

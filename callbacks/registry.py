@@ -1,4 +1,4 @@
-"""Callbacks by name: entry points of installed packages in the group ``trackside.callbacks``.
+"""The registry of callbacks: entry points of installed packages in the group ``trackside.callbacks``.
 
 A package gives a name to a callback class in its own metadata::
 
@@ -6,7 +6,7 @@ A package gives a name to a callback class in its own metadata::
     trackside.callbacks =
         slack = my_package.slack:SlackCallback
 
-Nothing is imported until a name is asked for, so that a package that is broken harms only those who use it.
+A package is imported only when one of its names is used, so that a broken one does not affect other runs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Registration:
 
     Attributes:
         name: The name, as in a config.
-        value: Where the callback is: "module:Class".
-        package, version: The installed package that says so.
+        value: The callback as "module:Class".
+        package, version: The installed package.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Registration:
 
     @property
     def origin(self) -> str:
-        """Where the callback comes from, in words."""
+        """Package, version and class, for messages."""
         return f"{self.package} {self.version}, {self.value}"
 
     def load(self) -> Callable[..., Any]:
@@ -56,7 +56,7 @@ class Registration:
                 f"the callback {self.name!r} of {self.origin} cannot be imported: {type(error).__name__}: {error}"
             ) from error
         if not callable(found):
-            raise CallbackError(f"the callback {self.name!r} of {self.origin} is no class, but {found!r}")
+            raise CallbackError(f"the callback {self.name!r} of {self.origin} is not a class but {found!r}")
         return found  # type: ignore[no-any-return]
 
 
@@ -75,12 +75,12 @@ class Option:
 
 
 def registered() -> dict[str, Registration]:
-    """Return all registered callbacks by name, in the order of the alphabet; of a name given twice, one of the two."""
+    """Return all registered callbacks by name, in alphabetical order; of a name with several claims, the first."""
     return {name: claims[0] for name, claims in sorted(claims_by_name().items())}
 
 
 def claims_by_name() -> dict[str, list[Registration]]:
-    """Return for each name who claims it. One package that is found twice on the path counts once."""
+    """Return the registrations of each name. A package that is found twice on the path counts once."""
     claims: dict[str, list[Registration]] = {}
     for entry_point in importlib.metadata.entry_points(group=GROUP):
         package = entry_point.dist.name if entry_point.dist else "an unknown package"
@@ -93,11 +93,11 @@ def claims_by_name() -> dict[str, list[Registration]]:
 
 
 def find(name: str) -> Registration:
-    """Return who gives ``name`` to what.
+    """Return the registration of a name.
 
     Raises:
-        UnknownNameError: If nobody does; the message names the nearest.
-        CallbackError: If several packages do; the message names them all.
+        UnknownNameError: If it is not registered; the message names the nearest.
+        CallbackError: If several packages register it; the message names them all.
     """
     claims = claims_by_name()
     if name not in claims:
@@ -105,7 +105,7 @@ def find(name: str) -> Registration:
     if len(claims[name]) > 1:
         packages = " and ".join(claim.origin for claim in claims[name])
         raise CallbackError(
-            f"the callback {name!r} is claimed by {packages}. Uninstall one, or say which with its class_path"
+            f"the callback {name!r} is claimed by {packages}. Uninstall one, or choose with its class_path"
         )
     return claims[name][0]
 
@@ -122,10 +122,15 @@ def load(name: str) -> Callable[..., Any]:
 def options_of(callback: Callable[..., Any]) -> dict[str, Option]:
     """Return the options of a callback class by name, as its constructor declares them."""
     return {
-        item.name: Option(item.name, _type_in_words(item.annotation), item.default)
+        item.name: Option(item.name, _type_text(item.annotation), item.default)
         for item in _parameters(callback)
         if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
     }
+
+
+def takes_any_option(callback: Callable[..., Any]) -> bool:
+    """Return whether a callback class takes options that it does not declare."""
+    return any(item.kind is item.VAR_KEYWORD for item in _parameters(callback))
 
 
 def build(callback: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Any:
@@ -138,10 +143,9 @@ def build(callback: str | Callable[..., Any], options: Mapping[str, Any] | None 
     target = load(callback) if isinstance(callback, str) else callback
     options = dict(options or {})
     known = options_of(target)
-    takes_any = any(item.kind is item.VAR_KEYWORD for item in _parameters(target))
     label = callback if isinstance(callback, str) else getattr(callback, "__name__", str(callback))
     for key in options:
-        if key not in known and not takes_any:
+        if key not in known and not takes_any_option(target):
             raise UnknownNameError(f"option of the callback {label!r}", key, known)
     missing = [name for name, option in known.items() if option.is_required and name not in options]
     if missing:
@@ -152,11 +156,11 @@ def build(callback: str | Callable[..., Any], options: Mapping[str, Any] | None 
 def _parameters(callback: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(callback).parameters.values())
-    except (TypeError, ValueError):  # written in C: let it judge its options itself
+    except (TypeError, ValueError):  # written in C: its constructor checks the options
         return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
 
 
-def _type_in_words(annotation: Any) -> str:
+def _type_text(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -1,4 +1,4 @@
-"""Sending the events of a finished run again, to any callback, without training."""
+"""Replay: the events of a finished run, sent to other callbacks without training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDS = ("on_exception", "on_train_end")
 
 
 class RecordedArguments(SimpleNamespace):
-    """Arguments as a journal holds them, with the methods of training arguments that callbacks ask for."""
+    """Arguments as a journal holds them, with the methods of training arguments that callbacks use."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields."""
@@ -39,17 +39,17 @@ class RecordedArguments(SimpleNamespace):
 
 
 class Replay:
-    """What stands in for the trainer: arguments and state of the run as they were, and the callbacks.
+    """The sender in place of the trainer: arguments and state of the run as they were, and the callbacks.
 
     Attributes:
-        stopped_at: The step at which a callback would have stopped the run; None if none would have.
+        stopped_at: The step at which a callback would have stopped the run; None if none would.
         is_complete: Whether the journal holds the end of the run.
     """
 
     model = optimizer = lr_scheduler = eval_dataset = None
 
     def __init__(self, args: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> None:
-        folder = time.strftime("%Y-%m-%d_%H-%M-%S_replay")  # its own each time, so that no curve is drawn twice
+        folder = time.strftime("%Y-%m-%d_%H-%M-%S_replay")  # a new one each time, so that no curve is drawn twice
         here = {"output_dir": str(output_dir), "logging_dir": str(Path(output_dir) / "runs" / folder)}
         name = args.get("run_name") or Path(str(args.get("output_dir", output_dir))).resolve().name
         self.args = RecordedArguments(**{"process_index": 0, "world_size": 1, **args, **here, "run_name": name})
@@ -63,11 +63,11 @@ class Replay:
 
     @property
     def callback_report(self) -> dict[str, Attachment]:
-        """The callbacks, by name, with what they cost."""
+        """The callbacks, by name, with their costs."""
         return self.dispatcher.attachments
 
     def run(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Send all events, until a callback stops the run; on_train_end comes in any case, so that all is closed."""
+        """Send all events until a callback stops the run; on_train_end is always sent, so that files are closed."""
         for entry in entries:
             if self.stopped_at is not None and (entry["step"] > self.stopped_at or entry["event"] in ENDS):
                 break
@@ -90,8 +90,8 @@ class Replay:
             state.log_history.append({**payload["logs"], "step": entry["step"]})
         self.dispatcher.send(event, **payload)
         for item in self.dispatcher.attachments.values():
-            if item.worker is not None:  # nothing is held up, so that nobody needs to be left behind
-                item.worker.wait(item.worker.timeout_s)
+            if item.thread is not None:  # there is no training to slow, so wait for every call
+                item.thread.wait(item.thread.timeout_s)
 
 
 def replay(
@@ -102,14 +102,14 @@ def replay(
 ) -> Replay:
     """Send the events of the last run in a journal to ``callbacks``.
 
-    A run that was killed and resumed is one run: what came after the checkpoint is taken from its second part. A
-    callback that stops the run ends the replay at that step, so that another patience can be tried without training.
+    A run that was killed and resumed is one run: events after the checkpoint are those of its second part. A callback
+    that stops the run ends the replay at that step, so that another patience can be tried without training.
 
     Args:
         path: The journal.
         callbacks: Callbacks, as instances or classes, or a map from names to options as in a config.
-        output_dir: Stands in ``args.output_dir``; None: the folder ``replay`` beside the journal, so that nothing of
-            the run itself is overwritten.
+        output_dir: The ``args.output_dir`` that callbacks get. None: the folder ``replay`` beside the journal, so that
+            files of the run itself are not overwritten.
 
     Raises:
         TracksideValueError: If no run begins in the journal.
@@ -128,7 +128,7 @@ def replay(
 
 
 def last_run(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the events of the last run in a journal, as if it had never been interrupted."""
+    """Return the events of the last run in a journal, as if it had not been interrupted."""
     kept: list[Mapping[str, Any]] = []
     waiting: list[Mapping[str, Any]] = []
     run: str | None = None
@@ -145,7 +145,7 @@ def last_run(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _until_checkpoint(entries: list[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
-    """Return what a run had done when it saved at ``step``."""
+    """Return the events up to the one at which the run saved at ``step``."""
     saves = [n for n, entry in enumerate(entries) if entry["event"] == "on_save" and entry["step"] == step]
     if saves:
         return entries[: saves[-1] + 1]

@@ -1,4 +1,4 @@
-"""What a callback sees of a run (TrainerState) and how it steers it (TrainerControl)."""
+"""The state of a run, which callbacks read, and its control, by which they steer it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class TrainerState:
-    """Where a run stands. Saved in every checkpoint as trainer_state.json.
+    """How far a run has come. Saved in every checkpoint as trainer_state.json.
 
     Attributes:
         epoch: Epochs completed, with the fraction of the current one.
@@ -23,7 +23,7 @@ class TrainerState:
         eval_steps: Updates between two evaluations.
         save_steps: Updates between two checkpoints.
         train_batch_size: Examples of one micro-batch on one process.
-        total_flos: Floating point operations spent, where the model can tell.
+        total_flos: Floating point operations done, where the model reports them.
         num_input_tokens_seen: Input tokens trained on.
         log_history: Every log record, oldest first; each holds ``step`` and, while training, ``epoch``.
         best_metric: Best value seen of ``args.metric_for_best_model``.
@@ -31,8 +31,8 @@ class TrainerState:
         best_model_checkpoint: Path of the checkpoint of that step.
         stop_reason: Why training stopped before its last step; None if it did not.
         run_id: The id of the run, which its checkpoints carry and which is kept when it is resumed.
-        stateful_callbacks: What each callback gave to be saved, by callback name.
-        extra: Keys that a state file held and this version does not know; written back unchanged.
+        stateful_callbacks: The state of each callback, by its name.
+        extra: Keys of a state file that this version does not know; written back unchanged.
     """
 
     epoch: float | None = None
@@ -66,7 +66,7 @@ class TrainerState:
         return reason.removeprefix("received ") if reason.startswith("received SIG") else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values, unknown keys of an older file included."""
+        """Return all fields as plain values, with the unknown keys of the file that they were read from."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {**values.pop("extra"), **values}
 
@@ -88,7 +88,7 @@ class TrainerState:
 
 
 FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
-"""The flags of `TrainerControl`."""
+"""The names of the flags of `TrainerControl`."""
 
 
 @dataclass
@@ -101,8 +101,8 @@ class TrainerControl:
         should_save: Save a checkpoint now.
         should_evaluate: Evaluate now.
         should_log: Write a log record now.
-        stop_reason: Why training is to stop, in words.
-        reasons: Who set each flag last and at which event, or why the trainer did; kept for the journal.
+        stop_reason: Why training is to stop.
+        reasons: Why each flag was last set, for the journal: callback and event, or the trainer's reason.
     """
 
     should_training_stop: bool = False
@@ -113,18 +113,18 @@ class TrainerControl:
     stop_reason: str | None = None
     reasons: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
-    def ask(self, flag: str, reason: str) -> None:
-        """Set one of the flags for a reason of the trainer's own; of callbacks, their name and the event are noted."""
+    def request(self, flag: str, reason: str) -> None:
+        """Set a flag and note the reason; for a callback, that is its name and the event."""
         setattr(self, flag, True)
         self.reasons = {**self.reasons, flag: reason}  # a new one: copies of this control keep theirs
 
     def stop(self, reason: str) -> None:
-        """Ask for the end of training; the first reason given stands."""
+        """End training after this step; the first reason given is kept."""
         self.should_training_stop = True
         if self.stop_reason is None:
             self.stop_reason = reason
 
-    def take(self, other: TrainerControl) -> None:
-        """Take over the flags of ``other``, which a callback returned instead of changing this one."""
+    def update_from(self, other: TrainerControl) -> None:
+        """Copy the flags of ``other``, which a callback returned instead of changing this one."""
         for name in (*FLAGS, "stop_reason"):
             setattr(self, name, getattr(other, name, getattr(self, name)))

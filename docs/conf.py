@@ -37,7 +37,7 @@ napoleon_custom_sections = ["Shapes", "Units", "Source"]
 def arguments_table() -> str:
     """Return every training argument with its default and help as a Markdown table, from where they are declared."""
     rows = ["| field | default | meaning |", "|---|---|---|"]
-    for item in dataclasses.fields(BaseTrainingArguments):
+    for item in BaseTrainingArguments.fields():
         made = item.default_factory() if item.default is dataclasses.MISSING else item.default
         rows.append(f"| `{item.name}` | `{made!r}` | {item.metadata['help']} |")
     return "\n".join(rows)

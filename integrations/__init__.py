@@ -1,1 +1,1 @@
-"""Trackers and other tools, one file each; a tool is imported only when its callback is attached."""
+"""Integrations with experiment trackers and other tools, one module for each; a tool is imported only when used."""

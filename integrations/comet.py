@@ -1,19 +1,15 @@
-"""Comet, offline and online."""
+"""Comet integration, online and offline."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.state import TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
-
-MESSAGES = "messages.json"
-"""What holds the metrics in a zip file; that of a run that was killed is empty."""
+from ._compat.comet_archive import archives, read_last_steps
 
 QUIET = {
     "log_code": False,
@@ -24,21 +20,21 @@ QUIET = {
     "parse_args": False,
     "display_summary_level": 0,
 }
-"""What Comet would log by itself; the records are logged here, once."""
+"""Options that turn off what Comet logs by itself, so that records and arguments are logged once."""
 
 
 class CometCallback(Tracker):
     """Log to Comet: records as metrics, arguments as parameters.
 
-    Offline, each part of a run becomes a zip file, which `comet upload` sends; a resumed run goes on with the same
+    Offline, each part of a run becomes a zip file, which `comet upload` sends. A resumed run continues the same
     experiment.
 
     Args:
-        project, workspace: As Comet takes them; None: as it is configured.
-        run_name: None: ``args.run_name``.
+        project, workspace: Where the experiment goes; None: as Comet is configured.
+        run_name: Name of the experiment; None: ``args.run_name``.
         tags: Tags of the experiment.
         online: False writes zip files; None: online, as Comet is configured.
-        offline_directory: Where zip files go; None: ``output_dir/comet``.
+        offline_directory: Folder of the zip files; None: ``output_dir/comet``.
 
     Raises:
         MissingPackageError: If comet_ml is not installed.
@@ -46,7 +42,6 @@ class CometCallback(Tracker):
 
     name = "comet"
     package = "comet_ml"
-    extra = "comet"
 
     def __init__(
         self,
@@ -66,13 +61,11 @@ class CometCallback(Tracker):
         self.offline_directory = offline_directory
         self._experiment: Any = None
         self._folder = Path()
-        self._last_steps: dict[str, int] | None = None
 
-    def open(self, args: Any, state: TrainerState, is_known: bool, **kwargs: Any) -> None:
-        """Start an experiment, or go on with the one of this key."""
+    def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
+        """Start an experiment, or continue the one whose key is ``run_id``."""
         self._folder = Path(self.offline_directory or Path(args.output_dir) / "comet").resolve()
-        self._last_steps = None
-        self._experiment = self._start(is_known)
+        self._experiment = self._start_online(resume) if self.online else self._start_offline(resume)
         name = self.run_name or getattr(args, "run_name", None)
         if name:
             self._experiment.set_name(name)
@@ -80,68 +73,44 @@ class CometCallback(Tracker):
             self._experiment.add_tags(self.tags)
         self._experiment.log_parameters(values_of(args), nested_support=False)
 
-    def _start(self, is_known: bool) -> Any:
+    def _start_online(self, resume: bool) -> Any:
         import comet_ml
 
-        if not self.online:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            options = {**self.options, **QUIET, "offline_directory": str(self._folder)}
-            if is_known and next(self._zips(), None) is not None:
-                options.pop("offline_directory")
-                existing = comet_ml.ExistingOfflineExperiment(previous_experiment=self.run_id, **options)
-                existing.offline_directory = str(self._folder)
-                return existing
-            return comet_ml.OfflineExperiment(experiment_key=self.run_id, **options)
-        config = comet_ml.ExperimentConfig(**QUIET)
-        mode = "get" if is_known else "create"
+        mode, config = "get" if resume else "create", comet_ml.ExperimentConfig(**QUIET)
         return comet_ml.start(
             **self.options, online=True, mode=mode, experiment_key=self.run_id, experiment_config=config
         )
+
+    def _start_offline(self, resume: bool) -> Any:
+        import comet_ml
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        resume = resume and bool(archives(self._folder, str(self.run_id)))
+        start = comet_ml.ExistingOfflineExperiment if resume else comet_ml.OfflineExperiment
+        return start(experiment_key=self.run_id, offline_directory=str(self._folder), **self.options, **QUIET)
 
     def write(self, values: dict[str, float], step: int) -> None:
         """Add one point to each curve."""
         for name, value in values.items():
             self._experiment.log_metric(name, value, step=step)
 
-    def last_step(self, name: str) -> int:
-        """Return the last step of a curve: in the zip files of an offline experiment, or on Comet's server."""
-        if self.online:
-            import comet_ml
+    def last_steps(self) -> Mapping[str, int] | None:
+        """Return the last steps in the zip files of an offline experiment."""
+        return {} if self.online else read_last_steps(self._folder, str(self.run_id))
 
-            points = comet_ml.APIExperiment(previous_experiment=self.run_id).get_metrics(name)
-            return max((int(point["step"] or 0) for point in points), default=-1)
-        if self._last_steps is None:
-            self._last_steps = {}
-            for path in self._zips():
-                for metric, step, _ in read_metrics(path):
-                    self._last_steps[metric] = max(self._last_steps.get(metric, -1), step)
-        return self._last_steps.get(name, -1)
+    def last_step(self, name: str) -> int | None:
+        """Return the last step of a curve: in the zip files if offline, else on Comet's server."""
+        if not self.online:
+            return super().last_step(name)
+        import comet_ml
+
+        points = comet_ml.APIExperiment(previous_experiment=self.run_id).get_metrics(name)
+        return max((int(point["step"] or 0) for point in points), default=-1)
 
     def close(self, status: Status, state: TrainerState) -> None:
-        """End the experiment, with how it ended."""
+        """End the experiment, and log its status and the reason for stopping."""
         self._experiment.log_other("status", status)
         if state.stop_reason:
             self._experiment.log_other("stop_reason", state.stop_reason)
         self._experiment.end()
         self._experiment = None
-
-    def _zips(self) -> Iterator[Path]:
-        return (path for path in self._folder.glob(f"{self.run_id}*.zip") if MESSAGES in _names_in(path))
-
-
-def read_metrics(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Yield name, step and value of every metric in an offline experiment's zip file."""
-    with zipfile.ZipFile(path) as archive, archive.open(MESSAGES) as lines:
-        for line in lines:
-            message = json.loads(line)
-            metric = message.get("payload", {}).get("metric") if message.get("type") == "metric_msg" else None
-            if metric:
-                payload = message["payload"]
-                yield metric["metricName"], int(payload.get("step") or metric.get("step") or 0), metric["metricValue"]
-
-
-def _names_in(path: Path) -> list[str]:
-    if not zipfile.is_zipfile(path):
-        return []
-    with zipfile.ZipFile(path) as archive:
-        return archive.namelist()

@@ -1,33 +1,34 @@
-"""Keras callbacks, as they are, on either trainer."""
+"""Keras adapter: Keras callbacks on either trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import CallbackError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
+from ._base.metric_names import Record
+
 STEP_HOOKS = {"on_step_begin": "on_train_batch_begin", "on_step_end": "on_train_batch_end"}
 
 
 class KerasCallbackAdapter(TrainerCallback):
-    """Call a Keras callback at the moments at which ``Model.fit`` would, and stop when it sets ``stop_training``.
+    """Call a Keras callback when ``Model.fit`` would call it, and stop when the callback sets ``stop_training``.
 
-    A batch of Keras is an update here. The end of an epoch is told once its metrics are known: after the evaluation, or
-    the log, that the arguments ask for at the end of each epoch. ``logs`` hold the newest training record and the
-    newest evaluation, whose names begin with ``val_`` as they do in Keras.
+    A Keras batch is an update of the trainer. ``on_epoch_end`` is called once the metrics of the epoch are known: after
+    the evaluation, or the log, that the arguments request at the end of each epoch. ``logs`` holds the newest training
+    record and the newest evaluation, under names that begin with ``val_`` as in Keras.
 
-    What the callback knows as its ``model`` is the trainer's model, with the trainer's optimizer. The learning rate
-    belongs to the trainer's schedule: a callback that sets it is overruled at the next update. One that saves, reads or
-    sets weights works with the model of its framework, so those of Keras alone go with TFTrainer.
+    The callback's ``model`` is the trainer's model, with the trainer's optimizer. The learning rate belongs to the
+    trainer's schedule, which overwrites a value that the callback sets at the next update. A callback that saves, reads
+    or sets weights through methods of a Keras model works with TFTrainer only.
 
     Args:
-        callback: An instance of a subclass of ``keras.callbacks.Callback``.
+        callback: Instance of a subclass of ``keras.callbacks.Callback``.
 
     Raises:
-        CallbackError: If it is none.
+        CallbackError: If ``callback`` is not such an instance.
     """
 
     role = "control"
@@ -38,43 +39,39 @@ class KerasCallbackAdapter(TrainerCallback):
         self.callback = callback
         self.name = f"keras_{type(callback).__name__}"  # type: ignore[misc]
         self.logs: dict[str, Any] = {}
-        self._epoch: int | None = None
+        self._ended_epoch: int | None = None
+        self._epoch = self._step_in_epoch = 0
+        self._reports_after = "log"
         self._in_test = False
-        for event, hook in STEP_HOOKS.items():  # only if needed: whoever hears every step may keep it from being fused
+        for event, hook in STEP_HOOKS.items():  # only if needed, since a listener may keep steps from being fused
             if _is_own(callback, hook):
                 setattr(self, event, getattr(self, f"_{event}"))
 
     # -- training -------------------------------------------------------------------------------------------------
 
     def on_train_begin(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         steps = -(-state.max_steps // max(1, state.num_train_epochs))
         self.callback.set_params({"epochs": state.num_train_epochs, "steps": steps, "verbose": 0})
-        self.callback.set_model(FittedModel(model, optimizer))
-        self.logs, self._epoch, self._in_test = {}, None, False
+        self.callback.set_model(FittedModel(model, kwargs.get("optimizer")))
+        self.logs, self._ended_epoch, self._in_test = {}, None, False
         self.callback.on_train_begin()
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._tell_epoch_end(control)
+        self._report_epoch_end(control)
         self._step_in_epoch = 0
-        self._number = int(state.epoch or 0)
-        self.callback.on_epoch_begin(self._number)
+        self._epoch = int(state.epoch or 0)
+        self.callback.on_epoch_begin(self._epoch)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._epoch = self._number
-        self._waits_for = "evaluate" if args.eval_strategy == "epoch" else "log"
+        self._ended_epoch = self._epoch
+        self._reports_after = "evaluate" if args.eval_strategy == "epoch" else "log"
         if args.eval_strategy != "epoch" and args.logging_strategy != "epoch":
-            self._tell_epoch_end(control)
+            self._report_epoch_end(control)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._tell_epoch_end(control)
+        self._report_epoch_end(control)
         self.callback.on_train_end(dict(self.logs))
 
     def _on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -83,22 +80,17 @@ class KerasCallbackAdapter(TrainerCallback):
     def _on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.callback.on_train_batch_end(self._step_in_epoch, dict(self.logs))
         self._step_in_epoch += 1
-        self._obey(control)
+        self._stop_if_asked(control)
 
     # -- logs and evaluation --------------------------------------------------------------------------------------
 
     def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
     ) -> None:
         if logs and "loss" in logs:
             self.logs |= {name: value for name, value in logs.items() if name not in ("epoch", "step")}
-            if self._epoch is not None and self._waits_for == "log":
-                self._tell_epoch_end(control)
+            if self._ended_epoch is not None and self._reports_after == "log":
+                self._report_epoch_end(control)
 
     def on_prediction_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self._in_test and self.callback.model is not None:
@@ -106,37 +98,32 @@ class KerasCallbackAdapter(TrainerCallback):
             self.callback.on_test_begin()
 
     def on_evaluate(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, metrics: Record | None = None, **kwargs: Any
     ) -> None:
         found = {key.replace("eval_", "val_", 1): value for key, value in (metrics or {}).items() if key != "epoch"}
         self.logs |= {key: value for key, value in found.items() if not key.endswith(("_runtime", "_per_second"))}
         if self._in_test:
             self._in_test = False
             self.callback.on_test_end({key.removeprefix("val_"): value for key, value in found.items()})
-        self._tell_epoch_end(control)
+        self._report_epoch_end(control)
 
-    def _tell_epoch_end(self, control: TrainerControl) -> None:
-        if self._epoch is not None:
-            epoch, self._epoch = self._epoch, None
+    def _report_epoch_end(self, control: TrainerControl) -> None:
+        if self._ended_epoch is not None:
+            epoch, self._ended_epoch = self._ended_epoch, None
             self.callback.on_epoch_end(epoch, dict(self.logs))
-            self._obey(control)
+            self._stop_if_asked(control)
 
-    def _obey(self, control: TrainerControl) -> None:
+    def _stop_if_asked(self, control: TrainerControl) -> None:
         if getattr(self.callback.model, "stop_training", False):
             control.stop(f"{type(self.callback).__name__} of Keras asked for it")
 
 
 class FittedModel:
-    """A model as a Keras callback finds it during ``Model.fit``; the model itself is left as it is.
+    """A proxy of a model, with the attributes that a Keras callback expects during ``Model.fit``.
 
     Args:
-        model: Everything that is not below is read from it, set on it and called on it.
-        optimizer: The trainer's.
+        model: Model that all other attributes are read from and set on, and that calls are passed to.
+        optimizer: Optimizer of the trainer.
     """
 
     OWN = frozenset({"optimizer", "stop_training", "train_function"})
@@ -158,7 +145,7 @@ class FittedModel:
 
 
 def _is_own(callback: Any, hook: str) -> bool:
-    """Return whether the callback does something in ``hook`` (or in its older name)."""
+    """Return whether the callback overrides ``hook``, or its older name such as ``on_batch_end``."""
     base = next(cls for cls in type(callback).__mro__ if cls.__name__ == "Callback")
     names = (hook, hook.replace("train_batch", "batch"))
     return any(getattr(getattr(callback, name), "__func__", None) is not getattr(base, name) for name in names)

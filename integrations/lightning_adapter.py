@@ -1,81 +1,57 @@
-"""Loggers written for Lightning, on either trainer."""
+"""Lightning adapter: Lightning loggers on either trainer."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
 from typing import Any
 
-from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import TracksideTypeError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from ._base.tracker import numbers, values_of
+from ._base.tracker import Status, Tracker, values_of
 
 METHODS = ("log_hyperparams", "log_metrics", "save", "finalize")
 
+STATUSES = {"finished": "success", "failed": "failed", "killed": "aborted"}
 
-class LightningLoggerAdapter(TrainerCallback):
-    """Let a logger written for Lightning log the records and arguments of a run.
 
-    A logger cannot be asked what it shows already. A resumed run therefore begins with the whole history, which is
-    right where the logger writes to a new version, as loggers do unless they are told otherwise.
+class LightningLoggerAdapter(Tracker):
+    """Log the records and arguments of a run with a logger written for Lightning.
+
+    A Lightning logger cannot tell which steps it has logged. A resumed run therefore starts with the whole history,
+    which is right if the logger writes to a new version, as loggers do by default.
 
     Args:
-        logger: Such as ``lightning.pytorch.loggers.CSVLogger("logs")``.
+        logger: Logger, such as ``lightning.pytorch.loggers.CSVLogger("logs")``.
 
     Raises:
-        TracksideTypeError: If it lacks a method of Lightning's loggers.
+        TracksideTypeError: If ``logger`` lacks a method of Lightning's loggers.
     """
 
-    role = "observer"
     name = "lightning_logger"
-    background = True
 
     def __init__(self, logger: Any) -> None:
         missing = [method for method in METHODS if not callable(getattr(logger, method, None))]
         if missing:
-            raise TracksideTypeError(f"{type(logger).__name__} is no Lightning logger: it has no {', '.join(missing)}")
+            found = type(logger).__name__
+            raise TracksideTypeError(f"{found} is not a Lightning logger: it has no method {', '.join(missing)}")
+        super().__init__()
         self.logger = logger
-        self._status = "success"
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        self._status = "success"
+    def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
+        """Log the arguments."""
         self.logger.log_hyperparams(Namespace(**values_of(args)))
-        for record in state.log_history:
-            self._log(record, record["step"])
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if state.is_world_process_zero and logs:
-            self._log(logs, state.global_step)
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Add one point to each curve."""
+        self.logger.log_metrics(values, step)
+
+    def close(self, status: Status, state: TrainerState) -> None:
+        """Save, and tell the logger how the run ended."""
+        self.logger.save()
+        self.logger.finalize(STATUSES[status])
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
+        if self._is_open:
             self.logger.save()
-
-    def on_exception(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        exception: BaseException | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self._status = "failed" if isinstance(exception, Exception) else "aborted"
-
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.logger.save()
-            self.logger.finalize(self._status)
-
-    def _log(self, logs: Mapping[str, Any], step: int) -> None:
-        self.logger.log_metrics(numbers(logs), step)
+        super().on_evaluate(args, state, control, **kwargs)

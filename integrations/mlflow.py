@@ -1,4 +1,4 @@
-"""MLflow: database, file store or server."""
+"""MLflow integration, with a database, a file store or a server."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.state import TrainerState
 
-from ._base.tracker import Status, Tracker, values_of
+from ._base.tracker import Status, Tracker, run_name_of, values_of
 
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 MAX_VALUE = 6000
-"""Longer parameters are cut; all arguments are then kept as a file too."""
+"""Longest value of a parameter, in characters. Longer ones are cut, and all arguments are logged as a file, too."""
 
 BATCH = 100
-"""So many parameters go into one request."""
+"""Parameters in one request."""
 
 ID_TAG = "trackside.id"
+"""Tag with the id that a checkpoint holds if it was saved before MLflow had given the run an id."""
 
 
 class MLflowCallback(Tracker):
-    """Log to MLflow: records as metrics, arguments as parameters, and the status with which the run really ended.
+    """Log to MLflow: records as metrics, arguments as parameters, and how the run ended as status.
 
-    A resumed run goes on with the same MLflow run. Nothing of MLflow's own global state is used or changed.
+    A resumed run continues the same MLflow run. MLflow's global state, such as its active run, is neither read nor
+    changed.
 
     Args:
-        tracking_uri: A database ("sqlite:///mlflow.db"), a folder or a server; None: as MLflow is configured.
-        experiment: Name of the experiment; None: as MLFLOW_EXPERIMENT_NAME says, else "Default".
-        run_name: None: ``args.run_name``.
+        tracking_uri: URI of a database ("sqlite:///mlflow.db"), a folder or a server; None: as MLflow is configured.
+        experiment: Name of the experiment; None: the environment variable MLFLOW_EXPERIMENT_NAME, else "Default".
+        run_name: Name of the run; None: ``args.run_name``, or the name of ``args.output_dir``.
         tags: Tags of the run.
 
     Raises:
@@ -41,7 +42,6 @@ class MLflowCallback(Tracker):
 
     name = "mlflow"
     package = "mlflow"
-    extra = "mlflow"
 
     def __init__(
         self,
@@ -58,17 +58,17 @@ class MLflowCallback(Tracker):
         self.tags = dict(tags or {})
         self._client: Any = None
 
-    def open(self, args: Any, state: TrainerState, is_known: bool, **kwargs: Any) -> None:
-        """Start a run, or go on with the one of this id."""
+    def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
+        """Start a run, or continue the one whose id is ``run_id``."""
         from mlflow import MlflowClient  # takes seconds
 
         self._client = MlflowClient(self.tracking_uri)
         experiment_id = self._experiment_id()
-        found = self._find(experiment_id) if is_known else None
+        found = self._find(experiment_id) if resume else None
         if found is None:
-            name = self.run_name or getattr(args, "run_name", None) or Path(args.output_dir).resolve().name
             tags = {**self.tags, ID_TAG: str(self.run_id)}
-            self.run_id = self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+            created = self._client.create_run(experiment_id, run_name=run_name_of(args, self.run_name), tags=tags)
+            self.run_id = created.info.run_id
             self._log_params(values_of(args), {})
         else:
             self.run_id = found.info.run_id
@@ -84,12 +84,12 @@ class MLflowCallback(Tracker):
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def last_step(self, name: str) -> int:
-        """Return the last step of a curve in the run."""
+        """Return the last step of a curve, as MLflow knows it."""
         history = self._client.get_metric_history(self.run_id, allowed_name(name))
         return max((point.step for point in history), default=-1)
 
     def close(self, status: Status, state: TrainerState) -> None:
-        """End the run."""
+        """End the run with its status, and log the reason for stopping."""
         if state.stop_reason:
             self._client.set_tag(self.run_id, "trackside.stop_reason", state.stop_reason)
         self._client.set_terminated(self.run_id, STATUSES[status])
@@ -100,7 +100,7 @@ class MLflowCallback(Tracker):
         return str(found.experiment_id if found is not None else self._client.create_experiment(name))
 
     def _find(self, experiment_id: str) -> Any:
-        """Return the run of a checkpoint, which may have been saved before MLflow had named the run."""
+        """Return the run whose id, or else whose tag, is ``run_id``; None if there is neither."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -110,7 +110,7 @@ class MLflowCallback(Tracker):
             return found[0] if found else None
 
     def _log_params(self, values: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        """Log the arguments; MLflow lets nobody change a parameter, so that one that changed becomes a tag."""
+        """Log the arguments; one that changed becomes a tag, because MLflow refuses to change a parameter."""
         from mlflow.entities import Param, RunTag
 
         texts = {allowed_name(name): str(value) for name, value in values.items()}
@@ -126,7 +126,7 @@ class MLflowCallback(Tracker):
 
 
 def allowed_name(name: str) -> str:
-    """Return ``name`` with what MLflow rejects in names replaced.
+    """Return ``name`` with the characters that MLflow rejects replaced.
 
     Example:
         >>> allowed_name("eval/f1@0.5")

@@ -1,4 +1,4 @@
-"""Progress in a notebook: a bar and a table of the records, as HTML."""
+"""Notebook progress: a progress bar and a table of the log records, as HTML."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from trackside.callbacks._util.packages import is_installed
-from trackside.callbacks.errors import MissingPackageError
 from trackside.callbacks.state import TrainerState
 
-from ._base.live_display import DisplayCallback
+from ._base.live_display import LiveDisplayCallback
+from ._base.requirements import require_package
 
 ROWS = 100
-"""So many rows are shown, the newest; more would make each display slower than the last."""
+"""Rows of the table, the newest; without a limit each redraw would take longer than the last."""
 
 
-class NotebookProgressCallback(DisplayCallback):
-    """Show one bar with the time left, and below it a table with a row for each step that was logged.
+class NotebookProgressCallback(LiveDisplayCallback):
+    """Show a progress bar with the time left, and below it a table with a row for each step that was logged.
+
+    Attributes:
+        rows: Metrics by name, by step.
 
     Raises:
         MissingPackageError: If IPython is not installed.
@@ -28,10 +30,8 @@ class NotebookProgressCallback(DisplayCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        if not is_installed("IPython"):
-            raise MissingPackageError("ipython", type(self).__name__, extra="notebook")
+        require_package("IPython", type(self).__name__, self.name)
         self.rows: dict[int, dict[str, float]] = {}
-        """What was logged, by step."""
         self._handle: Any = None
 
     def clear(self) -> None:
@@ -48,11 +48,11 @@ class NotebookProgressCallback(DisplayCallback):
     def draw(self, state: TrainerState) -> None:
         from IPython.display import HTML
 
-        if self._handle is not None:  # outside of a notebook there is nothing to be changed
+        if self._handle is not None:  # it is None outside of a notebook
             self._handle.update(HTML(self.html(state)))
 
     def html(self, state: TrainerState) -> str:
-        """Return bar and table as they are now."""
+        """Return the bar and the table as HTML."""
         rows = dict(list(self.rows.items())[-ROWS:])
         names = list(dict.fromkeys(name for row in rows.values() for name in row))
         head = "".join(f"<th>{html.escape(name)}</th>" for name in ["step", *names])

@@ -1,4 +1,4 @@
-"""The profilers of PyTorch and TensorFlow on chosen steps, and memory in the records."""
+"""Profiler: traces of chosen steps by the framework's own profiler, and memory in the log records."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 
 
 class ProfilerCallback(TrainerCallback):
-    """Profile some steps with the profiler of the model's framework and write the trace where TensorBoard finds it.
+    """Profile some steps with the profiler of the model's framework, and write the trace for TensorBoard.
 
-    A trace lies in ``plugins/profile/TIME`` of the run's folder. TensorBoard shows it with a plugin:
-    `pip install tensorboard-plugin-profile` for TensorFlow's, `pip install torch-tb-profiler` for PyTorch's, which
-    Perfetto (https://ui.perfetto.dev) opens too.
+    The trace is written to ``plugins/profile/TIME`` of the run's folder. TensorBoard shows it with a plugin:
+    `pip install tensorboard-plugin-profile` for TensorFlow, `pip install torch-tb-profiler` for PyTorch. Perfetto
+    (https://ui.perfetto.dev) opens PyTorch's traces, too.
 
     Args:
-        first_step: The first step that is profiled; those before it are left to warm up.
-        steps: So many are profiled.
-        memory: Add ``memory_bytes`` of this process, and ``device_memory_bytes`` where there is a GPU, to the training
-            records.
-        log_dir: Folder; None: ``args.logging_dir``.
+        first_step: First step to profile; the steps before it are for warming up.
+        steps: Number of steps to profile.
+        memory: Add ``memory_bytes``, and ``device_memory_bytes`` if there is a GPU, to the training records.
+        log_dir: Folder of the run; None: ``args.logging_dir``.
 
     Raises:
-        ArgumentError: If a number is not one from 1.
+        ArgumentError: If ``first_step`` or ``steps`` is not a whole number from 1.
 
     Units:
-        Bytes; both are the greatest so far.
+        memory_bytes: Peak resident memory of this process so far, in bytes.
+        device_memory_bytes: Peak allocated memory of the GPU so far, in bytes.
     """
 
     role = "observer"
@@ -47,7 +47,6 @@ class ProfilerCallback(TrainerCallback):
         self.steps = steps
         self.memory = memory
         self.log_dir = log_dir
-        self._framework: str | None = None
         self._profile: Any = None
 
     def on_step_begin(
@@ -56,20 +55,17 @@ class ProfilerCallback(TrainerCallback):
         if state.global_step + 1 == self.first_step and state.is_world_process_zero:
             folder = Path(self.log_dir or args.logging_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self._start("torch" if hasattr(model, "named_parameters") else "tensorflow", folder)
+            self._profile = _start_torch(folder) if hasattr(model, "named_parameters") else _start_tensorflow(folder)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == self.first_step + self.steps - 1:
             self._stop()
 
-    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._stop()
-
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._stop()
 
     def metrics_to_log(self, args: Any, state: TrainerState, **context: Any) -> dict[str, float]:
-        """Return how much memory is used; nothing if that is not wanted."""
+        """Return the peak memory by name; empty if ``memory`` is False."""
         if not self.memory:
             return {}
         import resource
@@ -79,27 +75,29 @@ class ProfilerCallback(TrainerCallback):
         own = {"memory_bytes": float(peak * (1 if sys.platform == "darwin" else 1024))}
         return own if device is None else {**own, "device_memory_bytes": device}
 
-    def _start(self, framework: str, folder: Path) -> None:
-        if framework == "torch":
-            profiler = importlib.import_module("torch.profiler")
-            run = folder / "plugins" / "profile" / time.strftime("%Y_%m_%d_%H_%M_%S")  # as TensorFlow names it
-            handler = profiler.tensorboard_trace_handler(str(run))
-            self._profile = profiler.profile(on_trace_ready=handler, profile_memory=True, record_shapes=True)
-            self._profile.start()
-        else:
-            self._profile = importlib.import_module("tensorflow").profiler.experimental
-            self._profile.start(str(folder))
-        self._framework = framework
-
     def _stop(self) -> None:
-        if self._framework is not None:
-            self._framework = None
+        if self._profile is not None:
             profile, self._profile = self._profile, None
             profile.stop()
 
 
+def _start_torch(folder: Path) -> Any:
+    profiler = importlib.import_module("torch.profiler")
+    run = folder / "plugins" / "profile" / time.strftime("%Y_%m_%d_%H_%M_%S")  # named as TensorFlow names it
+    handler = profiler.tensorboard_trace_handler(str(run))
+    profile = profiler.profile(on_trace_ready=handler, profile_memory=True, record_shapes=True)
+    profile.start()
+    return profile
+
+
+def _start_tensorflow(folder: Path) -> Any:
+    profiler = importlib.import_module("tensorflow").profiler.experimental
+    profiler.start(str(folder))
+    return profiler
+
+
 def device_memory_bytes() -> float | None:
-    """Return the greatest memory that was in use on the GPU; None without one. Imports no framework."""
+    """Return the peak memory of the GPU in bytes, or None without a GPU. Imports no framework."""
     torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated())

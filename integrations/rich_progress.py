@@ -1,41 +1,42 @@
-"""A live table of metrics with the time left, by rich."""
+"""Rich progress: a live table of metrics in the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from trackside.callbacks._util.packages import is_installed
-from trackside.callbacks.errors import ArgumentError, MissingPackageError
+from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerState
 
-from ._base.live_display import DisplayCallback
+from ._base.live_display import LiveDisplayCallback
+from ._base.requirements import require_package
 
 
-class RichProgressCallback(DisplayCallback):
-    """Show the run as one live table: step, epoch, time left, and the newest value and the best of each metric.
+class RichProgressCallback(LiveDisplayCallback):
+    """Show one live table: step, epoch, time left, and the newest, least and greatest value of each metric.
 
     Args:
-        transient: Take the table away at the end.
-        console: A ``rich.console.Console`` to draw on; None: the standard output.
+        transient: Remove the table at the end.
+        console: ``rich.console.Console`` to draw on; None: the standard output.
+
+    Attributes:
+        values: Newest, least and greatest value of each metric.
 
     Raises:
         MissingPackageError: If rich is not installed.
-        ArgumentError: If ``transient`` is not a truth value.
+        ArgumentError: If ``transient`` is not True or False.
     """
 
     name = "rich_progress"
 
     def __init__(self, *, transient: bool = False, console: Any = None) -> None:
         super().__init__()
-        if not is_installed("rich"):
-            raise MissingPackageError("rich", type(self).__name__, extra="rich")
+        require_package("rich", type(self).__name__, "rich")
         if not isinstance(transient, bool):
             raise ArgumentError("transient", transient, "True or False")
         self.transient = transient
         self.console = console
         self.values: dict[str, tuple[float, float, float]] = {}
-        """Newest, least and greatest value of each metric."""
         self._live: Any = None
 
     def clear(self) -> None:
@@ -59,7 +60,7 @@ class RichProgressCallback(DisplayCallback):
         self._live.stop()
 
     def table(self, state: TrainerState) -> Any:
-        """Return the table as it is now."""
+        """Return the table, a ``rich.table.Table``."""
         from rich.table import Table
 
         done = f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}"

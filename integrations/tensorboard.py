@@ -1,4 +1,4 @@
-"""TensorBoard, with either framework or none."""
+"""TensorBoard integration, for models of either framework."""
 
 from __future__ import annotations
 
@@ -7,34 +7,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks._util.packages import is_installed
-from trackside.callbacks.callback import TrainerCallback
-from trackside.callbacks.errors import ArgumentError, MissingPackageError
+from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from ._base.metric_names import as_number, rewrite_logs
 from ._base.model_weights import named_weights
+from ._base.requirements import require_package
+from ._base.tracker import Status, Tracker, values_of
 
 if TYPE_CHECKING:
-    from ._formats.event_file import EventFile
+    from ._compat.event_file import EventFile
 
 
-class TensorBoardCallback(TrainerCallback):
-    """Write log records, arguments and, on request, images and histograms of the weights where TensorBoard reads them.
+class TensorBoardCallback(Tracker):
+    """Write log records, arguments and, on request, images and histograms of the weights to TensorBoard's event files.
 
-    A resumed run goes on in the folder of the run that it resumes. Points after the checkpoint, which the killed run
-    had written, are dropped by every reader, so that no step appears twice.
+    A resumed run continues in the folder of the run that it resumes. Points after the checkpoint, which the killed
+    process had written, are dropped by every reader, so that no step appears twice.
 
     Args:
         log_dir: Folder of the run; None: ``args.logging_dir``, or the folder of the run that is resumed.
         hparams: Write the arguments for TensorBoard's table of hyperparameters.
         text: Write the arguments as text.
-        histograms_every: Write the weights' distribution each time so many steps are done; None: never.
-        images: A function that is called with the trainer after each evaluation, and returns images by name: arrays of
-            height, width and 1, 3 or 4 colours (or only height and width), of type uint8. Given in Python only.
+        histograms_every: Write the distributions of the weights every so many steps; None: never.
+        images: Function that is called with the trainer after each evaluation and returns images by name. Only an
+            attachment in Python can set it.
+
+    Attributes:
+        run_dir: Folder that is written to; None before the first record.
+
+    Shapes:
+        Images: (height, width) or (height, width, colours) with 1, 3 or 4 colours, of type uint8.
 
     Raises:
-        MissingPackageError: If TensorBoard is not installed.
+        MissingPackageError: If TensorBoard is not installed, or ``images`` is given and Pillow is not installed.
         ArgumentError: If ``histograms_every`` is not a whole number from 1, or ``images`` cannot be called.
 
     Example:
@@ -42,9 +47,9 @@ class TensorBoardCallback(TrainerCallback):
         >>> callback = TensorBoardCallback(images=lambda trainer: {"noise": np.zeros((8, 8, 3), np.uint8)})
     """
 
-    role = "observer"
     name = "tensorboard"
     package = "tensorboard"
+    background = False  # a record takes microseconds, and the weights must not change while they are read
 
     def __init__(
         self,
@@ -55,8 +60,7 @@ class TensorBoardCallback(TrainerCallback):
         histograms_every: int | None = None,
         images: Any = None,
     ) -> None:
-        if not is_installed(self.package):
-            raise MissingPackageError(self.package, type(self).__name__, extra="tensorboard")
+        super().__init__()
         if histograms_every is not None:
             if not isinstance(histograms_every, int) or not histograms_every >= 1:
                 raise ArgumentError("histograms_every", histograms_every, "a whole number of steps from 1, or None")
@@ -64,106 +68,62 @@ class TensorBoardCallback(TrainerCallback):
         if images is not None:
             if not callable(images):
                 raise ArgumentError("images", images, "a function that takes the trainer and returns images by name")
-            self.on_evaluate = self._write_images  # type: ignore[method-assign]
+            require_package("PIL", "TensorBoardCallback(images=...)", self.name)
         self.log_dir = None if log_dir is None else Path(log_dir)
         self.hparams = hparams
         self.text = text
         self.histograms_every = histograms_every
         self.images = images
         self.run_dir: Path | None = None
-        """The folder that is written to; None before the first record."""
-        self._resumed_dir: str | None = None
-        self._output_dir = Path()
         self._file: EventFile | None = None
-        self._failed = False
 
-    def state_dict(self) -> dict[str, Any]:
-        if self.run_dir is None:
-            return {} if self._resumed_dir is None else {"run_dir": self._resumed_dir}
-        inside = self.run_dir.is_relative_to(self._output_dir)  # the folder may be moved, with the run in it
-        return {"run_dir": str(self.run_dir.relative_to(self._output_dir) if inside else self.run_dir.absolute())}
+    def new_run_id(self, args: Any) -> str:
+        """Return the folder of a new run: relative to ``args.output_dir`` if inside, so that both can be moved."""
+        output_dir = Path(args.output_dir)
+        folder = Path(self.log_dir or getattr(args, "logging_dir", None) or output_dir / "runs")
+        return str(folder.relative_to(output_dir) if folder.is_relative_to(output_dir) else folder.absolute())
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._resumed_dir = state.get("run_dir")
+    def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
+        """Begin an event file; in training, readers drop what the folder holds from this step on."""
+        from ._compat.event_file import EventFile  # here, since importing TensorBoard's modules takes 0.4 s
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        self._close()
-        self._failed = False
-        step = state.global_step
-        self.run_dir = None
-        file = self._open(args, purge_step=step)
-        # what the checkpoint knows of its own step is purged too, since the killed run may have gone on after saving
-        for record in state.log_history:
-            if record.get("step") == step:
-                file.scalars(_numbers(record), step)
-        if self.text:
-            file.text("args", _as_table(_values_of(args)), step)
-        if self.hparams:
-            file.hparams(_values_of(args))
+        self.run_dir = self.log_dir or Path(args.output_dir) / str(self.run_id)
+        purge_step = state.global_step if resume else 0
+        self._file = EventFile(self.run_dir, purge_step if self._is_training else None)
+        if self._is_training and self.text:
+            self._file.text("args", _as_table(values_of(args)), state.global_step)
+        if self._is_training and self.hparams:
+            self._file.hparams(values_of(args))
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Add one point to each curve."""
+        if self._file is not None:
+            self._file.scalars(values, step)
+
+    def last_step(self, name: str) -> int:
+        """Return the step before the one that is resumed: its own points are dropped, as are all later ones."""
+        return self._opened_at_step - 1
+
+    def close(self, status: Status, state: TrainerState) -> None:
+        """End the event file, and write how a training ended."""
+        if self._file is not None:
+            if self._is_training and self.hparams:
+                self._file.hparams_end(succeeded=status == "finished")
+            self._file.close()
+            self._file = None
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, trainer: Any = None, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero and logs:
-            (self._file or self._open(args)).scalars(_numbers(logs), state.global_step)
-
-    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._failed = True
-
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._file is not None and self.hparams:
-            self._file.hparams_end(succeeded=not self._failed)
-        self._close()
+        if self.images is not None and self._file is not None:
+            self._file.images(self.images(trainer), state.global_step)
+        super().on_evaluate(args, state, control, **kwargs)
 
     def _write_histograms(
         self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if self._file is not None and self.histograms_every and state.global_step % self.histograms_every == 0:
             self._file.histograms(dict(named_weights(model)), state.global_step)
-
-    def _write_images(
-        self, args: Any, state: TrainerState, control: TrainerControl, trainer: Any = None, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            (self._file or self._open(args)).images(self.images(trainer), state.global_step)
-
-    def _open(self, args: Any, purge_step: int | None = None) -> EventFile:
-        from ._formats.event_file import EventFile  # here, since TensorBoard's modules take 0.4 s
-
-        self._output_dir = Path(args.output_dir)
-        self.run_dir = self.log_dir or self.run_dir or self._folder(args, is_resumed=bool(purge_step))
-        self._file = EventFile(self.run_dir, purge_step)
-        return self._file
-
-    def _folder(self, args: Any, is_resumed: bool) -> Path:
-        if is_resumed and self._resumed_dir is not None:
-            return self._output_dir / self._resumed_dir
-        return Path(getattr(args, "logging_dir", None) or self._output_dir / "runs")
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
-    named = {name: as_number(value) for name, value in rewrite_logs(logs).items()}
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def _values_of(args: Any) -> dict[str, Any]:
-    """Return the arguments as plain values, whatever class they are of."""
-    if hasattr(args, "to_sanitized_dict"):
-        return dict(args.to_sanitized_dict())
-    plain = bool | int | float | str
-    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
 
 
 def _as_table(values: Mapping[str, Any]) -> str:

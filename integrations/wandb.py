@@ -1,9 +1,8 @@
-"""Weights & Biases, offline and online."""
+"""Weights & Biases integration, online and offline."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,43 +12,51 @@ from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
-from ._formats.wandb_datastore import is_finished, read_history
+from ._compat.wandb_datastore import earlier_files, read_last_steps, run_file, wait_until_complete
+from ._compat.wandb_service import service_errors
 
 logger = logging.getLogger("trackside.integrations")
 
 EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}
-"""What W&B takes for the end of a run; 255 is what it shows as killed."""
-
-FILE_WAIT_S = 5.0
-"""So long may W&B take to write the rest of an offline run."""
+"""W&B's exit codes of a run; it shows 255 as killed."""
 
 ID_WAIT_S = 5.0
-"""So long may W&B take to forget a run that was finished."""
+"""Longest time, in seconds, that W&B's service keeps the id of a run in use after the run was finished."""
+
+CHOICES = {
+    "mode": ("online", "offline", "disabled", None),
+    "ranks": ("first", "all"),
+    "watch": ("gradients", "parameters", "all", None),
+}
+"""Values that are allowed for an option."""
 
 
 class WandbCallback(Tracker):
-    """Log to Weights & Biases: records, arguments as config, how the run ended as summary.
+    """Log to Weights & Biases: records, arguments as config, best metric and reason for stopping as summary.
 
-    A resumed run goes on with the same W&B run. In offline mode that leaves one folder for each part, all of the same
-    run id, in ``output_dir/wandb``; `wandb sync` puts them together.
+    A resumed run continues the same W&B run. In offline mode each part has a folder of its own in ``output_dir/wandb``,
+    all with the same run id; `wandb sync` joins them.
 
     Args:
-        project, entity, name, tags, notes: As `wandb.init` takes them; name: ``args.run_name`` without it.
-        mode: "online", "offline" or "disabled"; None: as WANDB_MODE says, else online.
-        group: Runs of one group are shown together; with ``ranks="all"`` it is made from the run's name.
-        ranks: "first": the first process logs; "all": each process logs to a run of its own, in one group.
+        project, entity, tags, notes: As in `wandb.init`.
+        name: Name of the run; None: ``args.run_name``.
+        mode: "online", "offline" or "disabled"; None: the environment variable WANDB_MODE, else online.
+        group: Group of the run; None: no group, or the run's name if ``ranks`` is "all".
+        ranks: "first": only the first process logs; "all": each process logs to its own run, all in one group.
         checkpoints: Keep every checkpoint as a version of an artifact. Saving then waits for W&B.
-        watch: "gradients", "parameters" or "all" logs their distributions (PyTorch only); None: nothing.
-        settings: More options for `wandb.Settings`.
+        watch: Log the distributions of "gradients", "parameters" or "all" (PyTorch only); None: log none.
+        settings: More options, for `wandb.Settings`.
+
+    Attributes:
+        run: The W&B run that is open; None outside of a run.
 
     Raises:
         MissingPackageError: If wandb is not installed.
-        ArgumentError: If an option holds a value that is not allowed.
+        ArgumentError: If ``mode``, ``ranks`` or ``watch`` has another value.
     """
 
     name = "wandb"
     package = "wandb"
-    extra = "wandb"
 
     def __init__(
         self,
@@ -67,9 +74,9 @@ class WandbCallback(Tracker):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check("mode", mode, ("online", "offline", "disabled", None))
-        _check("ranks", ranks, ("first", "all"))
-        _check("watch", watch, ("gradients", "parameters", "all", None))
+        for option, value in (("mode", mode), ("ranks", ranks), ("watch", watch)):
+            if value not in CHOICES[option]:
+                raise ArgumentError(option, value, ", ".join(map(str, CHOICES[option])))
         self.run_name = name
         self.options = {"project": project, "entity": entity, "tags": tags, "notes": notes, "mode": mode}
         self.group = group
@@ -77,26 +84,21 @@ class WandbCallback(Tracker):
         self.watch = watch
         self.settings = dict(settings or {})
         self.run: Any = None
-        """The W&B run that is open."""
         self._watched: Any = None
-        self._folder = Path()
-        self._last_steps: dict[str, int] | None = None
         if checkpoints:
-            self.on_save = self._keep_checkpoint  # type: ignore[method-assign]  # without it, commits need not wait
-        waits = {"on_save"} if checkpoints else set()
-        self.waits_at = frozenset(waits | ({"on_train_begin"} if watch else set()))  # type: ignore[misc]
+            self.on_save = self._keep_checkpoint  # type: ignore[method-assign]  # else saving waits
+        waits = {"on_save": checkpoints, "on_train_begin": watch is not None}
+        self.waits_at = frozenset(event for event, is_needed in waits.items() if is_needed)  # type: ignore[misc]
 
     def is_writer(self, state: TrainerState) -> bool:
-        """Return whether this process writes."""
         return self.ranks == "all" or state.is_world_process_zero
 
-    def open(self, args: Any, state: TrainerState, is_known: bool, model: Any = None, **kwargs: Any) -> None:
-        """Start a run, or go on with the one of this id."""
+    def open(self, args: Any, state: TrainerState, resume: bool, model: Any = None, **kwargs: Any) -> None:
+        """Start a run, or continue the one whose id is ``run_id``."""
         import wandb
 
         folder = Path(args.output_dir).resolve()  # W&B's own process may have been started in another folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._last_steps = folder / "wandb", None
         name = self.run_name or getattr(args, "run_name", None)
         self.run = _init(
             **self.options,
@@ -105,7 +107,7 @@ class WandbCallback(Tracker):
             resume="allow",
             dir=str(folder),
             settings=wandb.Settings(**self.settings),
-            # W&B's hooks on the model log to the run of the process, so that one it has to be
+            # W&B's hooks on the model log to the run that is global in the process
             reinit="finish_previous" if self.watch else "create_new",
         )
         self.run.config.update(values_of(args), allow_val_change=True)
@@ -122,38 +124,30 @@ class WandbCallback(Tracker):
         """Add one point to each curve."""
         self.run.log(values, step=step)
 
-    def last_step(self, name: str) -> int:
-        """Return the last step of a curve in the run: as W&B's server says, or the files of an offline run."""
-        if not self.run.offline:
-            return int(self.run.starting_step) - 1
-        if self._last_steps is None:
-            self._last_steps = self._read_last_steps()
-        return self._last_steps.get(name, -1)
+    def last_steps(self) -> Mapping[str, int] | None:
+        """Return the last steps in the files of the earlier parts of an offline run."""
+        return read_last_steps(earlier_files(self.run)) if self.run.offline else {}
 
-    def _read_last_steps(self) -> dict[str, int]:
-        last: dict[str, int] = {}
-        for path in sorted(self._folder.glob(f"*run-*-{self.run_id}*/run-{self.run_id}.wandb")):
-            if not os.path.samefile(path.parent, Path(self.run.dir).parent):
-                for step, row in read_history(path):
-                    last.update(dict.fromkeys(row, step))
-        return last
+    def last_step(self, name: str) -> int | None:
+        """Return the last step of a curve: in the files if offline, else the run's last step on W&B's server."""
+        return super().last_step(name) if self.run.offline else int(self.run.starting_step) - 1
 
     def close(self, status: Status, state: TrainerState) -> None:
-        """End the run, with its summary."""
+        """End the run, and add its summary."""
         run, self.run = self.run, None
         if self._watched is not None:
             run.unwatch(self._watched)
             self._watched = None
-        summary = {"stop_reason": state.stop_reason, "best_metric": state.best_metric}
-        summary["best_global_step"] = state.best_global_step
+        summary = {name: getattr(state, name) for name in ("stop_reason", "best_metric", "best_global_step")}
         run.summary.update({name: value for name, value in summary.items() if value is not None})
         run.finish(exit_code=EXIT_CODES[status])
         if run.offline:
-            wait_for_end(Path(run.dir).parent / f"run-{self.run_id}.wandb")
+            wait_until_complete(run_file(run))
 
     def _watch(self, model: Any, every: int) -> None:
         if not hasattr(model, "named_parameters"):
-            logger.warning("watch=%r: W&B watches PyTorch models only, not %s", self.watch, type(model).__name__)
+            found = type(model).__name__
+            logger.warning("watch=%r has no effect: W&B watches PyTorch models only, not %s", self.watch, found)
             return
         self.run.watch(model, log=self.watch, log_freq=every)
         self._watched = model
@@ -173,26 +167,14 @@ class WandbCallback(Tracker):
 
 
 def _init(**options: Any) -> Any:
-    """Start a run; if it was finished in this process just now, wait for W&B to let go of its id."""
+    """Start a run; if its id is in use, because its last part was just finished in this process, wait for W&B."""
     import wandb
 
     deadline = time.monotonic() + ID_WAIT_S
     while True:
         try:
             return wandb.init(**options)
-        except Exception as error:
-            if "is in use" not in str(error) or time.monotonic() > deadline:
+        except service_errors():
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-
-
-def wait_for_end(path: Path) -> None:
-    """Wait until the file of an offline run is complete: W&B returns before it has written it."""
-    deadline = time.monotonic() + FILE_WAIT_S
-    while time.monotonic() < deadline and not (path.exists() and is_finished(path)):
-        time.sleep(0.01)
-
-
-def _check(option: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ArgumentError(option, value, ", ".join(map(str, allowed)))

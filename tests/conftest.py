@@ -16,7 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # support and workers can be imported in the processes that tests start, too
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
 
-from trackside.callbacks import Dispatcher, TrainerControl, TrainerState  # noqa: E402  # the environment comes first
+from trackside import TrainerControl, TrainerState  # noqa: E402  # the environment comes first
+from trackside.callbacks.bus.dispatcher import Dispatcher  # noqa: E402  # the environment comes first
 
 # looking for doctests in stand-ins would import them under the names of the real packages, for all tests that follow
 collect_ignore = ["fakes"]

@@ -221,17 +221,17 @@ def test_the_script_on_the_page_of_several_processes_runs_on_two(tmp_path):
 
 def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run):
     pytest.importorskip("torch")
-    import yaml
+    from ruamel.yaml import YAML
 
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/distributed.md").read_text(encoding="utf-8"), re.DOTALL)
 
     args = run("from trackside import TrainingArguments", python_blocks("docs/distributed.md")[1])["args"]
-    args = args.replace(**yaml.safe_load(text))
+    args = args.replace(**YAML(typ="safe").load(text))
 
     assert (args.fsdp_config["transformer_layer_cls_to_wrap"], args.process_index) == ("Block", 1)
-    assert args.callbacks["rank_time_monitor"]["warn_ratio"] == 1.5
+    assert args.callbacks["straggler_monitor"]["warn_ratio"] == 1.5
 
 
 @pytest.mark.slow

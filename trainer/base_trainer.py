@@ -12,11 +12,11 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
+from trackside.callbacks.metrics import evaluation_key
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
-from .checkpointing.best_model import metric_key
 from .engine import Engine, Overrides
 from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
@@ -106,7 +106,7 @@ class BaseTrainer(TrainerInterface):
     def __getstate__(self) -> dict[str, Any]:
         """Return what the trainer was made of, with the callbacks attached now; components are made anew elsewhere."""
         kept = {name: value for name, value in vars(self).items() if name not in MADE_ANEW}
-        callbacks = [(item.callback, item.placement) for item in self.callback_report.values()]
+        callbacks = [(item.callback, item.options) for item in self.callback_report.values()]
         return {**kept, "callbacks": callbacks, "optimizers": self._engine.given_optimizers}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ class BaseTrainer(TrainerInterface):
         for name, value in vars(TrainerState()).items():
             if name not in KEPT_BETWEEN_RUNS:
                 setattr(self.state, name, value)
-        self.control.take(TrainerControl())
+        self.control.update_from(TrainerControl())
 
     def _note_metrics(self, metrics: dict[str, float]) -> None:
         """Give the metrics of a scheduled evaluation to the best model, the search, and a schedule that follows one."""
@@ -198,9 +198,9 @@ class BaseTrainer(TrainerInterface):
             self._search.note(metrics)
         if self._engine.follows_metric():
             name = self.args.metric_for_best_model or "loss"
-            if metric_key(name) not in metrics:
+            if evaluation_key(name) not in metrics:
                 raise UnknownMetricError("metric_for_best_model", name, metrics)
-            self.lr_scheduler.step(metrics[metric_key(name)])
+            self.lr_scheduler.step(metrics[evaluation_key(name)])
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map

@@ -226,7 +226,7 @@ class CheckpointManager:
         """Take everything from a checkpoint but the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
-        self._take_state(checkpoint / STATE_FILE)
+        self._take_state(_state_file(contents))
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
         if trainer.state.is_world_process_zero:
@@ -266,8 +266,14 @@ def _tell(skipped: list[Skipped]) -> None:
 
 
 def _given(path: Path) -> Path:
-    if open_checkpoint(path).find(STATE_FILE) is None:
-        raise CheckpointError(f"{path} is not a checkpoint: it has no {STATE_FILE}")
+    _state_file(open_checkpoint(path))
+    return path
+
+
+def _state_file(contents: Contents) -> Path:
+    path = contents.find(STATE_FILE)
+    if path is None:
+        raise CheckpointError(f"{contents.path} is not a checkpoint: it has no {STATE_FILE}")
     return path
 
 

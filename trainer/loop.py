@@ -197,7 +197,7 @@ class TrainingLoop:
         if signal is not None and self.state.stop_reason is None:
             self.control.stop(f"received {signal}")
             if self.args.save_strategy != "no":
-                self.control.ask("should_save", f"received {signal}")
+                self.control.request("should_save", f"received {signal}")
         if self.control.should_training_stop:
             self.state.stop_reason = self.control.stop_reason
 
@@ -226,11 +226,11 @@ class TrainingLoop:
         if not control.should_training_stop:
             return
         if action == "save" and self.args.save_strategy == "steps" and self.progress.last_save != step:
-            control.ask("should_save", "training stops")
+            control.request("should_save", "training stops")
         if action == "evaluate" and self.args.eval_strategy == "steps" and self.progress.last_evaluation != step:
             control.should_evaluate = False
             if self.stopped_by is None:
-                control.ask("should_evaluate", "training stops")
+                control.request("should_evaluate", "training stops")
 
     def _log(self) -> None:
         progress = self.progress

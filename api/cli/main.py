@@ -1,4 +1,4 @@
-"""The command `trackside`: train, evaluate, predict, and look at what there is before anything runs."""
+"""The command `trackside`: train, evaluate, predict, and inspect a configuration without running it."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ OK, WRONG_CONFIG = 0, 2
 """Exit codes. Training that raises ends with 1 and a traceback; a signal that stops it with 128 and its number."""
 
 OWN_OPTIONS = {"--help": 0, "-h": 0, "--registered-only": 0, "--checkpoint": 1, "--split": 1}
-"""Options of the commands themselves, with the number of values they take; all others set keys of the configuration."""
+"""Options of the commands themselves, with the number of values they take; all others are keys of the configuration."""
 
 RESUME = "resume_from_checkpoint"
 
 OTHERS = {
-    "replay": ("trackside.cli.replay", "Send the events of a finished run again, to other callbacks."),
+    "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
     "doctor": (
         "trackside.cli.doctor.findings",
-        "Print what there is to train with; under torchrun, check that processes can talk.",
+        "Print what a run would use; under torchrun, check that the processes reach each other.",
     ),
-    "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to be filled in."),
+    "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to fill in."),
 }
-"""Commands with a module of their own, which reads their options."""
+"""Commands with a module of their own, which parses their options."""
 
 OVERRIDES = """\
-Every key of the configuration can be set here too: --learning_rate 1e-3 (a field of args),
+Every key of the configuration is an option too: --learning_rate 1e-3 (a field of args),
 --callbacks.early_stopping.patience 5, --callbacks.csv.enabled false, --model.init_args.width 64."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; what training raises goes up."""
+    """Run a command and return its exit code; an exception of training passes through."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(argv)
@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_cut_off() -> bool:
-    """Return whether nobody reads what is printed any more, as in ``trackside plan run.yaml | head``."""
+    """Return whether stdout is closed at its other end, as by ``trackside plan run.yaml | head``."""
     try:
         print(flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return True
     return False
 
@@ -89,9 +89,9 @@ def _run(argv: list[str]) -> int:
 def split_overrides(
     argv: Sequence[str], own_options: Mapping[str, int] = OWN_OPTIONS
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Part a command line into what the command takes itself and the ``(key, text)`` pairs for the configuration.
+    """Split a command line into the words of the command and the ``(key, text)`` pairs of the configuration.
 
-    A key without a value is set to true.
+    A key without a value gets the text ``true``.
 
     Args:
         own_options: Options of the command itself, with the number of values they take.
@@ -168,11 +168,11 @@ def _without_interpreter(words: list[str]) -> list[str]:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train, and end with a summary."""
-    from trackside.cli import runner as launch
+    """Train and print a summary."""
+    from trackside.cli import runner
 
     again = command_that_resumes(options.typed)
-    outcome = launch.train(_config(options))
+    outcome = runner.train(_config(options))
     _print_on_main(outcome, "\n" + outcome.summary)
     if outcome.stopped_by is None:
         return OK
@@ -183,31 +183,31 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate the trained model and print the metrics."""
-    from trackside.cli import runner as launch
+    from trackside.cli import runner
 
-    outcome = launch.evaluate(_config(options), split=options.split, checkpoint=options.checkpoint)
+    outcome = runner.evaluate(_config(options), split=options.split, checkpoint=options.checkpoint)
     _print_metrics(outcome)
     return OK
 
 
 def predict(options: argparse.Namespace) -> int:
     """Predict the test data and write the predictions."""
-    from trackside.cli import runner as launch
+    from trackside.cli import runner
 
-    outcome = launch.predict(_config(options), checkpoint=options.checkpoint)
+    outcome = runner.predict(_config(options), checkpoint=options.checkpoint)
     _print_metrics(outcome)
     _print_on_main(outcome, f"predictions: {outcome.predictions}")
     return OK
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print what a run would be made of."""
-    from trackside.cli import plan as planning
-    from trackside.cli import runner as launch
+    """Print the components, callbacks and arguments of a run, without running it."""
+    from trackside.cli import runner
+    from trackside.cli.plan import plan as plan_of
 
     config = _config(options)
-    with launch.located(config):
-        print(planning.plan(config))
+    with runner.located(config):
+        print(plan_of(config))
     return OK
 
 
@@ -228,14 +228,14 @@ def schema(options: argparse.Namespace) -> int:
 
 
 def plot(options: argparse.Namespace) -> int:
-    """Draw the loss curve of a run again."""
+    """Draw the loss curve of a finished run."""
     from trackside.callbacks.state import TrainerState
     from trackside.cli import report
 
     folder = Path(options.output_dir)
     states = sorted(folder.glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
-        raise ConfigError(f"{folder}: there is no trainer_state.json, and so no run to draw")
+        raise ConfigError(f"{folder}: the folder has no trainer_state.json, from which the curve is drawn")
     picture = report.draw_loss_curve(TrainerState.load_from_json(states[-1]).log_history, folder / report.LOSS_CURVE)
     if picture is None:
         raise ConfigError("drawing needs the package 'matplotlib', which is not installed. Run: pip install matplotlib")

@@ -1,47 +1,40 @@
-"""What a configuration comes to, without running it: `trackside plan` and `trackside callbacks`."""
+"""The commands `trackside plan` and `trackside callbacks`: what a configuration resolves to, without running it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from trackside.callbacks import registry
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.config.callback_config import Entry
+from trackside.callbacks.config.callback_config import CallbackConfig
 from trackside.callbacks.errors import TracksideError
 from trackside.callbacks.state import TrainerControl, TrainerState
-from trackside.cli.report import table
+from trackside.cli.report import block, table
 from trackside.config.run_config import RunConfig
 from trackside.config.source import COMPONENTS
-from trackside.trainer.callback_setup import Attaching
-
-
-class Rehearsal(Attaching):
-    """Attaches callbacks as a trainer with these arguments would, and does nothing else."""
-
-    def __init__(self, args: Any) -> None:
-        self.args = args
-        self.model = self.optimizer = self.lr_scheduler = self.processing_class = None
-        self.dispatcher = Dispatcher(self, args, TrainerState(), TrainerControl())
-        self._attach_callbacks([])
+from trackside.trainer.callback_setup import attach_from_arguments
 
 
 def plan(config: RunConfig) -> str:
-    """Return what a run would be made of: components, callbacks in the order of the calls, and arguments, with origins.
+    """Return a text with components, callbacks in the order of the calls, and arguments, each with its origin.
 
     Raises:
-        ConfigError: If something is wrong, as when training; the model and the data are found, but not built.
+        ConfigError: If the configuration is wrong, as for training; model and data are imported, but not built.
     """
     config.components()
-    callbacks = Rehearsal(config.args).dispatcher.attachments
+    dispatcher = Dispatcher(config, config.args, TrainerState(), TrainerControl())
+    attach_from_arguments(dispatcher, config.args, [])
     blocks = [
         f"Framework: {config.framework}",
-        _titled("Components", [("key", "class", "origin"), *_components(config)]),
-        _titled("Callbacks, in the order of the calls", [CALLBACK_HEAD, *_callbacks(config, callbacks.values())]),
-        _titled("Arguments", [("name", "value", "origin"), *_arguments(config)]),
+        block("Components", [("key", "class", "origin"), *_components(config)]),
+        block(
+            "Callbacks, in the order of the calls",
+            [CALLBACK_HEAD, *_callbacks(config, dispatcher.attachments.values())],
+        ),
+        block("Arguments", [("name", "value", "origin"), *_arguments(config)]),
     ]
     return "\n\n".join(blocks)
 
@@ -55,20 +48,20 @@ def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator
         yield _callback_row(item, entries.get(item.name))
 
 
-def _callback_row(item: Attachment, entry: Entry | None) -> tuple[str, ...]:
+def _callback_row(item: Attachment, entry: CallbackConfig | None) -> tuple[str, ...]:
     cls = type(item.callback)
     hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
     if item.every > 1:
         hears += f", every {item.every} steps"
-    role = f"{item.role}, background" if item.worker is not None else item.role
+    role = f"{item.role}, background" if item.background else item.role
     options = ", ".join(_given(entry)) if entry is not None else ""
     return item.name, role, item.on_error, hears, options, f"{cls.__module__}.{cls.__qualname__}", item.origin
 
 
-def _given(entry: Entry) -> Iterator[str]:
-    """Yield the options of an entry as they were written, and where, if that is not where the entry itself was."""
+def _given(entry: CallbackConfig) -> Iterator[str]:
+    """Yield the options of an entry as written, with their place if it is another file than that of the entry."""
     for option, value in entry.options.items():
-        place, home = entry.place_of(option), entry.where
+        place, home = entry.location_of(option), entry.location
         is_elsewhere = place.rpartition(":")[0] != home.rpartition(":")[0]
         yield f"{entry.written_at[option][-1]}={value!r}" + (f" ({place})" if is_elsewhere else "")
 
@@ -80,7 +73,7 @@ def _components(config: RunConfig) -> list[tuple[str, str, str]]:
     ]
 
 
-def _class_path(value: Any) -> str:
+def _class_path(value: str | Mapping[str, Any]) -> str:
     if isinstance(value, str):
         return value
     if "class_path" in value:
@@ -89,11 +82,11 @@ def _class_path(value: Any) -> str:
 
 
 def _arguments(config: RunConfig) -> list[tuple[str, str, str]]:
-    """Return every argument, those that were set first."""
+    """Return every argument with its value and origin; those that were set come first."""
     written = config.source.values["args"]
     rows = [
         (item.name, _shown(getattr(config.args, item.name)), _origin(config, item.name))
-        for item in dataclasses.fields(config.args)
+        for item in config.args.fields()
         if item.name != "callbacks"
     ]
     return sorted(rows, key=lambda row: row[0] not in written)
@@ -103,12 +96,12 @@ def _origin(config: RunConfig, name: str) -> str:
     return config.source.where("args", name) if name in config.source.values["args"] else "default"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return str(value.value) if isinstance(value, Enum) else str(value)
 
 
 def registered() -> str:
-    """Return a table of the registered callbacks: name, package and version, options; every claim to a name is told."""
+    """Return a table of the registered callbacks: name, package and version, options; one row for each claim."""
     rows = []
     for name, claims in sorted(registry.claims_by_name().items()):
         for claim in claims:
@@ -129,8 +122,3 @@ def _options(item: registry.Registration) -> str:
 def _option(option: registry.Option, name: str) -> str:
     typed = f"{name}: {option.type}" if option.type else name
     return typed if option.is_required else f"{typed} = {option.default!r}"
-
-
-def _titled(title: str, rows: list[tuple[str, ...]]) -> str:
-    lines = table(rows).splitlines()
-    return "\n".join([title, *(f"  {line}" for line in lines)])

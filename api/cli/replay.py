@@ -1,4 +1,4 @@
-"""`trackside replay`: send the events of a run again, to other callbacks."""
+"""The command `trackside replay`: send the events of a finished run to other callbacks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trackside.config.run_config import read_callbacks
 from trackside.config.source import COMMAND_LINE, read_source
 
 OPTIONS = {"--help": 0, "-h": 0, "--callback": 1, "--output_dir": 1}
-"""The command's own options, with the number of values they take; all others are those of callbacks."""
+"""The command's own options, with the number of values they take; all others are options of callbacks."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Replay a journal and print how it went; return the exit code.
+    """Replay a journal and print a report; return the exit code.
 
     Raises:
         ConfigError: If the journal, a callback or an option is wrong.
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's own options."""
     found = argparse.ArgumentParser(
         prog="trackside replay",
-        description="Send the events of a run again, to other callbacks.",
+        description="Send the events of a finished run to other callbacks.",
         epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
         allow_abbrev=False,
     )
@@ -56,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def callback_map(names: Sequence[str], overrides: Sequence[tuple[str, str]]) -> CallbackMap:
-    """Return a map of callbacks from their names and the options on the command line, checked as a config's.
+    """Return a map of callbacks from their names and the options on the command line, checked as in a configuration.
 
     Raises:
-        ConfigError: If a name or an option is wrong, or there is no callback at all.
+        ConfigError: If a name or an option is wrong, or no callback is named.
 
     Example:
         >>> callback_map(["csv"], [("callbacks.early_stopping.patience", "3"), ("callbacks.csv.path", "a.csv")])
@@ -78,10 +78,10 @@ def callback_map(names: Sequence[str], overrides: Sequence[tuple[str, str]]) -> 
 
 
 def check_journal(path: Path) -> None:
-    """See to it that there is a file.
+    """Check that ``path`` is a file.
 
     Raises:
-        ConfigError: Otherwise; the message names the nearest.
+        ConfigError: If it is not; the message names the nearest file.
     """
     if path.is_file():
         return
@@ -93,7 +93,7 @@ def check_journal(path: Path) -> None:
 
 
 def ending(replayed: Replay) -> list[str]:
-    """Return in words how far the run came, and where a callback would have ended it."""
+    """Return lines that say how far the run went, and where a callback would have stopped it."""
     state = replayed.state
     lines = [f"replayed up to step {state.global_step} of {state.max_steps}, {len(state.log_history)} records"]
     if replayed.stopped_at is not None:

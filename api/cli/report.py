@@ -1,4 +1,4 @@
-"""What a run leaves for people: the summary at its end and the picture of its curves."""
+"""The report of a run: the summary at its end, and a picture of its loss curve."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
+
+if TYPE_CHECKING:
+    from trackside.callbacks.bus.attachment import Attachment
+    from trackside.callbacks.state import TrainerState
+    from trackside.trainer.base_trainer import BaseTrainer
 
 Row = tuple[str, str]
 
 LOSS_CURVE = "loss_curve.png"
 
 
-def summary(trainer: Any, results: Mapping[str, Mapping[str, float]], picture: Path | None = None) -> str:
-    """Return the text that ends a run: how it stopped, its metrics and speed, where things are, what callbacks cost.
+def summary(trainer: BaseTrainer, results: Mapping[str, Mapping[str, float]], picture: Path | None = None) -> str:
+    """Return the summary of a run: how it ended, metrics, speed, files, and the cost of each callback.
 
     Args:
         trainer: A trainer that has trained.
-        results: Metrics by what they belong to: "train", "eval", "test".
-        picture: Where the loss curve was drawn.
+        results: Metrics by split: "train", "eval", "test".
+        picture: File of the loss curve, if it was drawn.
     """
     train = results.get("train", {})
     sections = [
@@ -34,7 +39,7 @@ def summary(trainer: Any, results: Mapping[str, Mapping[str, float]], picture: P
 
 
 def metrics_line(metrics: Mapping[str, float], prefix: str) -> str:
-    """Return metrics in one line, without speeds and without their prefix.
+    """Return metrics in one line, without speeds and without ``prefix``.
 
     Example:
         >>> metrics_line({"eval_loss": 0.25, "eval_accuracy": 0.9861, "eval_runtime": 0.1, "epoch": 3.0}, "eval")
@@ -45,12 +50,12 @@ def metrics_line(metrics: Mapping[str, float], prefix: str) -> str:
     return "  ".join(f"{name.removeprefix(f'{prefix}_')} {_number(value)}" for name, value in shown.items())
 
 
-def costs(report: Mapping[str, Any], seconds: float) -> str:
-    """Return a table of what each callback has cost.
+def costs(report: Mapping[str, Attachment], seconds: float) -> str:
+    """Return a table of the time that each callback took.
 
     Args:
         report: ``trainer.callback_report``.
-        seconds: How long the run took, of which the costs are a share.
+        seconds: Duration of the run.
     """
     head = ("callback", "role", "calls", "seconds", "share", "")
     rows = [
@@ -68,7 +73,10 @@ def costs(report: Mapping[str, Any], seconds: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Return rows of text in columns; the columns whose numbers are in ``right`` end flush.
+    """Return rows of text in aligned columns.
+
+    Args:
+        right: Indices of the columns to align at their right end.
 
     Example:
         >>> print(table([("name", "calls"), ("csv", "12")], right=[1]))
@@ -88,11 +96,11 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
 
 
 def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
-    """Draw the losses, and the accuracy of evaluation if it was measured, over the steps; None without matplotlib."""
+    """Draw losses and evaluation accuracy over the steps; return ``path``, or None if matplotlib is not installed."""
     if not is_installed("matplotlib"):
         return None
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a stale cache of fonts is no news
-    from matplotlib.figure import Figure  # not pyplot: that one looks for a display and keeps figures alive
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it warns when it rebuilds its cache of fonts
+    from matplotlib.figure import Figure  # pyplot looks for a display and keeps figures in memory
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     losses = figure.add_subplot(xlabel="step", ylabel="loss")
@@ -104,7 +112,7 @@ def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Pat
         accuracies.set_ylabel("accuracy")
         accuracies.plot(*zip(*points, strict=True), "C2s--", label="eval accuracy", markersize=3)
     if all(record[key] > 0 for record in log_history for key in ("loss", "eval_loss") if key in record):
-        losses.set_yscale("log")  # most of what there is to see happens when the loss is already small
+        losses.set_yscale("log")  # keeps the small losses of a long run apart
     losses.grid(alpha=0.3)
     if any(axes.lines for axes in figure.axes):
         figure.legend(loc="outside upper center", ncols=3)
@@ -123,7 +131,7 @@ def curve(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int,
     return [(record["step"], record[key]) for record in log_history if key in record]
 
 
-def _ending(state: Any) -> list[Row]:
+def _ending(state: TrainerState) -> list[Row]:
     at = f"step {state.global_step} of {state.max_steps}, epoch {state.epoch or 0:.4g}"
     rows = [("ended at", at if state.stop_reason is None else f"{at}: {state.stop_reason}")]
     if state.best_metric is not None:
@@ -138,7 +146,7 @@ def _speed(train: Mapping[str, float]) -> list[Row]:
     return [("speed", f"{steps:.1f} steps/s, {examples:.0f} examples/s, {train['train_runtime']:.1f} s in all")]
 
 
-def _files(trainer: Any, picture: Path | None) -> list[Row]:
+def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
     from trackside.trainer.checkpointing.store import find_checkpoints
 
     output_dir = Path(trainer.args.output_dir)
@@ -157,20 +165,20 @@ def _files(trainer: Any, picture: Path | None) -> list[Row]:
     return rows
 
 
-def _event_folder(trainer: Any) -> str:
+def _event_folder(trainer: BaseTrainer) -> str:
     callback = trainer.callback_report["tensorboard"].callback
     return str(getattr(callback, "run_dir", None) or trainer.args.logging_dir)
 
 
-def _trouble(item: Any) -> str:
+def _trouble(item: Attachment) -> str:
     if item.detached_after is not None:
         return f"detached after {item.detached_after} failures: {item.last_error!r}"
     return f"{item.failures} failures: {item.last_error!r}" if item.failures else ""
 
 
-def block(title: str, rows: Sequence[Row]) -> str:
-    """Return rows in columns below a title."""
-    return f"{title}\n" + table([(f"  {name}", value) for name, value in rows])
+def block(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return rows in columns, indented, below a title."""
+    return f"{title}\n" + table([(f"  {first}", *rest) for first, *rest in rows])
 
 
 def _number(value: float) -> str:

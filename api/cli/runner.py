@@ -1,4 +1,4 @@
-"""From a configuration to a run: build what it names, train, evaluate or predict, and leave the results behind."""
+"""Running a configuration: build its components, train, evaluate or predict, and write the results."""
 
 from __future__ import annotations
 
@@ -6,49 +6,46 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
 from trackside.cli import report
-from trackside.config.run_config import Component, RunConfig
+from trackside.config.component import built
+from trackside.config.run_config import RunConfig
+from trackside.config.source import DATA
 from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 
-PARAMETERS = {
-    "model": "model",
-    "train_data": "train_dataset",
-    "eval_data": "eval_dataset",
-    "loss_fn": "loss_fn",
-    "compute_metrics": "compute_metrics",
-    "data_collator": "data_collator",
-    "processing_class": "processing_class",
-}
-"""Components of a configuration, and the parameter of the trainer that each becomes."""
+if TYPE_CHECKING:
+    from trackside.trainer.base_trainer import BaseTrainer
+
+PARAMETERS = {"train_data": "train_dataset", "eval_data": "eval_dataset"}
+"""Components that a parameter of the trainer with another name gets."""
 
 TRAIN_RESULTS = "train_results.json"
-"""Written when a run has come to its end, and only then."""
+"""Written last by a run that ends by itself; its presence means that the run is complete."""
 
 PREDICTIONS = "predictions.npz"
 
 
 @dataclass
 class Outcome:
-    """What a command has done.
+    """The result of a command.
 
     Attributes:
-        trainer: The trainer it used.
-        results: Metrics by what they belong to: "train", "eval", "test".
-        picture: Where the loss curve was drawn, if it was.
-        predictions: Where the predictions were written, if they were.
+        trainer: The trainer that ran.
+        results: Metrics by split: "train", "eval", "test".
+        picture: File of the loss curve, if it was drawn.
+        predictions: File of the predictions, if they were written.
     """
 
-    trainer: Any
+    trainer: BaseTrainer
     results: dict[str, dict[str, float]] = field(default_factory=dict)
     picture: Path | None = None
     predictions: Path | None = None
 
     @property
     def stopped_by(self) -> str | None:
-        """The name of the signal that stopped training; None if none did."""
+        """The name of the signal that stopped training, if one did."""
         signal: str | None = self.trainer.state.stop_signal
         return signal
 
@@ -60,14 +57,14 @@ class Outcome:
 
     @property
     def summary(self) -> str:
-        """The text that ends a run."""
+        """The summary of the run as text."""
         return report.summary(self.trainer, self.results, self.picture)
 
 
 def train(config: RunConfig) -> Outcome:
     """Train, evaluate, and with ``do_predict`` test; write model, metrics, state and loss curve to ``output_dir``.
 
-    A run that a signal stopped is left as its checkpoint is: nothing is evaluated, and no model is written.
+    After a run that a signal stopped, nothing is evaluated and no model is written; its checkpoint stays.
     """
     wanted = ["test_data"] if config.args.do_predict else []
     with located(config):
@@ -103,16 +100,16 @@ def predict(config: RunConfig, *, checkpoint: str | None = None) -> Outcome:
 
 
 def is_complete(output_dir: str | Path) -> bool:
-    """Return whether the last run into ``output_dir`` came to its end, rather than being stopped on the way."""
+    """Return whether the last run into ``output_dir`` is complete, instead of stopped on the way."""
     return (Path(output_dir) / TRAIN_RESULTS).exists()
 
 
-def _train(config: RunConfig, trainer: Any) -> dict[str, float]:
-    """Train and return the metrics. What is wrong before the first step is the configuration's fault."""
+def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
+    """Train and return the metrics; an error of trackside before the first step is a ConfigError."""
     begun = False
 
-    @trainer.on("on_train_begin")  # type: ignore[untyped-decorator]
-    def note(sender: Any, **kwargs: Any) -> None:
+    @trainer.on("on_train_begin")
+    def note(_: object, **kwargs: object) -> None:
         nonlocal begun
         begun = True
         (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
@@ -128,7 +125,7 @@ def _train(config: RunConfig, trainer: Any) -> dict[str, float]:
 
 @contextmanager
 def located(config: RunConfig) -> Iterator[None]:
-    """Turn errors of trackside into ConfigErrors that say where in the configuration the argument was written."""
+    """Turn errors of trackside into a ConfigError with the place of the argument in the configuration."""
     try:
         yield
     except ConfigError:
@@ -145,10 +142,10 @@ def located(config: RunConfig) -> Iterator[None]:
 
 
 def build(config: RunConfig, needed: Sequence[str], unused: Sequence[str] = ()) -> dict[str, Any]:
-    """Import everything that ``config`` names, check it all, and only then make the objects, from a fixed seed.
+    """Import and check everything that ``config`` names, then make the objects from a fixed seed.
 
     Raises:
-        ConfigError: If something in ``needed`` is not there, or anything is wrong with what is.
+        ConfigError: If a component in ``needed`` is missing, or one is wrong.
     """
     for key in needed:
         if config.source.values.get(key) is None:
@@ -157,27 +154,24 @@ def build(config: RunConfig, needed: Sequence[str], unused: Sequence[str] = ()) 
     from trackside import set_seed
 
     set_seed(config.args.seed)
-    return {key: _build(part) for key, part in components.items()}
+    return {key: built(part) for key, part in components.items()}
 
 
-def _build(part: Component | dict[str, Component]) -> Any:
-    return {name: item.build() for name, item in part.items()} if isinstance(part, dict) else part.build()
-
-
-def make_trainer(config: RunConfig, built: dict[str, Any]) -> Any:
-    """Return the trainer of ``config`` around what `build` has made."""
+def make_trainer(config: RunConfig, built: dict[str, Any]) -> BaseTrainer:
+    """Return the trainer of ``config`` with the objects that `build` made."""
     import trackside
 
     cls: Any = trackside.Trainer if config.framework == "pytorch" else trackside.TFTrainer
-    given = {PARAMETERS[key]: value for key, value in built.items() if key in PARAMETERS}
-    return cls(args=config.args, **given)
+    given = {PARAMETERS.get(key, key): value for key, value in built.items() if key != "test_data"}
+    trainer: BaseTrainer = cls(args=config.args, **given)
+    return trainer
 
 
 def _with_weights(config: RunConfig, data: str, checkpoint: str | None) -> tuple[Outcome, dict[str, Any]]:
-    """Return a trainer whose model has its trained weights, and what was built for it."""
-    unused = {"train_data", "eval_data", "test_data"} - {data}
+    """Return a trainer whose model has its trained weights, and the objects that were built for it."""
+    unused = {*DATA} - {data}
     if config.args.eval_strategy != "no":
-        unused.discard("eval_data")  # the trainer insists on it
+        unused.discard("eval_data")  # the trainer requires it
     with located(config):
         folder = _weights_folder(config, checkpoint)
         built = build(config, needed=["model", data], unused=sorted(unused))
@@ -198,7 +192,7 @@ def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path:
         return output_dir
     newest = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
     if newest is None:
-        raise CheckpointError(f"{output_dir} holds neither a model nor a checkpoint; train first, or give --checkpoint")
+        raise CheckpointError(f"{output_dir} has neither a model nor a checkpoint; train first, or give --checkpoint")
     return Path(newest)
 
 
@@ -206,8 +200,8 @@ def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path:
 
 
 def _conclude(outcome: Outcome, built: dict[str, Any]) -> None:
-    """Write what a complete run leaves; the file that says it is complete comes last."""
-    trainer = outcome.trainer
+    """Write the results of a complete run; `TRAIN_RESULTS` comes last."""
+    trainer: Any = outcome.trainer
     trainer.save_model()
     trainer.save_state()
     if trainer.eval_dataset is not None:
@@ -217,8 +211,8 @@ def _conclude(outcome: Outcome, built: dict[str, Any]) -> None:
     trainer.save_metrics("train", outcome.results["train"])
 
 
-def _evaluation_of(trainer: Any) -> dict[str, float]:
-    """Return what training has measured on the very weights that the model has now; empty if it has not."""
+def _evaluation_of(trainer: BaseTrainer) -> dict[str, float]:
+    """Return the metrics that training measured on the present weights of the model; empty if it measured none."""
     state, has_best = trainer.state, trainer.args.load_best_model_at_end
     step = state.best_global_step if has_best else state.global_step
     records = [record for record in state.log_history if record["step"] == step]
@@ -226,7 +220,7 @@ def _evaluation_of(trainer: Any) -> dict[str, float]:
     return {**found, "epoch": records[-1]["epoch"]} if found else {}
 
 
-def _predict(outcome: Outcome, dataset: Any) -> None:
+def _predict(outcome: Outcome, dataset: object) -> None:
     import numpy as np
 
     output = outcome.trainer.predict(dataset)
@@ -240,8 +234,8 @@ def _predict(outcome: Outcome, dataset: Any) -> None:
     outcome.predictions = path
 
 
-def _arrays(name: str, nested: Any) -> dict[str, Any]:
-    """Return the arrays in ``nested``, named after their place in it."""
+def _arrays(name: str, nested: object) -> dict[str, Any]:
+    """Return the arrays in ``nested``, each named after its path in it."""
     if nested is None:
         return {}
     if isinstance(nested, dict):

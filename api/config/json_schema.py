@@ -1,8 +1,10 @@
-"""The JSON schema of a configuration, for editors that complete and check YAML: `trackside schema`."""
+"""The JSON schema of a configuration, by which editors complete and check YAML (`trackside schema`)."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -11,14 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks import registry
+from trackside.callbacks._util.conversion import MAPS, SEQUENCES, choices_of, hints_of, members_of
+from trackside.callbacks.bus.attachment import AttachOptions
+from trackside.callbacks.config.callback_config import ATTACH_KEYS
 from trackside.callbacks.errors import TracksideError
-from trackside.callbacks.events import EVENTS
+from trackside.config.component import Options
 from trackside.config.run_config import FRAMEWORKS, arguments_class
-from trackside.config.source import COMPONENTS
+from trackside.config.source import COMPONENTS, DATA
 
 Schema = dict[str, Any]
 
-SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", types.NoneType: "null"}
+SIMPLE: dict[Any, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    types.NoneType: "null",
+    **dict.fromkeys((str, Path, os.PathLike), "string"),
+}
+"""Types of one value, each with its name in JSON schema."""
 
 
 def schema(framework: str = "pytorch") -> Schema:
@@ -26,7 +38,7 @@ def schema(framework: str = "pytorch") -> Schema:
     component = {"$ref": "#/$defs/component"}
     several: Schema = {"anyOf": [component, {"type": "object", "additionalProperties": component}]}
     properties: Schema = {"framework": {"enum": list(FRAMEWORKS), "default": "pytorch"}}
-    properties |= {key: several if key.endswith("_data") else component for key in COMPONENTS}
+    properties |= {key: several if key in DATA else component for key in COMPONENTS}
     properties["args"] = _args(arguments_class(framework))
     properties["callbacks"] = {
         "type": "object",
@@ -57,14 +69,15 @@ COMPONENT: Schema = {
 
 
 def _args(cls: Any) -> Schema:
-    """Return the schema of the training arguments: types and defaults, and what each does."""
-    hints = _hints(cls)
+    """Return the schema of the training arguments, with types, defaults and descriptions."""
+    hints = hints_of(cls)
     properties = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if name == "callbacks":
             continue
         item = cls.__dataclass_fields__[name]
-        rule, default = item.metadata.get("rule"), _plain(item.default)
+        rule: Any = getattr(item, "rule", None)
+        default = _plain(item.default)
         properties[name] = type_schema(hints.get(name, parameter.annotation))
         if getattr(rule, "choices", ()) and properties[name].get("type") == "string":
             properties[name] = {"enum": list(rule.choices)}
@@ -76,7 +89,7 @@ def _args(cls: Any) -> Schema:
 
 
 def _callback(name: str) -> Schema:
-    """Return the schema of a registered callback's entry; one that cannot be imported may have any options."""
+    """Return the schema of a registered callback's entry; one that cannot be imported allows all options."""
     try:
         cls = registry.load(name)
     except (TracksideError, ImportError):
@@ -86,65 +99,50 @@ def _callback(name: str) -> Schema:
 
 
 def options_schema(make: Callable[..., Any], name: str = "") -> Schema:
-    """Return a schema for each option of a callback class, under its short name where it has one."""
-    hints = _hints(make.__init__ if inspect.isclass(make) else make)
-    parameters = inspect.signature(make).parameters
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    options = {}
-    for key, parameter in parameters.items():
-        if parameter.kind in kinds:
-            continue
-        found = type_schema(hints.get(key, Any))
+    """Return a schema for each option of a callback class, under its full name and its short one."""
+    declared, options = Options(make), {}
+    for key, parameter in declared.parameters.items():
+        found = type_schema(declared.hints.get(key, Any))
         if isinstance(parameter.default, (bool, int, float, str)):
             found["default"] = _plain(parameter.default)
-        options[key.removeprefix(f"{name}_")] = found
-        options[key] = found
+        options[key.removeprefix(f"{name}_")] = options[key] = found
     return options
 
 
 def _entry(options: Mapping[str, Any]) -> Schema:
-    names: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    placement: Schema = {
+    attach: Schema = {
         "enabled": {"type": "boolean", "default": True},
         "class_path": {"type": "string"},
         "init_args": {"type": "object", "properties": dict(options)},
-        "before": names,
-        "after": names,
-        "on": {"anyOf": [{"enum": list(EVENTS)}, {"type": "array", "items": {"enum": list(EVENTS)}}]},
-        "every": {"type": "integer", "minimum": 1, "default": 1},
-        "role": {"enum": ["control", "observer"]},
-        "background": {"type": "boolean"},
-        "timeout_s": {"type": "number", "exclusiveMinimum": 0},
-        "on_error": {"enum": ["raise", "warn", "detach"]},
+    }
+    hints = hints_of(AttachOptions)
+    attach |= {
+        item.name: {**type_schema(hints[item.name]), **item.metadata}
+        for item in dataclasses.fields(AttachOptions)
+        if item.name in ATTACH_KEYS
     }
     is_open = not options
-    return {"type": "object", "properties": {**options, **placement}, "additionalProperties": is_open}
+    return {"type": "object", "properties": {**options, **attach}, "additionalProperties": is_open}
 
 
 def type_schema(hint: Any) -> Schema:
-    """Return the schema of what a type hint lets through; anything where JSON has no word for it.
+    """Return the schema of what a type hint allows; an empty one, which allows every value, where JSON has no type.
 
     Example:
         >>> type_schema(int | None), type_schema(list[str])
         ({'type': ['integer', 'null']}, {'type': 'array', 'items': {'type': 'string'}})
     """
-    origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if hint in SIMPLE:
-        return {"type": SIMPLE[hint]}
-    if origin is typing.Literal:
-        return {"enum": list(members)}
-    if origin in (typing.Union, types.UnionType):
+    members = members_of(hint)
+    if len(members) > 1:
         return _union([type_schema(member) for member in members])
-    if inspect.isclass(hint) and issubclass(hint, Enum):
-        return {"enum": [item.value for item in hint]}
-    if inspect.isclass(hint) and issubclass(hint, Path):
-        return {"type": "string"}
-    kind = origin or hint
-    if inspect.isclass(kind) and issubclass(kind, Mapping):
-        return {"type": "object"}
-    if inspect.isclass(kind) and kind in (list, tuple, set, frozenset):
-        return {"type": "array", **({"items": type_schema(members[0])} if members else {})}
-    return {}
+    kind, parts = typing.get_origin(members[0]) or members[0], typing.get_args(members[0])
+    if choices := choices_of(hint):
+        return {"enum": [_plain(value) for value in choices.values()]}
+    if kind in SIMPLE:
+        return {"type": SIMPLE[kind]}
+    if kind in SEQUENCES:
+        return {"type": "array", **({"items": type_schema(parts[0])} if parts else {})}
+    return {"type": "object"} if kind in MAPS else {}
 
 
 def _union(parts: list[Schema]) -> Schema:
@@ -155,12 +153,5 @@ def _union(parts: list[Schema]) -> Schema:
     return {"anyOf": parts}
 
 
-def _hints(target: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(target)
-    except (NameError, TypeError):
-        return {}
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.value if isinstance(value, Enum) else value

@@ -1,14 +1,15 @@
-"""Reading configuration: YAML files with the place of every key, merged in order, then the command line on top."""
+"""Configuration sources: YAML files and the command line, merged in order, with the place of every key."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from trackside.callbacks.errors import ConfigError, did_you_mean
 
@@ -16,37 +17,39 @@ Keys = tuple[str, ...]
 
 COMMAND_LINE = "command line"
 
-COMPONENTS = (
-    "model",
-    "train_data",
-    "eval_data",
-    "test_data",
-    "loss_fn",
-    "compute_metrics",
-    "data_collator",
-    "processing_class",
-)
-"""Keys whose value is an object made from a ``class_path`` and ``init_args``."""
+DATA = ("train_data", "eval_data", "test_data")
+
+COMPONENTS = ("model", *DATA, "loss_fn", "compute_metrics", "data_collator", "processing_class")
+"""Keys whose value is an object, named by ``class_path`` and ``init_args``."""
 
 TOP_KEYS = ("framework", *COMPONENTS, "args", "callbacks")
 
 
 class Text(str):
-    """A value as it was typed on the command line; what it means depends on the type of what it is given to."""
+    """A value as typed on the command line; the type of the option or argument decides what it means."""
 
     __slots__ = ()
 
     def plain(self) -> Any:
-        """Return what the text means as YAML, or the text itself where it is none."""
+        """Return what the text means as YAML, or the text itself where it is not YAML."""
         try:
-            return yaml.load(self, Loader=_Loader)
-        except yaml.YAMLError:
+            return _yaml().load(self)
+        except YAMLError:
             return str(self)
+
+
+def plain(value: object) -> Any:
+    """Return ``value`` with every `Text` in it read as YAML."""
+    if isinstance(value, Text):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass
 class Source:
-    """Configuration values, and where each was written.
+    """Configuration values, each with the place where it was written.
 
     Attributes:
         values: The merged tree.
@@ -59,17 +62,20 @@ class Source:
     files: list[Path] = field(default_factory=list)
 
     def where(self, *keys: str) -> str:
-        """Return where ``keys`` was written, or else the nearest key above it."""
+        """Return the place of ``keys``, or else of the nearest key above it."""
         for length in range(len(keys), 0, -1):
             if keys[:length] in self.places:
                 return self.places[keys[:length]]
         return ", ".join(str(path) for path in self.files) or COMMAND_LINE
 
     def at(self, keys: Sequence[str]) -> Any:
-        """Return the value at the end of ``keys``; None where there is none."""
+        """Return the value at the end of ``keys``, or None."""
         value: Any = self.values
         for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            if isinstance(value, list):
+                value = value[int(key)]
+            else:
+                value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
     def error(self, keys: Sequence[str], message: str) -> ConfigError:
@@ -86,13 +92,13 @@ class Source:
         return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
 
     def merge(self, later: Source) -> None:
-        """Let ``later`` win wherever both say something; a map that both write is where it was written first."""
+        """Merge ``later`` into this source; its values win. The place of a map that both have is the first one."""
         self.places.update({keys: place for keys, place in later.places.items() if not self._goes_on(keys, later)})
         _merge(self.values, later.values)
         self.files += later.files
 
     def _goes_on(self, keys: Keys, later: Source) -> bool:
-        """Return whether ``keys`` leads to a map here, to which ``later`` only adds."""
+        """Return whether ``keys`` leads to a map here to which ``later`` only adds."""
         for length in range(1, len(keys) + 1):
             old, new = self.at(keys[:length]), later.at(keys[:length])
             if not isinstance(old, dict) or not isinstance(new, dict) or _is_other_class(old, new):
@@ -104,7 +110,7 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
     """Read and merge configuration files in order, and the command line's ``(key, text)`` pairs after them.
 
     Raises:
-        ConfigError: If a file is missing or no proper YAML, holds a key twice, or has an unknown key on top.
+        ConfigError: If a file is missing or is not valid YAML, a key is written twice, or a top-level key is unknown.
     """
     source = Source()
     for file in files:
@@ -114,25 +120,24 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
 
 
 def read_file(path: Path) -> Source:
-    """Read one YAML (or JSON) file.
+    """Read one file of YAML 1.2, of which JSON is a part.
 
     Raises:
         ConfigError: See `read_source`.
     """
-    try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError(_unreadable(path, error)) from None
     source = Source(files=[path])
+    loader = _yaml()
     try:
-        node = loader.get_single_node()
+        node = loader.compose(path.read_text(encoding="utf-8"))
         if node is not None:
             _note_places(node, (), path, source.places)
-            source.values = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
+            source.values = loader.constructor.construct_document(node)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: this is no proper YAML: {error.problem or error.context}") from None
+        raise ConfigError(f"{place}: this is not valid YAML: {error.problem or error.context}") from None
+    except (OSError, UnicodeError, YAMLError) as error:
+        raise ConfigError(_unreadable(path, error)) from None
     if not isinstance(source.values, dict):
         raise ConfigError(f"{path}: a configuration is a map with the keys {', '.join(TOP_KEYS)}")
     _normalise(source)
@@ -140,7 +145,7 @@ def read_file(path: Path) -> Source:
 
 
 def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
-    """Turn ``(key, text)`` pairs into a source; a key that is none of `TOP_KEYS` is a field of ``args``."""
+    """Return a source of ``(key, text)`` pairs; keys outside `TOP_KEYS` are fields of ``args``."""
     source = Source()
     for key, text in overrides:
         parts = key.split(".")
@@ -164,42 +169,38 @@ def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
 # -- YAML -------------------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only, read as YAML 1.2 does: 3e-4 is a number, and on and off are words."""
-
-    yaml_implicit_resolvers = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+def _yaml() -> YAML:
+    """Return a reader of YAML 1.2 for plain values: 3e-4 is a number, and on and off are text."""
+    return YAML(typ="safe", pure=True)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+def _note_places(node: Node, keys: Keys, path: Path, places: dict[Keys, str], above: tuple[Node, ...] = ()) -> None:
+    """Note the line of every key below ``node``.
 
-
-def _note_places(node: yaml.Node, keys: Keys, path: Path, places: dict[Keys, str]) -> None:
-    """Note the line of every key below ``node``; a key that is written twice is an error."""
-    if not isinstance(node, yaml.MappingNode):
+    Raises:
+        ConfigError: If a key is written twice, is not a name, or has an alias of what holds it.
+    """
+    if node in above:
+        raise ConfigError(f"{path}:{above[-1].start_mark.line + 1}: {'.'.join(keys)}: an alias of what it stands in")
+    above = (*above, node)
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_places(item, (*keys, str(index)), path, places, above)
+    if not isinstance(node, MappingNode):
         return
+    is_value = "init_args" in keys or (len(keys) > 1 and (keys[0] == "args" or isinstance(above[-2], SequenceNode)))
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key_node.tag != "tag:yaml.org,2002:str" and "init_args" not in keys and keys[:1] != ("args",):
+        if key_node.tag != "tag:yaml.org,2002:str" and not is_value:
             raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))}: a name is needed as key")
         if key in lines:
-            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))} is there twice; first on line {lines[key]}")
+            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))} is written twice; first on line {lines[key]}")
         lines[key] = line
         places[(*keys, key)] = f"{path}:{line}"
-        if len(keys) < 20:  # an alias may point to what holds it
-            _note_places(value_node, (*keys, key), path, places)
+        _note_places(value_node, (*keys, key), path, places, above)
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -215,11 +216,12 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def _normalise(source: Source) -> None:
-    """Check the keys on top, and bring the short forms of components and callbacks into the long one."""
+    """Check the top-level keys, and expand the short forms of components and callbacks."""
     values = source.values
     for key, value in values.items():
         if key not in TOP_KEYS:
-            raise source.error([key], f"there is no such key.{did_you_mean(str(key), TOP_KEYS)} {_listing()}")
+            near = did_you_mean(str(key), TOP_KEYS)
+            raise source.error([key], f"there is no such key.{near} Keys: {', '.join(TOP_KEYS)}")
         if key in COMPONENTS and isinstance(value, str):
             values[key] = {"class_path": str(value)}
     for key in ("args", "callbacks"):
@@ -227,31 +229,19 @@ def _normalise(source: Source) -> None:
         if not isinstance(values[key], dict):
             raise source.error([key], "a map from names to values is needed")
     for name, entry in values["callbacks"].items():
-        values["callbacks"][name] = _as_entry(source, name, entry)
+        entry = _plain(entry)
+        if isinstance(entry, bool):
+            source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
+            entry = {"enabled": entry}
+        values["callbacks"][name] = {} if entry is None else entry
 
 
-def _listing() -> str:
-    return f"Keys: {', '.join(TOP_KEYS)}"
-
-
-def _as_entry(source: Source, name: str, entry: Any) -> dict[str, Any]:
-    entry = _plain(entry)
-    if entry is None:
-        return {}
-    if isinstance(entry, bool):
-        source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
-        return {"enabled": entry}
-    if not isinstance(entry, dict):
-        raise source.error(["callbacks", name], "the options of a callback are a map; true, false and nothing also do")
-    return entry
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.plain() if isinstance(value, Text) else value
 
 
 def _merge(base: dict[str, Any], later: Mapping[str, Any]) -> None:
-    """Merge ``later`` into ``base``; where the class changes, the options of the old one go."""
+    """Merge ``later`` into ``base``; where the class changes, the options of the old class are dropped."""
     for key, value in later.items():
         old = base.get(key)
         if isinstance(old, dict) and isinstance(value, dict) and not _is_other_class(old, value):

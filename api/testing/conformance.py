@@ -1,4 +1,4 @@
-"""A conformance kit for callbacks: `check_callback` runs one through real trainings on every installed framework.
+"""Conformance check of callbacks: `check_callback` runs one through real trainings on every installed framework.
 
 In a test of a package of callbacks::
 
@@ -20,18 +20,24 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.errors import TracksideError
-from trackside.testing.tiny_trainer import accuracy, installed_frameworks, tiny_data, tiny_trainer, weights_of
+from trackside.testing.tiny_trainer import installed_frameworks, tiny_data, tiny_trainer
 
-__all__ = ["ConformanceError", "accuracy", "check_callback", "installed_frameworks", "tiny_trainer", "weights_of"]
+if TYPE_CHECKING:
+    from trackside.callbacks.state import TrainerControl, TrainerState
+    from trackside.trainer.base_trainer import BaseTrainer
 
 FRAMEWORK_MODULES = ("torch", "tensorflow", "keras", "jax")
 
 
 class ConformanceError(TracksideError, AssertionError):
-    """A callback does not do what every callback has to; the message lists all that was found."""
+    """A callback breaks rules that hold for every callback; the message lists all faults.
+
+    Attributes:
+        faults: The faults, one sentence each.
+    """
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
         self.faults = list(faults)
@@ -39,20 +45,20 @@ class ConformanceError(TracksideError, AssertionError):
 
 
 def check_callback(make: Callable[[], Any], *, frameworks: Sequence[str] | None = None, **args: Any) -> None:
-    """Run a callback through everything that trainers do, and see that it behaves.
+    """Run a callback through everything that a trainer does, and check that it follows the rules for callbacks.
 
-    It is attached and evaluates; then it trains with evaluation and checkpoints, evaluates and predicts, all of it
-    twice; then another one of its class resumes the run, in the background if that is what the class wants. It may not
-    raise, change log records or the history, steer if it is an observer, import a framework with its module, or lose
-    what `state_dict` gave; and what it keeps must be JSON.
+    A trainer with the callback evaluates; then it trains with evaluation and checkpoints, evaluates and predicts, all
+    of it twice; then a trainer with another callback of the class resumes the run, in the background if the class asks
+    for it. The callback must not raise, change log records or the history, steer if it is an observer, import a
+    framework with its module, or lose what `state_dict` returned; and its state must be JSON.
 
     Args:
         make: The class, or a function that returns a new callback at each call.
-        frameworks: "pytorch", "tensorflow"; None: all that are installed.
+        frameworks: "pytorch", "tensorflow"; None for all that are installed.
         args: More fields of the training arguments.
 
     Raises:
-        ConformanceError: If it does not behave; the message lists every fault.
+        ConformanceError: If it breaks a rule; the message lists every fault.
 
     Example:
         >>> from trackside import TerminateOnNaNCallback
@@ -78,7 +84,7 @@ class _Check:
         self.faults: list[str] = []
 
     def run(self) -> list[str]:
-        """Return what is wrong."""
+        """Return the faults."""
         callback = self.make()
         trainer = self._do("attaching", self._trainer, callback)
         if trainer is None:
@@ -99,13 +105,13 @@ class _Check:
             self._do("resuming", fresh.train, resume_from_checkpoint=True)
             self._note_failures(fresh)
 
-    def _trainer(self, callback: Any, background: bool | None = False, **args: Any) -> Any:
+    def _trainer(self, callback: object, background: bool | None = False, **args: Any) -> Any:
         values = {"overwrite_output_dir": True, **self.args, **args}
         trainer = tiny_trainer(self.framework, self.folder / "out", [], **values)
         trainer.add_callback(_watched(callback, self.faults), background=background)
         return trainer
 
-    def _data(self, trainer: Any) -> Any:
+    def _data(self, trainer: BaseTrainer) -> Any:
         return tiny_data() if self.framework == "tensorflow" else trainer.eval_dataset
 
     def _do(self, what: str, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -115,14 +121,14 @@ class _Check:
             self.faults.append(f"{what} raised {type(error).__name__}: {error}")
             return None
 
-    def _note_failures(self, trainer: Any) -> None:
+    def _note_failures(self, trainer: BaseTrainer) -> None:
         for name, item in trainer.callback_report.items():
             if item.failures and name != "default_flow":
                 self.faults.append(f"it raised {item.failures} times, last {item.last_error!r}")
 
 
-def _watched(callback: Any, faults: list[str]) -> Any:
-    """Let every event of ``callback`` see whether it changes what is not its own."""
+def _watched(callback: object, faults: list[str]) -> Any:
+    """Wrap the events of ``callback`` so that changes of what belongs to the trainer are added to ``faults``."""
     from trackside.callbacks.bus.attachment import attachment_of
     from trackside.callbacks.bus.introspection import overridden_events
 
@@ -133,7 +139,7 @@ def _watched(callback: Any, faults: list[str]) -> Any:
 
 
 def _watching(method: Callable[..., Any], event: str, is_observer: bool, faults: list[str]) -> Callable[..., Any]:
-    def watch(args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+    def watch(args: object, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any:
         given = {key: copy.deepcopy(kwargs[key]) for key in ("logs", "metrics") if key in kwargs}
         history, flags = copy.deepcopy(state.log_history), copy.copy(control)
         try:
@@ -148,12 +154,12 @@ def _watching(method: Callable[..., Any], event: str, is_observer: bool, faults:
     return watch
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(one: object, other: object) -> bool:
     return one == other or repr(one) == repr(other)  # NaN differs from itself
 
 
-def _state_faults(make: Callable[[], Any], callback: Any, when: str) -> Iterator[str]:
-    """Yield what is wrong with the state: that it is no JSON, or that another callback does not take it over."""
+def _state_faults(make: Callable[[], Any], callback: object, when: str) -> Iterator[str]:
+    """Yield faults of the state: it is not JSON, or another callback does not restore it."""
     if not hasattr(callback, "state_dict"):
         return
     state = callback.state_dict()
@@ -179,7 +185,7 @@ def _module_faults(cls: type) -> Iterator[str]:
     """Yield the frameworks that importing the module of ``cls`` loads, as seen by a fresh interpreter."""
     module = cls.__module__
     if module == "__main__" or importlib.util.find_spec(module.partition(".")[0]) is None:
-        return  # a test's own class, which nobody else can import
+        return  # the class of a test, which another process cannot import
     code = f"import sys, {module}; print(*[name for name in {FRAMEWORK_MODULES!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -196,7 +202,7 @@ def _module_faults(cls: type) -> Iterator[str]:
 
 @contextmanager
 def _empty_folder() -> Iterator[Path]:
-    """Enter an empty folder, so that what a callback writes is swept up."""
+    """Enter an empty folder, which is removed with everything that a callback wrote there."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.chdir(folder)

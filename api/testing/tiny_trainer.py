@@ -1,35 +1,38 @@
-"""The smallest real trainers, one for each framework: a tiny network on two dozen examples, for tests of callbacks."""
+"""Tiny trainers for tests of callbacks: a small network on 24 examples, on each framework."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.printer import PrinterCallback
+from trackside.config.run_config import FRAMEWORKS
 
-FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
-"""The frameworks, each with the module that it needs."""
+if TYPE_CHECKING:
+    from trackside.trainer.base_trainer import BaseTrainer
+    from trackside.trainer.outputs import EvalPrediction
 
 EXAMPLES, FEATURES, CLASSES = 24, 4, 3
 
 
 def installed_frameworks() -> list[str]:
-    """Return the frameworks that are installed here; imports none of them."""
+    """Return the frameworks that are installed, without importing them."""
     return [name for name, module in FRAMEWORKS.items() if is_installed(module)]
 
 
-def tiny_trainer(framework: str, output_dir: Any, callbacks: Sequence[Any] = (), **args: Any) -> Any:
-    """Return a trainer of a tiny network, with its evaluation data and an accuracy; it shows nothing by itself.
+def tiny_trainer(framework: str, output_dir: str | os.PathLike[str], callbacks: Sequence[Any] = (), **args: Any) -> Any:
+    """Return a trainer of a tiny network, with evaluation data and an accuracy; it prints nothing.
 
-    Two epochs of six updates, a record every two; evaluation and checkpoint after each epoch, unless ``args`` say
+    It trains two epochs of six updates, logs every two, and evaluates and saves after each epoch, unless ``args`` says
     otherwise. The initial weights are always the same.
 
     Args:
         framework: "pytorch" or "tensorflow".
-        output_dir: Folder for what the run writes.
+        output_dir: Folder for the files of the run.
         callbacks: As for `trackside.Trainer`.
-        args: More fields of `trackside.TrainingArguments`, or other ones.
+        args: Fields of `trackside.TrainingArguments` to add or to change.
     """
     values: dict[str, Any] = {
         "output_dir": str(output_dir),
@@ -50,7 +53,11 @@ def tiny_trainer(framework: str, output_dir: Any, callbacks: Sequence[Any] = (),
 
 
 def tiny_data() -> tuple[Any, Any]:
-    """Return features of shape (24, 4) and classes of shape (24,), always the same."""
+    """Return the features and the classes of the examples, always the same.
+
+    Shapes:
+        (24, 4) and (24,).
+    """
     import numpy as np
 
     generator = np.random.default_rng(0)
@@ -60,12 +67,12 @@ def tiny_data() -> tuple[Any, Any]:
     return features, classes
 
 
-def accuracy(prediction: Any) -> dict[str, float]:
-    """Return the share of examples whose highest score is that of their class."""
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Return the share of examples for which the score of their class is the highest."""
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
-def weights_of(trainer: Any) -> list[Any]:
+def weights_of(trainer: BaseTrainer) -> list[Any]:
     """Return copies of all weights of a trainer's model as arrays."""
     if hasattr(trainer.model, "named_parameters"):
         return [parameter.detach().cpu().numpy().copy() for parameter in trainer.model.parameters()]

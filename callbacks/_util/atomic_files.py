@@ -1,14 +1,13 @@
-"""Writing files so that a crash at any instant leaves the old or the new, never a piece.
+"""Atomic files: after a crash at any instant a file or folder is the old one or the new one, never a part.
 
-The order is always the same: write beside the final place, fsync, rename, fsync the folder that holds the name.
-POSIX only: it counts on folders that can be fsynced and locked.
+The order is always the same: write beside the final path, fsync, rename, fsync the folder that holds the name. Windows
+cannot fsync or lock a folder; what that means for a checkpoint is in ``docs/checkpoints.md``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -16,16 +15,19 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 
+IS_POSIX = os.name == "posix"
+
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Put ``content`` into the file ``path``: whoever opens it, now or after a crash, sees all of it or the old one.
+def write_atomically(path: str | Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Replace the file ``path`` by one that holds ``content``; a reader finds all of it or the old file.
 
     Args:
         path: The file; its folder must exist.
-        content: The whole of it; text is written as UTF-8.
+        content: The whole content; text is written as UTF-8.
+        sync: Also wait until the file is on the disk, so that it outlives a power cut.
 
     Raises:
         CheckpointError: If it cannot be written; what was there before is untouched.
@@ -35,10 +37,12 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-        sync_folder(path.parent)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -64,23 +68,27 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: str | Path) -> None:
-    """Have the names in a folder reach the disk, where its file system can do that."""
+    """Write the names in a folder to the disk, where the system and the file system can do that."""
+    if not IS_POSIX:
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: a file system that keeps no folders to sync
+        if error.errno != errno.EINVAL:  # EINVAL: the file system does not sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step; return False, having done nothing, where the system or its file system cannot.
+    """Swap two folders in one step; return False, with nothing done, where the system or its file system cannot.
 
     Source:
-        renameat2(2), RENAME_EXCHANGE; not in Python's os. Known to be refused by NFS.
+        renameat2(2), RENAME_EXCHANGE; not in Python's os, and refused by NFS.
     """
+    if not IS_POSIX:
+        return False
     import ctypes
 
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -91,47 +99,59 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Create ``folder`` and hold a lock on it. The lock ends with the process, however that ends; a name does not."""
+    """Create ``folder`` and hold a lock on it. The lock ends with the process, whatever ends that."""
     folder.mkdir()
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as opened:
         with contextlib.suppress(OSError):  # where nothing can be locked, `is_in_use` goes by the process
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(folder, opened)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_in_use(folder: Path, pid: int) -> bool:
-    """Return whether a living process works on ``folder``; in doubt, yes.
+    """Return whether a running process works on ``folder``; if that cannot be told, True.
 
-    Both are asked. The lock, because in a restarted container another process has the old number (often this one), and
-    because a process on another machine has none here. The process, because a folder is not locked as it is created.
+    Both the process and the lock are asked. The lock, since in a restarted container another process has the old number
+    (often this one), and since a process on another machine has no number here. The process, since a folder is not yet
+    locked when it is created.
 
     Args:
-        folder: What `claimed` created.
+        folder: A folder that `claimed` created.
         pid: The process that did.
     """
     if pid != os.getpid() and _process_exists(pid):
         return True
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
+    if not os.access(folder, os.R_OK):
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.ExitStack() as opened:
+            _lock(folder, opened)
     except OSError as error:
         return error.errno == errno.EWOULDBLOCK or pid == os.getpid()
-    finally:
-        os.close(descriptor)
     return False
 
 
+def _lock(folder: Path, opened: contextlib.ExitStack) -> None:
+    """Lock ``folder`` until ``opened`` is closed.
+
+    Raises:
+        OSError: EWOULDBLOCK if another process has locked it; any other if folders cannot be locked here.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError(errno.ENOLCK, "folders cannot be locked on this system") from None
+    descriptor = os.open(folder, os.O_RDONLY)
+    opened.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _process_exists(pid: int) -> bool:
+    if not IS_POSIX:
+        return True  # os.kill would end the process there
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is someone else's
+    except OSError:  # it belongs to another user
         return True
     return True

@@ -1,8 +1,9 @@
-"""Finding an object by its dotted path."""
+"""Importing an object by its dotted path, and finding out whether a package is installed."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,3 +44,14 @@ def _attribute(found: Any, owner: str, names: Sequence[str]) -> Any:
             raise ConfigError(f"{owner} has no {name!r}.{did_you_mean(name, public)}")
         found, owner = getattr(found, name), f"{owner}.{name}"
     return found
+
+
+def is_installed(package: str) -> bool:
+    """Return whether ``package`` can be imported, without importing it. A folder without modules does not count.
+
+    Example:
+        >>> is_installed("json"), is_installed("no_such_package")
+        (True, False)
+    """
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None

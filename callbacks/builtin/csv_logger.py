@@ -1,4 +1,4 @@
-"""Log records as a table."""
+"""CSV logger: log records as a table."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .log_file import RecordFileCallback, replace_text
+from .._util.atomic_files import write_atomically
+from .log_file import LogFileCallback
 
 FIRST_COLUMNS = ("step", "epoch")
 
 
-class CSVLoggerCallback(RecordFileCallback):
+class CSVLoggerCallback(LogFileCallback):
     """Write every log record as one row of CSV, readable while training; by default to output_dir/log.csv.
 
-    A value that was never logged before gets a new column at the right, and the rows before it an empty field.
+    A value that is logged for the first time adds a column at the right, empty in the rows before.
     """
 
     name = "csv"
     default_name = "log.csv"
 
     def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Make ``records`` the whole content of the file."""
+        """Replace the content of the file by ``records``."""
         columns = _columns([*FIRST_COLUMNS] if records else [], records)
-        replace_text(path, _text([dict(zip(columns, columns, strict=True)), *records] if columns else [], columns))
+        rows = [dict(zip(columns, columns, strict=True)), *records] if columns else []
+        write_atomically(path, _text(rows, columns), sync=False)
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Add one row to the end of the file, and the columns that it needs."""
+        """Add one row at the end of the file, and the columns that it needs."""
         known = _header(path)
         columns = _columns(known or FIRST_COLUMNS, [record])
         if columns == known:

@@ -1,4 +1,4 @@
-"""The flow of a run: when to log, evaluate, save and stop, as the arguments say."""
+"""Default flow: when to log, evaluate, save and stop, as the arguments say."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
+from ..types import Args
 
 
 class DefaultFlowCallback(TrainerCallback):
     """Ask for logs, evaluations and checkpoints by the strategies of the arguments, and stop after the last step.
 
-    Always called first, so that every other callback sees, and may change, what is about to happen. The evaluation and
-    the checkpoint after the last step are the loop's own.
+    It is called first, so that every other callback sees, and may change, what is about to happen. The evaluation and
+    the checkpoint after the last step are requested by the loop itself.
     """
 
     role = "control"
     is_flow = True
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
         if (args.logging_strategy == "steps" and state.logging_steps and step % state.logging_steps == 0) or (
             step == 1 and args.logging_first_step
@@ -36,7 +37,7 @@ class DefaultFlowCallback(TrainerCallback):
         if step >= state.max_steps:
             control.should_training_stop = True  # without a reason: the run is complete
 
-    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if args.logging_strategy == "epoch":
             control.should_log = True
         if args.eval_strategy == "epoch" and (state.epoch or 0.0) >= args.eval_delay:

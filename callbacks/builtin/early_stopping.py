@@ -1,15 +1,15 @@
-"""Stop when a metric no longer improves."""
+"""Early stopping: end training when a metric no longer improves."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping
 from typing import Any
 
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, UnknownMetricError
+from ..metrics import evaluation_key, improves, is_greater_better, training_key
 from ..state import TrainerControl, TrainerState
+from ..types import Args, Record
 
 logger = logging.getLogger("trackside.callbacks")
 
@@ -20,10 +20,10 @@ class EarlyStoppingCallback(TrainerCallback):
     Works with any logged metric; neither ``load_best_model_at_end`` nor a checkpoint is needed.
 
     Args:
-        early_stopping_patience: So many evaluations without improvement, and training stops.
-        early_stopping_threshold: What is better by no more than this does not count as improvement.
-        metric: What to watch. "accuracy" and "eval_accuracy" are the same metric of an evaluation; "train_loss" is the
-            ``loss`` of the training records; any other name may also be one that you log yourself. None:
+        early_stopping_patience: The number of evaluations without improvement after which training stops.
+        early_stopping_threshold: The largest gain that does not count as an improvement.
+        metric: The metric to watch. "accuracy" and "eval_accuracy" are the same metric of an evaluation; "train_loss"
+            is the ``loss`` of the training records; any other name may also be one that you log yourself. None:
             ``args.metric_for_best_model``, or the evaluation's loss.
         greater_is_better: None: ``args.greater_is_better`` if the metric comes from the arguments too; else whether the
             name does not end in "loss".
@@ -55,7 +55,7 @@ class EarlyStoppingCallback(TrainerCallback):
         self.early_stopping_patience_counter = 0
         self.best: float | None = None
         self._is_training = False
-        self._missed: list[Mapping[str, Any]] = []
+        self._without_metric: list[Record] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "early_stopping_patience_counter": self.early_stopping_patience_counter}
@@ -64,53 +64,42 @@ class EarlyStoppingCallback(TrainerCallback):
         self.best = state["best"]
         self.early_stopping_patience_counter = state["early_stopping_patience_counter"]
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._is_training = True
-        self._missed = []
+        self._without_metric = []
         if state.global_step == 0:
             self.load_state_dict({"best": None, "early_stopping_patience_counter": 0})
         name = self._name(args)
         if args.eval_strategy == "no" and name.startswith("eval_"):
             logger.warning("early stopping watches %r, but eval_strategy='no': nothing is evaluated", name)
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         key = training_key(self._name(args))
-        if self._is_training and logs and key in logs and not _is_evaluation(logs):
+        if self._is_training and key in logs and not _is_evaluation(logs):
             self._judge(float(logs[key]), key, args, state, control)
 
     def on_evaluate(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Args, state: TrainerState, control: TrainerControl, *, metrics: Record, **kwargs: Any
     ) -> None:
-        if not self._is_training or not metrics or not _is_evaluation(metrics):
-            return  # an evaluation of something else, or on its own
+        if not self._is_training or not _is_evaluation(metrics):
+            return  # an evaluation of something else, or outside of training
         name = self._name(args)
         key = evaluation_key(name)
         if key in metrics:
             self._judge(float(metrics[key]), key, args, state, control)
         elif not any(training_key(name) in record for record in state.log_history):
-            self._miss(metrics, kwargs.get("trainer"), args)
+            self._note_missing(metrics, kwargs.get("trainer"), args)
 
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._is_training = False
 
-    def _name(self, args: Any) -> str:
+    def _name(self, args: Args) -> str:
         return self.metric or args.metric_for_best_model or "eval_loss"
 
-    def _judge(self, value: float, key: str, args: Any, state: TrainerState, control: TrainerControl) -> None:
-        self._missed = []
-        if self._is_better(value, args):
+    def _judge(self, value: float, key: str, args: Args, state: TrainerState, control: TrainerControl) -> None:
+        self._without_metric = []
+        greater = self._wants_greater(args)
+        if improves(value, self.best, greater_is_better=greater, threshold=self.early_stopping_threshold):
             self.best, self.early_stopping_patience_counter = value, 0
             return
         self.early_stopping_patience_counter += 1
@@ -119,42 +108,23 @@ class EarlyStoppingCallback(TrainerCallback):
             times = f"{self.early_stopping_patience_counter} times in a row"
             control.stop(f"{key} has not improved on {best}, {times}, up to step {state.global_step}")
 
-    def _is_better(self, value: float, args: Any) -> bool:
-        if math.isnan(value):
-            return False
-        if self.best is None:
-            return True
-        gain = value - self.best if self._wants_greater(args) else self.best - value
-        return gain > self.early_stopping_threshold
-
-    def _wants_greater(self, args: Any) -> bool:
+    def _wants_greater(self, args: Args) -> bool:
         if self.greater_is_better is not None:
             return self.greater_is_better
         name = self._name(args)
-        from_args: bool | None = args.greater_is_better
-        if from_args is not None and name == (args.metric_for_best_model or "eval_loss"):
-            return from_args
-        return not name.endswith("loss")
+        if args.greater_is_better is not None and name == (args.metric_for_best_model or "eval_loss"):
+            return args.greater_is_better
+        return is_greater_better(name)
 
-    def _miss(self, metrics: Mapping[str, Any], trainer: Any, args: Any) -> None:
-        """Note an evaluation without the metric; with several evaluation sets one of the others may have it."""
-        self._missed.append(metrics)
+    def _note_missing(self, metrics: Record, trainer: Any, args: Args) -> None:
+        """Note an evaluation without the metric; with several evaluation sets, another one may have it."""
+        self._without_metric.append(metrics)
         sets = getattr(trainer, "eval_dataset", None)
-        if len(self._missed) >= (len(sets) if isinstance(sets, dict) else 1):
+        if len(self._without_metric) >= (len(sets) if isinstance(sets, dict) else 1):
             option = "metric" if self.metric else "metric_for_best_model"
-            known = {key for seen in self._missed for key in seen if key not in ("epoch", "step")}
+            known = {key for seen in self._without_metric for key in seen if key not in ("epoch", "step")}
             raise UnknownMetricError(option, self._name(args), known)
 
 
-def evaluation_key(name: str) -> str:
-    """Return the name of a metric in the records of an evaluation."""
-    return name if name.startswith("eval_") else f"eval_{name}"
-
-
-def training_key(name: str) -> str:
-    """Return the name of a metric in the training records; a plain "loss" is the evaluation's, "train_loss" is not."""
-    return "eval_loss" if name == "loss" else name.removeprefix("train_")
-
-
-def _is_evaluation(record: Mapping[str, Any]) -> bool:
+def _is_evaluation(record: Record) -> bool:
     return any(key.startswith("eval_") for key in record)

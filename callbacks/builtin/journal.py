@@ -1,4 +1,4 @@
-"""The journal of a run: every event as one line of JSON, in the order in which it was sent."""
+"""Journal: every event of a run as one line of JSON, in the order of sending."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from typing import Any, TextIO
 from ..callback import TrainerCallback
 from ..events import EVENTS
 from ..state import FLAGS, TrainerControl, TrainerState
+from ..types import Args
 
 PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
-"""What is kept of what events carry; a gradient norm is not, since reading it waits for the device."""
+"""The payload that is written; without the gradient norm, since reading it waits for the device."""
 
 DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save"}
-"""Events within a run, and the flag that each comes from; it is cleared by then."""
+"""The flag that each of these events follows from; it is cleared by then."""
 
 COUNTED_AT = ("on_log", "on_train_end")
-"""Events at which the costs are written: often enough to find them after a kill."""
+"""Events at which the costs are written: often enough for a killed run to have them."""
 
 LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "extra"})
-"""Fields of the state that are not written: the records are in the journal anyway."""
+"""Fields of the state that are not written; the records are in the journal as events."""
 
 
 class JournalCallback(TrainerCallback):
@@ -34,13 +35,12 @@ class JournalCallback(TrainerCallback):
 
     A line holds ``event``, ``time``, ``step`` and ``epoch``; ``state``, the fields that changed since the line before;
     ``decisions``, the flags that are set, each with the callback that set it or why the trainer did; and what the event
-    carries. on_train_begin has the ``run``'s id and its ``args`` too, on_evaluate and on_save say ``because`` of what
-    they came, and with each record and at the end of the run come the ``costs`` of all callbacks so far. Each line is
-    in the file when it is written, so that a killed run leaves all lines but the last, which may be torn. A resumed run
-    goes on in the same file.
+    carries. on_train_begin also has the ``run``'s id and its ``args``; on_evaluate and on_save have the reason
+    (``because``); each record and the end of the run have the ``costs`` of all callbacks so far. Each line is flushed,
+    so that a killed run leaves all lines but the last, which may be torn. A resumed run appends to the same file.
 
-    Hearing every event has its price: on_save makes commits synchronous, and the events within an update keep several
-    updates from being done in one call. ``on:`` in a config, or ``on=`` of `add_callback`, leaves events out.
+    Receiving every event has a price: on_save makes commits synchronous, and the events within an update prevent
+    several updates in one call. ``on:`` in a config, or ``on=`` of `add_callback`, leaves events out.
 
     Args:
         path: The file; None: journal.jsonl in ``args.output_dir``.
@@ -53,7 +53,7 @@ class JournalCallback(TrainerCallback):
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(path)
         self.run: str | None = None
-        """The run's id, which a resumed run keeps."""
+        """The id of the run; a resumed run keeps it."""
         self._file: TextIO | None = None
         self._known: dict[str, Any] = {}
         self._is_in_run = False
@@ -69,7 +69,7 @@ class JournalCallback(TrainerCallback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.run = state.get("run")
 
-    def _note(self, event: str, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def _note(self, event: str, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         entry: dict[str, Any] = {"event": event, "time": time.time(), "step": state.global_step, "epoch": state.epoch}
@@ -89,10 +89,10 @@ class JournalCallback(TrainerCallback):
             self._is_in_run = False
             self._close()
 
-    def _begin(self, args: Any, state: TrainerState) -> dict[str, Any]:
+    def _begin(self, args: Args, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0 or self.run is None:
             self.run = uuid.uuid4().hex
-        self._close()  # what came before the run may have gone into another folder
+        self._close()  # events before the run may have gone into another folder
         self._known = {}
         self._is_in_run = True
         values = args.to_dict() if hasattr(args, "to_dict") else vars(args)
@@ -105,7 +105,7 @@ class JournalCallback(TrainerCallback):
         self._known.update(changed)
         return {key: plain(value) for key, value in changed.items()}
 
-    def _write(self, args: Any, entry: Mapping[str, Any]) -> None:
+    def _write(self, args: Args, entry: Mapping[str, Any]) -> None:
         if self._file is None:
             self._file = _open(self.path or Path(args.output_dir) / "journal.jsonl")
         self._file.write(json.dumps(entry) + "\n")
@@ -118,7 +118,7 @@ class JournalCallback(TrainerCallback):
 
 
 def _open(path: Path) -> TextIO:
-    """Open a journal for appending, on a new line even if a killed run left half a line."""
+    """Open a journal for appending, on a new line even if a killed run left a torn one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+b")
     size = file.seek(0, os.SEEK_END)
@@ -131,7 +131,7 @@ def _open(path: Path) -> TextIO:
 
 
 def decisions_of(control: TrainerControl) -> dict[str, Any]:
-    """Return the flags that are set, each with who set it and when, or why."""
+    """Return the flags that are set, each with its reason."""
     decisions = {flag: control.reasons.get(flag, "a listener") for flag in FLAGS if getattr(control, flag)}
     if control.stop_reason is not None:
         decisions["should_training_stop"] = control.stop_reason
@@ -145,7 +145,7 @@ def costs_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as JSON can write it; what it cannot becomes its text."""
+    """Return ``value`` as JSON can write it; a value that it cannot hold becomes its text."""
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, str | int | float | bool):
@@ -158,7 +158,7 @@ def plain(value: Any) -> Any:
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Yield every whole line of a journal; what is torn is left out."""
+    """Yield every event of a journal; torn lines are left out."""
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:

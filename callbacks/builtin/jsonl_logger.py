@@ -1,4 +1,4 @@
-"""Log records as JSON lines."""
+"""JSON lines logger: log records as lines of JSON."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .log_file import RecordFileCallback, replace_text
+from .._util.atomic_files import write_atomically
+from .log_file import LogFileCallback
 
 
-class JSONLinesLoggerCallback(RecordFileCallback):
+class JSONLinesLoggerCallback(LogFileCallback):
     """Write every log record as one line of JSON, readable while training; by default to output_dir/log.jsonl."""
 
     name = "jsonl"
     default_name = "log.jsonl"
 
     def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Make ``records`` the whole content of the file."""
-        replace_text(path, "".join(line_of(record) for record in records))
+        """Replace the content of the file by ``records``."""
+        write_atomically(path, "".join(line_of(record) for record in records), sync=False)
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Add one record to the end of the file."""
+        """Add one record at the end of the file."""
         with path.open("a", encoding="utf-8", newline="") as file:
             file.write(line_of(record))
 
 
 def line_of(record: Mapping[str, Any]) -> str:
-    """Return a record as one line; what JSON has no form for is written as text.
+    """Return a record as one line; a value that JSON cannot hold is written as text.
 
     Example:
         >>> line_of({"loss": 0.5, "step": 1})

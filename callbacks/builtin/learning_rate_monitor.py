@@ -1,4 +1,4 @@
-"""Learning rates of all parameter groups in the log records."""
+"""Learning rate monitor: the learning rates of all parameter groups in the log records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerState
+from ..types import Args
 
 
 class LearningRateMonitorCallback(TrainerCallback):
@@ -24,8 +25,8 @@ class LearningRateMonitorCallback(TrainerCallback):
     def __init__(self, *, momentum: bool = False) -> None:
         self.momentum = momentum
 
-    def metrics_to_log(self, args: Any, state: TrainerState, **context: Any) -> dict[str, float]:
-        """Return the present learning rates, whatever the framework of the optimizer."""
+    def metrics_to_log(self, args: Args, state: TrainerState, **context: Any) -> dict[str, float]:
+        """Return the current learning rates, for an optimizer of either framework."""
         groups = groups_of(context.get("optimizer"))
         metrics = _by_group("learning_rate", groups, lambda group: group.get("lr"))
         if self.momentum:
@@ -34,14 +35,14 @@ class LearningRateMonitorCallback(TrainerCallback):
 
 
 def groups_of(optimizer: Any) -> list[dict[str, Any]]:
-    """Return the parameter groups of an optimizer; one of Keras is a single group."""
+    """Return the parameter groups of an optimizer; a Keras optimizer is a single group."""
     if optimizer is None:
         return []
     groups = getattr(optimizer, "param_groups", None)
     if groups is not None:
         return list(groups)
     rate = getattr(optimizer.learning_rate, "value", optimizer.learning_rate)
-    rate = rate.read_value() if hasattr(rate, "read_value") else rate  # a variable may lie on several devices
+    rate = rate.read_value() if hasattr(rate, "read_value") else rate  # a variable may be on several devices
     return [{"lr": rate, "momentum": getattr(optimizer, "momentum", None)}]
 
 

@@ -1,4 +1,4 @@
-"""What the callbacks that write log records to a file have in common."""
+"""Log files: the base class of callbacks that write log records to a file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
+from ..types import Args, Record
 
 
-class RecordFileCallback(TrainerCallback):
+class LogFileCallback(TrainerCallback):
     """Keep a file equal to ``state.log_history``, complete after every record.
 
-    When training begins the file is written anew from the history: a fresh run starts with an empty file, and a resumed
-    one drops what the killed run had logged after its checkpoint, so that no step appears twice. From then on records
+    When training begins, the file is written anew from the history: a new run starts with an empty file, and a resumed
+    one drops what the killed run had logged after its checkpoint, so that each step appears once. From then on records
     are appended. Only the first process writes.
 
     Args:
@@ -28,38 +29,24 @@ class RecordFileCallback(TrainerCallback):
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(path)
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.rewrite(self.file_of(args), state.log_history)
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             self.append(self.file_of(args), {"step": state.global_step, **logs})
 
-    def file_of(self, args: Any) -> Path:
-        """Return the file, with its folder made."""
+    def file_of(self, args: Args) -> Path:
+        """Return the path of the file, after making its folder."""
         path = self.path or Path(args.output_dir) / self.default_name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Make ``records`` the whole content of the file."""
+        """Replace the content of the file by ``records``."""
         raise NotImplementedError
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Add one record to the end of the file."""
+        """Add one record at the end of the file."""
         raise NotImplementedError
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file so that a reader finds either the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Log records as plain lines."""
+"""Printer: log records as plain lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
+from ..types import Args, Record
 
 HIDDEN = ("total_flos", "step", "epoch")
 
@@ -16,20 +17,13 @@ class PrinterCallback(TrainerCallback):
 
     role = "observer"
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:
             print(format_logs(logs, state.global_step), flush=True)
 
 
 def format_logs(logs: Mapping[str, Any], step: int) -> str:
-    """Return a log record as one line for people: where in the run, and the values to four digits.
+    """Return a log record as one line: step, epoch, and the values to four digits.
 
     Example:
         >>> format_logs({"loss": 0.123456, "learning_rate": 5e-05, "epoch": 0.5, "step": 10}, step=10)

@@ -1,19 +1,19 @@
-"""Progress bars: right in a terminal, in a pipe and in a notebook."""
+"""Progress bars for a terminal, a pipe and a notebook."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
+from ..types import Args, Record
 from .printer import format_logs
 
 PIPE_INTERVAL_S = 10.0
-"""Where the output is no terminal, a bar writes a line no more often than this."""
+"""The shortest time between two lines of a bar where the output is not a terminal."""
 
 
 class ProgressCallback(TrainerCallback):
@@ -29,18 +29,18 @@ class ProgressCallback(TrainerCallback):
         self.prediction_bar: Any = None
         self._loader: Any = None
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
         if state.is_world_process_zero:
             self.training_bar = make_bar("train", total=state.max_steps, initial=state.global_step)
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         bar = self.training_bar
         if bar is not None:
             bar.update(state.global_step - bar.n)
 
     def on_prediction_step(
-        self, args: Any, state: TrainerState, control: TrainerControl, eval_dataloader: Any = None, **kwargs: Any
+        self, args: Args, state: TrainerState, control: TrainerControl, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
         if not state.is_world_process_zero:
             return
@@ -53,28 +53,21 @@ class ProgressCallback(TrainerCallback):
             self.prediction_bar, self._loader = bar, eval_dataloader
         bar.update(1)
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close_prediction()
 
-    def on_predict(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_predict(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close_prediction()
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if self.training_bar is not None and logs:
             self.training_bar.write(format_logs(logs, state.global_step), file=sys.stdout)
             sys.stdout.flush()
 
-    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_exception(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
 
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -92,7 +85,7 @@ class ProgressCallback(TrainerCallback):
 def make_bar(
     title: str, *, total: int | None, initial: int = 0, leave: bool = True, delay_in_pipe: bool = False
 ) -> Any:
-    """Return a tqdm bar for what the standard error stream is: a terminal, a notebook or a pipe."""
+    """Return a tqdm bar that suits the standard error stream: a terminal, a notebook or a pipe."""
     from tqdm.auto import tqdm  # here, since it takes 50 ms
 
     options: dict[str, Any] = {"desc": title, "total": total, "initial": initial, "leave": leave}
@@ -112,7 +105,7 @@ def make_bar(
 
 
 def length_of(loader: Any) -> int | None:
-    """Return the number of batches of ``loader``; None where it is not known."""
+    """Return the number of batches of ``loader``; None if it is not known."""
     try:
         return len(loader)
     except (TypeError, NotImplementedError, AttributeError):
@@ -120,7 +113,7 @@ def length_of(loader: Any) -> int | None:
 
 
 class LineFile:
-    """A text stream that turns what a bar writes to move the cursor into plain lines."""
+    """A text stream that drops the cursor movements of a bar and writes plain lines."""
 
     CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -128,7 +121,7 @@ class LineFile:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        """Write ``text`` as a line of its own, unless nothing but cursor movements is in it."""
+        """Write ``text`` as a line, unless it holds nothing but cursor movements."""
         line = self.CONTROL.sub("", text).strip()
         if line:
             self.stream.write(f"{line}\n")

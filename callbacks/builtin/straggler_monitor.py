@@ -1,4 +1,4 @@
-"""The time of a step on every process in the log records, and a warning that names the one that holds up the others."""
+"""Straggler monitor: the step times of all processes in the log records, and a warning that names a slow one."""
 
 from __future__ import annotations
 
@@ -11,46 +11,54 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..errors import ArgumentError
 from ..state import TrainerControl, TrainerState
+from ..types import Args
 
 logger = logging.getLogger("trackside.callbacks")
 
 RECORDS_IN_A_ROW = 3
-"""In so many records one after the other a process must be slow to be warned of."""
-WORTHWHILE = 0.05
-"""A process that is behind by less than this part of a step holds up nobody to speak of."""
+"""A process is reported when it is slow in this many records one after the other."""
+
+NEGLIGIBLE_LAG = 0.05
+"""A lag of less than this share of a step is not reported."""
 
 
-class RankTimeMonitorCallback(TrainerCallback):
-    """Add the times of a step over all processes to the training records, and warn of one that is always the slowest.
+class StragglerMonitorCallback(TrainerCallback):
+    """Add the step times of all processes to the training records, and warn of one that is always the slowest.
 
     A whole step takes as long on every process as on the slowest, since all wait for each other when they exchange
-    gradients. What tells them apart is the *own time*: from asking for the data of an update to the beginning of its
-    last backward pass, during which gradients are exchanged; that is data, callbacks and forward passes (and, with
-    accumulation, the backward passes before). Evaluating, saving and logging are not in it. On a GPU it is measured by
-    the GPU's clock. Added are the means, since the last record, of
+    gradients. The *local step time* tells them apart: from asking for the data of an update to the beginning of its
+    last backward pass, during which gradients are exchanged. It covers data, callbacks and forward passes (and, with
+    accumulation, the earlier backward passes), not evaluation, saving and logging. On a GPU it is measured by the GPU's
+    clock. The records get means since the last record:
 
     - ``step_time_s_mean`` and ``step_time_s_max``: whole steps, the mean and the largest over the processes,
-    - ``own_time_s_mean`` and ``own_time_s_max``: own times likewise,
-    - ``slowest_rank``: the process with the largest own time.
+    - ``own_time_s_mean`` and ``own_time_s_max``: local step times likewise,
+    - ``slowest_rank``: the process with the largest local step time.
 
-    Where own time cannot be told so far, it ends earlier: with FSDP, whose forward pass exchanges weights, and on
-    TFTrainer, where forward and backward are one call, it is that of data and callbacks alone; on TPU cores, which
-    compute later, it is what the host did before. Three things escape it:
-    a ``training_step`` that goes backward without ``self.backward``, for which there are only whole steps; the last
-    backward pass itself; and a slow rank 0 of a model whose buffers DDP broadcasts at the beginning of the forward
-    pass, for which the others wait within their own time (``ddp_broadcast_buffers=False`` shows it).
+    Some of a step cannot always be told apart, and the local step time ends earlier: with FSDP, whose forward pass
+    exchanges weights, and on TFTrainer, where forward and backward are one call, it covers data and callbacks alone; on
+    TPU cores, which compute later, the work of the host before. Three things are not covered: a ``training_step`` that
+    goes backward without ``self.backward``, for which there are only whole steps; the last backward pass itself; and a
+    slow rank 0 of a model whose buffers DDP broadcasts at the beginning of the forward pass, for which the others wait
+    within their local step time (``ddp_broadcast_buffers=False`` shows it).
 
-    At each record all processes exchange these numbers, so it must be attached to all of them, as it is by a config
-    file or the same line in a script; train() says so where it is not.
+    At each record all processes exchange these numbers, so the callback must be attached on all of them, as it is by a
+    config file or by the same line in a script; train() raises an error if it is not.
 
     Args:
-        warn_ratio: Warn, once a process, of one whose own time is more than this times the mean of the others', three
-            records in a row, if it is also behind by a twentieth of a step.
+        warn_ratio: Warn, once for each process, of one whose local step time is more than this times the mean of the
+            others', three records in a row, and by at least a twentieth of a step.
         per_rank: Also add ``own_time_s_rank0``, ``own_time_s_rank1`` and so on.
+
+    Units:
+        Seconds.
+
+    Raises:
+        ArgumentError: If ``warn_ratio`` is not above 1.
     """
 
     role = "observer"
-    on_error = "raise"  # an exchange between processes that fails is the run's own error
+    on_error = "raise"  # an exchange between processes that fails is an error of the run
     is_collective = True
 
     def __init__(self, *, warn_ratio: float = 1.5, per_rank: bool = False) -> None:
@@ -63,23 +71,23 @@ class RankTimeMonitorCallback(TrainerCallback):
         self._warned: set[int] = set()
         self._timer: Any = None
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Args) -> None:
         self._slow_rank, self._in_a_row, self._warned = None, 0, set()
         self._timer = kwargs.get("step_timer")  # None in a replay
         if self._timer is not None:
             self._timer.take()
             self._timer.is_on = True
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Args) -> None:
         if self._timer is not None:
             self._timer.step_end()
 
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Args) -> None:
         if self._timer is not None:
             self._timer.is_on = False
 
-    def metrics_to_log(self, args: Any, state: TrainerState, trainer: Any, **context: Any) -> dict[str, float]:
-        """Return the times over all processes; every process gets the same."""
+    def metrics_to_log(self, args: Args, state: TrainerState, trainer: Any, **context: Any) -> dict[str, float]:
+        """Return the times over all processes, equal on every process."""
         here = f"{socket.gethostname()}, process {os.getpid()}"
         everywhere = trainer.gather_objects((*self._timer.take(), here))
         steps, own = ([times[part] for times in everywhere] for part in (0, 1))
@@ -98,15 +106,15 @@ class RankTimeMonitorCallback(TrainerCallback):
     def _watch(self, slowest: int, where: str, own: Sequence[float], step_s: float) -> None:
         others = mean_of_others(own, slowest)
         lag_s = own[slowest] - others
-        is_slow = own[slowest] > self.warn_ratio * others and lag_s > WORTHWHILE * step_s
+        is_slow = own[slowest] > self.warn_ratio * others and lag_s > NEGLIGIBLE_LAG * step_s
         self._in_a_row = self._in_a_row + 1 if is_slow and slowest == self._slow_rank else int(is_slow)
         self._slow_rank = slowest
         if self._in_a_row < RECORDS_IN_A_ROW or slowest in self._warned:
             return
         self._warned.add(slowest)
         logger.warning(
-            "rank %d (%s) holds up the others: it works %.4g s in every step before it exchanges gradients, %.3g times "
-            "as long as the others (%.4g s), who wait for it",
+            "rank %d (%s) holds up the others: its local step time is %.4g s, %.3g times that of the others (%.4g s), "
+            "which wait for it",
             slowest,
             where,
             own[slowest],
@@ -116,11 +124,15 @@ class RankTimeMonitorCallback(TrainerCallback):
 
 
 def mean_of_others(values: Sequence[float], index: int) -> float:
-    """Return the mean of all values but the one at ``index``; that one itself if there are no others.
+    """Return the mean of all values but the one at ``index``; that one if there are no others.
 
     Example:
         >>> mean_of_others([1.0, 9.0, 3.0], 1), mean_of_others([4.0], 0)
         (2.0, 4.0)
     """
-    others = [value for place, value in enumerate(values) if place != index]
+    others = [value for position, value in enumerate(values) if position != index]
     return sum(others) / len(others) if others else values[index]
+
+
+class RankTimeMonitorCallback(StragglerMonitorCallback):
+    """The former name of `StragglerMonitorCallback`, under which its costs and its position are kept."""

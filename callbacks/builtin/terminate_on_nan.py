@@ -1,13 +1,13 @@
-"""Stop when the loss is no longer a number."""
+"""Terminate on NaN: end training when the loss is not finite."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
+from ..types import Args, Record
 
 
 class TerminateOnNaNCallback(TrainerCallback):
@@ -15,14 +15,7 @@ class TerminateOnNaNCallback(TrainerCallback):
 
     role = "control"
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+    def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
+        loss = logs.get("loss", 0.0)
         if not math.isfinite(loss):
             control.stop(f"loss is {loss} at step {state.global_step}")

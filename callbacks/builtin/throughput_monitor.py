@@ -1,4 +1,4 @@
-"""Steps, examples and tokens a second in the log records."""
+"""Throughput monitor: steps, examples and tokens per second in the log records."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..errors import ArgumentError
 from ..state import TrainerControl, TrainerState
+from ..types import Args
 
 
 class ThroughputMonitorCallback(TrainerCallback):
     """Add ``steps_per_s``, ``samples_per_s`` and ``tokens_per_s`` of the last steps to the training records.
 
-    The time that evaluations take is left out; waiting for data is not. Tokens are logged where the trainer counts
-    them.
+    The time of evaluations is left out; that of waiting for data is not. Tokens are logged if the trainer counts them.
 
     Args:
-        window: The mean is taken over so many steps.
+        window: The number of steps over which the mean is taken.
 
     Units:
         All per second, over all processes.
@@ -33,19 +33,19 @@ class ThroughputMonitorCallback(TrainerCallback):
         self._marks: deque[tuple[float, int, int]] = deque(maxlen=window + 1)
         self._paused_s = 0.0
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._marks.clear()
         self._paused_s = 0.0
         self._mark(state)
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._mark(state)
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._marks:
             self._paused_s = perf_counter() - self._marks[-1][0]
 
-    def metrics_to_log(self, args: Any, state: TrainerState, **context: Any) -> dict[str, float]:
+    def metrics_to_log(self, args: Args, state: TrainerState, **context: Any) -> dict[str, float]:
         """Return the rates between the oldest and the newest step of the window; nothing before the first step."""
         if len(self._marks) < 2:
             return {}
@@ -61,10 +61,10 @@ class ThroughputMonitorCallback(TrainerCallback):
         return rates
 
     def _mark(self, state: TrainerState) -> None:
-        # times are on a clock that stands still during evaluations
+        # by a clock that is stopped during evaluations
         self._marks.append((perf_counter() - self._paused_s, state.global_step, state.num_input_tokens_seen))
 
 
-def samples_per_step(args: Any, train_batch_size: int) -> int:
+def samples_per_step(args: Args, train_batch_size: int) -> int:
     """Return the examples of one update over all processes."""
     return train_batch_size * int(args.gradient_accumulation_steps) * int(getattr(args, "world_size", 1))

@@ -1,4 +1,4 @@
-"""Stop in time, with a checkpoint, before the job's own limit ends it without one."""
+"""Time limit: end training with a checkpoint before the job's own limit ends it without one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..errors import ArgumentError
 from ..state import TrainerControl, TrainerState
+from ..types import Args
 
 UNIT_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class TimeLimitCallback(TrainerCallback):
-    """Stop training after some time, and save a checkpoint to go on from.
+    """Stop training after some time, and save a checkpoint to resume from.
 
-    The time counts from the beginning of training in this process, so that a resumed run has all of it again.
+    The time counts from the beginning of training in this process: a resumed run has the whole limit again.
 
     Args:
-        limit: Seconds as a number, or text such as "1h30m", "90m" or "2d12h".
+        limit: Seconds as a number, or a text such as "1h30m", "90m" or "2d12h".
         seconds, minutes, hours: Added to ``limit``.
 
     Raises:
@@ -36,10 +37,10 @@ class TimeLimitCallback(TrainerCallback):
             raise ArgumentError("limit", limit, "a time above 0, such as '1h30m', hours=1.5 or seconds")
         self._ends_at = float("inf")
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._ends_at = monotonic() + self.limit_s
 
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if monotonic() >= self._ends_at and not control.should_training_stop:
             control.stop(f"the time limit of {self.limit_s:g} s is over at step {state.global_step}")
             control.should_save = control.should_save or args.save_strategy != "no"

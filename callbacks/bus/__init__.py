@@ -1,1 +1,1 @@
-"""The signal bus: attaching callbacks, their order, calling them, and what happens when they fail."""
+"""The signal bus: attaching callbacks, ordering and calling them, and what happens when one fails."""

@@ -1,46 +1,126 @@
-"""One attached callback, its accounts, and the order in which callbacks are called."""
+"""Attachments: the options with which a callback is attached, and what it has cost since."""
 
 from __future__ import annotations
 
-import heapq
+import functools
+import inspect
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
-from ..errors import CallbackError, CallbackOrderError, did_you_mean
-from ..events import check_every, signal_named
-from .callback_thread import Worker
+from ..callback import TrainerCallback
+from ..errors import ArgumentError, CallbackError
+from ..events import EventName, check_every, signal_named
+from ..types import OnError, Role
+from .callback_thread import CallbackThread
 from .introspection import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
 
 logger = logging.getLogger("trackside.callbacks")
 
-Names = str | Iterable[str]
+Options = ParamSpec("Options")
+Owner = TypeVar("Owner")
+Result = TypeVar("Result")
 
-DEFAULT_TIMEOUT_S = 30.0
-"""So long may one call in the background take."""
+
+@dataclass(frozen=True, kw_only=True)
+class AttachOptions:
+    """How a callback is attached.
+
+    This is the only list of these options: the keywords of `Dispatcher.attach`, the keys of a config entry and its JSON
+    schema are made from it.
+
+    Attributes:
+        name: The name of the callback in its trainer. None: the class's ``name``, or one made from that of the class.
+        role: Overrides the role that the class declares (see `TrainerCallback`).
+        on_error: Overrides the policy that the class declares.
+        before: Names of callbacks that it must precede, against the usual order.
+        after: Names of callbacks that it must follow.
+        on: The only events at which it is called. None: all that it overrides.
+        every: It is called only at steps and records whose step is a multiple of this.
+        background: Call it on a thread of its own; observers only. None: as the class says.
+        timeout_s: A call in the background that takes longer is abandoned. None: the class's ``timeout_s``.
+        origin: Where the callback comes from, for `trackside plan`. None: file and line of its class.
+
+    Raises:
+        CallbackError: If ``role`` or ``on_error`` is not one of the choices.
+        UnknownNameError: If ``on`` names an unknown event.
+        ArgumentError: If another option has a value that is not allowed.
+    """
+
+    name: str | None = None
+    role: Role | None = None
+    on_error: OnError | None = None
+    before: str | Iterable[str] = ()
+    after: str | Iterable[str] = ()
+    on: EventName | Iterable[EventName] | None = None
+    every: int = field(default=1, metadata={"minimum": 1})
+    background: bool | None = None
+    timeout_s: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    origin: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, choices in (("role", Role), ("on_error", OnError)):
+            if getattr(self, option) is not None:
+                check_choice(option, getattr(self, option), get_args(choices))
+        for option in ("before", "after", "on"):
+            if getattr(self, option) is not None:
+                object.__setattr__(self, option, _names(option, getattr(self, option)))
+        for event in self.on or ():
+            signal_named(event)
+        check_every(self.every)
+        if not isinstance(self.background, bool | None):
+            raise ArgumentError("background", self.background, "true or false")
+        if self.timeout_s is not None and (
+            isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float) or not self.timeout_s > 0
+        ):
+            raise ArgumentError("timeout_s", self.timeout_s, "a number of seconds above 0")
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise ArgumentError(option, value, "a name or a list of names")
+    return names
+
+
+def takes_attach_options(
+    options: Callable[Options, AttachOptions],
+) -> Callable[[Callable[[Owner, Any, AttachOptions], Result]], Callable[Concatenate[Owner, Any, Options], Result]]:
+    """Return a decorator that gives a method ``(self, callback, options)`` the options as keywords.
+
+    Args:
+        options: `AttachOptions`; a parameter so that type checkers take the keywords from it.
+    """
+
+    def decorate(
+        method: Callable[[Owner, Any, AttachOptions], Result],
+    ) -> Callable[Concatenate[Owner, Any, Options], Result]:
+        def call(self: Owner, callback: Any, *args: Options.args, **keywords: Options.kwargs) -> Result:
+            return method(self, callback, options(*args, **keywords))
+
+        own = list(inspect.signature(method).parameters.values())[:2]
+        functools.update_wrapper(call, method)
+        vars(call)["__signature__"] = inspect.Signature([*own, *inspect.signature(options).parameters.values()])
+        return call  # type: ignore[return-value]  # the first two may also be given by name
+
+    return decorate
 
 
 @dataclass
 class Attachment:
-    """One attached callback: where it stands, what it may do, what it has cost.
+    """One attached callback: the options that hold for it, and what it has cost.
 
     Attributes:
-        name: The name under which its state and costs are kept; unique in its trainer.
-        role: "control" or "observer".
-        on_error: "raise", "warn" or "detach".
-        origin: Where it came from, in words (Python, package and version, file and line).
-        before, after: Names of callbacks it must precede or follow.
-        on: The only events it hears; None for all that it overrides.
-        every: It hears only steps that are multiples of this.
-        number: Its place in the list of callbacks, which is the order of attaching.
-        worker: What calls it in the background; None if it is called on the training thread.
-        calls: Times one of its methods was called.
-        seconds: Time spent on the training thread: in its methods, or in handing them over and waiting.
+        name, role, on_error, origin, before, after, on, every: See `AttachOptions`; here with what the class declares.
+        number: The position in the list of callbacks, which is the order of attaching.
+        thread: The thread on which it is called in the background; None if it is called on the training thread.
+        calls: How often one of its methods was called.
+        seconds: Time spent on the training thread: in its methods, or in handing calls over and waiting.
         background_s: Time spent in its methods in the background.
-        dropped: Calls that were left out since it could not keep up, or was given up.
+        dropped: Calls that were left out since it could not keep up, or was abandoned.
         failures: Exceptions it raised.
-        failures_in_a_row: Those since one of the events in ``failing`` last went well.
+        failures_in_a_row: Those since one of the events in ``failing`` last succeeded.
         failing: The events at which it raised since then.
         detached_after: The number of failures after which it was detached; None while attached.
         last_error: The exception it raised last.
@@ -56,7 +136,7 @@ class Attachment:
     on: frozenset[str] | None = None
     every: int = 1
     number: int = 0
-    worker: Worker | None = None
+    thread: CallbackThread | None = None
     calls: int = 0
     seconds: float = 0.0
     background_s: float = 0.0
@@ -67,8 +147,28 @@ class Attachment:
     detached_after: int | None = None
     last_error: BaseException | None = None
 
+    @property
+    def background(self) -> bool:
+        """Whether it is called on a thread of its own."""
+        return self.thread is not None
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The longest that one call in the background may take."""
+        return self.thread.timeout_s if self.thread is not None else None
+
+    @property
+    def options(self) -> AttachOptions:
+        """The options that attach the callback like this to another trainer."""
+        return AttachOptions(**{item.name: getattr(self, item.name) for item in fields(AttachOptions)})
+
+    @property
+    def location(self) -> str:
+        """File and line of the callback's class, for error messages."""
+        return location_of(type(self.callback))
+
     def recovered(self) -> None:
-        """Note that an event at which it raised went well again."""
+        """Note that an event at which it raised succeeded again."""
         self.failures_in_a_row = 0
         self.failing.clear()
 
@@ -77,83 +177,54 @@ class Attachment:
         self.before = tuple(other for other in self.before if other != name)
         self.after = tuple(other for other in self.after if other != name)
 
-    @property
-    def placement(self) -> dict[str, Any]:
-        """The options of `Dispatcher.attach` that attach the callback like this to another trainer."""
-        names = ("name", "role", "on_error", "origin", "before", "after", "on", "every")
-        background = {"background": self.worker is not None, "timeout_s": self.worker and self.worker.timeout_s}
-        return {**{name: getattr(self, name) for name in names}, **background}
-
-    @property
-    def where(self) -> str:
-        """File and line of the callback's class, for error messages."""
-        return location_of(type(self.callback))
-
 
 def attachment_of(
-    callback: Any,
-    *,
-    taken: Mapping[str, Attachment],
-    name: str | None = None,
-    role: str | None = None,
-    on_error: str | None = None,
-    before: Names = (),
-    after: Names = (),
-    on: Iterable[str] | None = None,
-    every: int = 1,
-    background: bool | None = None,
-    timeout_s: float | None = None,
-    origin: str | None = None,
+    callback: Any, options: AttachOptions | None = None, *, taken: Mapping[str, Attachment]
 ) -> Attachment:
-    """Check a callback and its options (see `Dispatcher.attach`), and fill in what its class declares.
+    """Return the attachment of a callback, with what its class declares where ``options`` leave it open.
 
     Args:
-        taken: What is attached already, by name.
+        callback: An instance, or a class that is called without arguments.
+        options: How to attach it.
+        taken: The attachments so far, by name.
 
     Raises:
-        CallbackError: If it has an ``on_...`` method that is no event, or none that is one, or if a control callback
-            is to run in the background.
-        UnknownNameError: If ``on`` names no event.
+        CallbackError: If it has an ``on_...`` method that is not an event, or none that is one, or if a control
+            callback is to run in the background.
     """
+    options = options or AttachOptions()
     if isinstance(callback, type):
         callback = instantiate(callback)
-    check_hooks(type(callback))
-    check_every(every)
-    heard = None if on is None else frozenset(signal_named(event).name for event in _names(on))
-    role = role or getattr(callback, "role", None) or foreign_role(callback)
-    on_error = on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
-    check_choice(callback, "role", role, ("control", "observer"))
-    check_choice(callback, "on_error", on_error, ("raise", "warn", "detach"))
-    name = _free_name(callback, name or getattr(callback, "name", None), taken)
+    cls = type(callback)
+    check_hooks(cls)
+    role = options.role or getattr(callback, "role", None) or foreign_role(callback)
+    check_choice(f"{cls.__name__}: role", role, get_args(Role))
+    on_error = options.on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
+    check_choice(f"{cls.__name__}: on_error", on_error, get_args(OnError))
+    name = _free_name(callback, options.name or getattr(callback, "name", None), taken)
     return Attachment(
         callback=callback,
         name=name,
         role=role,
         on_error=on_error,
-        origin=origin or f"Python, {location_of(type(callback))}",
-        before=_names(before),
-        after=_names(after),
-        on=heard,
-        every=every,
+        origin=options.origin or f"Python, {location_of(cls)}",
+        before=tuple(options.before),
+        after=tuple(options.after),
+        on=None if options.on is None else frozenset(options.on),
+        every=options.every,
         number=max((other.number for other in taken.values()), default=0) + 1,
-        worker=_worker_for(callback, name, role, background, timeout_s),
+        thread=_thread_for(callback, name, role, options),
     )
 
 
-def _worker_for(callback: Any, name: str, role: str, background: bool | None, timeout_s: float | None) -> Worker | None:
-    if background and role != "observer":
+def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> CallbackThread | None:
+    if options.background and role != "observer":
         raise CallbackError(f"{type(callback).__name__} steers the run and cannot do so in the background")
-    if background is None:
-        background = role == "observer" and getattr(callback, "background", False) is True
-    if not background:
+    is_declared = role == "observer" and getattr(callback, "background", False) is True
+    if not (is_declared if options.background is None else options.background):
         return None
-    if timeout_s is None:
-        timeout_s = float(getattr(callback, "timeout_s", DEFAULT_TIMEOUT_S))
-    return Worker(name, timeout_s)
-
-
-def _names(names: Iterable[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+    declared_s = getattr(callback, "timeout_s", TrainerCallback.timeout_s)
+    return CallbackThread(name, float(declared_s if options.timeout_s is None else options.timeout_s))
 
 
 def _free_name(callback: Any, name: object, taken: Mapping[str, Attachment]) -> str:
@@ -165,71 +236,3 @@ def _free_name(callback: Any, name: object, taken: Mapping[str, Attachment]) -> 
     while free in taken:
         free, number = f"{base}_{number}", number + 1
     return free
-
-
-def in_order(attachments: dict[str, Attachment]) -> dict[str, Attachment]:
-    """Sort callbacks: flow control, then control callbacks, then observers, each in the order of the list.
-
-    ``before`` and ``after`` override that; a callback moves no further than they ask.
-
-    Raises:
-        CallbackOrderError: If they form a cycle, or name a callback that is not there.
-    """
-    followers = _followers(attachments)
-    waits_for = dict.fromkeys(attachments, 0)
-    for second in (second for seconds in followers.values() for second in seconds):
-        waits_for[second] += 1
-    rank = _ranks(attachments)
-    ready = [(rank[name], name) for name in attachments if not waits_for[name]]
-    heapq.heapify(ready)
-    done: list[str] = []
-    while ready:
-        name = heapq.heappop(ready)[1]
-        done.append(name)
-        for second in followers[name]:
-            waits_for[second] -= 1
-            if not waits_for[second]:
-                heapq.heappush(ready, (rank[second], second))
-    if len(done) < len(attachments):
-        circle = [name for name in attachments if name not in done]
-        listing = ", ".join(map(repr, circle))
-        message = f"the options before and after of these callbacks contradict each other: {listing}"
-        raise CallbackOrderError(message, circle)
-    return {name: attachments[name] for name in done}
-
-
-def _followers(attachments: dict[str, Attachment]) -> dict[str, set[str]]:
-    """Return for each callback those that have to wait for it."""
-    followers: dict[str, set[str]] = {name: set() for name in attachments}
-    for name, item in attachments.items():
-        for option, others in (("before", item.before), ("after", item.after)):
-            for other in others:
-                if other not in followers:
-                    raise CallbackOrderError(
-                        f"callback {name!r}: {option}={other!r} is not attached; there is: {', '.join(attachments)}."
-                        f"{did_you_mean(other, attachments)}",
-                        [name],
-                    )
-                first, second = (name, other) if option == "before" else (other, name)
-                followers[first].add(second)
-    return followers
-
-
-def _ranks(attachments: dict[str, Attachment]) -> dict[str, tuple[int, float, int]]:
-    """Return where each callback would like to stand: group, place, number in the list.
-
-    One that asks to come before another wants the place just below the other's; one that asks to come after just waits.
-    """
-    just_below = 1 / (len(attachments) + 1)
-    rank = {name: (_group(item), float(item.number), item.number) for name, item in attachments.items()}
-    for _ in attachments:
-        for name, item in attachments.items():
-            wanted = [(rank[other][0], rank[other][1] - just_below, rank[name][2]) for other in item.before]
-            rank[name] = min([rank[name], *wanted])
-    return rank
-
-
-def _group(attachment: Attachment) -> int:
-    if getattr(attachment.callback, "is_flow", False):
-        return 0
-    return 1 if attachment.role == "control" else 2

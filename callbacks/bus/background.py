@@ -1,15 +1,15 @@
-"""Observers on a thread of their own: what a tracker does never holds up training.
+"""Background callbacks: observers that are called on threads of their own, so that a tracker does not slow training.
 
-`BackgroundSlot` stands where a `Slot` would: it hands every call to the attachment's `Worker` and goes on. The worker
-makes the calls one after the other, in the order of the events. Training waits for it only
+A `BackgroundReceiver` hands every call to the `CallbackThread` of its callback, which makes the calls one after the
+other, in the order of the events. Training waits for it only
 
-- at the end of a run and when it crashes, until all is done;
+- at the end of a run and when it crashes, until all calls are done;
 - at an evaluation, a save and the events in the callback's ``waits_at``. Except for the latter, all waits of a run
-  together are kept below `WAIT_SHARE` of its time; what is not done by then is done later, still in order.
+  together are kept below `WAIT_SHARE` of its time; calls that are not done by then are done later, still in order.
 
-A call that takes longer than the attachment's ``timeout_s`` cannot be stopped, since no thread can; its callback is
+A call that takes longer than the attachment's ``timeout_s`` cannot be stopped, since a thread cannot; its callback is
 detached and the thread is left behind. When `QUEUE_LIMIT` calls wait, further steps and records are dropped and
-counted. Failures are noted on the training thread, so that the fault policy is that of every other callback.
+counted. Failures are counted on the training thread, so that the fault policy is that of every other callback.
 
 The callback gets snapshots of state and control, as they were when the event was sent; flags that it sets have no
 effect. What it gets by keyword, such as the model, is the live object: a callback that reads it while training goes on
@@ -20,27 +20,24 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CallbackTimeoutError
-from ..events import EVENTS
 from ..state import TrainerControl, TrainerState
-from .callback_thread import END_WAIT_S, Call, Worker
-from .receiver import STEP_EVENTS, Slot
-
-if TYPE_CHECKING:
-    from .attachment import Attachment
-    from .dispatcher import Dispatcher
+from .attachment import Attachment
+from .callback_thread import END_WAIT_S, Call, CallbackThread
+from .faults import FaultPolicy
+from .receiver import STEP_EVENTS, CallbackReceiver
 
 logger = logging.getLogger("trackside.callbacks")
 
 DROPPABLE = STEP_EVENTS | {"on_prediction_step"}
-WAITS_A_LITTLE = frozenset({"on_evaluate", "on_predict", "on_save"})
+WAITS_SHORT = frozenset({"on_evaluate", "on_predict", "on_save"})
 WAITS_LONG = frozenset({"on_exception", "on_train_end"})
 ALWAYS_CONNECTED = WAITS_LONG | {"on_train_begin", "on_evaluate"}
-"""Not on_save: who listens to it makes commits synchronous. A save waits when it asks for the callback's state."""
+"""Without on_save: a receiver of it makes commits synchronous. A save waits when it asks for the callback's state."""
 
 
 class StateSnapshot(TrainerState):
@@ -54,13 +51,12 @@ class StateSnapshot(TrainerState):
         """Return ``state`` as it is now."""
         snapshot = cls.__new__(cls)
         vars(snapshot).update(vars(state))
-        history = state.log_history
-        vars(snapshot).update(_history=history, _length=len(history))
+        snapshot.log_history = state.log_history
         return snapshot
 
     @property
     def log_history(self) -> list[dict[str, Any]]:
-        """The records that there were."""
+        """The records at the time of the snapshot."""
         history: list[dict[str, Any]] = vars(self)["_history"][: vars(self)["_length"]]
         return history
 
@@ -69,17 +65,29 @@ class StateSnapshot(TrainerState):
         vars(self).update(_history=value, _length=len(value))
 
 
-class BackgroundSlot(Slot):
-    """One event for one callback that runs in the background, as the receiver that is connected to the signal.
+class BackgroundReceiver(CallbackReceiver):
+    """One event for one callback that runs in the background.
 
     Args:
-        is_heard: Whether the callback wants to hear it; otherwise training waits for what came before, if it is time.
+        thread: The thread that makes the calls.
+        is_heard: Whether the callback is called at this event; otherwise training only waits for earlier calls.
     """
 
-    __slots__ = ("is_heard",)
+    __slots__ = ("is_heard", "thread")
 
-    def __init__(self, dispatcher: Dispatcher, attachment: Attachment, event: str, place: int, is_heard: bool) -> None:
-        super().__init__(dispatcher, attachment, event, place)
+    def __init__(
+        self,
+        attachment: Attachment,
+        event: str,
+        position: int,
+        context: Mapping[str, Any],
+        faults: FaultPolicy,
+        *,
+        thread: CallbackThread,
+        is_heard: bool,
+    ) -> None:
+        super().__init__(attachment, event, position, context, faults)
+        self.thread = thread
         self.is_heard = is_heard
 
     def __call__(
@@ -87,21 +95,20 @@ class BackgroundSlot(Slot):
     ) -> None:
         if self.every > 1 and state.global_step % self.every:
             return
-        attachment, worker = self.attachment, self.attachment.worker
-        assert worker is not None
+        attachment, thread = self.attachment, self.thread
         start = perf_counter()
         try:
             if self.event == "on_train_begin":
-                worker.begin_run()
+                thread.begin_run()
             if self.is_heard:
                 attachment.calls += 1
-                worker.submit(self._call(args, state, control, payload))
-            done = self._wait(worker)
-            settle(self.dispatcher, attachment)
+                thread.submit(self._call(args, state, control, payload))
+            done = self._wait()
+            self._settle()
             if self.event == "on_train_end":
-                worker.close()
+                thread.close()
                 if not done and attachment.detached_after is None:
-                    logger.warning("the run ends while the callback %r is still at work", attachment.name)
+                    logger.warning("the run ends while the callback %r is still working", attachment.name)
         finally:
             attachment.seconds += perf_counter() - start
 
@@ -112,52 +119,39 @@ class BackgroundSlot(Slot):
             args=args,
             state=StateSnapshot.of(state),
             control=copy.copy(control),
-            keywords={**self.dispatcher.context, **payload},
+            keywords={**self.context, **payload},
             is_droppable=self.event in DROPPABLE,
         )
 
-    def _wait(self, worker: Worker) -> bool:
-        """Wait, if it is time, and return whether all is done."""
+    def _wait(self) -> bool:
+        """Wait, if this event asks for it, and return whether all calls are done."""
         if self.event in WAITS_LONG:
-            return worker.wait(END_WAIT_S)
+            return self.thread.wait(END_WAIT_S)
         if self.event in getattr(self.attachment.callback, "waits_at", ()):
-            return worker.wait(worker.timeout_s)
-        if self.event in WAITS_A_LITTLE or not worker.is_in_run:
-            return worker.flush()
+            return self.thread.wait(self.thread.timeout_s)
+        if self.event in WAITS_SHORT or not self.thread.is_in_run:
+            return self.thread.flush()
         return False
 
+    def _settle(self) -> None:
+        """Count, on the training thread, the outcomes of a callback's calls; stop its thread when it was detached.
 
-def background_slots(
-    dispatcher: Dispatcher, attachment: Attachment, heard: Collection[str], place: int
-) -> list[BackgroundSlot]:
-    """Return the receivers for the events that a callback wants to hear, and for those at which it is waited for."""
-    return [
-        BackgroundSlot(dispatcher, attachment, event, place, event in heard)
-        for event in EVENTS
-        if event in heard or event in ALWAYS_CONNECTED
-    ]
-
-
-def settle(dispatcher: Dispatcher, attachment: Attachment) -> None:
-    """Note, on the training thread, how the calls of a callback went; detach it when it is time.
-
-    Raises:
-        Exception: What a call raised, if the callback's policy is to raise.
-    """
-    worker = attachment.worker
-    assert worker is not None
-    for outcome in worker.outcomes():
-        attachment.background_s += outcome.seconds
+        Raises:
+            Exception: What a call raised, if the callback's policy is to raise.
+        """
+        attachment, thread = self.attachment, self.thread
+        for outcome in thread.outcomes():
+            attachment.background_s += outcome.seconds
+            if attachment.detached_after is not None:
+                continue
+            if isinstance(outcome.error, CallbackTimeoutError):
+                thread.abandon()
+            if outcome.error is not None:
+                self.faults.failed(attachment, outcome.event, outcome.error)
+            elif outcome.event in attachment.failing:
+                attachment.recovered()
         if attachment.detached_after is not None:
-            continue
-        if isinstance(outcome.error, CallbackTimeoutError):
-            worker.abandon()
-        if outcome.error is not None:
-            dispatcher.failed(attachment, outcome.event, outcome.error)
-        elif outcome.event in attachment.failing:
-            attachment.recovered()
-    if attachment.detached_after is not None:
-        worker.abandon()
-    elif worker.dropped and not attachment.dropped:
-        logger.warning("the callback %r cannot keep up; steps and records are left out", attachment.name)
-    attachment.dropped = worker.dropped
+            thread.abandon()
+        elif thread.dropped and not attachment.dropped:
+            logger.warning("the callback %r cannot keep up; steps and records are left out", attachment.name)
+        attachment.dropped = thread.dropped

@@ -1,4 +1,4 @@
-"""The thread on which one callback is called: a bounded queue of calls, made one after the other."""
+"""Callback threads: the calls of one callback, queued and made one after the other on a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..errors import CallbackTimeoutError
 from ..state import TrainerControl, TrainerState
 
 QUEUE_LIMIT = 10_000
-"""So many calls may wait; beyond that, those of steps and records are dropped."""
+"""The longest queue of calls; beyond that, calls of steps and records are dropped."""
 
 WAIT_SHARE = 0.005
-"""All waits of one callback within a run together take at most this share of the run's time."""
+"""The largest share of a run's time that all waits for one callback may take together."""
 
 SHORT_WAIT_S = 0.02
-"""But a wait of this length is always allowed."""
+"""A wait of this length is always allowed."""
 
 END_WAIT_S = 60.0
-"""So long may the end of a run wait for one callback, as long as none of its calls reaches its time-out."""
+"""The longest that the end of a run waits for one callback none of whose calls reaches its time-out."""
 
 
 @dataclass
 class Call:
-    """One call of a callback's method, and how it went."""
+    """One call of a callback's method."""
 
     event: str
     method: Any
@@ -37,7 +37,7 @@ class Call:
     is_droppable: bool = False
 
     def make(self) -> Outcome:
-        """Call the method."""
+        """Call the method and return the outcome."""
         start = perf_counter()
         error: BaseException | None = None
         try:
@@ -56,15 +56,15 @@ class Outcome:
     error: BaseException | None
 
 
-class Worker:
+class CallbackThread:
     """Makes the calls of one callback, one after the other, on a thread of its own.
 
-    The thread is started by the first call and ends when `close` was called and all is done.
+    The thread is started by the first call and ends after `close` when all calls are done.
 
     Attributes:
-        timeout_s: A call that takes longer is given up.
+        timeout_s: A call that takes longer is abandoned.
         dropped: Calls that were left out since too many waited.
-        is_abandoned: Whether the callback was given up; nothing more is called.
+        is_abandoned: Whether the callback was abandoned; no further call is made.
     """
 
     def __init__(self, name: str, timeout_s: float, limit: int = QUEUE_LIMIT) -> None:
@@ -83,10 +83,10 @@ class Worker:
         self._run_began_s: float | None = None
         self._waited_s = 0.0
 
-    # -- the training thread --------------------------------------------------------------------------------------
+    # -- called on the training thread ----------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:
-        """Let ``call`` be made when its turn comes."""
+        """Queue ``call``."""
         with self._changed:
             if self.is_abandoned:
                 return
@@ -102,15 +102,15 @@ class Worker:
 
     @property
     def is_in_run(self) -> bool:
-        """Whether there is training to hold up."""
+        """Whether a run is in progress, which waiting would slow."""
         return self._run_began_s is not None
 
     def begin_run(self) -> None:
-        """Note that a run begins, of whose time waits may take a share."""
+        """Start the clock of the run whose time waits may take a share of."""
         self._run_began_s, self._waited_s = perf_counter(), 0.0
 
     def flush(self) -> bool:
-        """Wait until all is done, but no longer than a run may be held up; return whether it is."""
+        """Wait until all calls are done or the allowed share of the run is used; return whether all are done."""
         if self._run_began_s is None:
             return self.wait(END_WAIT_S)
         start = perf_counter()
@@ -120,7 +120,7 @@ class Worker:
         return done
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all is done, for at most ``seconds`` and until a call hangs; return whether all is done."""
+        """Wait at most ``seconds``, or until a call times out; return whether all calls are done."""
         deadline = perf_counter() + seconds
         with self._changed:
             while self._calls or self._running:
@@ -132,7 +132,7 @@ class Worker:
         return True
 
     def outcomes(self) -> list[Outcome]:
-        """Return how the calls went since this was asked last; one that hangs has a CallbackTimeoutError."""
+        """Return the outcomes since the last call of this method; that of a hanging call is a CallbackTimeoutError."""
         with self._changed:
             found = list(self._outcomes)
             self._outcomes.clear()
@@ -142,7 +142,7 @@ class Worker:
         return found
 
     def abandon(self) -> None:
-        """Make no further calls; those that wait are dropped."""
+        """Drop the calls that wait, and make no further ones."""
         with self._changed:
             self.dropped += len(self._calls)
             self.is_abandoned = self._is_closing = True
@@ -150,13 +150,13 @@ class Worker:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let the thread end when all is done; a further call starts a new one."""
+        """End the thread when all calls are done; a further call starts a new one."""
         with self._changed:
             self._is_closing = True
             self._run_began_s = None
             self._changed.notify_all()
 
-    # -- the worker's own thread ----------------------------------------------------------------------------------
+    # -- on the thread itself -------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
@@ -176,5 +176,5 @@ class Worker:
                 self._changed.wait()
             call = self._calls.popleft()
             self._running, self._began_s = call.event, perf_counter()
-            self._changed.notify_all()  # the time of this call counts from here: who waits must look again
+            self._changed.notify_all()  # the time of this call counts from here: `wait` must look again
             return call

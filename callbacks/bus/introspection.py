@@ -1,4 +1,4 @@
-"""What makes an object a callback: its ``on_*`` methods, its role, its name and where it was written."""
+"""Introspection of callbacks: their ``on_*`` methods, role, name and source location."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import CallbackError, TracksideError, did_you_mean
 from ..events import EVENTS
 
 FOREIGN_EVENTS = frozenset({"on_push_begin"})
-"""Hooks of other trainers that trackside never sends; a callback that has them is still welcome."""
+"""Events of other trainers that trackside does not send; a callback may have methods for them."""
 
 
 def instantiate(cls: type) -> Any:
@@ -31,7 +31,7 @@ def instantiate(cls: type) -> Any:
 def overridden_events(callback: Any) -> Iterator[str]:
     """Yield the events for which ``callback`` has a method of its own.
 
-    A method inherited from a base class named TrainerCallback (ours or that of transformers) is a no-op and not meant.
+    One that is inherited from a base class named TrainerCallback (ours or that of transformers) does nothing.
     """
     for event in EVENTS:
         method = getattr(callback, event, None)
@@ -40,10 +40,10 @@ def overridden_events(callback: Any) -> Iterator[str]:
 
 
 def check_hooks(cls: type) -> None:
-    """See to it that every ``on_...`` method of ``cls`` is an event and that there is at least one.
+    """Check that ``cls`` has ``on_...`` methods, and that each is that of an event.
 
     Raises:
-        CallbackError: Otherwise; the message names the nearest event.
+        CallbackError: If not; the message names the nearest event.
     """
     hooks = [name for name in dir(cls) if name.startswith("on_") and callable(getattr(cls, name, None))]
     for name in hooks:
@@ -53,20 +53,18 @@ def check_hooks(cls: type) -> None:
                 f"Events: {', '.join(EVENTS)}"
             )
     if not hooks:
-        raise CallbackError(f"{cls.__name__} is no callback: it has none of the methods {', '.join(EVENTS)}")
+        raise CallbackError(f"{cls.__name__} is not a callback: it has none of the methods {', '.join(EVENTS)}")
 
 
-def check_choice(callback: Any, option: str, value: object, allowed: Sequence[str]) -> None:
-    """Raise CallbackError unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise CallbackError(
-            f"{type(callback).__name__}: {option}={value!r} is not allowed: {', '.join(allowed)}."
-            f"{did_you_mean(str(value), allowed)}"
-        )
+def check_choice(option: str, value: object, choices: Sequence[str]) -> None:
+    """Raise CallbackError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        allowed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise CallbackError(f"{option}={value!r} is not allowed: {allowed}.{did_you_mean(str(value), choices)}")
 
 
 def foreign_role(callback: Any) -> str:
-    """Return the role of a callback that declares none: the trackers that transformers ships only observe."""
+    """Return the role of a callback that does not declare one: "observer" for the trackers that transformers ships."""
     return "observer" if type(callback).__module__.startswith("transformers.integrations") else "control"
 
 
@@ -83,7 +81,7 @@ def snake_case(class_name: str) -> str:
 
 
 def location_of(cls: type) -> str:
-    """Return file and line of ``cls``, or its module where the source is not at hand."""
+    """Return file and line of ``cls``, or its module if the source cannot be found."""
     try:
         return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):

@@ -1,33 +1,42 @@
-"""One method of one attached callback, as it is connected to a signal."""
+"""Receivers: the methods of attached callbacks, as they are connected to signals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..state import FLAGS, TrainerControl, TrainerState
-
-if TYPE_CHECKING:
-    from .attachment import Attachment
-    from .dispatcher import Dispatcher
+from .attachment import Attachment
+from .faults import FaultPolicy
 
 STEP_EVENTS = frozenset(
     {"on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"}
 )
-"""The events that ``every=`` thins out; all others are rare, or must not be missed."""
+"""The events to which ``every`` applies; all others are rare, or must not be missed."""
 
 
-class Slot:
-    """One method of one callback, as the receiver that is connected to the signal."""
+class CallbackReceiver:
+    """One method of one callback.
 
-    __slots__ = ("__weakref__", "attachment", "dispatcher", "event", "every", "is_flow", "method", "place")
+    Args:
+        attachment: The callback.
+        event: The event, and the name of the method.
+        position: The callback's position in the order of the calls.
+        context: What the method gets by keyword beside the payload; the dispatcher's own, which it keeps up to date.
+        faults: Called with what the method raises.
+    """
 
-    def __init__(self, dispatcher: Dispatcher, attachment: Attachment, event: str, place: int) -> None:
-        self.dispatcher = dispatcher
+    __slots__ = ("__weakref__", "attachment", "context", "event", "every", "faults", "is_flow", "method", "position")
+
+    def __init__(
+        self, attachment: Attachment, event: str, position: int, context: Mapping[str, Any], faults: FaultPolicy
+    ) -> None:
         self.attachment = attachment
         self.event = event
-        self.place = place
+        self.position = position
+        self.context = context
+        self.faults = faults
         self.every = attachment.every if event in STEP_EVENTS else 1
         self.is_flow = bool(getattr(attachment.callback, "is_flow", False))
         self.method: Callable[..., Any] = getattr(attachment.callback, event, _nothing)
@@ -41,9 +50,9 @@ class Slot:
         before = dict(vars(control))
         start = perf_counter()
         try:
-            returned: TrainerControl | None = self.method(args, state, control, **self.dispatcher.context, **payload)
+            returned: TrainerControl | None = self.method(args, state, control, **self.context, **payload)
         except Exception as error:
-            self.dispatcher.failed(attachment, self.event, error)
+            self.faults.failed(attachment, self.event, error)
             return None
         finally:
             attachment.seconds += perf_counter() - start
@@ -51,20 +60,25 @@ class Slot:
         if attachment.failing and self.event in attachment.failing:
             attachment.recovered()
         if returned is not None and returned is not control and hasattr(returned, "should_training_stop"):
-            control.take(returned)
+            control.update_from(returned)
         if vars(control) != before:
             self._note_reasons(control, before)
         return control
 
+    @property
+    def may_steer(self) -> bool:
+        """Whether processes must exchange its flags: an observer's have no effect, the flow's are equal everywhere."""
+        return not (self.is_flow or self.attachment.role == "observer")
+
     def _note_reasons(self, control: TrainerControl, before: Mapping[str, Any]) -> None:
-        """Note who set the flags that were not set before."""
+        """Note the callback as the reason of every flag that was not set before."""
         name = self.attachment.name
         for flag in FLAGS:
             if getattr(control, flag) and not before[flag]:
-                control.ask(flag, f"{name} at {self.event}")
+                control.request(flag, f"{name} at {self.event}")
         if control.should_training_stop and not before["should_training_stop"] and not self.is_flow:
             control.stop(f"{name} asked for it at {self.event}")
 
 
 def _nothing(args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-    """Stand in for a method that the callback does not have."""
+    """Do nothing, in place of a method that the callback does not have."""

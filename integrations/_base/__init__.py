@@ -1,1 +1,1 @@
-"""What several integrations share."""
+"""Base classes and helpers that several integrations share."""

@@ -1,4 +1,4 @@
-"""What displays of a running training have in common: when they open, take in numbers, draw, and close."""
+"""Live display: base class of callbacks that show the progress of a run while it trains."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .metric_names import as_number
+from .metric_names import Record, numbers_in
 
 HIDDEN = ("_runtime", "_per_second", "total_flos", "epoch", "step")
+"""Endings of the names that are not shown: times, speeds and counters."""
 
 
-class DisplayCallback(TrainerCallback, ABC):
-    """Draws on the first process while it trains; a resumed run begins with what was logged before.
+class LiveDisplayCallback(TrainerCallback, ABC):
+    """Show metrics and progress on the first process; a resumed run starts with the metrics of its history.
 
     Attributes:
-        refresh_s: While steps are done, it draws no more often than this.
+        refresh_s: Shortest time between two redraws while steps are done, in seconds.
     """
 
     role = "observer"
@@ -32,25 +33,25 @@ class DisplayCallback(TrainerCallback, ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Forget the metrics of an earlier run."""
+        """Remove the metrics of an earlier run."""
 
     @abstractmethod
     def add(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take in metrics that were logged."""
+        """Add the metrics of a log record."""
 
     @abstractmethod
     def open(self, state: TrainerState) -> None:
-        """Begin to show."""
+        """Start the display."""
 
     @abstractmethod
     def draw(self, state: TrainerState) -> None:
-        """Show what there is now."""
+        """Redraw the display."""
 
     def close(self) -> None:
-        """Leave the screen to others."""
+        """Stop the display."""
 
     def time_left(self, state: TrainerState) -> str:
-        """Return how long the rest of the run will take, in hours, minutes and seconds."""
+        """Return the estimated time to the end of the run, as ``h:mm:ss``."""
         elapsed_s = time.perf_counter() - self._began_s
         return time_left(state.global_step - self._first_step, state.max_steps - state.global_step, elapsed_s)
 
@@ -70,12 +71,7 @@ class DisplayCallback(TrainerCallback, ABC):
             self._draw(state)
 
     def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
     ) -> None:
         self._add(logs or {}, state.global_step)
 
@@ -84,13 +80,13 @@ class DisplayCallback(TrainerCallback, ABC):
 
     def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
-        self._close()  # before the error is printed
+        self._close()  # before the traceback is printed
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
         self._close()
 
-    def _add(self, logs: Mapping[str, Any], step: int) -> None:
+    def _add(self, logs: Record, step: int) -> None:
         if metrics := metrics_in(logs):
             self.add(metrics, step)
 
@@ -105,19 +101,26 @@ class DisplayCallback(TrainerCallback, ABC):
             self.close()
 
 
-def metrics_in(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a log record that a reader of a small table wants to see: no times, no counters.
+def metrics_in(logs: Record) -> dict[str, float]:
+    """Return the numbers of a log record that are shown: all but times, speeds and counters.
 
     Example:
         >>> metrics_in({"eval_loss": 0.5, "eval_runtime": 3.0, "epoch": 1.0, "note": "text"})
         {'eval_loss': 0.5}
     """
-    numbers = {name: as_number(value) for name, value in logs.items() if not name.endswith(HIDDEN)}
-    return {name: number for name, number in numbers.items() if number is not None}
+    return numbers_in({name: value for name, value in logs.items() if not name.endswith(HIDDEN)})
 
 
 def time_left(done: int, missing: int, elapsed_s: float) -> str:
-    """Return how long ``missing`` steps will take, if they take as long as those that are ``done``.
+    """Return the estimated time for ``missing`` steps, from the time that the steps ``done`` took.
+
+    Args:
+        done: Steps that were completed in ``elapsed_s``.
+        missing: Steps to come.
+        elapsed_s: Time that the steps took, in seconds.
+
+    Returns:
+        ``h:mm:ss``, or ``?`` before the first step is done.
 
     Example:
         >>> time_left(done=10, missing=20, elapsed_s=45.0), time_left(0, 20, 1.0)

@@ -1,18 +1,21 @@
-"""Names of metrics, the same in every tracker."""
+"""Metric names and values as trackers and displays show them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+Record = Mapping[str, Any]
+"""A log record, or the metrics of an evaluation: values by name."""
+
 GROUPS = ("eval", "test")
 
 
-def rewrite_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a log record with the names that trackers show: ``eval/accuracy``, ``test/loss``, ``train/loss``.
+def rewrite_logs(logs: Record) -> dict[str, Any]:
+    """Return a log record under the names that trackers show: ``eval/accuracy``, ``test/loss``, ``train/loss``.
 
-    The step is left out, since trackers have it as the axis, and so is the epoch of an evaluation and of the summary
-    at the end, which the training record of that step holds already.
+    The step is left out, because trackers use it as the axis. The epoch of an evaluation and of the summary at the end
+    is left out, because the training record of that step holds it already.
 
     Example:
         >>> rewrite_logs({"loss": 0.5, "epoch": 1.0, "step": 10})
@@ -24,16 +27,27 @@ def rewrite_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
     return {_rewritten(key): value for key, value in logs.items() if key != "step" and (is_training or key != "epoch")}
 
 
-def _rewritten(key: str) -> str:
-    group, _, rest = key.partition("_")
-    return f"{group}/{rest}" if group in GROUPS and rest else f"train/{key}"
+def numbers_in(values: Record) -> dict[str, float]:
+    """Return the values that are numbers, as floats.
+
+    Example:
+        >>> numbers_in({"loss": 1, "note": "text"})
+        {'loss': 1.0}
+    """
+    numbers = {name: as_number(value) for name, value in values.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def as_number(value: Any) -> float | None:
-    """Return a logged value as a float, whatever its type; None for what is no number."""
-    if isinstance(value, int | float):
-        return float(value)
+    """Return a logged value as a float, or None if it is not a number."""
+    if isinstance(value, str | bytes):
+        return None
     try:
-        return None if isinstance(value, str | bytes) else float(value)
+        return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _rewritten(key: str) -> str:
+    group, _, rest = key.partition("_")
+    return f"{group}/{rest}" if group in GROUPS and rest else f"train/{key}"

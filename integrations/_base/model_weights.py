@@ -1,4 +1,4 @@
-"""The weights of a model by name, whatever its framework."""
+"""Model weights by name, for models of either framework."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Any
 
 
 def named_weights(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and NumPy array of every weight of a PyTorch module or a Keras model.
+    """Yield the name and a copy of every weight of a model; waits for the device.
 
-    Waits for the device and copies; what has neither ``named_parameters`` nor ``weights`` has none.
+    Args:
+        model: A PyTorch module or a Keras model. Other objects, without ``named_parameters`` or ``weights``, yield
+            nothing.
+
+    Returns:
+        An iterator of pairs: a name with slashes, such as ``encoder/weight``, and a NumPy array.
     """
     if hasattr(model, "named_parameters"):
         for name, parameter in model.named_parameters():

@@ -1,73 +1,106 @@
-"""What all trackers have in common: when a run is opened and closed, which values it gets, and under which names."""
+"""Tracker: base class of integrations that write log records to an experiment tracker."""
 
 from __future__ import annotations
 
-import importlib
-import random
 import secrets
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from trackside.callbacks._util.packages import is_installed
 from trackside.callbacks.callback import TrainerCallback
-from trackside.callbacks.errors import MissingPackageError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .metric_names import as_number, rewrite_logs
+from .metric_names import Record, numbers_in, rewrite_logs
+from .requirements import import_quietly, require_package
 
 Status = Literal["finished", "failed", "killed"]
 
 
-class Tracker(TrainerCallback):
-    """Show every log record in a tool that keeps runs.
+class Tracker(TrainerCallback, ABC):
+    """Write every log record to a tool that keeps runs.
 
-    A subclass says how to `open` a run, `write` values and `close` it. One run of the tool is one run of the trainer:
-    a fresh ``train()`` starts a new one, a resumed one goes on with the one that the checkpoint knows. What that run
-    shows already is not written again, also where a killed run had gone on after its checkpoint, and what it lacks is
-    added from ``state.log_history``, so that in the end the run equals the history whatever happened in between.
+    A subclass defines how to `open` a run, `write` values and `close` the run. One run of the tool is one run of the
+    trainer: a fresh ``train()`` starts a new run, a resumed one continues the run named in the checkpoint. Points that
+    this run holds already are not written again, even if the killed process had continued after the checkpoint. Points
+    that it lacks are added from ``state.log_history``, so that in the end the run equals the history.
 
     An evaluation outside of training goes to the run of the last training. Only the first process writes.
 
     Attributes:
-        run_id: The run that is open, or was open last, as the tool names it.
+        package: Top-level module of the tool; empty if there is nothing to import.
+        run_id: Id in the tool of the run that is open, or was open last.
+
+    Raises:
+        MissingPackageError: If the package is not installed.
     """
 
     role = "observer"
     background = True
     package = ""
-    """The module of the tool."""
-    extra = ""
-    """The extra of trackside that brings it."""
 
     def __init__(self) -> None:
-        if not is_installed(self.package):
-            raise MissingPackageError(self.package, type(self).__name__, extra=self.extra)
+        if self.package:
+            require_package(self.package, type(self).__name__, self.name)
         self.run_id: str | None = None
         self._is_open = False
         self._is_training = False
         self._status: Status | None = None
+        self._last_steps: Mapping[str, int] | None = None
         self._shown: dict[str, int] | None = None
+        self._opened_at_step = 0
 
-    # -- what a tool has to do ------------------------------------------------------------------------------------
+    # -- what a subclass defines ----------------------------------------------------------------------------------
 
-    def open(self, args: Any, state: TrainerState, is_known: bool, **kwargs: Any) -> None:
-        """Start a run, or go on with the run ``run_id`` if it ``is_known``; leave its id in ``run_id``."""
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
+        """Start a run and store its id in ``run_id``, or continue the run ``run_id``.
 
+        Args:
+            args: Arguments of the run.
+            state: State of the run.
+            resume: Whether ``run_id`` is that of an earlier part of this run; otherwise it is new.
+            kwargs: Context of the event, such as ``model``.
+        """
+
+    @abstractmethod
     def write(self, values: dict[str, float], step: int) -> None:
-        """Add one point to each curve."""
-        raise NotImplementedError
+        """Add one point to each curve.
 
-    def last_step(self, name: str) -> int:
-        """Return the last step of a curve in a run that was opened again; -1 for none."""
-        raise NotImplementedError
+        Args:
+            values: Numbers by name of the curve, such as ``train/loss``.
+            step: Step of all of them.
+        """
 
+    @abstractmethod
     def close(self, status: Status, state: TrainerState) -> None:
-        """End the run."""
-        raise NotImplementedError
+        """End the run that is open."""
 
-    # -- when it does it ------------------------------------------------------------------------------------------
+    def last_steps(self) -> Mapping[str, int] | None:
+        """Return the last step of every curve in a run that is continued; called once, after `open`.
+
+        Returns:
+            Steps by name of the curve; a curve that is missing has no points. None if the steps are unknown: then all
+            points up to the step of the checkpoint count as written.
+        """
+        return {}
+
+    def last_step(self, name: str) -> int | None:
+        """Return the last step of a curve in a run that is continued, -1 if it has no points, or None if unknown.
+
+        Override it instead of `last_steps` for a tool that is asked curve by curve.
+        """
+        return None if self._last_steps is None else self._last_steps.get(name, -1)
+
+    def new_run_id(self, args: Any) -> str:
+        """Return the id of a new run. Does not draw from the random numbers that training may use."""
+        return secrets.token_hex(16)
+
+    def is_writer(self, state: TrainerState) -> bool:
+        """Return whether this process writes."""
+        return state.is_world_process_zero
+
+    # -- events ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.run_id is None else {"run_id": self.run_id}
@@ -76,8 +109,8 @@ class Tracker(TrainerCallback):
         self.run_id = state.get("run_id")
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # here, before any training: some of what trackers import draws from Python's global random numbers
-        if self.is_writer(state):
+        if self.package and self.is_writer(state):
+            # before training: some tools draw from Python's global random numbers when they are imported
             import_quietly(self.package)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -90,19 +123,14 @@ class Tracker(TrainerCallback):
         self._open(args, state, **kwargs)
 
     def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
     ) -> None:
         if not self.is_writer(state) or not logs:
             return
         if not self._is_open:
             self._open(args, state, **kwargs)
             if self._is_training:
-                return  # the history, with this record, was written just now
+                return  # the history, which holds this record, was just written
         self._write(logs, state.global_step)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -110,40 +138,35 @@ class Tracker(TrainerCallback):
             self._close("finished", state)
 
     def on_exception(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        exception: BaseException | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: TrainerControl, exception: Any = None, **kwargs: Any
     ) -> None:
         self._status = "failed" if isinstance(exception, Exception) else "killed"
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        killed = (state.stop_reason or "").startswith("received SIG")
-        self._close(self._status or ("killed" if killed else "finished"), state)
+        was_killed = (state.stop_reason or "").startswith("received SIG")
+        self._close(self._status or ("killed" if was_killed else "finished"), state)
         self._is_training = False
 
-    def is_writer(self, state: TrainerState) -> bool:
-        """Return whether this process writes."""
-        return state.is_world_process_zero
-
-    # -- how ------------------------------------------------------------------------------------------------------
+    # -- opening, writing, closing --------------------------------------------------------------------------------
 
     def _open(self, args: Any, state: TrainerState, **kwargs: Any) -> None:
-        is_known = self.run_id is not None
+        resume = self.run_id is not None
         if self.run_id is None:
-            self.run_id = new_id()  # at once, since a checkpoint may ask for it while the tool is still starting
-        import_quietly(self.package)
-        self.open(args, state, is_known, **kwargs)
+            self.run_id = self.new_run_id(args)  # at once: a checkpoint may be saved while the tool is still starting
+        if self.package:
+            import_quietly(self.package)
+        self.open(args, state, resume, **kwargs)
         self._is_open = True
-        self._shown = {} if is_known and self._is_training else None
+        self._shown, self._opened_at_step = None, state.global_step
+        if resume and self._is_training:
+            self._shown, self._last_steps = {}, self.last_steps()
         if self._is_training:
             for record in state.log_history:
                 self._write(record, record["step"])
 
-    def _write(self, logs: Mapping[str, Any], step: int) -> None:
-        values = {name: value for name, value in numbers(logs).items() if step > self._last_shown(name)}
+    def _write(self, logs: Record, step: int) -> None:
+        numbers = numbers_in(rewrite_logs(logs))
+        values = {name: value for name, value in numbers.items() if step > self._last_shown(name)}
         if values:
             self.write(values, step)
 
@@ -151,7 +174,8 @@ class Tracker(TrainerCallback):
         if self._shown is None:
             return -1
         if name not in self._shown:
-            self._shown[name] = self.last_step(name)
+            last = self.last_step(name)
+            self._shown[name] = self._opened_at_step if last is None else last
         return self._shown[name]
 
     def _close(self, status: Status, state: TrainerState) -> None:
@@ -160,28 +184,14 @@ class Tracker(TrainerCallback):
             self.close(status, state)
 
 
-def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Return what is a number in a log record, under the names that trackers show."""
-    named = {name: as_number(value) for name, value in rewrite_logs(logs).items()}
-    return {name: value for name, value in named.items() if value is not None}
+def run_name_of(args: Any, chosen: str | None = None) -> str:
+    """Return the name of a run: the one that was chosen, else ``args.run_name``, else the name of the output folder."""
+    return str(chosen or getattr(args, "run_name", None) or Path(args.output_dir).resolve().name)
 
 
 def values_of(args: Any) -> dict[str, Any]:
-    """Return the arguments as plain values, whatever class they are of."""
+    """Return arguments of any class as plain values by name."""
     if hasattr(args, "to_sanitized_dict"):
         return dict(args.to_sanitized_dict())
     plain = bool | int | float | str
     return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
-
-
-def import_quietly(package: str) -> None:
-    """Import ``package``, and leave Python's global random numbers where they are."""
-    if package not in sys.modules:
-        before = random.getstate()
-        importlib.import_module(package)
-        random.setstate(before)
-
-
-def new_id() -> str:
-    """Return a new id for a run; does not touch the random numbers that training may use."""
-    return secrets.token_hex(16)

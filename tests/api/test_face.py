@@ -20,10 +20,11 @@ PUBLIC_NAMES = """
     BestRun CSVLoggerCallback CodeCarbonCallback CometCallback DataCollatorWithPadding DefaultFlowCallback
     EarlyStoppingCallback EvalPrediction IntervalStrategy JSONLinesLoggerCallback JournalCallback KerasCallbackAdapter
     LearningRateMonitorCallback LightningLoggerAdapter MLflowCallback NotebookProgressCallback PredictionOutput
-    PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback TFTrainer
-    TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback TimeLimitCallback
-    TrackioCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl TrainerState TrainingArguments
-    WandbCallback default_compute_objective default_data_collator errors events get_last_checkpoint set_seed
+    PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback
+    StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback
+    ThroughputMonitorCallback TimeLimitCallback TrackioCallback TracksideError TrainOutput Trainer TrainerCallback
+    TrainerControl TrainerState TrainingArguments WandbCallback default_compute_objective default_data_collator errors
+    events get_last_checkpoint set_seed
 """
 EVENTS = """
     on_init_end on_load on_train_begin on_epoch_begin on_step_begin on_substep_end on_pre_optimizer_step
@@ -97,7 +98,18 @@ def test_a_missing_framework_is_named_with_the_command_that_installs_it():
 def test_importing_trackside_loads_no_framework_and_no_tracker():
     loaded = set(json.loads(run_python("import json, sys, trackside; print(json.dumps(list(sys.modules)))")))
 
-    heavy = {"torch", "tensorflow", "keras", "numpy", "transformers", "tensorboard", "wandb", "mlflow", "tqdm", "yaml"}
+    heavy = {
+        "torch",
+        "tensorflow",
+        "keras",
+        "numpy",
+        "transformers",
+        "tensorboard",
+        "wandb",
+        "mlflow",
+        "tqdm",
+        "ruamel",
+    }
     assert loaded & heavy == set()
     assert "importlib.metadata" not in loaded
 

@@ -64,7 +64,14 @@ def test_a_trainer_that_nobody_holds_is_collected(trainer_factory):
 
 
 def test_train_leaves_a_trainer_with_the_attributes_that_it_had(trainer_factory):
-    trainer = trainer_factory(max_steps=2, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1)
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(9),
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+    )
     before = set(vars(trainer))
 
     trainer.train()

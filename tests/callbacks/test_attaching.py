@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.callback_examples import Recorder, Stops
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import (
     CallbackError,
     TracksideValueError,
@@ -25,8 +25,8 @@ def test_a_misspelt_hook_is_an_error_that_names_the_nearest_and_the_place(track)
     assert "Did you mean 'on_step_end'?" in str(caught.value)
 
 
-def test_an_object_without_any_hook_is_no_callback(track):
-    with pytest.raises(CallbackError, match="object is no callback: it has none of the methods on_init_end"):
+def test_an_object_without_any_hook_is_not_a_callback(track):
+    with pytest.raises(CallbackError, match="object is not a callback: it has none of the methods on_init_end"):
         track(object())
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
+from pathlib import Path
 
+import blinker
 import pytest
 
 from trackside.callbacks import events
@@ -35,13 +38,13 @@ def test_listeners_are_called_in_the_order_in_which_they_were_connected(signal):
     assert this_one == list(range(1, 50, 2))
 
 
-def test_receivers_with_a_place_come_before_plain_listeners(signal):
+def test_receivers_with_a_position_come_before_plain_listeners(signal):
     class Placed:
-        def __init__(self, place):
-            self.place = place
+        def __init__(self, position):
+            self.position = position
 
         def __call__(self, trainer, **_):
-            return self.place
+            return self.position
 
     sender, placed = Sender(), [Placed(3), Placed(1), Placed(2)]
     signal.connect(lambda trainer, **_: "plain", sender)
@@ -166,10 +169,11 @@ def test_a_listener_of_everyone_outlives_a_sender_that_it_is_connected_to_as_wel
 
 
 def test_a_sender_without_a_dict_can_be_listened_to(signal):
-    signal.connect(lambda trainer, **_: trainer, "a name")
-    gc.collect()
+    for sender in ("a name", Sender, type("Slots", (), {"__slots__": ("__weakref__",)})()):
+        signal.connect(lambda trainer, **_: trainer, sender)
+        gc.collect()
 
-    assert [returned for _, returned in send(signal, "a name")] == ["a name"]
+        assert [returned for _, returned in send(signal, sender)] == [sender]
 
 
 def test_the_method_of_an_object_is_a_listener(signal):
@@ -187,6 +191,36 @@ def test_the_method_of_an_object_is_a_listener(signal):
     send(signal, sender)
 
     assert ear.heard == 1
+
+
+def test_a_listener_that_takes_no_weak_references_is_kept(signal):
+    class Slots:
+        __slots__ = ()
+
+        def __call__(self, trainer, **_):
+            return "here"
+
+    sender = Sender()
+    signal.connect(Slots(), sender)
+
+    assert [returned for _, returned in send(signal, sender)] == ["here"]
+
+
+def test_disconnecting_from_one_event_leaves_the_listener_connected_to_others(signal):
+    sender, other = Sender(), events.Signal("on_log")
+
+    def connect():
+        def listener(trainer, **_):
+            return "here"
+
+        for each in (signal, other):
+            each.connect(listener, sender)
+        signal.disconnect(listener)
+
+    connect()
+    gc.collect()
+
+    assert [returned for _, returned in send(other, sender)] == ["here"]
 
 
 def test_disconnecting_lets_go_of_the_listener(signal):
@@ -236,6 +270,16 @@ def test_blinkers_own_ways_to_connect_work(signal):
     send(signal, sender)
 
     assert heard == ["via", "to", "via"]
+
+
+def test_private_parts_of_blinker_are_not_used():
+    public = blinker.Signal()
+    private = {name for name in dir(public) if name.startswith("_") and not name.startswith("__")}
+
+    used = set(re.findall(r"\.(_\w+)", Path(events.__file__).read_text(encoding="utf-8")))
+
+    assert private
+    assert not used & private
 
 
 def test_an_exception_of_a_listener_goes_up(signal):

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from trackside.callbacks import EarlyStoppingCallback, TerminateOnNaNCallback, registry
+from trackside import EarlyStoppingCallback, TerminateOnNaNCallback
+from trackside.callbacks import registry
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, UnknownNameError
 
 
@@ -28,7 +29,7 @@ def install(tmp_path, monkeypatch):
 
 
 SOURCE = """
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 
 class Slack(TrainerCallback):
     def __init__(self, channel: str, every: int = 10, *, quiet: "bool" = False, untyped=None):
@@ -59,7 +60,7 @@ def test_nothing_is_imported_until_it_is_named(install):
 def test_an_unknown_name_names_the_nearest(install):
     install("ts_slack", source=SOURCE, slack="ts_slack:Slack")
 
-    with pytest.raises(UnknownNameError, match=r"no callback named 'slak'; there is: .*slack.*Did you mean 'slack'\?"):
+    with pytest.raises(UnknownNameError, match=r"no callback named 'slak'; available: .*slack.*Did you mean 'slack'\?"):
         registry.load("slak")
 
 
@@ -70,7 +71,7 @@ def test_an_unknown_name_names_the_nearest(install):
         ("raise SystemExit(3)", "ts_bad:Bad", "SystemExit: 3"),
         ("import no_such_module", "ts_bad:Bad", "No module named 'no_such_module'"),
         ("", "ts_bad:Bad", "has no attribute 'Bad'"),
-        ("Bad = 3", "ts_bad:Bad", "is no class, but 3"),
+        ("Bad = 3", "ts_bad:Bad", "is not a class but 3"),
     ],
 )
 def test_one_that_cannot_be_imported_is_told_with_its_package_and_harms_nothing_else(install, source, value, cause):
@@ -135,7 +136,7 @@ def test_an_unknown_option_names_the_nearest():
 
 
 def test_a_callback_without_options_says_so():
-    with pytest.raises(UnknownNameError, match="there is: none"):
+    with pytest.raises(UnknownNameError, match="available: none"):
         registry.build(TerminateOnNaNCallback, {"patience": 3})
 
 

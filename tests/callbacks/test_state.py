@@ -6,7 +6,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trackside.callbacks import TrainerControl, TrainerState
+from trackside import TrainerControl, TrainerState
 
 NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**53), 2**53)
 JSON = st.recursive(
@@ -72,6 +72,6 @@ def test_control_takes_over_the_flags_it_knows():
         should_log = False
 
     control = TrainerControl(should_log=True, stop_reason="why")
-    control.take(OfAnotherTrainer())
+    control.update_from(OfAnotherTrainer())
 
     assert control == TrainerControl(should_training_stop=True, should_save=True, stop_reason="why")

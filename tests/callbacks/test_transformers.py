@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks import TrainerState
+from trackside import TrainerState
 
 
 @pytest.fixture

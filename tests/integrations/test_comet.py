@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("comet_ml")
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.integrations.comet import CometCallback
 
 

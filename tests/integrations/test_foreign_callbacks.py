@@ -1,7 +1,7 @@
 """Callbacks and loggers written for other trainers, attached as they are and read back with their tools' readers.
 
-`docs/foreign-callbacks.md` lists them; Keras's own are run in test_keras_callback.py, Lightning's own in
-test_lightning_logger.py.
+`docs/foreign-callbacks.md` lists them; Keras's own are run in test_keras_adapter.py, Lightning's own in
+test_lightning_adapter.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from support.tracker_readers import as_float32, curves_of, read_comet, read_tens
 from transformers.integrations import integration_utils as trackers
 
 from trackside import KerasCallbackAdapter, LightningLoggerAdapter
-from trackside.integrations.wandb import wait_for_end
+from trackside.integrations._compat.wandb_datastore import wait_until_complete
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_wandb(make_trainer):
     trainer = trained(make_trainer, trackers.WandbCallback())
     path = Path(wandb.run.settings.sync_file)
     wandb.finish()  # the callback leaves its run open
-    wait_for_end(path)
+    wait_until_complete(path)
 
     shown, expected = read_wandb(path), curves_of(trainer.state.log_history)
     steps = [step for _, step in shown["train/global_step"]]  # its points are numbered one by one

@@ -10,7 +10,7 @@ pytest.importorskip("lightning")
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from support.tracker_readers import as_float32, curves_of, read_tensorboard
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import TracksideTypeError
 from trackside.integrations.lightning_adapter import LightningLoggerAdapter
 
@@ -63,6 +63,6 @@ def test_a_resumed_run_begins_with_the_whole_history(make_trainer):
     assert rows_in("logs/lightning_logs/version_1/metrics.csv") == curves_of(second.state.log_history)
 
 
-def test_what_is_no_logger_is_an_error():
-    with pytest.raises(TracksideTypeError, match="str is no Lightning logger: it has no log_hyperparams, log_metrics"):
+def test_something_that_is_not_a_logger_is_an_error():
+    with pytest.raises(TracksideTypeError, match="str is not a Lightning logger: it has no method log_hyperparams, "):
         LightningLoggerAdapter("logs")

@@ -8,7 +8,7 @@ pytest.importorskip("mlflow")
 
 from support.tracker_readers import curves_of, read_mlflow
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.integrations.mlflow import MAX_VALUE, MLflowCallback, allowed_name
 
 
@@ -81,10 +81,10 @@ def test_a_run_that_its_checkpoint_does_not_know_is_found_by_its_tag(track, data
     early = None
 
     class SavesEarly(MLflowCallback):
-        def open(self, args, state, is_known, **kwargs):
+        def open(self, args, state, resume, **kwargs):
             nonlocal early
             early = self.state_dict()
-            super().open(args, state, is_known, **kwargs)
+            super().open(args, state, resume, **kwargs)
 
     run = track(first := SavesEarly(database))
     run.send("on_train_begin")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations.profiler import ProfilerCallback
 

@@ -146,7 +146,7 @@ def ending_in_mlflow(run_id):
 
 
 def ending_in_wandb(run_id):
-    from trackside.integrations._formats.wandb_datastore import read_records
+    from trackside.integrations._compat.wandb_datastore import read_records
 
     (path,) = Path("out/wandb").glob(f"offline-run-*/run-{run_id}.wandb")
     (code,) = [record.exit.exit_code for record in read_records(path) if record.WhichOneof("record_type") == "exit"]

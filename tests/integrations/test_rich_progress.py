@@ -8,7 +8,7 @@ pytest.importorskip("rich")
 
 from rich.console import Console
 
-from trackside.callbacks import TrainerState
+from trackside import TrainerState
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations._base.live_display import time_left
 from trackside.integrations.rich_progress import RichProgressCallback

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tensorboard")
 
-from trackside.callbacks import TrainerState
+from trackside import TrainerState
 from trackside.callbacks.errors import ArgumentError, MissingPackageError
 from trackside.integrations.tensorboard import TensorBoardCallback
 
@@ -330,12 +330,21 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
         TensorBoardCallback()
 
 
+def test_images_need_pillow_and_say_so_before_the_run(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "PIL" else find_spec(name))
+    TensorBoardCallback()
+
+    with pytest.raises(MissingPackageError, match=r"images=.* needs the package 'PIL'.*'trackside\[tensorboard\]'"):
+        TensorBoardCallback(images=lambda trainer: {})
+
+
 LOADS_NO_FRAMEWORK = """
 import sys
 sys.path[:0] = {path!r}
 from trackside.integrations.tensorboard import TensorBoardCallback
 assert "tensorboard" not in sys.modules
-from trackside.integrations._formats.event_file import EventFile
+from trackside.integrations._compat.event_file import EventFile
 file = EventFile("here", purge_step=3)
 file.scalars({{"train/loss": 0.5}}, 1)
 file.text("args", "text", 1)

@@ -44,7 +44,7 @@ class ToolTracker(Tracker):
         super().__init__()
         self.written = []
 
-    def open(self, args, state, is_known, **kwargs):
+    def open(self, args, state, resume, **kwargs):
         self.run_id = "run"
 
     def last_step(self, name):

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("trackio")
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.integrations.trackio import TrackioCallback
 
 pytestmark = pytest.mark.usefixtures("trackio_folder")

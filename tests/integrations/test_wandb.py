@@ -9,9 +9,9 @@ pytest.importorskip("wandb")
 
 from support.tracker_readers import WANDB_QUIET, curves_of, read_wandb
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
-from trackside.integrations._formats.wandb_datastore import read_history, read_records
+from trackside.integrations._compat.wandb_datastore import read_history, read_records
 from trackside.integrations.wandb import WandbCallback
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 
 
 class Recorder(TrainerCallback):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trackside.trainer.manifest import MANIFEST
+from trackside.trainer.checkpointing.manifest import MANIFEST
 
 
 def strip_roles(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trackside import CometCallback, MLflowCallback, TensorBoardCallback, TrackioCallback, WandbCallback
-from trackside.integrations._base.tracker import numbers as numbers_in
+from trackside.integrations._base.metric_names import numbers_in, rewrite_logs
 
 Curves = dict[str, list[tuple[int, float]]]
 
@@ -23,9 +23,8 @@ WANDB_QUIET = {"silent": True, "console": "off", "x_disable_stats": True, "x_dis
 
 def curves_of(log_history: list[dict[str, Any]]) -> Curves:
     """Return the curves that a tracker has to show of a history: value by value, step by step."""
-    return _curves(
-        (name, record["step"], value) for record in log_history for name, value in numbers_in(record).items()
-    )
+    shown = [(record["step"], numbers_in(rewrite_logs(record))) for record in log_history]
+    return _curves((name, step, value) for step, numbers in shown for name, value in numbers.items())
 
 
 def as_float32(curves: Curves) -> Curves:
@@ -51,7 +50,7 @@ def read_tensorboard(folder: str | Path) -> Curves:
 
 def read_wandb(*paths: Path) -> Curves:
     """Read .wandb files, such as the parts of one offline run."""
-    from trackside.integrations._formats.wandb_datastore import read_history
+    from trackside.integrations._compat.wandb_datastore import read_history
 
     rows = [item for path in paths for item in read_history(path)]
     return _curves(
@@ -73,7 +72,7 @@ def read_mlflow(uri: str, run_id: str) -> Curves:
 
 def read_comet(*paths: Path) -> Curves:
     """Read the zip files of an offline experiment."""
-    from trackside.integrations.comet import read_metrics
+    from trackside.integrations._compat.comet_archive import read_metrics
 
     return _curves(point for path in paths for point in read_metrics(path) if point[0].startswith(GROUPS))
 

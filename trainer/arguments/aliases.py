@@ -4,72 +4,68 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from trackside.callbacks._util.convert import describe, read_bool
 from trackside.callbacks.errors import ArgumentError
 
-from .coercion import KINDS, read_bool
+from .serialization import PlainData
 
-if TYPE_CHECKING:
-    from .base import BaseTrainingArguments
+
+def other_name(help: str) -> Any:
+    """Declare another name of a field: a keyword of the constructor, an option of the command line, an attribute."""
+    return dataclasses.field(default=None, repr=False, compare=False, metadata={"help": help})
 
 
 @dataclasses.dataclass(frozen=True)
 class Alias:
-    """Another name for a field. With ``replacement``, what to write instead, its use warns."""
+    """The attribute that reads and sets a field under another name.
 
+    Attributes:
+        name: The other name.
+        field: The name of the field.
+        replacement: What to write instead, where the other name is deprecated; setting it warns.
+        value: What the field holds where this attribute is true, if it is a switch.
+    """
+
+    name: str
     field: str
     replacement: str = ""
-    reads: Callable[[Any], Any] = lambda value: value
+    value: str | None = None
 
-    def warn(self, name: str) -> None:
-        """Warn the caller of the constructor, if this name is deprecated."""
+    def __get__(self, args: PlainData | None, owner: type | None = None) -> Any:
+        return self if args is None else self._shown(getattr(args, self.field))
+
+    def __set__(self, args: PlainData, value: Any) -> None:
+        current, default = getattr(args, self.field), args.__dataclass_fields__[self.field].default
+        is_new = "_inferred" not in vars(args)
+        if value is None or (is_new and value in (self._shown(current), self._shown(default))):
+            return  # dataclasses.replace and parsers of command lines hand on what they read
         if self.replacement:
-            warnings.warn(f"{name} is deprecated; use {self.replacement} instead", FutureWarning, stacklevel=5)
+            message = f"{self.name} is deprecated; use {self.replacement} instead"
+            warnings.warn(message, FutureWarning, stacklevel=4 if is_new else 3)
+        wanted = self._read(value, default)
+        if is_new and current != default:
+            raise ArgumentError(self.name, value, f"it contradicts {self.field}={current!r}; give one of the two")
+        setattr(args, self.field, wanted)
 
+    def _shown(self, current: Any) -> Any:
+        return current if self.value is None else self.value in current
 
-ALIASES = {
-    "evaluation_strategy": Alias("eval_strategy"),
-    "evaluate_during_training": Alias(
-        "eval_strategy", "eval_strategy='steps'", lambda value: "steps" if read_bool(value) else "no"
-    ),
-    "per_gpu_train_batch_size": Alias("per_device_train_batch_size", "per_device_train_batch_size"),
-    "per_gpu_eval_batch_size": Alias("per_device_eval_batch_size", "per_device_eval_batch_size"),
-    "use_cpu": Alias("no_cuda"),
-    "tpu_metrics_debug": Alias(
-        "debug", "debug='tpu_metrics_debug'", lambda value: "tpu_metrics_debug" if read_bool(value) else ""
-    ),
-}
-
-
-def fold_aliases(args: BaseTrainingArguments, given: Mapping[str, Any]) -> None:
-    """Move what was given under another name to its field.
-
-    Raises:
-        ArgumentError: If both were given and do not agree.
-    """
-    defaults = {item.name: item.default for item in dataclasses.fields(args)}
-    for name, value in given.items():
-        if value is None:
-            continue
-        alias = ALIASES[name]
-        alias.warn(name)
+    def _read(self, value: Any, default: Any) -> Any:
+        if self.value is None:
+            return value
         try:
-            wanted = alias.reads(value)
-        except (TypeError, ValueError):
-            raise ArgumentError(name, value, KINDS[bool][0]) from None
-        current = getattr(args, alias.field)
-        if current not in (defaults[alias.field], wanted):
-            raise ArgumentError(name, value, f"it contradicts {alias.field}={current!r}; give one of the two")
-        setattr(args, alias.field, wanted)
+            return self.value if read_bool(value) else default
+        except TypeError:
+            raise ArgumentError(self.name, value, describe(bool)) from None
 
 
-def _attribute(name: str) -> property:
-    """Return a property that is another name for the attribute ``name``."""
-    return property(attrgetter(name), lambda args, value: setattr(args, name, value))
-
-
-# these are read by callbacks written for other trainers; the deprecated ones read as None, as they do there
-READABLE = {name: _attribute(ALIASES[name].field) for name in ("evaluation_strategy", "use_cpu")}
+ALIASES = (
+    Alias("evaluation_strategy", "eval_strategy"),
+    Alias("evaluate_during_training", "eval_strategy", "eval_strategy='steps'", "steps"),
+    Alias("per_gpu_train_batch_size", "per_device_train_batch_size", "per_device_train_batch_size"),
+    Alias("per_gpu_eval_batch_size", "per_device_eval_batch_size", "per_device_eval_batch_size"),
+    Alias("use_cpu", "no_cuda"),
+    Alias("tpu_metrics_debug", "debug", "debug='tpu_metrics_debug'", "tpu_metrics_debug"),
+)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import Any
+from dataclasses import KW_ONLY, Field, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trackside.callbacks.errors import ArgumentError
 
 from ..transformers_compat import UNUSED_FIELDS
-from .aliases import READABLE, fold_aliases
+from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
 from .enums import IntervalStrategy, OptimizerName, SaveStrategy, SchedulerType
 from .fields import (
@@ -31,10 +33,18 @@ from .fields import (
 from .properties import LOGGING_DIR, DerivedArguments
 from .validation import check_combinations
 
+if TYPE_CHECKING:
+    TrueOrPath = bool | str
+    BoolOrNone = bool | None
+else:  # HfArgumentParser refuses a union of bool and str, and makes a flag of what is a bool alone
+    TrueOrPath, BoolOrNone = str, bool
+
+MAPPING, NAMES = dict[str, Any] | None, list[str] | None
+
 LOG_LEVELS = ("passive", "debug", "info", "warning", "error", "critical")
 
 
-@dataclass(eq=False, repr=False)
+@dataclass
 class BaseTrainingArguments(DerivedArguments):
     """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
 
@@ -54,21 +64,24 @@ class BaseTrainingArguments(DerivedArguments):
     _: KW_ONLY
     overwrite_output_dir: bool = option(False, "Start afresh although output_dir holds checkpoints.")
     do_train: bool = option(False, "Train; for scripts and the command line.")
-    do_eval: bool | None = option(None, "Evaluate; true when eval_strategy is not 'no'.")
+    do_eval: BoolOrNone = option(None, "Evaluate; true when eval_strategy is not 'no'.", kinds=bool | None)
     do_predict: bool = option(False, "Predict on the test set; for scripts and the command line.")
 
     # -- evaluation and batches -----------------------------------------------------------------------------------
     eval_strategy: str = option("no", "When to evaluate: no, steps, epoch.", one_of(IntervalStrategy))
-    evaluation_strategy: InitVar[str | None] = option(None, "Another name of eval_strategy.")
-    evaluate_during_training: InitVar[bool | None] = option(None, "Deprecated: eval_strategy='steps'.")
-    eval_steps: int | float | None = option(
-        None, "Updates between evaluations, or a share of max_steps; as logging_steps if not given.", interval()
+    evaluation_strategy: str = other_name("Another name of eval_strategy.")
+    evaluate_during_training: bool = other_name("Deprecated: eval_strategy='steps'.")
+    eval_steps: float | None = option(
+        None,
+        "Updates between evaluations, or a share of max_steps; as logging_steps if not given.",
+        interval(),
+        kinds=int | float | None,
     )
     prediction_loss_only: bool = option(False, "Evaluate the loss only; keep no predictions.")
     per_device_train_batch_size: int = option(8, "Examples per device in a training micro-batch.", at_least(1))
     per_device_eval_batch_size: int = option(8, "Examples per device in an evaluation batch.", at_least(1))
-    per_gpu_train_batch_size: InitVar[int | None] = option(None, "Deprecated: per_device_train_batch_size.")
-    per_gpu_eval_batch_size: InitVar[int | None] = option(None, "Deprecated: per_device_eval_batch_size.")
+    per_gpu_train_batch_size: int = other_name("Deprecated: per_device_train_batch_size.")
+    per_gpu_eval_batch_size: int = other_name("Deprecated: per_device_eval_batch_size.")
     gradient_accumulation_steps: int = option(1, "Micro-batches per update; steps count updates.", at_least(1))
     eval_accumulation_steps: int | None = option(
         None, "Batches after which predictions move to the host; bounded by itself if not given.", at_least(1)
@@ -84,13 +97,13 @@ class BaseTrainingArguments(DerivedArguments):
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
     optim: str = option("adamw_torch", "Optimizer.", one_of(OptimizerName))
     optim_args: dict[str, Any] | str | None = option(
-        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments
+        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments, kinds=MAPPING
     )
     lr_scheduler_type: str = option("linear", "Learning-rate schedule.", one_of(SchedulerType))
     lr_scheduler_kwargs: dict[str, Any] | str | None = option(
-        None, "More options of the schedule: a dict, or JSON.", reads=mapping
+        None, "More options of the schedule: a dict, or JSON.", reads=mapping, kinds=MAPPING
     )
-    warmup_steps: int | float = option(0, "Updates of warmup; below 1, a share of the run.", warmup())
+    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", warmup(), kinds=int | float)
     warmup_ratio: float = option(0.0, "Share of the run that is warmup, if warmup_steps is 0.", between(0, 1))
     max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0))
     num_train_epochs: float = option(3.0, "Epochs; fractions are allowed.", above(0))
@@ -100,26 +113,32 @@ class BaseTrainingArguments(DerivedArguments):
     # -- logging --------------------------------------------------------------------------------------------------
     logging_dir: str | None = option(None, "Folder for trackers; output_dir/runs/<date>_<host> if not given.")
     logging_strategy: str = option("steps", "When to log: no, steps, epoch.", one_of(IntervalStrategy))
-    logging_steps: int | float = option(500, "Updates between records, or a share of max_steps.", interval())
+    logging_steps: float = option(
+        500, "Updates between records, or a share of max_steps.", interval(), kinds=int | float
+    )
     logging_first_step: bool = option(False, "Log the first update too.")
     logging_nan_inf_filter: bool = option(False, "Log the running mean in place of a loss that is not finite.")
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
     save_strategy: str = option("steps", "When to save: no, steps, epoch, best.", one_of(SaveStrategy))
-    save_steps: int | float = option(500, "Updates between checkpoints, or a share of max_steps.", interval())
+    save_steps: float = option(
+        500, "Updates between checkpoints, or a share of max_steps.", interval(), kinds=int | float
+    )
     save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
     save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
     save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
     load_best_model_at_end: bool = option(False, "End with the weights of the best evaluation.")
     metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", not_empty())
     greater_is_better: bool | None = option(None, "False for a metric whose name ends in 'loss', if not given.")
-    resume_from_checkpoint: bool | str | None = option(None, "Path, or true for the newest valid one in output_dir.")
+    resume_from_checkpoint: TrueOrPath | None = option(
+        None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
+    )
     restore_callback_states_from_checkpoint: bool = option(True, "Give callbacks their saved state back.")
     ignore_data_skip: bool = option(False, "Resume at the beginning of the epoch instead of where it stopped.")
 
     # -- device, seed and precision -------------------------------------------------------------------------------
     no_cuda: bool = option(False, "Use the CPU although there is a GPU.")
-    use_cpu: InitVar[bool | None] = option(None, "Another name of no_cuda.")
+    use_cpu: bool = other_name("Another name of no_cuda.")
     seed: int = option(42, "Seed of weights, dropout and data order.", between(0, 2**32 - 1))
     data_seed: int | None = option(None, "Seed of the data order, if another one.", between(0, 2**32 - 1))
     full_determinism: bool = option(False, "Choose deterministic kernels although they are slower.")
@@ -134,7 +153,9 @@ class BaseTrainingArguments(DerivedArguments):
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", not_empty())
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", not_empty())
     gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass to save memory.")
-    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(None, "Its options.", reads=mapping)
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
+        None, "Its options.", reads=mapping, kinds=MAPPING
+    )
     auto_find_batch_size: bool = option(
         False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
     )
@@ -146,14 +167,14 @@ class BaseTrainingArguments(DerivedArguments):
     ddp_find_unused_parameters: bool | None = option(None, "DistributedDataParallel's find_unused_parameters.")
     ddp_bucket_cap_mb: int | None = option(None, "DistributedDataParallel's bucket_cap_mb.", at_least(1))
     ddp_broadcast_buffers: bool | None = option(None, "DistributedDataParallel's broadcast_buffers.")
-    fsdp: str | list[str] = option(
+    fsdp: list[str] | str | None = option(
         "",
         "Shard with FSDP2: full_shard or shard_grad_op, with offload, auto_wrap.",
         some_of("full_shard", "shard_grad_op", "offload", "auto_wrap"),
         reads=spaced,
     )
     fsdp_config: dict[str, Any] | str | None = option(
-        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file
+        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file, kinds=MAPPING
     )
     tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
     debug: str = option(
@@ -162,7 +183,7 @@ class BaseTrainingArguments(DerivedArguments):
         some_of("underflow_overflow", "tpu_metrics_debug"),
         reads=spaced,
     )
-    tpu_metrics_debug: InitVar[bool | None] = option(None, "Deprecated: debug='tpu_metrics_debug'.")
+    tpu_metrics_debug: bool = other_name("Deprecated: debug='tpu_metrics_debug'.")
 
     # -- data -----------------------------------------------------------------------------------------------------
     dataloader_drop_last: bool = option(False, "Drop a last, smaller training batch; evaluation is always complete.")
@@ -184,32 +205,44 @@ class BaseTrainingArguments(DerivedArguments):
     # -- reporting ------------------------------------------------------------------------------------------------
     run_name: str | None = option(None, "Name of the run for trackers.")
     disable_tqdm: bool | None = option(None, "No progress bar; decided by where output goes if not given.")
-    report_to: list[str] | str | None = option([], "Integrations by name; 'all'; 'none'.", reads=words)
+    report_to: list[str] | str | None = option([], "Integrations by name; 'all'; 'none'.", reads=words, kinds=NAMES)
     callbacks: dict[str, Any] = option({}, "Callbacks: a map from a name to its options.", reads=mapping)
     log_level: str = option("passive", "Level of messages on the main process.", one_of(LOG_LEVELS))
     log_level_replica: str = option("warning", "Level of messages on the others.", one_of(LOG_LEVELS))
     skip_memory_metrics: bool = option(True, "False adds memory used to the metrics, at some cost in time.")
     parallel: str | None = option(None, "'dp': nn.DataParallel on all GPUs of one process.", one_of(("dp",)))
 
-    def __post_init__(
-        self,
-        evaluation_strategy: str | None,
-        evaluate_during_training: bool | None,
-        per_gpu_train_batch_size: int | None,
-        per_gpu_eval_batch_size: int | None,
-        use_cpu: bool | None,
-        tpu_metrics_debug: bool | None,
-    ) -> None:
-        given = {
-            "evaluation_strategy": evaluation_strategy,
-            "evaluate_during_training": evaluate_during_training,
-            "per_gpu_train_batch_size": per_gpu_train_batch_size,
-            "per_gpu_eval_batch_size": per_gpu_eval_batch_size,
-            "use_cpu": use_cpu,
-            "tpu_metrics_debug": tpu_metrics_debug,
-        }
-        fold_aliases(self, given)
+    def __post_init__(self) -> None:
         self.validate()
+
+    if not TYPE_CHECKING:  # a type checker knows neither a wrong name nor a field of transformers
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the default of a field that only transformers has, which callbacks written for it read."""
+            if name in UNUSED_FIELDS:
+                return UNUSED_FIELDS[name]
+            return super().__getattribute__(name)  # raises what it raised before
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Set a field or an attribute; raise ArgumentError for a field that only transformers has."""
+            if name in UNUSED_FIELDS and value != UNUSED_FIELDS[name] and not self._declares(name):
+                raise self._unknown(name, value)
+            super().__setattr__(name, value)
+
+    @classmethod
+    def _declares(cls, name: str) -> bool:
+        return name in cls.__dataclass_fields__ or hasattr(cls, name)
+
+    @classmethod
+    def _unknown(cls, name: str, value: Any) -> ArgumentError:
+        if name in UNUSED_FIELDS:
+            return ArgumentError(name, value, f"{cls.__name__} does not have this field of transformers; leave it out")
+        return super()._unknown(name, value)
+
+    @classmethod
+    def fields(cls) -> tuple[Field[Any], ...]:
+        """Return the fields in their order, without their other names."""
+        return tuple(item for item in super().fields() if not isinstance(getattr(cls, item.name, None), Alias))
 
     def validate(self) -> None:
         """Check every field, bring each to its type, and infer those that follow from others.
@@ -227,6 +260,7 @@ class BaseTrainingArguments(DerivedArguments):
         needs_metric = self.load_best_model_at_end or self.save_strategy == "best"
         needs_metric = needs_metric or self.lr_scheduler_type == "reduce_lr_on_plateau"
         self._set("report_to", self.report_to or [])
+        self._set("fsdp", self.fsdp or "")
         self._set("do_eval", True if self.eval_strategy != "no" else self.do_eval)
         self._set("torch_compile", self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode))
         self._set("local_rank", self.local_rank if self.place.local_rank < 0 else self.place.local_rank)
@@ -244,5 +278,6 @@ class BaseTrainingArguments(DerivedArguments):
             setattr(self, name, value)
 
 
-for _name, _property in {"logging_dir": LOGGING_DIR, **READABLE, **UNUSED_FIELDS}.items():
+# dataclass() has put defaults in the place of these
+for _name, _property in {"logging_dir": LOGGING_DIR, **{alias.name: alias for alias in ALIASES}}.items():
     setattr(BaseTrainingArguments, _name, _property)

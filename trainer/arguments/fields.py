@@ -33,21 +33,49 @@ class Rule:
     becomes: Callable[[Any], Any] = lambda value: value
 
 
-def option(default: T, help: str, rule: Rule | None = None, reads: Callable[[str], Any] | None = None) -> T:
+class Argument(dataclasses.Field[Any]):
+    """A field that also has a rule. Its metadata holds only what argparse takes, as `HfArgumentParser` hands it on.
+
+    Attributes:
+        rule: What the field may hold, beyond its type.
+        reads: Makes a value of a string.
+        kinds: The type that a value is converted to, if it is not the annotation's. Parsers of command lines refuse
+            most unions as an annotation.
+    """
+
+    def __init__(
+        self,
+        like: dataclasses.Field[Any],
+        rule: Rule | None,
+        reads: Callable[[str], Any] | None,
+        kinds: Any,
+    ) -> None:
+        for name in dataclasses.Field.__slots__:
+            setattr(self, name, getattr(like, name))
+        self.rule, self.reads, self.kinds = rule, reads, kinds
+
+
+def option(
+    default: T,
+    help: str,
+    rule: Rule | None = None,
+    reads: Callable[[str], Any] | None = None,
+    kinds: Any = None,
+) -> T:
     """Declare a field of a dataclass.
 
     Args:
         default: Its default; a list or a dict is copied for each instance.
         help: What it does, for the command line.
-        rule: What it may hold, beyond its type; None is let through wherever the type has it.
-        reads: Makes a value of a string.
+        rule: See `Argument`; None is let through wherever the type has it.
+        reads: See `Argument`.
+        kinds: See `Argument`.
     """
-    metadata = {"help": help, "rule": rule, "reads": reads}
     if isinstance(default, list | dict):
-        made: Any = dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
+        made: Any = dataclasses.field(default_factory=lambda: copy.copy(default), metadata={"help": help})
     else:
-        made = dataclasses.field(default=default, metadata=metadata)
-    return made  # type: ignore[no-any-return]
+        made = dataclasses.field(default=default, metadata={"help": help})
+    return Argument(made, rule, reads, kinds)  # type: ignore[return-value]
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import time
@@ -13,20 +12,11 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError
 
 from ..distributed.launcher import ProcessRank, detect_launcher
+from ..optim.lr_schedules import steps_of_share, warmup_length
 from .enums import ParallelMode
 from .serialization import PlainData
 
 STEPS = ("logging_steps", "eval_steps", "save_steps")
-
-
-def share_of(total: int, share: float) -> int:
-    """Return ``share`` of ``total`` steps, rounded up, but not for the sake of float's own rounding.
-
-    Example:
-        >>> share_of(100, 0.07), 100 * 0.07
-        (7, 7.000000000000001)
-    """
-    return math.ceil(round(total * share, 6))
 
 
 class DerivedArguments(PlainData):
@@ -35,9 +25,9 @@ class DerivedArguments(PlainData):
     output_dir: str
     per_device_train_batch_size: int
     per_device_eval_batch_size: int
-    warmup_steps: int | float
+    warmup_steps: float
     warmup_ratio: float
-    logging_steps: int | float
+    logging_steps: float
     log_level: str
     log_level_replica: str
 
@@ -125,13 +115,11 @@ class DerivedArguments(PlainData):
             raise ArgumentError("name", name, f"one of {', '.join(STEPS)}")
         value: float | None = getattr(self, name)
         value = self.logging_steps if value is None else value
-        return int(value) if value >= 1 else max(1, share_of(max_steps, value))
+        return int(value) if value >= 1 else max(1, steps_of_share(value, max_steps))
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the updates of warmup: ``warmup_steps``, or without it ``warmup_ratio`` of the run."""
-        if self.warmup_steps >= 1:
-            return int(self.warmup_steps)
-        return share_of(num_training_steps, self.warmup_steps or self.warmup_ratio)
+        return warmup_length(self.warmup_steps, self.warmup_ratio, num_training_steps)
 
     # -- for trackers ---------------------------------------------------------------------------------------------
 

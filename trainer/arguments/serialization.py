@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
@@ -19,25 +21,49 @@ T = TypeVar("T", bound="PlainData")
 NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint"})
 
 
+PLAIN = (bool, int, float, str, NoneType)
+
+
 class PlainData:
     """A dataclass whose fields are plain values. What the fields do not hold (a device, a strategy) is not copied."""
 
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    else:  # a type checker goes by the dataclass
+
+        def __new__(cls, *args: Any, **given: Any) -> PlainData:
+            """Raise ArgumentError with the nearest name if a keyword is not a field."""
+            for name in given:
+                if name not in cls.__dataclass_fields__ and not _takes(cls.__init__, name):
+                    raise cls._unknown(name, given[name])
+            return super().__new__(cls)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("__eq__", "__repr__"):  # dataclass() makes its own where a class has none
+            if name not in vars(cls):
+                setattr(cls, name, getattr(cls, name))
+
     @classmethod
     def fields(cls) -> tuple[dataclasses.Field[Any], ...]:
-        """Return the fields in their order."""
-        return dataclasses.fields(cls)  # type: ignore[arg-type]
+        """Return the fields that the constructor takes, in their order."""
+        return tuple(item for item in dataclasses.fields(cls) if item.init)
 
     def given(self, name: str) -> Any:
         """Return what the field ``name`` holds, not what is made of it when it is read."""
         return self.__dict__[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, enums as their values; `from_dict` makes equal arguments of it."""
+        """Return all fields as JSON has them: enums as their values, and what JSON has no type for as its name.
+
+        `from_dict` makes equal arguments of it.
+        """
         return {item.name: _plain(self.given(item.name)) for item in self.fields()}
 
     def to_json_string(self) -> str:
         """Return `to_dict` as indented JSON."""
-        return json.dumps(self.to_dict(), indent=2, default=str)
+        return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -46,11 +72,12 @@ class PlainData:
         Raises:
             ArgumentError: If a key is none of the fields; the message has the nearest one.
         """
-        known = [name for name in cls.__dataclass_fields__ if name != "_"]  # type: ignore[attr-defined]
-        for name, value in values.items():
-            if name not in known:
-                raise ArgumentError(name, value, f"{cls.__name__} has no such field.{did_you_mean(name, known)}")
         return cls(**values)
+
+    @classmethod
+    def _unknown(cls, name: str, value: Any) -> ArgumentError:
+        near = did_you_mean(name, cls.__dataclass_fields__)
+        return ArgumentError(name, value, f"{cls.__name__} has no such field.{near}")
 
     @classmethod
     def from_json(cls: type[T], source: str | Path) -> T:
@@ -103,6 +130,12 @@ class PlainData:
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
 
+def _takes(function: Any, name: str) -> bool:
+    """Return whether ``function``, such as the ``__init__`` of a user's own class, takes the keyword ``name``."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+
+
 def _default(item: dataclasses.Field[Any]) -> Any:
     made = item.default_factory
     return item.default if made is dataclasses.MISSING else made()
@@ -112,7 +145,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    return value if isinstance(value, PLAIN) else getattr(value, "__qualname__", str(value))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
-
-if TYPE_CHECKING:
-    from .base import BaseTrainingArguments
 
 Refusals = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 # what must not be, the field to name, and what is allowed
-COMBINATIONS: tuple[tuple[Callable[[BaseTrainingArguments], bool], str, str], ...] = (
+COMBINATIONS: tuple[tuple[Callable[[PlainData], bool], str, str], ...] = (
     (lambda args: args.fp16 and args.bf16, "fp16", "fp16 or bf16, not both"),
     (
         lambda args: args.fp16_full_eval and args.bf16_full_eval,
@@ -46,7 +43,7 @@ COMBINATIONS: tuple[tuple[Callable[[BaseTrainingArguments], bool], str, str], ..
         "only with dataloader_num_workers of at least 1",
     ),
     (
-        lambda args: "offload" in args.fsdp and "shard" not in str(args.fsdp),
+        lambda args: "offload" in str(args.fsdp) and "shard" not in str(args.fsdp),
         "fsdp",
         "'offload' only together with 'full_shard' or 'shard_grad_op'",
     ),
@@ -58,7 +55,7 @@ COMBINATIONS: tuple[tuple[Callable[[BaseTrainingArguments], bool], str, str], ..
 )
 
 
-def check_combinations(args: BaseTrainingArguments) -> None:
+def check_combinations(args: PlainData) -> None:
     """Raise for the first of `COMBINATIONS` that ``args`` has.
 
     Raises:
@@ -69,7 +66,7 @@ def check_combinations(args: BaseTrainingArguments) -> None:
             raise ArgumentError(name, getattr(args, name), allowed)
 
 
-def refuse(args: BaseTrainingArguments, table: Refusals) -> None:
+def refuse(args: PlainData, table: Refusals) -> None:
     """Raise for the first field of ``table`` that is used.
 
     Raises:

@@ -74,7 +74,8 @@ def rendezvous_endpoint(place: ProcessRank, environ: Mapping[str, str] | None = 
         ArgumentError: If the address cannot be known, or the port is none.
 
     Example:
-        >>> rendezvous_endpoint(ProcessRank(0, 2, 0, "slurm"), {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"})
+        >>> environ = {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"}
+        >>> rendezvous_endpoint(ProcessRank(0, 2, 0, "slurm"), environ)
         ('gpu07', 29541)
     """
     environ = os.environ if environ is None else environ

@@ -22,36 +22,6 @@ GIVEN = frozenset({"step", "num_warmup_steps", "num_training_steps", "learning_r
 SHAPES = ("linear", "cosine", "1-sqrt")
 
 
-def lr_multiplier(
-    name: str,
-    step: int,
-    *,
-    num_warmup_steps: int,
-    num_training_steps: int,
-    learning_rate: float | None = None,
-    **kwargs: Any,
-) -> float:
-    """Return the factor on the learning rate at ``step``.
-
-    Args:
-        name: One of `SCHEDULES`.
-        step: Updates completed.
-        num_warmup_steps: Updates over which the factor rises from 0.
-        num_training_steps: Updates of the whole run.
-        learning_rate: Needed by schedules whose end is given as a learning rate (polynomial, and cosine_with_min_lr
-            with min_lr).
-        kwargs: Options of the schedule.
-
-    Raises:
-        ArgumentError: If there is no such schedule or option, or a value is not allowed.
-
-    Example:
-        >>> [lr_multiplier("linear", step, num_warmup_steps=2, num_training_steps=6) for step in range(7)]
-        [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
-    """
-    return make_schedule(name, num_warmup_steps, num_training_steps, learning_rate, kwargs)(step)
-
-
 def make_schedule(
     name: str,
     num_warmup_steps: int,
@@ -61,8 +31,20 @@ def make_schedule(
 ) -> Schedule:
     """Return the function from step to factor; everything is checked here, nothing while it runs.
 
+    Args:
+        name: One of `SCHEDULES`.
+        num_warmup_steps: Updates over which the factor rises from 0.
+        num_training_steps: Updates of the entire run.
+        learning_rate: Needed by schedules whose end is given as a learning rate (polynomial, and cosine_with_min_lr
+            with min_lr).
+        kwargs: Options of the schedule.
+
     Raises:
-        ArgumentError: As `lr_multiplier`.
+        ArgumentError: If there is no such schedule or option, or a value is not allowed.
+
+    Example:
+        >>> [make_schedule("linear", 2, 6)(step) for step in range(7)]
+        [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
     function = _function_named(name)
     options = dict(kwargs or {})
@@ -96,12 +78,22 @@ def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: 
     """Return the number of warm-up updates; ``warmup_steps`` below 1 is a share of the run, and wins over the ratio.
 
     Example:
-        >>> warmup_length(20, 0.5, 100), warmup_length(0.05, 0.0, 30), warmup_length(0, 0.1, 100)
-        (20, 2, 10)
+        >>> warmup_length(20, 0.5, 100), warmup_length(0.05, 0.0, 30), warmup_length(0, 0.07, 100)
+        (20, 2, 7)
     """
     if warmup_steps >= 1:
         return int(warmup_steps)
-    return math.ceil(num_training_steps * (warmup_steps or warmup_ratio))
+    return steps_of_share(warmup_steps or warmup_ratio, num_training_steps)
+
+
+def steps_of_share(share: float, num_training_steps: int) -> int:
+    """Return the updates that a share of a run is, rounded up where it is not a whole number but for float's noise.
+
+    Example:
+        >>> steps_of_share(0.07, 100), 0.07 * 100
+        (7, 7.000000000000001)
+    """
+    return math.ceil(round(num_training_steps * share, 6))
 
 
 # -- the schedules ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _run_engine = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
 
@@ -15,7 +15,20 @@ def run_backward(loss: Tensor, gradient: Tensor) -> None:
         loss: The tensor that the backward pass begins at.
         gradient: The gradient of ``loss``, of the same shape and dtype.
     """
-    if _run_engine is None or type(loss) is not Tensor:  # a subclass may go backward in a way of its own
+    if _run_engine is None or type(loss) not in (
+        Tensor,
+        nn.Parameter,
+    ):  # a subclass may go backward in a way of its own
         torch.autograd.backward((loss,), (gradient,))
     else:
         _run_engine((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def set_gradient_sync(model: nn.Module, value: bool) -> None:
+    """Set what no_sync of DDP sets, past nn.Module, which would first look whether it is a parameter or a module."""
+    object.__setattr__(model, "require_backward_grad_sync", value)
+
+
+def is_unused_parameter_error(error: RuntimeError) -> bool:
+    """Return whether DDP says that a parameter got no gradient in the update before; it has no type for that."""
+    return type(error) is RuntimeError and "You can enable unused parameter detection" in str(error)

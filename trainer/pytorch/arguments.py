@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True)
 class TrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of PyTorch.
 

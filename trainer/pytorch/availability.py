@@ -7,7 +7,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 
 # optimizers that came with a later torch than the oldest one that trackside knows

@@ -23,6 +23,7 @@ from .data.loader import TrainBatch
 from .distributed.cuda_step_timer import step_timer_of
 from .distributed.factory import strategy_for
 from .distributed.rendezvous import job_store
+from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
@@ -42,6 +43,7 @@ class TorchEngine(Engine):
         overrides: The trainer's own methods.
     """
 
+    strategy: DistributedStrategy
     train_step: TorchTrainStep
     evaluation: TorchEvaluation
     checkpoint: TorchCheckpoint

@@ -66,13 +66,15 @@ class OOMRetrier:
         whole.items = step.model_io.count_items(inputs)
         total: Any = 0.0
         pieces = [piece for piece in _cut(inputs, self._parts) if batch_size(piece)]
-        for number, piece in enumerate(pieces, start=1):
-            count = whole.count if number == len(pieces) else whole.index + 2
-            step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
-            loss = self._training_step(model, piece)
-            if whole.items:
-                total = total + loss * (step.context.weight * step.losses.reference / whole.items)
-        step.context = whole
+        try:
+            for number, piece in enumerate(pieces, start=1):
+                count = whole.count if number == len(pieces) else whole.index + 2
+                step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
+                loss = self._training_step(model, piece)
+                if whole.items:
+                    total = total + loss * (step.context.weight * step.losses.reference / whole.items)
+        finally:
+            step.context = whole
         step.losses.weigh(whole)
         return torch.as_tensor(total)
 

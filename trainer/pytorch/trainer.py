@@ -100,8 +100,9 @@ class Trainer(BaseTrainer):
         return TorchEngine(self, self._dispatcher, self._overrides)
 
     def _check_model(self) -> None:
-        if not isinstance(self.model, nn.Module):
-            found = type(self.model).__name__
+        model: Any = self.model
+        if not isinstance(model, nn.Module):
+            found = type(model).__name__
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
 
     # -- data -----------------------------------------------------------------------------------------------------
@@ -203,6 +204,10 @@ class Trainer(BaseTrainer):
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with this micro-batch's share of the update."""
         self._engine.train_step.backward(loss)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Return a batch on the device of this process, for a training_step that is written out."""
+        return self._engine.train_step.place(inputs)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, did_you_mean
 
 from ..outputs import BestRun

@@ -35,7 +35,7 @@ NOT_HERE: Refusals = {
 }
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True)
 class TFTrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of TensorFlow.
 

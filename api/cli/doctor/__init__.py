@@ -1,1 +1,1 @@
-"""``trackside doctor``: what is installed, what a run would use, and how the processes of a job see each other."""
+"""The command `trackside doctor`: what is installed, what a run would use, and whether the processes of a job talk."""

@@ -1,7 +1,7 @@
-"""`trackside doctor`: what is there to train with, what is wrong with it, and whether the processes of a job can talk.
+"""Findings of `trackside doctor`: packages, devices, launcher, trackers, callbacks, processes, and their problems.
 
-What may fail in ways that no exception tells (a framework's native part, a package of callbacks) is imported in a
-process of its own. Nothing is contacted but the other processes of the job.
+Imports that can crash (a framework's native part, a package of callbacks) run in a process of their own. Only the
+other processes of the job are contacted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from trackside.callbacks import registry
 from trackside.callbacks.errors import TracksideError
 from trackside.cli.doctor.probes import probe
-from trackside.cli.report import block, table
+from trackside.cli.report import block
 from trackside.trainer.distributed.launcher import LAUNCHERS, ProcessRank, detect_launcher, rendezvous_endpoint
 from trackside.trainer.pytorch.availability import has_apex, why_no_apex, why_no_xla
 from trackside.trainer.tensorflow.distributed.tf_config import detect_tf_config
@@ -31,11 +31,11 @@ OTHER_VARIABLES = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the findings, on several processes once; return 1 if anything is wrong."""
+    """Print the findings, once for all processes; return 1 if there is a problem."""
     options = _parser().parse_args(argv)
     try:
         place = detect_launcher()
-    except TracksideError:  # `launcher` says what is wrong
+    except TracksideError:  # `_launcher` reports it
         place = ProcessRank()
     ranks, failure = _check_ranks(place, options.timeout)
     if failure is not None:
@@ -50,26 +50,26 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="trackside doctor",
-        description="Print what there is to train with. Under torchrun (or SLURM, or MPI) also check that the "
-        "processes can talk: torchrun --nproc-per-node=2 -m trackside doctor",
-        epilog="The exit code is 1 if anything is wrong.",
+        description="Print what a run would use. Under torchrun, SLURM or MPI also check that the processes reach "
+        "each other: torchrun --nproc-per-node=2 -m trackside doctor",
+        epilog="The exit code is 1 if there is a problem.",
         allow_abbrev=False,
     )
     found.add_argument("--json", action="store_true", help="print JSON")
-    found.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for processes that do not come")
+    found.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest wait for a process")
     return found
 
 
 def _check_ranks(place: ProcessRank, timeout_s: float) -> tuple[dict[str, Any] | None, str | None]:
-    """Return what the processes of a job found together, and what went wrong."""
+    """Return what the check of the processes of a job found, and why it failed if it did."""
     if place.world_size == 1:
         return None, None
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # the error that is raised says it in one line
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # the error that is raised says the same in one line
     try:
         from trackside.cli.doctor.ranks import check
 
         return check(place, timeout_s), None
-    except Exception as error:  # whatever it is, it is a finding
+    except Exception as error:  # every failure is a finding
         return None, f"rank {place.rank}: {type(error).__name__}: {error}"
 
 
@@ -77,11 +77,11 @@ def _check_ranks(place: ProcessRank, timeout_s: float) -> tuple[dict[str, Any] |
 
 
 def examine(ranks: Mapping[str, Any] | None = None, failure: str | None = None) -> dict[str, Any]:
-    """Return everything that is found, with ``ok`` and the list of ``problems``; all of it goes into JSON.
+    """Return all findings, with ``ok`` and the list of ``problems``, as values that JSON has.
 
     Args:
-        ranks: What the processes of a job found together; see `doctor_ranks.check`.
-        failure: Why they did not.
+        ranks: The findings about the processes of a job; see `trackside.cli.doctor.ranks.check`.
+        failure: Why there are none.
     """
     probes = probe("torch", "tensorflow", "callbacks")
     torch, tensorflow = probes["torch"], probes["tensorflow"]
@@ -112,7 +112,7 @@ def _packages(torch: Mapping[str, Any], tensorflow: Mapping[str, Any]) -> dict[s
 
 
 def version(package: str) -> str | None:
-    """Return the version of an installed package, without importing it; None where there is none."""
+    """Return the version of a package, without importing it; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -145,7 +145,7 @@ def _launcher(problems: list[str]) -> dict[str, Any]:
 
 
 def in_words(place: ProcessRank) -> str:
-    """Return a place in words.
+    """Return the place of a process among all, in words.
 
     Example:
         >>> in_words(ProcessRank(1, 4, 1, "torchrun")), in_words(ProcessRank())
@@ -181,7 +181,7 @@ def _callbacks(found: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
 
 # -- trackers ---------------------------------------------------------------------------------------------------------
 
-# the package, what says where it sends to (variables, files), and where it writes without
+# package, variables and files that configure where it sends records, and where they go without these
 TRACKERS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], str]] = {
     "tensorboard": ("tensorboard", (), (), "files under output_dir"),
     "wandb": ("wandb", ("WANDB_API_KEY", "WANDB_MODE"), ("~/.netrc", "~/_netrc"), "no key: WANDB_MODE=offline"),
@@ -202,7 +202,7 @@ def _tracker(package: str, variables: Sequence[str], files: Sequence[str], witho
 
 
 def as_text(findings: Mapping[str, Any]) -> str:
-    """Return findings as tables, the problems last."""
+    """Return the findings as tables; problems come last."""
     launcher, callbacks = dict(findings["launcher"]), findings["callbacks"]
     variables = launcher.pop("variables")
     trackers = [
@@ -213,7 +213,7 @@ def as_text(findings: Mapping[str, Any]) -> str:
         block("Devices", list(findings["devices"].items())),
         block("Place", [*launcher.items(), *variables.items()]),
         block("Extras", list(findings["extras"].items())),
-        "Trackers\n" + table([(f"  {name}", *rest) for name, *rest in trackers]),
+        block("Trackers", trackers),
         f"Callbacks\n  {len(callbacks['registered'])} registered, {len(callbacks['failed'])} cannot be imported",
     ]
     if findings["ranks"] is not None:
@@ -226,4 +226,4 @@ def _ranks_as_text(ranks: Mapping[str, Any]) -> str:
     head = tuple(ranks["processes"][0])
     rows = [tuple(str(process[name]) for name in head) for process in ranks["processes"]]
     timings = [f"  {name}: {value}" for name, value in ranks["collective"].items()]
-    return "\n".join(["Processes", table([(f"  {row[0]}", *row[1:]) for row in [head, *rows]]), *timings])
+    return "\n".join([block("Processes", [head, *rows]), *timings])

@@ -1,4 +1,4 @@
-"""Looking at what may break the process that looks: each probe is a process of its own, which prints JSON."""
+"""Probes of packages whose import can crash: each runs in a process of its own and prints JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARK = "trackside doctor: "
 
 
 def probe(*names: str) -> dict[str, dict[str, Any]]:
-    """Run the probes of these names side by side; return what each found, or why it did not as its ``error``."""
+    """Run the probes called ``names`` at the same time; return what each found, or the reason as its ``error``."""
     running = {name: _start(name) for name in names if _is_there(name)}
     return {name: _wait(running[name]) if name in running else {} for name in names}
 
@@ -40,7 +40,7 @@ def _wait(process: subprocess.Popen[str]) -> dict[str, Any]:
     if process.returncode == 0 and lines:
         found: dict[str, Any] = json.loads(lines[-1])
         return found
-    last = (errors.strip().splitlines() or ["it says nothing"])[-1]
+    last = (errors.strip().splitlines() or ["it printed nothing"])[-1]
     return {"error": f"cannot be imported: {last}" if process.returncode >= 0 else _killed(process.returncode, last)}
 
 
@@ -48,7 +48,7 @@ def _killed(status: int, last: str) -> str:
     return f"importing it ends the process with {signal.Signals(-status).name}: {last}"
 
 
-# -- in the process of its own ----------------------------------------------------------------------------------------
+# -- in the process of the probe --------------------------------------------------------------------------------------
 
 
 def look_at_torch() -> dict[str, str]:

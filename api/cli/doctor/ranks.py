@@ -1,4 +1,4 @@
-"""Whether the processes of a job can talk: all join, sum their numbers, and take the time of two all-reduces."""
+"""Check of the processes of a job: all join, sum their ranks, and time two all-reduces."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SMALL, LARGE = 1, 4 * 2**20  # numbers of four bytes
 
 
 def check(place: ProcessRank, timeout_s: float) -> dict[str, Any]:
-    """Return what each process is, how long collectives take, and what of it is wrong; the same on all processes.
+    """Return a description of each process, the times of collectives, and problems; the same on all processes.
 
     Raises:
-        RankError: If a process does not come, or is gone before the end; the message names it.
+        RankError: If a process does not join, or ends early; the message names it.
     """
     device = _device(place)
     group = DDP(_arguments(place, timeout_s), device)
@@ -39,7 +39,7 @@ def check(place: ProcessRank, timeout_s: float) -> dict[str, Any]:
         group.barrier()
     backend = dist.get_backend()
     dist.destroy_process_group()
-    wrong = [] if total == expected else [f"the ranks' numbers sum up to {total:g}, and not to {expected}"]
+    wrong = [] if total == expected else [f"the numbers of the ranks sum up to {total:g}, and not to {expected}"]
     collective = {"backend": backend, "sum": "right" if not wrong else "wrong", **times}
     return {"processes": processes, "collective": collective, "problems": wrong + _differences(processes)}
 
@@ -86,7 +86,7 @@ def _time(group: DDP, device: torch.device, numbers: int, times: int) -> float:
 
 
 def _differences(processes: list[dict[str, Any]]) -> list[str]:
-    """Return in what software the processes differ from the first one."""
+    """Return the differences in software between the processes and the first one."""
     first = processes[0]
     return [
         f"rank {process['rank']} on {process['host']} has {name} {process[name]}, rank 0 has {first[name]}"

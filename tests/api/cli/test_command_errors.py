@@ -45,13 +45,13 @@ WRONG = {
     ),
     "type": (
         "callbacks:\n  early_stopping:\n    patience: soon\n",
-        "more.yaml:3: callbacks.early_stopping.patience='soon': int is needed",
+        "more.yaml:3: callbacks.early_stopping.patience='soon': a whole number is needed",
     ),
     "value": (
         "callbacks:\n  early_stopping: {patience: 0}\n",
         "more.yaml:2: callbacks.early_stopping.patience=0 is not allowed: a whole number from 1",
     ),
-    "duplicate": ("callbacks:\n  csv:\n  csv:\n", "more.yaml:3: callbacks.csv is there twice; first on line 2"),
+    "duplicate": ("callbacks:\n  csv:\n  csv:\n", "more.yaml:3: callbacks.csv is written twice; first on line 2"),
     "disabled": ("callbacks:\n  cvs: false\n", "more.yaml:2: callbacks.cvs=False: there is no callback of that name"),
     "order": (
         "callbacks:\n  csv: {before: early_stoping}\n",

@@ -292,9 +292,9 @@ def test_plot_draws_the_run_again(run_yaml, capsys):
             ["plan", "run.yaml", "--callbacks.early_stopping.background", "true"],
             "command line: callbacks.early_stopping: EarlyStoppingCallback steers the run and cannot do so in the",
         ),
-        (["evaluate", "run.yaml"], "out holds neither a model nor a checkpoint; train first"),
+        (["evaluate", "run.yaml"], "out has neither a model nor a checkpoint; train first"),
         (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: there is no such folder"),
-        (["plot", "nowhere"], "nowhere: there is no trainer_state.json"),
+        (["plot", "nowhere"], "nowhere: the folder has no trainer_state.json"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(run_yaml, capsys, arguments, expected):

@@ -53,7 +53,10 @@ def test_the_command_tells_where_another_patience_would_have_stopped(capsys):
         (["x"], "command line: there is nothing to replay to"),
         (["x", "--callback", "cvs"], "command line: callbacks.cvs: no callback named  ... Did you mean 'csv'?"),
         (["x", "--callbacks.csv.pth", "y"], "command line: callbacks.csv.pth='y':  ... Did you mean 'path'?"),
-        (["x", "--callbacks.early_stopping.patience", "z"], "callbacks.early_stopping.patience='z': int is needed"),
+        (
+            ["x", "--callbacks.early_stopping.patience", "z"],
+            "callbacks.early_stopping.patience='z': a whole number is",
+        ),
     ],
 )
 def test_a_wrong_command_is_told_in_one_line(argv, message, capsys):

@@ -27,6 +27,8 @@ callbacks:
 """
 
 PARTS = """\
+from collections.abc import Callable
+
 class Model:
     def __init__(self, width: int, depth: int = 1, label: str = "", **kwargs):
         self.width, self.depth, self.label = width, depth, label
@@ -35,6 +37,10 @@ class Deep(Model):
     def __init__(self, layers: int = 2, **kwargs):
         super().__init__(**kwargs)
         self.layers = layers
+
+class Whole:
+    def __init__(self, part: Model, others: list[Model] = (), activation: Callable[[], list] = None):
+        self.part, self.others, self.activation = part, others, activation
 
 class Closed:
     def __init__(self, width: int):
@@ -146,6 +152,23 @@ def test_options_of_a_base_class_are_followed_through_kwargs(write):
         config.components()["model"].build()
 
 
+def test_an_option_may_be_an_object_a_function_or_options_of_a_class(write):
+    text = """\
+        model:
+          class_path: parts_beside.Whole
+          init_args:
+            part: {class_path: parts_beside.Deep, init_args: {layers: 3, width: "4"}}
+            others: [{width: 5}]
+            activation: parts_beside.data
+        """
+
+    model = load_config([write("run.yaml", text)]).components()["model"].build()
+    wrong = refused(text.replace("layers: 3", "layers: x"), write=write)
+
+    assert (model.part.layers, model.part.width, model.others[0].width, model.activation()) == (3, 4, 5, ["train"])
+    assert wrong.startswith("run.yaml:4: model.init_args.part: Deep: a whole number is needed")
+
+
 def test_an_option_that_only_the_base_class_refuses_is_refused_as_well(write):
     text = "model: {class_path: parts_beside.Behind, init_args: {width: 3, widht: 4}}\n"
 
@@ -241,18 +264,18 @@ def test_checking_a_configuration_imports_no_framework(write):
             "callbacks:\n  early_stopping:\n    patiense: 3\n",
             "run.yaml:3: callbacks.early_stopping.patiense=3: there is no such option. Did you mean 'patience'?",
         ),
-        ("callbacks:\n  csv:\n    path: [1]\n", "run.yaml:3: callbacks.csv.path=[1]: a text is needed"),
+        ("callbacks:\n  csv:\n    path: [1]\n", "run.yaml:3: callbacks.csv.path=[1]: a text or null is needed"),
         (
             "callbacks:\n  early_stopping:\n    patience: soon\n",
-            "run.yaml:3: callbacks.early_stopping.patience='soon': int is needed",
+            "run.yaml:3: callbacks.early_stopping.patience='soon': a whole number is needed",
         ),
         (
             "callbacks:\n  csv:\n    on: on_logs\n",
-            "run.yaml:3: callbacks.csv.on='on_logs': there is no such event.",
+            "run.yaml:3: callbacks.csv.on='on_logs': no event named 'on_logs'; available: ",
         ),
         ("callbacks:\n  csv:\n    every: 0\n", "run.yaml:3: callbacks.csv.every=0: a whole number from 1"),
         ("callbacks:\n  csv:\n    role: controll\n", "run.yaml:3: callbacks.csv.role='controll': control or observer"),
-        ("callbacks:\n  csv:\n    background: 3\n", "run.yaml:3: callbacks.csv.background=3: true or false is needed"),
+        ("callbacks:\n  csv:\n    background: 3\n", "run.yaml:3: callbacks.csv.background=3: true or false"),
         ("callbacks:\n  csv:\n    timeout_s: 0\n", "run.yaml:3: callbacks.csv.timeout_s=0: a number of seconds"),
         ("callbacks:\n  csv:\n    enabled: 3\n", "run.yaml:3: callbacks.csv.enabled=3: true or false is needed"),
         (
@@ -261,14 +284,14 @@ def test_checking_a_configuration_imports_no_framework(write):
         ),
         (
             "callbacks:\n  loud:\n    class_path: parts_beside.Loud\n    init_args:\n      volume: high\n",
-            "run.yaml:5: callbacks.loud.init_args.volume='high': float is needed",
+            "run.yaml:5: callbacks.loud.init_args.volume='high': a number is needed",
         ),
         (
             "callbacks:\n  loud: {class_path: parts_beside.Loud, volume: 1, init_args: {}}\n",
             "run.yaml:2: callbacks.loud.volume=1: where there is init_args, options go into it",
         ),
-        ("args:\n  seed: 1\n  seed: 2\n", "run.yaml:3: args.seed is there twice; first on line 2"),
-        ("args: {seed: 1\n", "run.yaml:2:1: this is no proper YAML: "),
+        ("args:\n  seed: 1\n  seed: 2\n", "run.yaml:3: args.seed is written twice; first on line 2"),
+        ("args: {seed: 1\n", "run.yaml:2:1: this is not valid YAML: "),
         ("- 1\n", "run.yaml: a configuration is a map with the keys framework, model, "),
         (
             "model:\n  class_path: no_such_module.Model\n",
@@ -283,7 +306,7 @@ def test_checking_a_configuration_imports_no_framework(write):
         ),
         (
             "model:\n  class_path: parts_beside.Model\n  init_args:\n    width: wide\n",
-            "run.yaml:4: model.init_args.width='wide': int is needed",
+            "run.yaml:4: model.init_args.width='wide': a whole number is needed",
         ),
         ("model: parts_beside.Model\n", "run.yaml:1: model.init_args: Model also needs width"),
     ],
@@ -297,7 +320,7 @@ def test_a_wrong_configuration_is_refused_with_place_key_value_and_the_nearest_n
     [
         (("learning_rte", "1"), "command line: args.learning_rte='1': there is no such argument. Did you mean"),
         (("learning_rate", "fast"), "command line: args.learning_rate='fast' is not allowed"),
-        (("callbacks.early_stopping.patience", "x"), "command line: callbacks.early_stopping.patience='x': int is"),
+        (("callbacks.early_stopping.patience", "x"), "command line: callbacks.early_stopping.patience='x': a whole"),
         (
             ("callback.csv.enabled", "false"),
             "command line: --callback.csv.enabled false: there is no such key. Did",
@@ -328,3 +351,139 @@ def test_registered_only_refuses_a_class_path(write):
     message = refused(RUN + "  loud: {class_path: parts_beside.Loud}\n", write=write, registered_only=True)
 
     assert message.startswith("run.yaml:12: callbacks.loud.class_path='parts_beside.Loud': only registered callbacks")
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "value"), [("010", 10), ("0o10", 8), ("1e2", 100)])
+def test_a_number_means_the_same_in_a_file_and_on_the_command_line(text, value, write):
+    in_file = load_config([write("run.yaml", f"args: {{seed: {text}}}\n")])
+    on_command_line = load_config([write("empty.yaml", "args:\n")], [("seed", text)])
+
+    assert in_file.args.seed == on_command_line.args.seed == value
+
+
+@pytest.mark.parametrize("text", ["on", "yes", "1:30", "3e-4x"])
+def test_words_and_times_of_yaml_1_1_are_text(text, write):
+    in_file = load_config([write("run.yaml", f"args: {{run_name: {text}}}\n")])
+    on_command_line = load_config([write("empty.yaml", "args:\n")], [("run_name", text)])
+
+    assert in_file.args.run_name == on_command_line.args.run_name == text
+
+
+def test_text_on_the_command_line_stays_text_for_a_field_that_takes_text(write):
+    assert load_config([write("run.yaml", RUN)], [("run_name", "012")]).args.run_name == "012"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("args: {5: 1}\n", "run.yaml:1: args.5: a name is needed as key"),
+        ("callbacks: &a\n  csv: {path: *a}\n", "run.yaml:2: callbacks.csv.path: an alias of what it stands in"),
+        ("callbacks: &a\n  csv:\n  - *a\n", "run.yaml:3: callbacks.csv.0: an alias of what it stands in"),
+    ],
+)
+def test_keys_that_are_not_names_and_aliases_of_themselves_are_refused_with_their_line(text, expected, write):
+    assert refused(text, write=write).startswith(expected)
+
+
+# -- objects among the options ----------------------------------------------------------------------------------------
+
+
+def write_run_of_a_frame(write, options):
+    """Write a configuration whose model takes other objects."""
+    write("frames_beside.py", FRAMES)
+    return write("run.yaml", f"model:\n  class_path: frames_beside.Frame\n  init_args:\n    {options}\n")
+
+
+FRAMES = """\
+import dataclasses
+from collections.abc import Callable
+
+class Part:
+    made = 0
+
+    def __init__(self, width: int = 1):
+        Part.made += 1
+        self.width = width
+
+class Wide(Part):
+    pass
+
+class Other:
+    pass
+
+def double(number, times: int = 2):
+    return number * times
+
+@dataclasses.dataclass
+class Sizes:
+    height: float = 1.0
+
+class Frame:
+    def __init__(self, part: Part | None = None, parts=(), act: Callable | None = None, sizes: Sizes | None = None):
+        self.part, self.parts, self.act, self.sizes = part, parts, act, sizes
+"""
+
+
+@pytest.fixture
+def model_of(write):
+    """Return the model whose options are the YAML given, built."""
+
+    def build(options):
+        sys.modules.pop("frames_beside", None)
+        return load_config([write_run_of_a_frame(write, options)]).components()["model"].build()
+
+    return build
+
+
+def test_an_option_may_be_an_object_of_its_own(model_of):
+    assert model_of('part: {class_path: frames_beside.Wide, init_args: {width: "3"}}').part.width == 3
+    assert type(model_of("part: frames_beside.Wide").part).__name__ == "Wide"
+    assert model_of("part: {width: 4}").part.width == 4
+    assert [item.width for item in model_of("parts: [{class_path: frames_beside.Part}]").parts] == [1]
+
+
+def test_an_option_that_is_called_gets_a_function_with_its_options_bound(model_of):
+    assert model_of("act: frames_beside.double").act(4) == 8
+    assert model_of("act: {class_path: frames_beside.double, init_args: {times: 3}}").act(4) == 12
+
+
+def test_an_option_that_is_a_dataclass_is_made_from_a_map(model_of):
+    assert model_of("sizes: {height: 2}").sizes.height == 2.0
+
+
+def test_an_object_among_the_options_is_not_made_before_the_model(write):
+    config = load_config([write_run_of_a_frame(write, "part: frames_beside.Part")])
+
+    part = config.components()["model"]
+    before = sys.modules["frames_beside"].Part.made
+    part.build()
+
+    assert (before, sys.modules["frames_beside"].Part.made) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("part: frames_beside.Other", "run.yaml:4: model.init_args.part='frames_beside.Other': Part is needed"),
+        (
+            "part: {class_path: frames_beside.Wide, init_args: {widht: 3}}",
+            "run.yaml:4: model.init_args.part.init_args.w",
+        ),
+        ("part: 3", "run.yaml:4: model.init_args.part=3: Part or null is needed"),
+        ("sizes: {height: tall}", "run.yaml:4: model.init_args.sizes.height='tall': a number is needed"),
+        (
+            "parts: [{class_path: frames_beside.Prat}]",
+            "run.yaml:4: model.init_args.parts.0.class_path='frames_beside.Prat': frames_beside has no",
+        ),
+    ],
+)
+def test_a_wrong_object_among_the_options_is_refused_with_its_keys(options, expected, write):
+    sys.modules.pop("frames_beside", None)
+
+    with pytest.raises(ConfigError) as caught:
+        load_config([write_run_of_a_frame(write, options)]).components()
+
+    assert str(caught.value).startswith(expected)

@@ -4,19 +4,19 @@ import threading
 
 import pytest
 
-from trackside.callbacks import (
+from trackside import (
     CSVLoggerCallback,
     EarlyStoppingCallback,
     JSONLinesLoggerCallback,
     LearningRateMonitorCallback,
     PrinterCallback,
-    RankTimeMonitorCallback,
+    StragglerMonitorCallback,
     TerminateOnNaNCallback,
     ThroughputMonitorCallback,
     TimeLimitCallback,
     TrainerCallback,
-    registry,
 )
+from trackside.callbacks import registry
 from trackside.callbacks.builtin.journal import JournalCallback
 from trackside.testing import ConformanceError, check_callback, installed_frameworks
 
@@ -35,7 +35,7 @@ BUILT_IN = {
     "journal": JournalCallback,
     "learning_rate_monitor": LearningRateMonitorCallback,
     "printer": PrinterCallback,
-    "rank_time_monitor": RankTimeMonitorCallback,
+    "straggler_monitor": StragglerMonitorCallback,
     "terminate_on_nan": TerminateOnNaNCallback,
     "throughput_monitor": ThroughputMonitorCallback,
     "time_limit": lambda: TimeLimitCallback(minutes=5),

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import builtins
 import errno
+import fcntl
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -33,7 +36,15 @@ def test_text_and_bytes_are_written_whole_and_nothing_is_left_beside_them(tmp_pa
     assert sorted(os.listdir(tmp_path)) == ["blob", "state.json"]
 
 
-@pytest.mark.parametrize(("module", "name"), [(os, "fsync"), (os, "rename"), (builtins, "open")])
+def test_a_write_that_need_not_outlive_a_power_cut_syncs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", no_space)
+
+    write_atomically(tmp_path / "log.csv", "step\n", sync=False)
+
+    assert (tmp_path / "log.csv").read_text() == "step\n"
+
+
+@pytest.mark.parametrize(("module", "name"), [(os, "fsync"), (os, "replace"), (builtins, "open")])
 def test_a_failed_write_leaves_the_old_content_and_names_path_and_cause(tmp_path, monkeypatch, module, name):
     path = tmp_path / "state.json"
     write_atomically(path, "old")
@@ -119,8 +130,42 @@ def test_where_nothing_can_be_locked_the_process_number_decides(tmp_path, monkey
     def refuse(descriptor, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
 
     with claimed(tmp_path / "work"):
         assert is_in_use(tmp_path / "work", os.getpid())
         assert not is_in_use(tmp_path / "work", 2**22 + 1)
+
+
+WITHOUT_POSIX = """
+import sys
+
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None  # importing it raises ImportError, as on Windows
+import importlib, os, pkgutil
+from pathlib import Path
+
+import trackside
+from trackside import callbacks, integrations
+from trackside.callbacks._util import atomic_files as files
+
+for package in (callbacks, integrations):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+import trackside.trainer.checkpointing.store
+
+files.IS_POSIX = False
+files.make_folder(Path("a/b"))
+files.write_atomically("a/b/state.json", "kept")
+with files.claimed(Path("work")):
+    assert files.is_in_use(Path("work"), os.getpid())
+assert not files.exchange(Path("a"), Path("work"))
+print(Path("a/b/state.json").read_text())
+"""
+
+
+def test_without_modules_that_only_posix_has_everything_is_imported_and_files_are_written():
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_POSIX], capture_output=True, text=True, timeout=120)
+
+    assert ran.stderr == ""
+    assert ran.stdout == "kept\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from trackside.callbacks import CSVLoggerCallback, TrainerState
+from trackside import CSVLoggerCallback, TrainerState
 
 
 def rows(path="out/log.csv"):

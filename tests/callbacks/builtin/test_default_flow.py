@@ -4,7 +4,7 @@ import timeit
 
 import pytest
 
-from trackside.callbacks import DefaultFlowCallback, TrainerControl, TrainerState
+from trackside import DefaultFlowCallback, TrainerControl, TrainerState
 
 
 def asked(run, steps):

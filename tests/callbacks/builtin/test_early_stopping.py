@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks import EarlyStoppingCallback, TrainerState
+from trackside import EarlyStoppingCallback, TrainerState
 from trackside.callbacks.errors import ArgumentError, UnknownMetricError
 
 

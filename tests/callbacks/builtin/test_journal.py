@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.fork_process import Fork
 
-from trackside.callbacks import EarlyStoppingCallback, TrainerCallback
+from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback
 from trackside.callbacks.builtin.journal import JournalCallback, plain, read_journal
 from trackside.callbacks.errors import TracksideValueError

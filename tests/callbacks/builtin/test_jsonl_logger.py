@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trackside.callbacks import JSONLinesLoggerCallback, TrainerState
+from trackside import JSONLinesLoggerCallback, TrainerState
 
 
 def records(path="out/log.jsonl"):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks import LearningRateMonitorCallback
+from trackside import LearningRateMonitorCallback
 
 
 def logged(track, optimizer, **options):

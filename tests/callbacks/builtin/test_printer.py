@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trackside.callbacks import PrinterCallback
+from trackside import PrinterCallback
 from trackside.callbacks.builtin.printer import format_logs
 
 

@@ -13,7 +13,7 @@ import timeit
 
 import pytest
 
-from trackside.callbacks import ProgressCallback, TrainerState
+from trackside import ProgressCallback, TrainerState
 from trackside.callbacks.builtin import progress as progress_module
 from trackside.callbacks.builtin.progress import LineFile, length_of
 
@@ -160,7 +160,8 @@ def test_lines_are_cleaned_of_cursor_movements():
 IN_A_TERMINAL = """
 import sys
 sys.path[:0] = {path!r}
-from trackside.callbacks import Dispatcher, ProgressCallback, TrainerControl, TrainerState
+from trackside import ProgressCallback, TrainerControl, TrainerState
+from trackside.callbacks.bus.dispatcher import Dispatcher
 state = TrainerState(max_steps=50)
 class Trainer: pass
 trainer = Trainer()

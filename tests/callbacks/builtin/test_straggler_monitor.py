@@ -7,13 +7,14 @@ import types
 
 import pytest
 
-from trackside.callbacks import RankTimeMonitorCallback, TrainerState
+from trackside import RankTimeMonitorCallback, StragglerMonitorCallback, TrainerState
+from trackside.callbacks.config.attach import attach_from_map
 from trackside.callbacks.errors import ArgumentError
 from trackside.testing import installed_frameworks, tiny_trainer
 
 
 def records(monitor, *times, is_first=True):
-    """Return what is logged where the processes have the own times given for each record, in steps of 0.1 s."""
+    """Return what is logged where the processes have the local step times given for each record, in steps of 0.1 s."""
     state = TrainerState(is_world_process_zero=is_first)
     timer = types.SimpleNamespace(take=lambda: (0.1, 0.0))
     found = []
@@ -27,7 +28,7 @@ def records(monitor, *times, is_first=True):
 
 
 def test_the_record_names_the_slowest():
-    (record,) = records(RankTimeMonitorCallback(), (0.01, 0.04, 0.01))
+    (record,) = records(StragglerMonitorCallback(), (0.01, 0.04, 0.01))
 
     assert record == {
         "step_time_s_mean": pytest.approx(0.1),
@@ -39,7 +40,7 @@ def test_the_record_names_the_slowest():
 
 
 def test_the_times_of_every_rank_are_there_on_request():
-    (record,) = records(RankTimeMonitorCallback(per_rank=True), (0.01, 0.04))
+    (record,) = records(StragglerMonitorCallback(per_rank=True), (0.01, 0.04))
 
     assert (record["own_time_s_rank0"], record["own_time_s_rank1"]) == (0.01, 0.04)
 
@@ -47,13 +48,13 @@ def test_the_times_of_every_rank_are_there_on_request():
 def test_a_rank_that_is_slow_in_three_records_in_a_row_is_warned_of_once(caplog):
     slow, even = (0.01, 0.06, 0.02), (0.03, 0.03, 0.03)
 
-    records(RankTimeMonitorCallback(), slow, slow, even, slow, slow)
+    records(StragglerMonitorCallback(), slow, slow, even, slow, slow)
     assert caplog.messages == []
-    records(RankTimeMonitorCallback(), *[slow] * 7)
+    records(StragglerMonitorCallback(), *[slow] * 7)
 
     assert caplog.messages == [
-        "rank 1 (host1) holds up the others: it works 0.06 s in every step before it exchanges gradients, 4 times as "
-        "long as the others (0.015 s), who wait for it"
+        "rank 1 (host1) holds up the others: its local step time is 0.06 s, 4 times that of the others (0.015 s), "
+        "which wait for it"
     ]
 
 
@@ -67,13 +68,13 @@ def test_a_rank_that_is_slow_in_three_records_in_a_row_is_warned_of_once(caplog)
     ],
 )
 def test_nobody_is_blamed_without_cause(times, caplog):
-    records(RankTimeMonitorCallback(), *times)
+    records(StragglerMonitorCallback(), *times)
 
     assert caplog.messages == []
 
 
 def test_only_the_first_process_warns(caplog):
-    records(RankTimeMonitorCallback(), *[(0.01, 0.06)] * 5, is_first=False)
+    records(StragglerMonitorCallback(), *[(0.01, 0.06)] * 5, is_first=False)
 
     assert caplog.messages == []
 
@@ -81,7 +82,7 @@ def test_only_the_first_process_warns(caplog):
 @pytest.mark.parametrize("ratio", [1.0, 0, float("nan")])
 def test_a_ratio_is_above_one(ratio):
     with pytest.raises(ArgumentError, match="warn_ratio="):
-        RankTimeMonitorCallback(warn_ratio=ratio)
+        StragglerMonitorCallback(warn_ratio=ratio)
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
@@ -89,7 +90,7 @@ def test_one_process_is_timed_too(framework, tmp_path, caplog):
     if framework not in installed_frameworks():
         pytest.skip(f"{framework} is not installed")
     caplog.set_level(logging.WARNING, "trackside.callbacks")
-    trainer = tiny_trainer(framework, tmp_path / "out", [RankTimeMonitorCallback()], logging_steps=2)
+    trainer = tiny_trainer(framework, tmp_path / "out", [StragglerMonitorCallback()], logging_steps=2)
 
     trainer.train()
 
@@ -100,3 +101,12 @@ def test_one_process_is_timed_too(framework, tmp_path, caplog):
         assert 0 < record["own_time_s_max"] < record["step_time_s_max"]
     assert not trainer._engine.step_timer.is_on
     assert caplog.messages == []
+
+
+def test_the_former_name_still_works_in_python_and_in_a_config(track):
+    by_class, by_config = track(RankTimeMonitorCallback), track()
+
+    attach_from_map(by_config.dispatcher, {"rank_time_monitor": {"warn_ratio": 2.0}})
+
+    for run in (by_class, by_config):
+        assert isinstance(run.dispatcher.attachments["rank_time_monitor"].callback, StragglerMonitorCallback)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks import TerminateOnNaNCallback
+from trackside import TerminateOnNaNCallback
 
 
 @pytest.mark.parametrize("loss", ["nan", "inf", "-inf"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks import ThroughputMonitorCallback, TrainerState
+from trackside import ThroughputMonitorCallback, TrainerState
 from trackside.callbacks.builtin import throughput_monitor
 from trackside.callbacks.errors import ArgumentError
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackside.callbacks import TimeLimitCallback
+from trackside import TimeLimitCallback
 from trackside.callbacks.builtin import time_limit
 from trackside.callbacks.builtin.time_limit import seconds_in
 from trackside.callbacks.errors import ArgumentError

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackside.callbacks import TrainerCallback
-from trackside.callbacks.bus.attachment import Attachment, attachment_of, in_order
-from trackside.callbacks.errors import CallbackOrderError
+from trackside import TrainerCallback
+from trackside.callbacks.bus.attachment import Attachment, AttachOptions, attachment_of
+from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.ordering import in_order
+from trackside.callbacks.config.callback_config import ATTACH_KEYS
+from trackside.callbacks.errors import CallbackOrderError, TracksideError
 
 
 class Flow(TrainerCallback):
     is_flow = True
+
+
+class Quiet(TrainerCallback):
+    role = "observer"
+    background = True
 
 
 def attachments(*entries):
@@ -114,3 +124,41 @@ def test_a_cycle_is_an_error_that_names_the_circle():
 def test_a_name_that_is_not_attached_is_an_error_with_the_nearest():
     with pytest.raises(CallbackOrderError, match=r"'a': before='progres' is not attached.*Did you mean 'progress'"):
         order(("a", "control", ("progres",), ()), ("progress", "observer", (), ()))
+
+
+def test_everything_that_lists_the_options_of_an_attachment_follows_the_one_list(track):
+    options = [item.name for item in dataclasses.fields(AttachOptions)]
+    in_a_config = [name for name in options if name not in ("name", "origin")]
+    page = (Path(__file__).parents[3] / "docs/callbacks.md").read_text(encoding="utf-8")
+
+    assert list(inspect.signature(Dispatcher.attach).parameters) == ["self", "callback", *options]
+    assert list(ATTACH_KEYS) == in_a_config
+    assert [name for name in in_a_config if f"`{name}`" not in page] == []
+    assert isinstance(track(Flow()).dispatcher.attachments["flow"].options, AttachOptions)
+
+
+def test_the_options_of_an_attachment_attach_it_alike_elsewhere(track):
+    first, second = track(Flow(), TrainerCallback()), track(Flow(), TrainerCallback())
+
+    made = first.dispatcher.attach(Quiet(), name="quiet", before="flow", on="on_log", every=3, timeout_s=7)
+    (again,) = second.dispatcher.attach_all([(Quiet(), made.options)])
+
+    assert again.options == made.options
+    assert (again.role, again.before, again.on, again.timeout_s) == ("observer", ("flow",), {"on_log"}, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("before", 3, "before=3 is not allowed: a name or a list of names"),
+        ("after", [None], r"after=\[None\] is not allowed: a name or a list of names"),
+        ("background", "yes", "background='yes' is not allowed: true or false"),
+        ("timeout_s", 0, "timeout_s=0 is not allowed: a number of seconds above 0"),
+        ("timeout_s", True, "timeout_s=True is not allowed: a number of seconds above 0"),
+        ("role", "watcher", "role='watcher' is not allowed: control or observer"),
+        ("on_error", "warm", r"on_error='warm' is not allowed: raise, warn or detach. Did you mean 'warn'\?"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_with_its_option(option, value, message):
+    with pytest.raises(TracksideError, match=message):
+        AttachOptions(**{option: value})

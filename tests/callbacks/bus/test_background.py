@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from trackside.callbacks import TrainerCallback
-from trackside.callbacks.bus.callback_thread import Call, Worker
+from trackside import TrainerCallback
+from trackside.callbacks.bus.callback_thread import Call, CallbackThread
 from trackside.callbacks.errors import CallbackError, CallbackTimeoutError
 
 
@@ -192,7 +192,7 @@ def test_a_failure_that_is_followed_by_success_is_forgiven(track):
     for turn in range(8):
         callback.raises = ("on_log",) if turn % 2 else ()
         run.log(loss=1.0)
-        assert attachment.worker.wait(30.0)
+        assert attachment.thread.wait(30.0)
     run.send("on_train_end")
 
     assert (attachment.failures, attachment.detached_after) == (4, None)
@@ -206,7 +206,7 @@ def test_when_the_queue_is_full_records_are_dropped_and_counted_but_never_the_en
             ended.append(True)
 
     run, attachment = in_run(track, callback := Ends())
-    attachment.worker.limit = 3
+    attachment.thread.limit = 3
     for _ in range(20):
         run.log(loss=1.0)
     callback.released.set()
@@ -288,7 +288,7 @@ def test_the_thread_ends_with_the_run_and_a_second_run_starts_another(track):
 def test_the_trainer_is_collected_together_with_its_callbacks_and_their_threads(track):
     run, attachment = in_run(track, LogsOnly(), name="collected")
     run.log(loss=1.0)
-    attachment.worker.wait(30)
+    attachment.thread.wait(30)
     ref = weakref.ref(run)
 
     del run, attachment
@@ -312,15 +312,15 @@ def test_handing_over_a_call_takes_less_than_50_microseconds(track):
     run.send("on_train_end")
 
 
-def test_a_worker_goes_on_after_a_call_that_exits(caplog):
-    worker = Worker("exits", timeout_s=30)
+def test_a_callback_thread_goes_on_after_a_call_that_exits(caplog):
+    thread = CallbackThread("exits", timeout_s=30)
     with caplog.at_level(logging.WARNING):
         for method in (lambda *_: exit(1), lambda *_: None):
-            worker.submit(Call("on_log", method, None, None, None, {}))
-        assert worker.wait(30)
-    worker.close()
+            thread.submit(Call("on_log", method, None, None, None, {}))
+        assert thread.wait(30)
+    thread.close()
 
-    assert [type(outcome.error).__name__ for outcome in worker.outcomes()] == ["SystemExit", "NoneType"]
+    assert [type(outcome.error).__name__ for outcome in thread.outcomes()] == ["SystemExit", "NoneType"]
 
 
 def names_of_threads():

@@ -7,7 +7,8 @@ import weakref
 
 from support.callback_examples import Recorder, Stops
 
-from trackside.callbacks import TrainerCallback, TrainerControl, events
+from trackside import TrainerCallback, TrainerControl
+from trackside.callbacks import events
 
 # -- hearing ----------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import pytest
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
-from trackside.callbacks.config.callback_config import CallbackMap, read_entries
+from trackside.callbacks.config.callback_config import CallbackMap, parse_callback_map
 from trackside.callbacks.errors import CallbackOrderError, ConfigError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
@@ -134,7 +134,7 @@ def test_no_callback_is_made_when_any_entry_is_wrong(dispatcher, path_of):
         ({"csv": {"after": 3}}, r"callbacks.csv.after=3: a name or a list of names"),
         (
             {"csv": {"on_error": "warm"}},
-            r"callbacks.csv.on_error='warm': raise or warn or detach .* Did you mean",
+            r"callbacks.csv.on_error='warm': raise, warn or detach. Did you mean 'warn'",
         ),
         ({"x": {"class_path": "nodots"}}, r"callbacks.x.class_path='nodots': a dotted path"),
         ({"x": {"class_path": "os.path.jion"}}, r"os.path has no 'jion'. Did you mean 'join'"),
@@ -181,4 +181,4 @@ def test_an_order_that_cannot_be_is_refused(dispatcher):
 
 def test_registered_only_refuses_a_class_path(path_of):
     with pytest.raises(ConfigError, match="only registered callbacks"):
-        read_entries({"mine": {"class_path": path_of("Watcher")}}, registered_only=True)
+        parse_callback_map({"mine": {"class_path": path_of("Watcher")}}, registered_only=True)

@@ -5,13 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError
-from trackside.trainer.optim.lr_schedules import (
-    SCHEDULES,
-    check_schedule_options,
-    lr_multiplier,
-    make_schedule,
-    warmup_length,
-)
+from trackside.trainer.arguments.base import BaseTrainingArguments
+from trackside.trainer.optim.lr_schedules import SCHEDULES, check_schedule_options, make_schedule, warmup_length
 
 CASES = [
     ("linear", {}),
@@ -49,14 +44,6 @@ def test_every_step_has_the_learning_rate_that_transformers_gives_it(name, kwarg
         assert RATE * ours(step) == theirs.get_last_lr()[0], f"step {step}"
         optimizer.step()
         theirs.step()
-
-
-def test_the_multiplier_at_a_step_is_that_of_the_schedule():
-    schedule = make_schedule("polynomial", 3, 20, 1e-3, {"power": 2.0})
-
-    at_ten = lr_multiplier("polynomial", 10, num_warmup_steps=3, num_training_steps=20, learning_rate=1e-3, power=2.0)
-
-    assert at_ten == schedule(10)
 
 
 def test_warmup_stable_decay_lets_the_last_tenth_decay_unless_told_otherwise():
@@ -124,7 +111,8 @@ def test_negative_lengths_are_refused():
 
 @pytest.mark.parametrize(
     ("steps", "ratio", "expected"),
-    [(0, 0.0, 0), (15, 0.0, 15), (0.1, 0.0, 10), (0, 0.25, 25), (5, 0.5, 5), (0.015, 0, 2)],
+    [(0, 0.0, 0), (15, 0.0, 15), (0.1, 0.0, 10), (0, 0.25, 25), (5, 0.5, 5), (0.015, 0, 2), (0, 0.07, 7)],
 )
 def test_warmup_is_a_number_of_steps_or_a_share_of_the_run(steps, ratio, expected):
     assert warmup_length(steps, ratio, 100) == expected
+    assert BaseTrainingArguments(warmup_steps=steps, warmup_ratio=ratio).get_warmup_steps(100) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -121,3 +122,62 @@ def test_under_a_launcher_each_process_has_the_gpu_of_its_local_rank(monkeypatch
     assert args.device == torch.device("cuda", 2)
     assert (args.n_gpu, args.parallel_mode) == (1, "distributed")
     assert not recwarn.list
+
+
+# -- HfArgumentParser, which most fine-tuning scripts use -------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class ScriptArguments(TrainingArguments):
+    """A subclass as scripts have it."""
+
+    max_seq_length: int = dataclasses.field(default=128, metadata={"help": "Tokens of an example."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.run_name = self.run_name or f"length {self.max_seq_length}"
+
+
+LINE = (
+    "--output_dir out --learning_rate 1e-3 --bf16 --num_train_epochs 2 --eval_strategy steps --eval_steps 0.1 "
+    "--logging-steps 10 --warmup_steps 5 --report_to tensorboard --label_names start end --no_save_async "
+    "--optim_args betas=(0.9,0.95) --fsdp_config {} --do_eval --resume_from_checkpoint true --use_cpu"
+)
+
+
+def test_hf_argument_parser_reads_a_typical_command_line():
+    parser = pytest.importorskip("transformers").HfArgumentParser(ScriptArguments)
+
+    (args,) = parser.parse_args_into_dataclasses([*LINE.split(), "--max_seq_length", "64"], look_for_args_file=False)
+
+    assert args == ScriptArguments(
+        "out",
+        learning_rate=1e-3,
+        bf16=True,
+        num_train_epochs=2,
+        eval_strategy="steps",
+        eval_steps=0.1,
+        logging_steps=10,
+        warmup_steps=5,
+        report_to=["tensorboard"],
+        label_names=["start", "end"],
+        save_async=False,
+        optim_args={"betas": [0.9, 0.95]},
+        fsdp_config={},
+        resume_from_checkpoint=True,
+        no_cuda=True,
+        max_seq_length=64,
+    )
+    assert args.run_name == "length 64"
+    assert "Tokens of an example. (default: 128)" in parser.format_help()
+
+
+@pytest.mark.filterwarnings("error")
+def test_hf_argument_parser_gives_the_defaults_where_nothing_is_said():
+    parser = pytest.importorskip("transformers").HfArgumentParser(TrainingArguments)
+
+    (args,) = parser.parse_args_into_dataclasses([], look_for_args_file=False)
+    (from_dict,) = parser.parse_dict({"output_dir": "out", "use_cpu": True})
+
+    assert args == TrainingArguments()
+    assert (from_dict.output_dir, from_dict.no_cuda) == ("out", True)

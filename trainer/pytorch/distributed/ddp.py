@@ -1,9 +1,13 @@
-"""DistributedDataParallel: every rank holds the full model, and gradients are averaged while they are computed."""
+"""DistributedDataParallel: every rank holds the full model, and gradients are averaged while they are computed.
+
+On a CPU, where every small exchange takes the core that computes, the numbers of an update travel in the buckets of the
+gradients: DDP is built with one more parameter, whose gradient they are.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -11,12 +15,16 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trackside.callbacks.errors import ArgumentError, RankError
+from trackside.callbacks.errors import ArgumentError
 
+from ...stop_signals import STOP_SIGNALS
+from .._compat import is_unused_parameter_error, run_backward, set_gradient_sync
 from .._torch_util import NULL_CONTEXT, unwrap
 from .strategy import MultiProcess
 
 logger = logging.getLogger("trackside.trainer")
+
+NAME = "_trackside_numbers"
 
 
 class DDP(MultiProcess):
@@ -30,6 +38,7 @@ class DDP(MultiProcess):
     def __init__(self, args: Any, device: torch.device) -> None:
         super().__init__(args, device)
         self._is_first_update = False
+        self._numbers: nn.Parameter | None = None
 
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:
@@ -42,7 +51,7 @@ class DDP(MultiProcess):
             try:
                 yield
             except RuntimeError as error:
-                if isinstance(error, RankError) or "You can enable unused parameter detection" not in str(error):
+                if not is_unused_parameter_error(error):
                     raise
                 allowed = "True for a model of which some parameters get a gradient in some updates only"
                 raise ArgumentError(
@@ -63,20 +72,23 @@ class DDP(MultiProcess):
     def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
         args = self._args
         options = {"bucket_cap_mb": args.ddp_bucket_cap_mb, "broadcast_buffers": args.ddp_broadcast_buffers}
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[self._device.index] if self._device.type == "cuda" else None,
-            find_unused_parameters=find_unused_parameters,
-            gradient_as_bucket_view=True,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        takes_numbers = self._is_first_update and self._device.type == "cpu"
+        self._numbers = _extra_parameter(model) if takes_numbers else None
+        with _registered(model, self._numbers) if self._numbers is not None else NULL_CONTEXT:
+            return nn.parallel.DistributedDataParallel(
+                model,
+                device_ids=[self._device.index] if self._device.type == "cuda" else None,
+                find_unused_parameters=find_unused_parameters,
+                gradient_as_bucket_view=True,
+                **{name: value for name, value in options.items() if value is not None},
+            )
 
     def complete_first_gradients(self, model: nn.Module) -> nn.Module:
         """Average the gradients of the first update; return a DDP that suits what they tell."""
         if not self._is_first_update:
             return model
         self._is_first_update = False
-        _set_sync(model, True)
+        set_gradient_sync(model, True)
         inner = unwrap(model)
         trainable = [(name, parameter) for name, parameter in inner.named_parameters() if parameter.requires_grad]
         numbers = self.all_reduce([float(parameter.grad is not None) for _, parameter in trainable]).tolist()
@@ -100,10 +112,34 @@ class DDP(MultiProcess):
 
     def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
         """Do as no_sync of DDP for all but the last micro-batch, and for the entire first update; see `wrap`."""
-        _set_sync(model, is_last and not self._is_first_update)
+        set_gradient_sync(model, is_last and not self._is_first_update)
         return NULL_CONTEXT
 
+    def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
+        """Sum the numbers in the buckets of the gradients, where DDP waits for them."""
+        own = self._numbers
+        if own is None or self._is_first_update:
+            return super()._sum_numbers(numbers)
+        own.grad = None
+        # DDP takes the mean: a whole number stays one in spite of it
+        run_backward(own, torch.tensor([self.world_size * number for number in numbers], dtype=own.dtype))
+        sums: Any = own.grad
+        if sums.untyped_storage().nbytes() == own.untyped_storage().nbytes():
+            return super()._sum_numbers(numbers)  # not in a bucket: the gradients were exchanged already
+        return lambda: self._take_numbers(sums)
 
-def _set_sync(model: nn.Module, value: bool) -> None:
-    """Set what no_sync of DDP sets, past nn.Module, which would first look whether it is a parameter or a module."""
-    object.__setattr__(model, "require_backward_grad_sync", value)
+
+def _extra_parameter(model: nn.Module) -> nn.Parameter:
+    """Return a parameter for the numbers of an update, of a dtype that goes into a bucket of ``model``."""
+    is_double = any(parameter.dtype == torch.float64 for parameter in model.parameters() if parameter.requires_grad)
+    return nn.Parameter(torch.zeros(2 + len(STOP_SIGNALS), dtype=torch.float64 if is_double else torch.float32))
+
+
+@contextmanager
+def _registered(model: nn.Module, parameter: nn.Parameter) -> Iterator[None]:
+    """Return a context in which ``parameter`` is one of the parameters of ``model``."""
+    model.register_parameter(NAME, parameter)
+    try:
+        yield
+    finally:
+        delattr(model, NAME)

@@ -259,16 +259,22 @@ class MultiProcess(DistributedStrategy):
             total = value.detach().to(torch.float64, copy=True)
             on_device = dist.all_reduce(total, async_op=True)
             numbers_and_work = self._exchange([0.0, *own])
-            return lambda: (self._take_numbers(*numbers_and_work), on_device.wait(), total)[2]
-        return partial(self._take_numbers, *self._exchange([float(value), *own]))
+            return lambda: (self._wait_for_numbers(*numbers_and_work), on_device.wait(), total)[2]
+        return self._sum_numbers([float(value), *own])
+
+    def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
+        return partial(self._wait_for_numbers, *self._exchange(numbers))
 
     def _exchange(self, numbers: list[float]) -> tuple[Tensor, Any]:
         tensor = torch.tensor(numbers, dtype=torch.float64)
         return tensor, dist.all_reduce(tensor, group=self._hosts, async_op=True)
 
-    def _take_numbers(self, numbers: Tensor, work: Any) -> float:
+    def _wait_for_numbers(self, numbers: Tensor, work: Any) -> float:
         with self._named("the sum of the loss's weights"):
             work.wait()
+        return self._take_numbers(numbers)
+
+    def _take_numbers(self, numbers: Tensor) -> float:
         total, syncs, *signals = numbers.tolist()
         self._must_sync = syncs > 0
         self._heard = signal_in(signals)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
@@ -108,42 +107,9 @@ def optimizer_class_and_options(args: Any) -> tuple[OptimizerClass, dict[str, An
         allowed = f"one of {', '.join(OPTIMIZERS)}.{did_you_mean(str(name), OPTIMIZERS)}"
         raise ArgumentError("optim", name, allowed)
     optimizer_cls, options = OPTIMIZERS[name](args)
-    given = parse_optim_args(args.optim_args)
+    given = dict(args.optim_args or {})
     _check_options(optimizer_cls, given, args.optim_args)
     return optimizer_cls, {"lr": args.learning_rate, **options, **given}
-
-
-def parse_optim_args(text: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Read options written as in a call; what is no Python literal is taken as a string.
-
-    Raises:
-        ArgumentError: If ``text`` cannot be read so.
-
-    Example:
-        >>> parse_optim_args("momentum=0.9, nesterov=True, betas=(0.9, 0.95)")
-        {'momentum': 0.9, 'nesterov': True, 'betas': (0.9, 0.95)}
-    """
-    if not text:
-        return {}
-    if isinstance(text, Mapping):
-        return dict(text)
-    allowed = "pairs such as 'momentum=0.9, nesterov=True'"
-    try:
-        call = ast.parse(f"options({text})", mode="eval").body
-    except SyntaxError:
-        raise ArgumentError("optim_args", text, allowed) from None
-    if not isinstance(call, ast.Call) or call.args or any(pair.arg is None for pair in call.keywords):
-        raise ArgumentError("optim_args", text, allowed)
-    return {str(pair.arg): _literal(pair.value, text) for pair in call.keywords}
-
-
-def _literal(node: ast.expr, text: str) -> Any:
-    if isinstance(node, ast.Name):
-        return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise ArgumentError("optim_args", text, "values that are plain numbers, strings, booleans or tuples") from None
 
 
 def _check_options(optimizer_cls: OptimizerClass, options: Mapping[str, Any], text: object) -> None:
@@ -179,9 +145,8 @@ def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[Op
     reason = why_no_apex("optimizers")
     optimizer_cls = None if reason else getattr(importlib.import_module("apex.optimizers"), class_name, None)
     if optimizer_cls is None:
-        needs = (
-            f"optim={args.optim!s} needs NVIDIA apex, built from source: {reason or f'this build has no {class_name}'}"
-        )
+        reason = reason or f"this build of NVIDIA apex has no {class_name}"
+        needs = f"optim={args.optim!s} needs NVIDIA apex, built from source: {reason}"
         raise UnsupportedError(needs + native_instead(args.optim))
     return optimizer_cls, options
 

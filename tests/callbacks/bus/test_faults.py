@@ -7,7 +7,7 @@ import logging
 import pytest
 from support.callback_examples import Raises
 
-from trackside.callbacks import TrainerCallback
+from trackside import TrainerCallback
 
 
 def test_a_control_callback_that_raises_ends_the_run_and_is_named(track):

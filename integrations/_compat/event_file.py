@@ -1,12 +1,13 @@
-"""Event files, as TensorBoard reads them, written with its own protocol buffers and nothing else.
+"""TensorBoard event files, written with TensorBoard's own protocol buffers.
 
-TensorBoard's EventFileWriter would do, but it opens files through TensorFlow wherever that is installed, and importing
-TensorFlow takes seconds. Here every record is written and flushed at once, which takes about 40 microseconds: a
-reader sees it while training goes on, a killed process has lost none, and there is no thread to wait for.
+TensorBoard's EventFileWriter opens files through TensorFlow wherever that is installed, and importing TensorFlow takes
+seconds. Here every record is written and flushed at once, in about 40 microseconds: a reader sees it during training, a
+killed process loses nothing, and there is no thread to wait for.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import socket
@@ -23,8 +24,6 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from trackside.callbacks.errors import TracksideValueError
 
-from .png import as_png
-
 PREFIX = "events.out.tfevents."
 
 _numbers = itertools.count()
@@ -33,11 +32,11 @@ _numbers = itertools.count()
 class EventFile:
     """One event file in a run's folder.
 
-    A reader takes the files of a folder by name, which begins with a time, one after the other.
+    Readers go through the files of a folder in the order of their names, which begin with a time.
 
     Args:
-        folder: The folder of the run; made if it is not there.
-        purge_step: Let readers forget what earlier files of the folder hold from this step on.
+        folder: Folder of the run; created if it does not exist.
+        purge_step: First step whose points in earlier files of the folder readers drop; None: they keep all.
     """
 
     def __init__(self, folder: str | os.PathLike[str], purge_step: int | None = None) -> None:
@@ -55,7 +54,7 @@ class EventFile:
         self._add([summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()], step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """Add a text, which TensorBoard shows as markdown."""
+        """Add a text in Markdown."""
         metadata = text_metadata.create_summary_metadata(display_name=tag, description="")
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[markdown.encode()])
         tensor.tensor_shape.dim.add(size=1)
@@ -75,14 +74,14 @@ class EventFile:
         self._add_hparams(hparams_metadata.SESSION_START_INFO_TAG, content)
 
     def hparams_end(self, succeeded: bool) -> None:
-        """Add how the run ended."""
+        """Add whether the run ended without failure."""
         status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
         info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         content = plugin_data_pb2.HParamsPluginData(session_end_info=info)
         self._add_hparams(hparams_metadata.SESSION_END_INFO_TAG, content)
 
     def histograms(self, values: Mapping[str, Any], step: int, bins: int = 30) -> None:
-        """Add the distribution of the finite ones among the numbers of each array."""
+        """Add the distribution of the finite numbers of each array; an array without any is left out."""
         summaries = [
             summary_pb2.Summary.Value(tag=tag, histo=histogram)
             for tag, array in values.items()
@@ -93,14 +92,21 @@ class EventFile:
     def images(self, values: Mapping[str, Any], step: int) -> None:
         """Add images.
 
+        Args:
+            values: Pixels by tag, of type uint8.
+            step: Step of all of them.
+
+        Shapes:
+            Each array: (height, width) or (height, width, colours) with 1, 3 or 4 colours.
+
         Raises:
-            TracksideValueError: If one is not an array of height, width and colours, of type uint8.
+            TracksideValueError: If an array has another shape or type.
         """
         summaries = [summary_pb2.Summary.Value(tag=tag, image=_image(tag, array)) for tag, array in values.items()]
         self._add(summaries, step)
 
     def close(self) -> None:
-        """Close the file; everything is in it already."""
+        """Close the file; all records were flushed before."""
         self._file.close()
 
     def _add_hparams(self, tag: str, content: Any) -> None:
@@ -116,7 +122,7 @@ class EventFile:
         self._file.flush()
 
     def _free_name(self) -> str:
-        """Return a name behind those of all files that are there, also of one made in this very second."""
+        """Return a name that sorts after those of all files in the folder, even of one created within this second."""
         newest = max((_time_in(path.name) for path in self.folder.glob(f"{PREFIX}*")), default=0)
         number = max(int(time.time()), newest + 1)
         return f"{PREFIX}{number:010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
@@ -148,6 +154,7 @@ def _histogram(array: Any, bins: int) -> Any:
 
 def _image(tag: str, array: Any) -> Any:
     import numpy as np
+    from PIL import Image
 
     pixels = np.asarray(array)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -157,5 +164,8 @@ def _image(tag: str, array: Any) -> Any:
             "height, width and 1, 3 or 4 colours of type uint8 are needed"
         )
     height, width, colours = pixels.shape
-    png = as_png(pixels.tobytes(), height, width, colours)
-    return summary_pb2.Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png)
+    png = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if colours == 1 else pixels).save(png, "PNG")
+    return summary_pb2.Summary.Image(
+        height=height, width=width, colorspace=colours, encoded_image_string=png.getvalue()
+    )

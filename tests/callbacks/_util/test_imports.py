@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trackside.callbacks._util.packages import is_installed
+from trackside.callbacks._util.imports import is_installed
 
 
 def test_a_folder_is_no_package_until_it_has_modules(tmp_path, monkeypatch):

@@ -1,0 +1,230 @@
+"""Components: objects that a configuration names by ``class_path``, with options checked against the signature."""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from trackside.callbacks._util.conversion import MAPS, PLAIN, convert, describe, hints_of, members_of
+from trackside.callbacks._util.imports import import_from
+from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
+from trackside.config.source import Keys, Source, Text, plain
+
+FUNCTIONS = ("loss_fn", "compute_metrics", "data_collator")
+"""Components that are called during the run: a function is used as it is, with its init_args bound."""
+
+SPECIFICATION = ("class_path", "init_args")
+"""Keys of a map that names an object."""
+
+
+@dataclass
+class Component:
+    """An object that a configuration describes by ``class_path`` and ``init_args``.
+
+    Attributes:
+        key: The keys of its entry, joined by dots.
+        target: The class or function.
+        init_args: The options, converted; other components among them are built first.
+        where: File and line of the entry.
+        is_bound: Whether the result is ``target`` with its options bound, instead of what ``target`` returns.
+    """
+
+    key: str
+    target: Callable[..., Any]
+    init_args: dict[str, Any]
+    where: str
+    is_bound: bool = False
+
+    def build(self) -> Any:
+        """Return the object; an error that its class or function raises gets a note that names the entry."""
+        init_args = {name: built(value) for name, value in self.init_args.items()}
+        if self.is_bound:
+            return functools.partial(self.target, **init_args) if init_args else self.target
+        try:
+            return self.target(**init_args)
+        except Exception as error:
+            if isinstance(error, TypeError) and self._is_misfit(str(error)):  # with a base class, behind **kwargs
+                raise ConfigError(f"{self.where}: {self.key}: {error}") from error
+            error.add_note(f"raised while building {self.key} ({self.where})")
+            raise
+
+    def _is_misfit(self, message: str) -> bool:
+        """Return whether Python says that an option is missing, or that one of ours is unknown."""
+        unexpected = "unexpected keyword argument" in message and any(repr(name) in message for name in self.init_args)
+        return unexpected or ("missing" in message and "required" in message)
+
+
+def built(value: object) -> Any:
+    """Return ``value`` with every component in it built."""
+    if isinstance(value, list):
+        return [built(item) for item in value]
+    if isinstance(value, dict):
+        return {key: built(item) for key, item in value.items()}
+    return value.build() if isinstance(value, Component) else value
+
+
+def read_component(source: Source, keys: Keys, value: object, *, is_called_later: bool = False) -> Component:
+    """Import what the entry at ``keys`` names, and check its options.
+
+    Args:
+        value: The entry: a class path, or a map with the keys of `SPECIFICATION`.
+        is_called_later: Whether a callable is needed: of a function only the options are bound.
+
+    Raises:
+        ConfigError: If the entry, the path or an option is wrong.
+    """
+    written_at = keys if isinstance(value, str) else (*keys, "class_path")
+    if isinstance(value, str):
+        value = {"class_path": str(value)}
+    if not isinstance(value, Mapping) or "class_path" not in value:
+        raise source.error(keys, "class_path is needed, and init_args where it takes options")
+    for key in value:
+        if key not in SPECIFICATION:
+            near = did_you_mean(key, SPECIFICATION)
+            raise source.error((*keys, key), f"only class_path and init_args go here; options go into init_args.{near}")
+    try:
+        target = import_from(str(value["class_path"]))
+    except ConfigError as error:
+        raise source.error(written_at, str(error)) from error
+    if not callable(target):
+        raise source.error(written_at, f"a class or a function is needed, not {type(target).__name__}")
+    given = value.get("init_args") or {}
+    if not isinstance(given, Mapping):
+        raise source.error((*keys, "init_args"), "a map from options to values is needed")
+    return _checked(source, keys, (*keys, "init_args"), target, given, is_called_later)
+
+
+def _checked(
+    source: Source, keys: Keys, above: Keys, target: Callable[..., Any], given: Mapping[str, Any], is_called_later: bool
+) -> Component:
+    """Return ``target`` with the options ``given``, which stand below the keys ``above``, checked and converted."""
+    options = Options(target)
+    is_bound = is_called_later and not (inspect.isclass(target) and _is_subclass(target, [collections.abc.Callable]))
+    init_args = {name: options.checked_one(source, (*above, name), value, name) for name, value in given.items()}
+    if not is_bound:
+        options.check_missing(source, above, init_args)
+    return Component(".".join(keys), target, init_args, source.where(*keys), is_bound)
+
+
+class Options:
+    """The options that a class or a function takes.
+
+    Args:
+        target: What is called with them. Where it takes ``**kwargs``, the options of its base classes count too.
+    """
+
+    def __init__(self, target: Callable[..., Any]) -> None:
+        signatures = list(_signatures(target))
+        self.name = getattr(target, "__qualname__", None) or repr(target)
+        self.takes_any = not signatures or _has_kwargs(signatures[0][1])
+        self.parameters: dict[str, inspect.Parameter] = {}
+        self.hints: dict[str, Any] = {}
+        for owner, parameters in reversed(signatures):
+            self.parameters |= {name: item for name, item in parameters.items() if item.kind in NAMED}
+            self.hints |= hints_of(owner)
+        own = signatures[0][1] if signatures else {}
+        self.required = [name for name, item in own.items() if item.default is item.empty and item.kind in NAMED]
+
+    def checked_one(self, source: Source, keys: Keys, value: object, name: str) -> Any:
+        """Return ``value``, which stands at ``keys``, converted to the type of the option ``name``.
+
+        Raises:
+            ConfigError: If the option is unknown, or does not allow the value.
+        """
+        if name not in self.parameters:
+            if self.takes_any:
+                return plain(value)
+            known = ", ".join(self.parameters) or "none"
+            near = did_you_mean(name, self.parameters)
+            raise source.error(keys, f"{self.name} has no such option.{near} Options: {known}")
+        if plain(value) is None and self.parameters[name].default is None:
+            return None
+        texts = [str(value)] if isinstance(value, Text) else []  # 5 is a number, unless the option is a text
+        for candidate in (plain(value), *texts):
+            try:
+                return _converted(source, keys, candidate, self.hints.get(name, Any))
+            except ConfigError:
+                raise
+            except TracksideValueError as error:
+                reason = str(error)
+        raise source.error(keys, reason)
+
+    def check_missing(self, source: Source, keys: Keys, given: Mapping[str, Any]) -> None:
+        """Raise ConfigError if an option that has no default is not among ``given``."""
+        missing = [name for name in self.required if name not in given]
+        if missing:
+            raise source.error(keys, f"{self.name} also needs {', '.join(missing)}")
+
+
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Mapping[str, inspect.Parameter]]]:
+    """Yield ``target`` with its parameters and, as long as these have ``**kwargs``, each base class with its own."""
+    bases = [base for base in target.__mro__[1:] if "__init__" in vars(base)] if inspect.isclass(target) else []
+    owners: list[Callable[..., Any]] = [target, *bases]
+    for owner in owners:
+        try:
+            parameters = inspect.signature(owner).parameters
+        except (ValueError, TypeError):  # written in C
+            return
+        yield owner, parameters
+        if not _has_kwargs(parameters):
+            return
+
+
+def _has_kwargs(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+
+
+# -- one option -------------------------------------------------------------------------------------------------------
+
+
+def _converted(source: Source, keys: Keys, value: object, hint: Any) -> Any:
+    """Return ``value`` as ``hint`` allows it; where it names an object, as a `Component`."""
+    if isinstance(value, list) and any(map(_names_an_object, value)):
+        return [_converted(source, (*keys, str(index)), item, Any) for index, item in enumerate(value)]
+    kinds = [typing.get_origin(member) or member for member in members_of(hint)]
+    is_open = any(kind is Any or isinstance(kind, typing.TypeVar) for kind in kinds)
+    classes: list[Any] = [kind for kind in kinds if isinstance(kind, type) and not _is_plain(kind)]
+    if is_open and _names_an_object(value):
+        return read_component(source, keys, value)
+    if classes and isinstance(value, Mapping) and not MAPS.intersection(kinds):
+        return _object(source, keys, value, classes)
+    try:
+        return convert(value, hint)
+    except TracksideValueError:
+        if classes and isinstance(value, str) and "." in value and value.replace(".", "").isidentifier():
+            return _object(source, keys, value, classes)
+        raise
+
+
+def _is_plain(kind: type) -> bool:
+    return kind in PLAIN or issubclass(kind, Enum)
+
+
+def _names_an_object(value: object) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value and set(value) <= set(SPECIFICATION)
+
+
+def _object(source: Source, keys: Keys, value: str | Mapping[str, Any], classes: Sequence[Any]) -> Component:
+    """Return what ``value`` names; a map without a class path holds the options of the only class that is allowed."""
+    if isinstance(value, Mapping) and "class_path" not in value and not any(map(inspect.isabstract, classes)):
+        return _checked(source, keys, keys, classes[0], value, is_called_later=False)
+    found = read_component(source, keys, value, is_called_later=any(cls is collections.abc.Callable for cls in classes))
+    if inspect.isclass(found.target) and not found.is_bound and not _is_subclass(found.target, classes):
+        raise source.error(keys, f"{' or '.join(map(describe, classes))} is needed")
+    return found
+
+
+def _is_subclass(cls: type, classes: Sequence[Any]) -> bool:
+    try:
+        return issubclass(cls, tuple(classes))
+    except TypeError:  # a protocol that is not checked at run time
+        return True

@@ -1,0 +1,254 @@
+"""Conversion of plain values, as YAML, JSON and command lines give them, to the type hint of an option or argument."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from ..errors import TracksideValueError, did_you_mean
+from .imports import import_from
+
+
+def convert(value: object, hint: Any) -> Any:
+    """Return ``value`` as the type hint allows it: text that spells a number becomes a number, a list a tuple.
+
+    The members of a union are tried in their order. A hint that names no type (``Any``, a type variable) allows
+    every value.
+
+    Raises:
+        TracksideValueError: If the hint does not allow the value; the message says what is allowed.
+
+    Example:
+        >>> convert("3e-4", float | None), convert([1, "2"], tuple[int, ...])
+        (0.0003, (1, 2))
+    """
+    try:
+        return _converted(value, hint)
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = f" ({error})" if isinstance(error, TracksideValueError) else ""
+        near = did_you_mean(value, choices_of(hint)) if isinstance(value, str) else ""
+        raise TracksideValueError(f"{describe(hint)} is needed{reason}{'.' if near else ''}{near}") from None
+
+
+def describe(hint: Any) -> str:
+    """Return in words what a type hint allows.
+
+    Example:
+        >>> describe(int | None), describe(list[str])
+        ('a whole number or null', 'a list (each item: a text)')
+    """
+    members = members_of(hint)
+    if len(members) > 1:
+        wider = [member for member in members if WIDER.get(_kind(member)) not in members]
+        return " or ".join(dict.fromkeys(map(describe, wider)))
+    kind, parts = _kind(members[0]), typing.get_args(members[0])
+    if choices := choices_of(hint):
+        return " or ".join(choices)
+    if kind in SCALARS:
+        return SCALARS[kind][0]
+    if kind is tuple and parts and parts[-1] is not Ellipsis:
+        return f"a list of {len(parts)} items ({', '.join(map(describe, parts))})"
+    if kind in SEQUENCES:
+        return f"a list (each item: {describe(parts[0])})" if parts else "a list"
+    if kind in MAPS:
+        return f"a map (each value: {describe(parts[1])})" if parts else "a map"
+    return "a function" if kind is collections.abc.Callable else getattr(kind, "__qualname__", str(kind))
+
+
+def members_of(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or ``hint`` as the only one; ``Annotated`` is taken off."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return members_of(typing.get_args(hint)[0])
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def choices_of(hint: Any) -> dict[str, Any]:
+    """Return the values of the enums and ``Literal`` types in ``hint``, by their text.
+
+    Example:
+        >>> choices_of(typing.Literal["online", "offline"] | None)
+        {'online': 'online', 'offline': 'offline'}
+    """
+    found: dict[str, Any] = {}
+    for member in members_of(hint):
+        if typing.get_origin(member) is typing.Literal:
+            found |= {str(value): value for value in typing.get_args(member)}
+        elif isinstance(member, type) and issubclass(member, Enum):
+            found |= {str(item.value): item for item in member}
+    return found
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type hints of the parameters of a class or function; those that cannot be resolved are left out."""
+    function: Any = target
+    if inspect.isclass(target) and not hasattr(target, "__dataclass_fields__"):
+        function = target.__init__ if target.__init__ is not object.__init__ else target.__new__
+    names, written = getattr(function, "__globals__", {}), getattr(function, "__annotations__", {})
+    try:
+        hints = typing.get_type_hints(function)
+    except UNRESOLVED:
+        hints = {}
+        for name, annotation in written.items():
+            with contextlib.suppress(*UNRESOLVED):
+                hints |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: annotation}), names)
+    return {name: hint for name, hint in hints.items() if isinstance(hint, collections.abc.Hashable)}
+
+
+UNRESOLVED = (NameError, AttributeError, TypeError, SyntaxError)
+"""Errors of an annotation such as a name that only type checkers import."""
+
+
+# -- one type ---------------------------------------------------------------------------------------------------------
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    members = members_of(hint)
+    if len(members) > 1:
+        return _first_that_fits(value, members)
+    kind, parts = _kind(members[0]), typing.get_args(members[0])
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and kind in SCALARS:
+        value = value.item()
+    if choices := choices_of(members[0]):
+        return _choice(value, kind, choices)
+    if kind in SCALARS:
+        return SCALARS[kind][1](value)
+    if kind in SEQUENCES:
+        return _sequence(value, SEQUENCES[kind], parts)
+    if kind in MAPS:
+        return _map(value, parts)
+    if kind is type and isinstance(value, str):
+        value = import_from(value)
+    if not _is_instance(value, kind):
+        raise TypeError
+    return value
+
+
+def _kind(hint: Any) -> Any:
+    """Return a hint without its parameters."""
+    return typing.get_origin(hint) or hint
+
+
+def _first_that_fits(value: Any, members: tuple[Any, ...]) -> Any:
+    for member in members:
+        try:
+            return _converted(value, member)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    raise TypeError
+
+
+def _choice(value: Any, kind: Any, choices: Mapping[str, Any]) -> Any:
+    names: Mapping[str, Any] = {} if kind is typing.Literal else kind.__members__
+    text, texts = str(getattr(value, "value", value)), {**names, **choices}
+    if text not in texts:
+        raise ValueError
+    return texts[text]
+
+
+def _sequence(value: Any, make: Callable[[Any], Any], parts: tuple[Any, ...]) -> Any:
+    if isinstance(value, str | Mapping) or not isinstance(value, collections.abc.Iterable):
+        raise TypeError
+    items = list(value)
+    if make is not tuple or parts[1:] == (Ellipsis,):
+        parts = parts[:1] * len(items)
+    hints = parts or (Any,) * len(items)
+    return make([_converted(item, hint) for item, hint in zip(items, hints, strict=True)])
+
+
+def _map(value: Any, parts: tuple[Any, ...]) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    key_hint, item_hint = parts or (Any, Any)
+    return {_converted(key, key_hint): _converted(item, item_hint) for key, item in value.items()}
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    if not isinstance(kind, type):  # Any, or a type variable
+        return True
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol that is not checked at run time
+        return True
+
+
+# -- scalars ----------------------------------------------------------------------------------------------------------
+
+
+def read_bool(value: Any) -> bool:
+    """Return ``value`` if it is a bool or spells one."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def read_int(value: Any) -> int:
+    """Return ``value`` as an int if it is a whole number or spells one, as "8", 8.0 and "1e4" do."""
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, Integral):
+        return int(value)
+    number = read_float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def read_float(value: Any) -> float:
+    """Return ``value`` as a float if it is a number or spells one."""
+    if isinstance(value, bool) or not isinstance(value, Real | str):
+        raise TypeError
+    return float(value)
+
+
+def read_str(value: Any) -> str:
+    """Return ``value`` as text if it is text or a path."""
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError
+    return text
+
+
+def read_none(value: Any) -> None:
+    """Return None if ``value`` is None."""
+    if value is not None:
+        raise TypeError
+
+
+SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("true or false", read_bool),
+    int: ("a whole number", read_int),
+    float: ("a number", read_float),
+    str: ("a text", read_str),
+    Path: ("a path", lambda value: Path(read_str(value))),
+    os.PathLike: ("a path", lambda value: Path(read_str(value))),
+    types.NoneType: ("null", read_none),
+}
+"""Types of one value, each with what it is in words and with the function that reads it."""
+
+WIDER = {int: float, Path: str, os.PathLike: str}
+"""Types that need not be described beside one that allows the same and more."""
+
+SEQUENCES: dict[Any, Callable[[Any], Any]] = {
+    **dict.fromkeys((list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection), list),
+    tuple: tuple,
+    **dict.fromkeys((set, collections.abc.Set), set),
+    frozenset: frozenset,
+}
+"""Types of several values, each with what is made for it."""
+
+MAPS: set[Any] = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
+
+PLAIN: set[Any] = {*SCALARS, *SEQUENCES, *MAPS, type, object}
+"""Types that no class path is needed for."""

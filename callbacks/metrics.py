@@ -1,0 +1,48 @@
+"""Metrics: the name of a metric in log records, and whether a value improves on the best."""
+
+from __future__ import annotations
+
+import math
+
+
+def evaluation_key(name: str) -> str:
+    """Return the name of a metric in the records of an evaluation.
+
+    Example:
+        >>> evaluation_key("accuracy"), evaluation_key("eval_loss")
+        ('eval_accuracy', 'eval_loss')
+    """
+    return name if name.startswith("eval_") else f"eval_{name}"
+
+
+def training_key(name: str) -> str:
+    """Return the name of a metric in training records; "loss" alone is that of the evaluation.
+
+    Example:
+        >>> training_key("train_loss"), training_key("loss"), training_key("perplexity")
+        ('loss', 'eval_loss', 'perplexity')
+    """
+    return "eval_loss" if name == "loss" else name.removeprefix("train_")
+
+
+def is_greater_better(name: str) -> bool:
+    """Return whether a metric is better when it is greater, where nothing else says so: unless it is a loss."""
+    return not name.endswith("loss")
+
+
+def improves(value: float, best: float | None, *, greater_is_better: bool, threshold: float = 0.0) -> bool:
+    """Return whether ``value`` is better than ``best`` by more than ``threshold``.
+
+    Args:
+        value: The new value; NaN never improves.
+        best: The best value so far; None if there is none, on which everything else improves.
+        greater_is_better: Whether a greater value is better.
+        threshold: The largest gain that does not count.
+
+    Example:
+        >>> improves(0.8, 0.7, greater_is_better=True), improves(0.8, 0.7, greater_is_better=True, threshold=0.2)
+        (True, False)
+    """
+    if math.isnan(value):
+        return False
+    return best is None or (value - best if greater_is_better else best - value) > threshold

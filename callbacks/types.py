@@ -1,0 +1,109 @@
+"""Types of what a callback declares, what its methods are given, and the arguments that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+
+Role = Literal["control", "observer"]
+"""Whether a callback steers the run or only watches it."""
+
+OnError = Literal["raise", "warn", "detach"]
+"""What an exception of a callback does."""
+
+Record: TypeAlias = Mapping[str, Any]
+"""A log record, or the metrics of an evaluation."""
+
+
+class TrainingArgumentsLike(Protocol):
+    """The training arguments as far as callbacks read them; those of transformers fit, too."""
+
+    @property
+    def output_dir(self) -> str: ...
+    @property
+    def logging_dir(self) -> str | None: ...
+    @property
+    def run_name(self) -> str | None: ...
+    @property
+    def logging_strategy(self) -> str: ...
+    @property
+    def logging_first_step(self) -> bool: ...
+    @property
+    def eval_strategy(self) -> str: ...
+    @property
+    def eval_delay(self) -> float: ...
+    @property
+    def save_strategy(self) -> str: ...
+    @property
+    def metric_for_best_model(self) -> str | None: ...
+    @property
+    def greater_is_better(self) -> bool | None: ...
+    @property
+    def gradient_accumulation_steps(self) -> int: ...
+
+
+Args: TypeAlias = TrainingArgumentsLike
+"""A short name, for signatures."""
+
+
+class CallbackContext(TypedDict):
+    """What every method of a callback, and every listener, gets by keyword."""
+
+    trainer: Any
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    train_dataloader: Any
+    eval_dataloader: Any
+    processing_class: Any
+    tokenizer: Any
+
+
+class LoadContext(CallbackContext):
+    """What comes with on_load: the checkpoint's path, and the arguments that differ from those it was saved with."""
+
+    checkpoint: str
+    differences: dict[str, Any]
+
+
+class PreOptimizerStepContext(CallbackContext):
+    """What comes with on_pre_optimizer_step: the norm of all gradients before clipping, on the device until read."""
+
+    grad_norm: Any
+
+
+class OptimizerStepContext(CallbackContext):
+    """What comes with on_optimizer_step: whether the loss scaler skipped the step."""
+
+    skipped: bool
+
+
+class LogContext(CallbackContext):
+    """What comes with on_log: the receiver's own copy of the record."""
+
+    logs: dict[str, Any]
+
+
+class MetricsContext(CallbackContext):
+    """What comes with on_evaluate and on_predict: the receiver's own copy of the metrics."""
+
+    metrics: dict[str, float]
+
+
+class SaveContext(CallbackContext):
+    """What comes with on_save: the path of the committed checkpoint."""
+
+    checkpoint: str
+
+
+class ExceptionContext(CallbackContext):
+    """What comes with on_exception: the exception that ended training."""
+
+    exception: BaseException
+
+
+class CallbackErrorContext(CallbackContext):
+    """What comes with on_callback_error: the name of the detached callback, and its last exception."""
+
+    callback: str
+    error: BaseException

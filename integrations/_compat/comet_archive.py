@@ -1,0 +1,45 @@
+"""Comet archives: the zip files of an offline experiment."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import none_if_unreadable
+
+MESSAGES = "messages.json"
+"""Member that holds the metrics, one JSON message a line; the archive of a run that was killed lacks it."""
+
+
+def archives(folder: Path, key: str) -> list[Path]:
+    """Return the archives of the experiment ``key`` in ``folder`` that hold messages."""
+    return [path for path in folder.glob(f"{key}*.zip") if MESSAGES in _members(path)]
+
+
+def read_metrics(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Yield name, step and value of every metric in an archive."""
+    with zipfile.ZipFile(path) as archive, archive.open(MESSAGES) as lines:
+        for message in map(json.loads, lines):
+            payload = message.get("payload", {})
+            metric = payload.get("metric") if message.get("type") == "metric_msg" else None
+            if metric:
+                yield metric["metricName"], int(payload.get("step") or metric.get("step") or 0), metric["metricValue"]
+
+
+@none_if_unreadable
+def read_last_steps(folder: Path, key: str) -> dict[str, int]:
+    """Return the last step of every metric in the archives of the experiment ``key``."""
+    last: dict[str, int] = {}
+    for path in archives(folder, key):
+        for name, step, _ in read_metrics(path):
+            last[name] = max(last.get(name, -1), step)
+    return last
+
+
+def _members(path: Path) -> list[str]:
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()

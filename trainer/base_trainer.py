@@ -22,6 +22,7 @@ from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
+from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
 from .search.search import search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
@@ -196,7 +197,7 @@ class BaseTrainer(TrainerInterface):
         self._checkpoints.best.note(metrics)
         if self._search is not None:
             self._search.note(metrics)
-        if self._engine.follows_metric():
+        if follows_metric(self.lr_scheduler):
             name = self.args.metric_for_best_model or "loss"
             if evaluation_key(name) not in metrics:
                 raise UnknownMetricError("metric_for_best_model", name, metrics)

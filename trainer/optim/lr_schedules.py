@@ -96,6 +96,11 @@ def steps_of_share(share: float, num_training_steps: int) -> int:
     return math.ceil(round(num_training_steps * share, 6))
 
 
+def follows_metric(schedule: Any) -> bool:
+    """Return whether a schedule waits for a metric rather than for steps, as torch's ReduceLROnPlateau does."""
+    return hasattr(schedule, "num_bad_epochs")
+
+
 # -- the schedules ----------------------------------------------------------------------------------------------------
 
 

@@ -14,28 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine import Overrides, StepContext, TrainStep
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import StepContext, TrainBatch, TrainStep
 from ..evaluation.output_collector import map_nested
+from ..optim.lr_schedules import follows_metric
 from ..step_timer import StepTimer
-from .data.loader import TrainBatch
 from .distributed.strategy import DistributedStrategy
 from .loss import as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
-from .optim.factory import follows_metric
 from .precision.base import Precision
 
 
-class TorchTrainStep(TrainStep):
+class TorchTrainStep(EnginePart, TrainStep):
     """One update of a PyTorch model.
 
     Args:
-        trainer: Its model, optimizer and schedule are read at each step; its overridden methods are called.
-        overrides: Which methods those are.
-        model_io: Calls the model and counts items.
-        strategy: Exchanges gradients and weights between processes.
+        engine: Its trainer's model, optimizer and schedule are read at each step, and overridden methods are called;
+            its timer is told when this process is about to wait for others.
         precision: Contexts and loss scaling.
-        timer: Told when this process is about to wait for others.
 
     Attributes:
         context: The micro-batch, or evaluation batch, that is on its way through the model.
@@ -43,26 +40,21 @@ class TorchTrainStep(TrainStep):
         grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        precision: Precision,
-        timer: StepTimer,
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.model_io = model_io
-        self.strategy = strategy
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine, precision: Precision) -> None:
+        super().__init__(engine)
+        trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
         self.precision = precision
-        self.timer = timer
+        self.timer: StepTimer = engine.step_timer
         self.context = StepContext()
         self.parameters: list[Tensor] = []
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
-        self.losses = LossAccumulator(strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter)
+        self.losses = LossAccumulator(
+            self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
+        )
         self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
         self.retrier = OOMRetrier(self, self._call_training_step) if args.auto_find_batch_size else None
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss

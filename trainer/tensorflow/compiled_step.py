@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
-from .data.loader import Pair, TrainBatch, examples_in
+from ..engine import TrainBatch
+from .data.loader import Pair, examples_in
 from .distributed.strategy import DistributedStrategy
 
 logger = logging.getLogger("trackside.trainer")

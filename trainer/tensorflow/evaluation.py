@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError
 
-from ..engine import EvaluationStep, Overrides, StepResult
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import EvaluationStep, StepResult
 from ..evaluation.output_collector import map_nested
 from .compiled_step import compiled, rows_of
 from .data import loader
@@ -25,34 +26,22 @@ from .precision.policies import apply_policy, restore_policies
 from .train_step import TFTrainStep
 
 
-class TFEvaluation(EvaluationStep):
+class TFEvaluation(EnginePart, EvaluationStep):
     """Takes evaluation batches through a Keras model.
 
     Args:
-        trainer: Its model is evaluated; its datasets and ``distributed_prediction_steps`` are asked for, overridden or
-            not.
-        overrides: The trainer's own methods.
-        model_io: Builds the model.
-        strategy: Runs the step on its replicas.
-        train_step: Sums losses as in training.
+        engine: Its trainer's model is evaluated; datasets and ``distributed_prediction_steps`` are asked for,
+            overridden or not. Its train_step sums losses as in training.
         trace_counts: How often each function was traced, counted here.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        train_step: TFTrainStep,
-        trace_counts: Counter[str],
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.overrides = overrides
-        self.model_io = model_io
-        self.strategy = strategy
-        self.train_step = train_step
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine, trace_counts: Counter[str]) -> None:
+        super().__init__(engine)
+        args = self.trainer.args
+        self.train_step = cast(TFTrainStep, engine.train_step)
         self.policy = POLICIES["bf16"] if args.bf16_full_eval else POLICIES["fp16"] if args.fp16_full_eval else None
         self._trace_counts = trace_counts
         self._batches: Batches | None = None

@@ -10,7 +10,7 @@ The loop calls the methods of the first part. Those of the second run while a tf
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,30 +18,28 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..engine import Overrides, StepContext, TrainStep
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import StepContext, TrainBatch, TrainStep
+from ..optim.lr_schedules import follows_metric
 from ..step_timer import StepTimer
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, StepProgram, not_in_pieces
-from .data.loader import Pair, TrainBatch
+from .data.loader import Pair
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sum_and_weight
 from .model_io import ModelIO
 from .oom_retry import OOMRetrier
-from .optim.factory import follows_metric, rate_of
+from .optim.factory import rate_of
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
 
 
-class TFTrainStep(TrainStep):
+class TFTrainStep(EnginePart, TrainStep):
     """One update of a Keras model.
 
     Args:
-        trainer: Its model, optimizer and schedule are read; its methods are traced, overridden or not.
-        overrides: Which methods are overridden.
-        model_io: Calls the model, and knows its loss.
-        strategy: Sums over replicas.
+        engine: Its trainer's model, optimizer and schedule are read, and methods are traced, overridden or not; its
+            timer is told when this process is about to wait for others.
         precision: Loss scaling.
-        timer: Told when this process is about to wait for others.
-        receivers: Returns the receivers of an event.
         trace_counts: How often each function was traced, counted here.
 
     Attributes:
@@ -52,34 +50,25 @@ class TFTrainStep(TrainStep):
         reference: The constant that sums of losses are divided by: the examples of a whole update.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        precision: Precision,
-        timer: StepTimer,
-        receivers: Callable[[str], tuple[Any, ...]],
-        trace_counts: Counter[str],
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.model_io = model_io
-        self.strategy = strategy
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine, precision: Precision, trace_counts: Counter[str]) -> None:
+        super().__init__(engine)
+        args = self.trainer.args
         self.precision = precision
-        self.timer = timer
+        self.timer: StepTimer = engine.step_timer
         self.losses = LossAccumulator()
+        self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue = UpdateQueue(size, self._execute, StepObservers(receivers))
+        self.queue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
         self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part)) if args.auto_find_batch_size else None
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run makes it
         self.reference = float(args.train_batch_size * args.gradient_accumulation_steps)
-        self._receivers = receivers
         self._trace_counts = trace_counts
-        self._is_in_one_piece = overrides.any("apply_gradients", "distributed_training_steps")
+        self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, whether the step is skipped is for the host to decide
-        self._is_in_pieces = self.retrier is not None or (precision.is_scaled and strategy.replicas > 1)
+        self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
         self._flos = 0
 
     def begin_run(self, spec: Pair) -> None:

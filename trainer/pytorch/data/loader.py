@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,14 +19,6 @@ from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
 
 Counts = tuple[int, int]
 """The examples of a batch that count: in this rank's, and in those of all ranks together."""
-
-
-class TrainBatch(NamedTuple):
-    """A batch of this process: its inputs, and its examples here and on all processes together."""
-
-    inputs: Any
-    examples: int
-    examples_of_all: int
 
 
 class EpochLoader(DataLoader[Any]):

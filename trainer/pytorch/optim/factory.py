@@ -204,8 +204,3 @@ def _reduce_on_plateau(optimizer: Optimizer, options: dict[str, Any], mode: str)
             allowed = f"reduce_lr_on_plateau takes {', '.join(known)}.{did_you_mean(option, known)}"
             raise ArgumentError("lr_scheduler_kwargs", options, allowed)
     return ReduceLROnPlateau(optimizer, **{"mode": mode, **options})
-
-
-def follows_metric(schedule: Any) -> bool:
-    """Return whether a schedule waits for a metric, rather than for steps."""
-    return isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)

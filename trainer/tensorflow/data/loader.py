@@ -31,14 +31,6 @@ class Pair(NamedTuple):
     labels: Any
 
 
-class TrainBatch(NamedTuple):
-    """A micro-batch of all replicas: its features and labels, and its examples here and on all processes together."""
-
-    inputs: Pair
-    examples: int
-    examples_of_all: int
-
-
 class Batches(ABC):
     """A source of batches of one dataset.
 

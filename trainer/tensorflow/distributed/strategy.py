@@ -35,10 +35,12 @@ class DistributedStrategy(ABC):
         strategy: The tf.distribute.Strategy of the run.
         replicas: Replicas of all processes together.
         local_replicas: Those of this process; they have the numbers from ``first_replica``.
+        is_sharded: False: no process holds only a shard of the model.
     """
 
     rank = 0
     world_size = 1
+    is_sharded = False
 
     def __init__(self, strategy: Any) -> None:
         self.strategy = strategy

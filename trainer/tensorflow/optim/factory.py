@@ -119,8 +119,6 @@ class Schedule:
         learning_rate_at: Returns the learning rate after so many updates.
     """
 
-    follows_metric = False
-
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
         self.learning_rate_at = learning_rate_at
         self.last_epoch = 0
@@ -151,8 +149,6 @@ class PlateauSchedule(Schedule):
     Source:
         torch.optim.lr_scheduler.ReduceLROnPlateau
     """
-
-    follows_metric = True
 
     def __init__(
         self,
@@ -243,11 +239,6 @@ def own_schedule(given: Any) -> Schedule | None:
     if callable(given):
         return Schedule(lambda step: float(given(step)))
     raise TracksideTypeError(f"optimizers needs a schedule that is a function of the step, not {type(given).__name__}")
-
-
-def follows_metric(schedule: Any) -> bool:
-    """Return whether a schedule waits for a metric, rather than for steps."""
-    return bool(getattr(schedule, "follows_metric", False))
 
 
 def rate_of(optimizer: Any) -> float:

@@ -8,13 +8,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 from trackside.callbacks.metrics import evaluation_key
 from trackside.callbacks.state import TrainerControl, TrainerState
 
+from .arguments.base import BaseTrainingArguments
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine, Overrides
@@ -28,6 +29,8 @@ from .search.search import search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 
 logger = logging.getLogger("trackside")
+
+Args = TypeVar("Args", bound=BaseTrainingArguments)
 
 KEPT_BETWEEN_RUNS = frozenset(
     {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
@@ -88,7 +91,8 @@ class BaseTrainer(TrainerInterface):
         """Make the components, and attach the callbacks."""
         self.control = TrainerControl()
         self._search: Search | None = None
-        self._overrides = Overrides.of(self, self._base)
+        base = next(cls for cls in type(self).__mro__ if BaseTrainer in cls.__bases__)
+        self._overrides = Overrides.of(self, base)
         self._check_args()
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
@@ -118,11 +122,6 @@ class BaseTrainer(TrainerInterface):
         self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
 
     # -- what a framework fills in ------------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def _base(self) -> type:
-        """The class whose methods are the defaults; what differs from it is an override."""
 
     @abstractmethod
     def _make_engine(self) -> Engine:
@@ -287,10 +286,16 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError(field, value, allowed)
 
 
-def check_args(args: Any, wanted: type) -> None:
-    """Raise TracksideTypeError if ``args`` are not of the class ``wanted``."""
+def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
+    """Return ``args``, or those by default.
+
+    Raises:
+        TracksideTypeError: If they are not of the class ``wanted``.
+    """
+    args = wanted() if args is None else args
     if not isinstance(args, wanted):
         raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+    return args
 
 
 def check_smoothing(args: Any, loss: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
+from trackside.callbacks.errors import TracksideValueError
+
 
 def derive_seed(*parts: int) -> int:
     """Return a seed in [0, 2**63) that depends on every part and their order, alike on every machine and version.
@@ -58,6 +60,11 @@ class BatchCut:
     world_size: int = 1
     drop_last: bool = False
     start: int = 0
+
+    def __post_init__(self) -> None:
+        size, rank, world_size = self.global_batch_size, self.rank, self.world_size
+        if size < 1 or not 0 <= rank < world_size:
+            raise TracksideValueError(f"global_batch_size={size}, {rank=}, {world_size=} make no batches")
 
     @property
     def num_batches(self) -> int:

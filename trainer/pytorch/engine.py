@@ -135,7 +135,7 @@ class TorchEngine(BaseEngine):
             rank=self.strategy.rank,
             world_size=self.strategy.world_size,
         )
-        return self.step_timer.reading(TrainBatch(inputs, *counts) for inputs, counts in batches)
+        return self.step_timer.reading(batches)
 
     def batches_used(self, progress: Progress) -> int:
         """Return the micro-batches of this process that hold the examples which ``progress`` has seen of the epoch."""

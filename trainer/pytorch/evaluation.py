@@ -75,8 +75,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
 
     def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
         """Return the batches with the examples of each that count."""
-        pairs = loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
-        return (TrainBatch(inputs, *counts) for inputs, counts in pairs)
+        return loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
 
     def evaluation_step(
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
-from ._torch_util import unwrap
+from ._torch_util import fields_of, has_fields, unwrap
 from .loss import count_items, is_causal_lm
 
 
@@ -154,17 +153,15 @@ def by_name(outputs: Any) -> Any:
         fields: Mapping[str, Any] = outputs
     elif isinstance(outputs, Tensor) or not _has_names(outputs):
         return outputs
-    elif dataclasses.is_dataclass(outputs):
-        fields = {item.name: getattr(outputs, item.name) for item in dataclasses.fields(outputs)}
     else:
-        fields = outputs._asdict() if hasattr(outputs, "_asdict") else vars(outputs)
+        fields = fields_of(outputs)
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _has_names(outputs: Any) -> bool:
     if isinstance(outputs, (tuple, list)):
         return bool({"loss", "logits"} & set(getattr(outputs, "_fields", ())))
-    return dataclasses.is_dataclass(outputs) or hasattr(outputs, "__dict__")
+    return has_fields(outputs)
 
 
 def loss_in(outputs: Any) -> Any:

@@ -32,8 +32,7 @@ class TFCheckpoint(BaseCheckpoint):
         trainer = self.trainer
         if not trainer.model.built:
             dataset = trainer.eval_dataset if trainer.train_dataset is None else trainer.train_dataset
-            options = {"batch_size": 1, "seed": 0, "shuffle": False, "drop_last": False}
-            batches = None if dataset is None else make_batches(dataset, **options)
+            batches = None if dataset is None else make_batches(dataset, batch_size=1)
             self.model_io.build(batches, self.train_step.precision.policy)
         snapshot.load_weights(trainer.model, contents)
 

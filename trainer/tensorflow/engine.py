@@ -20,7 +20,7 @@ from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
-from .data.factory import make_batches
+from .data.factory import make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
@@ -50,12 +50,12 @@ class TFEngine(BaseEngine):
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint
     model_io: ModelIO
+    train_batches: Batches
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number = 0
-        self.train_batches: Any = None
 
     def configure(self) -> None:
         """Set up what follows from the arguments."""
@@ -73,26 +73,17 @@ class TFEngine(BaseEngine):
 
     def prepare_data(self) -> int | None:
         """Build the source of training batches; return its batches of one epoch, if known."""
-        batches = self.train_batches = self._training_batches()
-        update_context(self.trainer, self.dispatcher, train_dataloader=batches)
-        return batches.num_batches()
+        trainer, options = self.trainer, training_options(self.trainer.args)
+        if "get_train_tfdataset" in self.overrides:
+            self.train_batches = OwnBatches(self._own_batches, **options)
+        else:
+            self.train_batches = make_batches(trainer.train_dataset, **options)
+        update_context(trainer, self.dispatcher, train_dataloader=self.train_batches)
+        return self.train_batches.num_batches()
 
-    def _training_batches(self) -> Batches:
-        args = self.trainer.args
-        options = {
-            "batch_size": args.train_batch_size,
-            "seed": args.seed if args.data_seed is None else args.data_seed,
-            "shuffle": True,
-            "drop_last": args.dataloader_drop_last,
-        }
-        if "get_train_tfdataset" not in self.overrides:
-            return make_batches(self.trainer.train_dataset, **options)
-
-        def build(epoch: int) -> Any:
-            self.epoch_number = epoch
-            return self.trainer.get_train_tfdataset()
-
-        return OwnBatches(build, **options)
+    def _own_batches(self, epoch: int) -> Any:
+        self.epoch_number = epoch
+        return self.trainer.get_train_tfdataset()
 
     def prepare_model(self, max_steps: int) -> None:
         """Build the model on every replica, create optimizer, schedule and the functions of the step."""

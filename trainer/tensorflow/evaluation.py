@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import tensorflow as tf
 
-from trackside.callbacks.errors import ArgumentError
-
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepResult
+from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.output_collector import map_nested
 from .compiled_step import compiled, rows_of
 from .data import loader
@@ -49,23 +48,21 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
-        is_own = "get_eval_tfdataset" in self.overrides
-        given = self.trainer.eval_dataset if dataset is None else dataset
-        if given is None and not is_own:
-            raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-        return self._batches_of(given, self.trainer.get_eval_tfdataset if is_own else None, dataset)
+        if "get_eval_tfdataset" in self.overrides:
+            return self._batches_of(dataset, self.trainer.get_eval_tfdataset)
+        return self._batches_of(dataset_to_evaluate(dataset, self.trainer.eval_dataset), None)
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
         is_own = "get_test_tfdataset" in self.overrides
-        return self._batches_of(dataset, self.trainer.get_test_tfdataset if is_own else None, dataset)
+        return self._batches_of(dataset, self.trainer.get_test_tfdataset if is_own else None)
 
-    def _batches_of(self, dataset: Any, build: Callable[[Any], Any] | None, given: Any) -> Batches:
-        options = {"batch_size": self.trainer.args.eval_batch_size, "seed": 0, "shuffle": False, "drop_last": False}
+    def _batches_of(self, dataset: Any, build: Callable[[Any], Any] | None) -> Batches:
+        size = self.trainer.args.eval_batch_size
         if build is None:
-            self._batches = make_batches(dataset, **options)
+            self._batches = make_batches(dataset, batch_size=size)
         else:
-            self._batches = OwnBatches(lambda epoch: build(given), **options)
+            self._batches = OwnBatches(lambda epoch: build(dataset), batch_size=size)
         return check_finite(self._batches)
 
     def num_examples(self, batches: Any) -> int | None:

@@ -44,7 +44,7 @@ class Batches(ABC):
     is_infinite = False
     element_spec: Pair
 
-    def __init__(self, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool) -> None:
+    def __init__(self, *, batch_size: int, seed: int = 0, shuffle: bool = False, drop_last: bool = False) -> None:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle

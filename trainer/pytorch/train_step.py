@@ -93,6 +93,45 @@ class TorchTrainStep(EnginePart, TrainStep):
                 loss = self._call_training_step(model, inputs)
         self.losses.add(loss, context)
 
+    def finish_gradients(self) -> Tensor:
+        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        trainer, strategy = self.trainer, self.strategy
+        if self._is_first_update:
+            self._is_first_update = False
+            trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
+        self.precision.unscale(trainer.optimizer)
+        factor = self.losses.close()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if isinstance(factor, Tensor) or factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        norm = nn.utils.get_total_norm(dense)
+        if trainer.args.max_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters, trainer.args.max_grad_norm, norm)
+        self.grad_norm = strategy.full_tensor(norm)
+        return self.grad_norm
+
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        schedule = self.trainer.lr_scheduler
+        skipped = self.precision.step(self.trainer.optimizer)
+        if not skipped and schedule is not None and not follows_metric(schedule):
+            schedule.step()
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Clear the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
+        optimizer = self.trainer.optimizer
+        if self.precision.clear(optimizer):
+            return
+        if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+            optimizer.zero_grad()
+            return
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    # -- what a micro-batch goes through ------------------------------------------------------------------------------
+
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
         """Take a micro-batch forward and backward; return its mean loss, detached."""
         with self.precision.forward():
@@ -143,43 +182,6 @@ class TorchTrainStep(EnginePart, TrainStep):
                 self.precision.backward(loss_of_nothing, context.weight, is_last=context.is_last)
         else:
             self.precision.backward(loss, context.weight, is_last=context.is_last)
-
-    def finish_gradients(self) -> Tensor:
-        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
-        trainer, strategy = self.trainer, self.strategy
-        if self._is_first_update:
-            self._is_first_update = False
-            trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
-        self.precision.unscale(trainer.optimizer)
-        factor = self.losses.close()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if isinstance(factor, Tensor) or factor != 1.0:
-            torch._foreach_mul_(gradients, factor)
-        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
-        norm = nn.utils.get_total_norm(dense)
-        if trainer.args.max_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters, trainer.args.max_grad_norm, norm)
-        self.grad_norm = strategy.full_tensor(norm)
-        return self.grad_norm
-
-    def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
-        schedule = self.trainer.lr_scheduler
-        skipped = self.precision.step(self.trainer.optimizer)
-        if not skipped and schedule is not None and not follows_metric(schedule):
-            schedule.step()
-        return skipped
-
-    def clear_gradients(self) -> None:
-        """Clear the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
-        optimizer = self.trainer.optimizer
-        if self.precision.clear(optimizer):
-            return
-        if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
-            optimizer.zero_grad()
-            return
-        for parameter in self.parameters:
-            parameter.grad = None
 
     # -- records --------------------------------------------------------------------------------------------------
 

@@ -78,11 +78,6 @@ def weights_writer(model: Any, *, copy: bool) -> Callable[[Path], None]:
     return move
 
 
-def weights_in(folder: Path) -> list[str]:
-    """Return which files in ``folder`` are the weights; none where there are none."""
-    return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).exists() else []
-
-
 def load_weights(model: Any, checkpoint: Contents) -> None:
     """Load the weights of a checkpoint into ``model``.
 
@@ -134,6 +129,11 @@ def _named(optimizer: Any) -> list[tuple[str, Any]]:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
+
+
+def weights_in(folder: Path) -> list[str]:
+    """Return which files in ``folder`` are the weights; none where there are none."""
+    return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).exists() else []
 
 
 def write_file(content: Any, path: Path) -> None:

@@ -54,7 +54,6 @@ class BaseTrainer(TrainerInterface):
 
     def __init__(
         self,
-        *,
         model: Any,
         args: Any,
         train_dataset: Any,
@@ -64,7 +63,6 @@ class BaseTrainer(TrainerInterface):
         optimizers: tuple[Any, Any],
         loss_fn: Any,
         model_init: Callable[..., Any] | None,
-        processing_class: Any = None,
     ) -> None:
         if model_init is not None and tuple(optimizers) != (None, None):
             raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
@@ -78,7 +76,6 @@ class BaseTrainer(TrainerInterface):
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.loss_fn = loss_fn
-        self.processing_class = processing_class
         self.optimizer, self.lr_scheduler = optimizers
         self.state = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()

@@ -148,8 +148,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         dtype = self.dtype
         if dtype is None:
             return inputs
-        cast = map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-        return dict(cast) if isinstance(inputs, dict) else cast
+        return map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16, which numpy does not have, as float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
+from ..evaluation.output_collector import leaves
 from ._torch_util import unwrap
 
 IGNORED = -100
@@ -45,15 +46,8 @@ def batch_size(batch: Any) -> int:
     return 1 if tensor is None else len(tensor)
 
 
-def _tensors(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
 
 
 def smoothed_loss(logits: Tensor, labels: Tensor, epsilon: float, *, is_causal: bool) -> Tensor:

@@ -174,11 +174,9 @@ def loss_in(outputs: Any) -> Any:
     if loss is None and isinstance(outputs, (tuple, list)) and outputs and getattr(outputs[0], "ndim", 2) == 1:
         loss = outputs[0]  # one loss for each example, or each device
     if loss is None:
-        known = by_name(outputs)
-        held = ", ".join(known) or "nothing" if isinstance(known, Mapping) else _in_words(outputs)
         raise TracksideValueError(
-            f"the model returned no loss, only: {held}. Give the trainer loss_fn=..., override compute_loss, "
-            "or check that the batch holds the labels that the model takes"
+            f"the model returned no loss, only: {_in_words(outputs)}. Give the trainer loss_fn=..., override "
+            "compute_loss, or check that the batch holds the labels that the model takes"
         )
     return loss
 
@@ -197,6 +195,9 @@ def loss_or_none(outputs: Any) -> Any:
 def _in_words(outputs: Any) -> str:
     if isinstance(outputs, Tensor):
         return f"Tensor of shape {tuple(outputs.shape)}"
+    known = by_name(outputs)
+    if isinstance(known, Mapping):
+        return ", ".join(known) or "nothing"
     if isinstance(outputs, (tuple, list)):
         return f"{type(outputs).__name__} of {', '.join(_in_words(part) for part in outputs) or 'nothing'}"
     return type(outputs).__name__
@@ -232,8 +233,7 @@ def main_logits(outputs: Any) -> Tensor:
     else:
         found = known
     if not isinstance(found, Tensor):
-        held = ", ".join(known) if isinstance(known, Mapping) else _in_words(outputs)
-        raise TracksideValueError(f"the model returned no logits to compute a loss of, only: {held}")
+        raise TracksideValueError(f"the model returned no logits to compute a loss of, only: {_in_words(outputs)}")
     return found
 
 
@@ -246,6 +246,6 @@ def output_at(outputs: Any, index: int) -> Any:
     known = by_name(outputs)
     parts = list(known.values()) if isinstance(known, Mapping) else known
     if not isinstance(parts, (tuple, list)) or not 0 <= index < len(parts):
-        held = ", ".join(known) if isinstance(known, Mapping) else _in_words(outputs)
+        held = _in_words(outputs)
         raise TracksideValueError(f"past_index asks for output {index} of the model, counted from 0; it gave {held}")
     return map_nested(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, parts[index])

@@ -70,21 +70,12 @@ class Trainer(BaseTrainer):
         args = arguments_of(args, TrainingArguments)
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
-        processing_class = processing_class or tokenizer
-        self.data_collator = data_collator or _default_collator(processing_class)
+        self.processing_class = processing_class or tokenizer
+        self.data_collator = data_collator or _default_collator(self.processing_class)
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self._optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            loss_fn=loss_fn,
-            model_init=model_init,
-            processing_class=processing_class,
+            model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init
         )
 
     if not TYPE_CHECKING:  # an editor reports what is not there

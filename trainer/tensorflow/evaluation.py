@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, cast
 
 import tensorflow as tf
@@ -93,7 +94,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         pair = loader.pair_of(batch)
         loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
         first, last = self.strategy.local_span(loader.examples_in(pair))
-        features, labels = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[first:last], pair)
+        features, labels = loader.map_leaves(itemgetter(slice(first, last)), pair)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else _on_host_if_cpu(without(logits, ignore_keys))
         return StepResult(loss, weight, logits, labels, last - first, kept)
@@ -102,7 +103,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return the compiled evaluation step for batches of this kind."""
         spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
-            spec = tf.nest.map_structure(loader.spec_of, pair)
+            spec = loader.map_leaves(loader.spec_of, pair)
         key = (str(spec), id(self.trainer.model))
         if key not in self._predictors:
             strategy = self.strategy

@@ -62,16 +62,10 @@ class TFTrainer(BaseTrainer):
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
+        self.processing_class = None
+        optimizers = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=(own_optimizer(optimizers[0]), own_schedule(optimizers[1])),
-            loss_fn=loss_fn,
-            model_init=model_init,
+            model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init
         )
 
     def _make_engine(self) -> TFEngine:

@@ -7,8 +7,7 @@ update is complete. Where the weights add up to one, which is the rule, there is
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from ..evaluation.output_collector import map_nested
 from ..optim.lr_schedules import follows_metric
 from ..step_timer import StepTimer
 from .distributed.strategy import DistributedStrategy
-from .loss import as_mean_and_weight, smoothed_loss, zero_gradients_of
+from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
@@ -213,87 +212,3 @@ class TorchTrainStep(EnginePart, TrainStep):
             self._flos += self.trainer.floating_point_ops(inputs)
         if isinstance(inputs, dict) and "input_ids" in inputs:
             self.trainer.state.num_input_tokens_seen += inputs["input_ids"].numel() * self.strategy.world_size
-
-
-class LossAccumulator:
-    """The weights and the losses of the micro-batches of one update, and the loss since the last record.
-
-    Args:
-        strategy: Over whose processes the weights are summed.
-        device: Where losses are summed.
-        reference: The constant that weights are relative to: the items of a whole update, where examples are items.
-        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
-    """
-
-    def __init__(
-        self, strategy: DistributedStrategy, device: torch.device, reference: float, *, skip_non_finite: bool
-    ) -> None:
-        self._strategy = strategy
-        self._skip_non_finite = skip_non_finite
-        self.reference = reference
-        self._is_alone = strategy.world_size == 1
-        self._is_single = True
-        self._sum_of_weights: Callable[[], Any] | None = None
-        self._weights: Any = 0.0
-        self._loss: Any = 0.0
-        dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
-        # on a CPU a number, which costs a tenth of what adding to a tensor does
-        self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
-        self._updates = 0
-
-    def begin(self, context: StepContext) -> None:
-        """Begin a micro-batch, and with the first one an update."""
-        context.is_single = context.count == 1 and self._is_alone
-        if context.index == 0:
-            self._weights, self._loss, self._sum_of_weights = 0.0, 0.0, None
-
-    def weigh(self, context: StepContext) -> None:
-        """Set the weight of a micro-batch; with the last of an update, all processes begin to sum their weights."""
-        context.weight = 1.0 if context.is_single else context.items / self.reference
-        if context.is_last and not context.is_part and not self._is_alone:
-            self._sum_of_weights = self._strategy.all_reduce_async(self._weights + context.weight)
-
-    def add(self, loss: Tensor, context: StepContext) -> None:
-        """Add the mean loss of a micro-batch."""
-        weight, self._is_single = context.weight, context.is_single
-        self._weights = self._weights + weight
-        value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
-        if context.is_single:
-            self._loss = value
-        elif not isinstance(weight, Tensor):
-            self._loss = self._loss + (value * weight if weight else 0.0)
-        else:
-            self._loss = self._loss + torch.where(weight > 0, value * weight, 0.0)
-
-    def close(self) -> Any:
-        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
-        if self._is_single:
-            self._sum_up(self._loss)
-            return 1.0
-        weights = (self._sum_of_weights or self._strategy.all_reduce_async(self._weights))()
-        if isinstance(weights, Tensor) and weights.device.type == "cpu":
-            weights = weights.item()
-        factor: Any = 0.0
-        if isinstance(weights, Tensor):
-            factor = self._strategy.world_size / weights.clamp_min(1e-12)
-        elif weights:
-            factor = self._strategy.world_size / weights
-        self._sum_up(self._loss * (factor / self._strategy.world_size))
-        return factor
-
-    def _sum_up(self, loss: Any) -> None:
-        if self._skip_non_finite:
-            mean = self._total / max(self._updates, 1)
-            if isinstance(loss, Tensor):
-                loss = torch.where(torch.isfinite(loss), loss, mean)
-            elif not math.isfinite(loss):
-                loss = mean
-        self._total += loss
-        self._updates += 1
-
-    def take(self) -> float:
-        """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._strategy.all_reduce(self._total))
-        self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
-        self._updates = 0
-        return value

@@ -22,7 +22,7 @@ from ..base_engine import BaseEngine, EnginePart
 from ..engine import StepContext, TrainBatch, TrainStep
 from ..optim.lr_schedules import follows_metric
 from ..step_timer import StepTimer
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, StepProgram, not_in_pieces
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.loader import Pair
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sum_and_weight
@@ -73,18 +73,7 @@ class TFTrainStep(EnginePart, TrainStep):
 
     def begin_run(self, spec: Pair) -> None:
         """Make the functions of a run that is about to begin, for micro-batches of ``spec``."""
-        args = self.trainer.args
-        program = StepProgram(
-            update=self.trainer.distributed_training_steps,
-            accumulate=self._accumulate_on_replica,
-            normalize=self._normalize,
-            apply=lambda gradients: self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables),
-            set_learning_rate=self._set_learning_rate,
-            variables=lambda: self.trainer.model.trainable_variables,
-        )
-        self.compiled = CompiledStep(
-            program, self.strategy, spec, self._trace_counts, xla=args.xla, skip_non_finite=args.logging_nan_inf_filter
-        )
+        self.compiled = CompiledStep(self, spec, self._trace_counts)
 
     # -- the update, in the order of the loop -----------------------------------------------------------------------
 
@@ -198,10 +187,10 @@ class TFTrainStep(EnginePart, TrainStep):
         """Take the last micro-batch of an update, and step the optimizer with the gradients of them all."""
         losses = self.losses
         gradients = losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
-        gradients, losses.loss, losses.norm = self._normalize([*gradients, losses.loss, losses.weight])
-        losses.skipped = self._apply(gradients, losses.norm)
+        gradients, losses.loss, losses.norm = self.normalize([*gradients, losses.loss, losses.weight])
+        losses.skipped = self._apply_if_finite(gradients, losses.norm)
 
-    def _normalize(self, sums: list[Any]) -> tuple[list[Any], Any, Any]:
+    def normalize(self, sums: list[Any]) -> tuple[list[Any], Any, Any]:
         """Return the update's gradients, normalized and clipped, its loss, and its gradient norm before clipping.
 
         Args:
@@ -217,29 +206,29 @@ class TFTrainStep(EnginePart, TrainStep):
             factor = factor * tf.minimum(1.0, max_grad_norm / (norm + 1e-6))
         return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients], loss, norm
 
-    def _apply(self, gradients: list[Any], norm: Any) -> Any:
+    def apply(self, gradients: list[Any]) -> Any:
+        """Step the optimizer; return that the step was not skipped."""
+        self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables)
+        return tf.constant(False)
+
+    def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:
         """Step the optimizer, unless float16 overflowed; return whether the step was skipped."""
-        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
         if not self.precision.is_scaled:
-            optimizer.apply(gradients, variables)
-            return tf.constant(False)
+            return self.apply(gradients)
         is_finite = tf.math.is_finite(norm)
-
-        def step() -> Any:
-            optimizer.apply(gradients, variables)
-            return tf.constant(False)
-
-        skipped = tf.cond(is_finite, step, lambda: tf.constant(True))
+        skipped = tf.cond(is_finite, lambda: self.apply(gradients), lambda: tf.constant(True))
         self.precision.update(is_finite)
         return skipped
 
-    def _accumulate_on_replica(self, batch: Any, rows: Any) -> list[Any]:
+    def accumulate_on_replica(self, batch: Any, rows: Any) -> list[Any]:
+        """Return the gradients, the loss sum and the weight of a micro-batch and its rows."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
         gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
-    def _set_learning_rate(self, learning_rate: Any) -> None:
+    def set_learning_rate(self, learning_rate: Any) -> None:
+        """Give the optimizer a learning rate, unless there is no schedule."""
         if self.trainer.lr_scheduler is not None:
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
@@ -254,7 +243,7 @@ class TFTrainStep(EnginePart, TrainStep):
         """Return the gradient norm and the learning rate. Waits for the device."""
         self.queue.flush()
         record = {"grad_norm": float(self.compiled.grad_norm.numpy())} if self.compiled.has_stepped else {}
-        self._set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
+        self.set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
         has_schedule = self.trainer.lr_scheduler is not None
         return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
 

@@ -151,9 +151,10 @@ class PlateauSchedule(Schedule):
     ) -> None:
         super().__init__(lambda step: learning_rate)
         self.factor, self.min_lr, self.eps = factor, min_lr, eps
-        self.is_min, self.is_relative = mode == "min", threshold_mode == "rel"
-        self.threshold, self.patience, self.cooldown = threshold, patience, cooldown
-        self.best = math.inf if self.is_min else -math.inf
+        self.patience, self.cooldown = patience, cooldown
+        self.sign = -1.0 if mode == "max" else 1.0
+        self.margin, self.is_relative = self.sign * threshold, threshold_mode == "rel"
+        self.best = self.sign * math.inf
         self.num_bad_epochs = self.cooldown_counter = 0
 
     def step(self, metric: float | None = None) -> None:
@@ -173,11 +174,8 @@ class PlateauSchedule(Schedule):
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
 
     def _is_better(self, metric: float) -> bool:
-        if self.is_relative:
-            bar = self.best * (1.0 - self.threshold if self.is_min else 1.0 + self.threshold)
-        else:
-            bar = self.best - self.threshold if self.is_min else self.best + self.threshold
-        return metric < bar if self.is_min else metric > bar
+        bar = self.best * (1.0 - self.margin) if self.is_relative else self.best - self.margin
+        return self.sign * metric < self.sign * bar
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule stands."""

@@ -34,6 +34,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
 
     model_io: ModelIO
     strategy: DistributedStrategy
+    num_examples = staticmethod(loader.num_examples)
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
@@ -50,10 +51,6 @@ class TorchEvaluation(EnginePart, EvaluationStep):
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
         return cast(Iterable[Any], self.trainer.get_test_dataloader(dataset))
-
-    def num_examples(self, batches: Any) -> int | None:
-        """Return the number of examples behind ``batches``, where it can be known."""
-        return loader.num_examples(batches)
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is a dict of datasets by their names."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import StepContext, TrainBatch, TrainStep
 from ..evaluation.output_collector import map_nested
-from ..optim.lr_schedules import follows_metric
+from ..optim.lr_schedules import step_schedule
 from ..step_timer import StepTimer
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
@@ -112,10 +112,9 @@ class TorchTrainStep(EnginePart, TrainStep):
 
     def optimizer_step(self) -> bool:
         """Step optimizer and schedule; return whether the loss scaler skipped the step."""
-        schedule = self.trainer.lr_scheduler
         skipped = self.precision.step(self.trainer.optimizer)
-        if not skipped and schedule is not None and not follows_metric(schedule):
-            schedule.step()
+        if not skipped:
+            step_schedule(self.trainer.lr_scheduler)
         return skipped
 
     def clear_gradients(self) -> None:

@@ -37,6 +37,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     model_io: ModelIO
     strategy: DistributedStrategy
+    num_examples = staticmethod(loader.num_examples)
 
     def __init__(self, engine: BaseEngine, trace_counts: Counter[str]) -> None:
         super().__init__(engine)
@@ -65,10 +66,6 @@ class TFEvaluation(EnginePart, EvaluationStep):
         else:
             self._batches = OwnBatches(lambda epoch: build(dataset), batch_size=size)
         return check_finite(self._batches)
-
-    def num_examples(self, batches: Any) -> int | None:
-        """Return the number of examples behind ``batches``, where it can be known."""
-        return loader.num_examples(batches)
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is a dict of datasets by their names, and not one dataset of named arrays."""

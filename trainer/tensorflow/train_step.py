@@ -20,7 +20,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import StepContext, TrainBatch, TrainStep
-from ..optim.lr_schedules import follows_metric
+from ..optim.lr_schedules import step_schedule
 from ..step_timer import StepTimer
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.loader import Pair
@@ -91,7 +91,7 @@ class TFTrainStep(EnginePart, TrainStep):
             self.queue.flush()
             skipped = self.compiled.update(window, learning_rate)
         if not (self.precision.is_scaled and bool(skipped)):
-            self._step_schedule()
+            step_schedule(self.trainer.lr_scheduler)
         return True
 
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
@@ -117,7 +117,7 @@ class TFTrainStep(EnginePart, TrainStep):
             skipped = not is_finite
         if not skipped:
             self.compiled.apply(self._learning_rate())
-            self._step_schedule()
+            step_schedule(self.trainer.lr_scheduler)
         return skipped
 
     def clear_gradients(self) -> None:
@@ -270,8 +270,3 @@ class TFTrainStep(EnginePart, TrainStep):
     def _learning_rate(self) -> float:
         schedule = self.trainer.lr_scheduler
         return 0.0 if schedule is None else float(schedule.get_last_lr()[0])
-
-    def _step_schedule(self) -> None:
-        schedule = self.trainer.lr_scheduler
-        if schedule is not None and not follows_metric(schedule):
-            schedule.step()

@@ -42,7 +42,7 @@ def host_state_kept(seed: int) -> Iterator[None]:
     """Start the generators that `seed_worker` seeds from ``seed``, and put them back at the end.
 
     numpy's is exchanged for another one, since reading and writing its state takes five times as long as all the rest;
-    what it has up its sleeve, the second of two normal numbers, is lost, at the same places in every run.
+    what it has in store, the second of two normal numbers, is lost, at the same places in every run.
     """
     python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
     set_bit_generator(ASIDE)
@@ -133,7 +133,7 @@ def fetch(dataset: Any, indices: Any) -> Any:
 
 
 def init_worker(worker_id: int) -> None:
-    """Make a worker deaf to the signals that are meant for the trainer.
+    """Keep a worker from the signals that are meant for the trainer.
 
     Ctrl-C, and the SIGTERM of a scheduler or of torchrun, reach the whole process group. The trainer goes on to the
     end of its step and saves, and needs its workers until then. The parent's own SIGTERM still ends a worker at once.

@@ -34,13 +34,13 @@ class TorchEvaluation(EnginePart, EvaluationStep):
 
     model_io: ModelIO
     strategy: DistributedStrategy
-    num_examples = staticmethod(loader.num_examples)
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
         args = self.trainer.args
-        self.train_step = cast(TorchTrainStep, engine.train_step)
-        self.dtype = DTYPES["bf16"] if args.bf16_full_eval else DTYPES["fp16"] if args.fp16_full_eval else None
+        self.train_step: TorchTrainStep = cast(TorchTrainStep, engine.train_step)
+        name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
+        self.dtype: torch.dtype | None = DTYPES.get(name)
         self._has_own_step = "prediction_step" in self.overrides
         self._has_own_loss = "compute_loss" in self.overrides
 
@@ -51,6 +51,10 @@ class TorchEvaluation(EnginePart, EvaluationStep):
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
         return cast(Iterable[Any], self.trainer.get_test_dataloader(dataset))
+
+    def num_examples(self, batches: Any) -> int | None:
+        """Return the number of examples behind ``batches``, where it can be known."""
+        return loader.num_examples(batches)
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is a dict of datasets by their names."""

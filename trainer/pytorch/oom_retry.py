@@ -15,7 +15,7 @@ from ..engine import StepContext
 from ..evaluation.output_collector import map_nested
 from .loss import batch_size
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class OOMRetrier:

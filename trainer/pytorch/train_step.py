@@ -47,15 +47,17 @@ class TorchTrainStep(EnginePart, TrainStep):
         trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
         self.precision = precision
         self.timer: StepTimer = engine.step_timer
-        self.context = StepContext()
+        self.context: StepContext = StepContext()
         self.parameters: list[Tensor] = []
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
-        self.losses = LossAccumulator(
+        self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
         self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
-        self.retrier = OOMRetrier(self, self._call_training_step) if args.auto_find_batch_size else None
+        self.retrier: OOMRetrier | None = None
+        if args.auto_find_batch_size:
+            self.retrier = OOMRetrier(self, self._call_training_step)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
         self._is_first_update = True

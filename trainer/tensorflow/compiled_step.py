@@ -22,12 +22,12 @@ from ..engine import TrainBatch
 from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 MAX_MICRO_BATCHES = 8
 """An update of more micro-batches goes piece by piece, so that its function does not grow without bounds."""
 
-LEARNING_RATE = tf.TensorSpec((), tf.float32)
+LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
 
 
 class CompiledStep:

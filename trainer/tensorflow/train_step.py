@@ -58,13 +58,15 @@ class TFTrainStep(EnginePart, TrainStep):
         args = self.trainer.args
         self.precision = precision
         self.timer: StepTimer = engine.step_timer
-        self.losses = LossAccumulator()
+        self.losses: LossAccumulator = LossAccumulator()
         self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
-        self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part)) if args.auto_find_batch_size else None
+        self.queue: UpdateQueue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
+        self.retrier: OOMRetrier | None = None
+        if args.auto_find_batch_size:
+            self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run makes it
-        self.reference = float(args.train_batch_size * args.gradient_accumulation_steps)
+        self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self._trace_counts = trace_counts
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, whether the step is skipped is for the host to decide

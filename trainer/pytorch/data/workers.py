@@ -17,7 +17,7 @@ from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Dataset
 from torch.utils.data import _utils as torch_internals
 
-from trackside.trainer.data.sharding import BatchCut, derive_seed
+from trackside.trainer.data.sharding import derive_seed
 
 from .sampler import EpochBatchSampler
 
@@ -80,11 +80,9 @@ class SeededBatches:
         self.sampler = sampler
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        return self._seeded(iter(self.sampler), self.sampler.cut, self.sampler.epoch)
-
-    def _seeded(self, batches: Iterator[Any], cut: BatchCut, epoch: int) -> Iterator[tuple[int, int, Any]]:
-        for index, indices in enumerate(batches):
-            yield derive_seed(self.sampler.seed, epoch, cut.span(index)[0]), epoch, indices
+        seed, epoch, cut = self.sampler.seed, self.sampler.epoch, self.sampler.cut
+        batches = enumerate(self.sampler)  # what the sampler is told later does not change them
+        return ((derive_seed(seed, epoch, cut.span(index)[0]), epoch, indices) for index, indices in batches)
 
     def __len__(self) -> int:
         return len(self.sampler)

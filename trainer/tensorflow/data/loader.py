@@ -42,7 +42,7 @@ class Batches(ABC):
     """
 
     num_examples: int | None
-    is_infinite = False
+    is_infinite: bool = False
     element_spec: Pair
 
     def __init__(self, *, batch_size: int, seed: int = 0, shuffle: bool = False, drop_last: bool = False) -> None:
@@ -89,7 +89,7 @@ class ArrayBatches(Batches):
         if len(lengths) != 1:
             raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
         self.num_examples = lengths.pop()
-        self.element_spec = map_leaves(spec_of, self.arrays)
+        self.element_spec: Pair = map_leaves(spec_of, self.arrays)
         self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
@@ -130,7 +130,7 @@ class DatasetBatches(Batches):
         super().__init__(**options)
         self.dataset = dataset
         self.num_examples, self.is_infinite = _cardinality(dataset)
-        self.element_spec = map_leaves(stacked, pair_of(dataset.element_spec))
+        self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; the examples before its beginning are read, not computed with."""
@@ -161,9 +161,9 @@ class OwnBatches(Batches):
         dataset = build(0)
         if not isinstance(dataset, tf.data.Dataset):
             raise TracksideTypeError(f"a tf.data.Dataset of batches is needed, not {type(dataset).__name__}")
-        self.num_examples = None
+        self.num_examples: int | None = None
         self._num_batches, self.is_infinite = _cardinality(dataset)
-        self.element_spec = map_leaves(_any_batch, pair_of(dataset.element_spec))
+        self.element_spec: Pair = map_leaves(_any_batch, pair_of(dataset.element_spec))
 
     def num_batches(self) -> int | None:
         """Return the batches of an epoch; None where that is not known."""

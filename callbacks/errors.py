@@ -117,7 +117,9 @@ class CollectiveMismatchError(RankError):
         listing = "; ".join(
             f"rank {', '.join(who)} called {name!r} as collective {number}" for (number, name), who in ranks.items()
         )
-        super().__init__(f"the ranks called different collectives: {listing}. Every rank must call the same ones in order")
+        super().__init__(
+            f"the ranks called different collectives: {listing}. Every rank must call the same ones in order"
+        )
 
 
 class CallbackTimeoutError(TracksideError, TimeoutError):

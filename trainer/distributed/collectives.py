@@ -110,15 +110,21 @@ class Collectives:
             raise self._failure
         self._number += 1
         text = None if error is None else f"{type(error).__name__}: {error}"
-        calls = self._exchange(Call(self._number, name, self._depth, value, text))
+        try:
+            calls = self._exchange(Call(self._number, name, self._depth, value, text))
+        except Exception as broken:  # whom this rank reached is not known
+            self._fail(broken, 0)
+            raise
         failure = _failure_of(calls)
-        if failure is None:
-            return [call.value for call in calls]
-        failure = error or failure
-        self._failure_depth = min(call.depth for call in calls)
-        if self._depth > self._failure_depth:
-            self._failure = failure
-        raise failure
+        if failure is not None:
+            raise self._fail(error or failure, min(call.depth for call in calls))
+        return [call.value for call in calls]
+
+    def _fail(self, failure: Exception, depth: int) -> Exception:
+        """Note that all calls of `outcome` deeper than ``depth`` are over; return ``failure``."""
+        if self._depth > depth:
+            self._failure, self._failure_depth = failure, depth
+        return failure
 
 
 def _failure_of(calls: list[Call]) -> Exception | None:

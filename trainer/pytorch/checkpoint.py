@@ -45,7 +45,8 @@ class Keeping:
                 snapshot.SCALER_FILE: self.precision.state_dict() or None,
             }
         past = {} if self._past is None else {"past": snapshot.copied(self._past)}
-        states = self.processes.gather_objects({**snapshot.random_state(), **self.processes.random_state(), **past})
+        own = {**snapshot.random_state(), **self.processes.random_state(), **past}
+        states = self.processes.collectives.gather("the random number states", own)
         if copy:
             weights, files = snapshot.copied((weights, files))
         for rank, state in enumerate(states):

@@ -260,11 +260,11 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
-        return self.processes.gather_objects(value)
+        return self.processes.collectives.gather("gather_objects()", value)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self.processes.barrier()
+        self.processes.collectives.barrier("barrier()")
 
     def job_notes(self) -> Notes | None:
         """Return the store of torchrun's agent, which outlives the processes that it starts again."""

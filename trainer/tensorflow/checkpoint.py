@@ -39,7 +39,7 @@ class Keeping:
         self.queue.flush()
         saves_in_its_own_way = self.has_own("save_model")
         write_weights = snapshot.weights_writer(self.model, copy=copy)
-        states = self.processes.gather_objects(snapshot.random_state(self.model))
+        states = self.processes.collectives.gather("the random number states", snapshot.random_state(self.model))
         files: dict[str, Any] = {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
         arrays: dict[str, Any] = {}
         if not self.args.save_only_model:

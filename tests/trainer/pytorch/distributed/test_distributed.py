@@ -325,7 +325,7 @@ def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
     trainer = ddp_worker.make(tmp_path)
 
     assert (trainer.processes.rank, trainer.processes.world_size) == (0, 1)
-    assert trainer.processes.gather_objects("x") == ["x"]
+    assert trainer.gather_objects("x") == trainer.processes.collectives.gather("a value", "x") == ["x"]
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ class BaseTrainer(Attaching, Records, Predicting, Searching, Saves, HasBest, Bac
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
         checkpoint = self.saver.locate(wanted) if self.is_world_process_zero() else None
-        checkpoint = self.gather_objects(checkpoint)[0]
+        checkpoint = self.collectives.gather("the checkpoint to resume from", checkpoint)[0]
         if self.model_init is not None:
             self.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)

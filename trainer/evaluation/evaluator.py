@@ -8,6 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from trackside.callbacks.errors import ArgumentError
@@ -101,22 +102,27 @@ class Predicting(Evaluator):
         metrics: dict[str, Any] = {}
         for name, dataset in datasets.items():
             prefix = f"eval_{name}" if name else "eval"
+            trial = partial(self._try_one_batch, dataset, prefix)
             try:
-                with self.evaluating():
-                    output, _, _ = run_evaluation(
-                        self,
-                        self.counted(self.evaluation_batches(dataset)),
-                        expected=None,
-                        prediction_loss_only=False,
-                        ignore_keys=None,
-                        prefix=prefix,
-                        max_batches=1,
-                    )
+                metrics |= self.collectives.outcome("the trial evaluation", trial)[0]
             except Exception as error:
                 logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
                 return None
-            metrics |= {**output.metrics, **speed_metrics(prefix, 1.0, 1, 1)}
+            metrics |= speed_metrics(prefix, 1.0, 1, 1)
         return metrics
+
+    def _try_one_batch(self, dataset: Any, prefix: str) -> dict[str, Any]:
+        with self.evaluating():
+            output, _, _ = run_evaluation(
+                self,
+                self.counted(self.evaluation_batches(dataset)),
+                expected=None,
+                prediction_loss_only=False,
+                ignore_keys=None,
+                prefix=prefix,
+                max_batches=1,
+            )
+        return output.metrics
 
     def _run_prediction(
         self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str

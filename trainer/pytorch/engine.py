@@ -17,6 +17,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..base_trainer import BaseTrainer
 from ..checkpointing.manager import Notes
+from ..distributed.collectives import Collectives
 from ..evaluation.output_collector import map_nested
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
@@ -258,13 +259,18 @@ class TorchBackend(Evaluating, Keeping, BaseTrainer):
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
+    @property
+    def collectives(self) -> Collectives:
+        """What the ranks gather, and decide together."""
+        return self.processes.collectives
+
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
-        return self.processes.collectives.gather("gather_objects()", value)
+        return self.collectives.gather("gather_objects()", value)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self.processes.collectives.barrier("barrier()")
+        self.collectives.barrier("barrier()")
 
     def job_notes(self) -> Notes | None:
         """Return the store of torchrun's agent, which outlives the processes that it starts again."""

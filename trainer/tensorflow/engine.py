@@ -19,6 +19,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import BaseTrainer
 from ..data.sharding import derive_seed
+from ..distributed.collectives import Collectives
 from . import data, snapshot
 from .arguments import TFTrainingArguments
 from .checkpoint import Keeping
@@ -287,13 +288,18 @@ class TFBackend(Objective, Evaluating, Keeping, BaseTrainer):
 
     # -- processes ------------------------------------------------------------------------------------------------
 
+    @property
+    def collectives(self) -> Collectives:
+        """What the ranks gather, and decide together."""
+        return self.processes.collectives
+
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks."""
-        return self.processes.collectives.gather("gather_objects()", value)
+        return self.collectives.gather("gather_objects()", value)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self.processes.collectives.barrier("barrier()")
+        self.collectives.barrier("barrier()")
 
     def set_seed(self, seed: int) -> None:
         """Seed every random number generator."""

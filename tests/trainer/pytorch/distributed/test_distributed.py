@@ -88,11 +88,12 @@ def test_evaluation_counts_each_example_once(world: str, alone: dict[str, Any], 
 @pytest.mark.parametrize("world", ["two", "three"])
 def test_outputs_of_different_lengths_are_padded(world: str, request: pytest.FixtureRequest) -> None:
     for rank in request.getfixturevalue(world):
-        found = torch.tensor(rank["evaluation"]["ragged"]["predictions"])
+        for case in ("ragged", "ragged on a small device"):
+            found = torch.tensor(rank["evaluation"][case]["predictions"])
 
-        assert found[:, 0].tolist() == [float(number) for number in range(1, 12)]
-        assert found.shape == (11, 11)
-        assert set(found[found != found[:, :1]].tolist()) == {-100.0}
+            assert found[:, 0].tolist() == [float(number) for number in range(1, 12)]
+            assert found.shape == (11, 11)
+            assert set(found[found != found[:, :1]].tolist()) == {-100.0}
 
 
 @pytest.mark.slow
@@ -247,7 +248,7 @@ def test_the_variables_of_other_launchers_do_as_well(launcher: str, alone: dict[
 def faults(folder: Path) -> Iterator[dict[str, Job]]:
     """Jobs that fail, started together, since they mostly wait."""
     names = ("raises", "killed", "leaves", "hangs", "save_fails", "data_fails")
-    names += ("uneven", "uneven_evaluation")
+    names += ("uneven", "uneven_evaluation", "own_words", "trial_fails")
     jobs = {name: Job("faults_worker.py", 2, folder / name, [name]) for name in names}
     yield jobs
     for job in jobs.values():
@@ -311,6 +312,23 @@ def test_data_that_one_rank_cannot_read_ends_all(faults: dict[str, Job]) -> None
 
 
 @pytest.mark.slow
+def test_an_error_that_speaks_of_a_store_is_told_as_it_is(faults: dict[str, Job]) -> None:
+    first, second = faults["own_words"].wait()
+
+    assert second.result["text"] == "the feature store has no row 17"
+    assert first.result["text"].startswith("rank 1 failed first, in step 4: RuntimeError: the feature store has no row")
+
+
+@pytest.mark.slow
+def test_an_example_that_one_rank_cannot_evaluate_is_told_by_its_own_error(faults: dict[str, Job]) -> None:
+    first, second = faults["trial_fails"].wait()
+
+    assert (second.result["error"], second.result["text"]) == ("OSError", "cannot read example")
+    assert "rank 1 failed first, in step 2: OSError: cannot read example" in first.result["text"]
+    assert (first.result["step"], second.result["step"]) == (1, 1)  # the trial before the first step was a warning
+
+
+@pytest.mark.slow
 def test_data_of_other_sizes_on_other_ranks_are_an_error_at_once(faults: dict[str, Job]) -> None:
     for rank in faults["uneven"].wait():
         assert rank.result["text"].startswith(
@@ -318,7 +336,7 @@ def test_data_of_other_sizes_on_other_ranks_are_an_error_at_once(faults: dict[st
             "3 batches an epoch, of 18 examples. Give the whole of it to each"
         )
     for rank in faults["uneven_evaluation"].wait():
-        assert "the processes evaluated 1 and 2 batches, which must be as many on each" in rank.result["text"]
+        assert "the ranks evaluated 1 and at least 2 batches, which must be as many on each" in rank.result["text"]
 
 
 def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:

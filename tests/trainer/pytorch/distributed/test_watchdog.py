@@ -57,7 +57,7 @@ def test_an_answer_is_passed_on_and_so_is_an_error() -> None:
 
 def raised(watchdog: Watchdog, act: Callable[[], Any], collective: str = "") -> tuple[Exception, BaseException]:
     """Return the error that ``act`` raises, in a collective of a name if there is one, and what explains it."""
-    with pytest.raises(Exception, match=".") as error, watchdog.collective(collective) if collective else nullcontext():
+    with pytest.raises(Exception, match=r".") as error, watchdog.collective(collective) if collective else nullcontext():
         act()
     return error.value, watchdog.explain(error.value)
 

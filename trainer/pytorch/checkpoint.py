@@ -134,7 +134,7 @@ class TorchCheckpoint(CheckpointIO):
         from .distributed.fsdp import write_shards
 
         optimizer = None if self.trainer.args.save_only_model else self.trainer.optimizer
-        shared: Path = self.strategy.collectives.gather("the folder of the shards", folder)[0]
+        shared: Any = self.strategy.collectives.gather("the folder of the shards", folder)[0]
         write_shards(shared, self.trainer.model, optimizer)
 
     def _write_model(self, folder: Path, weights: dict[str, Any] | None) -> None:

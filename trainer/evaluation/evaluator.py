@@ -122,11 +122,12 @@ class Evaluator:
         for name, dataset in datasets.items():
             prefix = f"eval_{name}" if name else "eval"
             try:
+                batches = evaluation.evaluation_batches(dataset)
                 with evaluation.eval_mode():
                     output, _, _ = run_evaluation(
                         self._engine,
                         trainer.args,
-                        evaluation.counted(evaluation.evaluation_batches(dataset)),
+                        evaluation.counted(batches),
                         compute_metrics=trainer.compute_metrics,
                         expected=None,
                         prediction_loss_only=False,

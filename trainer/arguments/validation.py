@@ -10,7 +10,7 @@ from trackside.callbacks.errors import ArgumentError, UnsupportedError
 Refusals = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 # what must not be, the field to name, and what is allowed
-COMBINATIONS: tuple[tuple[Callable[[PlainData], bool], str, str], ...] = (
+COMBINATIONS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda args: args.fp16 and args.bf16, "fp16", "fp16 or bf16, not both"),
     (
         lambda args: args.fp16_full_eval and args.bf16_full_eval,
@@ -55,7 +55,7 @@ COMBINATIONS: tuple[tuple[Callable[[PlainData], bool], str, str], ...] = (
 )
 
 
-def check_combinations(args: PlainData) -> None:
+def check_combinations(args: Any) -> None:
     """Raise for the first of `COMBINATIONS` that ``args`` has.
 
     Raises:
@@ -66,7 +66,7 @@ def check_combinations(args: PlainData) -> None:
             raise ArgumentError(name, getattr(args, name), allowed)
 
 
-def refuse(args: PlainData, table: Refusals) -> None:
+def refuse(args: Any, table: Refusals) -> None:
     """Raise for the first field of ``table`` that is used.
 
     Raises:

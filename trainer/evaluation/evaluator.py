@@ -133,11 +133,12 @@ class Evaluator:
 
     def _try_one_batch(self, dataset: Any, prefix: str) -> dict[str, Any]:
         trainer, evaluation = self._trainer, self._engine.evaluation
+        batches = evaluation.evaluation_batches(dataset)
         with evaluation.eval_mode():
             output, _, _ = run_evaluation(
                 self._engine,
                 trainer.args,
-                evaluation.counted(evaluation.evaluation_batches(dataset)),
+                evaluation.counted(batches),
                 compute_metrics=trainer.compute_metrics,
                 expected=None,
                 prediction_loss_only=False,

@@ -252,10 +252,10 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
     in_pieces = (
         f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
     )
-    why = f"somebody listens to {', '.join(heard)}" if heard else in_pieces
+    why = f"a callback listens to {', '.join(heard)}" if heard else in_pieces
     return TracksideValueError(
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or let nobody listen inside"
+        f"{why}. Override training_step, run_model or compute_loss instead, or remove what listens"
     )
 
 

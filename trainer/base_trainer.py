@@ -12,11 +12,11 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
+from trackside.callbacks.metrics import evaluation_key
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
-from .checkpointing.best_model import metric_key
 from .engine import Engine, Overrides
 from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
@@ -161,12 +161,12 @@ class BaseTrainer(TrainerInterface):
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._engine.propagate_errors():
-            check_attached_everywhere(self._dispatcher, self._engine.strategy.gather_objects)
+            check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
             return self._train(wanted, trial)
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
         checkpoint = self._checkpoints.locate(wanted) if self.is_world_process_zero() else None
-        checkpoint = self._engine.strategy.gather_objects(checkpoint)[0]
+        checkpoint = self._engine.strategy.collectives.gather("the checkpoint to resume from", checkpoint)[0]
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
@@ -198,9 +198,9 @@ class BaseTrainer(TrainerInterface):
             self._search.note(metrics)
         if self._engine.follows_metric():
             name = self.args.metric_for_best_model or "loss"
-            if metric_key(name) not in metrics:
+            if evaluation_key(name) not in metrics:
                 raise UnknownMetricError("metric_for_best_model", name, metrics)
-            self.lr_scheduler.step(metrics[metric_key(name)])
+            self.lr_scheduler.step(metrics[evaluation_key(name)])
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""

@@ -98,7 +98,7 @@ class CheckpointManager:
             commit()
         else:
             self.engine.checkpoint.write_shards()
-        self.engine.strategy.barrier()
+        self.engine.strategy.collectives.barrier("the commit of a checkpoint")
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 
@@ -148,7 +148,7 @@ class CheckpointManager:
                 outcome = open_checkpoint(path)
             except BrokenCheckpointError as error:
                 outcome = error.reason
-        first: Contents | str = self.engine.strategy.gather_objects(outcome)[0]
+        first: Contents | str = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)[0]
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first

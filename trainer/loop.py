@@ -1,8 +1,8 @@
 """The training loop, whole, for both frameworks.
 
 Read it from top to bottom. `TrainingLoop.run` is the run: set-up, epochs, updates, and after each update what the
-control flags ask for (log, evaluate, save, stop). `trackside.trainer.engine` lists what a framework does for it. Nothing
-here waits for the device except a log, an evaluation and a save.
+control flags ask for (log, evaluate, save, stop). `trackside.trainer.engine` lists what a framework does for it. Only a
+log, an evaluation and a save wait for the device.
 """
 
 from __future__ import annotations

@@ -15,18 +15,7 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.cli.report import block, table
 from trackside.config.run_config import RunConfig
 from trackside.config.source import COMPONENTS
-from trackside.trainer.arguments.base import BaseTrainingArguments
-from trackside.trainer.callback_setup import Attaching
-
-
-class Rehearsal(Attaching):
-    """Callbacks attached as a trainer with these arguments attaches them; it cannot train."""
-
-    def __init__(self, args: BaseTrainingArguments) -> None:
-        self.args = args
-        self.model = self.optimizer = self.lr_scheduler = self.processing_class = None
-        self.dispatcher = Dispatcher(self, args, TrainerState(), TrainerControl())
-        self._attach_callbacks([])
+from trackside.trainer.callback_setup import attach_from_arguments
 
 
 def plan(config: RunConfig) -> str:
@@ -36,11 +25,15 @@ def plan(config: RunConfig) -> str:
         ConfigError: If the configuration is wrong, as for training; model and data are imported, but not built.
     """
     config.components()
-    callbacks = Rehearsal(config.args).dispatcher.attachments
+    dispatcher = Dispatcher(config, config.args, TrainerState(), TrainerControl())
+    attach_from_arguments(dispatcher, config.args, [])
     blocks = [
         f"Framework: {config.framework}",
         block("Components", [("key", "class", "origin"), *_components(config)]),
-        block("Callbacks, in the order of the calls", [CALLBACK_HEAD, *_callbacks(config, callbacks.values())]),
+        block(
+            "Callbacks, in the order of the calls",
+            [CALLBACK_HEAD, *_callbacks(config, dispatcher.attachments.values())],
+        ),
         block("Arguments", [("name", "value", "origin"), *_arguments(config)]),
     ]
     return "\n\n".join(blocks)

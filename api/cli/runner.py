@@ -109,7 +109,7 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
     begun = False
 
     @trainer.on("on_train_begin")
-    def note(sender: object, **kwargs: object) -> None:
+    def note(_: object, **kwargs: object) -> None:
         nonlocal begun
         begun = True
         (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)

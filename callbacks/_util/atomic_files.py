@@ -102,8 +102,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """Create ``folder`` and hold a lock on it. The lock ends with the process, whatever ends that."""
     folder.mkdir()
     with contextlib.ExitStack() as opened:
-        with contextlib.suppress(OSError):  # where nothing can be locked, `is_in_use` goes by the process
-            _lock(folder, opened)
+        _lock(folder, opened)  # where nothing can be locked, `is_in_use` goes by the process
         yield
 
 
@@ -120,29 +119,27 @@ def is_in_use(folder: Path, pid: int) -> bool:
     """
     if pid != os.getpid() and _process_exists(pid):
         return True
-    if not os.access(folder, os.R_OK):
-        return True
     try:
         with contextlib.ExitStack() as opened:
-            _lock(folder, opened)
-    except OSError as error:
-        return error.errno == errno.EWOULDBLOCK or pid == os.getpid()
-    return False
+            failure = _lock(folder, opened)
+    except OSError:
+        return True
+    return failure == errno.EWOULDBLOCK or bool(failure and pid == os.getpid())
 
 
-def _lock(folder: Path, opened: contextlib.ExitStack) -> None:
-    """Lock ``folder`` until ``opened`` is closed.
-
-    Raises:
-        OSError: EWOULDBLOCK if another process has locked it; any other if folders cannot be locked here.
-    """
+def _lock(folder: Path, opened: contextlib.ExitStack) -> int:
+    """Lock ``folder`` until ``opened`` is closed; return 0, or the error number of why it cannot be locked."""
     try:
         import fcntl
     except ImportError:  # Windows
-        raise OSError(errno.ENOLCK, "folders cannot be locked on this system") from None
+        return errno.ENOLCK
     descriptor = os.open(folder, os.O_RDONLY)
     opened.callback(os.close, descriptor)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno or errno.ENOLCK
+    return 0
 
 
 def _process_exists(pid: int) -> bool:

@@ -133,7 +133,7 @@ def test_private_attributes_of_a_trainer_are_used_by_its_own_classes_only():
     assert used == []
 
 
-# -- the tree -----------------------------------------------------------------------------------------------------------
+# -- the tree ---------------------------------------------------------------------------------------------------------
 
 
 def test_files_of_one_framework_alone_have_a_reason():

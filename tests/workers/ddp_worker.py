@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
@@ -266,6 +267,9 @@ def evaluation(folder: Path) -> Any:
     ragged = DictDataset(x=numbers, labels=numbers.long())
     predictions = make(folder, Ragged(), loss_fn=None, eval_accumulation_steps=1).predict(ragged).predictions
     found["ragged"] = {"predictions": predictions.tolist()}
+    with mock.patch("trackside.trainer.evaluation.evaluation_loop.DEVICE_BYTES", 4096):  # four outputs at most
+        predictions = make(folder, Ragged(), loss_fn=None).predict(ragged).predictions
+    found["ragged on a small device"] = {"predictions": predictions.tolist()}
     metrics = make(
         folder, eval_dataset=Stream(classified(13, dtype=torch.float64)), compute_metrics=accuracy
     ).evaluate()

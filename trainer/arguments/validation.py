@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
-
-if TYPE_CHECKING:
-    from .base import BaseTrainingArguments
 
 Refusals = Mapping[str, tuple[Callable[[Any], bool], str]]
 
 # what must not be, the field to name, and what is allowed
-COMBINATIONS: tuple[tuple[Callable[[BaseTrainingArguments], bool], str, str], ...] = (
+COMBINATIONS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda args: args.fp16 and args.bf16, "fp16", "fp16 or bf16, not both"),
     (
         lambda args: args.fp16_full_eval and args.bf16_full_eval,
@@ -58,7 +55,7 @@ COMBINATIONS: tuple[tuple[Callable[[BaseTrainingArguments], bool], str, str], ..
 )
 
 
-def check_combinations(args: BaseTrainingArguments) -> None:
+def check_combinations(args: Any) -> None:
     """Raise for the first of `COMBINATIONS` that ``args`` has.
 
     Raises:
@@ -69,7 +66,7 @@ def check_combinations(args: BaseTrainingArguments) -> None:
             raise ArgumentError(name, getattr(args, name), allowed)
 
 
-def refuse(args: BaseTrainingArguments, table: Refusals) -> None:
+def refuse(args: Any, table: Refusals) -> None:
     """Raise for the first field of ``table`` that is used.
 
     Raises:

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
+from trackside.callbacks.metrics import evaluation_key, improves
 
 from .manifest import BrokenCheckpointError
 
 logger = logging.getLogger("trackside.trainer")
-
-
-def metric_key(name: str) -> str:
-    """Return the name that evaluation gives to a metric.
-
-    Example:
-        >>> metric_key("accuracy"), metric_key("eval_loss")
-        ('eval_accuracy', 'eval_loss')
-    """
-    return name if name.startswith("eval_") else f"eval_{name}"
 
 
 class BestModel:
@@ -60,29 +51,20 @@ class BestModel:
         if name is None:
             return
         self.check(metrics)
-        value = metrics.get(metric_key(name))
-        if value is None or not self.improves(value):
+        value, is_greater = metrics.get(evaluation_key(name)), bool(args.greater_is_better)
+        if value is None or not improves(value, state.best_metric, greater_is_better=is_greater):
             return
         state.best_metric = float(value)
         state.best_global_step = state.global_step
         if self.is_wanted and args.save_strategy != "no":
             state.best_model_checkpoint = str(self._path_of(state.global_step))
-            self.trainer.control.request("should_save", f"{metric_key(name)} has improved to {value:.6g}")
+            self.trainer.control.request("should_save", f"{evaluation_key(name)} has improved to {value:.6g}")
 
     def check(self, metrics: dict[str, float] | None) -> None:
         """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``; None: not known."""
         name = self.trainer.args.metric_for_best_model
-        if metrics is not None and self.is_metric_needed and name is not None and metric_key(name) not in metrics:
+        if metrics is not None and self.is_metric_needed and name is not None and evaluation_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
-
-    def improves(self, value: float) -> bool:
-        """Return whether ``value`` is better than the best so far; NaN never is."""
-        best = self.trainer.state.best_metric
-        if value != value:
-            return False
-        if best is None:
-            return True
-        return value > best if self.trainer.args.greater_is_better else value < best
 
     def load(self) -> None:
         """Take the weights of the best checkpoint; where there is none, or it does not verify, the last ones stay."""

@@ -23,6 +23,7 @@ from .data.loader import TrainBatch
 from .distributed.cuda_step_timer import step_timer_of
 from .distributed.factory import strategy_for
 from .distributed.rendezvous import job_store
+from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
@@ -42,6 +43,7 @@ class TorchEngine(Engine):
         overrides: The trainer's own methods.
     """
 
+    strategy: DistributedStrategy
     train_step: TorchTrainStep
     evaluation: TorchEvaluation
     checkpoint: TorchCheckpoint
@@ -94,7 +96,8 @@ class TorchEngine(Engine):
             )
         update_context(self.trainer, self.dispatcher, train_dataloader=self.train_loader)
         batches = loader.batches_per_epoch(self.train_loader, self.strategy.world_size)
-        check_same_data(self.strategy.gather_objects((loader.num_examples(self.train_loader), batches)))
+        sizes = (loader.num_examples(self.train_loader), batches)
+        check_same_data(self.strategy.collectives.gather("the sizes of train_dataset", sizes))
         return batches
 
     def prepare_model(self, max_steps: int) -> None:

@@ -100,8 +100,9 @@ class Trainer(BaseTrainer):
         return TorchEngine(self, self._dispatcher, self._overrides)
 
     def _check_model(self) -> None:
-        if not isinstance(self.model, nn.Module):
-            found = type(self.model).__name__
+        model: Any = self.model
+        if not isinstance(model, nn.Module):
+            found = type(model).__name__
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
 
     # -- data -----------------------------------------------------------------------------------------------------

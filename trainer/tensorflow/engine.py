@@ -22,7 +22,7 @@ from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
 from .data.factory import make_batches
 from .data.loader import Batches, OwnBatches, TrainBatch, examples_in
-from .distributed.strategy import strategy_for
+from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .optim.factory import follows_metric, prepare_optimizer
@@ -45,6 +45,7 @@ class TFEngine(Engine):
         trace_counts: How often each function was traced, by name; since the run began, when there was one.
     """
 
+    strategy: DistributedStrategy
     train_step: TFTrainStep
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint
@@ -86,9 +87,9 @@ class TFEngine(Engine):
 
     def prepare_data(self) -> int | None:
         """Build the source of training batches; return its batches of one epoch, if known."""
-        self.train_batches = self._training_batches()
-        update_context(self.trainer, self.dispatcher, train_dataloader=self.train_batches)
-        return self.train_batches.num_batches()
+        batches = self.train_batches = self._training_batches()
+        update_context(self.trainer, self.dispatcher, train_dataloader=batches)
+        return batches.num_batches()
 
     def _training_batches(self) -> Batches:
         args = self.trainer.args

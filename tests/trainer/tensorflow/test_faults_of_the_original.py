@@ -146,11 +146,12 @@ def test_fault_8_each_epoch_has_each_example_once_in_an_order_of_its_own(make_tr
     features = np.arange(21, dtype=np.float32)[:, None] * np.ones((1, 6), np.float32)
     data = features, np.zeros(21, np.int64)
     trainer = make_trainer(train_dataset=tf.data.Dataset.from_tensor_slices(data) if as_dataset else data)
-    trainer.prepare_data()
+    trainer._engine.prepare_data()
 
     def order(epoch, skip=0):
         tf.random.set_seed(1)
-        return [int(x) for batch in trainer.epoch_batches(epoch, skip) for x in np.asarray(batch.inputs.features)[:, 0]]
+        batches = trainer._engine.epoch_batches(epoch, skip)
+        return [int(x) for batch in batches for x in np.asarray(batch.inputs.features)[:, 0]]
 
     first, second = order(0), order(1)
     assert sorted(first) == sorted(second) == list(range(21))

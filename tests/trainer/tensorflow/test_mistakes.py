@@ -128,7 +128,7 @@ def test_torch_is_told_apart_from_keras(make_trainer):
 
     with pytest.raises(TracksideTypeError, match=r"loss_fn is a Keras loss.*not CrossEntropyLoss"):
         make_trainer(loss_fn=torch.nn.CrossEntropyLoss()).train()
-    with pytest.raises(TracksideTypeError, match="needs a Keras model; it got Linear"):
+    with pytest.raises(TracksideTypeError, match="needs model, a Keras model, or model_init; it got Linear"):
         make_trainer(model=torch.nn.Linear(6, 3))
     with pytest.raises(TracksideTypeError, match=r"pair of arrays.*not TensorDataset"):
         make_trainer(train_dataset=torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))).train()

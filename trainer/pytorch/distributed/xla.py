@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from trackside.callbacks.state import FLAGS, TrainerControl
 from trackside.trainer.distributed.launcher import ProcessRank
 
+from ...distributed.collectives import Call
 from ...distributed.control_sync import SIGNAL_COUNTS, signal_in
 from .._torch_util import NULL_CONTEXT, unwrap
 from ..availability import check_torch_xla
@@ -73,8 +74,8 @@ class _XLADevice(DistributedStrategy):
 
     must_copy = True
 
-    def __init__(self, args: Any) -> None:
-        super().__init__()
+    def __init__(self, args: Any, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(rank, world_size)
         self._xla = _module("torch_xla")
         self._model = _module("torch_xla.core.xla_model")
         self._wants_report = "tpu_metrics_debug" in args.debug
@@ -152,9 +153,7 @@ class XLAMultiCore(_XLADevice):
     """
 
     def __init__(self, args: Any, device: torch.device) -> None:
-        super().__init__(args)
-        self.rank = args.place.rank
-        self.world_size = args.place.world_size
+        super().__init__(args, args.place.rank, args.place.world_size)
         self._device = device
         self._signal: str | None = None
         self._signals: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -188,7 +187,7 @@ class XLAMultiCore(_XLADevice):
     def all_reduce(self, value: Any) -> Any:
         """Return the sum of ``value`` over all cores, as a tensor on the host. Waits for the device."""
         own = torch.as_tensor(value).to("cpu", torch.float64)
-        return torch.stack(self.gather_objects(own)).sum(0)
+        return torch.stack(self.collectives.gather("a sum over all cores", own)).sum(0)
 
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
         """Have ``value`` summed on the device, together with who got a stop signal."""
@@ -212,7 +211,7 @@ class XLAMultiCore(_XLADevice):
             if not self._must_sync:
                 return self._heard()
         own = [getattr(control, name) for name in FLAGS], control.stop_reason, stop_signal, self.needs_control_sync()
-        told = self.gather_objects(own)
+        told = self.collectives.gather("the agreement on flags", own)
         flags, reason, *_ = told[0]
         for name, value in zip(FLAGS, flags, strict=True):
             setattr(control, name, value)
@@ -225,10 +224,5 @@ class XLAMultiCore(_XLADevice):
         late = self._signals[0]
         return None if late is None else signal_in(late.tolist())
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every core, in their order. Waits for the device."""
-        return [pickle.loads(part) for part in self._model.rendezvous("trackside", pickle.dumps(value))]
-
-    def barrier(self) -> None:
-        """Wait until every core is here."""
-        self._model.rendezvous("trackside")
+    def _all_gather(self, call: Call) -> list[Call]:
+        return [pickle.loads(part) for part in self._model.rendezvous("trackside", pickle.dumps(call))]

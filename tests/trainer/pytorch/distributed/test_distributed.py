@@ -324,8 +324,9 @@ def test_data_of_other_sizes_on_other_ranks_are_an_error_at_once(faults: dict[st
 def test_one_process_is_a_group_of_one(tmp_path: Path) -> None:
     trainer = ddp_worker.make(tmp_path)
 
-    assert (trainer._engine.strategy.rank, trainer._engine.strategy.world_size) == (0, 1)
-    assert trainer._engine.strategy.gather_objects("x") == ["x"]
+    strategy = trainer._engine.strategy
+    assert (strategy.rank, strategy.world_size) == (0, 1)
+    assert trainer.gather_objects("x") == strategy.collectives.gather("a value", "x") == ["x"]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from trackside.testing import tiny_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-ROOMS = ("api", "callbacks", "integrations", "trainer")
+FOLDERS = ("api", "callbacks", "integrations", "trainer")
 
 
 def drawn() -> list[str]:
@@ -38,7 +38,7 @@ def way(framework: str) -> list[str]:
 
 
 def test_the_drawing_has_every_module_and_every_folder_once():
-    packages = {init.parent for room in ROOMS for init in (ROOT / room).rglob("__init__.py")}
+    packages = {init.parent for folder in FOLDERS for init in (ROOT / folder).rglob("__init__.py")}
     modules = {path for package in packages for path in package.glob("*.py") if path.name != "__init__.py"}
     expected = {f"{path.relative_to(ROOT)}/" for path in packages} | {str(path.relative_to(ROOT)) for path in modules}
 
@@ -46,7 +46,7 @@ def test_the_drawing_has_every_module_and_every_folder_once():
 
 
 def test_every_path_on_the_page_leads_to_a_file():
-    paths = re.findall(rf"`((?:{'|'.join(ROOMS)}|tests|docs|examples|benchmarks)/[\w./]*)`", PAGE)
+    paths = re.findall(rf"`((?:{'|'.join(FOLDERS)}|tests|docs|examples|benchmarks)/[\w./]*)`", PAGE)
 
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []

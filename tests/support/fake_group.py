@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,36 +17,43 @@ class FakeGroup:
 
     Args:
         world_size: Number of ranks.
-        timeout_s: How long a rank waits for the others before all of them get a ``threading.BrokenBarrierError``.
+        timeout_s: How long a rank waits for the others before it gets a ``threading.BrokenBarrierError``, as it does at
+            once where another rank has ended and will not come.
     """
 
     def __init__(self, world_size: int = 3, timeout_s: float = 5.0) -> None:
         self.world_size = world_size
-        self._barrier = threading.Barrier(world_size, timeout=timeout_s)
-        self._sent: list[bytes] = [b""] * world_size
+        self._timeout_s = timeout_s
+        self._changed = threading.Condition()
+        self._sent: defaultdict[int, dict[int, bytes]] = defaultdict(dict)
+        self._exchanges = [0] * world_size
+        self._ended: set[int] = set()
 
     def collectives(self, rank: int) -> Collectives:
         """Return the collectives of a rank."""
         return Collectives(lambda call: self._exchange(rank, call), rank, self.world_size)
 
     def run(self, function: Callable[[Collectives], Any]) -> list[Any]:
-        """Call ``function`` on every rank at once; return its values, or the exceptions in their places.
-
-        A rank whose function ends while another one still waits for it breaks the exchange of that one.
-        """
+        """Call ``function`` on every rank at once; return its values, or the exceptions in their places."""
         with ThreadPoolExecutor(self.world_size) as pool:
-            futures = [pool.submit(function, self.collectives(rank)) for rank in range(self.world_size)]
-            for future in futures:
-                future.add_done_callback(lambda _: self._end())
+            futures = [pool.submit(self._run, function, rank) for rank in range(self.world_size)]
             return [future.exception() or future.result() for future in futures]
 
-    def _exchange(self, rank: int, call: Any) -> list[Any]:
-        self._sent[rank] = pickle.dumps(call)
-        self._barrier.wait()
-        received = [pickle.loads(sent) for sent in self._sent]
-        self._barrier.wait()
-        return received
+    def _run(self, function: Callable[[Collectives], Any], rank: int) -> Any:
+        try:
+            return function(self.collectives(rank))
+        finally:
+            with self._changed:
+                self._ended.add(rank)
+                self._changed.notify_all()
 
-    def _end(self) -> None:
-        if self._barrier.n_waiting:
-            self._barrier.abort()
+    def _exchange(self, rank: int, call: Any) -> list[Any]:
+        with self._changed:
+            number, self._exchanges[rank] = self._exchanges[rank], self._exchanges[rank] + 1
+            sent = self._sent[number]
+            sent[rank] = pickle.dumps(call)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(sent) == self.world_size or self._ended - sent.keys(), self._timeout_s)
+            if len(sent) < self.world_size:
+                raise threading.BrokenBarrierError
+        return [pickle.loads(sent[other]) for other in range(self.world_size)]

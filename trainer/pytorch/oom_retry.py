@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..engine import StepContext
 from ..evaluation.output_collector import map_nested
+from ._compat import is_out_of_memory
 from .loss import batch_size
 
 logger = logging.getLogger("trackside.trainer")
@@ -84,14 +85,6 @@ class OOMRetrier:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether ``error`` says that a device, or the host, has no memory left."""
-    texts = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "CUDNN_STATUS_NOT_SUPPORTED")
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
 
 
 def _cut(inputs: Any, parts: int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Out of memory in a micro-batch: halve it until it fits, with the same effective batch."""
+"""Retry after out of memory: a micro-batch is halved until it fits, with the same effective batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Step(Protocol):
 
 
 class OOMRetrier:
-    """Takes micro-batches in as many parts as memory asks for; the number is kept for the batches that follow.
+    """Run micro-batches in as many parts as the memory needs; the number is kept for the batches that follow.
 
     Args:
         step: Whose parameters, losses and context are used.

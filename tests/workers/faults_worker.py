@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 from trackside import TrainerCallback
 from trackside.callbacks.errors import RankError
 from trackside.trainer.pytorch.distributed import watchdog
-from workers.ddp_worker import RANK, WORLD, main, make, outcome, trained, write
+from workers.ddp_common import RANK, WORLD, main, make, outcome, trained, write
 
 
 class Fault(TrainerCallback):

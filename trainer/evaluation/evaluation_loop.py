@@ -115,7 +115,7 @@ class _Evaluation:
                 "dataset to all of them, the trainer splits it evenly"
             )
         self.is_over = is_last
-        self.largest = max(self.largest, *(_bytes_of(step) for part, _, _ in gathered for step in part))
+        self.largest = max([self.largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
         if self.limit is None:  # at most twice as many as before, since outputs may grow
             self.due = max(1, min(2 * self.due, DEVICE_BYTES // self.largest))
         for parts in zip(*(part for part, _, _ in gathered), strict=True):

@@ -76,7 +76,7 @@ class DistributedStrategy(ABC):
 
     @abstractmethod
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank the buffers of rank 0: running statistics, which each has gathered by itself."""
+        """Give every rank the buffers of rank 0, such as running statistics."""
 
     def full_tensor(self, tensor: Any) -> Any:
         """Return a tensor that may be sharded as a full one."""
@@ -166,7 +166,7 @@ class SingleProcess(DistributedStrategy):
 
 
 class MultiProcess(DistributedStrategy):
-    """One process of several, joined through torch.distributed; a subclass knows what each holds of the model.
+    """One process of several, joined through torch.distributed; a subclass decides what each holds of the model.
 
     In every update all ranks exchange a few numbers in one all-reduce, which runs while the last micro-batch goes
     backward: the sum that the loss is divided by, whether a rank needs `sync_control`, and the stop signals.
@@ -281,7 +281,7 @@ class MultiProcess(DistributedStrategy):
     ) -> str | None:
         """Take the flags of rank 0, and the stop signal of any rank.
 
-        At the end of an update this costs a reduction only if a rank needs it; a signal is then heard of with the next
+        At the end of an update this costs a reduction only if a rank needs it; otherwise a signal arrives with the next
         update's sum.
         """
         self._signal = stop_signal

@@ -41,7 +41,7 @@ GRACE_S = 30.0
 """So long after another rank failed this one may still go on, before the watchdog ends it."""
 
 ANSWER_S = 5.0
-"""A store that gives no answer for so long is out of reach."""
+"""A store that does not answer for so long is out of reach."""
 
 EXCHANGES = (run_backward.__module__, "torch.autograd.", "torch.distributed.", "torch.nn.parallel.distributed")
 """Modules whose functions wait for other ranks: what they raise may be the echo of an error of another rank."""
@@ -132,7 +132,7 @@ class Watchdog:
         self.store.add("heard", 1)
 
     def _end_later(self) -> None:
-        """End this process if it is still under watch after the time of grace: it waits for who will not come."""
+        """End this process if it is still under watch after the time of grace: it waits for a rank that failed."""
         if self._stop.wait(GRACE_S):
             return
         logger.critical("%s; this process still waits in %s, and is ended", self._told(), self._what())
@@ -147,7 +147,7 @@ class Watchdog:
     # -- errors ---------------------------------------------------------------------------------------------------
 
     def report(self, error: BaseException) -> None:
-        """Tell the others of an error of this process, and give them a moment to hear of it."""
+        """Report an error of this rank to the others, and give them a moment to read it."""
         if self._failure is not None:
             return
         text = "".join(traceback.format_exception(error))
@@ -187,7 +187,7 @@ class Watchdog:
         return RankError(f"{self._told()}\n\n{self._failure['text']}".rstrip())
 
     def _wait_for_failure(self, seconds: float) -> bool:
-        """Wait so long for the thread to hear of a failure; return whether it did."""
+        """Wait so long for the thread to read of a failure; return whether it did."""
         deadline = time.monotonic() + seconds
         while self._failure is None and time.monotonic() < deadline:
             time.sleep(PERIOD_S / 5)

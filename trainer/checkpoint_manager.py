@@ -94,11 +94,8 @@ class CheckpointManager:
             self.committer.submit(commit)
             return
         self.committer.wait()
-        if state.is_world_process_zero:
-            commit()
-        else:
-            self.engine.checkpoint.write_shards()
-        self.engine.strategy.collectives.barrier("the commit of a checkpoint")
+        write_own = commit if state.is_world_process_zero else self.engine.checkpoint.write_shards
+        self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 

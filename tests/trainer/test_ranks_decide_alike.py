@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.fake_engine import BATCHES, FakeTrainer
 from support.fake_group import FakeGroup
 
+from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.evaluation import evaluation_loop
 
 RANKS = 3
@@ -58,7 +59,7 @@ plans = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(plans=plans)
 def test_all_ranks_end_alike_or_all_raise(plans):
     ended, checkpoints = run(plans)
@@ -69,10 +70,10 @@ def test_all_ranks_end_alike_or_all_raise(plans):
         assert f"checkpoint-{ended[0][0]}" in checkpoints
     else:
         assert len(raised) == RANKS
-        assert any(isinstance(error, Broken) for error in raised)
+        assert any(isinstance(error, (Broken, CheckpointError)) for error in raised), [repr(e)[:300] for e in raised]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(plans=plans)
 def test_a_trial_before_the_first_step_ends_alike_on_all_ranks(plans):
     ended, _ = run(plans, load_best_model_at_end=True, metric_for_best_model="size", greater_is_better=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from trackside.callbacks import registry
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.callback_config import CallbackConfig
@@ -112,13 +114,14 @@ def registered() -> str:
 
 def _options(item: registry.Registration) -> str:
     try:
-        options = registry.options_of(item.load())
+        options = Options(item.load()).parameters.values()
     except TracksideError as error:
         return str(error)
-    stem = f"{item.name}_"
-    return ", ".join(_option(option, option.name.removeprefix(stem)) for option in options.values()) or "none"
+    return ", ".join(_option(option, option.name.removeprefix(f"{item.name}_")) for option in options) or "none"
 
 
-def _option(option: registry.Option, name: str) -> str:
-    typed = f"{name}: {option.type}" if option.type else name
-    return typed if option.is_required else f"{typed} = {option.default!r}"
+def _option(option: inspect.Parameter, name: str) -> str:
+    hint = option.annotation
+    type_text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    typed = name if hint is option.empty else f"{name}: {type_text}"
+    return typed if option.default is option.empty else f"{typed} = {option.default!r}"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks import registry
-from trackside.callbacks._util.conversion import MAPS, SEQUENCES, choices_of, hints_of, members_of
+from trackside.callbacks._util.conversion import MAPS, SEQUENCES, choices_of, hints_of, kind_of, members_of
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import AttachOptions
 from trackside.callbacks.config.callback_config import ATTACH_KEYS
 from trackside.callbacks.errors import TracksideError
-from trackside.config.component import Options
 from trackside.config.run_config import FRAMEWORKS, arguments_class
 from trackside.config.source import COMPONENTS, DATA
 
@@ -135,7 +135,7 @@ def type_schema(hint: Any) -> Schema:
     members = members_of(hint)
     if len(members) > 1:
         return _union([type_schema(member) for member in members])
-    kind, parts = typing.get_origin(members[0]) or members[0], typing.get_args(members[0])
+    kind, parts = kind_of(members[0]), typing.get_args(members[0])
     if choices := choices_of(hint):
         return {"enum": [_plain(value) for value in choices.values()]}
     if kind in SIMPLE:

@@ -11,9 +11,10 @@ from typing import Any
 
 from trackside.callbacks._util.conversion import hints_of, members_of
 from trackside.callbacks._util.imports import is_installed
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
-from trackside.config.component import FUNCTIONS, Component, Options, built, read_component
+from trackside.config.component import FUNCTIONS, Component, built, checked_option, read_component
 from trackside.config.source import COMPONENTS, DATA, Source, Text, plain, read_source
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
@@ -155,9 +156,8 @@ def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) 
     options = Options(entry.make)
     for name, written in entry.written_at.items():
         keys = ("callbacks", entry.name, *written)
-        entry.options[name] = built(options.checked_one(source, keys, source.at(keys), name))
+        entry.options[name] = built(checked_option(source, keys, source.at(keys), options, name))
         target: Any = callbacks
         for key in keys[1:-1]:
             target = target[key]
         target[keys[-1]] = entry.options[name]
-    options.check_missing(source, ("callbacks", entry.name), entry.options)

@@ -52,7 +52,7 @@ def describe(hint: Any, limits: str = "", none: str = "null") -> str:
         ('a whole number or null', 'a list (each item: a text)', 'a number, at least 1, or None')
     """
     members = members_of(hint)
-    kinds = [member for member in members if member is not types.NoneType and WIDER.get(_kind(member)) not in members]
+    kinds = [member for member in members if member is not types.NoneType and WIDER.get(kind_of(member)) not in members]
     text = " or ".join(dict.fromkeys(map(_words, kinds))) + limits
     if types.NoneType not in members:
         return text
@@ -61,7 +61,7 @@ def describe(hint: Any, limits: str = "", none: str = "null") -> str:
 
 def _words(hint: Any) -> str:
     """Return in words what a type hint that is not a union allows."""
-    kind, parts = _kind(hint), typing.get_args(hint)
+    kind, parts = kind_of(hint), typing.get_args(hint)
     if choices := choices_of(hint):
         return " or ".join(choices)
     if kind in SCALARS:
@@ -81,6 +81,11 @@ def members_of(hint: Any) -> tuple[Any, ...]:
         return members_of(typing.get_args(hint)[0])
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else (hint,)
+
+
+def kind_of(hint: Any) -> Any:
+    """Return a hint without its parameters."""
+    return typing.get_origin(hint) or hint
 
 
 def choices_of(hint: Any) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def _converted(value: Any, hint: Any) -> Any:
     members = members_of(hint)
     if len(members) > 1:
         return _first_that_fits(value, members)
-    kind, parts = _kind(members[0]), typing.get_args(members[0])
+    kind, parts = kind_of(members[0]), typing.get_args(members[0])
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
     if choices := choices_of(members[0]):
@@ -146,11 +151,6 @@ def _converted(value: Any, hint: Any) -> Any:
     if not _is_instance(value, kind):
         raise TypeError
     return value
-
-
-def _kind(hint: Any) -> Any:
-    """Return a hint without its parameters."""
-    return typing.get_origin(hint) or hint
 
 
 def _first_that_fits(value: Any, members: tuple[Any, ...]) -> Any:

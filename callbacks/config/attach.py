@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import registry
 from ..bus.attachment import attachment_of
 from ..bus.dispatcher import Dispatcher
 from ..errors import CallbackOrderError, TracksideError
@@ -54,7 +53,7 @@ def _locations(configs: Iterable[CallbackConfig], names: Iterable[str]) -> list[
 def _make(config: CallbackConfig) -> Any:
     """Return the callback of an entry, after a check that it can be attached."""
     try:
-        callback = registry.build(config.make, config.options)
+        callback = config.make(**config.options)
         attachment_of(callback, config.attach_options, taken={})
         return callback
     except (TracksideError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import registry
 from .._util.imports import import_from
+from .._util.options import Options
 from ..bus.attachment import AttachOptions
 from ..errors import ArgumentError, ConfigError, TracksideError, UnknownNameError, did_you_mean
 
@@ -108,7 +109,10 @@ def parse_callback_config(
     if entry.values.get("enabled", True) is not True:
         raise entry.error("enabled", message="true or false is needed")
     make, source = entry.target(registered_only)
-    keys = {entry.option_name(make, key): key for key in entry.options}
+    options = Options(make)
+    keys = {entry.option_name(options, key): key for key in entry.options}
+    if missing := options.missing(keys):
+        raise entry.error(message=f"{options.name} needs the option {', '.join(missing)}")
     return CallbackConfig(
         name=name,
         make=make,
@@ -203,10 +207,10 @@ class _Entry:
             raise self.error(key, message=f"where there is init_args, options go into it.{near}")
         return init_args
 
-    def option_name(self, make: Callable[..., Any], key: str) -> str:
+    def option_name(self, options: Options, key: str) -> str:
         """Return the option that is meant; early_stopping's early_stopping_patience may be written as patience."""
-        stem, known = f"{self.name}_", registry.options_of(make)
-        if key in known or registry.takes_any_option(make):
+        stem, known = f"{self.name}_", options.parameters
+        if key in known or options.takes_any:
             return key
         if f"{stem}{key}" in known:
             return f"{stem}{key}"

@@ -44,12 +44,6 @@ class Outcome:
     predictions: Path | None = None
 
     @property
-    def stopped_by(self) -> str | None:
-        """The name of the signal that stopped training, if one did."""
-        signal: str | None = self.trainer.state.stop_signal
-        return signal
-
-    @property
     def has_checkpoint(self) -> bool:
         """Whether ``output_dir`` holds a checkpoint of this very run."""
         found = find_checkpoints(self.trainer.args.output_dir)
@@ -72,7 +66,7 @@ def train(config: RunConfig) -> Outcome:
         trainer = make_trainer(config, built)
     outcome = Outcome(trainer, {"train": _train(config, trainer)})
     output_dir = Path(config.args.output_dir)
-    if outcome.stopped_by is None:
+    if trainer.state.stop_signal is None:
         _conclude(outcome, built)
     if trainer.is_world_process_zero():
         outcome.picture = report.draw_loss_curve(trainer.state.log_history, output_dir / report.LOSS_CURVE)

@@ -122,6 +122,12 @@ class MissingPackageError(TracksideError, ImportError):
         super().__init__(f"{needed_for} needs the package {package!r}, which is not installed. Run: {command}")
 
 
+def check_count(option: str, value: object) -> None:
+    """Raise ArgumentError unless ``value`` is a whole number from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArgumentError(option, value, "a whole number from 1")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string if none is near.
 

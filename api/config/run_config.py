@@ -133,7 +133,10 @@ def _check_arg_names(source: Source, cls: Any) -> None:
 def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
     """Return the training arguments, which check types and allowed values themselves."""
     hints = hints_of(cls)
-    given = {name: _text_or_value(value, hints.get(name)) for name, value in source.values["args"].items()}
+    given = {name: plain(value) for name, value in source.values["args"].items()}
+    for name, value in source.values["args"].items():
+        if isinstance(value, Text) and str in members_of(hints.get(name)) and given[name] is not None:
+            given[name] = str(value)  # a text stays as it was typed
     try:
         args = cls(**given)
         args.callbacks = callbacks
@@ -145,19 +148,11 @@ def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
         raise ConfigError(f"{source.where('args', name)}: args.{error}") from error
 
 
-def _text_or_value(value: object, hint: Any) -> Any:
-    """Return a value as in a file; what the command line gives a field that takes text stays text."""
-    is_text = isinstance(value, Text) and str in members_of(hint) and value.plain() is not None
-    return str(value) if is_text else plain(value)
-
-
 def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) -> None:
     """Convert the options of a callback to the types that its constructor declares, in ``entry`` and ``callbacks``."""
     options = Options(entry.make)
-    for name, written in entry.written_at.items():
-        keys = ("callbacks", entry.name, *written)
+    for name, (*above, key) in entry.written_at.items():
+        keys = ("callbacks", entry.name, *above, key)
         entry.options[name] = built(checked_option(source, keys, source.at(keys), options, name))
-        target: Any = callbacks
-        for key in keys[1:-1]:
-            target = target[key]
-        target[keys[-1]] = entry.options[name]
+        target: Any = callbacks[entry.name]
+        (target[above[0]] if above else target)[key] = entry.options[name]

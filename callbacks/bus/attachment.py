@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from ..callback import TrainerCallback
-from ..errors import ArgumentError, CallbackError
-from ..events import EventName, check_every, signal_named
+from ..errors import ArgumentError, CallbackError, check_count
+from ..events import EventName, signal_named
 from ..types import OnError, Role
 from .callback_thread import CallbackThread
 from .introspection import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
@@ -62,7 +62,7 @@ class AttachOptions:
                 setattr(self, option, _names(option, getattr(self, option)))
         for event in self.on or ():
             signal_named(event)
-        check_every(self.every)
+        check_count("every", self.every)
         if not isinstance(self.background, bool | None):
             raise ArgumentError("background", self.background, "true or false")
         if self.timeout_s is not None and (

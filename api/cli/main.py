@@ -162,11 +162,11 @@ def _without_interpreter(words: list[str]) -> list[str]:
 
 def train(options: argparse.Namespace) -> int:
     """Train and print a summary."""
-    from trackside.cli import runner
+    from trackside.cli import report, runner
 
     again = command_that_resumes(options.typed)
     outcome = runner.train(_config(options))
-    _print_on_main(outcome, "\n" + outcome.summary)
+    _print_on_main(outcome, "\n" + report.summary(outcome.trainer, outcome.results, outcome.picture))
     if (stopped_by := outcome.trainer.state.stop_signal) is None:
         return OK
     how = f"Go on: {again}" if outcome.has_checkpoint else "It has saved no checkpoint to go on from."

@@ -158,7 +158,7 @@ def _trouble(item: Attachment) -> str:
     return f"{item.failures} failures: {item.last_error!r}" if item.failures else ""
 
 
-def block(title: str, rows: Sequence[Sequence[str]]) -> str:
+def block(title: str, rows: Iterable[Sequence[str]]) -> str:
     """Return rows in columns, indented, below a title."""
     return f"{title}\n" + table([(f"  {first}", *rest) for first, *rest in rows])
 

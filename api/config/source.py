@@ -63,19 +63,15 @@ class Source:
 
     def where(self, *keys: str) -> str:
         """Return the place of ``keys``, or else of the nearest key above it."""
-        for length in range(len(keys), 0, -1):
-            if keys[:length] in self.places:
-                return self.places[keys[:length]]
-        return ", ".join(str(path) for path in self.files) or COMMAND_LINE
+        found = (self.places[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in self.places)
+        return next(found, ", ".join(map(str, self.files)) or COMMAND_LINE)
 
     def at(self, keys: Sequence[str]) -> Any:
         """Return the value at the end of ``keys``, or None."""
         value: Any = self.values
         for key in keys:
-            if isinstance(value, list):
-                value = value[int(key)]
-            else:
-                value = value.get(key) if isinstance(value, Mapping) else None
+            has_keys = isinstance(value, Mapping)
+            value = value[int(key)] if isinstance(value, list) else value.get(key) if has_keys else None
         return value
 
     def error(self, keys: Sequence[str], message: str) -> ConfigError:
@@ -225,19 +221,17 @@ def _normalise(source: Source) -> None:
         if key in COMPONENTS and isinstance(value, str):
             values[key] = {"class_path": str(value)}
     for key in ("args", "callbacks"):
-        values[key] = _plain(values[key]) if values.get(key) is not None else {}
+        found = values.get(key)
+        found = found.plain() if isinstance(found, Text) else found
+        values[key] = {} if found is None else found
         if not isinstance(values[key], dict):
             raise source.error([key], "a map from names to values is needed")
     for name, entry in values["callbacks"].items():
-        entry = _plain(entry)
+        entry = entry.plain() if isinstance(entry, Text) else entry
         if isinstance(entry, bool):
             source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
             entry = {"enabled": entry}
         values["callbacks"][name] = {} if entry is None else entry
-
-
-def _plain(value: object) -> Any:
-    return value.plain() if isinstance(value, Text) else value
 
 
 def _merge(base: dict[str, Any], later: Mapping[str, Any]) -> None:

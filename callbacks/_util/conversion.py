@@ -132,13 +132,24 @@ UNRESOLVED = (NameError, AttributeError, TypeError, SyntaxError)
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    members = members_of(hint)
-    if len(members) > 1:
-        return _first_that_fits(value, members)
-    kind, parts = kind_of(members[0]), typing.get_args(members[0])
+    """Return ``value`` as the first member of ``hint`` that allows it."""
+    why: Exception = TypeError()
+    for member in members_of(hint):
+        try:
+            return _as(value, member)
+        except TracksideValueError as error:
+            why = error
+        except (TypeError, ValueError, OverflowError):
+            continue
+    raise why
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """Return ``value`` as a hint that is not a union allows it."""
+    kind, parts = kind_of(hint), typing.get_args(hint)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
-    if choices := choices_of(members[0]):
+    if choices := choices_of(hint):
         return _choice(value, kind, choices)
     if kind in SCALARS:
         return SCALARS[kind][1](value)
@@ -151,15 +162,6 @@ def _converted(value: Any, hint: Any) -> Any:
     if not _is_instance(value, kind):
         raise TypeError
     return value
-
-
-def _first_that_fits(value: Any, members: tuple[Any, ...]) -> Any:
-    for member in members:
-        try:
-            return _converted(value, member)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    raise TypeError
 
 
 def _choice(value: Any, kind: Any, choices: Mapping[str, Any]) -> Any:

@@ -65,10 +65,8 @@ class UnknownMetricError(TracksideError, KeyError):
 
     def __init__(self, option: str, name: str, known: Iterable[str]) -> None:
         self.known = sorted(known)
-        self.message = (
-            f"{option}={name!r} is not among what evaluation returns: {', '.join(self.known) or 'nothing'}."
-            f"{did_you_mean(name, self.known)}"
-        )
+        listing, near = ", ".join(self.known) or "nothing", did_you_mean(name, self.known)
+        self.message = f"{option}={name!r} is not among what evaluation returns: {listing}.{near}"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would show the message in quotes

@@ -51,9 +51,8 @@ class Registration:
         try:
             found = entry_point.load()
         except (Exception, SystemExit) as error:
-            raise CallbackError(
-                f"the callback {self.name!r} of {self.origin} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise CallbackError(f"the callback {self.name!r} of {self.origin} cannot be imported: {reason}") from error
         if not callable(found):
             raise CallbackError(f"the callback {self.name!r} of {self.origin} is not a class but {found!r}")
         return found  # type: ignore[no-any-return]
@@ -89,9 +88,8 @@ def find(name: str) -> Registration:
         raise UnknownNameError("callback", name, claims)
     if len(claims[name]) > 1:
         packages = " and ".join(claim.origin for claim in claims[name])
-        raise CallbackError(
-            f"the callback {name!r} is claimed by {packages}. Uninstall one, or choose with its class_path"
-        )
+        advice = "Uninstall one, or choose with its class_path"
+        raise CallbackError(f"the callback {name!r} is claimed by {packages}. {advice}")
     return claims[name][0]
 
 

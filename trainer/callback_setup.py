@@ -25,7 +25,7 @@ def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence
     dispatcher.attach(DefaultFlowCallback(), origin="default")
     for callback in callbacks:
         dispatcher.attach(callback)
-    reported = CallbackMap.fromkeys(name for name in trackers(args.report_to) if name not in args.callbacks)
+    reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})
     reported.origins = dict.fromkeys(reported, "report_to")
     _check_reported(args.report_to, reported)
     named = {*dispatcher.attachments, *reported, *args.callbacks}

@@ -53,19 +53,17 @@ class ProgressCallback(TrainerCallback):
     def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close_prediction()
 
-    def on_predict(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close_prediction()
+    on_predict = on_evaluate
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if self.training_bar is not None and logs:
             self.training_bar.write(format_logs(logs, state.global_step), file=sys.stdout)
             sys.stdout.flush()
 
-    def on_exception(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close()
-
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
+
+    on_exception = on_train_end
 
     def _close(self) -> None:
         self._close_prediction()

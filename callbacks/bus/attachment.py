@@ -159,14 +159,9 @@ def attachment_of(
     check_choice(f"{cls.__name__}: on_error", on_error, get_args(OnError))
     name = _free_name(callback, options.name or getattr(callback, "name", None), taken)
     thread = _thread_for(callback, name, role, options)
-    declared = {
-        "name": name,
-        "role": role,
-        "on_error": on_error,
-        "background": thread is not None,
-        "timeout_s": None if thread is None else thread.timeout_s,
-        "origin": options.origin or f"Python, {location_of(cls)}",
-    }
+    origin = options.origin or f"Python, {location_of(cls)}"
+    timing = {"background": thread is not None, "timeout_s": thread.timeout_s if thread is not None else None}
+    declared = {"name": name, "role": role, "on_error": on_error, "origin": origin, **timing}
     number = max((other.number for other in taken.values()), default=0) + 1
     return Attachment(**{**vars(options), **declared}, callback=callback, number=number, thread=thread)
 

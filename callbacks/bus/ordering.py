@@ -47,11 +47,9 @@ def _predecessors(attachments: dict[str, Attachment]) -> dict[str, set[str]]:
         for option, others in (("before", item.before), ("after", item.after)):
             for other in others:
                 if other not in attachments:
-                    raise CallbackOrderError(
-                        f"callback {name!r}: {option}={other!r} is not attached; attached: {', '.join(attachments)}."
-                        f"{did_you_mean(other, attachments)}",
-                        [name],
-                    )
+                    near, there = did_you_mean(other, attachments), ", ".join(attachments)
+                    message = f"callback {name!r}: {option}={other!r} is not attached; attached: {there}.{near}"
+                    raise CallbackOrderError(message, [name])
                 first, second = (name, other) if option == "before" else (other, name)
                 predecessors[second].add(first)
     return predecessors

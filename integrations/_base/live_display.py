@@ -76,13 +76,11 @@ class LiveDisplayCallback(TrainerCallback, ABC):
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
 
-    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._draw(state)
-        self._close()  # before the traceback is printed
-
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
         self._close()
+
+    on_exception = on_train_end  # so that the display is closed before the traceback is printed
 
     def _add(self, logs: Record, step: int) -> None:
         if metrics := metrics_in(logs):

@@ -32,7 +32,16 @@ OTHER_VARIABLES = (
 
 def main(argv: Sequence[str]) -> int:
     """Print the findings, once for all processes; return 1 if there is a problem."""
-    options = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="trackside doctor",
+        description="Print what a run would use. Under torchrun, SLURM or MPI also check that the processes reach "
+        "each other: torchrun --nproc-per-node=2 -m trackside doctor",
+        epilog="The exit code is 1 if there is a problem.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest wait for a process")
+    options = parser.parse_args(argv)
     try:
         place = detect_launcher()
     except TracksideError:  # `_launcher` reports it
@@ -45,19 +54,6 @@ def main(argv: Sequence[str]) -> int:
     findings = examine(ranks, failure)
     print(json.dumps(findings, indent=2) if options.json else as_text(findings), flush=True)
     return int(not findings["ok"])
-
-
-def _parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
-        prog="trackside doctor",
-        description="Print what a run would use. Under torchrun, SLURM or MPI also check that the processes reach "
-        "each other: torchrun --nproc-per-node=2 -m trackside doctor",
-        epilog="The exit code is 1 if there is a problem.",
-        allow_abbrev=False,
-    )
-    found.add_argument("--json", action="store_true", help="print JSON")
-    found.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest wait for a process")
-    return found
 
 
 def _check_ranks(place: ProcessRank, timeout_s: float) -> tuple[dict[str, Any] | None, str | None]:
@@ -200,10 +196,9 @@ def as_text(findings: Mapping[str, Any]) -> str:
         "Extras": [*findings["extras"].items()],
         "Trackers": [(name, item["version"] or "not installed", item["configured"]) for name, item in trackers.items()],
     }
+    registered, failed = len(callbacks["registered"]), len(callbacks["failed"])
     blocks = [block(title, rows) for title, rows in tables.items()]
-    blocks.append(
-        f"Callbacks\n  {len(callbacks['registered'])} registered, {len(callbacks['failed'])} cannot be imported"
-    )
+    blocks.append(f"Callbacks\n  {registered} registered, {failed} cannot be imported")
     if findings["ranks"] is not None:
         blocks.append(_ranks_as_text(findings["ranks"]))
     problems = [f"  {problem}" for problem in findings["problems"]]

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 TIMEOUT_S = 120.0
@@ -46,7 +45,7 @@ def _wait(process: subprocess.Popen[str]) -> dict[str, Any]:
 # -- in the process of the probe --------------------------------------------------------------------------------------
 
 
-def look_at_torch() -> dict[str, str]:
+def look_at_torch() -> dict[str, Any]:
     """Return version, devices and backends of torch."""
     import torch
     import torch.distributed as dist
@@ -62,7 +61,7 @@ def look_at_torch() -> dict[str, str]:
     return found
 
 
-def look_at_tensorflow() -> dict[str, str]:
+def look_at_tensorflow() -> dict[str, Any]:
     """Return version and devices of TensorFlow."""
     import tensorflow as tf
 
@@ -83,11 +82,7 @@ def look_at_callbacks() -> dict[str, Any]:
     return {"failed": failed}
 
 
-PROBES: dict[str, Callable[[], dict[str, Any]]] = {
-    "torch": look_at_torch,
-    "tensorflow": look_at_tensorflow,
-    "callbacks": look_at_callbacks,
-}
+PROBES = {"torch": look_at_torch, "tensorflow": look_at_tensorflow, "callbacks": look_at_callbacks}
 
 if __name__ == "__main__":
     print(f"\n{MARK}{json.dumps(PROBES[sys.argv[1]]())}")

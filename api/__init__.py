@@ -1,7 +1,7 @@
 """trackside: one training loop for PyTorch and TensorFlow, and callbacks that watch and steer it.
 
 Every public name is here and is imported at its first use, so that ``import trackside`` is quick and loads no
-framework::
+framework. The imports below are read by editors and type checkers, and by `__getattr__` as the list of the names::
 
     from trackside import EarlyStoppingCallback, Trainer, TrainingArguments, events
 
@@ -10,6 +10,7 @@ There is no ``__all__``: a star import would load both frameworks.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,58 +63,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "errors": "trackside.callbacks.errors",
-    "events": "trackside.callbacks.events",
-}
-"""Public modules, each with its full name."""
-
-_HOMES = {
-    "BestRun": "trackside.trainer.outputs",
-    "CSVLoggerCallback": "trackside.callbacks.builtin.csv_logger",
-    "CodeCarbonCallback": "trackside.integrations.codecarbon",
-    "CometCallback": "trackside.integrations.comet",
-    "DataCollatorWithPadding": "trackside.trainer.pytorch.data.collators",
-    "DefaultFlowCallback": "trackside.callbacks.builtin.default_flow",
-    "EarlyStoppingCallback": "trackside.callbacks.builtin.early_stopping",
-    "EvalPrediction": "trackside.trainer.outputs",
-    "IntervalStrategy": "trackside.trainer.arguments.enums",
-    "JSONLinesLoggerCallback": "trackside.callbacks.builtin.jsonl_logger",
-    "JournalCallback": "trackside.callbacks.builtin.journal",
-    "KerasCallbackAdapter": "trackside.integrations.keras_adapter",
-    "LearningRateMonitorCallback": "trackside.callbacks.builtin.learning_rate_monitor",
-    "LightningLoggerAdapter": "trackside.integrations.lightning_adapter",
-    "MLflowCallback": "trackside.integrations.mlflow",
-    "NotebookProgressCallback": "trackside.integrations.notebook_progress",
-    "PredictionOutput": "trackside.trainer.outputs",
-    "PrinterCallback": "trackside.callbacks.builtin.printer",
-    "ProfilerCallback": "trackside.integrations.profiler",
-    "ProgressCallback": "trackside.callbacks.builtin.progress",
-    "RankTimeMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
-    "RichProgressCallback": "trackside.integrations.rich_progress",
-    "StragglerMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
-    "TFTrainer": "trackside.trainer.tensorflow.trainer",
-    "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
-    "TensorBoardCallback": "trackside.integrations.tensorboard",
-    "TerminateOnNaNCallback": "trackside.callbacks.builtin.terminate_on_nan",
-    "ThroughputMonitorCallback": "trackside.callbacks.builtin.throughput_monitor",
-    "TimeLimitCallback": "trackside.callbacks.builtin.time_limit",
-    "TrackioCallback": "trackside.integrations.trackio",
-    "TracksideError": "trackside.callbacks.errors",
-    "TrainOutput": "trackside.trainer.outputs",
-    "Trainer": "trackside.trainer.pytorch.trainer",
-    "TrainerCallback": "trackside.callbacks.callback",
-    "TrainerControl": "trackside.callbacks.state",
-    "TrainerState": "trackside.callbacks.state",
-    "TrainingArguments": "trackside.trainer.pytorch.arguments",
-    "WandbCallback": "trackside.integrations.wandb",
-    "default_compute_objective": "trackside.trainer.outputs",
-    "default_data_collator": "trackside.trainer.pytorch.data.collators",
-    "get_last_checkpoint": "trackside.trainer.checkpointing.store",
-    "set_seed": "trackside.seeding",
-}
-"""Public classes and functions, each with the module that defines it; the imports above tell the same to editors."""
-
 _FRAMEWORKS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}
 """Frameworks by the module that is missing without them, each with the extra that installs it."""
 
@@ -125,25 +74,11 @@ def __getattr__(name: str) -> Any:
         AttributeError: If the name is unknown; the message has the nearest one.
         MissingPackageError: If its framework is not installed; the message has the pip command.
     """
-    if name in _MODULES:
-        value = _import(name, _MODULES[name])
-    elif name in _HOMES:
-        value = getattr(_import(name, _HOMES[name]), name)
-    else:
+    home = None if name.startswith("__") else _homes().get(name)
+    if home is None:
         raise AttributeError(f"module 'trackside' has no attribute {name!r}.{_nearest(name)}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*(name for name in globals() if name.startswith("__")), *_MODULES, *_HOMES])
-
-
-def _import(name: str, module: str) -> Any:
-    import importlib
-
     try:
-        return importlib.import_module(module)
+        value = getattr(__import__(home, fromlist=[name]), name)
     except ModuleNotFoundError as error:
         extra = _FRAMEWORKS.get(error.name or "")
         if extra is None:
@@ -151,6 +86,22 @@ def _import(name: str, module: str) -> Any:
         from trackside.callbacks.errors import MissingPackageError
 
         raise MissingPackageError(extra, needed_for=f"trackside.{name}", extra=extra) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*(name for name in globals() if name.startswith("__")), *_homes()])
+
+
+@cache
+def _homes() -> dict[str, str]:
+    """Return the public names, each with the module that defines it, as the imports above say."""
+    import ast
+
+    loader: Any = __spec__.loader
+    imports = (node for node in ast.walk(ast.parse(loader.get_source(__name__))) if isinstance(node, ast.ImportFrom))
+    return {str(alias.asname): str(node.module) for node in imports for alias in node.names if alias.asname}
 
 
 def _nearest(name: str) -> str:
@@ -158,4 +109,4 @@ def _nearest(name: str) -> str:
         return ""
     from trackside.callbacks.errors import did_you_mean
 
-    return did_you_mean(name, {**_MODULES, **_HOMES})
+    return did_you_mean(name, _homes())

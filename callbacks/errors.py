@@ -65,10 +65,8 @@ class UnknownMetricError(TracksideError, KeyError):
 
     def __init__(self, option: str, name: str, known: Iterable[str]) -> None:
         self.known = sorted(known)
-        self.message = (
-            f"{option}={name!r} is not among what evaluation returns: {', '.join(self.known) or 'nothing'}."
-            f"{did_you_mean(name, self.known)}"
-        )
+        listing, near = ", ".join(self.known) or "nothing", did_you_mean(name, self.known)
+        self.message = f"{option}={name!r} is not among what evaluation returns: {listing}.{near}"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
@@ -135,6 +133,12 @@ class MissingPackageError(TracksideError, ImportError):
     def __init__(self, package: str, needed_for: str, extra: str | None = None) -> None:
         command = f"pip install 'trackside[{extra}]'" if extra else f"pip install {package}"
         super().__init__(f"{needed_for} needs the package {package!r}, which is not installed. Run: {command}")
+
+
+def check_count(option: str, value: object) -> None:
+    """Raise ArgumentError unless ``value`` is a whole number from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArgumentError(option, value, "a whole number from 1")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

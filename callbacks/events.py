@@ -59,7 +59,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import blinker
 
-from .errors import ArgumentError, TracksideTypeError, TracksideValueError, UnknownNameError
+from .errors import TracksideTypeError, TracksideValueError, UnknownNameError, check_count
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
@@ -113,9 +113,7 @@ class Every:
         self.every = every
 
     def __call__(self, trainer: Any, **kwargs: Any) -> Any:
-        if kwargs["state"].global_step % self.every == 0:
-            return self.listener(trainer, **kwargs)
-        return None
+        return None if kwargs["state"].global_step % self.every else self.listener(trainer, **kwargs)
 
 
 class Signal(blinker.Signal):
@@ -165,7 +163,7 @@ class Signal(blinker.Signal):
         """
         if not callable(receiver) or _is_coroutine(receiver):
             raise TracksideTypeError(f"{self.name} needs a plain function as listener, not {receiver!r}")
-        check_every(every)
+        check_count("every", every)
         if weak and every > 1:
             raise TracksideValueError(f"{self.name}: weak=True and every={every} do not go together")
         Signal.version += 1
@@ -183,8 +181,8 @@ class Signal(blinker.Signal):
         is_any = sender is blinker.ANY
         listeners = [self._held_by(holder) for holder in ([*self._holders.values()] if is_any else [sender])]
         thinned = [held for item in listeners for held in item if isinstance(held, Every) and held.listener == receiver]
-        targets: list[Callable[..., Any]] = [receiver, *thinned]
-        for target in targets:
+        target: Any
+        for target in [receiver, *thinned]:
             super().disconnect(target, sender)
             for held in listeners:
                 if target in held:
@@ -202,7 +200,11 @@ class Signal(blinker.Signal):
 
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]
         """Yield the receivers of ``sender`` in the order in which they are called."""
-        return iter(sorted(super().receivers_for(sender), key=_position))
+
+        def position(receiver: object) -> Any:
+            return getattr(receiver, "position", LAST_POSITION)
+
+        return iter(sorted(super().receivers_for(sender), key=position))
 
     def _held_by(self, sender: Any) -> list[Callable[..., Any]]:
         """Return the listeners that ``sender`` holds for this signal.
@@ -216,12 +218,6 @@ class Signal(blinker.Signal):
         return listeners
 
 
-def check_every(every: object) -> None:
-    """Raise ArgumentError unless ``every`` is a whole number from 1."""
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise ArgumentError("every", every, "a whole number from 1")
-
-
 def _is_coroutine(receiver: Any) -> bool:
     return inspect.iscoroutinefunction(receiver) or inspect.iscoroutinefunction(getattr(receiver, "__call__", None))  # noqa: B004
 
@@ -232,11 +228,6 @@ def _has_weak_references(receiver: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _position(receiver: Callable[..., Any]) -> int:
-    position: int = getattr(receiver, "position", LAST_POSITION)
-    return position
 
 
 on_init_end = Signal("on_init_end")

@@ -33,9 +33,8 @@ class RecordedArguments(SimpleNamespace):
 
     def to_sanitized_dict(self) -> dict[str, Any]:
         """Return all fields as bool, int, float or text."""
-        return {
-            key: value if isinstance(value, bool | int | float) else str(value) for key, value in vars(self).items()
-        }
+        plain = bool | int | float
+        return {key: value if isinstance(value, plain) else str(value) for key, value in vars(self).items()}
 
 
 class Replay:

@@ -152,15 +152,13 @@ class WandbCallback(Tracker):
         self.run.watch(model, log=self.watch, log_freq=every)
         self._watched = model
 
-    def _keep_checkpoint(
-        self, args: Any, state: TrainerState, control: TrainerControl, checkpoint: str = "", **kwargs: Any
-    ) -> None:
+    def _keep_checkpoint(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.run is None or not state.is_world_process_zero:
             return
         import wandb
 
         artifact = wandb.Artifact(f"checkpoint-{self.run_id}", type="model", metadata={"step": state.global_step})
-        artifact.add_dir(checkpoint)
+        artifact.add_dir(kwargs["checkpoint"])
         is_best = state.best_global_step == state.global_step
         aliases = ["latest", f"step-{state.global_step}", *(["best"] if is_best else [])]
         self.run.log_artifact(artifact, aliases=aliases)

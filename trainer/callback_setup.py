@@ -9,6 +9,7 @@ from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
+from trackside.callbacks.config.callback_config import CallbackMap
 from trackside.callbacks.errors import ArgumentError, CallbackError, did_you_mean
 from trackside.callbacks.registry import claims_by_name, load, registered
 
@@ -26,12 +27,13 @@ def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence
     dispatcher.attach(DefaultFlowCallback(), origin="default")
     for callback in callbacks:
         dispatcher.attach(callback)
-    reported = {name: None for name in trackers(args.report_to) if name not in args.callbacks}
+    reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})
+    reported.origins = dict.fromkeys(reported, "report_to")
     _check_reported(args.report_to, reported)
     named = {*dispatcher.attachments, *reported, *args.callbacks}
     if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
         dispatcher.attach(_default_display(args.disable_tqdm), origin="default")
-    attach_from_map(dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
+    attach_from_map(dispatcher, reported)
     attach_from_map(dispatcher, args.callbacks)
 
 

@@ -114,14 +114,11 @@ class StragglerMonitorCallback(TrainerCallback):
         if self._in_a_row < RECORDS_IN_A_ROW or slowest in self._warned:
             return
         self._warned.add(slowest)
+        told = (slowest, where, own[slowest], own[slowest] / max(others, 1e-9), others)
         logger.warning(
             "rank %d (%s) holds up the others: its local step time is %.4g s, %.3g times that of the others (%.4g s), "
             "which wait for it",
-            slowest,
-            where,
-            own[slowest],
-            own[slowest] / max(others, 1e-9),
-            others,
+            *told,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..events import EVENTS, Signal
 from ..state import TrainerControl, TrainerState
-from .attachment import Attachment, AttachOptions, attachment_of, takes_attach_options
+from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .faults import FaultPolicy
 from .introspection import overridden_events
@@ -63,13 +63,12 @@ class Dispatcher:
 
     # -- attaching ------------------------------------------------------------------------------------------------
 
-    @takes_attach_options(AttachOptions)
-    def attach(self, callback: Any, options: AttachOptions) -> Attachment:
+    def attach(self, callback: Any, **options: Any) -> Attachment:
         """Attach a callback, or a class of callbacks, which is then called without arguments.
 
         Args:
             callback: Any object with ``on_*`` methods; a base class is not needed.
-            options: As keywords: see `trackside.callbacks.bus.attachment.AttachOptions`.
+            options: See `trackside.callbacks.bus.attachment.AttachOptions`.
 
         Raises:
             CallbackError: If it has an ``on_...`` method that is not an event, or none that is one, or if a control

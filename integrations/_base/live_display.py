@@ -70,21 +70,17 @@ class LiveDisplayCallback(TrainerCallback, ABC):
         if self._is_open and time.perf_counter() - self._drawn_s > self.refresh_s:
             self._draw(state)
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
-    ) -> None:
-        self._add(logs or {}, state.global_step)
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
+        self._add(logs, state.global_step)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
 
-    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._draw(state)
-        self._close()  # before the traceback is printed
-
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
         self._close()
+
+    on_exception = on_train_end  # so that the display is closed before the traceback is printed
 
     def _add(self, logs: Record, step: int) -> None:
         if metrics := metrics_in(logs):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -63,17 +61,6 @@ def test_every_public_name_leads_to_what_it_says(name):
     value = getattr(trackside, name)
 
     assert getattr(value, "__name__", None) in {name, f"trackside.callbacks.{name}"}
-
-
-def test_editors_are_told_the_same_homes_as_the_interpreter():
-    tree = ast.parse(Path(trackside.__file__).read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    told = {alias.asname: node.module for node in imports for alias in node.names}
-
-    modules = {name: home.rpartition(".")[0] for name, home in trackside._MODULES.items()}
-
-    assert told == {**modules, **trackside._HOMES}
 
 
 def test_an_unknown_name_is_an_attribute_error_with_the_nearest_name():

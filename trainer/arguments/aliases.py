@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from typing import Any
 
-from trackside.callbacks._util.convert import describe, read_bool
+from trackside.callbacks._util.conversion import describe, read_bool
 from trackside.callbacks.errors import ArgumentError
 
 from .serialization import PlainData

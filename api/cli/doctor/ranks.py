@@ -26,7 +26,10 @@ def check(place: ProcessRank, timeout_s: float) -> dict[str, Any]:
         RankError: If a process does not join, or ends early; the message names it.
     """
     device = _device(place)
-    group = DDP(_arguments(place, timeout_s), device)
+    args = SimpleNamespace(
+        place=place, process_index=place.rank, world_size=place.world_size, ddp_backend=None, ddp_timeout=timeout_s
+    )
+    group = DDP(args, device)
     group.describe_progress = lambda: "the check of trackside doctor"
     with group.propagate_errors():
         processes = group.collectives.gather("what each process is", _itself(place, device))
@@ -42,12 +45,6 @@ def check(place: ProcessRank, timeout_s: float) -> dict[str, Any]:
     wrong = [] if total == expected else [f"the numbers of the ranks sum up to {total:g}, and not to {expected}"]
     collective = {"backend": backend, "sum": "right" if not wrong else "wrong", **times}
     return {"processes": processes, "collective": collective, "problems": wrong + _differences(processes)}
-
-
-def _arguments(place: ProcessRank, timeout_s: float) -> SimpleNamespace:
-    return SimpleNamespace(
-        place=place, process_index=place.rank, world_size=place.world_size, ddp_backend=None, ddp_timeout=timeout_s
-    )
 
 
 def _device(place: ProcessRank) -> torch.device:

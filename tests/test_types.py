@@ -26,7 +26,8 @@ TrainingArguments("out", eval_strategy="epochs")  # wrong: not a choice
 TrainingArguments("out", num_train_epochs="three")  # wrong: not a number
 TrainingArguments("out", optim="adam")  # wrong: not a choice
 TrainingArguments("out", report_to=["wanb"])  # wrong: not a choice
-trainer = Trainer(model, good, train_dataset=data, eval_dataset=data, loss_fn=loss, callbacks=[EarlyStoppingCallback(3)])
+callbacks = [EarlyStoppingCallback(3)]
+trainer = Trainer(model, good, train_dataset=data, eval_dataset=data, loss_fn=loss, callbacks=callbacks)
 Trainer(model, good, train_datset=data)  # wrong: misspelt
 Trainer(good, model)  # wrong: swapped
 Trainer(model, good, callbacks=EarlyStoppingCallback())  # wrong: not a list

@@ -8,13 +8,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 from trackside.callbacks.metrics import evaluation_key
 from trackside.callbacks.state import TrainerControl, TrainerState
 
+from .arguments.base import BaseTrainingArguments
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine, Overrides
@@ -22,11 +23,14 @@ from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
+from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
 from .search.search import search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 
 logger = logging.getLogger("trackside")
+
+Args = TypeVar("Args", bound=BaseTrainingArguments)
 
 KEPT_BETWEEN_RUNS = frozenset(
     {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
@@ -50,7 +54,6 @@ class BaseTrainer(TrainerInterface):
 
     def __init__(
         self,
-        *,
         model: Any,
         args: Any,
         train_dataset: Any,
@@ -60,7 +63,6 @@ class BaseTrainer(TrainerInterface):
         optimizers: tuple[Any, Any],
         loss_fn: Any,
         model_init: Callable[..., Any] | None,
-        processing_class: Any = None,
     ) -> None:
         if model_init is not None and tuple(optimizers) != (None, None):
             raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
@@ -74,7 +76,6 @@ class BaseTrainer(TrainerInterface):
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.loss_fn = loss_fn
-        self.processing_class = processing_class
         self.optimizer, self.lr_scheduler = optimizers
         self.state = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
@@ -87,7 +88,8 @@ class BaseTrainer(TrainerInterface):
         """Make the components, and attach the callbacks."""
         self.control = TrainerControl()
         self._search: Search | None = None
-        self._overrides = Overrides.of(self, self._base)
+        base = next(cls for cls in type(self).__mro__ if BaseTrainer in cls.__bases__)
+        self._overrides = Overrides.of(self, base)
         self._check_args()
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
@@ -117,11 +119,6 @@ class BaseTrainer(TrainerInterface):
         self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
 
     # -- what a framework fills in ------------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def _base(self) -> type:
-        """The class whose methods are the defaults; what differs from it is an override."""
 
     @abstractmethod
     def _make_engine(self) -> Engine:
@@ -196,7 +193,7 @@ class BaseTrainer(TrainerInterface):
         self._checkpoints.best.note(metrics)
         if self._search is not None:
             self._search.note(metrics)
-        if self._engine.follows_metric():
+        if follows_metric(self.lr_scheduler):
             name = self.args.metric_for_best_model or "loss"
             if evaluation_key(name) not in metrics:
                 raise UnknownMetricError("metric_for_best_model", name, metrics)
@@ -286,10 +283,16 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError(field, value, allowed)
 
 
-def check_args(args: Any, wanted: type) -> None:
-    """Raise TracksideTypeError if ``args`` are not of the class ``wanted``."""
+def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
+    """Return ``args``, or those by default.
+
+    Raises:
+        TracksideTypeError: If they are not of the class ``wanted``.
+    """
+    args = wanted() if args is None else args
     if not isinstance(args, wanted):
         raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+    return args
 
 
 def check_smoothing(args: Any, loss: str) -> None:

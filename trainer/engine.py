@@ -11,13 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
 from .memory_metrics import DeviceMemory
 from .progress import Progress
 from .step_timer import StepTimer
+
+
+class TrainBatch(NamedTuple):
+    """A micro-batch: its inputs, and its examples in this process and on all processes together."""
+
+    inputs: Any
+    examples: int
+    examples_of_all: int
 
 
 @dataclass(slots=True)
@@ -262,10 +270,6 @@ class Engine(ABC):
     @abstractmethod
     def job_store(self) -> JobStore | None:
         """Return what outlives the processes of a job that is started again; None where nothing does."""
-
-    @abstractmethod
-    def follows_metric(self) -> bool:
-        """Return whether the schedule waits for a metric, rather than for steps."""
 
     @abstractmethod
     def device_memory(self, reset: bool) -> DeviceMemory | None:

@@ -36,6 +36,7 @@ class TrainerInterface(ABC):
     model_wrapped: Any
     optimizer: Any
     lr_scheduler: Any
+    processing_class: Any
     state: TrainerState
     control: TrainerControl
     _checkpoints: CheckpointManager

@@ -34,8 +34,6 @@ class Factory:
 
     framework: str
     weights_file: str
-    writes: str
-    """The function that writes a checkpoint's small files, for tests in which the disk is full."""
     options = (
         *("model", "train_dataset", "eval_dataset", "callbacks", "compute_metrics"),
         *("optimizers", "model_init", "loss_fn"),
@@ -68,7 +66,6 @@ class Factory:
 class Torch(Factory):
     framework = "pytorch"
     weights_file = "model.safetensors"
-    writes = "trackside.trainer.pytorch.snapshot.write_torch"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -128,7 +125,6 @@ class Torch(Factory):
 class TensorFlow(Factory):
     framework = "tensorflow"
     weights_file = "model.weights.h5"
-    writes = "trackside.trainer.tensorflow.snapshot.write_json"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

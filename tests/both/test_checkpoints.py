@@ -272,10 +272,10 @@ def test_checkpoints_have_what_an_overridden_save_model_writes_and_can_be_resume
 
 
 def test_a_failed_commit_in_the_background_is_raised_at_a_later_step(trainer_factory, monkeypatch):
-    def no_space(folder, files):
+    def no_space(checkpoint, folder, files):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer_factory.writes, no_space)
+    monkeypatch.setattr("trackside.trainer.base_engine.BaseCheckpoint._write_files", no_space)
 
     with pytest.raises(CheckpointError, match="No space left"):
         trainer_factory(save_strategy="steps", save_steps=1, max_steps=5).train()

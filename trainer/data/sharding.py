@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import pairwise, repeat
+
+from trackside.callbacks.errors import TracksideValueError
 
 
 def derive_seed(*parts: int) -> int:
@@ -29,6 +31,17 @@ def share_of(count: int, rank: int, world_size: int) -> tuple[int, int]:
     whole, rest = divmod(count, world_size)
     start = rank * whole + min(rank, rest)
     return start, start + whole + (rank < rest)
+
+
+def even_spans(count: int, parts: int) -> list[tuple[int, int]]:
+    """Return start and stop of each of at most ``parts`` parts that ``count`` examples are cut into; none is empty.
+
+    Example:
+        >>> even_spans(5, 2), even_spans(1, 2)
+        ([(0, 2), (2, 5)], [(0, 1)])
+    """
+    edges = [round(part * count / parts) for part in range(parts + 1)]
+    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,11 @@ class BatchCut:
     world_size: int = 1
     drop_last: bool = False
     start: int = 0
+
+    def __post_init__(self) -> None:
+        size, rank, world_size = self.global_batch_size, self.rank, self.world_size
+        if size < 1 or not 0 <= rank < world_size:
+            raise TracksideValueError(f"global_batch_size={size}, {rank=}, {world_size=} make no batches")
 
     @property
     def num_batches(self) -> int:

@@ -153,6 +153,18 @@ class Evaluator:
         return None if self._trainer.args.skip_memory_metrics else MemoryWatch(self._engine.device_memory)
 
 
+def dataset_to_evaluate(given: Any, own: Any) -> Any:
+    """Return the dataset given, or else the trainer's own.
+
+    Raises:
+        ArgumentError: If there is neither.
+    """
+    dataset = own if given is None else given
+    if dataset is None:
+        raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
+    return dataset
+
+
 def check_compute_metrics(compute_metrics: Callable[..., Any] | None, *, by_batch: bool) -> None:
     """Raise ArgumentError if ``compute_metrics`` cannot be called batch by batch though it is to be."""
     if compute_metrics is None or not by_batch:

@@ -14,6 +14,8 @@ from typing import Any
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
+from .choice import check_options
+
 Schedule = Callable[[int], float]
 
 GIVEN = frozenset({"step", "num_warmup_steps", "num_training_steps", "learning_rate"})
@@ -48,30 +50,30 @@ def make_schedule(
     """
     function = _function_named(name)
     options = dict(kwargs or {})
-    check_schedule_options(name, options)
+    parameters = inspect.signature(function).parameters
+    check_options("lr_scheduler_kwargs", options, [option for option in parameters if option not in GIVEN], name)
     _check_values(name, options, num_warmup_steps, num_training_steps, learning_rate)
     given = {
         "num_warmup_steps": num_warmup_steps,
         "num_training_steps": num_training_steps,
         "learning_rate": learning_rate,
     }
-    wanted = inspect.signature(function).parameters
-    return partial(function, **{key: value for key, value in given.items() if key in wanted}, **options)
+    return partial(function, **{key: value for key, value in given.items() if key in parameters}, **options)
 
 
-def check_schedule_options(name: str, options: Mapping[str, Any]) -> None:
-    """See to it that the schedule called ``name`` has all of ``options``.
+def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defaults: Any) -> Schedule:
+    """Return the function from step to factor that ``args`` ask for.
+
+    Args:
+        args: Read for lr_scheduler_type, lr_scheduler_kwargs, warmup_steps and warmup_ratio.
+        defaults: Options that lr_scheduler_kwargs may override.
 
     Raises:
-        ArgumentError: If there is no such schedule or option; the message names the nearest.
+        ArgumentError: If there is no such schedule or option, or a value is not allowed.
     """
-    known = [option for option in inspect.signature(_function_named(name)).parameters if option not in GIVEN]
-    for option in options:
-        if option not in known:
-            listing = ", ".join(known) or "nothing"
-            raise ArgumentError(
-                "lr_scheduler_kwargs", dict(options), f"{name} takes {listing}.{did_you_mean(option, known)}"
-            )
+    warmup = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
+    options = {**defaults, **(args.lr_scheduler_kwargs or {})}
+    return make_schedule(str(args.lr_scheduler_type), warmup, num_training_steps, learning_rate, options)
 
 
 def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: int) -> int:
@@ -94,6 +96,11 @@ def steps_of_share(share: float, num_training_steps: int) -> int:
         (7, 7.000000000000001)
     """
     return math.ceil(round(num_training_steps * share, 6))
+
+
+def follows_metric(schedule: Any) -> bool:
+    """Return whether a schedule waits for a metric rather than for steps, as torch's ReduceLROnPlateau does."""
+    return hasattr(schedule, "num_bad_epochs")
 
 
 # -- the schedules ----------------------------------------------------------------------------------------------------
@@ -250,7 +257,8 @@ def _fall(shape: str, progress: float, num_cycles: float) -> float:
 def _function_named(name: str) -> Callable[..., float]:
     if name in SCHEDULES:
         return SCHEDULES[name]
-    raise ArgumentError("lr_scheduler_type", name, f"one of {', '.join(SCHEDULES)}.{did_you_mean(name, SCHEDULES)}")
+    names = [*SCHEDULES, "reduce_lr_on_plateau"]
+    raise ArgumentError("lr_scheduler_type", name, f"one of {', '.join(names)}.{did_you_mean(name, names)}")
 
 
 def _check_values(

@@ -15,10 +15,8 @@ def run_backward(loss: Tensor, gradient: Tensor) -> None:
         loss: The tensor that the backward pass begins at.
         gradient: The gradient of ``loss``, of the same shape and dtype.
     """
-    if _run_engine is None or type(loss) not in (
-        Tensor,
-        nn.Parameter,
-    ):  # a subclass may go backward in a way of its own
+    # a subclass may go backward in a way of its own
+    if _run_engine is None or type(loss) not in (Tensor, nn.Parameter):
         torch.autograd.backward((loss,), (gradient,))
     else:
         _run_engine((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)

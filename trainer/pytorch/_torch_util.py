@@ -1,8 +1,10 @@
-"""Small helpers on torch objects, below every other module of the PyTorch trainer."""
+"""Small helpers on torch objects, and on objects with fields, below every other module of the PyTorch trainer."""
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import nullcontext
+from typing import Any
 
 from torch import nn
 
@@ -15,3 +17,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         model = model.module
     return model
+
+
+def has_fields(value: Any) -> bool:
+    """Return whether ``value`` is an object with fields: a dataclass, or one with attributes of its own."""
+    return dataclasses.is_dataclass(value) or hasattr(value, "__dict__")
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, a named tuple or another object, by their names."""
+    if dataclasses.is_dataclass(value):
+        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+    return value._asdict() if hasattr(value, "_asdict") else dict(vars(value))

@@ -13,13 +13,13 @@ from torch import nn
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
+from ..base_engine import BaseEngine
 from ..callback_setup import update_context
-from ..engine import Engine, JobStore, Overrides
+from ..engine import JobStore, Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from .checkpoint import TorchCheckpoint
 from .data import loader
-from .data.loader import TrainBatch
 from .distributed.cuda_step_timer import step_timer_of
 from .distributed.factory import strategy_for
 from .distributed.rendezvous import job_store
@@ -27,14 +27,13 @@ from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
-from .optim.factory import follows_metric
 from .precision.base import Precision
 from .precision.factory import precision_for, set_tf32
 from .seeding import set_seed
 from .train_step import TorchTrainStep
 
 
-class TorchEngine(Engine):
+class TorchEngine(BaseEngine):
     """Runs a trainer's model with PyTorch.
 
     Args:
@@ -48,34 +47,23 @@ class TorchEngine(Engine):
     evaluation: TorchEvaluation
     checkpoint: TorchCheckpoint
     model_io: ModelIO
-    precision: Precision
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.dispatcher = dispatcher
-        self.overrides = overrides
-        self.given_optimizers = (trainer.optimizer, trainer.lr_scheduler)
-        self.strategy = strategy_for(args, args.device)
+        device = trainer.args.device
+        strategy = strategy_for(trainer.args, device)
+        super().__init__(trainer, dispatcher, overrides, strategy, step_timer_of(device))
         self.strategy.describe_progress = lambda: f"step {trainer.state.global_step + 1}"
         self.strategy.needs_control_sync = dispatcher.may_steer
-        self.step_timer = step_timer_of(args.device)
         self.train_loader: Any = None
 
     def configure(self) -> None:
         """Set up what follows from the arguments."""
-        trainer, args = self.trainer, self.trainer.args
-        set_tf32(args.tf32)
-        trainer.model_wrapped = trainer.model
-        self.model_io = ModelIO(trainer, self.overrides)
-        self._make_step()
-        self.evaluation = TorchEvaluation(trainer, self.overrides, self.model_io, self.strategy, self.train_step)
-        self.checkpoint = TorchCheckpoint(trainer, self.overrides, self.model_io, self.strategy, self.train_step)
-
-    def _make_step(self) -> None:
-        self.train_step = TorchTrainStep(
-            self.trainer, self.overrides, self.model_io, self.strategy, self._make_precision(), self.step_timer
-        )
+        set_tf32(self.trainer.args.tf32)
+        self.trainer.model_wrapped = self.trainer.model
+        self.model_io = ModelIO(self.trainer, self.overrides)
+        self.train_step = TorchTrainStep(self, self._make_precision())
+        self.evaluation = TorchEvaluation(self)
+        self.checkpoint = TorchCheckpoint(self)
 
     def _make_precision(self) -> Precision:
         precision = precision_for(self.trainer.args, self.trainer.args.device)
@@ -110,12 +98,7 @@ class TorchEngine(Engine):
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
             trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         trainer.model = strategy.shard(trainer.model)
-        trainer.optimizer, trainer.lr_scheduler = self.given_optimizers
-        trainer.create_optimizer_and_scheduler(max_steps)
-        if trainer.optimizer is None:
-            raise TracksideValueError(
-                "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
-            )
+        self.create_optimizer_and_scheduler(max_steps)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
         trainer.model_wrapped = strategy.wrap(self._parallel(trainer.model))
@@ -153,11 +136,7 @@ class TorchEngine(Engine):
             rank=self.strategy.rank,
             world_size=self.strategy.world_size,
         )
-        return self.step_timer.reading(TrainBatch(inputs, *counts) for inputs, counts in batches)
-
-    def count_examples(self, window: Sequence[TrainBatch]) -> int:
-        """Return the examples in a window, counted over all processes."""
-        return sum(batch.examples_of_all for batch in window)
+        return self.step_timer.reading(batches)
 
     def batches_used(self, progress: Progress) -> int:
         """Return the micro-batches of this process that hold the examples which ``progress`` has seen of the epoch."""
@@ -177,10 +156,6 @@ class TorchEngine(Engine):
     def job_store(self) -> JobStore | None:
         """Return the store of torchrun's agent, which outlives the processes that it starts again."""
         return job_store(self.trainer.args)
-
-    def follows_metric(self) -> bool:
-        """Return whether the schedule waits for a metric, rather than for steps."""
-        return follows_metric(self.trainer.lr_scheduler)
 
     def device_memory(self, reset: bool) -> DeviceMemory | None:
         """Return the memory of the GPU, its peak reset first if ``reset``; None without one."""

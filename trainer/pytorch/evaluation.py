@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..engine import EvaluationStep, Overrides, StepContext, StepResult
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
 from ..evaluation.output_collector import are_texts, map_nested
 from .data import loader
-from .data.loader import TrainBatch
 from .distributed.strategy import DistributedStrategy
 from .loss import count_items
 from .model_io import ModelIO, logits_in, loss_or_none
@@ -24,44 +24,32 @@ from .precision.factory import DTYPES
 from .train_step import TorchTrainStep
 
 
-class TorchEvaluation(EvaluationStep):
+class TorchEvaluation(EnginePart, EvaluationStep):
     """Takes evaluation batches through a PyTorch model.
 
     Args:
-        trainer: Its model is evaluated; its loaders, ``prediction_step`` and ``compute_loss`` are called, overridden or
-            not.
-        overrides: The trainer's own methods.
-        model_io: Calls the model.
-        strategy: Says which rank this is.
-        train_step: Computes the loss as in training.
+        engine: Its trainer's model is evaluated; loaders, ``prediction_step`` and ``compute_loss`` are called,
+            overridden or not. Its train_step computes the loss as in training.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        train_step: TorchTrainStep,
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.model_io = model_io
-        self.strategy = strategy
-        self.train_step = train_step
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine) -> None:
+        super().__init__(engine)
+        args = self.trainer.args
+        self.train_step = cast(TorchTrainStep, engine.train_step)
         self.dtype = DTYPES["bf16"] if args.bf16_full_eval else DTYPES["fp16"] if args.fp16_full_eval else None
-        self._has_own_step = "prediction_step" in overrides
-        self._has_own_loss = "compute_loss" in overrides
+        self._has_own_step = "prediction_step" in self.overrides
+        self._has_own_loss = "compute_loss" in self.overrides
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
-        batches: Iterable[Any] = self.trainer.get_eval_dataloader(dataset)
-        return batches
+        return cast(Iterable[Any], self.trainer.get_eval_dataloader(dataset))
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
-        batches: Iterable[Any] = self.trainer.get_test_dataloader(dataset)
-        return batches
+        return cast(Iterable[Any], self.trainer.get_test_dataloader(dataset))
 
     def num_examples(self, batches: Any) -> int | None:
         """Return the number of examples behind ``batches``, where it can be known."""
@@ -87,8 +75,7 @@ class TorchEvaluation(EvaluationStep):
 
     def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
         """Return the batches with the examples of each that count."""
-        pairs = loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
-        return (TrainBatch(inputs, *counts) for inputs, counts in pairs)
+        return loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
 
     def evaluation_step(
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
@@ -161,8 +148,7 @@ class TorchEvaluation(EvaluationStep):
         dtype = self.dtype
         if dtype is None:
             return inputs
-        cast = map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-        return dict(cast) if isinstance(inputs, dict) else cast
+        return map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16, which numpy does not have, as float32."""

@@ -1,8 +1,9 @@
-"""The loss of a batch: the items that it is a mean over, label smoothing, and batches that do not count."""
+"""The loss of a batch: the items that it is a mean over, label smoothing, and the sums over an update."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
+from ..engine import StepContext
+from ..evaluation.output_collector import leaves
 from ._torch_util import unwrap
+from .distributed.strategy import DistributedStrategy
 
 IGNORED = -100
 """The label that is in no loss and no metric."""
@@ -45,15 +49,8 @@ def batch_size(batch: Any) -> int:
     return 1 if tensor is None else len(tensor)
 
 
-def _tensors(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
 
 
 def smoothed_loss(logits: Tensor, labels: Tensor, epsilon: float, *, is_causal: bool) -> Tensor:
@@ -129,3 +126,90 @@ def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
         if hasattr(node, "variable"):
             yield node.variable
         waiting += [following for following, _ in node.next_functions]
+
+
+# -- the sums of an update --------------------------------------------------------------------------------------------
+
+
+class LossAccumulator:
+    """The weights and the losses of the micro-batches of one update, and the loss since the last record.
+
+    Args:
+        strategy: Over whose processes the weights are summed.
+        device: Where losses are summed.
+        reference: The constant that weights are relative to: the items of a whole update, where examples are items.
+        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
+    """
+
+    def __init__(
+        self, strategy: DistributedStrategy, device: torch.device, reference: float, *, skip_non_finite: bool
+    ) -> None:
+        self._strategy = strategy
+        self._skip_non_finite = skip_non_finite
+        self.reference = reference
+        self._is_alone = strategy.world_size == 1
+        self._is_single = True
+        self._sum_of_weights: Callable[[], Any] | None = None
+        self._weights: Any = 0.0
+        self._loss: Any = 0.0
+        dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
+        # on a CPU a number, which costs a tenth of what adding to a tensor does
+        self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
+        self._updates = 0
+
+    def begin(self, context: StepContext) -> None:
+        """Begin a micro-batch, and with the first one an update."""
+        context.is_single = context.count == 1 and self._is_alone
+        if context.index == 0:
+            self._weights, self._loss, self._sum_of_weights = 0.0, 0.0, None
+
+    def weigh(self, context: StepContext) -> None:
+        """Set the weight of a micro-batch; with the last of an update, all processes begin to sum their weights."""
+        context.weight = 1.0 if context.is_single else context.items / self.reference
+        if context.is_last and not context.is_part and not self._is_alone:
+            self._sum_of_weights = self._strategy.all_reduce_async(self._weights + context.weight)
+
+    def add(self, loss: Tensor, context: StepContext) -> None:
+        """Add the mean loss of a micro-batch."""
+        weight, self._is_single = context.weight, context.is_single
+        self._weights = self._weights + weight
+        value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
+        if context.is_single:
+            self._loss = value
+        elif not isinstance(weight, Tensor):
+            self._loss = self._loss + (value * weight if weight else 0.0)
+        else:
+            self._loss = self._loss + torch.where(weight > 0, value * weight, 0.0)
+
+    def close(self) -> Any:
+        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
+        if self._is_single:
+            self._sum_up(self._loss)
+            return 1.0
+        weights = (self._sum_of_weights or self._strategy.all_reduce_async(self._weights))()
+        if isinstance(weights, Tensor) and weights.device.type == "cpu":
+            weights = weights.item()
+        factor: Any = 0.0
+        if isinstance(weights, Tensor):
+            factor = self._strategy.world_size / weights.clamp_min(1e-12)
+        elif weights:
+            factor = self._strategy.world_size / weights
+        self._sum_up(self._loss * (factor / self._strategy.world_size))
+        return factor
+
+    def _sum_up(self, loss: Any) -> None:
+        if self._skip_non_finite:
+            mean = self._total / max(self._updates, 1)
+            if isinstance(loss, Tensor):
+                loss = torch.where(torch.isfinite(loss), loss, mean)
+            elif not math.isfinite(loss):
+                loss = mean
+        self._total += loss
+        self._updates += 1
+
+    def take(self) -> float:
+        """Return the sum of the update losses since the last call. Waits for the device."""
+        value = float(self._strategy.all_reduce(self._total))
+        self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
+        self._updates = 0
+        return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
-from ._torch_util import unwrap
+from ._torch_util import fields_of, has_fields, unwrap
 from .loss import count_items, is_causal_lm
 
 
@@ -154,17 +153,15 @@ def by_name(outputs: Any) -> Any:
         fields: Mapping[str, Any] = outputs
     elif isinstance(outputs, Tensor) or not _has_names(outputs):
         return outputs
-    elif dataclasses.is_dataclass(outputs):
-        fields = {item.name: getattr(outputs, item.name) for item in dataclasses.fields(outputs)}
     else:
-        fields = outputs._asdict() if hasattr(outputs, "_asdict") else vars(outputs)
+        fields = fields_of(outputs)
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _has_names(outputs: Any) -> bool:
     if isinstance(outputs, (tuple, list)):
         return bool({"loss", "logits"} & set(getattr(outputs, "_fields", ())))
-    return dataclasses.is_dataclass(outputs) or hasattr(outputs, "__dict__")
+    return has_fields(outputs)
 
 
 def loss_in(outputs: Any) -> Any:
@@ -177,11 +174,9 @@ def loss_in(outputs: Any) -> Any:
     if loss is None and isinstance(outputs, (tuple, list)) and outputs and getattr(outputs[0], "ndim", 2) == 1:
         loss = outputs[0]  # one loss for each example, or each device
     if loss is None:
-        known = by_name(outputs)
-        held = ", ".join(known) or "nothing" if isinstance(known, Mapping) else _in_words(outputs)
         raise TracksideValueError(
-            f"the model returned no loss, only: {held}. Give the trainer loss_fn=..., override compute_loss, "
-            "or check that the batch holds the labels that the model takes"
+            f"the model returned no loss, only: {_in_words(outputs)}. Give the trainer loss_fn=..., override "
+            "compute_loss, or check that the batch holds the labels that the model takes"
         )
     return loss
 
@@ -200,6 +195,9 @@ def loss_or_none(outputs: Any) -> Any:
 def _in_words(outputs: Any) -> str:
     if isinstance(outputs, Tensor):
         return f"Tensor of shape {tuple(outputs.shape)}"
+    known = by_name(outputs)
+    if isinstance(known, Mapping):
+        return ", ".join(known) or "nothing"
     if isinstance(outputs, (tuple, list)):
         return f"{type(outputs).__name__} of {', '.join(_in_words(part) for part in outputs) or 'nothing'}"
     return type(outputs).__name__
@@ -235,8 +233,7 @@ def main_logits(outputs: Any) -> Tensor:
     else:
         found = known
     if not isinstance(found, Tensor):
-        held = ", ".join(known) if isinstance(known, Mapping) else _in_words(outputs)
-        raise TracksideValueError(f"the model returned no logits to compute a loss of, only: {held}")
+        raise TracksideValueError(f"the model returned no logits to compute a loss of, only: {_in_words(outputs)}")
     return found
 
 
@@ -249,6 +246,6 @@ def output_at(outputs: Any, index: int) -> Any:
     known = by_name(outputs)
     parts = list(known.values()) if isinstance(known, Mapping) else known
     if not isinstance(parts, (tuple, list)) or not 0 <= index < len(parts):
-        held = ", ".join(known) if isinstance(known, Mapping) else _in_words(outputs)
+        held = _in_words(outputs)
         raise TracksideValueError(f"past_index asks for output {index} of the model, counted from 0; it gave {held}")
     return map_nested(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, parts[index])

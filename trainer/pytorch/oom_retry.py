@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data.sharding import even_spans
 from ..engine import StepContext
 from ..evaluation.output_collector import map_nested
 from ._compat import is_out_of_memory
@@ -19,24 +19,15 @@ from .loss import batch_size
 logger = logging.getLogger("trackside.trainer")
 
 
-class Step(Protocol):
-    """What the retrier needs of a training step."""
-
-    context: StepContext
-    parameters: list[Tensor]
-    losses: Any
-    model_io: Any
-
-
 class OOMRetrier:
     """Run micro-batches in as many parts as the memory needs; the number is kept for the batches that follow.
 
     Args:
-        step: Whose parameters, losses and context are used.
+        step: The training step; its parameters, losses and context are used.
         training_step: Takes a part forward and backward, and returns its mean loss.
     """
 
-    def __init__(self, step: Step, training_step: Callable[[nn.Module, Any], Tensor]) -> None:
+    def __init__(self, step: Any, training_step: Callable[[nn.Module, Any], Tensor]) -> None:
         self._step = step
         self._training_step = training_step
         self._parts = 1
@@ -66,12 +57,12 @@ class OOMRetrier:
         whole.is_single = False  # the parts go backward relative to the reference, and so must the whole
         whole.items = step.model_io.count_items(inputs)
         total: Any = 0.0
-        pieces = [piece for piece in _cut(inputs, self._parts) if batch_size(piece)]
+        spans = even_spans(batch_size(inputs), self._parts)
         try:
-            for number, piece in enumerate(pieces, start=1):
-                count = whole.count if number == len(pieces) else whole.index + 2
+            for span in spans:
+                count = whole.count if span == spans[-1] else whole.index + 2
                 step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
-                loss = self._training_step(model, piece)
+                loss = self._training_step(model, _rows(inputs, *span))
                 if whole.items:
                     total = total + loss * (step.context.weight * step.losses.reference / whole.items)
         finally:
@@ -87,12 +78,5 @@ class OOMRetrier:
             torch.cuda.empty_cache()
 
 
-def _cut(inputs: Any, parts: int) -> list[Any]:
-    size = batch_size(inputs)
-    edges = [round(part * size / parts) for part in range(parts + 1)]
-
-    def piece(start: int, stop: int) -> Any:
-        cut = map_nested(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs)
-        return dict(cut) if isinstance(inputs, Mapping) else cut
-
-    return [piece(start, stop) for start, stop in pairwise(edges)]
+def _rows(inputs: Any, start: int, stop: int) -> Any:
+    return map_nested(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs)

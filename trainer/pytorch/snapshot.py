@@ -19,15 +19,11 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import CheckpointError, did_you_mean
 
-from ..checkpointing.manifest import BrokenCheckpointError, Contents, roles_of
+from ..checkpointing.manifest import BrokenCheckpointError, Contents
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Names the files of weights that transformers cut into several."""
-OPTIMIZER_FILE = "optimizer.pt"
-SCHEDULE_FILE = "scheduler.pt"
-SCALER_FILE = "scaler.pt"
-RNG_FILE = "rng_state_{rank}.pt"
 KERNELS = ("fused", "foreach")
 """The options of torch's optimizers that say how a step is computed, and not what."""
 SHARDS = "shards"
@@ -185,14 +181,6 @@ def read_weights(checkpoint: Contents) -> dict[str, Tensor]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
-
-
-def write_torch(folder: Path, files: dict[str, Any]) -> dict[str, str]:
-    """Write each of ``files``, by name, unless it is None; return the roles of those written."""
-    files = {name: content for name, content in files.items() if content is not None}
-    for name, content in files.items():
-        torch.save(content, folder / name)
-    return roles_of(files)
 
 
 def read_torch(path: Path) -> Any:

@@ -7,35 +7,31 @@ update is complete. Where the weights add up to one, which is the rule, there is
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..engine import Overrides, StepContext, TrainStep
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import StepContext, TrainBatch, TrainStep
 from ..evaluation.output_collector import map_nested
+from ..optim.lr_schedules import follows_metric
 from ..step_timer import StepTimer
-from .data.loader import TrainBatch
 from .distributed.strategy import DistributedStrategy
-from .loss import as_mean_and_weight, smoothed_loss, zero_gradients_of
+from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
-from .optim.factory import follows_metric
 from .precision.base import Precision
 
 
-class TorchTrainStep(TrainStep):
+class TorchTrainStep(EnginePart, TrainStep):
     """One update of a PyTorch model.
 
     Args:
-        trainer: Its model, optimizer and schedule are read at each step; its overridden methods are called.
-        overrides: Which methods those are.
-        model_io: Calls the model and counts items.
-        strategy: Exchanges gradients and weights between processes.
+        engine: Its trainer's model, optimizer and schedule are read at each step, and overridden methods are called;
+            its timer is told when this process is about to wait for others.
         precision: Contexts and loss scaling.
-        timer: Told when this process is about to wait for others.
 
     Attributes:
         context: The micro-batch, or evaluation batch, that is on its way through the model.
@@ -43,26 +39,21 @@ class TorchTrainStep(TrainStep):
         grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        precision: Precision,
-        timer: StepTimer,
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.model_io = model_io
-        self.strategy = strategy
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine, precision: Precision) -> None:
+        super().__init__(engine)
+        trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
         self.precision = precision
-        self.timer = timer
+        self.timer: StepTimer = engine.step_timer
         self.context = StepContext()
         self.parameters: list[Tensor] = []
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
-        self.losses = LossAccumulator(strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter)
+        self.losses = LossAccumulator(
+            self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
+        )
         self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
         self.retrier = OOMRetrier(self, self._call_training_step) if args.auto_find_batch_size else None
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
@@ -100,6 +91,45 @@ class TorchTrainStep(TrainStep):
             else:
                 loss = self._call_training_step(model, inputs)
         self.losses.add(loss, context)
+
+    def finish_gradients(self) -> Tensor:
+        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        trainer, strategy = self.trainer, self.strategy
+        if self._is_first_update:
+            self._is_first_update = False
+            trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
+        self.precision.unscale(trainer.optimizer)
+        factor = self.losses.close()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if isinstance(factor, Tensor) or factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        norm = nn.utils.get_total_norm(dense)
+        if trainer.args.max_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters, trainer.args.max_grad_norm, norm)
+        self.grad_norm = strategy.full_tensor(norm)
+        return self.grad_norm
+
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        schedule = self.trainer.lr_scheduler
+        skipped = self.precision.step(self.trainer.optimizer)
+        if not skipped and schedule is not None and not follows_metric(schedule):
+            schedule.step()
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Clear the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
+        optimizer = self.trainer.optimizer
+        if self.precision.clear(optimizer):
+            return
+        if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+            optimizer.zero_grad()
+            return
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    # -- what a micro-batch goes through ------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
         """Take a micro-batch forward and backward; return its mean loss, detached."""
@@ -152,43 +182,6 @@ class TorchTrainStep(TrainStep):
         else:
             self.precision.backward(loss, context.weight, is_last=context.is_last)
 
-    def finish_gradients(self) -> Tensor:
-        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
-        trainer, strategy = self.trainer, self.strategy
-        if self._is_first_update:
-            self._is_first_update = False
-            trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
-        self.precision.unscale(trainer.optimizer)
-        factor = self.losses.close()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if isinstance(factor, Tensor) or factor != 1.0:
-            torch._foreach_mul_(gradients, factor)
-        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
-        norm = nn.utils.get_total_norm(dense)
-        if trainer.args.max_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters, trainer.args.max_grad_norm, norm)
-        self.grad_norm = strategy.full_tensor(norm)
-        return self.grad_norm
-
-    def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
-        schedule = self.trainer.lr_scheduler
-        skipped = self.precision.step(self.trainer.optimizer)
-        if not skipped and schedule is not None and not follows_metric(schedule):
-            schedule.step()
-        return skipped
-
-    def clear_gradients(self) -> None:
-        """Clear the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
-        optimizer = self.trainer.optimizer
-        if self.precision.clear(optimizer):
-            return
-        if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
-            optimizer.zero_grad()
-            return
-        for parameter in self.parameters:
-            parameter.grad = None
-
     # -- records --------------------------------------------------------------------------------------------------
 
     def take_loss(self) -> float:
@@ -219,87 +212,3 @@ class TorchTrainStep(TrainStep):
             self._flos += self.trainer.floating_point_ops(inputs)
         if isinstance(inputs, dict) and "input_ids" in inputs:
             self.trainer.state.num_input_tokens_seen += inputs["input_ids"].numel() * self.strategy.world_size
-
-
-class LossAccumulator:
-    """The weights and the losses of the micro-batches of one update, and the loss since the last record.
-
-    Args:
-        strategy: Over whose processes the weights are summed.
-        device: Where losses are summed.
-        reference: The constant that weights are relative to: the items of a whole update, where examples are items.
-        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
-    """
-
-    def __init__(
-        self, strategy: DistributedStrategy, device: torch.device, reference: float, *, skip_non_finite: bool
-    ) -> None:
-        self._strategy = strategy
-        self._skip_non_finite = skip_non_finite
-        self.reference = reference
-        self._is_alone = strategy.world_size == 1
-        self._is_single = True
-        self._sum_of_weights: Callable[[], Any] | None = None
-        self._weights: Any = 0.0
-        self._loss: Any = 0.0
-        dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
-        # on a CPU a number, which costs a tenth of what adding to a tensor does
-        self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
-        self._updates = 0
-
-    def begin(self, context: StepContext) -> None:
-        """Begin a micro-batch, and with the first one an update."""
-        context.is_single = context.count == 1 and self._is_alone
-        if context.index == 0:
-            self._weights, self._loss, self._sum_of_weights = 0.0, 0.0, None
-
-    def weigh(self, context: StepContext) -> None:
-        """Set the weight of a micro-batch; with the last of an update, all processes begin to sum their weights."""
-        context.weight = 1.0 if context.is_single else context.items / self.reference
-        if context.is_last and not context.is_part and not self._is_alone:
-            self._sum_of_weights = self._strategy.all_reduce_async(self._weights + context.weight)
-
-    def add(self, loss: Tensor, context: StepContext) -> None:
-        """Add the mean loss of a micro-batch."""
-        weight, self._is_single = context.weight, context.is_single
-        self._weights = self._weights + weight
-        value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
-        if context.is_single:
-            self._loss = value
-        elif not isinstance(weight, Tensor):
-            self._loss = self._loss + (value * weight if weight else 0.0)
-        else:
-            self._loss = self._loss + torch.where(weight > 0, value * weight, 0.0)
-
-    def close(self) -> Any:
-        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
-        if self._is_single:
-            self._sum_up(self._loss)
-            return 1.0
-        weights = (self._sum_of_weights or self._strategy.all_reduce_async(self._weights))()
-        if isinstance(weights, Tensor) and weights.device.type == "cpu":
-            weights = weights.item()
-        factor: Any = 0.0
-        if isinstance(weights, Tensor):
-            factor = self._strategy.world_size / weights.clamp_min(1e-12)
-        elif weights:
-            factor = self._strategy.world_size / weights
-        self._sum_up(self._loss * (factor / self._strategy.world_size))
-        return factor
-
-    def _sum_up(self, loss: Any) -> None:
-        if self._skip_non_finite:
-            mean = self._total / max(self._updates, 1)
-            if isinstance(loss, Tensor):
-                loss = torch.where(torch.isfinite(loss), loss, mean)
-            elif not math.isfinite(loss):
-                loss = mean
-        self._total += loss
-        self._updates += 1
-
-    def take(self) -> float:
-        """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._strategy.all_reduce(self._total))
-        self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
-        self._updates = 0
-        return value

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+from trackside.callbacks.errors import TracksideTypeError
 
-from ..base_trainer import BaseTrainer, check_args
+from ..base_trainer import BaseTrainer, arguments_of
+from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
 from ._torch_util import unwrap
 from .arguments import TrainingArguments
-from .data import factory as data
-from .data.collators import DataCollatorWithPadding, default_data_collator
+from .data.collators import DataCollatorWithPadding, default_data_collator, drop_unused_columns
+from .data.factory import make_loader
 from .engine import TorchEngine
 from .optim.factory import create_optimizer, create_scheduler
 from .seeding import set_seed
@@ -67,35 +68,21 @@ class Trainer(BaseTrainer):
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
     ) -> None:
-        args = TrainingArguments() if args is None else args
-        check_args(args, TrainingArguments)
+        args = arguments_of(args, TrainingArguments)
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
-        processing_class = processing_class or tokenizer
-        self.data_collator = data_collator or _default_collator(processing_class)
+        self.processing_class = processing_class or tokenizer
+        self.data_collator = data_collator or _default_collator(self.processing_class)
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self._optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            loss_fn=loss_fn,
-            model_init=model_init,
-            processing_class=processing_class,
+            model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init
         )
 
     if not TYPE_CHECKING:  # an editor reports what is not there
 
         def __getattr__(self, name: str) -> Any:  # only asked for what is not there
             raise AttributeError(advice(self, name))
-
-    @property
-    def _base(self) -> type:
-        return Trainer
 
     def _make_engine(self) -> TorchEngine:
         return TorchEngine(self, self._dispatcher, self._overrides)
@@ -122,10 +109,7 @@ class Trainer(BaseTrainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Iterable[Any]:
         """Return the batches of ``eval_dataset``, or of the trainer's own, each example once."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
-            raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-        return self.get_test_dataloader(dataset)
+        return self.get_test_dataloader(dataset_to_evaluate(eval_dataset, self.eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> Iterable[Any]:
         """Return the batches of ``test_dataset``, each example once, in order."""
@@ -138,9 +122,9 @@ class Trainer(BaseTrainer):
         """Return a loader of the batches of this process, without the columns that the model does not take."""
         collate = self.data_collator
         if self.args.remove_unused_columns and getattr(dataset, "column_names", None) is not None:
-            collate = data.drop_unused_columns(collate, dataset, unwrap(self.model), self.label_names)
+            collate = drop_unused_columns(collate, dataset, unwrap(self.model), self.label_names)
         strategy = self._engine.strategy
-        return data.make_loader(
+        return make_loader(
             dataset,
             collate_fn=collate,
             args=self.args,

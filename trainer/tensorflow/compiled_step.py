@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
+from ..engine import TrainBatch
 from ._compat import label_out_of_range
-from .data.loader import Pair, TrainBatch, examples_in
+from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
 
 logger = logging.getLogger("trackside.trainer")
@@ -29,39 +30,15 @@ MAX_MICRO_BATCHES = 8
 LEARNING_RATE = tf.TensorSpec((), tf.float32)
 
 
-@dataclass(frozen=True)
-class StepProgram:
-    """What the compiled functions are traced from.
-
-    Attributes:
-        update: Does an update on all replicas, of its micro-batches and their rows; returns its loss, its gradient norm
-            and whether it was skipped.
-        accumulate: On a replica, returns the gradients, the loss sum and the weight of a micro-batch and its rows.
-        normalize: On a replica, returns the normalized and clipped gradients, the loss and the norm of what
-            ``accumulate`` returned, summed over micro-batches.
-        apply: On a replica, steps the optimizer with gradients.
-        set_learning_rate: Gives the optimizer a learning rate.
-        variables: Returns the trainable variables.
-    """
-
-    update: Callable[[tuple[Any, Any]], tuple[Any, Any, Any]]
-    accumulate: Callable[[Any, Any], list[Any]]
-    normalize: Callable[[list[Any]], tuple[list[Any], Any, Any]]
-    apply: Callable[[list[Any]], None]
-    set_learning_rate: Callable[[Any], None]
-    variables: Callable[[], list[Any]]
-
-
 class CompiledStep:
     """The training functions of one run.
 
     Args:
-        program: What they do.
-        strategy: Runs them on its replicas.
+        step: The `TFTrainStep` whose methods are traced, with its trainer's; its strategy runs them on replicas, and
+            its arguments say whether XLA compiles them, and whether the mean so far takes the place of an update's loss
+            that is not finite.
         spec: A Pair of nested tf.TensorSpec: what a micro-batch looks like.
         trace_counts: How often each function was traced, counted here.
-        xla: Compile with XLA, if there is one replica.
-        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
@@ -69,31 +46,23 @@ class CompiledStep:
         accumulators: Gradients, loss sum and weight of the update in progress; empty until one goes piece by piece.
     """
 
-    def __init__(
-        self,
-        program: StepProgram,
-        strategy: DistributedStrategy,
-        spec: Any,
-        trace_counts: Counter[str],
-        *,
-        xla: bool,
-        skip_non_finite: bool,
-    ) -> None:
-        self.grad_norm = tf.Variable(0.0, dtype=tf.float32, trainable=False)
-        self.has_stepped = False
+    def __init__(self, step: Any, spec: Any, trace_counts: Counter[str]) -> None:
+        strategy: DistributedStrategy = step.strategy
+        self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+        self.has_stepped: bool = False
         self.accumulators: list[Any] = []
-        self._program = program
+        self._step = step
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
-        self._xla = xla and strategy.replicas == 1
-        self._skip_non_finite = skip_non_finite
+        self._xla = step.trainer.args.xla and strategy.replicas == 1
+        self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._by_length: dict[int, Callable[..., Any]] = {}
         self._several: dict[int, Callable[..., Any]] = {}
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
-        if xla and not self._xla:
+        if step.trainer.args.xla and not self._xla:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
         self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
@@ -120,31 +89,28 @@ class CompiledStep:
         length = len(windows[0])
         function = self._several.get(length)
         if function is None:
-            spec = tf.nest.map_structure(_stacked_twice, self._spec)
-            signature = [spec, _stacked_once(self._rows), tf.TensorSpec((None,), tf.float32)]
+            spec = map_leaves(stacked, map_leaves(stacked, self._spec))
+            signature = [spec, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
             function = self._several[length] = self._compiled("updates", self._updates_of(length), signature)
         batches = [batch.inputs for window in windows for batch in window]
-        stacked = tf.nest.map_structure(lambda *leaves: _stack(leaves, (len(windows), length)), *batches)
+        inputs = map_leaves(lambda *leaves: _stack(leaves, (len(windows), length)), *batches)
         self.has_stepped = True
         rows = None if self._rows is None else np.stack([self._rows_of_window(window) for window in windows])
-        function(stacked, rows, np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32))
+        function(inputs, rows, np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32))
 
     def _rows_of_window(self, window: Sequence[TrainBatch]) -> Any:
         return np.stack([rows_of(self._strategy, batch.inputs) for batch in window])
 
     def _update(self, window: Any, rows: Any, learning_rate: Any) -> Any:
-        self._program.set_learning_rate(learning_rate)
-        loss, norm, skipped = self._program.update((window, rows))
+        self._step.set_learning_rate(learning_rate)
+        loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
         self._record(loss, norm)
         return skipped
 
     def _updates_of(self, length: int) -> Callable[..., Any]:
-        def updates(stacked: Any, rows: Any, learning_rates: Any) -> None:
+        def updates(inputs: Any, rows: Any, learning_rates: Any) -> None:
             def body(index: Any) -> tuple[Any]:
-                window = tuple(
-                    tf.nest.map_structure(lambda leaf, m=m: None if leaf is None else leaf[index, m], stacked)
-                    for m in range(length)
-                )
+                window = tuple(map_leaves(itemgetter((index, number)), inputs) for number in range(length))
                 self._update(window, None if rows is None else rows[index], learning_rates[index])
                 return (index + 1,)
 
@@ -176,7 +142,7 @@ class CompiledStep:
 
     def _make_accumulators(self) -> None:
         with self._strategy.scope():
-            shapes = [(variable.shape, variable.dtype) for variable in self._program.variables()]
+            shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
             self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
@@ -189,7 +155,7 @@ class CompiledStep:
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
         def on_replica(batch: Any, rows: Any) -> None:
-            values = self._program.accumulate(batch, rows)
+            values = self._step.accumulate_on_replica(batch, rows)
             for accumulator, value in zip(self.accumulators, values, strict=True):
                 getattr(accumulator, method)(value)
 
@@ -198,7 +164,7 @@ class CompiledStep:
     def _normalize_once(self) -> Any:
         def on_replica() -> tuple[Any, Any]:
             sums = [accumulator.read_value() for accumulator in self.accumulators]
-            gradients, loss, norm = self._program.normalize(sums)
+            gradients, loss, norm = self._step.normalize(sums)
             for accumulator, gradient in zip(self.accumulators, gradients, strict=False):
                 accumulator.assign(gradient)
             return loss, norm
@@ -209,9 +175,9 @@ class CompiledStep:
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
-            self._program.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
+            self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
 
-        self._program.set_learning_rate(learning_rate)
+        self._step.set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
 
     # -- what they share ------------------------------------------------------------------------------------------
@@ -303,17 +269,7 @@ def _traced(function: Any) -> Any:
         raise error.with_traceback(None) from error.__cause__
 
 
-def _stacked_once(spec: Any) -> Any:
-    return None if spec is None else tf.TensorSpec((None, *spec.shape), spec.dtype)
-
-
-def _stacked_twice(spec: Any) -> Any:
-    return None if spec is None else tf.TensorSpec((None, None, *spec.shape), spec.dtype)
-
-
 def _stack(leaves: Sequence[Any], shape: tuple[int, int]) -> Any:
-    if leaves[0] is None:
-        return None
     if isinstance(leaves[0], np.ndarray):
         return np.stack(leaves).reshape(*shape, *leaves[0].shape)
     return tf.reshape(tf.stack(leaves), (*shape, *leaves[0].shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,28 +11,28 @@ from typing import Any
 import tensorflow as tf
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import TracksideValueError
 
+from ..base_engine import BaseEngine
 from ..callback_setup import update_context
 from ..data.sharding import derive_seed
-from ..engine import Engine, JobStore, Overrides
+from ..engine import JobStore, Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
-from .data.factory import make_batches
-from .data.loader import Batches, OwnBatches, TrainBatch, examples_in
+from .data.factory import make_batches, training_options
+from .data.loader import Batches, OwnBatches, examples_in
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
-from .optim.factory import follows_metric, prepare_optimizer
+from .optim.factory import prepare_optimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
 from .seeding import seed_model, set_seed
 from .train_step import TFTrainStep
 
 
-class TFEngine(Engine):
+class TFEngine(BaseEngine):
     """Runs a trainer's model with TensorFlow.
 
     Args:
@@ -50,63 +50,40 @@ class TFEngine(Engine):
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint
     model_io: ModelIO
+    train_batches: Batches
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
-        self.trainer = trainer
-        self.dispatcher = dispatcher
-        self.overrides = overrides
-        self.given_optimizers = (trainer.optimizer, trainer.lr_scheduler)
-        self.strategy = strategy_for(trainer.args)
-        self.step_timer = StepTimer()
+        super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number = 0
-        self.train_batches: Any = None
 
     def configure(self) -> None:
         """Set up what follows from the arguments."""
-        trainer, overrides, strategy = self.trainer, self.overrides, self.strategy
+        trainer = self.trainer
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
         self.epoch_number = 0
         self.trace_counts.clear()
-        self.model_io = ModelIO(trainer, overrides, strategy)
-        self.train_step = TFTrainStep(
-            trainer,
-            overrides,
-            self.model_io,
-            strategy,
-            precision_for(trainer.args),
-            self.step_timer,
-            self.dispatcher.receivers,
-            self.trace_counts,
-        )
-        self.evaluation = TFEvaluation(trainer, overrides, self.model_io, strategy, self.train_step, self.trace_counts)
-        self.checkpoint = TFCheckpoint(trainer, overrides, self.model_io, strategy, self.train_step)
+        self.model_io = ModelIO(trainer, self.overrides, self.strategy)
+        self.train_step = TFTrainStep(self, precision_for(trainer.args), self.trace_counts)
+        self.evaluation = TFEvaluation(self, self.trace_counts)
+        self.checkpoint = TFCheckpoint(self)
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> int | None:
         """Build the source of training batches; return its batches of one epoch, if known."""
-        batches = self.train_batches = self._training_batches()
-        update_context(self.trainer, self.dispatcher, train_dataloader=batches)
-        return batches.num_batches()
+        trainer, options = self.trainer, training_options(self.trainer.args)
+        if "get_train_tfdataset" in self.overrides:
+            self.train_batches = OwnBatches(self._own_batches, **options)
+        else:
+            self.train_batches = make_batches(trainer.train_dataset, **options)
+        update_context(trainer, self.dispatcher, train_dataloader=self.train_batches)
+        return self.train_batches.num_batches()
 
-    def _training_batches(self) -> Batches:
-        args = self.trainer.args
-        options = {
-            "batch_size": args.train_batch_size,
-            "seed": args.seed if args.data_seed is None else args.data_seed,
-            "shuffle": True,
-            "drop_last": args.dataloader_drop_last,
-        }
-        if "get_train_tfdataset" not in self.overrides:
-            return make_batches(self.trainer.train_dataset, **options)
-
-        def build(epoch: int) -> Any:
-            self.epoch_number = epoch
-            return self.trainer.get_train_tfdataset()
-
-        return OwnBatches(build, **options)
+    def _own_batches(self, epoch: int) -> Any:
+        self.epoch_number = epoch
+        return self.trainer.get_train_tfdataset()
 
     def prepare_model(self, max_steps: int) -> None:
         """Build the model on every replica, create optimizer, schedule and the functions of the step."""
@@ -116,13 +93,8 @@ class TFEngine(Engine):
         check_scaled(trainer.model, step.precision)
         self.model_io.check_loss()
         trainer.model_wrapped = trainer.model
-        trainer.optimizer, trainer.lr_scheduler = self.given_optimizers
         with strategy.scope():
-            trainer.create_optimizer_and_scheduler(max_steps)
-            if trainer.optimizer is None:
-                raise TracksideValueError(
-                    "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
-                )
+            self.create_optimizer_and_scheduler(max_steps)
             variables = trainer.model.trainable_variables
             trainer.optimizer = prepare_optimizer(trainer.optimizer, variables, strategy.replicas)
         self.trace_counts.clear()
@@ -155,10 +127,6 @@ class TFEngine(Engine):
             yield TrainBatch(pair, examples, examples)
         self.train_step.queue.flush()
 
-    def count_examples(self, window: Sequence[TrainBatch]) -> int:
-        """Return the examples in a window, counted over all processes."""
-        return sum(batch.examples_of_all for batch in window)
-
     def batches_used(self, progress: Progress) -> int:
         """Return the micro-batches that hold the examples which ``progress`` has seen of the epoch."""
         return progress.batches_in_epoch
@@ -180,10 +148,6 @@ class TFEngine(Engine):
     def job_store(self) -> JobStore | None:
         """Return None: nothing outlives the processes of a job."""
         return None
-
-    def follows_metric(self) -> bool:
-        """Return whether the schedule waits for a metric, rather than for steps."""
-        return follows_metric(self.trainer.lr_scheduler)
 
     def device_memory(self, reset: bool) -> DeviceMemory | None:
         """Return None: the memory of accelerators is not watched."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from operator import itemgetter
+from typing import Any, cast
 
 import tensorflow as tf
 
-from trackside.callbacks.errors import ArgumentError
-
-from ..engine import EvaluationStep, Overrides, StepResult
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import EvaluationStep, StepResult
+from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.output_collector import map_nested
 from .compiled_step import compiled, rows_of
 from .data import loader
@@ -25,34 +26,22 @@ from .precision.policies import apply_policy, restore_policies
 from .train_step import TFTrainStep
 
 
-class TFEvaluation(EvaluationStep):
+class TFEvaluation(EnginePart, EvaluationStep):
     """Takes evaluation batches through a Keras model.
 
     Args:
-        trainer: Its model is evaluated; its datasets and ``distributed_prediction_steps`` are asked for, overridden or
-            not.
-        overrides: The trainer's own methods.
-        model_io: Builds the model.
-        strategy: Runs the step on its replicas.
-        train_step: Sums losses as in training.
+        engine: Its trainer's model is evaluated; datasets and ``distributed_prediction_steps`` are asked for,
+            overridden or not. Its train_step sums losses as in training.
         trace_counts: How often each function was traced, counted here.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        train_step: TFTrainStep,
-        trace_counts: Counter[str],
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.overrides = overrides
-        self.model_io = model_io
-        self.strategy = strategy
-        self.train_step = train_step
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine, trace_counts: Counter[str]) -> None:
+        super().__init__(engine)
+        args = self.trainer.args
+        self.train_step = cast(TFTrainStep, engine.train_step)
         self.policy = POLICIES["bf16"] if args.bf16_full_eval else POLICIES["fp16"] if args.fp16_full_eval else None
         self._trace_counts = trace_counts
         self._batches: Batches | None = None
@@ -60,23 +49,21 @@ class TFEvaluation(EvaluationStep):
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
-        is_own = "get_eval_tfdataset" in self.overrides
-        given = self.trainer.eval_dataset if dataset is None else dataset
-        if given is None and not is_own:
-            raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-        return self._batches_of(given, self.trainer.get_eval_tfdataset if is_own else None, dataset)
+        if "get_eval_tfdataset" in self.overrides:
+            return self._batches_of(dataset, self.trainer.get_eval_tfdataset)
+        return self._batches_of(dataset_to_evaluate(dataset, self.trainer.eval_dataset), None)
 
     def test_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of a test dataset."""
         is_own = "get_test_tfdataset" in self.overrides
-        return self._batches_of(dataset, self.trainer.get_test_tfdataset if is_own else None, dataset)
+        return self._batches_of(dataset, self.trainer.get_test_tfdataset if is_own else None)
 
-    def _batches_of(self, dataset: Any, build: Callable[[Any], Any] | None, given: Any) -> Batches:
-        options = {"batch_size": self.trainer.args.eval_batch_size, "seed": 0, "shuffle": False, "drop_last": False}
+    def _batches_of(self, dataset: Any, build: Callable[[Any], Any] | None) -> Batches:
+        size = self.trainer.args.eval_batch_size
         if build is None:
-            self._batches = make_batches(dataset, **options)
+            self._batches = make_batches(dataset, batch_size=size)
         else:
-            self._batches = OwnBatches(lambda epoch: build(given), **options)
+            self._batches = OwnBatches(lambda epoch: build(dataset), batch_size=size)
         return check_finite(self._batches)
 
     def num_examples(self, batches: Any) -> int | None:
@@ -107,7 +94,7 @@ class TFEvaluation(EvaluationStep):
         pair = loader.pair_of(batch)
         loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
         first, last = self.strategy.local_span(loader.examples_in(pair))
-        features, labels = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[first:last], pair)
+        features, labels = loader.map_leaves(itemgetter(slice(first, last)), pair)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else _on_host_if_cpu(without(logits, ignore_keys))
         return StepResult(loss, weight, logits, labels, last - first, kept)
@@ -116,7 +103,7 @@ class TFEvaluation(EvaluationStep):
         """Return the compiled evaluation step for batches of this kind."""
         spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
-            spec = tf.nest.map_structure(loader.spec_of, pair)
+            spec = loader.map_leaves(loader.spec_of, pair)
         key = (str(spec), id(self.trainer.model))
         if key not in self._predictors:
             strategy = self.strategy

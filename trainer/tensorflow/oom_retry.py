@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from itertools import pairwise
+from operator import itemgetter
 
 import tensorflow as tf
 
-from .data.loader import Pair, examples_in
+from ..data.sharding import even_spans
+from .data.loader import Pair, examples_in, map_leaves
 
 logger = logging.getLogger("trackside.trainer")
 
@@ -32,9 +33,9 @@ class OOMRetrier:
         done, size = 0, examples_in(pair)
         while True:
             try:
-                for start, stop in _spans(size, self.parts):
+                for start, stop in even_spans(size, self.parts):
                     if start >= done:
-                        self._accumulate(_rows(pair, start, stop), is_first and start == 0)
+                        self._accumulate(map_leaves(itemgetter(slice(start, stop)), pair), is_first and start == 0)
                         done = stop
                 return
             except tf.errors.ResourceExhaustedError as error:
@@ -43,13 +44,3 @@ class OOMRetrier:
                 message = str(error).splitlines()[0]
             self.parts *= 2
             logger.warning("out of memory (%s); the micro-batch now goes in %d parts", message, self.parts)
-
-
-def _spans(size: int, parts: int) -> list[tuple[int, int]]:
-    edges = [round(part * size / parts) for part in range(parts + 1)]
-    return [(start, stop) for start, stop in pairwise(edges) if stop > start]
-
-
-def _rows(pair: Pair, start: int, stop: int) -> Pair:
-    rows: Pair = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[start:stop], pair)
-    return rows

@@ -21,14 +21,10 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import CheckpointError
 
-from ..checkpointing.manifest import BrokenCheckpointError, Contents, roles_of
+from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from .seeding import seed_generators
 
 WEIGHTS_FILE = "model.weights.h5"
-OPTIMIZER_FILE = "optimizer.npz"
-SCHEDULE_FILE = "scheduler.json"
-SCALER_FILE = "scaler.json"
-RNG_FILE = "rng_state_{rank}.json"
 
 # -- random numbers ---------------------------------------------------------------------------------------------------
 
@@ -135,12 +131,17 @@ def _named(optimizer: Any) -> list[tuple[str, Any]]:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def write_json(folder: Path, files: dict[str, Any]) -> dict[str, str]:
-    """Write each of ``files``, by name, unless it is None; return the roles of those written."""
-    files = {name: content for name, content in files.items() if content is not None}
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    return roles_of(files)
+def weights_in(folder: Path) -> list[str]:
+    """Return which files in ``folder`` are the weights; none where there are none."""
+    return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).exists() else []
+
+
+def write_file(content: Any, path: Path) -> None:
+    """Write the arrays of a .npz file, or what a JSON file holds."""
+    if path.suffix == ".npz":
+        np.savez(path, **content)
+    else:
+        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ What is traced (see below) runs while a tf.function of `compiled_step` is traced
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,30 +18,28 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..engine import Overrides, StepContext, TrainStep
+from ..base_engine import BaseEngine, EnginePart
+from ..engine import StepContext, TrainBatch, TrainStep
+from ..optim.lr_schedules import follows_metric
 from ..step_timer import StepTimer
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, StepProgram, not_in_pieces
-from .data.loader import Pair, TrainBatch
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from .data.loader import Pair
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sum_and_weight
 from .model_io import ModelIO
 from .oom_retry import OOMRetrier
-from .optim.factory import follows_metric, rate_of
+from .optim.factory import rate_of
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
 
 
-class TFTrainStep(TrainStep):
+class TFTrainStep(EnginePart, TrainStep):
     """One update of a Keras model.
 
     Args:
-        trainer: Its model, optimizer and schedule are read; its methods are traced, overridden or not.
-        overrides: Which methods are overridden.
-        model_io: Calls the model, and knows its loss.
-        strategy: Sums over replicas.
+        engine: Its trainer's model, optimizer and schedule are read, and methods are traced, overridden or not; its
+            timer is told when this process is about to wait for others.
         precision: Loss scaling.
-        timer: Told when this process is about to wait for others.
-        receivers: Returns the receivers of an event.
         trace_counts: How often each function was traced, counted here.
 
     Attributes:
@@ -52,50 +50,30 @@ class TFTrainStep(TrainStep):
         reference: The constant that sums of losses are divided by: the examples of a whole update.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        overrides: Overrides,
-        model_io: ModelIO,
-        strategy: DistributedStrategy,
-        precision: Precision,
-        timer: StepTimer,
-        receivers: Callable[[str], tuple[Any, ...]],
-        trace_counts: Counter[str],
-    ) -> None:
-        args = trainer.args
-        self.trainer = trainer
-        self.model_io = model_io
-        self.strategy = strategy
+    model_io: ModelIO
+    strategy: DistributedStrategy
+
+    def __init__(self, engine: BaseEngine, precision: Precision, trace_counts: Counter[str]) -> None:
+        super().__init__(engine)
+        args = self.trainer.args
         self.precision = precision
-        self.timer = timer
+        self.timer: StepTimer = engine.step_timer
         self.losses = LossAccumulator()
+        self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue = UpdateQueue(size, self._execute, StepObservers(receivers))
+        self.queue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
         self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part)) if args.auto_find_batch_size else None
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run makes it
         self.reference = float(args.train_batch_size * args.gradient_accumulation_steps)
-        self._receivers = receivers
         self._trace_counts = trace_counts
-        self._is_in_one_piece = overrides.any("apply_gradients", "distributed_training_steps")
+        self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, whether the step is skipped is for the host to decide
-        self._is_in_pieces = self.retrier is not None or (precision.is_scaled and strategy.replicas > 1)
+        self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
         self._flos = 0
 
     def begin_run(self, spec: Pair) -> None:
         """Make the functions of a run that is about to begin, for micro-batches of ``spec``."""
-        args = self.trainer.args
-        program = StepProgram(
-            update=self.trainer.distributed_training_steps,
-            accumulate=self._accumulate_on_replica,
-            normalize=self._normalize,
-            apply=lambda gradients: self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables),
-            set_learning_rate=self._set_learning_rate,
-            variables=lambda: self.trainer.model.trainable_variables,
-        )
-        self.compiled = CompiledStep(
-            program, self.strategy, spec, self._trace_counts, xla=args.xla, skip_non_finite=args.logging_nan_inf_filter
-        )
+        self.compiled = CompiledStep(self, spec, self._trace_counts)
 
     # -- an update --------------------------------------------------------------------------------------------------
 
@@ -190,10 +168,10 @@ class TFTrainStep(TrainStep):
         """Take the last micro-batch of an update, and step the optimizer with the gradients of them all."""
         losses = self.losses
         gradients = losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
-        gradients, losses.loss, losses.norm = self._normalize([*gradients, losses.loss, losses.weight])
-        losses.skipped = self._apply(gradients, losses.norm)
+        gradients, losses.loss, losses.norm = self.normalize([*gradients, losses.loss, losses.weight])
+        losses.skipped = self._apply_if_finite(gradients, losses.norm)
 
-    def _normalize(self, sums: list[Any]) -> tuple[list[Any], Any, Any]:
+    def normalize(self, sums: list[Any]) -> tuple[list[Any], Any, Any]:
         """Return the update's gradients, normalized and clipped, its loss, and its gradient norm before clipping.
 
         Args:
@@ -209,29 +187,29 @@ class TFTrainStep(TrainStep):
             factor = factor * tf.minimum(1.0, max_grad_norm / (norm + 1e-6))
         return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients], loss, norm
 
-    def _apply(self, gradients: list[Any], norm: Any) -> Any:
+    def apply(self, gradients: list[Any]) -> Any:
+        """Step the optimizer; return that the step was not skipped."""
+        self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables)
+        return tf.constant(False)
+
+    def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:
         """Step the optimizer, unless float16 overflowed; return whether the step was skipped."""
-        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
         if not self.precision.is_scaled:
-            optimizer.apply(gradients, variables)
-            return tf.constant(False)
+            return self.apply(gradients)
         is_finite = tf.math.is_finite(norm)
-
-        def step() -> Any:
-            optimizer.apply(gradients, variables)
-            return tf.constant(False)
-
-        skipped = tf.cond(is_finite, step, lambda: tf.constant(True))
+        skipped = tf.cond(is_finite, lambda: self.apply(gradients), lambda: tf.constant(True))
         self.precision.update(is_finite)
         return skipped
 
-    def _accumulate_on_replica(self, batch: Any, rows: Any) -> list[Any]:
+    def accumulate_on_replica(self, batch: Any, rows: Any) -> list[Any]:
+        """Return the gradients, the loss sum and the weight of a micro-batch and its rows."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
         gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
-    def _set_learning_rate(self, learning_rate: Any) -> None:
+    def set_learning_rate(self, learning_rate: Any) -> None:
+        """Give the optimizer a learning rate, unless there is no schedule."""
         if self.trainer.lr_scheduler is not None:
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
@@ -267,7 +245,7 @@ class TFTrainStep(TrainStep):
         """Return the gradient norm and the learning rate. Waits for the device."""
         self.queue.flush()
         record = {"grad_norm": float(self.compiled.grad_norm.numpy())} if self.compiled.has_stepped else {}
-        self._set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
+        self.set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
         has_schedule = self.trainer.lr_scheduler is not None
         return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import keras
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..base_trainer import BaseTrainer, check_args
+from ..base_trainer import BaseTrainer, arguments_of
+from ..evaluation.evaluator import dataset_to_evaluate
 from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
 from .arguments import TFTrainingArguments
-from .data.factory import make_batches
+from .data.factory import make_batches, training_options
 from .engine import TFEngine
 from .optim.factory import create_optimizer, create_scheduler, own_optimizer, own_schedule
 from .precision.factory import precision_for
@@ -58,26 +59,15 @@ class TFTrainer(BaseTrainer):
         loss_fn: Any = None,
     ) -> None:
         check_keras()
-        args = TFTrainingArguments() if args is None else args
-        check_args(args, TFTrainingArguments)
+        args = arguments_of(args, TFTrainingArguments)
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
+        self.processing_class = None
+        optimizers = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
         super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=(own_optimizer(optimizers[0]), own_schedule(optimizers[1])),
-            loss_fn=loss_fn,
-            model_init=model_init,
+            model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init
         )
-
-    @property
-    def _base(self) -> type:
-        return TFTrainer
 
     def _make_engine(self) -> TFEngine:
         return TFEngine(self, self._dispatcher, self._overrides)
@@ -99,27 +89,16 @@ class TFTrainer(BaseTrainer):
 
         It is asked for at the beginning of each epoch, whose order is a function of (seed, epoch).
         """
-        args = self.args
-        return make_batches(
-            self.train_dataset,
-            batch_size=args.train_batch_size,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            shuffle=True,
-            drop_last=args.dataloader_drop_last,
-        ).as_dataset(self._engine.epoch_number)
+        batches = make_batches(self.train_dataset, **training_options(self.args))
+        return batches.as_dataset(self._engine.epoch_number)
 
     def get_eval_tfdataset(self, eval_dataset: Any = None) -> Any:
         """Return the batches of ``eval_dataset``, or of the trainer's own, each example once."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
-            raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-        return self.get_test_tfdataset(dataset)
+        return self.get_test_tfdataset(dataset_to_evaluate(eval_dataset, self.eval_dataset))
 
     def get_test_tfdataset(self, test_dataset: Any) -> Any:
         """Return the batches of ``test_dataset``, each example once, in order."""
-        size = self.args.eval_batch_size
-        batches = make_batches(test_dataset, batch_size=size, seed=0, shuffle=False, drop_last=False)
-        return batches.as_dataset()
+        return make_batches(test_dataset, batch_size=self.args.eval_batch_size).as_dataset()
 
     def num_examples(self, dataset: Any) -> int:
         """Return the number of examples in ``dataset``; 0 where it cannot be known."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .data.loader import TrainBatch
+from ..engine import TrainBatch
 
 BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")

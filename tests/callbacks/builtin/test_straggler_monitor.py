@@ -22,7 +22,7 @@ def records(monitor, *times, is_first=True):
         trainer = types.SimpleNamespace(
             gather_objects=lambda value, own=own: [(0.1, seconds, f"host{rank}") for rank, seconds in enumerate(own)],
         )
-        found.append(monitor.metrics_to_log(None, state, trainer, step_timer=timer))
+        found.append(monitor.metrics_to_log(None, state, trainer))
     return found
 
 

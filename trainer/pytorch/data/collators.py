@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,9 +14,15 @@ from torch.utils.data import default_collate
 
 from trackside.callbacks.errors import TracksideValueError, did_you_mean
 
+from .._torch_util import fields_of, has_fields, unwrap
+from ..model_io import forward_parameters
+
 logger = logging.getLogger("trackside.data")
 
 Collator = Callable[[list[Any]], Any]
+
+PADDING_OPTIONS = ("padding", "max_length", "pad_to_multiple_of", "return_tensors")
+"""What `DataCollatorWithPadding` hands on to the tokenizer."""
 
 LABEL_COLUMNS = ("label", "label_ids")
 """What `default_data_collator` turns into ``labels``."""
@@ -37,29 +42,15 @@ def default_data_collator(features: list[Any]) -> Any:
     if isinstance(first, tuple) and not hasattr(first, "_fields"):
         return tuple(default_collate(features))
     if not isinstance(first, Mapping):
-        if isinstance(first, Tensor | np.ndarray) or not (
-            hasattr(first, "__dict__") or dataclasses.is_dataclass(first)
-        ):
+        if isinstance(first, Tensor | np.ndarray) or not has_fields(first):
             return default_collate(features)
-        features = [_fields(feature) for feature in features]
+        features = [fields_of(feature) for feature in features]
         first = features[0]
     batch = _labels(first, features)
     for name, value in first.items():
         if name not in LABEL_COLUMNS and value is not None and not isinstance(value, str):
             batch[name] = _stacked(name, value, [feature[name] for feature in features])
     return batch
-
-
-def _has_fields(feature: Any) -> bool:
-    return not isinstance(feature, Tensor | np.ndarray) and (
-        hasattr(feature, "__dict__") or dataclasses.is_dataclass(feature)
-    )
-
-
-def _fields(feature: Any) -> dict[str, Any]:
-    if dataclasses.is_dataclass(feature):
-        return {item.name: getattr(feature, item.name) for item in dataclasses.fields(feature)}
-    return dict(vars(feature))
 
 
 def _labels(first: Mapping[str, Any], features: list[Any]) -> dict[str, Any]:
@@ -120,15 +111,8 @@ class DataCollatorWithPadding:
     def __call__(self, features: list[Any]) -> Any:
         if hasattr(self.tokenizer, "deprecation_warnings"):  # it would advise against padding at collation
             self.tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-        batch = dict(
-            self.tokenizer.pad(
-                features,
-                padding=self.padding,
-                max_length=self.max_length,
-                pad_to_multiple_of=self.pad_to_multiple_of,
-                return_tensors=self.return_tensors,
-            )
-        )
+        options = {name: getattr(self, name) for name in PADDING_OPTIONS}
+        batch = dict(self.tokenizer.pad(features, **options))
         for name in LABEL_COLUMNS:
             if name in batch:
                 batch["labels"] = batch.pop(name)
@@ -204,12 +188,9 @@ def drop_unused_columns(collate_fn: Collator, dataset: Any, model: nn.Module, la
 
 def forward_arguments(model: nn.Module) -> list[str]:
     """Return the names that the forward of ``model`` takes, looking through the wrappers of compile, DDP and PEFT."""
-    inner: Any = model
-    while wrapped := getattr(inner, "_orig_mod", None) or (
-        inner.module if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
-    ):
-        inner = wrapped
+    inner: Any = unwrap(model)
+    while hasattr(inner, "_orig_mod"):
+        inner = unwrap(inner._orig_mod)
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
-    parameters = inspect.signature(inner.forward).parameters.values()
-    return [item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+    return forward_parameters(inner)[0]

@@ -6,7 +6,7 @@ the global random number generators; in workers they are seeded batch by batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,26 +15,12 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 
-from .collators import Collator, default_data_collator, drop_unused_columns
-from .loader import EpochLoader, batches_per_epoch, batches_used, counted, iterate_epoch, num_examples
-from .sampler import EpochBatchSampler, epoch_order
+from ...data.sharding import BatchCut
+from .collators import Collator, default_data_collator
+from .loader import EpochLoader
+from .sampler import EpochBatchSampler
 from .stream import ShardedIterable
 from .workers import START_METHOD, init_worker
-
-__all__ = [
-    "EpochBatchSampler",
-    "EpochLoader",
-    "ShardedIterable",
-    "batches_per_epoch",
-    "batches_used",
-    "counted",
-    "drop_unused_columns",
-    "epoch_order",
-    "example_lengths",
-    "iterate_epoch",
-    "make_loader",
-    "num_examples",
-]
 
 
 def make_loader(
@@ -49,7 +35,6 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     global_batch_size: int | None = None,
-    lengths: Sequence[int] | None = None,
 ) -> EpochLoader:
     """Return the loader of one rank's batches.
 
@@ -60,42 +45,23 @@ def make_loader(
         args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
             dataloader_prefetch_factor, and for group_by_length and length_column_name.
         shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
-        lengths: The length of each example, for batches of similar length; found by itself for group_by_length.
 
     Raises:
         TracksideTypeError: If ``dataset`` is neither.
-        ArgumentError: If lengths are asked for that cannot be had.
+        ArgumentError: If group_by_length is asked for, and there are no lengths.
     """
     options = _worker_options(args)
     by_length = shuffle and getattr(args, "group_by_length", False)
-    if not _is_map_style(dataset):
-        if by_length or lengths is not None:
+    is_map_style = _is_map_style(dataset)
+    size = len(dataset) if is_map_style else 0
+    cut = BatchCut(size, global_batch_size or batch_size * world_size, rank, world_size, drop_last)
+    if not is_map_style:
+        if by_length:
             raise ArgumentError("group_by_length", True, "False, since the dataset has no items to sort")
-        stream = ShardedIterable(
-            dataset,
-            batch_size,
-            rank=rank,
-            world_size=world_size,
-            global_batch_size=global_batch_size,
-            drop_last=drop_last,
-            seed=seed,
-        )
-        return EpochLoader(dataset, stream, collate_fn, seed, options)
-    if by_length and lengths is None:
-        lengths = example_lengths(dataset, args.length_column_name)
+        return EpochLoader(dataset, ShardedIterable(dataset, cut, seed), collate_fn, seed, options)
+    lengths = example_lengths(dataset, args.length_column_name) if by_length else None
     as_tensors = _is_quick(dataset, collate_fn)
-    sampler = EpochBatchSampler(
-        len(dataset),
-        batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        drop_last=drop_last,
-        rank=rank,
-        world_size=world_size,
-        global_batch_size=global_batch_size,
-        lengths=lengths,
-        as_tensors=as_tensors,
-    )
+    sampler = EpochBatchSampler(cut, seed=seed, shuffle=shuffle, lengths=lengths, as_tensors=as_tensors)
     if as_tensors:
         dataset, collate_fn = WholeBatches(*dataset.tensors), _as_is
     return EpochLoader(dataset, sampler, collate_fn, seed, options)

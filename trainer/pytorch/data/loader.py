@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from trackside.trainer.data.sharding import derive_seed
 
+from ...engine import TrainBatch
 from ..loss import batch_size as batch_size_of
 from .collators import Collator
 from .sampler import EpochBatchSampler
-from .stream import ShardedIterable, StreamBatch
+from .stream import ShardedIterable
 from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
-
-Counts = tuple[int, int]
-"""The examples of a batch that count: in this rank's, and in those of all ranks together."""
-
-
-class TrainBatch(NamedTuple):
-    """A batch of this process: its inputs, and its examples here and on all processes together."""
-
-    inputs: Any
-    examples: int
-    examples_of_all: int
 
 
 class EpochLoader(DataLoader[Any]):
@@ -71,7 +61,7 @@ class EpochLoader(DataLoader[Any]):
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return (inputs for inputs, _ in self.counted())
+        return (batch.inputs for batch in self.counted())
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch.
@@ -83,15 +73,12 @@ class EpochLoader(DataLoader[Any]):
             raise TypeError("the number of batches depends on how the dataset splits itself among workers")
         return len(self.order)
 
-    def counted(self) -> Iterator[tuple[Any, Counts]]:
+    def counted(self) -> Iterator[TrainBatch]:
         """Return the batches, each with the number of its examples that count."""
         if isinstance(self.order, ShardedIterable):
-            return self._counted_stream(self._batches())
-        return zip(self._batches(), self.order.cut.counts(), strict=True)
-
-    def _counted_stream(self, batches: Iterator[StreamBatch]) -> Iterator[tuple[Any, Counts]]:
-        for inputs, num_real, num_global in batches:
-            yield inputs, (num_real, num_global)
+            return self._batches()
+        counts = self.order.cut.counts()
+        return (TrainBatch(inputs, *each) for inputs, each in zip(self._batches(), counts, strict=True))
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers or self.pin_memory:
@@ -112,12 +99,12 @@ def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
     if not isinstance(order, EpochBatchSampler):
         return None
     order.set_epoch(epoch, examples)
-    return len(order) - order.remaining
+    return len(order) - order.cut.num_batches
 
 
 def iterate_epoch(
     loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, rank: int = 0, world_size: int = 1
-) -> Iterator[tuple[Any, Counts]]:
+) -> Iterator[TrainBatch]:
     """Return the batches of an epoch, each with the examples of it that count.
 
     A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is read with
@@ -130,8 +117,7 @@ def iterate_epoch(
         rank, world_size: Which rank this is, of how many.
 
     Returns:
-        Pairs of a batch and its counts: the examples of this rank's batch (0 where it only keeps the rank in step), and
-        of the batches of all ranks together.
+        Batches, with the examples of this rank's (0 where it only keeps the rank in step), and of all ranks together.
     """
     if not isinstance(loader, EpochLoader):
         started = _start_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, rank, world_size)
@@ -144,7 +130,7 @@ def iterate_epoch(
     return batches
 
 
-def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[tuple[Any, Counts]]:
+def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:
     """Return this rank's batches of ``loader``, each with the examples of it that count.
 
     A loader of ours knows its ranks. Of any other, which gives the same batches on every rank, the ranks take turns;
@@ -157,28 +143,28 @@ def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[tupl
     return _counted_foreign(loader, loader if world_size == 1 else _reading(loader, 0, rank), rank, world_size)
 
 
-def _counted_foreign(loader: Any, started: Iterable[Any], rank: int, world_size: int) -> Iterator[tuple[Any, Counts]]:
+def _counted_foreign(loader: Any, started: Iterable[Any], rank: int, world_size: int) -> Iterator[TrainBatch]:
     if world_size == 1 or _splits_by_rank(loader):
         for inputs in started:
             size = batch_size_of(inputs)
-            yield inputs, (size, size * world_size)
+            yield TrainBatch(inputs, size, size * world_size)
         return
     batches = iter(started)
     while turn := list(islice(batches, world_size)):
         sizes = [batch_size_of(inputs) for inputs in turn]
-        yield turn[min(rank, len(turn) - 1)], (sizes[rank] if rank < len(turn) else 0, sum(sizes))
+        yield TrainBatch(turn[min(rank, len(turn) - 1)], sizes[rank] if rank < len(turn) else 0, sum(sizes))
 
 
 def _splits_by_rank(loader: Any) -> bool:
     return any(hasattr(part, "num_replicas") for part in _parts_of(loader))
 
 
-def _behind(batches: Iterator[tuple[Any, Counts]], skip_examples: int) -> Iterator[tuple[Any, Counts]]:
-    for inputs, counts in batches:
+def _behind(batches: Iterator[TrainBatch], skip_examples: int) -> Iterator[TrainBatch]:
+    for batch in batches:
         if skip_examples > 0:
-            skip_examples -= counts[1]
+            skip_examples -= batch.examples_of_all
         else:
-            yield inputs, counts
+            yield batch
 
 
 def _start_foreign(loader: Any, seed: int, epoch: int, skip_examples: int, rank: int, world_size: int) -> Iterator[Any]:
@@ -220,12 +206,12 @@ def _parts_of(loader: Any) -> list[Any]:
 
 
 class StreamCollator:
-    """Collates the examples of a `StreamBatch` and keeps its counts."""
+    """Collates the examples of a batch of a stream, and keeps its counts."""
 
     def __init__(self, collate_fn: Collator) -> None:
         self.collate_fn = collate_fn
 
-    def __call__(self, batch: StreamBatch) -> StreamBatch:
+    def __call__(self, batch: TrainBatch) -> TrainBatch:
         return batch._replace(inputs=self.collate_fn(batch.inputs))
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.data.sharding import BatchCut, derive_seed
 
 MEGABATCH = 1024
@@ -57,42 +56,28 @@ class EpochBatchSampler(Sampler[Any]):
     and, batch by batch, the ranks' examples one after the other are the dataset in its order.
 
     Args:
-        num_examples: Length of the dataset.
-        batch_size: Examples of one batch of one rank.
+        cut: How the batches are cut of the dataset's examples; from `set_epoch` on, of those that are left of an epoch.
         seed: Seed of the order.
         shuffle: Whether the order is shuffled at all.
-        drop_last: Leave a ragged last global batch out.
-        rank, world_size: Which rank this is, of how many.
-        global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
         lengths: The length of each example, for batches of similar length.
         as_tensors: Yield tensors of indices instead of lists.
     """
 
     def __init__(
         self,
-        num_examples: int,
-        batch_size: int,
+        cut: BatchCut,
         *,
         seed: int,
         shuffle: bool = True,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        global_batch_size: int | None = None,
         lengths: Sequence[int] | None = None,
         as_tensors: bool = False,
     ) -> None:
-        if batch_size < 1 or not 0 <= rank < world_size:
-            raise TracksideValueError(f"{batch_size=}, {rank=}, {world_size=} make no batches")
-        if lengths is not None and len(lengths) != num_examples:
-            raise TracksideValueError(f"there are {len(lengths)} lengths for {num_examples} examples")
-        self.cut = BatchCut(num_examples, global_batch_size or batch_size * world_size, rank, world_size, drop_last)
-        """How the batches are cut of the epoch that `set_epoch` was told last."""
-        self.seed = seed
-        self.shuffle = shuffle
-        self.lengths = lengths
-        self.as_tensors = as_tensors
-        self.epoch = 0
+        self.cut: BatchCut = cut
+        self.seed: int = seed
+        self.shuffle: bool = shuffle
+        self.lengths: Sequence[int] | None = lengths
+        self.as_tensors: bool = as_tensors
+        self.epoch: int = 0
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
         """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
@@ -121,16 +106,3 @@ class EpochBatchSampler(Sampler[Any]):
     def __len__(self) -> int:
         """Return the batches of a whole epoch for this rank, and for every other."""
         return replace(self.cut, start=0).num_batches
-
-    @property
-    def remaining(self) -> int:
-        """Batches of this epoch for this rank behind the examples that `set_epoch` was told to skip."""
-        return self.cut.num_batches
-
-    def num_real_examples(self, batch_index: int) -> int:
-        """Return the examples of this rank's batch that count; 0 where it only keeps the rank in step."""
-        return self.cut.num_real_examples(batch_index)
-
-    def num_global_examples(self, batch_index: int) -> int:
-        """Return the examples in the batch of all ranks together."""
-        return self.cut.num_global_examples(batch_index)

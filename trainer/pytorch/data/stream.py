@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
-from trackside.trainer.data.sharding import derive_seed, share_of
+from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
 
+from ...engine import TrainBatch
 from .workers import host_state_kept, seed_worker, unseen_as_worker
 
 
-class StreamBatch(NamedTuple):
-    """A batch on its way from a worker: the examples, or what the collator made of them, and how many count."""
-
-    inputs: Any
-    num_real_examples: int
-    num_global_examples: int
-
-
-class ShardedIterable(IterableDataset[StreamBatch]):
+class ShardedIterable(IterableDataset[TrainBatch]):
     """One rank's batches of a stream, the same ones with any number of workers.
 
     Every rank and every worker reads the whole stream and keeps what is its own: of each global batch a rank keeps its
@@ -47,31 +41,15 @@ class ShardedIterable(IterableDataset[StreamBatch]):
 
     Args:
         dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it has it.
-        batch_size: Examples of one batch of one rank.
-        rank, world_size: Which rank this is, of how many.
-        global_batch_size: Examples of one batch of all ranks, if not ``batch_size`` for each.
-        drop_last: Leave ragged global batches out.
+        cut: How global batches are cut and shared out; the number of examples in it does not count.
         seed: Seed of the random numbers while the stream is read.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        global_batch_size: int | None = None,
-        drop_last: bool = False,
-        seed: int = 0,
-    ) -> None:
-        _check_stream(dataset, world_size)
-        self.dataset = dataset
-        self.global_batch_size = global_batch_size or batch_size * world_size
-        self.rank = rank
-        self.world_size = world_size
-        self.drop_last = drop_last
-        self.seed = seed
+    def __init__(self, dataset: Any, cut: BatchCut, seed: int = 0) -> None:
+        _check_stream(dataset, cut.world_size)
+        self.dataset: Any = dataset
+        self.cut: BatchCut = cut
+        self.seed: int = seed
         self._epoch_and_skip = torch.zeros(2, dtype=torch.long)
 
     @property
@@ -91,11 +69,9 @@ class ShardedIterable(IterableDataset[StreamBatch]):
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch, where the dataset has a length."""
-        whole = self.global_batch_size
-        count = len(self.dataset)
-        return count // whole if self.drop_last else -(-count // whole)
+        return replace(self.cut, num_examples=len(self.dataset)).num_batches
 
-    def __iter__(self) -> Iterator[StreamBatch]:
+    def __iter__(self) -> Iterator[TrainBatch]:
         epoch, skip = self._epoch_and_skip.tolist()
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
@@ -108,22 +84,22 @@ class ShardedIterable(IterableDataset[StreamBatch]):
             worker, num_workers = 0, 1
         return self._batches(reader, skip, worker, num_workers)
 
-    def _batches(self, reader: _Reader, skip: int, worker: int, num_workers: int) -> Iterator[StreamBatch]:
-        whole = self.global_batch_size
+    def _batches(self, reader: _Reader, skip: int, worker: int, num_workers: int) -> Iterator[TrainBatch]:
+        whole = self.cut.global_batch_size
         reader.skip(skip, whole)
         index = 0
         while examples := reader.read(whole):
-            if self.drop_last and len(examples) < whole:
+            if self.cut.drop_last and len(examples) < whole:
                 return
             if index % num_workers == worker:
                 yield self._own_share(examples, reader)
             index += 1
 
-    def _own_share(self, examples: list[Any], reader: _Reader) -> StreamBatch:
-        low, high = share_of(len(examples), self.rank, self.world_size)
+    def _own_share(self, examples: list[Any], reader: _Reader) -> TrainBatch:
+        low, high = share_of(len(examples), self.cut.rank, self.cut.world_size)
         if reader.is_worker:
             seed_worker(reader.seed_at(low - len(examples), 1))
-        return StreamBatch(examples[low:high] or examples[-1:], high - low, len(examples))
+        return TrainBatch(examples[low:high] or examples[-1:], high - low, len(examples))
 
 
 class _Reader:

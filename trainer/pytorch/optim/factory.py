@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,14 +14,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from trackside.callbacks.errors import (
-    ArgumentError,
-    MissingPackageError,
-    TracksideValueError,
-    UnsupportedError,
-    did_you_mean,
-)
-from trackside.trainer.optim.lr_schedules import SCHEDULES, make_schedule, warmup_length
+from trackside.callbacks.errors import MissingPackageError, TracksideValueError, UnsupportedError
+from trackside.trainer.optim.choice import choose_optimizer, plateau_options
+from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import native_instead, why_no_apex
 from .lion import Lion
@@ -48,9 +42,8 @@ def create_optimizer(
         MissingPackageError: If its package is not installed.
         TracksideValueError: If no parameter is trainable.
     """
-    optimizer_cls, options = optimizer_cls_and_kwargs or optimizer_class_and_options(args)
-    groups = parameter_groups(model, options.get("weight_decay", args.weight_decay))
-    return optimizer_cls(groups, **options)
+    optimizer_cls, options = optimizer_cls_and_kwargs or choose_optimizer(args, OPTIMIZERS, lr=args.learning_rate)
+    return optimizer_cls(parameter_groups(model, options.get("weight_decay", args.weight_decay)), **options)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -94,33 +87,6 @@ def _is_bias(name: str) -> bool:
 
 
 # -- optimizers by name -----------------------------------------------------------------------------------------------
-
-
-def optimizer_class_and_options(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
-    """Return the class that ``args.optim`` names, and its options; ``args.optim_args`` overrides the others.
-
-    Raises:
-        ArgumentError, MissingPackageError: As `create_optimizer`.
-    """
-    name = getattr(args.optim, "value", args.optim)
-    if name not in OPTIMIZERS:
-        allowed = f"one of {', '.join(OPTIMIZERS)}.{did_you_mean(str(name), OPTIMIZERS)}"
-        raise ArgumentError("optim", name, allowed)
-    optimizer_cls, options = OPTIMIZERS[name](args)
-    given = dict(args.optim_args or {})
-    _check_options(optimizer_cls, given, args.optim_args)
-    return optimizer_cls, {"lr": args.learning_rate, **options, **given}
-
-
-def _check_options(optimizer_cls: OptimizerClass, options: Mapping[str, Any], text: object) -> None:
-    parameters = inspect.signature(optimizer_cls).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [name for name in parameters if name not in ("params", "self")]
-    for name in options:
-        if name not in known:
-            allowed = f"{optimizer_cls.__name__} takes {', '.join(known)}.{did_you_mean(name, known)}"
-            raise ArgumentError("optim_args", text, allowed)
 
 
 def _adam_options(args: Any) -> dict[str, Any]:
@@ -184,28 +150,6 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
     Raises:
         ArgumentError: If there is no scheduler of that name, or it has no such option; the message names the nearest.
     """
-    name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    options = dict(args.lr_scheduler_kwargs or {})
-    if name == "reduce_lr_on_plateau":
-        return _reduce_on_plateau(optimizer, options, "max" if args.greater_is_better else "min")
-    if name not in SCHEDULES:
-        names = [*SCHEDULES, "reduce_lr_on_plateau"]
-        allowed = f"one of {', '.join(names)}.{did_you_mean(str(name), names)}"
-        raise ArgumentError("lr_scheduler_type", name, allowed)
-    num_warmup_steps = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
-    learning_rate = optimizer.defaults["lr"]
-    return LambdaLR(optimizer, make_schedule(name, num_warmup_steps, num_training_steps, learning_rate, options))
-
-
-def _reduce_on_plateau(optimizer: Optimizer, options: dict[str, Any], mode: str) -> ReduceLROnPlateau:
-    known = [name for name in inspect.signature(ReduceLROnPlateau).parameters if name != "optimizer"]
-    for option in options:
-        if option not in known:
-            allowed = f"reduce_lr_on_plateau takes {', '.join(known)}.{did_you_mean(option, known)}"
-            raise ArgumentError("lr_scheduler_kwargs", options, allowed)
-    return ReduceLROnPlateau(optimizer, **{"mode": mode, **options})
-
-
-def follows_metric(schedule: Any) -> bool:
-    """Return whether a schedule waits for a metric, rather than for steps."""
-    return isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    if args.lr_scheduler_type == "reduce_lr_on_plateau":
+        return ReduceLROnPlateau(optimizer, **plateau_options(args, ReduceLROnPlateau))
+    return LambdaLR(optimizer, schedule_of(args, num_training_steps, optimizer.defaults["lr"]))

@@ -35,6 +35,16 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
     )
 
 
+def training_options(args: Any) -> dict[str, Any]:
+    """Return the options of `make_batches` for training."""
+    return {
+        "batch_size": args.train_batch_size,
+        "seed": args.seed if args.data_seed is None else args.data_seed,
+        "shuffle": True,
+        "drop_last": args.dataloader_drop_last,
+    }
+
+
 def check_finite(batches: Batches) -> Batches:
     """Return ``batches``; an evaluation over an infinite dataset would never end.
 

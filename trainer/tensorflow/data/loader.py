@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -31,14 +32,6 @@ class Pair(NamedTuple):
     labels: Any
 
 
-class TrainBatch(NamedTuple):
-    """A micro-batch of all replicas: its features and labels, and its examples here and on all processes together."""
-
-    inputs: Pair
-    examples: int
-    examples_of_all: int
-
-
 class Batches(ABC):
     """A source of batches of one dataset.
 
@@ -52,7 +45,7 @@ class Batches(ABC):
     is_infinite = False
     element_spec: Pair
 
-    def __init__(self, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool) -> None:
+    def __init__(self, *, batch_size: int, seed: int = 0, shuffle: bool = False, drop_last: bool = False) -> None:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -90,14 +83,14 @@ class ArrayBatches(Batches):
 
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
-        self.arrays: Pair = tf.nest.map_structure(_as_array, pair_of(dataset))
+        self.arrays: Pair = map_leaves(_as_array, pair_of(dataset))
         leaves = tf.nest.flatten(self.arrays)
         lengths = {len(leaf) for leaf in leaves if leaf is not None}
         if len(lengths) != 1:
             raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
         self.num_examples = lengths.pop()
-        self.element_spec = tf.nest.map_structure(spec_of, self.arrays)
-        self._is_flat = self.arrays.labels is not None and len(leaves) == 2
+        self.element_spec = map_leaves(spec_of, self.arrays)
+        self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; where it begins costs nothing."""
@@ -126,11 +119,8 @@ class ArrayBatches(Batches):
 
     def _take(self, rows: Any) -> Pair:
         if self._is_flat:
-            features, labels = self.arrays
-            if not isinstance(features, (Mapping, tuple, list)) and not isinstance(labels, (Mapping, tuple, list)):
-                return Pair(features[rows], labels[rows])
-        taken: Pair = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[rows], self.arrays)
-        return taken
+            return Pair(self.arrays.features[rows], self.arrays.labels[rows])
+        return cast(Pair, map_leaves(itemgetter(rows), self.arrays))
 
 
 class DatasetBatches(Batches):
@@ -142,7 +132,7 @@ class DatasetBatches(Batches):
         count = int(dataset.cardinality())
         self.is_infinite = count == tf.data.INFINITE_CARDINALITY
         self.num_examples = count if count >= 0 else None
-        self.element_spec = _batch_spec(pair_of(dataset.element_spec))
+        self.element_spec = map_leaves(stacked, pair_of(dataset.element_spec))
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; the examples before its beginning are read, not computed with."""
@@ -177,7 +167,7 @@ class OwnBatches(Batches):
         self.is_infinite = count == tf.data.INFINITE_CARDINALITY
         self.num_examples = None
         self._num_batches = count if count >= 0 else None
-        self.element_spec = tf.nest.map_structure(_any_batch, pair_of(dataset.element_spec))
+        self.element_spec = map_leaves(_any_batch, pair_of(dataset.element_spec))
 
     def num_batches(self) -> int | None:
         """Return the batches of an epoch; None where that is not known."""
@@ -216,6 +206,11 @@ def pair_of(element: Any) -> Pair:
     return Pair(element, None)
 
 
+def map_leaves(function: Callable[..., Any], *nested: Any) -> Any:
+    """Return nested values of one structure with ``function`` applied to each leaf that is not None."""
+    return tf.nest.map_structure(lambda leaf, *others: None if leaf is None else function(leaf, *others), *nested)
+
+
 def examples_in(pair: Pair) -> int:
     """Return the examples in a batch on the host."""
     return int(next(leaf for leaf in tf.nest.flatten(pair) if leaf is not None).shape[0])
@@ -226,8 +221,7 @@ def first_example(batches: Batches) -> Pair:
     batch = next(batches.epoch(0), None)
     if batch is None:
         raise TracksideValueError("the dataset is empty")
-    one: Pair = tf.nest.map_structure(lambda leaf: None if leaf is None else leaf[:1], batch)
-    return one
+    return cast(Pair, map_leaves(itemgetter(slice(1)), batch))
 
 
 def num_examples(dataset: Any) -> int | None:
@@ -241,23 +235,19 @@ def num_examples(dataset: Any) -> int | None:
 
 
 def _as_array(leaf: Any) -> Any:
-    if leaf is None:
-        return None
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def spec_of(leaf: Any) -> Any:
-    """Return the tf.TensorSpec of an array whose first dimension is that of a batch; None of None."""
-    return None if leaf is None else tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
+    """Return the tf.TensorSpec of an array whose first dimension is that of a batch."""
+    return tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
 
 
-def _batch_spec(pair: Pair) -> Pair:
-    spec: Pair = tf.nest.map_structure(
-        lambda leaf: None if leaf is None else tf.TensorSpec((None, *leaf.shape), leaf.dtype), pair
-    )
-    return spec
+def stacked(spec: Any) -> Any:
+    """Return the tf.TensorSpec of any number of what ``spec`` describes."""
+    return tf.TensorSpec((None, *spec.shape), spec.dtype)
 
 
 def _any_batch(spec: Any) -> Any:
-    return spec if spec is None or spec.shape.rank is None else tf.TensorSpec((None, *spec.shape[1:]), spec.dtype)
+    return spec if spec.shape.rank is None else spec_of(spec)

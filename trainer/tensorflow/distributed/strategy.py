@@ -37,7 +37,10 @@ class DistributedStrategy(ABC):
         strategy: The tf.distribute.Strategy of the run.
         replicas: Replicas of all processes together.
         local_replicas: Those of this process; they have the numbers from ``first_replica``.
+        is_sharded: False: no process holds only a shard of the model.
     """
+
+    is_sharded = False
 
     def __init__(self, strategy: Any, rank: int = 0, world_size: int = 1) -> None:
         self.rank = rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
-from trackside.trainer.optim.lr_schedules import make_schedule, warmup_length
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
+from trackside.trainer.optim.choice import choose_optimizer, plateau_options
+from trackside.trainer.optim.lr_schedules import schedule_of
 
 from .._compat import has_keras_schedule, layers_of, own_trainable_variables, skip_gradient_reduction
 from . import torch_parity as optimizers
@@ -30,14 +30,8 @@ def create_optimizer(model: Any, args: Any) -> Any:
     """
     if not model.trainable_variables:
         raise TracksideValueError(f"{type(model).__name__} has no trainable variable")
-    name = str(args.optim)
-    if name not in OPTIMIZERS:
-        known = ", ".join(OPTIMIZERS)
-        raise ArgumentError("optim", name, f"TFTrainer has {known}.{did_you_mean(name, OPTIMIZERS)}")
-    optimizer_cls, options = OPTIMIZERS[name](args)
-    given = dict(args.optim_args or {})
-    _check_options(optimizer_cls, given, args.optim_args)
-    options = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay or None, **options, **given}
+    general = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay or None}
+    optimizer_cls, options = choose_optimizer(args, OPTIMIZERS, **general)
     if issubclass(optimizer_cls, keras.optimizers.AdamW):
         options["weight_decay"] = options["weight_decay"] or 0.0
     optimizer = optimizer_cls(**options)
@@ -69,14 +63,6 @@ def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> An
     if replicas > 1 and not skip_gradient_reduction(optimizer):
         raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
     return optimizer
-
-
-def _check_options(optimizer_cls: Any, options: Mapping[str, Any], text: object) -> None:
-    known = [name for name in inspect.signature(optimizer_cls.__init__).parameters if name not in ("self", "kwargs")]
-    for name in options:
-        if name not in known:
-            allowed = f"Keras' {optimizer_cls.__name__} takes {', '.join(known)}.{did_you_mean(name, known)}"
-            raise ArgumentError("optim_args", text, allowed)
 
 
 def _adamw(args: Any) -> tuple[Any, dict[str, Any]]:
@@ -119,8 +105,6 @@ class Schedule:
         learning_rate_at: Returns the learning rate after so many updates.
     """
 
-    follows_metric = False
-
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
         self.learning_rate_at = learning_rate_at
         self.last_epoch = 0
@@ -152,8 +136,6 @@ class PlateauSchedule(Schedule):
         torch.optim.lr_scheduler.ReduceLROnPlateau
     """
 
-    follows_metric = True
-
     def __init__(
         self,
         learning_rate: float,
@@ -169,9 +151,10 @@ class PlateauSchedule(Schedule):
     ) -> None:
         super().__init__(lambda step: learning_rate)
         self.factor, self.min_lr, self.eps = factor, min_lr, eps
-        self.is_min, self.is_relative = mode == "min", threshold_mode == "rel"
-        self.threshold, self.patience, self.cooldown = threshold, patience, cooldown
-        self.best = math.inf if self.is_min else -math.inf
+        self.patience, self.cooldown = patience, cooldown
+        self.sign = -1.0 if mode == "max" else 1.0
+        self.margin, self.is_relative = self.sign * threshold, threshold_mode == "rel"
+        self.best = self.sign * math.inf
         self.num_bad_epochs = self.cooldown_counter = 0
 
     def step(self, metric: float | None = None) -> None:
@@ -191,11 +174,8 @@ class PlateauSchedule(Schedule):
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
 
     def _is_better(self, metric: float) -> bool:
-        if self.is_relative:
-            bar = self.best * (1.0 - self.threshold if self.is_min else 1.0 + self.threshold)
-        else:
-            bar = self.best - self.threshold if self.is_min else self.best + self.threshold
-        return metric < bar if self.is_min else metric > bar
+        bar = self.best * (1.0 - self.margin) if self.is_relative else self.best - self.margin
+        return self.sign * metric < self.sign * bar
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule stands."""
@@ -221,18 +201,10 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     base = rate_of(optimizer)
     if base == float(np.float32(args.learning_rate)):  # Keras rounded it
         base = args.learning_rate
-    name, options = str(args.lr_scheduler_type), dict(args.lr_scheduler_kwargs or {})
-    if name == "reduce_lr_on_plateau":
-        known = [option for option in inspect.signature(PlateauSchedule).parameters if option != "learning_rate"]
-        for option in options:
-            if option not in known:
-                allowed = f"reduce_lr_on_plateau takes {', '.join(known)}.{did_you_mean(option, known)}"
-                raise ArgumentError("lr_scheduler_kwargs", options, allowed)
-        return PlateauSchedule(base, **{"mode": "max" if args.greater_is_better else "min", **options})
-    if name == "polynomial":
-        options.setdefault("power", args.poly_power)
-    warmup = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
-    factor = make_schedule(name, warmup, num_training_steps, base, options)
+    if args.lr_scheduler_type == "reduce_lr_on_plateau":
+        return PlateauSchedule(base, **plateau_options(args, PlateauSchedule))
+    defaults = {"power": args.poly_power} if args.lr_scheduler_type == "polynomial" else {}
+    factor = schedule_of(args, num_training_steps, base, **defaults)
     return Schedule(lambda step: base * factor(step))
 
 
@@ -243,11 +215,6 @@ def own_schedule(given: Any) -> Schedule | None:
     if callable(given):
         return Schedule(lambda step: float(given(step)))
     raise TracksideTypeError(f"optimizers needs a schedule that is a function of the step, not {type(given).__name__}")
-
-
-def follows_metric(schedule: Any) -> bool:
-    """Return whether a schedule waits for a metric, rather than for steps."""
-    return bool(getattr(schedule, "follows_metric", False))
 
 
 def rate_of(optimizer: Any) -> float:

@@ -1,4 +1,4 @@
-"""Mixed precision: layers compute in half precision on float32 variables."""
+"""Mixed precision in float16, with a scale on the loss."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ GROWTH_INTERVAL = 2000
 """Scale and interval are those of torch's GradScaler."""
 
 
-class MixedPrecision(Precision):
-    """Layers compute by a policy of Keras; in bfloat16, that needs no loss scale.
-
-    Source:
-        https://keras.io/api/mixed_precision/
-    """
-
-    def __init__(self, policy: str) -> None:
-        self.policy = policy
-
-
-class LossScalePrecision(MixedPrecision):
+class LossScalePrecision(Precision):
     """Layers compute in float16, with dynamic loss scaling.
 
     Source:

@@ -6,15 +6,22 @@ from typing import Any
 
 
 class Precision:
-    """How the numbers of a step are represented: as the model has them.
+    """How the numbers of a step are represented, without a loss scale, which bfloat16 does not need.
+
+    Args:
+        policy: Keras' name for how layers compute; None to leave them as they are.
 
     Attributes:
-        policy: Keras' name for how layers compute; None to leave them as they are.
         is_scaled: Whether the loss is scaled, so that an update may be skipped.
+
+    Source:
+        https://keras.io/api/mixed_precision/
     """
 
-    policy: str | None = None
-    is_scaled = False
+    is_scaled: bool = False
+
+    def __init__(self, policy: str | None = None) -> None:
+        self.policy: str | None = policy
 
     def scaled(self, loss: Any) -> Any:
         """Return the loss as it goes backward."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .amp import LossScalePrecision, MixedPrecision
+from .amp import LossScalePrecision
 from .base import Precision
 
 POLICIES = {"fp16": "mixed_float16", "bf16": "mixed_bfloat16"}
@@ -16,7 +16,7 @@ def precision_for(args: Any) -> Precision:
     """Return the precision that ``args`` ask for."""
     if args.fp16:
         return LossScalePrecision(POLICIES["fp16"])
-    return MixedPrecision(POLICIES["bf16"]) if args.bf16 else Precision()
+    return Precision(POLICIES["bf16"] if args.bf16 else None)
 
 
 def set_tf32(allowed: bool | None) -> None:

@@ -10,14 +10,9 @@ from torch.utils.data import Dataset, TensorDataset
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 from trackside.trainer.pytorch.data.collators import default_data_collator
-from trackside.trainer.pytorch.data.factory import (
-    batches_per_epoch,
-    epoch_order,
-    example_lengths,
-    iterate_epoch,
-    make_loader,
-    num_examples,
-)
+from trackside.trainer.pytorch.data.factory import example_lengths, make_loader
+from trackside.trainer.pytorch.data.loader import batches_per_epoch, iterate_epoch, num_examples
+from trackside.trainer.pytorch.data.sampler import epoch_order
 from trackside.trainer.pytorch.snapshot import random_state
 
 
@@ -27,7 +22,7 @@ def settings(**changes):
 
 
 def loader_of(dataset, batch_size=4, *, collate=default_data_collator, shuffle=True, drop_last=False, **options):
-    ranks = {key: options.pop(key) for key in ("rank", "world_size", "lengths") if key in options}
+    ranks = {key: options.pop(key) for key in ("rank", "world_size") if key in options}
     return make_loader(
         dataset,
         batch_size=batch_size,
@@ -41,7 +36,8 @@ def loader_of(dataset, batch_size=4, *, collate=default_data_collator, shuffle=T
 
 
 def epoch_of(loader, epoch=0, skip=0):
-    return list(iterate_epoch(loader, seed=1, epoch=epoch, skip_examples=skip))
+    batches = iterate_epoch(loader, seed=1, epoch=epoch, skip_examples=skip)
+    return [(inputs, (examples, examples_of_all)) for inputs, examples, examples_of_all in batches]
 
 
 class Items(Dataset):

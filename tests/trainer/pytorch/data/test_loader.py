@@ -26,7 +26,7 @@ NUMBERS = TensorDataset(torch.arange(20))
 
 def numbers_of(loader, epoch=0, skip=0, **options):
     epoch_batches = iterate_epoch(loader, seed=3, epoch=epoch, skip_examples=skip, **options)
-    return [batch[0].tolist() for batch, counts in epoch_batches]
+    return [batch.inputs[0].tolist() for batch in epoch_batches]
 
 
 LOADERS = {
@@ -74,7 +74,7 @@ class Augmented(Dataset):
 def test_augmentation_in_the_training_process_goes_on_after_a_resume_as_without_it():
     def go(skip):
         batches = iterate_epoch(DataLoader(Augmented(), 2, shuffle=True), seed=3, epoch=0, skip_examples=skip)
-        return [[part.tolist() for part in batch] for batch, _ in batches]
+        return [[part.tolist() for part in batch.inputs] for batch in batches]
 
     assert go(4) == go(0)[2:]
 
@@ -95,7 +95,8 @@ def test_ranks_with_other_random_numbers_get_each_example_of_a_loader_that_shuff
     seen = []
     for rank in range(2):
         seed_worker(rank)
-        seen += [n for batch, (size, _) in read(ALIKE[name](), rank=rank, world_size=2) for n in batch[:size].tolist()]
+        for batch in read(ALIKE[name](), rank=rank, world_size=2):
+            seen += batch.inputs[: batch.examples].tolist()
 
     assert sorted(seen) == list(range(20))
     assert seen != sorted(seen)
@@ -104,7 +105,7 @@ def test_ranks_with_other_random_numbers_get_each_example_of_a_loader_that_shuff
 def test_ranks_with_batches_of_their_own_augment_them_differently():
     loader = DataLoader(Augmented(), 1, sampler=DistributedSampler(Augmented(), num_replicas=2, rank=0))
 
-    zero, one = ([batch for batch, _ in iterate_epoch(loader, seed=3, epoch=0, rank=rank)] for rank in range(2))
+    zero, one = ([batch.inputs for batch in iterate_epoch(loader, seed=3, epoch=0, rank=rank)] for rank in range(2))
 
     assert [batch[0] for batch in zero] == [batch[0] for batch in one]
     assert all(batch[1] != other[1] for batch, other in zip(zero[1:], one[1:], strict=True))
@@ -115,7 +116,7 @@ def test_any_iterable_of_batches_will_do():
 
     rest = list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=2))
 
-    assert rest == [(batches[1], (2, 2)), (batches[2], (1, 1))]
+    assert rest == [(batches[1], 2, 2), (batches[2], 1, 1)]
     assert list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=99)) == []
     assert list(iterate_epoch([], seed=0, epoch=0)) == []
     assert batches_per_epoch(batches) == 3
@@ -127,8 +128,8 @@ def test_ranks_take_turns_with_the_batches_of_a_foreign_loader():
 
     rest = list(iterate_epoch(batches, seed=0, epoch=0, skip_examples=4, rank=1, world_size=2))
 
-    assert whole[0] == [(batches[0], (2, 4)), (batches[2], (2, 4)), (batches[4], (1, 1))]
-    assert whole[1] == [(batches[1], (2, 4)), (batches[3], (2, 4)), (batches[4], (0, 1))]
+    assert whole[0] == [(batches[0], 2, 4), (batches[2], 2, 4), (batches[4], 1, 1)]
+    assert whole[1] == [(batches[1], 2, 4), (batches[3], 2, 4), (batches[4], 0, 1)]
     assert rest == whole[1][1:]
     assert batches_per_epoch(batches, world_size=2) == 3
 
@@ -139,9 +140,9 @@ def test_a_loader_with_a_distributed_sampler_gives_each_rank_its_own():
 
     batches = list(iterate_epoch(loader, seed=0, epoch=0, skip_examples=8, rank=1, world_size=2))
 
-    assert [(batch[0].tolist(), counts) for batch, counts in batches] == [
-        ([9, 11, 13, 15], (4, 8)),
-        ([17, 19], (2, 4)),
+    assert [(inputs[0].tolist(), *counts) for inputs, *counts in batches] == [
+        ([9, 11, 13, 15], 4, 8),
+        ([17, 19], 2, 4),
     ]
     assert batches_per_epoch(loader, world_size=2) == 3
 

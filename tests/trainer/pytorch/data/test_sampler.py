@@ -6,19 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.data.sharding import BatchCut
 from trackside.trainer.pytorch.data.sampler import EpochBatchSampler, epoch_order, length_grouped_order
 
 SIZES = st.integers(0, 40), st.integers(1, 6), st.integers(1, 4)
 
 
+def sampler_of(num_examples, batch_size, *, rank=0, world_size=1, global_batch_size=None, drop_last=False, **options):
+    cut = BatchCut(num_examples, global_batch_size or batch_size * world_size, rank, world_size, drop_last)
+    return EpochBatchSampler(cut, **options)
+
+
 def real_batches(world_size, *args, epoch=0, skip=0, **kwargs):
     """The batches of all ranks in the order in which they are trained on, without padding."""
-    samplers = [EpochBatchSampler(*args, rank=rank, world_size=world_size, **kwargs) for rank in range(world_size)]
+    samplers = [sampler_of(*args, rank=rank, world_size=world_size, **kwargs) for rank in range(world_size)]
     for sampler in samplers:
         sampler.set_epoch(epoch, skip)
     steps = list(zip(*(enumerate(sampler) for sampler in samplers), strict=True))
     return [
-        [batch[: sampler.num_real_examples(index)] for sampler, (index, batch) in zip(samplers, step, strict=True)]
+        [batch[: sampler.cut.num_real_examples(index)] for sampler, (index, batch) in zip(samplers, step, strict=True)]
         for step in steps
     ]
 
@@ -77,17 +83,17 @@ def test_with_a_global_batch_size_the_batches_of_all_ranks_are_the_same_on_any_n
 
 @given(*SIZES, st.integers(0, 45), st.booleans())
 def test_lengths_and_counts_are_what_the_batches_are(num_examples, batch_size, world_size, skip, drop_last):
-    sampler = EpochBatchSampler(
+    sampler = sampler_of(
         num_examples, batch_size, seed=0, drop_last=drop_last, rank=world_size - 1, world_size=world_size
     )
-    assert len(list(sampler)) == len(sampler) == sampler.remaining
+    assert len(list(sampler)) == len(sampler) == sampler.cut.num_batches
 
     sampler.set_epoch(0, skip)
     batches = list(sampler)
 
-    assert len(batches) == sampler.remaining
+    assert len(batches) == sampler.cut.num_batches
     for index, (batch, counts) in enumerate(zip(batches, sampler.cut.counts(), strict=True)):
-        assert counts == (sampler.num_real_examples(index), sampler.num_global_examples(index))
+        assert counts == (sampler.cut.num_real_examples(index), sampler.cut.num_global_examples(index))
         assert len(batch) == max(1, counts[0])
 
 
@@ -120,7 +126,7 @@ def test_a_batch_holds_examples_of_similar_length_and_the_longest_comes_first():
 
 
 def test_what_is_told_while_iterating_changes_only_the_next_iteration():
-    sampler = EpochBatchSampler(6, 2, seed=0)
+    sampler = sampler_of(6, 2, seed=0)
     batches = iter(sampler)
     first = [next(batches)]
 
@@ -131,7 +137,7 @@ def test_what_is_told_while_iterating_changes_only_the_next_iteration():
 
 
 def test_sizes_that_make_no_batches_are_refused():
-    with pytest.raises(TracksideValueError, match="batch_size=0, rank=0, world_size=1 make no batches"):
-        EpochBatchSampler(3, 0, seed=0)
-    with pytest.raises(TracksideValueError, match="there are 2 lengths for 3 examples"):
-        EpochBatchSampler(3, 1, seed=0, lengths=[1, 2])
+    with pytest.raises(TracksideValueError, match="global_batch_size=0, rank=0, world_size=1 make no batches"):
+        BatchCut(3, 0)
+    with pytest.raises(TracksideValueError, match="global_batch_size=4, rank=2, world_size=2 make no batches"):
+        BatchCut(3, 4, rank=2, world_size=2)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch.utils.data import IterableDataset, get_worker_info
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
-from trackside.trainer.pytorch.data.factory import batches_per_epoch, iterate_epoch, make_loader
+from trackside.trainer.data.sharding import BatchCut
+from trackside.trainer.pytorch.data.factory import make_loader
+from trackside.trainer.pytorch.data.loader import batches_per_epoch, iterate_epoch
 from trackside.trainer.pytorch.data.stream import ShardedIterable
 from trackside.trainer.pytorch.data.workers import seed_worker
 
@@ -82,7 +84,8 @@ class Shuffled(Numbers):
 
 
 def epoch_of(loader, epoch=0, skip=0):
-    return list(iterate_epoch(loader, seed=1, epoch=epoch, skip_examples=skip))
+    batches = iterate_epoch(loader, seed=1, epoch=epoch, skip_examples=skip)
+    return [(inputs, (examples, examples_of_all)) for inputs, examples, examples_of_all in batches]
 
 
 def real(ranks):
@@ -237,4 +240,4 @@ def test_a_stream_that_is_split_by_rank_already_is_refused():
     split = pytest.importorskip("datasets.distributed").split_dataset_by_node(dataset, rank=0, world_size=2)
 
     with pytest.raises(TracksideValueError, match="already split by rank"):
-        ShardedIterable(split, 1, rank=0, world_size=2)
+        ShardedIterable(split, BatchCut(0, 2, rank=0, world_size=2))

@@ -1,0 +1,221 @@
+"""What the engines of both frameworks share: what an engine and its parts hold, and what a checkpoint is made of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.errors import CheckpointError, TracksideValueError
+
+from .checkpointing.manifest import Contents, contents_of, roles_of
+from .checkpointing.store import Write
+from .engine import CheckpointIO, Engine, Overrides, TrainBatch
+from .step_timer import StepTimer
+
+
+class BaseEngine(Engine):
+    """An engine without a framework.
+
+    Args:
+        trainer: Its model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
+        dispatcher: Told what callbacks get by keyword.
+        overrides: The trainer's own methods.
+        strategy: How the run is spread over processes.
+        step_timer: Times whole steps.
+
+    Attributes:
+        model_io: Calls the model.
+    """
+
+    model_io: Any
+
+    def __init__(
+        self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides, strategy: Any, step_timer: StepTimer
+    ) -> None:
+        self.trainer: Any = trainer
+        self.dispatcher: Dispatcher = dispatcher
+        self.overrides: Overrides = overrides
+        self.strategy = strategy
+        self.step_timer = step_timer
+        self.given_optimizers = (trainer.optimizer, trainer.lr_scheduler)
+
+    def create_optimizer_and_scheduler(self, max_steps: int) -> None:
+        """Have the trainer create optimizer and schedule anew, as far as it was not given them.
+
+        Raises:
+            TracksideValueError: If an override makes no optimizer.
+        """
+        trainer = self.trainer
+        trainer.optimizer, trainer.lr_scheduler = self.given_optimizers
+        trainer.create_optimizer_and_scheduler(max_steps)
+        if trainer.optimizer is None:
+            raise TracksideValueError(
+                "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
+            )
+
+    def count_examples(self, window: Sequence[TrainBatch]) -> int:
+        """Return the examples in a window, counted over all processes."""
+        return sum(batch.examples_of_all for batch in window)
+
+
+class EnginePart:
+    """A part of an engine.
+
+    Args:
+        engine: Whose part it is; configured up to this part.
+    """
+
+    def __init__(self, engine: BaseEngine) -> None:
+        self.trainer: Any = engine.trainer
+        self.overrides: Overrides = engine.overrides
+        self.strategy: Any = engine.strategy
+        self.model_io: Any = engine.model_io
+
+
+class BaseCheckpoint(EnginePart, CheckpointIO):
+    """Takes and restores snapshots; a framework adds how weights and single files are written and read.
+
+    Args:
+        engine: Its trainer has model, optimizer and schedule; ``save_model`` is called if it is overridden. The
+            precision of its train_step has a state of its own.
+
+    Attributes:
+        optimizer_file: Name of the file with the optimizer's state.
+        suffix: What the names of the other files end with.
+    """
+
+    optimizer_file: str
+    suffix: str
+
+    def __init__(self, engine: BaseEngine) -> None:
+        super().__init__(engine)
+        self.train_step: Any = engine.train_step
+
+    def snapshot(self, *, copy: bool) -> Write:
+        """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
+        write_model = None if self.strategy.is_sharded else self._model_writer(copy=copy)
+        files: dict[str, Any] = {}
+        if not self.trainer.args.save_only_model:
+            files[self.optimizer_file] = self._optimizer_state()
+            for name, part in self._small_parts().items():
+                files[name] = None if part is None else part.state_dict() or None
+        if copy:
+            files = self._copied(files)
+        states = self.strategy.collectives.gather("the random number states", self._random_state())
+        files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
+
+        def write(folder: Path) -> dict[str, str]:
+            return {**self._write_weights(folder, write_model), **self._write_files(folder, files)}
+
+        return write
+
+    def load_snapshot(self, contents: Contents) -> None:
+        """Restore what `snapshot` wrote, except the random number generators.
+
+        Raises:
+            CheckpointError: If it is the checkpoint of a run with save_only_model.
+        """
+        optimizer = contents.find(self.optimizer_file)
+        if optimizer is None and not contents.names("shards"):
+            raise CheckpointError(
+                f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since it was written with "
+                "save_only_model=True. Load the model from it and start afresh"
+            )
+        self._load_weights(contents, self.trainer.optimizer)
+        if optimizer is not None:
+            self._load_optimizer(optimizer)
+        for name, part in self._small_parts().items():
+            path = contents.find(name)
+            if path is not None and part is not None:
+                part.load_state_dict(self._read_file(path))
+
+    def load_random_state(self, folder: Path) -> bool:
+        """Restore the random number generators of this rank; return whether the checkpoint holds them."""
+        path = contents_of(folder).find(self._rng_file(self.strategy.rank))
+        if path is not None:
+            self._set_random_state(self._read_file(path))
+        return path is not None
+
+    def load_weights(self, contents: Contents) -> None:
+        """Load the weights of a checkpoint, and nothing else."""
+        self._load_weights(contents, None)
+
+    def save_model(self, output_dir: str | None) -> None:
+        """Write the weights, and what belongs to the model, into ``output_dir``, from the first process."""
+        write_model = self._model_writer(copy=False)
+        if self.trainer.is_world_process_zero():
+            folder = Path(output_dir or self.trainer.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_model(folder)
+
+    def _small_parts(self) -> dict[str, Any]:
+        """Return what has a state of its own besides the optimizer, by the names of the files."""
+        precision = self.train_step.precision
+        return {f"scheduler{self.suffix}": self.trainer.lr_scheduler, f"scaler{self.suffix}": precision}
+
+    def _rng_file(self, rank: int) -> str:
+        return f"rng_state_{rank}{self.suffix}"
+
+    def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
+        """Write the weights as the trainer's ``save_model`` does, or else by ``write_model``; return their roles."""
+        if "save_model" in self.overrides:
+            self.trainer.save_model(str(folder))
+        if write_model is not None and not self._weights_in(folder):
+            write_model(folder)
+        return dict.fromkeys(self._weights_in(folder), "weights")
+
+    def _write_files(self, folder: Path, files: dict[str, Any]) -> dict[str, str]:
+        """Write each of ``files``, by name, unless it is None; return the roles of those written."""
+        files = {name: content for name, content in files.items() if content is not None}
+        for name, content in files.items():
+            self._write_file(content, folder / name)
+        return roles_of(files)
+
+    def _copied(self, files: dict[str, Any], /) -> dict[str, Any]:
+        """Return the contents of files as they are now, whatever training changes of them afterwards."""
+        return files
+
+    # -- what a framework fills in ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _model_writer(self, *, copy: bool) -> Callable[[Path], None]:
+        """Return a function that writes the weights into a folder; those of now, if ``copy``."""
+
+    @abstractmethod
+    def _weights_in(self, folder: Path, /) -> list[str]:
+        """Return which files in ``folder`` are the weights; none where there are none."""
+
+    @abstractmethod
+    def _load_weights(self, contents: Contents, optimizer: Any) -> None:
+        """Load the weights; where they are in shards, with the state of ``optimizer``, unless it is None."""
+
+    @abstractmethod
+    def _optimizer_state(self) -> Any:
+        """Return what `_load_optimizer` needs; None where that is in the shards of the weights."""
+
+    @abstractmethod
+    def _load_optimizer(self, path: Path) -> None:
+        """Restore the optimizer from its file."""
+
+    @abstractmethod
+    def _random_state(self) -> dict[str, Any]:
+        """Return the states of the random number generators of this process."""
+
+    @abstractmethod
+    def _set_random_state(self, state: dict[str, Any]) -> None:
+        """Set the random number generators to what `_random_state` returned."""
+
+    @abstractmethod
+    def _write_file(self, content: Any, path: Path, /) -> None:
+        """Write a file that holds data, never code."""
+
+    @abstractmethod
+    def _read_file(self, path: Path, /) -> Any:
+        """Return what `_write_file` wrote.
+
+        Raises:
+            CheckpointError: If it cannot be read.
+        """

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from trackside.integrations.wandb import WandbCallback as WandbCallback
     from trackside.seeding import set_seed as set_seed
     from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
-    from trackside.trainer.checkpointing.store import get_last_checkpoint as get_last_checkpoint
+    from trackside.trainer.checkpointing.discovery import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
@@ -109,7 +109,7 @@ _HOMES = {
     "WandbCallback": "trackside.integrations.wandb",
     "default_compute_objective": "trackside.trainer.outputs",
     "default_data_collator": "trackside.trainer.pytorch.data.collators",
-    "get_last_checkpoint": "trackside.trainer.checkpointing.store",
+    "get_last_checkpoint": "trackside.trainer.checkpointing.discovery",
     "set_seed": "trackside.seeding",
 }
 """Public classes and functions, each with the module that defines it; the imports above tell the same to editors."""

@@ -179,10 +179,11 @@ class BaseTrainer(TrainerInterface):
             self._engine,
             self._dispatcher,
             self._checkpoints,
+            checkpoint=checkpoint,
             note_metrics=self._note_metrics,
             watch_memory=self._evaluator.watch_memory,
             report_costs=self._writer.report_costs,
-        ).run(checkpoint)
+        ).run()
 
     def _reset(self) -> None:
         """Reset state and control in place: callbacks and the dispatcher hold references to them."""

@@ -49,10 +49,6 @@ class Committer:
         if failure is not None:
             raise failure
 
-    def close(self) -> None:
-        """Wait for the last commit, as `wait` does. A later `submit` begins anew."""
-        self.wait()
-
     def _start(self, work: Callable[[], Path]) -> threading.Thread | None:
         if not threading.main_thread().is_alive():  # the interpreter is ending: it would not wait for a new thread
             return None

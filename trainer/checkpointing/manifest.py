@@ -26,7 +26,6 @@ logger = logging.getLogger("trackside.trainer")
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-BLOCK_BYTES = 1 << 20
 STANDARD_ROLES = {
     "shards/*": "shards",
     "*.safetensors": "weights",
@@ -225,15 +224,11 @@ def _digest_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
 
 def _measure(path: Path, *, sync: bool = False) -> dict[str, Any]:
     """Return size and SHA-256 of a file, read once, a block at a time; hashing lets other threads run."""
-    digest, size = hashlib.sha256(), 0
-    block = memoryview(bytearray(BLOCK_BYTES))
     with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(block):
-            digest.update(block[:count])
-            size += count
+        digest = hashlib.file_digest(file, "sha256")
         if sync:
             os.fsync(file.fileno())
-    return {"size": size, "sha256": digest.hexdigest()}
+        return {"size": file.tell(), "sha256": digest.hexdigest()}
 
 
 def _digest(body: dict[str, Any]) -> str:

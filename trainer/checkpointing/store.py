@@ -25,47 +25,20 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trackside.callbacks._util.atomic_files import (
-    claimed,
-    describe,
-    exchange,
-    is_in_use,
-    make_folder,
-    sync_folder,
-    write_atomically,
-)
+from trackside.callbacks._util.atomic_files import claimed, describe, exchange, is_in_use, make_folder, sync_folder
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
-from .async_commit import Committer
 from .discovery import (
     CHECKPOINT_PREFIX,
     REPLACED,
     TEMPORARY,
-    Skipped,
     commit_time_of,
     find_checkpoints,
-    get_last_checkpoint,
-    newest_valid,
     run_id_of,
     step_of,
     subfolders,
 )
-from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, seal, verify
-
-__all__ = [
-    "CHECKPOINT_PREFIX",
-    "MANIFEST",
-    "BrokenCheckpointError",
-    "CheckpointStore",
-    "Committer",
-    "Skipped",
-    "find_checkpoints",
-    "get_last_checkpoint",
-    "newest_valid",
-    "run_id_of",
-    "verify",
-    "write_atomically",
-]
+from .manifest import seal
 
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that it leaves out have the role "other"."""
@@ -200,10 +173,7 @@ class CheckpointStore:
                 logger.warning("%s could not be deleted: %s", folder, describe(error))
 
     def _is_ours(self, folder: Path) -> bool:
-        try:
-            return not folder.is_symlink() and read_manifest(folder)["run_id"] == self.run_id
-        except BrokenCheckpointError:
-            return False
+        return not folder.is_symlink() and run_id_of(folder) == self.run_id
 
     # -- names ----------------------------------------------------------------------------------------------------
 

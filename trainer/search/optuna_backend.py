@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 
 from trackside.callbacks.builtin.journal import plain
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
+from trackside.callbacks.errors import ArgumentError
 
 from ..outputs import BestRun
-from .trial import Search
+from .trial import Search, split_options
 
 KEPT = "hyperparameters"
 """The attribute of a trial that holds what ``hp_space`` returned, as JSON has it; it may be more than was suggested."""
@@ -30,8 +30,8 @@ def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
 
 def search_with_optuna(
     begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
-) -> BestRun:
-    """Return the best of ``n_trials`` trials.
+) -> BestRun | None:
+    """Return the best of ``n_trials`` trials; None if none came to an end.
 
     Args:
         begin: Called with ``space``, returns the search.
@@ -47,8 +47,6 @@ def search_with_optuna(
     else:
         _follow(search)
     found: BestRun | None = search.trainer.gather_objects(best)[0]
-    if found is None:
-        raise TracksideValueError(f"none of {n_trials} trials of the search came to an end with an objective")
     return found
 
 
@@ -103,14 +101,10 @@ def _split(options: Mapping[str, Any], world_size: int) -> tuple[dict[str, Any],
     ours = {"direction", "directions", "func", "n_trials", "self"}
     studys = inspect.signature(optuna.create_study).parameters.keys() - ours
     runs = inspect.signature(optuna.Study.optimize).parameters.keys() - ours
-    for name, value in options.items():
-        if name not in studys | runs:
-            raise TracksideTypeError(
-                f"hyperparameter_search() has no argument {name!r}, nor has optuna.{did_you_mean(name, studys | runs)}"
-            )
-        if name == "n_jobs" and value != 1:
-            allowed = "1, since a trainer trains one model at a time; start this script several times on one storage"
-            raise ArgumentError(name, value, allowed)
-        if name == "catch" and value and world_size > 1:
-            raise ArgumentError(name, value, "() on several processes, all of which an error ends")
-    return {n: v for n, v in options.items() if n in studys}, {n: v for n, v in options.items() if n in runs}
+    for_study, for_trials = split_options("optuna", options, studys, runs)
+    if for_trials.get("n_jobs", 1) != 1:
+        allowed = "1, since a trainer trains one model at a time; start this script several times on one storage"
+        raise ArgumentError("n_jobs", for_trials["n_jobs"], allowed)
+    if for_trials.get("catch") and world_size > 1:
+        raise ArgumentError("catch", for_trials["catch"], "() on several processes, all of which an error ends")
+    return for_study, for_trials

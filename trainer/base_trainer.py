@@ -150,7 +150,10 @@ class BaseTrainer(TrainerInterface):
                 was asked for.
         """
         if "model_path" in kwargs:
-            resume_from_checkpoint = _deprecated_model_path(kwargs.pop("model_path"), resume_from_checkpoint)
+            message = "train(model_path=...) is deprecated; use resume_from_checkpoint"
+            warnings.warn(message, FutureWarning, stacklevel=2)
+            path = kwargs.pop("model_path")
+            resume_from_checkpoint = path if resume_from_checkpoint is None else resume_from_checkpoint
         if kwargs:
             name = next(iter(kwargs))
             near = did_you_mean(name, ["resume_from_checkpoint", "trial"])
@@ -298,8 +301,3 @@ def check_smoothing(args: Any, loss: str) -> None:
     if args.label_smoothing_factor > 0:
         allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
         raise ArgumentError("label_smoothing_factor", args.label_smoothing_factor, allowed)
-
-
-def _deprecated_model_path(path: Any, resume_from_checkpoint: Any) -> Any:
-    warnings.warn("train(model_path=...) is deprecated; use resume_from_checkpoint", FutureWarning, stacklevel=3)
-    return path if resume_from_checkpoint is None else resume_from_checkpoint

@@ -190,7 +190,8 @@ class CheckpointManager:
         if wanted is True:
             return _newest(output_dir)
         if wanted:
-            return _given(Path(str(wanted)))
+            _state_file(open_checkpoint(Path(str(wanted))))
+            return Path(str(wanted))
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
         return None
@@ -255,11 +256,6 @@ def _newest(output_dir: Path) -> Path | None:
 def _tell(skipped: list[BrokenCheckpointError]) -> None:
     for item in skipped:
         logger.warning("skipped %s: %s", item.path, item.reason)
-
-
-def _given(path: Path) -> Path:
-    _state_file(open_checkpoint(path))
-    return path
 
 
 def _state_file(contents: Contents) -> Path:

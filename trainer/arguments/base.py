@@ -23,6 +23,7 @@ from .fields import (
     at_least,
     between,
     choice,
+    dict_option,
     from_up_to,
     mapping,
     mapping_or_file,
@@ -45,7 +46,8 @@ else:  # what HfArgumentParser reads: it refuses most unions, and makes a flag o
     TrueOrPath, BoolOrNone, Interval, Save = str, bool, enums.IntervalChoice, enums.SaveChoice
     MetricInputs, ReportTo = list[str], list[str] | str | None
 
-MAPPING, NAMES = dict[str, Any] | None, list[str] | None
+DictOrText = dict[str, Any] | str | None
+NAMES, NUMBER = list[str] | None, int | float
 
 
 @dataclass
@@ -79,7 +81,7 @@ class BaseTrainingArguments(DerivedArguments):
         None,
         "Updates between evaluations, or a share of max_steps; as logging_steps if not given.",
         INTERVAL,
-        kinds=int | float | None,
+        kinds=NUMBER | None,
     )
     prediction_loss_only: bool = option(False, "Evaluate the loss only; keep no predictions.")
     per_device_train_batch_size: int = option(8, "Examples per device in a training micro-batch.", at_least(1))
@@ -100,14 +102,10 @@ class BaseTrainingArguments(DerivedArguments):
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", from_up_to(0, 1))
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
     optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName)
-    optim_args: dict[str, Any] | str | None = option(
-        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments, kinds=MAPPING
-    )
+    optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
     lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)
-    lr_scheduler_kwargs: dict[str, Any] | str | None = option(
-        None, "More options of the schedule: a dict, or JSON.", reads=mapping, kinds=MAPPING
-    )
-    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", WARMUP, kinds=int | float)
+    lr_scheduler_kwargs: DictOrText = dict_option("More options of the schedule: a dict, or JSON.", mapping)
+    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", WARMUP, kinds=NUMBER)
     warmup_ratio: float = option(0.0, "Share of the run that is warmup, if warmup_steps is 0.", between(0, 1))
     max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0))
     num_train_epochs: float = option(3.0, "Epochs; fractions are allowed.", above(0))
@@ -117,15 +115,13 @@ class BaseTrainingArguments(DerivedArguments):
     # -- logging --------------------------------------------------------------------------------------------------
     logging_dir: str | None = option(None, "Folder for trackers; output_dir/runs/<date>_<host> if not given.")
     logging_strategy: Interval = choice("steps", "When to log: no, steps, epoch.", enums.IntervalStrategy)
-    logging_steps: float = option(500, "Updates between records, or a share of max_steps.", INTERVAL, kinds=int | float)
+    logging_steps: float = option(500, "Updates between records, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     logging_first_step: bool = option(False, "Log the first update too.")
     logging_nan_inf_filter: bool = option(False, "Log the running mean in place of a loss that is not finite.")
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
     save_strategy: Save = choice("steps", "When to save: no, steps, epoch, best.", enums.SaveStrategy)
-    save_steps: float = option(
-        500, "Updates between checkpoints, or a share of max_steps.", INTERVAL, kinds=int | float
-    )
+    save_steps: float = option(500, "Updates between checkpoints, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
     save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
     save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
@@ -155,9 +151,7 @@ class BaseTrainingArguments(DerivedArguments):
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", NOT_EMPTY)
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", NOT_EMPTY)
     gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass to save memory.")
-    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
-        None, "Its options.", reads=mapping, kinds=MAPPING
-    )
+    gradient_checkpointing_kwargs: DictOrText = dict_option("Its options.", mapping)
     auto_find_batch_size: bool = option(
         False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
     )
@@ -175,9 +169,7 @@ class BaseTrainingArguments(DerivedArguments):
         some_of("full_shard", "shard_grad_op", "offload", "auto_wrap"),
         reads=spaced,
     )
-    fsdp_config: dict[str, Any] | str | None = option(
-        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file, kinds=MAPPING
-    )
+    fsdp_config: DictOrText = dict_option("Options of FSDP2: a dict, JSON or a JSON file.", mapping_or_file)
     tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
     debug: str = option(
         "",

@@ -11,36 +11,21 @@ IntervalChoice = Literal["no", "steps", "epoch"]
 SaveChoice = Literal["no", "steps", "epoch", "best"]
 """When to save; "best" saves after an evaluation that improved."""
 
-SchedulerChoice = Literal[
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "cosine_with_min_lr",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-    "reduce_lr_on_plateau",
-    "warmup_stable_decay",
-]
-"""The learning-rate schedules."""
+FallingSchedule = Literal["linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial"]
+"""The learning-rate schedules that fall from the end of the warm-up to the end of the run."""
 
-OptimizerChoice = Literal[
-    "adamw_torch",
-    "adamw_torch_fused",
-    "sgd",
-    "adafactor",
-    "adagrad",
-    "rmsprop",
-    "lion",
-    "adamw_apex_fused",
-    "lamb_apex_fused",
-    "novograd_apex_fused",
-    "sgd_apex_fused",
-    "adagrad_apex_fused",
-    "adamw_8bit",
+OtherSchedule = Literal[
+    "constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "warmup_stable_decay"
 ]
-"""The optimizers that have a name."""
+SchedulerChoice = Literal[FallingSchedule, OtherSchedule]
+
+NativeOptimizer = Literal["adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "adagrad", "rmsprop", "lion"]
+"""The optimizers that need no further package."""
+
+ApexOptimizer = Literal[
+    "adamw_apex_fused", "lamb_apex_fused", "novograd_apex_fused", "sgd_apex_fused", "adagrad_apex_fused"
+]
+OptimizerChoice = Literal[NativeOptimizer, ApexOptimizer, "adamw_8bit"]
 
 Fp16Backend = Literal["auto", "amp", "apex"]
 """What does mixed precision with float16."""

@@ -83,6 +83,11 @@ def choice(default: T, help: str, among: Any) -> T:
     return option(default, help, rule, kinds=str if default is not None else str | None)
 
 
+def dict_option(help: str, reads: Callable[[str], dict[str, Any]]) -> Any:
+    """Declare a field that holds a dict or None, and whose text ``reads`` makes a dict of."""
+    return option(None, help, reads=reads, kinds=dict[str, Any] | None)
+
+
 # -- rules ------------------------------------------------------------------------------------------------------------
 
 

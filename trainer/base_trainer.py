@@ -26,7 +26,7 @@ from .outputs import BestRun, TrainOutput
 from .search.search import search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 
-logger = logging.getLogger("trackside")
+logger: logging.Logger = logging.getLogger("trackside")
 
 KEPT_BETWEEN_RUNS = frozenset(
     {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
@@ -66,17 +66,18 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         if args.log_level != "passive":
             logger.setLevel(args.get_process_log_level())
-        self.args = args
+        self.args: Any = args
         self.model_init = model_init
-        self.model = model
+        self.model: Any = model
         self.model_wrapped: Any = None
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.loss_fn = loss_fn
         self.processing_class = processing_class
-        self.optimizer, self.lr_scheduler = optimizers
-        self.state = TrainerState(
+        self.optimizer: Any = optimizers[0]
+        self.lr_scheduler: Any = optimizers[1]
+        self.state: TrainerState = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
@@ -85,7 +86,7 @@ class BaseTrainer(TrainerInterface):
 
     def _assemble(self, attach: Callable[[Dispatcher], Any]) -> None:
         """Make the components, and attach the callbacks."""
-        self.control = TrainerControl()
+        self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
         self._overrides = Overrides.of(self, self._base)
         self._check_args()

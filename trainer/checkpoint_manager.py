@@ -22,7 +22,7 @@ from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 STATE_FILE = "trainer_state.json"
 ARGS_FILE = "training_args.json"
@@ -52,8 +52,8 @@ class CheckpointManager:
         self.dispatcher = dispatcher
         self.overrides = overrides
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
-        self.best = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
-        self.committer = Committer()
+        self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
+        self.committer: Committer = Committer()
         self._store: CheckpointStore | None = None
 
     @property

@@ -14,9 +14,10 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .engine import Engine, StepContext
+from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows
@@ -51,23 +52,23 @@ class TrainingLoop:
     ) -> None:
         self.trainer = trainer
         self.engine = engine
-        self.step = engine.train_step
+        self.step: TrainStep = engine.train_step
         self.dispatcher = dispatcher
         self.checkpoints = checkpoints
         self.note_metrics = note_metrics
         self.watch_memory = watch_memory
         self.report_costs = report_costs
-        self.args = trainer.args
-        self.state = trainer.state
-        self.control = trainer.control
-        self.send = dispatcher.send
-        self.progress = Progress()
+        self.args: Any = trainer.args
+        self.state: TrainerState = trainer.state
+        self.control: TrainerControl = trainer.control
+        self.send: Callable[..., Any] = dispatcher.send
+        self.progress: Progress = Progress()
         self.checkpoint = checkpoint
-        self.plan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
-        self.signals = StopSignals()
+        self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
+        self.signals: StopSignals = StopSignals()
         self.stopped_by: str | None = None
-        self.first_step = 0
-        self.examples_seen = 0
+        self.first_step: int = 0
+        self.examples_seen: int = 0
         self._is_seeded = False
 
     def run(self) -> TrainOutput:

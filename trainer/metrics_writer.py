@@ -11,7 +11,7 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class MetricsWriter:

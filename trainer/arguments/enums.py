@@ -74,12 +74,11 @@ class ParallelMode(StringEnum):
     TPU = "tpu"
 
 
-def _enum_of(name: str, literal: object) -> type[StringEnum]:
-    make: Any = StringEnum  # type checkers know of its members only where they are written out
-    made: type[StringEnum] = make(name, {value.upper(): value for value in get_args(literal)}, module=__name__)
-    return made
+def _enum_of(name: str, literal: object) -> Any:
+    make: Any = StringEnum  # type checkers refuse members that are not written out
+    return make(name, {value.upper(): value for value in get_args(literal)}, module=__name__)
 
 
-SaveStrategy = _enum_of("SaveStrategy", SaveChoice)
-SchedulerType = _enum_of("SchedulerType", SchedulerChoice)
-OptimizerName = _enum_of("OptimizerName", OptimizerChoice)
+SaveStrategy: type[StringEnum] = _enum_of("SaveStrategy", SaveChoice)
+SchedulerType: type[StringEnum] = _enum_of("SchedulerType", SchedulerChoice)
+OptimizerName: type[StringEnum] = _enum_of("OptimizerName", OptimizerChoice)

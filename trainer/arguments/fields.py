@@ -47,7 +47,9 @@ class Argument(dataclasses.Field[Any]):
     ) -> None:
         for name in dataclasses.Field.__slots__:
             setattr(self, name, getattr(like, name))
-        self.rule, self.reads, self.kinds = rule, reads, kinds
+        self.rule: Rule | None = rule
+        self.reads: Callable[[str], Any] | None = reads
+        self.kinds: Any = kinds
 
 
 def option(

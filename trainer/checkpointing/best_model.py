@@ -12,7 +12,7 @@ from trackside.callbacks.metrics import evaluation_key, improves
 
 from .manifest import BrokenCheckpointError
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class BestModel:

@@ -22,7 +22,7 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import describe, sync_folder
 from trackside.callbacks.errors import CheckpointError
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 MANIFEST = "manifest.json"
 FORMAT = 1

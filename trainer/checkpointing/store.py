@@ -43,7 +43,7 @@ from .manifest import seal
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that it leaves out have the role "other"."""
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class CheckpointStore:
@@ -62,7 +62,7 @@ class CheckpointStore:
     def __init__(self, output_dir: str | Path, *, run_id: str, save_total_limit: int | None = None) -> None:
         if save_total_limit is not None and save_total_limit < 1:
             raise ArgumentError("save_total_limit", save_total_limit, "at least 1, or None to keep all")
-        self.output_dir = Path(output_dir)
+        self.output_dir: Path = Path(output_dir)
         self.run_id = run_id
         self.save_total_limit = save_total_limit
 

@@ -17,7 +17,7 @@ from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from .evaluation_loop import run_evaluation
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class Evaluator:

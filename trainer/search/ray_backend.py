@@ -17,7 +17,7 @@ from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 from ..outputs import BestRun
 from .trial import Search, split_options
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 OURS = frozenset({"metric", "mode", "num_samples", "reuse_actors"})
 """Options of Ray Tune that follow from ours."""

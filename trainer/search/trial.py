@@ -65,8 +65,8 @@ class Search:
         hp_name: Callable[[Any], str] | None,
     ) -> None:
         self.trainer = trainer
-        self.args = trainer.args
-        self.compute_objective = compute_objective or default_compute_objective
+        self.args: Any = trainer.args
+        self.compute_objective: Callable[[dict[str, float]], float] = compute_objective or default_compute_objective
         self._apply_arguments = apply_arguments
         self.hp_name = hp_name
         self.proposals: dict[str, Proposal] = {}

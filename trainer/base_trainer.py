@@ -130,7 +130,7 @@ class BaseTrainer(TrainerInterface):
 
     @abstractmethod
     def _check_model(self) -> None:
-        """Raise TracksideTypeError if there is no model of this framework."""
+        """Raise TracksideTypeError if the model is missing or is not one of this framework."""
 
     # -- train ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Saving and restoring a whole run: what a checkpoint holds, when it is committed, where a run resumes."""
+"""The checkpoint manager: saves and restores a whole run."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ class CheckpointManager:
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
 
-        Where the launcher started the job again, it is the newest one that an earlier attempt wrote, whatever is
-        wanted; what is wanted counts where there is none.
+        If the launcher restarted the job, it is the newest one that an earlier attempt wrote, and only without one that
+        which is ``wanted``.
 
         Args:
             wanted: A folder; True for the newest valid one in ``output_dir`` (none there: a fresh start); None or

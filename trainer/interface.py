@@ -21,7 +21,7 @@ from .outputs import PredictionOutput
 
 
 class TrainerInterface(ABC):
-    """What a trainer offers besides training; each method hands over to the component that does the work.
+    """The methods of a trainer besides training; each calls the component that does the work.
 
     Attributes:
         args: The training arguments.
@@ -176,7 +176,7 @@ class TrainerInterface(ABC):
         self.state.total_flos += self._engine.train_step.take_flos()
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return the floating point operations of a batch; 0 where the model cannot tell."""
+        """Return the floating point operations of a batch; 0 if the model does not count them."""
         return int(getattr(self.model, "floating_point_ops", lambda inputs: 0)(inputs))
 
     # -- processes ------------------------------------------------------------------------------------------------

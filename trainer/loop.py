@@ -151,7 +151,7 @@ class TrainingLoop:
         self._act()
 
     def _end_with_epochs(self) -> None:
-        """End where the epochs are over though updates are left: some were cut short, and nobody asked for updates."""
+        """End after the last epoch although updates are left: epochs were cut short, and max_steps is not given."""
         epochs = self.plan.num_train_epochs
         if self.args.max_steps <= 0 and self.progress.epoch >= epochs and self.state.global_step < self.plan.max_steps:
             self.control.stop(f"num_train_epochs={epochs} are over, some of them cut short")

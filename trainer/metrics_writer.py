@@ -15,7 +15,7 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class MetricsWriter:
-    """Writes what a run found: into its history, into files, and to the terminal.
+    """Writes records and metrics into the history of a run, into files, and to the terminal.
 
     Args:
         trainer: Its ``args`` say where files go; its ``state`` holds the history.

@@ -1,4 +1,4 @@
-"""The arguments of a run, as far as they are the same for every framework."""
+"""The arguments of a run that are the same for every framework."""
 # ruff: noqa: RUF009  (option() is dataclasses.field with a rule)
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class BaseTrainingArguments(DerivedArguments):
     evaluate_during_training: bool = other_name("Deprecated: eval_strategy='steps'.")
     eval_steps: float | None = option(
         None,
-        "Updates between evaluations, or a share of max_steps; as logging_steps if not given.",
+        "Updates between evaluations, or a share of max_steps; logging_steps if not given.",
         INTERVAL,
         kinds=NUMBER | None,
     )
@@ -209,7 +209,7 @@ class BaseTrainingArguments(DerivedArguments):
     def __post_init__(self) -> None:
         self.validate()
 
-    if not TYPE_CHECKING:  # a type checker knows neither a wrong name nor a field of transformers
+    if not TYPE_CHECKING:  # a type checker reports wrong names itself
 
         def __getattr__(self, name: str) -> Any:
             """Return the default of a field that only transformers has, which callbacks written for it read."""

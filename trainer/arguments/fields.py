@@ -1,4 +1,4 @@
-"""How a field of TrainingArguments is declared: its default, its help, its rule, and how text is read into it."""
+"""Declarations of the fields of TrainingArguments: default, help, rule, and how text is read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Argument(dataclasses.Field[Any]):
     Attributes:
         rule: What the field may hold, beyond its type.
         reads: Makes a value of a string.
-        kinds: The type that a value is converted to, if it is not the annotation's. Parsers of command lines refuse
+        kinds: The type that a value is converted to, if it is not the annotation's: parsers of command lines refuse
             most unions as an annotation.
     """
 

@@ -1,4 +1,4 @@
-"""The rules that several fields of TrainingArguments must keep together, and what cannot be had everywhere."""
+"""Validation of several fields of TrainingArguments together, and of those that a framework lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoints in a folder: their names, their order, the newest that is whole. Nothing is changed on the disk."""
+"""Discovery of the checkpoints in a folder: names, order, the newest that verifies. Nothing on the disk is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}[0-9]+\.tmp-(?P<pid>[0-9]+)-(?P<r
 
 
 def find_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first, without a look into their files.
+    """Return the checkpoints in a folder, oldest first, without reading their files.
 
     They are ordered by the time of commit in the manifest, then by step. Those without a readable manifest
     (transformers writes none) come by step: each right after the last committed one whose step is not above its own.
@@ -68,12 +68,12 @@ def subfolders(path: str | Path) -> list[Path]:
 
 
 def commit_time_of(path: Path) -> int:
-    """Return the time of commit in nanoseconds; -1 where no readable manifest tells."""
+    """Return the time of commit in nanoseconds; -1 without a readable manifest."""
     return int(_told(path, "committed_at", -1))
 
 
 def run_id_of(path: Path) -> str | None:
-    """Return the id of the run that wrote a checkpoint; None where no readable manifest tells."""
+    """Return the id of the run that wrote a checkpoint; None without a readable manifest."""
     run_id: str | None = _told(path, "run_id", None)
     return run_id
 

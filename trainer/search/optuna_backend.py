@@ -51,7 +51,7 @@ def search_with_optuna(
 
 
 def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[str, Any]) -> None:
-    """Run the study, and tell the other processes what each trial is to try."""
+    """Run the study, and send each proposal to the other processes."""
     trainer = search.trainer
 
     def objective(trial: optuna.Trial) -> float:
@@ -74,9 +74,9 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
 
 
 def _follow(search: Search) -> None:
-    """Train what the first process proposes, until it has no more."""
-    while (told := search.trainer.gather_objects(None)[0]) is not None:
-        proposal, suggested = told
+    """Train what the first process proposes, until it sends None."""
+    while (received := search.trainer.gather_objects(None)[0]) is not None:
+        proposal, suggested = received
         search.attempt(proposal, optuna.trial.FixedTrial(suggested, int(proposal.run_id)))
 
 
@@ -84,7 +84,7 @@ def _best(search: Search, study: optuna.Study) -> BestRun | None:
     """Return the best trial of the study, which may be of an earlier search; None if there is none."""
     try:
         best = study.best_trial
-    except ValueError:  # optuna's way to say that there is none
+    except ValueError:  # optuna raises it where there is none
         return None
     proposal = search.proposals.get(str(best.number))
     hyperparameters = proposal.hyperparameters if proposal else best.user_attrs.get(KEPT, best.params)

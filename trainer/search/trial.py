@@ -123,7 +123,7 @@ class Search:
         return self._objective(self._metrics_at_end())
 
     def note(self, metrics: dict[str, float]) -> None:
-        """Take an evaluation within the training of a trial, and give the trial up if the backend says so."""
+        """Report an evaluation within the training of a trial, and stop the trial if the backend gives it up."""
         step = self.trainer.state.global_step
         self._evaluated = (step, metrics)
         if self._report is not None and self._report(self._objective(metrics), step):
@@ -160,10 +160,10 @@ class Search:
 
 
 def split_options(tool: str, options: Mapping[str, Any], *known: Collection[str]) -> list[dict[str, Any]]:
-    """Return, for each set of names that ``tool`` knows, those of ``options``.
+    """Return, for each group of names that ``tool`` has, the ``options`` in it.
 
     Raises:
-        TracksideTypeError: If a name is in none of them.
+        TracksideTypeError: If a name is in no group.
     """
     names = {name for group in known for name in group}
     for name in options:

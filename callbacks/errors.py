@@ -6,7 +6,7 @@ Every class derives from `TracksideError` and from the nearest built-in, so that
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -105,6 +105,21 @@ class UnsupportedError(TracksideError, NotImplementedError):
 
 class RankError(TracksideError, RuntimeError):
     """Another process of the run failed, is gone, or timed out; the message names it and what it was doing."""
+
+
+class CollectiveMismatchError(RankError):
+    """Ranks that should meet in one collective called different ones; the message names them, and who called which."""
+
+    def __init__(self, calls: Sequence[tuple[int, str]]) -> None:
+        ranks: dict[tuple[int, str], list[str]] = {}
+        for rank, call in enumerate(calls):
+            ranks.setdefault(call, []).append(str(rank))
+        listing = "; ".join(
+            f"rank {', '.join(who)} called {name!r} as collective {number}" for (number, name), who in ranks.items()
+        )
+        super().__init__(
+            f"the ranks called different collectives: {listing}. Every rank must call the same ones in order"
+        )
 
 
 class CallbackTimeoutError(TracksideError, TimeoutError):

@@ -292,6 +292,14 @@ def test_the_pages_name_every_event_and_every_registered_callback():
     assert [name for name in registered if f"`{name}`" not in callbacks_page] == []
 
 
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page, re.MULTILINE))
+    listed |= set(re.findall(r"`from trackside import (\w+)`", page)) | set(re.findall(r"`trackside\.(\w+)`", page))
+
+    assert [name for name in dir(trackside) if not name.startswith("_") and name not in listed] == []
+
+
 def test_the_callbacks_of_others_were_run_with_the_versions_that_are_tested():
     page = (ROOT / "docs/foreign-callbacks.md").read_text(encoding="utf-8")
     told = re.findall(r"^\| (\w+) \| ([\d.]+) \|", page, re.MULTILINE) + re.findall(r"with (\w+) ([\d.]+)\)", page)

@@ -165,12 +165,12 @@ class BaseTrainer(TrainerInterface):
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._engine.propagate_errors():
-            check_attached_everywhere(self._dispatcher, self._engine.strategy.gather_objects)
+            check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
             return self._train(wanted, trial)
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
         checkpoint = self._checkpoints.locate(wanted) if self.is_world_process_zero() else None
-        checkpoint = self._engine.strategy.gather_objects(checkpoint)[0]
+        checkpoint = self._engine.strategy.collectives.gather("the checkpoint to resume from", checkpoint)[0]
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)

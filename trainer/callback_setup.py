@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
@@ -13,6 +13,8 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
 from trackside.callbacks.errors import ArgumentError, CallbackError, did_you_mean
 from trackside.callbacks.registry import claims_by_name, load, registered
+
+from .distributed.collectives import Collectives
 
 OWN_TRACKERS = "trackside.integrations."
 """Where the trackers are that ``report_to: all`` stands for; those of other packages are asked for by name."""
@@ -47,7 +49,7 @@ def update_context(trainer: Any, dispatcher: Dispatcher, **changed: Any) -> None
     )
 
 
-def check_attached_everywhere(dispatcher: Dispatcher, gather_objects: Callable[[Any], list[Any]]) -> None:
+def check_attached_everywhere(dispatcher: Dispatcher, collectives: Collectives) -> None:
     """Check that every callback which exchanges values between processes is attached on all of them.
 
     Raises:
@@ -58,7 +60,7 @@ def check_attached_everywhere(dispatcher: Dispatcher, gather_objects: Callable[[
         for name, item in dispatcher.attachments.items()
         if item.detached_after is None and getattr(item.callback, "is_collective", False)
     }
-    everywhere: list[set[str]] = gather_objects(own)
+    everywhere: list[set[str]] = collectives.gather("the callbacks that exchange values", own)
     for name in sorted(set().union(*everywhere)):
         without = [str(rank) for rank, names in enumerate(everywhere) if name not in names]
         if without:

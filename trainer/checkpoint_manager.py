@@ -98,11 +98,8 @@ class CheckpointManager:
             self.committer.submit(commit)
             return
         self.committer.wait()
-        if state.is_world_process_zero:
-            commit()
-        else:
-            self.engine.checkpoint.write_shards()
-        self.engine.strategy.barrier()
+        write_own = commit if state.is_world_process_zero else self.engine.checkpoint.write_shards
+        self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 
@@ -144,7 +141,7 @@ class CheckpointManager:
                 outcome = open_checkpoint(path)
             except BrokenCheckpointError as error:
                 outcome = error.reason
-        first: Contents | str = self.engine.strategy.gather_objects(outcome)[0]
+        first: Contents | str = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)[0]
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first

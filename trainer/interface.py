@@ -191,4 +191,5 @@ class TrainerInterface(ABC):
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks; all processes must call it."""
-        return list(self._engine.strategy.gather_objects(value))
+        gathered: list[Any] = self._engine.strategy.collectives.gather("gather_objects()", value)
+        return gathered

@@ -86,10 +86,12 @@ class StragglerMonitorCallback(TrainerCallback):
         if self._timer is not None:
             self._timer.is_on = False
 
-    def metrics_to_log(self, args: Args, state: TrainerState, trainer: Any, **context: Any) -> dict[str, float]:
+    def metrics_to_log(
+        self, args: Args, state: TrainerState, trainer: Any, step_timer: Any, **context: Any
+    ) -> dict[str, float]:
         """Return the times over all processes, equal on every process."""
         here = f"{socket.gethostname()}, process {os.getpid()}"
-        everywhere = trainer.gather_objects((*self._timer.take(), here))
+        everywhere = trainer.gather_objects((*step_timer.take(), here))
         steps, own = ([times[part] for times in everywhere] for part in (0, 1))
         record: dict[str, float] = {}
         if None not in steps:

@@ -71,7 +71,9 @@ class _Evaluation:
         self.wanted = frozenset(args.include_for_metrics)
         self.by_batch = bool(args.batch_eval_metrics and compute_metrics)
         self.limit: int | None = args.eval_accumulation_steps
-        self.patience = 1
+        self.due = int(self.limit or 1)
+        self.largest = 1 << 10
+        self.is_over = False
         concatenate = args.eval_do_concat_batches
         self.logits = Collector(expected, concatenate=concatenate)
         self.labels = Collector(expected, concatenate=concatenate)
@@ -90,34 +92,33 @@ class _Evaluation:
         if not self.keep_outputs:
             result.logits = result.labels = result.inputs = None
         self.waiting.append(result)
-        if self.by_batch or self._is_full():
+        if self.by_batch or is_last or len(self.waiting) >= self.due:
             self._flush(is_last)
 
-    def _is_full(self) -> bool:
-        if self.limit is not None:
-            return len(self.waiting) >= int(self.limit)
-        newest = self.waiting[-1]
-        size = sum(getattr(leaf, "nbytes", 0) for leaf in leaves((newest.logits, newest.labels, newest.inputs)))
-        return len(self.waiting) * max(size, 1 << 10) >= DEVICE_BYTES
+    def _flush(self, is_last: bool) -> None:
+        """Move everything that waits to the host and bring the parts of the ranks into the order of the dataset.
 
-    def _flush(self, is_last: bool = False) -> None:
-        """Move everything that waits to the host and bring the processes' parts into the order of the dataset."""
+        All ranks do so at the same steps, which they know from what they gathered before.
+        """
         waiting, self.waiting = self.waiting, []
+        to_host = self.engine.evaluation.to_host
         own = [
-            (
-                *self.engine.evaluation.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)),
-                step.examples,
-            )
+            (*to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
             for step in waiting
         ]
-        gathered = self.engine.strategy.gather_objects(own)
-        if len(steps := {len(part) for part in gathered}) > 1:
+        collectives = self.engine.strategy.collectives
+        gathered = collectives.gather("the outputs of the evaluation", (own, is_last, self.steps))
+        if len({(len(part), over) for part, over, _ in gathered}) > 1:
+            counts = sorted({str(steps) if over else f"at least {steps + 1}" for _, over, steps in gathered})
             raise TracksideValueError(
-                f"the processes evaluated {' and '.join(map(str, sorted(steps)))} batches, which must be as many on "
-                "each: give the whole dataset to all of them, the trainer splits it evenly"
+                f"the ranks evaluated {' and '.join(counts)} batches, which must be as many on each: give the full "
+                "dataset to all of them, the trainer splits it evenly"
             )
-        self.patience = max(1, DEVICE_BYTES // _largest_step(gathered))  # alike on all processes, which gather together
-        for parts in zip(*gathered, strict=True):
+        self.is_over = is_last
+        self.largest = max([self.largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
+        if self.limit is None:  # at most twice as many as before, since outputs may grow
+            self.due = max(1, min(2 * self.due, DEVICE_BYTES // self.largest))
+        for parts in zip(*(part for part, _, _ in gathered), strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:
                 if examples:
                     self._keep(loss, weight, *map_rows((logits, labels, inputs), examples))
@@ -146,7 +147,7 @@ class _Evaluation:
 
     def output(self, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics of all that was added."""
-        if self.waiting:
+        if not self.is_over:
             self._flush(is_last=True)
         logits, labels = self.logits.result(), self.labels.result()
         metrics = dict(self.metrics)
@@ -169,10 +170,9 @@ def _checked(metrics: Any) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _largest_step(gathered: Sequence[Sequence[Any]]) -> int:
-    """Return the bytes of the largest step's outputs, at least a KiB."""
-    sizes = (sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5])) for own in gathered for step in own)
-    return max((1 << 10, *sizes))
+def _bytes_of(step: Sequence[Any]) -> int:
+    """Return the bytes of the logits, labels and inputs of a step."""
+    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
 
 
 def map_rows(nested: Any, rows: int) -> Any:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -121,24 +122,31 @@ class Evaluator:
         metrics: dict[str, Any] = {}
         for name, dataset in datasets.items():
             prefix = f"eval_{name}" if name else "eval"
+            trial = partial(self._try_one_batch, dataset, prefix)
             try:
-                with evaluation.eval_mode():
-                    output, _, _ = run_evaluation(
-                        self._engine,
-                        trainer.args,
-                        evaluation.counted(evaluation.evaluation_batches(dataset)),
-                        compute_metrics=trainer.compute_metrics,
-                        expected=None,
-                        prediction_loss_only=False,
-                        ignore_keys=None,
-                        prefix=prefix,
-                        max_batches=1,
-                    )
+                metrics |= self._engine.strategy.collectives.outcome("the trial evaluation", trial)[0]
             except Exception as error:
                 logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
                 return None
-            metrics |= {**output.metrics, **speed_metrics(prefix, 1.0, 1, 1)}
+            metrics |= speed_metrics(prefix, 1.0, 1, 1)
         return metrics
+
+    def _try_one_batch(self, dataset: Any, prefix: str) -> dict[str, Any]:
+        trainer, evaluation = self._trainer, self._engine.evaluation
+        batches = evaluation.evaluation_batches(dataset)
+        with evaluation.eval_mode():
+            output, _, _ = run_evaluation(
+                self._engine,
+                trainer.args,
+                evaluation.counted(batches),
+                compute_metrics=trainer.compute_metrics,
+                expected=None,
+                prediction_loss_only=False,
+                ignore_keys=None,
+                prefix=prefix,
+                max_batches=1,
+            )
+        return output.metrics
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a watch over memory if ``args.skip_memory_metrics`` is False."""

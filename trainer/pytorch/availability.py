@@ -1,4 +1,4 @@
-"""What is installed of torch's companions, and whether it is what the arguments ask for. Nothing is imported for it."""
+"""Availability of optional packages of PyTorch (apex, bitsandbytes, torch_xla), found without importing them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trackside.callbacks.errors import ArgumentError, MissingPackageError, Unsup
 
 from ..arguments.enums import OptimizerChoice
 
-# optimizers that came with a later torch than the oldest one that trackside knows
+# optimizers that the oldest supported torch does not have
 NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
 
 
 @cache
 def torch_version() -> tuple[int, int] | None:
-    """Return major and minor version of the installed torch, without importing it; None where it cannot be told."""
+    """Return major and minor version of the installed torch, without importing it; None where it is unknown."""
     try:
         major, minor = importlib.metadata.version("torch").split(".")[:2]
         return int(major), int(minor)
@@ -33,11 +33,11 @@ def default_optimizer() -> OptimizerChoice:
 
 
 def check_optimizer(name: str) -> None:
-    """Raise if the optimizer ``name`` cannot be had with what is installed; nothing is imported for it.
+    """Raise if the installed packages do not have the optimizer ``name``; nothing is imported for it.
 
     Raises:
         MissingPackageError: If a package is not installed.
-        ArgumentError: If one is, and it does not hold the optimizer.
+        ArgumentError: If a package is installed, and does not have the optimizer.
     """
     version = torch_version()
     if version and version < NEEDS_TORCH.get(name, version):

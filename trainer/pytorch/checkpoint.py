@@ -57,7 +57,8 @@ class TorchCheckpoint(CheckpointIO):
                 snapshot.SCALER_FILE: self.train_step.precision.state_dict() or None,
             }
         past = {} if self.model_io.past is None else {"past": snapshot.copied(self.model_io.past)}
-        states = strategy.gather_objects({**snapshot.random_state(), **strategy.random_state(), **past})
+        own = {**snapshot.random_state(), **strategy.random_state(), **past}
+        states = strategy.collectives.gather("the random number states", own)
         if copy:
             weights, files = snapshot.copied((weights, files))
         files |= {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
@@ -133,7 +134,8 @@ class TorchCheckpoint(CheckpointIO):
         from .distributed.fsdp import write_shards
 
         optimizer = None if self.trainer.args.save_only_model else self.trainer.optimizer
-        write_shards(self.strategy.gather_objects(folder)[0], self.trainer.model, optimizer)
+        shared: Any = self.strategy.collectives.gather("the folder of the shards", folder)[0]
+        write_shards(shared, self.trainer.model, optimizer)
 
     def _write_model(self, folder: Path, weights: dict[str, Any] | None) -> None:
         snapshot.save_weights(self._model, folder, weights)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 
 from ..base_trainer import BaseTrainer, check_args
+from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
 from ._torch_util import unwrap
 from .arguments import TrainingArguments
@@ -53,8 +54,8 @@ class Trainer(BaseTrainer):
         model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
         processing_class: Any = None,
         tokenizer: Any = None,
         model_init: Callable[..., nn.Module] | None = None,

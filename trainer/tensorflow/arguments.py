@@ -68,7 +68,7 @@ class TFTrainingArguments(BaseTrainingArguments):
         """The tf.distribute.Strategy of the run, built once, when first read; assign another before that to use it.
 
         It is the one in whose scope it is first read; else that of the TPU ``tpu_name``, of TF_CONFIG's cluster, of
-        several GPUs (or several logical CPUs, which exist only where somebody asked for them), or of one device.
+        several GPUs (or several logical CPUs, which exist only where they were asked for), or of one device.
         """
         import tensorflow as tf
 

@@ -50,7 +50,8 @@ class TFCheckpoint(CheckpointIO):
         trainer = self.trainer
         self.train_step.queue.flush()
         write_weights = snapshot.weights_writer(trainer.model, copy=copy)
-        states = self.strategy.gather_objects(snapshot.random_state(trainer.model))
+        own = snapshot.random_state(trainer.model)
+        states = self.strategy.collectives.gather("the random number states", own)
         files: dict[str, Any] = {snapshot.RNG_FILE.format(rank=rank): state for rank, state in enumerate(states)}
         arrays: dict[str, Any] = {}
         if not trainer.args.save_only_model:

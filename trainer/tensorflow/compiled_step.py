@@ -7,7 +7,6 @@ one where none listens between them either. Otherwise the same arithmetic goes p
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
+from ._compat import label_out_of_range
 from .data.loader import Pair, TrainBatch, examples_in
 from .distributed.strategy import DistributedStrategy
 
@@ -252,10 +252,10 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
     in_pieces = (
         f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
     )
-    why = f"somebody listens to {', '.join(heard)}" if heard else in_pieces
+    why = f"a callback listens to {', '.join(heard)}" if heard else in_pieces
     return TracksideValueError(
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or let nobody listen inside"
+        f"{why}. Override training_step, run_model or compute_loss instead, or remove what listens"
     )
 
 
@@ -286,10 +286,10 @@ def compiled(
         try:
             return concrete(*tensors)
         except tf.errors.InvalidArgumentError as error:
-            found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", str(error))
-            if found is None:
+            label = label_out_of_range(error)
+            if label is None:
                 raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {found.group(0)}") from None
+            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
 
     return call
 

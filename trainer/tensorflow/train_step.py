@@ -4,7 +4,7 @@ The gradient of an update is the gradient of the mean over everything in the upd
 therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
 update is complete. Where that sum is one, which is the rule, there is nothing left to divide.
 
-The loop calls the methods of the first part. Those of the second run while a tf.function of `compiled_step` is traced.
+What is traced (see below) runs while a tf.function of `compiled_step` is traced; the rest runs at every update.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class TFTrainStep(TrainStep):
             program, self.strategy, spec, self._trace_counts, xla=args.xla, skip_non_finite=args.logging_nan_inf_filter
         )
 
-    # -- the update, in the order of the loop -----------------------------------------------------------------------
+    # -- an update --------------------------------------------------------------------------------------------------
 
     def fused_update(self, window: Sequence[TrainBatch]) -> bool:
         """Do a whole update in one call, at once or together with the next ones; return False where it cannot be."""
@@ -125,25 +125,6 @@ class TFTrainStep(TrainStep):
         self._count_work(batch)
         accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
         accumulate(batch.inputs, context.index == 0)
-
-    def finish_gradients(self) -> Any:
-        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
-        return self.compiled.normalize()
-
-    def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
-        skipped = False
-        if self.precision.is_scaled:
-            is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
-            self.precision.update(is_finite)
-            skipped = not is_finite
-        if not skipped:
-            self.compiled.apply(self._learning_rate())
-            self._step_schedule()
-        return skipped
-
-    def clear_gradients(self) -> None:
-        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _execute(self, updates: list[Update]) -> None:
         """Do queued updates: in one call if they fill it, since another number in one call would be another trace."""
@@ -254,6 +235,27 @@ class TFTrainStep(TrainStep):
         if self.trainer.lr_scheduler is not None:
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
+    # -- the end of an update in pieces -----------------------------------------------------------------------------
+
+    def finish_gradients(self) -> Any:
+        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        return self.compiled.normalize()
+
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        skipped = False
+        if self.precision.is_scaled:
+            is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
+            self.precision.update(is_finite)
+            skipped = not is_finite
+        if not skipped:
+            self.compiled.apply(self._learning_rate())
+            self._step_schedule()
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
+
     # -- records --------------------------------------------------------------------------------------------------
 
     def take_loss(self) -> float:
@@ -273,8 +275,6 @@ class TFTrainStep(TrainStep):
         """Return the floating point operations of all processes since the last call."""
         flos, self._flos = self._flos, 0
         return float(flos)
-
-    # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _count_work(self, batch: TrainBatch) -> None:
         features = batch.inputs.features

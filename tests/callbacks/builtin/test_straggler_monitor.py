@@ -20,10 +20,9 @@ def records(monitor, *times, is_first=True):
     found = []
     for own in times:
         trainer = types.SimpleNamespace(
-            step_timer=timer,
             gather_objects=lambda value, own=own: [(0.1, seconds, f"host{rank}") for rank, seconds in enumerate(own)],
         )
-        found.append(monitor.metrics_to_log(None, state, trainer))
+        found.append(monitor.metrics_to_log(None, state, trainer, step_timer=timer))
     return found
 
 

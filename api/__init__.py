@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trackside.integrations.wandb import WandbCallback as WandbCallback
     from trackside.seeding import set_seed as set_seed
     from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
-    from trackside.trainer.checkpointing.store import get_last_checkpoint as get_last_checkpoint
+    from trackside.trainer.checkpointing.discovery import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput

@@ -170,7 +170,7 @@ def test_the_search_on_its_page_finds_something_and_goes_on(run):
     pytest.importorskip("optuna")
 
     first, second = python_blocks("docs/hyperparameter-search.md")
-    with pytest.warns(UserWarning, match="'hidden' is no training argument"):
+    with pytest.warns(UserWarning, match="'hidden' is not a training argument"):
         names = run(first, "found = trainer.evaluate()['eval_loss']", second)
 
     assert names["found"] == names["best"].objective < 2.25  # ten classes guessed at are 2.30

@@ -7,6 +7,8 @@ from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
+from trackside.callbacks.builtin.printer import PrinterCallback
+from trackside.callbacks.builtin.progress import ProgressCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
 from trackside.callbacks.config.callback_config import CallbackMap
@@ -19,7 +21,7 @@ OWN_TRACKERS = "trackside.integrations."
 """Where the trackers are that ``report_to: all`` stands for; those of other packages are asked for by name."""
 
 DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
-"""Names of the callbacks that show a run to who started it; without any of them, the trainer attaches one."""
+"""Names of the callbacks that display a run; without any of them, the trainer attaches one."""
 
 
 def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any]) -> None:
@@ -32,7 +34,7 @@ def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence
     _check_reported(args.report_to, reported)
     named = {*dispatcher.attachments, *reported, *args.callbacks}
     if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
-        dispatcher.attach(_default_display(args.disable_tqdm), origin="default")
+        dispatcher.attach(PrinterCallback if args.disable_tqdm else ProgressCallback, origin="default")
     attach_from_map(dispatcher, reported)
     attach_from_map(dispatcher, args.callbacks)
 
@@ -97,13 +99,3 @@ def _check_reported(report_to: Sequence[str] | str, names: Iterable[str]) -> Non
 def _is_installed(name: str) -> bool:
     package = getattr(load(name), "package", "")  # the module of a tracker's tool; other integrations have none
     return bool(package) and is_installed(package)
-
-
-def _default_display(disable_tqdm: bool | None) -> Any:
-    if disable_tqdm:
-        from trackside.callbacks.builtin.printer import PrinterCallback
-
-        return PrinterCallback()
-    from trackside.callbacks.builtin.progress import ProgressCallback
-
-    return ProgressCallback()

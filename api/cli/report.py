@@ -134,7 +134,7 @@ def _speed(train: Mapping[str, float]) -> list[Row]:
 
 
 def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
-    from trackside.trainer.checkpointing.store import find_checkpoints
+    from trackside.trainer.checkpointing.discovery import find_checkpoints
 
     output_dir = Path(trainer.args.output_dir)
     best = trainer.state.best_model_checkpoint

@@ -1,4 +1,4 @@
-"""One commit at a time in the background, so that training goes on while a checkpoint reaches the disk."""
+"""Background commits, one at a time, so that training continues while a checkpoint is written to the disk."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 class Committer:
-    """Runs commits on a thread of their own, in order, one in flight.
+    """Runs commits on threads, in order, one at a time.
 
-    Every commit has its own thread, which ends with it: there is none before the first commit and none between two, so
-    nothing idle keeps the interpreter from ending, and the interpreter waits for the one in flight. There is no lock: a
-    process forked in mid-commit finds none taken; the commit stays with the parent. Where no thread can be started (the
-    interpreter is ending, the system has no more), the commit is done before `submit` returns.
+    Every commit has its own thread, which ends with it: an idle thread never keeps the interpreter from ending, and the
+    interpreter waits for a running commit. No lock is used, so a process that is forked during a commit cannot inherit
+    a locked one; the commit stays with the parent. If no thread can be started (the interpreter is ending, or the
+    system has no more), the commit is done before `submit` returns.
 
     Attributes:
-        committed: What the last commit that succeeded gave back.
+        committed: What the last successful commit returned.
     """
 
     def __init__(self) -> None:
@@ -27,20 +27,20 @@ class Committer:
         self._pid = os.getpid()
 
     def submit(self, work: Callable[[], Path]) -> None:
-        """Begin ``work`` once the commit in flight, if any, is through; raise that one's failure instead, once."""
+        """Start ``work`` after the running commit; if that one failed, raise its error instead, once."""
         self.wait()
         self._thread = self._start(work)
         if self._thread is None:
             self._run(work)
 
     def raise_if_failed(self) -> None:
-        """Raise the failure of the last commit, once. One attribute test where there is none, and it never waits."""
+        """Raise the failure of the last commit, once; never waits, and costs one attribute test if nothing failed."""
         if self._failure is not None:
             self.wait()
 
     def wait(self) -> None:
-        """Return when nothing is in flight; raise the failure of the last commit, once."""
-        if self._pid != os.getpid():  # forked: the commit in flight, and its failure, are the parent's
+        """Wait for the running commit; raise the failure of the last one, once."""
+        if self._pid != os.getpid():  # forked: the running commit and its failure are the parent's
             self._pid, self._thread, self._failure = os.getpid(), None, None
         if self._thread is not None:
             self._thread.join()
@@ -48,10 +48,6 @@ class Committer:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-    def close(self) -> None:
-        """Wait for the last commit, as `wait` does. A later `submit` begins anew."""
-        self.wait()
 
     def _start(self, work: Callable[[], Path]) -> threading.Thread | None:
         if not threading.main_thread().is_alive():  # the interpreter is ending: it would not wait for a new thread

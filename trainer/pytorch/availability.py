@@ -10,6 +10,8 @@ from pathlib import Path
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 
+from ..arguments.enums import OptimizerChoice
+
 # optimizers that the oldest supported torch does not have
 NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
 
@@ -24,7 +26,7 @@ def torch_version() -> tuple[int, int] | None:
         return None
 
 
-def default_optimizer() -> str:
+def default_optimizer() -> OptimizerChoice:
     """Return fused AdamW where the installed torch runs it on every device, plain AdamW elsewhere."""
     version = torch_version()
     return "adamw_torch_fused" if version and version >= NEEDS_TORCH["adamw_torch_fused"] else "adamw_torch"

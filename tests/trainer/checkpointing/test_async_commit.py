@@ -9,7 +9,7 @@ import time
 import pytest
 
 from trackside.trainer.checkpointing.async_commit import Committer
-from trackside.trainer.checkpointing.store import verify
+from trackside.trainer.checkpointing.manifest import verify
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def committer():
     committer = Committer()
     yield committer
     committer._failure = None
-    committer.close()
+    committer.wait()
 
 
 def fail():
@@ -103,15 +103,14 @@ def test_a_failure_surfaces_at_the_next_submit_instead_of_its_work_and_once(comm
     assert done == [2]
 
 
-@pytest.mark.parametrize("ending", ["wait", "close"])
-def test_wait_and_close_raise_the_last_failure_once(committer, ending):
+def test_wait_raises_the_last_failure_once(committer):
     committer.submit(fail)
 
     with pytest.raises(OSError, match="No space"):
-        getattr(committer, ending)()
+        committer.wait()
 
     committer.wait()
-    committer.close()
+    committer.wait()
 
 
 def test_a_failure_that_is_no_exception_is_not_lost(committer):

@@ -14,7 +14,7 @@ from support.fake_group import FakeGroup
 
 from trackside.callbacks.errors import RankError, TracksideValueError
 from trackside.trainer.distributed.collectives import Collectives
-from trackside.trainer.evaluation.evaluation_loop import StepResult, run_evaluation
+from trackside.trainer.evaluation.evaluation_loop import EvaluationRun, StepResult
 
 ARGS = SimpleNamespace(
     include_for_metrics=[], batch_eval_metrics=False, eval_accumulation_steps=None, eval_do_concat_batches=True
@@ -37,17 +37,11 @@ def evaluate(collectives: Collectives, widths: list[int], fails_at: int | None) 
         strategy=SimpleNamespace(collectives=collectives),
         evaluation=SimpleNamespace(to_host=lambda nested: nested, evaluation_step=evaluation_step),
     )
-    output, examples, steps = run_evaluation(
-        engine,
-        ARGS,
-        batches(),
-        compute_metrics=None,
-        expected=None,
-        prediction_loss_only=False,
-        ignore_keys=None,
-        prefix="eval",
-    )
-    return [examples, steps, [] if output.predictions is None else output.predictions[:, 0].tolist(), output.metrics]
+    run = EvaluationRun(engine, ARGS, None, expected=None, only_loss=False)
+    run.over(batches(), ignore_keys=None)
+    output = run.output("eval")
+    predictions = [] if output.predictions is None else output.predictions[:, 0].tolist()
+    return [run.examples, run.steps, predictions, output.metrics]
 
 
 @settings(max_examples=60, deadline=None)

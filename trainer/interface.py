@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.bus.attachment import Attachment, AttachOptions, takes_attach_options
+from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.events import EventName, Listener, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
@@ -100,15 +100,14 @@ class TrainerInterface(ABC):
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 
-    @takes_attach_options(AttachOptions)
-    def add_callback(self, callback: Any, options: AttachOptions) -> Attachment:
+    def add_callback(self, callback: Any, **options: Any) -> Attachment:
         """Attach a callback, as instance or class.
 
         Args:
             callback: Any object with ``on_*`` methods.
-            options: As keywords: see `trackside.callbacks.bus.attachment.AttachOptions`.
+            options: See `trackside.callbacks.bus.attachment.AttachOptions`.
         """
-        return self._dispatcher.attach_all([(callback, options)])[0]
+        return self._dispatcher.attach(callback, **options)
 
     def pop_callback(self, callback: Any) -> Any:
         """Remove a callback, given as class, instance or name, and return it; None if it is not attached."""

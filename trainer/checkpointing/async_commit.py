@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 
 class Committer:
@@ -15,18 +15,14 @@ class Committer:
     interpreter waits for a running commit. No lock is used, so a process that is forked during a commit cannot inherit
     a locked one; the commit stays with the parent. If no thread can be started (the interpreter is ending, or the
     system has no more), the commit is done before `submit` returns.
-
-    Attributes:
-        committed: What the last successful commit returned.
     """
 
     def __init__(self) -> None:
-        self.committed: Path | None = None
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
-    def submit(self, work: Callable[[], Path]) -> None:
+    def submit(self, work: Callable[[], Any]) -> None:
         """Start ``work`` after the running commit; if that one failed, raise its error instead, once."""
         self.wait()
         self._thread = self._start(work)
@@ -49,7 +45,7 @@ class Committer:
         if failure is not None:
             raise failure
 
-    def _start(self, work: Callable[[], Path]) -> threading.Thread | None:
+    def _start(self, work: Callable[[], Any]) -> threading.Thread | None:
         if not threading.main_thread().is_alive():  # the interpreter is ending: it would not wait for a new thread
             return None
         thread = threading.Thread(target=self._run, args=(work,), name="trackside-commit", daemon=False)
@@ -59,8 +55,8 @@ class Committer:
             return None
         return thread
 
-    def _run(self, work: Callable[[], Path]) -> None:
+    def _run(self, work: Callable[[], Any]) -> None:
         try:
-            self.committed = work()
+            work()
         except BaseException as error:
             self._failure = error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 from .state import TrainerControl as Control
 from .state import TrainerState as State
@@ -55,13 +55,13 @@ class TrainerCallback:
         ...             control.stop("ten steps are enough")
     """
 
-    role: ClassVar[Role] = "control"
-    on_error: ClassVar[OnError | None] = None
-    name: ClassVar[str | None] = None
-    background: ClassVar[bool] = False
-    timeout_s: ClassVar[float] = 30.0
-    waits_at: ClassVar[frozenset[str]] = frozenset()
-    is_collective: ClassVar[bool] = False
+    role: Role = "control"
+    on_error: OnError | None = None
+    name: str | None = None
+    background: bool = False
+    timeout_s: float = 30.0
+    waits_at: frozenset[str] = frozenset()
+    is_collective: bool = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep of this callback, as JSON values; empty for nothing."""

@@ -55,7 +55,7 @@ class UnknownNameError(TracksideError, LookupError):
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         self.kind = kind
         self.name = name
-        self.known = sorted(known)
+        self.known: list[str] = sorted(known)
         listing = ", ".join(self.known) or "none"
         super().__init__(f"no {kind} named {name!r}; available: {listing}.{did_you_mean(str(name), self.known)}")
 
@@ -64,9 +64,9 @@ class UnknownMetricError(TracksideError, KeyError):
     """The metric asked for is not among what evaluation returns."""
 
     def __init__(self, option: str, name: str, known: Iterable[str]) -> None:
-        self.known = sorted(known)
+        self.known: list[str] = sorted(known)
         listing, near = ", ".join(self.known) or "nothing", did_you_mean(name, self.known)
-        self.message = f"{option}={name!r} is not among what evaluation returns: {listing}.{near}"
+        self.message: str = f"{option}={name!r} is not among what evaluation returns: {listing}.{near}"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
@@ -85,7 +85,7 @@ class CallbackOrderError(TracksideValueError):
     """
 
     def __init__(self, message: str, names: Iterable[str]) -> None:
-        self.names = list(names)
+        self.names: list[str] = list(names)
         super().__init__(message)
 
 

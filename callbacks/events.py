@@ -55,7 +55,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import blinker
 
@@ -125,9 +125,9 @@ class Signal(blinker.Signal):
     """
 
     set_class = OrderedIds  # type: ignore[assignment]
-    version = 0
+    version: ClassVar[int] = 0
     """Counts every connect, disconnect and muting of any signal; while it stays, a sender may cache its receivers."""
-    has_weak_listeners = False
+    has_weak_listeners: bool = False
     """Whether a listener may vanish without a disconnect, so that no sender may cache its receivers."""
     _is_muted = False
 
@@ -230,24 +230,24 @@ def _has_weak_references(receiver: Any) -> bool:
     return True
 
 
-on_init_end = Signal("on_init_end")
-on_load = Signal("on_load")
-on_train_begin = Signal("on_train_begin")
-on_epoch_begin = Signal("on_epoch_begin")
-on_step_begin = Signal("on_step_begin")
-on_substep_end = Signal("on_substep_end")
-on_pre_optimizer_step = Signal("on_pre_optimizer_step")
-on_optimizer_step = Signal("on_optimizer_step")
-on_step_end = Signal("on_step_end")
-on_log = Signal("on_log")
-on_prediction_step = Signal("on_prediction_step")
-on_evaluate = Signal("on_evaluate")
-on_predict = Signal("on_predict")
-on_save = Signal("on_save")
-on_epoch_end = Signal("on_epoch_end")
-on_exception = Signal("on_exception")
-on_train_end = Signal("on_train_end")
-on_callback_error = Signal("on_callback_error")
+on_init_end: Signal = Signal("on_init_end")
+on_load: Signal = Signal("on_load")
+on_train_begin: Signal = Signal("on_train_begin")
+on_epoch_begin: Signal = Signal("on_epoch_begin")
+on_step_begin: Signal = Signal("on_step_begin")
+on_substep_end: Signal = Signal("on_substep_end")
+on_pre_optimizer_step: Signal = Signal("on_pre_optimizer_step")
+on_optimizer_step: Signal = Signal("on_optimizer_step")
+on_step_end: Signal = Signal("on_step_end")
+on_log: Signal = Signal("on_log")
+on_prediction_step: Signal = Signal("on_prediction_step")
+on_evaluate: Signal = Signal("on_evaluate")
+on_predict: Signal = Signal("on_predict")
+on_save: Signal = Signal("on_save")
+on_epoch_end: Signal = Signal("on_epoch_end")
+on_exception: Signal = Signal("on_exception")
+on_train_end: Signal = Signal("on_train_end")
+on_callback_error: Signal = Signal("on_callback_error")
 
 EVENTS: dict[str, Signal] = {name: globals()[name] for name in get_args(EventName)}
 """The signal of each event by its name."""

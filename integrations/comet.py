@@ -11,7 +11,7 @@ from trackside.callbacks.state import TrainerState
 from ._base.tracker import Status, Tracker, values_of
 from ._compat.comet_archive import archives, read_last_steps
 
-QUIET = {
+QUIET: dict[str, Any] = {
     "log_code": False,
     "log_graph": False,
     "auto_param_logging": False,
@@ -40,8 +40,8 @@ class CometCallback(Tracker):
         MissingPackageError: If comet_ml is not installed.
     """
 
-    name = "comet"
-    package = "comet_ml"
+    name: str | None = "comet"
+    package: str = "comet_ml"
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class CometCallback(Tracker):
         offline_directory: str | None = None,
     ) -> None:
         super().__init__()
-        self.options = {"project_name": project, "workspace": workspace}
+        self.options: dict[str, Any] = {"project_name": project, "workspace": workspace}
         self.run_name = run_name
-        self.tags = list(tags)
-        self.online = online is not False
+        self.tags: list[str] = list(tags)
+        self.online: bool = online is not False
         self.offline_directory = offline_directory
         self._experiment: Any = None
         self._folder = Path()

@@ -7,6 +7,7 @@ from typing import Any
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import CallbackError
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 from ._base.metric_names import Record
 
@@ -31,13 +32,13 @@ class KerasCallbackAdapter(TrainerCallback):
         CallbackError: If ``callback`` is not such an instance.
     """
 
-    role = "control"
+    role: Role = "control"
 
     def __init__(self, callback: Any) -> None:
         if not hasattr(callback, "set_model") or not hasattr(callback, "on_train_batch_end"):
             raise CallbackError(f"KerasCallbackAdapter needs an instance of a Keras callback, not {callback!r}")
         self.callback = callback
-        self.name = f"keras_{type(callback).__name__}"  # type: ignore[misc]
+        self.name: str | None = f"keras_{type(callback).__name__}"
         self.logs: dict[str, Any] = {}
         self._ended_epoch: int | None = None
         self._epoch = self._step_in_epoch = 0

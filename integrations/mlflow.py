@@ -40,8 +40,8 @@ class MLflowCallback(Tracker):
         MissingPackageError: If MLflow is not installed.
     """
 
-    name = "mlflow"
-    package = "mlflow"
+    name: str | None = "mlflow"
+    package: str = "mlflow"
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class MLflowCallback(Tracker):
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.run_name = run_name
-        self.tags = dict(tags or {})
+        self.tags: dict[str, str] = dict(tags or {})
         self._client: Any = None
 
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:

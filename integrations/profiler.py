@@ -11,6 +11,7 @@ from typing import Any
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import check_count
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 
 class ProfilerCallback(TrainerCallback):
@@ -34,8 +35,8 @@ class ProfilerCallback(TrainerCallback):
         device_memory_bytes: Peak allocated memory of the GPU so far, in bytes.
     """
 
-    role = "observer"
-    name = "profiler"
+    role: Role = "observer"
+    name: str | None = "profiler"
 
     def __init__(
         self, first_step: int = 10, steps: int = 3, *, memory: bool = True, log_dir: str | None = None

@@ -47,9 +47,9 @@ class TensorBoardCallback(Tracker):
         >>> callback = TensorBoardCallback(images=lambda trainer: {"noise": np.zeros((8, 8, 3), np.uint8)})
     """
 
-    name = "tensorboard"
-    package = "tensorboard"
-    background = False  # a record takes microseconds, and the weights must not change while they are read
+    name: str | None = "tensorboard"
+    package: str = "tensorboard"
+    background: bool = False  # a record takes microseconds, and the weights must not change while they are read
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class TensorBoardCallback(Tracker):
             if not callable(images):
                 raise ArgumentError("images", images, "a function that takes the trainer and returns images by name")
             require_package("PIL", "TensorBoardCallback(images=...)", self.name)
-        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.log_dir: Path | None = None if log_dir is None else Path(log_dir)
         self.hparams = hparams
         self.text = text
         self.histograms_every = histograms_every

@@ -31,9 +31,9 @@ def plan(config: RunConfig) -> str:
     attach_from_arguments(dispatcher, config.args, [])
     blocks = [
         f"Framework: {config.framework}",
-        block("Components", [("key", "class", "origin"), *_components(config)]),
+        block("Components", _components(config)),
         block("Callbacks, in the order of the calls", _callbacks(config, dispatcher.attachments.values())),
-        block("Arguments", [("name", "value", "origin"), *_arguments(config)]),
+        block("Arguments", _arguments(config)),
     ]
     return "\n\n".join(blocks)
 
@@ -58,9 +58,11 @@ def _given(entry: CallbackConfig) -> Iterator[str]:
         yield f"{entry.written_at[option][-1]}={value!r}" + (f" ({place})" if is_elsewhere else "")
 
 
-def _components(config: RunConfig) -> list[tuple[str, str, str]]:
-    given = [(key, config.source.values.get(key)) for key in COMPONENTS]
-    return [(key, _class_path(value), config.source.where(key)) for key, value in given if value is not None]
+def _components(config: RunConfig) -> Iterator[tuple[str, ...]]:
+    yield "key", "class", "origin"
+    for key in COMPONENTS:
+        if (value := config.source.values.get(key)) is not None:
+            yield key, _class_path(value), config.source.where(key)
 
 
 def _class_path(value: str | Mapping[str, Any]) -> str:
@@ -71,15 +73,15 @@ def _class_path(value: str | Mapping[str, Any]) -> str:
     return ", ".join(f"{name}: {_class_path(part)}" for name, part in value.items())
 
 
-def _arguments(config: RunConfig) -> list[tuple[str, str, str]]:
-    """Return every argument with its value and origin; those that were set come first."""
+def _arguments(config: RunConfig) -> Iterator[tuple[str, ...]]:
+    """Yield every argument with its value and origin; those that were set come first."""
+    yield "name", "value", "origin"
     written = config.source.values["args"]
-    rows = []
-    for item in config.args.fields():
-        value = getattr(config.args, item.name)
-        shown = str(value.value if isinstance(value, Enum) else value)
-        rows.append((item.name, shown, config.source.where("args", item.name) if item.name in written else "default"))
-    return sorted((row for row in rows if row[0] != "callbacks"), key=lambda row: row[0] not in written)
+    for name in sorted((item.name for item in config.args.fields()), key=lambda name: name not in written):
+        value = getattr(config.args, name)
+        origin = config.source.where("args", name) if name in written else "default"
+        if name != "callbacks":
+            yield name, str(value.value if isinstance(value, Enum) else value), origin
 
 
 def registered() -> str:

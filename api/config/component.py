@@ -50,15 +50,13 @@ class Component:
         try:
             return self.target(**init_args)
         except Exception as error:
-            if isinstance(error, TypeError) and self._is_misfit(str(error)):  # with a base class, behind **kwargs
-                raise ConfigError(f"{self.where}: {self.key}: {error}") from error
+            message = str(error)
+            is_unknown = "unexpected keyword argument" in message and any(repr(name) in message for name in init_args)
+            is_missing = "missing" in message and "required" in message
+            if isinstance(error, TypeError) and (is_unknown or is_missing):  # by a base class, behind **kwargs
+                raise ConfigError(f"{self.where}: {self.key}: {message}") from error
             error.add_note(f"raised while building {self.key} ({self.where})")
             raise
-
-    def _is_misfit(self, message: str) -> bool:
-        """Return whether Python says that an option is missing, or that one of ours is unknown."""
-        unexpected = "unexpected keyword argument" in message and any(repr(name) in message for name in self.init_args)
-        return unexpected or ("missing" in message and "required" in message)
 
 
 def built(value: object) -> Any:
@@ -145,16 +143,14 @@ def _converted(source: Source, keys: Keys, value: object, hint: Any) -> Any:
     """Return ``value`` as ``hint`` allows it; where it names an object, as a `Component`."""
     members = members_of(hint)
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        item_hint = next(
-            (typing.get_args(item)[0] for item in members if SEQUENCES.get(typing.get_origin(item)) is list), Any
-        )
+        lists = (item for item in members if SEQUENCES.get(typing.get_origin(item)) is list)
+        (item_hint,) = typing.get_args(next(lists, list[Any]))
         if item_hint is not Any or any(map(_names_an_object, value)):
             return [_converted(source, (*keys, str(index)), item, item_hint) for index, item in enumerate(value)]
     kinds = [kind_of(member) for member in members]
     is_open = any(kind is Any or isinstance(kind, typing.TypeVar) for kind in kinds)
-    classes: list[Any] = [
-        kind for kind in kinds if isinstance(kind, type) and not (kind in PLAIN or issubclass(kind, Enum))
-    ]
+    made = [kind for kind in kinds if isinstance(kind, type) and kind not in PLAIN]
+    classes: list[Any] = [kind for kind in made if not issubclass(kind, Enum)]
     if is_open and _names_an_object(value):
         return read_component(source, keys, value)
     if classes and isinstance(value, Mapping) and not MAPS.intersection(kinds):

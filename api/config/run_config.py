@@ -45,11 +45,8 @@ class RunConfig:
         Raises:
             ConfigError: If something cannot be imported, or an option is wrong.
         """
-        return {
-            key: self._component(key, self.source.values[key])
-            for key in COMPONENTS
-            if self.source.values.get(key) is not None
-        }
+        given = {key: self.source.values.get(key) for key in COMPONENTS}
+        return {key: self._component(key, value) for key, value in given.items() if value is not None}
 
     def _component(self, key: str, value: Any) -> Component | dict[str, Component]:
         several = key in DATA and isinstance(value, Mapping) and "class_path" not in value

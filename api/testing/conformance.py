@@ -40,7 +40,7 @@ class ConformanceError(TracksideError, AssertionError):
     """
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
+        self.faults: list[str] = list(faults)
         super().__init__(f"{name} is not a good callback:\n" + "\n".join(f"- {fault}" for fault in faults))
 
 

@@ -155,8 +155,9 @@ def _as(value: Any, hint: Any) -> Any:
         return SCALARS[kind][1](value)
     if kind in SEQUENCES:
         return _sequence(value, SEQUENCES[kind], parts)
-    if kind in MAPS:
-        return _map(value, parts)
+    if kind in MAPS and isinstance(value, Mapping):
+        key_hint, item_hint = parts or (Any, Any)
+        return {_converted(key, key_hint): _converted(item, item_hint) for key, item in value.items()}
     if kind is type and isinstance(value, str):
         value = import_from(value)
     if not _is_instance(value, kind):
@@ -180,13 +181,6 @@ def _sequence(value: Any, make: Callable[[Any], Any], parts: tuple[Any, ...]) ->
         parts = parts[:1] * len(items)
     hints = parts or (Any,) * len(items)
     return make([_converted(item, hint) for item, hint in zip(items, hints, strict=True)])
-
-
-def _map(value: Any, parts: tuple[Any, ...]) -> dict[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    key_hint, item_hint = parts or (Any, Any)
-    return {_converted(key, key_hint): _converted(item, item_hint) for key, item in value.items()}
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
@@ -237,20 +231,12 @@ def read_str(value: Any) -> str:
     return text
 
 
-def read_none(value: Any) -> None:
-    """Return None if ``value`` is None."""
-    if value is not None:
-        raise TypeError
-
-
 SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     bool: ("true or false", read_bool),
     int: ("a whole number", read_int),
     float: ("a number", read_float),
     str: ("a text", read_str),
-    Path: ("a path", lambda value: Path(read_str(value))),
-    os.PathLike: ("a path", lambda value: Path(read_str(value))),
-    types.NoneType: ("null", read_none),
+    **dict.fromkeys((Path, os.PathLike), ("a path", lambda value: Path(read_str(value)))),
 }
 """Types of one value, each with what it is in words and with the function that reads it."""
 
@@ -267,5 +253,5 @@ SEQUENCES: dict[Any, Callable[[Any], Any]] = {
 
 MAPS: set[Any] = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
 
-PLAIN: set[Any] = {*SCALARS, *SEQUENCES, *MAPS, type, object}
+PLAIN: set[Any] = {*SCALARS, *SEQUENCES, *MAPS, types.NoneType, type, object}
 """Types that no class path is needed for."""

@@ -9,9 +9,9 @@ from ..callback import TrainerCallback
 from ..errors import ArgumentError, UnknownMetricError, check_count
 from ..metrics import evaluation_key, improves, is_greater_better, training_key
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 
 class EarlyStoppingCallback(TrainerCallback):
@@ -33,7 +33,7 @@ class EarlyStoppingCallback(TrainerCallback):
         UnknownMetricError: In the first evaluation, if it does not return the metric.
     """
 
-    role = "control"
+    role: Role = "control"
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class EarlyStoppingCallback(TrainerCallback):
         self.early_stopping_threshold = early_stopping_threshold
         self.metric = metric
         self.greater_is_better = greater_is_better
-        self.early_stopping_patience_counter = 0
+        self.early_stopping_patience_counter: int = 0
         self.best: float | None = None
         self._is_training = False
         self._without_metric: list[Record] = []

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from ..callback import TrainerCallback
 from ..events import EVENTS
 from ..state import FLAGS, TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
 """The payload that is written; without the gradient norm, since reading it waits for the device."""
@@ -49,12 +49,12 @@ class JournalCallback(TrainerCallback):
         path: The file; None: journal.jsonl in ``args.output_dir``.
     """
 
-    role = "observer"
-    name = "journal"
-    background = True
+    role: Role = "observer"
+    name: str | None = "journal"
+    background: bool = True
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path)
         self.run: str | None = None
         """The id of the run; a resumed run keeps it."""
         self._file: TextIO | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 from .printer import format_logs
 
 PIPE_INTERVAL_S = 10.0
@@ -22,7 +22,7 @@ class ProgressCallback(TrainerCallback):
     In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar.
     """
 
-    role = "observer"
+    role: Role = "observer"
 
     def __init__(self) -> None:
         self.training_bar: Any = None

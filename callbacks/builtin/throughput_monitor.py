@@ -9,7 +9,7 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..errors import check_count
 from ..state import TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 
 class ThroughputMonitorCallback(TrainerCallback):
@@ -24,7 +24,7 @@ class ThroughputMonitorCallback(TrainerCallback):
         All per second, over all processes.
     """
 
-    role = "observer"
+    role: Role = "observer"
 
     def __init__(self, window: int = 100) -> None:
         check_count("window", window)

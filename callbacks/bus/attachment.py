@@ -14,7 +14,7 @@ from ..types import OnError, Role
 from .callback_thread import CallbackThread
 from .introspection import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 
 @dataclass(kw_only=True)
@@ -101,6 +101,8 @@ class Attachment(AttachOptions):
     role: Role
     on_error: OnError
     origin: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     number: int = 0
     thread: CallbackThread | None = None
     calls: int = 0

@@ -32,7 +32,7 @@ from .callback_thread import END_WAIT_S, Call, CallbackThread
 from .faults import FaultPolicy
 from .receiver import STEP_EVENTS, CallbackReceiver
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 DROPPABLE = STEP_EVENTS | {"on_prediction_step"}
 WAITS_SHORT = frozenset({"on_evaluate", "on_predict", "on_save"})
@@ -88,8 +88,8 @@ class BackgroundReceiver(CallbackReceiver):
         is_heard: bool,
     ) -> None:
         super().__init__(attachment, event, position, context, faults)
-        self.thread = thread
-        self.is_heard = is_heard
+        self.thread: CallbackThread = thread
+        self.is_heard: bool = is_heard
 
     def __call__(
         self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any

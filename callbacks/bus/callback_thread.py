@@ -56,8 +56,8 @@ class CallbackThread:
         self.name = name
         self.timeout_s = timeout_s
         self.limit = limit
-        self.dropped = 0
-        self.is_abandoned = False
+        self.dropped: int = 0
+        self.is_abandoned: bool = False
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()
         self._outcomes: deque[Outcome] = deque()

@@ -21,7 +21,7 @@ from .introspection import overridden_events
 from .ordering import in_order
 from .receiver import STEP_EVENTS, CallbackReceiver
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 COPIED = ("logs", "metrics")
 """Payload of which every receiver gets its own copy."""
@@ -54,7 +54,7 @@ class Dispatcher:
         self.control = control
         self.context: dict[str, Any] = {"trainer": trainer}
         self.attachments: dict[str, Attachment] = {}
-        self.faults = FaultPolicy(self._detached)
+        self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: list[CallbackReceiver] = []
         self._monitors: list[Attachment] = []
         self._is_steered = False
@@ -201,13 +201,12 @@ class Dispatcher:
         A monitor is a callback with a method ``metrics_to_log(args, state, **context)`` that returns a dict. They are
         called in order; where two return the same name, the later one wins.
         """
-        metrics: dict[str, float] = {}
-        for item in self._monitors:
-            metrics.update(self._guarded(item, "metrics_to_log", self._ask) or {})
-        return metrics
 
-    def _ask(self, monitor: Any) -> Any:
-        return monitor.metrics_to_log(self.args, self.state, **self.context)
+        def ask(monitor: Any) -> Any:
+            return monitor.metrics_to_log(self.args, self.state, **self.context)
+
+        answers = (self._guarded(item, "metrics_to_log", ask) or {} for item in self._monitors)
+        return {name: value for answer in answers for name, value in answer.items()}
 
     def _guarded(self, attachment: Attachment, what: str, call: Callable[[Any], Any]) -> Any:
         """Call a callback outside of the events, under the same fault policy and accounting; None if it failed."""

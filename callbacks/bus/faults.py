@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..errors import CallbackTimeoutError
 from .attachment import Attachment
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 FAILURES_IN_A_ROW = 3
 """An observer is detached after this many failures one after the other."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 from .metric_names import Record, numbers_in
 
@@ -23,8 +24,8 @@ class LiveDisplayCallback(TrainerCallback, ABC):
         refresh_s: Shortest time between two redraws while steps are done, in seconds.
     """
 
-    role = "observer"
-    refresh_s = 0.1
+    role: Role = "observer"
+    refresh_s: float = 0.1
 
     def __init__(self) -> None:
         self._is_open = False

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 from .metric_names import Record, numbers_in, rewrite_logs
 from .requirements import import_quietly, require_package
@@ -35,9 +36,9 @@ class Tracker(TrainerCallback, ABC):
         MissingPackageError: If the package is not installed.
     """
 
-    role = "observer"
-    background = True
-    package = ""
+    role: Role = "observer"
+    background: bool = True
+    package: str = ""
 
     def __init__(self) -> None:
         if self.package:

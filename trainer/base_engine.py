@@ -40,7 +40,7 @@ class BaseEngine(Engine):
         self.overrides: Overrides = overrides
         self.strategy = strategy
         self.step_timer = step_timer
-        self.given_optimizers = (trainer.optimizer, trainer.lr_scheduler)
+        self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
         """Have the trainer create optimizer and schedule anew, as far as it was not given them.

@@ -105,6 +105,12 @@ def follows_metric(schedule: Any) -> bool:
     return hasattr(schedule, "num_bad_epochs")
 
 
+def step_schedule(schedule: Any) -> None:
+    """Go to the next update, in a schedule that is stepped once an update; do nothing without one."""
+    if schedule is not None and not follows_metric(schedule):
+        schedule.step()
+
+
 # -- the schedules ----------------------------------------------------------------------------------------------------
 
 

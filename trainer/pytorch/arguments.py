@@ -170,7 +170,7 @@ def check_processes(args: TrainingArguments) -> None:
         if getattr(args, name):
             raise ArgumentError(name, True, "not together with fsdp, whose mixed_precision says in what it computes")
     if args.fp16 and args.fp16_backend == "apex":
-        raise ArgumentError("fp16_backend", "apex", "'auto' together with fsdp; apex.amp knows no sharded model")
+        raise ArgumentError("fp16_backend", "apex", "'auto' together with fsdp; apex.amp cannot take a sharded model")
     check_fsdp_config(args.fsdp_config or {})
 
 

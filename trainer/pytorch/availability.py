@@ -15,6 +15,9 @@ from ..arguments.enums import OptimizerChoice
 # optimizers that the oldest supported torch does not have
 NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
 
+NATIVE = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
+"""What torch alone has in the place of one of apex's optimizers."""
+
 
 @cache
 def torch_version() -> tuple[int, int] | None:
@@ -45,19 +48,15 @@ def check_optimizer(name: str) -> None:
         raise ArgumentError("optim", str(name), f"it needs torch {needed} or later; {found} is installed")
     if name == "adamw_8bit" and not is_installed("bitsandbytes"):
         raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
-    if name.endswith("_apex_fused") and not has_apex("optimizers"):
-        raise ArgumentError(
-            "optim",
-            str(name),
-            "it needs NVIDIA apex built with its optimizers (https://github.com/NVIDIA/apex); the package apex on PyPI "
-            f"is another one{native_instead(name)}",
-        )
+    reason = why_no_apex("optimizers") if name.endswith("_apex_fused") else None
+    if reason is not None:
+        raise ArgumentError("optim", str(name), apex_needed(name, reason))
 
 
-def native_instead(name: str) -> str:
-    """Return the end of a message: what torch alone has in the place of one of apex's optimizers."""
-    native = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
-    return f"; optim={native[name]!r} does the same with torch alone" if name in native else ""
+def apex_needed(name: str, reason: str) -> str:
+    """Return what is wrong with the apex that is installed, and what torch alone has in the place of its optimizer."""
+    instead = f"; optim={NATIVE[name]!r} does the same with torch alone" if name in NATIVE else ""
+    return f"it needs NVIDIA apex, built from source (https://github.com/NVIDIA/apex): {reason}{instead}"
 
 
 def check_torch_xla() -> None:

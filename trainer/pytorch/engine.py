@@ -101,15 +101,12 @@ class TorchEngine(BaseEngine):
         self.create_optimizer_and_scheduler(max_steps)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
-        trainer.model_wrapped = strategy.wrap(self._parallel(trainer.model))
+        is_parallel = args.parallel == "dp" and args.n_gpu > 1
+        trainer.model_wrapped = strategy.wrap(nn.DataParallel(trainer.model) if is_parallel else trainer.model)
         trainer.model_wrapped.train()
         trainer.optimizer.zero_grad()
         self.train_step.begin_run()
         update_context(trainer, self.dispatcher)
-
-    def _parallel(self, model: nn.Module) -> nn.Module:
-        args = self.trainer.args
-        return nn.DataParallel(model) if args.parallel == "dp" and args.n_gpu > 1 else model
 
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""

@@ -38,8 +38,9 @@ class TorchEvaluation(EnginePart, EvaluationStep):
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
         args = self.trainer.args
-        self.train_step = cast(TorchTrainStep, engine.train_step)
-        self.dtype = DTYPES["bf16"] if args.bf16_full_eval else DTYPES["fp16"] if args.fp16_full_eval else None
+        self.train_step: TorchTrainStep = cast(TorchTrainStep, engine.train_step)
+        name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
+        self.dtype: torch.dtype | None = DTYPES.get(name)
         self._has_own_step = "prediction_step" in self.overrides
         self._has_own_loss = "compute_loss" in self.overrides
 

@@ -1,4 +1,4 @@
-"""The loss of a batch: the items that it is a mean over, label smoothing, and the sums over an update."""
+"""The loss of a batch, the items that it is a mean over, batches that do not count, and the sums of an update."""
 
 from __future__ import annotations
 

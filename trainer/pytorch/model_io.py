@@ -42,7 +42,8 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the model that the trainer has now; the memory of ``past_index`` begins anew."""
         trainer, args = self._trainer, self._trainer.args
-        self.model = model = unwrap(trainer.model)
+        self.model: nn.Module = unwrap(trainer.model)
+        model = self.model
         config = getattr(model, "config", None)
         names, takes_any = forward_parameters(model)
         is_qa = "QuestionAnswering" in type(model).__name__
@@ -53,13 +54,14 @@ class ModelIO:
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
         self._withheld = [*self._not_taken, *(self.label_names if withhold else ())]
-        self.is_causal = is_causal_lm(model)
-        self.ignored_outputs = list(getattr(config, "keys_to_ignore_at_inference", []))
+        self.is_causal: bool = is_causal_lm(model)
+        self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))
         parameters = inspect.signature(trainer.compute_loss).parameters
         takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-        self.loss_takes_outputs = "return_outputs" in parameters or takes_all
-        self.loss_takes_items = "compute_loss" in self._overrides and ("num_items_in_batch" in parameters or takes_all)
-        self.counts_flos = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
+        self.loss_takes_outputs: bool = "return_outputs" in parameters or takes_all
+        takes_items = "num_items_in_batch" in parameters or takes_all
+        self.loss_takes_items: bool = takes_items and "compute_loss" in self._overrides
+        self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
         self.past: Any = None
 
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:

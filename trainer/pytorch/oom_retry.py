@@ -16,7 +16,7 @@ from ..evaluation.output_collector import map_nested
 from ._compat import is_out_of_memory
 from .loss import batch_size
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class OOMRetrier:

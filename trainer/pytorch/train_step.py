@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import StepContext, TrainBatch, TrainStep
 from ..evaluation.output_collector import map_nested
-from ..optim.lr_schedules import follows_metric
+from ..optim.lr_schedules import step_schedule
 from ..step_timer import StepTimer
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
@@ -47,15 +47,17 @@ class TorchTrainStep(EnginePart, TrainStep):
         trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
         self.precision = precision
         self.timer: StepTimer = engine.step_timer
-        self.context = StepContext()
+        self.context: StepContext = StepContext()
         self.parameters: list[Tensor] = []
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
-        self.losses = LossAccumulator(
+        self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
         self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
-        self.retrier = OOMRetrier(self, self._call_training_step) if args.auto_find_batch_size else None
+        self.retrier: OOMRetrier | None = None
+        if args.auto_find_batch_size:
+            self.retrier = OOMRetrier(self, self._call_training_step)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
         self._is_first_update = True
@@ -112,10 +114,9 @@ class TorchTrainStep(EnginePart, TrainStep):
 
     def optimizer_step(self) -> bool:
         """Step optimizer and schedule; return whether the loss scaler skipped the step."""
-        schedule = self.trainer.lr_scheduler
         skipped = self.precision.step(self.trainer.optimizer)
-        if not skipped and schedule is not None and not follows_metric(schedule):
-            schedule.step()
+        if not skipped:
+            step_schedule(self.trainer.lr_scheduler)
         return skipped
 
     def clear_gradients(self) -> None:

@@ -71,8 +71,8 @@ class Trainer(BaseTrainer):
         args = arguments_of(args, TrainingArguments)
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
-        self.processing_class = processing_class or tokenizer
-        self.data_collator = data_collator or _default_collator(self.processing_class)
+        self.processing_class: Any = processing_class or tokenizer
+        self.data_collator: Callable[[list[Any]], Any] = data_collator or _default_collator(self.processing_class)
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self._optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         super().__init__(
@@ -148,13 +148,13 @@ class Trainer(BaseTrainer):
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless there is one, and return it."""
         if self.optimizer is None:
-            self.optimizer = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
+            self.optimizer: Any = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Create the schedule, unless there is one, and return it."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
+            self.lr_scheduler: Any = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
         return self.lr_scheduler
 
     # -- the step -------------------------------------------------------------------------------------------------

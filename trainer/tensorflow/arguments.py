@@ -68,7 +68,7 @@ class TFTrainingArguments(BaseTrainingArguments):
         """The tf.distribute.Strategy of the run, built once, when first read; assign another before that to use it.
 
         It is the one in whose scope it is first read; else that of the TPU ``tpu_name``, of TF_CONFIG's cluster, of
-        several GPUs (or several logical CPUs, which exist only where they were asked for), or of one device.
+        several GPUs (or several logical CPUs, which exist only where a program asked for them), or of one device.
         """
         import tensorflow as tf
 
@@ -78,7 +78,8 @@ class TFTrainingArguments(BaseTrainingArguments):
             return tpu_strategy(self.tpu_name)
         if self.place.launcher == "tf_config":
             return _cluster_strategy()
-        devices = _device_names(self.no_cuda)
+        gpus = [] if self.no_cuda else tf.config.list_logical_devices("GPU")
+        devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
         if len(devices) > 1:
             return tf.distribute.MirroredStrategy(devices)
         return tf.distribute.OneDeviceStrategy(devices[0])
@@ -102,13 +103,6 @@ class TFTrainingArguments(BaseTrainingArguments):
     def parallel_mode(self) -> ParallelMode:
         """How the devices of the run are driven."""
         return ParallelMode.TPU if self.tpu_name is not None else super().parallel_mode
-
-
-def _device_names(no_cuda: bool) -> list[str]:
-    import tensorflow as tf
-
-    gpus = [] if no_cuda else tf.config.list_logical_devices("GPU")
-    return [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
 
 
 def _cluster_strategy() -> Any:

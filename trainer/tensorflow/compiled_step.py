@@ -22,12 +22,12 @@ from ._compat import label_out_of_range
 from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 MAX_MICRO_BATCHES = 8
 """An update of more micro-batches goes piece by piece, so that its function does not grow without bounds."""
 
-LEARNING_RATE = tf.TensorSpec((), tf.float32)
+LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
 
 
 class CompiledStep:
@@ -218,10 +218,10 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
     in_pieces = (
         f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
     )
-    why = f"a callback listens to {', '.join(heard)}" if heard else in_pieces
+    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
     return TracksideValueError(
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or remove what listens"
+        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
     )
 
 
@@ -265,7 +265,7 @@ def _traced(function: Any) -> Any:
     try:
         return function.get_concrete_function()
     except TracksideError as error:
-        # or thirty lines of TensorFlow's stand above a message that needs none
+        # without the thirty lines of TensorFlow's own frames
         raise error.with_traceback(None) from error.__cause__
 
 

@@ -55,7 +55,7 @@ class TFEngine(BaseEngine):
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
         self.trace_counts: Counter[str] = Counter()
-        self.epoch_number = 0
+        self.epoch_number: int = 0
 
     def configure(self) -> None:
         """Set up what follows from the arguments."""

@@ -41,8 +41,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
     def __init__(self, engine: BaseEngine, trace_counts: Counter[str]) -> None:
         super().__init__(engine)
         args = self.trainer.args
-        self.train_step = cast(TFTrainStep, engine.train_step)
-        self.policy = POLICIES["bf16"] if args.bf16_full_eval else POLICIES["fp16"] if args.fp16_full_eval else None
+        self.train_step: TFTrainStep = cast(TFTrainStep, engine.train_step)
+        name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
+        self.policy: str | None = POLICIES.get(name)
         self._trace_counts = trace_counts
         self._batches: Batches | None = None
         self._predictors: dict[Any, Callable[..., Any]] = {}
@@ -96,7 +97,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         first, last = self.strategy.local_span(loader.examples_in(pair))
         features, labels = loader.map_leaves(itemgetter(slice(first, last)), pair)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
-        logits = None if prediction_loss_only else _on_host_if_cpu(without(logits, ignore_keys))
+        logits = None if prediction_loss_only else map_nested(_on_host_if_cpu, without(logits, ignore_keys))
         return StepResult(loss, weight, logits, labels, last - first, kept)
 
     def _predictor(self, pair: Pair) -> Callable[..., Any]:
@@ -156,13 +157,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
         return map_nested(lambda leaf: leaf.numpy() if isinstance(leaf, tf.Tensor) else leaf, nested)
 
 
-def _on_host_if_cpu(nested: Any) -> Any:
-    """Return tensors that are on the CPU anyway as arrays, which know their size."""
-
-    def convert(leaf: Any) -> Any:
-        return leaf.numpy() if isinstance(leaf, tf.Tensor) and "CPU" in leaf.device else leaf
-
-    return map_nested(convert, nested)
+def _on_host_if_cpu(leaf: Any) -> Any:
+    """Return a tensor that is on the CPU anyway as an array, which knows its size."""
+    return leaf.numpy() if isinstance(leaf, tf.Tensor) and "CPU" in leaf.device else leaf
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -15,7 +15,7 @@ from ..engine import Overrides
 from ._compat import input_structure, is_misfit, sentence_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
-from .loss import compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
+from .loss import LossFunction, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
 
 
@@ -42,12 +42,14 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the model that the trainer has now."""
         trainer, model = self._trainer, self._trainer.model
-        self.loss = per_example(trainer.loss_fn) if trainer.loss_fn is not None else compiled_loss(model)
+        self.loss: LossFunction | None = (
+            per_example(trainer.loss_fn) if trainer.loss_fn is not None else compiled_loss(model)
+        )
         self._takes_labels = takes_labels(model)
         self._spreads = spreads_features(model)
         self._smooths = self.loss is None and trainer.args.label_smoothing_factor > 0
-        self.has_loss = self.loss is None and not self._smooths and "compute_loss" not in self._overrides
-        self.counts_flos = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
+        self.has_loss: bool = self.loss is None and not self._smooths and "compute_loss" not in self._overrides
+        self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
 
     def build(self, batches: Batches | None, policy: str | None) -> None:
         """Build the model on a batch, where it is not yet, have it compute by ``policy``, and inspect it.

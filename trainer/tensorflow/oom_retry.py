@@ -11,7 +11,7 @@ import tensorflow as tf
 from ..data.sharding import even_spans
 from .data.loader import Pair, examples_in, map_leaves
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class OOMRetrier:
@@ -26,7 +26,7 @@ class OOMRetrier:
 
     def __init__(self, accumulate: Callable[[Pair, bool], None]) -> None:
         self._accumulate = accumulate
-        self.parts = 1
+        self.parts: int = 1
 
     def accumulate(self, pair: Pair, is_first: bool) -> None:
         """Take a micro-batch forward and backward."""

@@ -7,7 +7,6 @@ scale and random numbers are JSON: data, never code.
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
+from ..checkpointing.random_state import host_random_state, set_host_random_state
 from .seeding import seed_generators
 
 WEIGHTS_FILE = "model.weights.h5"
@@ -31,11 +31,8 @@ WEIGHTS_FILE = "model.weights.h5"
 
 def random_state(model: Any) -> dict[str, Any]:
     """Return the states of the random number generators of Python, numpy, TensorFlow and the model's own layers."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
     return {
-        "python": [version, list(words), gauss],
-        "numpy": [str(name), np.asarray(keys).tolist(), position, has_gauss, cached],
+        **host_random_state(),
         "tensorflow": tf.random.get_global_generator().state.numpy().tolist(),
         "model": [keras.ops.convert_to_numpy(state).tolist() for state in seed_generators(model)],
     }
@@ -43,10 +40,7 @@ def random_state(model: Any) -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any], model: Any) -> None:
     """Set the random number generators to what `random_state` returned."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    set_host_random_state(state)
     tf.random.get_global_generator().state.assign(state["tensorflow"])
     own = seed_generators(model)
     if len(own) != len(state["model"]):

@@ -20,7 +20,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import StepContext, TrainBatch, TrainStep
-from ..optim.lr_schedules import follows_metric
+from ..optim.lr_schedules import step_schedule
 from ..step_timer import StepTimer
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.loader import Pair
@@ -58,13 +58,15 @@ class TFTrainStep(EnginePart, TrainStep):
         args = self.trainer.args
         self.precision = precision
         self.timer: StepTimer = engine.step_timer
-        self.losses = LossAccumulator()
+        self.losses: LossAccumulator = LossAccumulator()
         self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
-        self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part)) if args.auto_find_batch_size else None
+        self.queue: UpdateQueue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
+        self.retrier: OOMRetrier | None = None
+        if args.auto_find_batch_size:
+            self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run makes it
-        self.reference = float(args.train_batch_size * args.gradient_accumulation_steps)
+        self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self._trace_counts = trace_counts
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, whether the step is skipped is for the host to decide
@@ -91,7 +93,7 @@ class TFTrainStep(EnginePart, TrainStep):
             self.queue.flush()
             skipped = self.compiled.update(window, learning_rate)
         if not (self.precision.is_scaled and bool(skipped)):
-            self._step_schedule()
+            step_schedule(self.trainer.lr_scheduler)
         return True
 
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
@@ -103,6 +105,25 @@ class TFTrainStep(EnginePart, TrainStep):
         self._count_work(batch)
         accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
         accumulate(batch.inputs, context.index == 0)
+
+    def finish_gradients(self) -> Any:
+        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
+        return self.compiled.normalize()
+
+    def optimizer_step(self) -> bool:
+        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        skipped = False
+        if self.precision.is_scaled:
+            is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
+            self.precision.update(is_finite)
+            skipped = not is_finite
+        if not skipped:
+            self.compiled.apply(self._learning_rate())
+            step_schedule(self.trainer.lr_scheduler)
+        return skipped
+
+    def clear_gradients(self) -> None:
+        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _execute(self, updates: list[Update]) -> None:
         """Do queued updates: in one call if they fill it, since another number in one call would be another trace."""
@@ -270,8 +291,3 @@ class TFTrainStep(EnginePart, TrainStep):
     def _learning_rate(self) -> float:
         schedule = self.trainer.lr_scheduler
         return 0.0 if schedule is None else float(schedule.get_last_lr()[0])
-
-    def _step_schedule(self) -> None:
-        schedule = self.trainer.lr_scheduler
-        if schedule is not None and not follows_metric(schedule):
-            schedule.step()

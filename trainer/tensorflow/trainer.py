@@ -63,7 +63,7 @@ class TFTrainer(BaseTrainer):
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # before any operation runs: several processes can be joined only then
         set_seed(args.seed, deterministic=args.full_determinism)
-        self.processing_class = None
+        self.processing_class: Any = None
         optimizers = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
         super().__init__(
             model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init
@@ -109,13 +109,13 @@ class TFTrainer(BaseTrainer):
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless there is one, and return it."""
         if self.optimizer is None:
-            self.optimizer = create_optimizer(self.model, self.args)
+            self.optimizer: Any = create_optimizer(self.model, self.args)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Create the schedule, unless there is one, and return it."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
+            self.lr_scheduler: Any = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
         return self.lr_scheduler
 
     # -- the step: all of this runs while a tf.function is traced ---------------------------------------------------

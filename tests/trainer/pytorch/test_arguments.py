@@ -49,7 +49,7 @@ def test_an_optimizer_whose_package_is_missing_fails_with_its_name(monkeypatch):
     with pytest.raises(MissingPackageError, match="optim='adamw_8bit' needs the package 'bitsandbytes'"):
         TrainingArguments("out", optim="adamw_8bit")
     for name, instead in (("adamw", "; optim='adamw_torch_fused' does"), ("sgd", "; optim='sgd' does"), ("lamb", "$")):
-        with pytest.raises(ArgumentError, match=f"it needs NVIDIA apex .* apex on PyPI is another one{instead}"):
+        with pytest.raises(ArgumentError, match=f"it needs NVIDIA apex, .*: apex is not installed{instead}"):
             TrainingArguments("out", optim=f"{name}_apex_fused")
 
 
@@ -59,6 +59,8 @@ def test_apex_is_known_by_what_is_inside_and_not_imported(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
 
     assert not has_apex("optimizers")
+    with pytest.raises(ArgumentError, match=r"apex that is installed is the one of PyPI, .*; optim='sgd' does"):
+        TrainingArguments("out", optim="sgd_apex_fused")
 
     (tmp_path / "apex" / "optimizers" / "__init__.py").write_text("")
 

@@ -161,7 +161,7 @@ def test_what_distributed_training_steps_returns_is_logged(make_trainer):
 
 @pytest.mark.parametrize("cls", [Frozen, Reports])
 def test_an_update_of_ones_own_is_in_one_piece_and_whoever_listens_inside_is_named(make_trainer, cls):
-    with pytest.raises(TracksideValueError, match=r"in one piece, but a callback listens to on_pre_optimizer_step\."):
+    with pytest.raises(TracksideValueError, match=r"in one piece, but callbacks listen to on_pre_optimizer_step\."):
         make_trainer(cls, callbacks=[Listens()]).train()
 
 

@@ -17,7 +17,7 @@ from trackside.callbacks.errors import TracksideValueError, did_you_mean
 from .._torch_util import fields_of, has_fields, unwrap
 from ..model_io import forward_parameters
 
-logger = logging.getLogger("trackside.data")
+logger: logging.Logger = logging.getLogger("trackside.data")
 
 Collator = Callable[[list[Any]], Any]
 
@@ -133,7 +133,7 @@ class UsedColumns:
 
     def __init__(self, collate_fn: Collator, columns: Sequence[str], model_name: str) -> None:
         self.collate_fn = collate_fn
-        self.columns = frozenset(columns)
+        self.columns: frozenset[str] = frozenset(columns)
         self.model_name = model_name
         self._has_told = False
 

@@ -7,7 +7,7 @@ the global random number generators; in workers they are seeded batch by batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,28 +113,22 @@ def _is_quick(dataset: Any, collate_fn: Collator) -> bool:
     )
 
 
-@runtime_checkable
-class _HasItems(Protocol):
-    def __getitem__(self, index: Any, /) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-
 def _is_map_style(dataset: Any) -> bool:
     if isinstance(dataset, DataLoader):
         raise TracksideTypeError(
-            "a DataLoader is no dataset: give the dataset behind it, or override get_train_dataloader() or "
+            "a DataLoader is not a dataset: give the dataset behind it, or override get_train_dataloader() or "
             "get_eval_dataloader()"
         )
     if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
         raise TracksideTypeError(
-            "a tuple of arrays is no dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
+            "a tuple of arrays is not a dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
         )
-    if isinstance(dataset, Mapping | str | bytes) or not isinstance(dataset, Iterable | _HasItems):
+    has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if isinstance(dataset, Mapping | str | bytes) or not (has_items or isinstance(dataset, Iterable)):
         raise TracksideTypeError(
-            f"{type(dataset).__name__} is no dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
+            f"{type(dataset).__name__} is not a dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
         )
-    return isinstance(dataset, _HasItems) and not isinstance(dataset, IterableDataset)
+    return has_items and not isinstance(dataset, IterableDataset)
 
 
 def _worker_options(args: Any) -> dict[str, Any]:

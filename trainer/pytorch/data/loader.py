@@ -119,9 +119,10 @@ def iterate_epoch(
     Returns:
         Batches, with the examples of this rank's (0 where it only keeps the rank in step), and of all ranks together.
     """
+    seed = derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
-        started = _start_foreign(loader, derive_seed(seed, epoch), epoch, skip_examples, rank, world_size)
-        return _counted_foreign(loader, started, rank, world_size)
+        _begin_epoch(loader, seed, epoch)
+        return _behind(_counted_foreign(loader, _reading(loader, seed, rank), rank, world_size), skip_examples)
     loader.set_epoch(epoch, skip_examples)
     batches = loader.counted()
     order = loader.order
@@ -167,17 +168,12 @@ def _behind(batches: Iterator[TrainBatch], skip_examples: int) -> Iterator[Train
             yield batch
 
 
-def _start_foreign(loader: Any, seed: int, epoch: int, skip_examples: int, rank: int, world_size: int) -> Iterator[Any]:
+def _begin_epoch(loader: Any, seed: int, epoch: int) -> None:
     for part in _parts_of(loader):
         if callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)
         if isinstance(getattr(part, "generator", None), torch.Generator):
             part.generator.manual_seed(seed)
-    batches = _reading(loader, seed, rank)
-    turn, times = (1, world_size) if _splits_by_rank(loader) else (world_size, 1)
-    while skip_examples > 0 and (used := list(islice(batches, turn))):
-        skip_examples -= sum(map(batch_size_of, used)) * times
-    return batches
 
 
 def _reading(loader: Any, seed: int, rank: int) -> Iterator[Any]:
@@ -226,9 +222,9 @@ def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
     return -(-length // world_size)
 
 
-def num_examples(loader: Any) -> int | None:
-    """Return the examples behind ``loader`` over all ranks, or None where that cannot be known."""
-    return _length(loader.source if isinstance(loader, EpochLoader) else getattr(loader, "dataset", None))
+def num_examples(batches: Any) -> int | None:
+    """Return the examples behind a loader over all ranks, or None where that cannot be known."""
+    return _length(batches.source if isinstance(batches, EpochLoader) else getattr(batches, "dataset", None))
 
 
 def _length(value: Any) -> int | None:

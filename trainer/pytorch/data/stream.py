@@ -59,7 +59,7 @@ class ShardedIterable(IterableDataset[TrainBatch]):
         return bool(_is_hugging_face(self.dataset) if known is None else known)
 
     def share_with_workers(self) -> None:
-        """Let workers which live on from one epoch to the next hear of the new one."""
+        """Tell the epoch also to workers that live on from one epoch to the next."""
         self._epoch_and_skip.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:

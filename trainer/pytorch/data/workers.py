@@ -17,7 +17,7 @@ from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Dataset
 from torch.utils.data import _utils as torch_internals
 
-from trackside.trainer.data.sharding import BatchCut, derive_seed
+from trackside.trainer.data.sharding import derive_seed
 
 from .sampler import EpochBatchSampler
 
@@ -42,7 +42,7 @@ def host_state_kept(seed: int) -> Iterator[None]:
     """Start the generators that `seed_worker` seeds from ``seed``, and put them back at the end.
 
     numpy's is exchanged for another one, since reading and writing its state takes five times as long as all the rest;
-    what it has up its sleeve, the second of two normal numbers, is lost, at the same places in every run.
+    what it has in store, the second of two normal numbers, is lost, at the same places in every run.
     """
     python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
     set_bit_generator(ASIDE)
@@ -80,11 +80,9 @@ class SeededBatches:
         self.sampler = sampler
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        return self._seeded(iter(self.sampler), self.sampler.cut, self.sampler.epoch)
-
-    def _seeded(self, batches: Iterator[Any], cut: BatchCut, epoch: int) -> Iterator[tuple[int, int, Any]]:
-        for index, indices in enumerate(batches):
-            yield derive_seed(self.sampler.seed, epoch, cut.span(index)[0]), epoch, indices
+        seed, epoch, cut = self.sampler.seed, self.sampler.epoch, self.sampler.cut
+        batches = enumerate(self.sampler)  # what the sampler is told later does not change them
+        return ((derive_seed(seed, epoch, cut.span(index)[0]), epoch, indices) for index, indices in batches)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -133,7 +131,7 @@ def fetch(dataset: Any, indices: Any) -> Any:
 
 
 def init_worker(worker_id: int) -> None:
-    """Make a worker deaf to the signals that are meant for the trainer.
+    """Keep a worker from the signals that are meant for the trainer.
 
     Ctrl-C, and the SIGTERM of a scheduler or of torchrun, reach the whole process group. The trainer goes on to the
     end of its step and saves, and needs its workers until then. The parent's own SIGTERM still ends a worker at once.

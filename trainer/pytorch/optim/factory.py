@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,11 +13,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from trackside.callbacks.errors import MissingPackageError, TracksideValueError, UnsupportedError
+from trackside.callbacks.errors import TracksideValueError, UnsupportedError
 from trackside.trainer.optim.choice import choose_optimizer, plateau_options
 from trackside.trainer.optim.lr_schedules import schedule_of
 
-from ..availability import native_instead, why_no_apex
+from ..availability import apex_needed
 from .lion import Lion
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -39,7 +38,6 @@ def create_optimizer(
 
     Raises:
         ArgumentError: If there is no optimizer of that name, or it has no such option; the message names the nearest.
-        MissingPackageError: If its package is not installed.
         TracksideValueError: If no parameter is trainable.
     """
     optimizer_cls, options = optimizer_cls_and_kwargs or choose_optimizer(args, OPTIMIZERS, lr=args.learning_rate)
@@ -99,21 +97,14 @@ def _lamb_options(args: Any) -> dict[str, Any]:
 
 
 def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
-    try:
-        bitsandbytes = importlib.import_module("bitsandbytes")
-    except ImportError:
-        raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'") from None
-    return bitsandbytes.optim.AdamW8bit, _adam_options(args)
+    return importlib.import_module("bitsandbytes").optim.AdamW8bit, _adam_options(args)
 
 
 def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[OptimizerClass, dict[str, Any]]:
     """Return one of the optimizers that apex still has, of which each update is a few kernels; they need a GPU."""
-    reason = why_no_apex("optimizers")
-    optimizer_cls = None if reason else getattr(importlib.import_module("apex.optimizers"), class_name, None)
+    optimizer_cls = getattr(importlib.import_module("apex.optimizers"), class_name, None)
     if optimizer_cls is None:
-        reason = reason or f"this build of NVIDIA apex has no {class_name}"
-        needs = f"optim={args.optim!s} needs NVIDIA apex, built from source: {reason}"
-        raise UnsupportedError(needs + native_instead(args.optim))
+        raise UnsupportedError(f"optim={args.optim!s}: " + apex_needed(args.optim, f"this build has no {class_name}"))
     return optimizer_cls, options
 
 

@@ -42,7 +42,7 @@ class Batches(ABC):
     """
 
     num_examples: int | None
-    is_infinite = False
+    is_infinite: bool = False
     element_spec: Pair
 
     def __init__(self, *, batch_size: int, seed: int = 0, shuffle: bool = False, drop_last: bool = False) -> None:
@@ -89,7 +89,7 @@ class ArrayBatches(Batches):
         if len(lengths) != 1:
             raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
         self.num_examples = lengths.pop()
-        self.element_spec = map_leaves(spec_of, self.arrays)
+        self.element_spec: Pair = map_leaves(spec_of, self.arrays)
         self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
@@ -129,10 +129,8 @@ class DatasetBatches(Batches):
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
         self.dataset = dataset
-        count = int(dataset.cardinality())
-        self.is_infinite = count == tf.data.INFINITE_CARDINALITY
-        self.num_examples = count if count >= 0 else None
-        self.element_spec = map_leaves(stacked, pair_of(dataset.element_spec))
+        self.num_examples, self.is_infinite = _cardinality(dataset)
+        self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; the examples before its beginning are read, not computed with."""
@@ -163,11 +161,9 @@ class OwnBatches(Batches):
         dataset = build(0)
         if not isinstance(dataset, tf.data.Dataset):
             raise TracksideTypeError(f"a tf.data.Dataset of batches is needed, not {type(dataset).__name__}")
-        count = int(dataset.cardinality())
-        self.is_infinite = count == tf.data.INFINITE_CARDINALITY
-        self.num_examples = None
-        self._num_batches = count if count >= 0 else None
-        self.element_spec = map_leaves(_any_batch, pair_of(dataset.element_spec))
+        self.num_examples: int | None = None
+        self._num_batches, self.is_infinite = _cardinality(dataset)
+        self.element_spec: Pair = map_leaves(_any_batch, pair_of(dataset.element_spec))
 
     def num_batches(self) -> int | None:
         """Return the batches of an epoch; None where that is not known."""
@@ -224,14 +220,19 @@ def first_example(batches: Batches) -> Pair:
     return cast(Pair, map_leaves(itemgetter(slice(1)), batch))
 
 
-def num_examples(dataset: Any) -> int | None:
-    """Return the number of examples in ``dataset``, where it can be known."""
-    if isinstance(dataset, Batches):
-        return dataset.num_examples
-    if isinstance(dataset, tf.data.Dataset):
-        count = int(dataset.cardinality())
-        return count if count >= 0 else None
-    return len(tf.nest.flatten(dataset)[0])
+def num_examples(batches: Any) -> int | None:
+    """Return the number of examples behind batches, or in a dataset, where it can be known."""
+    if isinstance(batches, Batches):
+        return batches.num_examples
+    if isinstance(batches, tf.data.Dataset):
+        return _cardinality(batches)[0]
+    return len(tf.nest.flatten(batches)[0])
+
+
+def _cardinality(dataset: Any) -> tuple[int | None, bool]:
+    """Return the elements of a tf.data.Dataset, None where that is not known, and whether they never end."""
+    count = int(dataset.cardinality())
+    return count if count >= 0 else None, count == tf.data.INFINITE_CARDINALITY
 
 
 def _as_array(leaf: Any) -> Any:

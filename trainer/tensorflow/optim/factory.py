@@ -107,8 +107,8 @@ class Schedule:
 
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
         self.learning_rate_at = learning_rate_at
-        self.last_epoch = 0
-        self.learning_rate = float(learning_rate_at(0))
+        self.last_epoch: int = 0
+        self.learning_rate: float = float(learning_rate_at(0))
 
     def step(self) -> None:
         """Go to the next update."""
@@ -150,12 +150,13 @@ class PlateauSchedule(Schedule):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(lambda step: learning_rate)
-        self.factor, self.min_lr, self.eps = factor, min_lr, eps
-        self.patience, self.cooldown = patience, cooldown
-        self.sign = -1.0 if mode == "max" else 1.0
-        self.margin, self.is_relative = self.sign * threshold, threshold_mode == "rel"
-        self.best = self.sign * math.inf
-        self.num_bad_epochs = self.cooldown_counter = 0
+        self._factor, self._min_lr, self._eps = factor, min_lr, eps
+        self._patience, self._cooldown = patience, cooldown
+        self._sign = -1.0 if mode == "max" else 1.0
+        self._margin, self._is_relative = self._sign * threshold, threshold_mode == "rel"
+        self.best: float = self._sign * math.inf
+        self.num_bad_epochs: int = 0
+        self.cooldown_counter: int = 0
 
     def step(self, metric: float | None = None) -> None:
         """Take in the metric of an evaluation."""
@@ -168,14 +169,14 @@ class PlateauSchedule(Schedule):
         if self.cooldown_counter > 0:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            lower = max(self.learning_rate * self.factor, self.min_lr)
-            self.learning_rate = lower if self.learning_rate - lower > self.eps else self.learning_rate
-            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+        if self.num_bad_epochs > self._patience:
+            lower = max(self.learning_rate * self._factor, self._min_lr)
+            self.learning_rate = lower if self.learning_rate - lower > self._eps else self.learning_rate
+            self.cooldown_counter, self.num_bad_epochs = self._cooldown, 0
 
     def _is_better(self, metric: float) -> bool:
-        bar = self.best * (1.0 - self.margin) if self.is_relative else self.best - self.margin
-        return self.sign * metric < self.sign * bar
+        bar = self.best * (1.0 - self._margin) if self._is_relative else self.best - self._margin
+        return self._sign * metric < self._sign * bar
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule stands."""

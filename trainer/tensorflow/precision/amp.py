@@ -24,8 +24,8 @@ class LossScalePrecision(Precision):
 
     def __init__(self, policy: str) -> None:
         super().__init__(policy)
-        self.scale = tf.Variable(INITIAL_SCALE, dtype=tf.float32, trainable=False, name="loss_scale")
-        self.good_steps = tf.Variable(0, dtype=tf.int32, trainable=False, name="good_steps")
+        self.scale: Any = tf.Variable(INITIAL_SCALE, dtype=tf.float32, trainable=False, name="loss_scale")
+        self.good_steps: Any = tf.Variable(0, dtype=tf.int32, trainable=False, name="good_steps")
 
     def scaled(self, loss: Any) -> Any:
         """Return the loss times the scale."""

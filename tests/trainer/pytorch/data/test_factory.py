@@ -215,7 +215,9 @@ def test_sizes_are_known_where_there_is_a_length():
 
 @pytest.mark.parametrize("dataset", [3, {"x": [1, 2]}, None])
 def test_what_is_no_dataset_is_refused(dataset):
-    with pytest.raises(TracksideTypeError, match=f"{type(dataset).__name__} is no dataset: it needs __getitem__ and"):
+    with pytest.raises(
+        TracksideTypeError, match=f"{type(dataset).__name__} is not a dataset: it needs __getitem__ and"
+    ):
         loader_of(dataset)
 
 

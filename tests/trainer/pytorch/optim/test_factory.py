@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, UnsupportedError
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
 from trackside.trainer.arguments.fields import assignments
 from trackside.trainer.pytorch.optim.factory import (
     create_optimizer,
@@ -184,25 +183,6 @@ def test_an_unknown_option_is_refused_with_the_nearest_name():
 
     with pytest.raises(ArgumentError, match=message):
         create_optimizer(nn.Linear(2, 2), arguments(optim="sgd", optim_args="momentun=0.9"))
-
-
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_a_missing_package_is_named_with_the_pip_command():
-    with pytest.raises(MissingPackageError, match=r"'adamw_8bit' needs the package .* pip install bitsandbytes"):
-        create_optimizer(nn.Linear(2, 2), arguments(optim="adamw_8bit"))
-
-
-def test_an_apex_that_is_another_package_is_recognised(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "apex"]:
-        monkeypatch.delitem(sys.modules, name)  # what another test's stand-in may have left
-    (tmp_path / "apex").mkdir()
-    (tmp_path / "apex" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    with pytest.raises(
-        UnsupportedError, match=r"the package apex that is installed is the one of PyPI, .*; optim='adamw_torch_fused'"
-    ):
-        create_optimizer(nn.Linear(2, 2), arguments(optim="adamw_apex_fused"))
 
 
 def test_the_eight_bit_adamw_comes_from_bitsandbytes(monkeypatch):

@@ -234,27 +234,6 @@ class TFTrainStep(EnginePart, TrainStep):
         if self.trainer.lr_scheduler is not None:
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
-    # -- the end of an update in pieces -----------------------------------------------------------------------------
-
-    def finish_gradients(self) -> Any:
-        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
-        return self.compiled.normalize()
-
-    def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
-        skipped = False
-        if self.precision.is_scaled:
-            is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
-            self.precision.update(is_finite)
-            skipped = not is_finite
-        if not skipped:
-            self.compiled.apply(self._learning_rate())
-            self._step_schedule()
-        return skipped
-
-    def clear_gradients(self) -> None:
-        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
-
     # -- records --------------------------------------------------------------------------------------------------
 
     def take_loss(self) -> float:

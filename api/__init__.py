@@ -10,7 +10,6 @@ There is no ``__all__``: a star import would load both frameworks.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +62,48 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_NAMES = {
+    "trackside.callbacks": "errors events",
+    "trackside.callbacks.builtin.csv_logger": "CSVLoggerCallback",
+    "trackside.callbacks.builtin.default_flow": "DefaultFlowCallback",
+    "trackside.callbacks.builtin.early_stopping": "EarlyStoppingCallback",
+    "trackside.callbacks.builtin.journal": "JournalCallback",
+    "trackside.callbacks.builtin.jsonl_logger": "JSONLinesLoggerCallback",
+    "trackside.callbacks.builtin.learning_rate_monitor": "LearningRateMonitorCallback",
+    "trackside.callbacks.builtin.printer": "PrinterCallback",
+    "trackside.callbacks.builtin.progress": "ProgressCallback",
+    "trackside.callbacks.builtin.straggler_monitor": "RankTimeMonitorCallback StragglerMonitorCallback",
+    "trackside.callbacks.builtin.terminate_on_nan": "TerminateOnNaNCallback",
+    "trackside.callbacks.builtin.throughput_monitor": "ThroughputMonitorCallback",
+    "trackside.callbacks.builtin.time_limit": "TimeLimitCallback",
+    "trackside.callbacks.callback": "TrainerCallback",
+    "trackside.callbacks.errors": "TracksideError",
+    "trackside.callbacks.state": "TrainerControl TrainerState",
+    "trackside.integrations.codecarbon": "CodeCarbonCallback",
+    "trackside.integrations.comet": "CometCallback",
+    "trackside.integrations.keras_adapter": "KerasCallbackAdapter",
+    "trackside.integrations.lightning_adapter": "LightningLoggerAdapter",
+    "trackside.integrations.mlflow": "MLflowCallback",
+    "trackside.integrations.notebook_progress": "NotebookProgressCallback",
+    "trackside.integrations.profiler": "ProfilerCallback",
+    "trackside.integrations.rich_progress": "RichProgressCallback",
+    "trackside.integrations.tensorboard": "TensorBoardCallback",
+    "trackside.integrations.trackio": "TrackioCallback",
+    "trackside.integrations.wandb": "WandbCallback",
+    "trackside.seeding": "set_seed",
+    "trackside.trainer.arguments.enums": "IntervalStrategy",
+    "trackside.trainer.checkpointing.discovery": "get_last_checkpoint",
+    "trackside.trainer.outputs": "BestRun EvalPrediction PredictionOutput TrainOutput default_compute_objective",
+    "trackside.trainer.pytorch.arguments": "TrainingArguments",
+    "trackside.trainer.pytorch.data.collators": "DataCollatorWithPadding default_data_collator",
+    "trackside.trainer.pytorch.trainer": "Trainer",
+    "trackside.trainer.tensorflow.arguments": "TFTrainingArguments",
+    "trackside.trainer.tensorflow.trainer": "TFTrainer",
+}
+"""Public names by the module that defines them; the imports above say the same to editors."""
+
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
 _FRAMEWORKS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}
 """Frameworks by the module that is missing without them, each with the extra that installs it."""
 
@@ -74,7 +115,7 @@ def __getattr__(name: str) -> Any:
         AttributeError: If the name is unknown; the message has the nearest one.
         MissingPackageError: If its framework is not installed; the message has the pip command.
     """
-    home = None if name.startswith("__") else _homes().get(name)
+    home = None if name.startswith("__") else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'trackside' has no attribute {name!r}.{_nearest(name)}")
     try:
@@ -91,17 +132,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*(name for name in globals() if name.startswith("__")), *_homes()])
-
-
-@cache
-def _homes() -> dict[str, str]:
-    """Return the public names, each with the module that defines it, as the imports above say."""
-    import ast
-
-    loader: Any = __spec__.loader
-    imports = (node for node in ast.walk(ast.parse(loader.get_source(__name__))) if isinstance(node, ast.ImportFrom))
-    return {str(alias.asname): str(node.module) for node in imports for alias in node.names if alias.asname}
+    return sorted([*(name for name in globals() if name.startswith("__")), *_HOMES])
 
 
 def _nearest(name: str) -> str:
@@ -109,4 +140,4 @@ def _nearest(name: str) -> str:
         return ""
     from trackside.callbacks.errors import did_you_mean
 
-    return did_you_mean(name, _homes())
+    return did_you_mean(name, _HOMES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +162,11 @@ def test_python_dash_m_trackside_is_the_command_line():
 
     assert done.returncode == 0
     assert trackside.__version__ in done.stdout
+
+
+def test_editors_see_the_public_names_where_they_are_defined():
+    tree = ast.parse(Path(trackside.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "__future__"]
+    seen = {alias.asname: node.module for node in imports for alias in node.names if alias.asname}
+
+    assert seen == trackside._HOMES

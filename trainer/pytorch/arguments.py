@@ -18,7 +18,7 @@ from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
 from ..arguments.fields import at_least, choice, option
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
-from .availability import check_apex_amp, check_optimizer, default_optimizer
+from .availability import check_apex_amp, check_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class TrainingArguments(BaseTrainingArguments):
         True
     """
 
-    optim: OptimizerChoice = choice(default_optimizer(), "Optimizer.", OptimizerName)  # noqa: RUF009
+    optim: OptimizerChoice = choice("adamw_torch_fused", "Optimizer.", OptimizerName)
     global_batch_size: int | None = option(
         None,
         "Examples of an update, the same on any number of processes; gradient_accumulation_steps follows from it, and "

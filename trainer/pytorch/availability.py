@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from functools import cache
 from pathlib import Path
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 
-from ..arguments.enums import OptimizerChoice
-
-# optimizers that the oldest supported torch does not have
-NEEDS_TORCH = {"adamw_torch_fused": (2, 4), "adafactor": (2, 5)}
-
 NATIVE = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
 """What torch alone has in the place of one of apex's optimizers."""
-
-
-@cache
-def torch_version() -> tuple[int, int] | None:
-    """Return major and minor version of the installed torch, without importing it; None where it is unknown."""
-    try:
-        major, minor = importlib.metadata.version("torch").split(".")[:2]
-        return int(major), int(minor)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return None
-
-
-def default_optimizer() -> OptimizerChoice:
-    """Return fused AdamW where the installed torch runs it on every device, plain AdamW elsewhere."""
-    version = torch_version()
-    return "adamw_torch_fused" if version and version >= NEEDS_TORCH["adamw_torch_fused"] else "adamw_torch"
 
 
 def check_optimizer(name: str) -> None:
@@ -42,10 +20,6 @@ def check_optimizer(name: str) -> None:
         MissingPackageError: If a package is not installed.
         ArgumentError: If a package is installed, and does not have the optimizer.
     """
-    version = torch_version()
-    if version and version < NEEDS_TORCH.get(name, version):
-        needed, found = ".".join(map(str, NEEDS_TORCH[name])), ".".join(map(str, version))
-        raise ArgumentError("optim", str(name), f"it needs torch {needed} or later; {found} is installed")
     if name == "adamw_8bit" and not is_installed("bitsandbytes"):
         raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
     reason = why_no_apex("optimizers") if name.endswith("_apex_fused") else None

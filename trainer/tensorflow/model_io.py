@@ -42,9 +42,8 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the model that the trainer has now."""
         trainer, model = self._trainer, self._trainer.model
-        self.loss: LossFunction | None = (
-            per_example(trainer.loss_fn) if trainer.loss_fn is not None else compiled_loss(model)
-        )
+        given = trainer.loss_fn
+        self.loss: LossFunction | None = compiled_loss(model) if given is None else per_example(given)
         self._takes_labels = takes_labels(model)
         self._spreads = spreads_features(model)
         self._smooths = self.loss is None and trainer.args.label_smoothing_factor > 0

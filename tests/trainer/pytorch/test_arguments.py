@@ -28,19 +28,8 @@ def test_making_arguments_does_not_import_torch():
     assert result.stdout.split() == ["False", "False"]
 
 
-def test_the_default_optimizer_is_fused_where_torch_has_it(monkeypatch):
+def test_the_default_optimizer_is_fused():
     assert TrainingArguments("out").optim == "adamw_torch_fused"
-
-    for version, expected in [((2, 3), "adamw_torch"), ((2, 4), "adamw_torch_fused"), (None, "adamw_torch")]:
-        monkeypatch.setattr(installed, "torch_version", lambda version=version: version)
-        assert installed.default_optimizer() == expected
-
-
-def test_an_optimizer_that_torch_is_too_old_for_fails(monkeypatch):
-    monkeypatch.setattr(installed, "torch_version", lambda: (2, 3))
-
-    with pytest.raises(ArgumentError, match=r"optim='adafactor' is not allowed: it needs torch 2\.5 or later; 2\.3 is"):
-        TrainingArguments("out", optim="adafactor")
 
 
 def test_an_optimizer_whose_package_is_missing_fails_with_its_name(monkeypatch):

@@ -21,9 +21,6 @@ logger: logging.Logger = logging.getLogger("trackside.data")
 
 Collator = Callable[[list[Any]], Any]
 
-PADDING_OPTIONS = ("padding", "max_length", "pad_to_multiple_of", "return_tensors")
-"""What `DataCollatorWithPadding` hands on to the tokenizer."""
-
 LABEL_COLUMNS = ("label", "label_ids")
 """What `default_data_collator` turns into ``labels``."""
 
@@ -111,8 +108,8 @@ class DataCollatorWithPadding:
     def __call__(self, features: list[Any]) -> Any:
         if hasattr(self.tokenizer, "deprecation_warnings"):  # it would advise against padding at collation
             self.tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-        options = {name: getattr(self, name) for name in PADDING_OPTIONS}
-        batch = dict(self.tokenizer.pad(features, **options))
+        lengths = {"max_length": self.max_length, "pad_to_multiple_of": self.pad_to_multiple_of}
+        batch = dict(self.tokenizer.pad(features, padding=self.padding, return_tensors=self.return_tensors, **lengths))
         for name in LABEL_COLUMNS:
             if name in batch:
                 batch["labels"] = batch.pop(name)

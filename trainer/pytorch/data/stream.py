@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +16,11 @@ from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
 
 from ...engine import TrainBatch
 from .workers import host_state_kept, seed_worker, unseen_as_worker
+
+Seeds = tuple[int, ...]
+
+Placed = tuple[int, list[Any]]
+"""Examples, behind the position in the epoch of the first of them."""
 
 
 class ShardedIterable(IterableDataset[TrainBatch]):
@@ -77,63 +82,43 @@ class ShardedIterable(IterableDataset[TrainBatch]):
             self.dataset.set_epoch(epoch)
         info = get_worker_info()
         worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
-        reader = _Reader(self, (self.seed, epoch), info is not None, self.shards_itself)
+        seeds: Seeds = (self.seed, epoch)
+        view = nullcontext if info is None else unseen_as_worker
         if self.shards_itself:
             skip = skip if num_workers == 1 else 0  # where each worker was cannot be told from here
-            reader.seeds += (worker,)
+            seeds, view = (*seeds, worker), nullcontext
             worker, num_workers = 0, 1
-        return self._batches(reader, skip, worker, num_workers)
+        return self._batches(seeds, self._global_batches(seeds, view, skip), worker, num_workers)
 
-    def _batches(self, reader: _Reader, skip: int, worker: int, num_workers: int) -> Iterator[TrainBatch]:
-        whole = self.cut.global_batch_size
-        reader.skip(skip, whole)
-        index = 0
-        while examples := reader.read(whole):
-            if self.cut.drop_last and len(examples) < whole:
+    def _batches(self, seeds: Seeds, batches: Iterable[Placed], worker: int, num_workers: int) -> Iterator[TrainBatch]:
+        """Yield this rank's share of those of the global batches that are this worker's."""
+        for index, (position, examples) in enumerate(batches):
+            if self.cut.drop_last and len(examples) < self.cut.global_batch_size:
                 return
             if index % num_workers == worker:
-                yield self._own_share(examples, reader)
-            index += 1
+                low, high = share_of(len(examples), self.cut.rank, self.cut.world_size)
+                if get_worker_info() is not None:
+                    seed_worker(derive_seed(*seeds, position + low, 1))
+                yield TrainBatch(examples[low:high] or examples[-1:], high - low, len(examples))
 
-    def _own_share(self, examples: list[Any], reader: _Reader) -> TrainBatch:
-        low, high = share_of(len(examples), self.cut.rank, self.cut.world_size)
-        if reader.is_worker:
-            seed_worker(reader.seed_at(low - len(examples), 1))
-        return TrainBatch(examples[low:high] or examples[-1:], high - low, len(examples))
+    def _global_batches(self, seeds: Seeds, view: Callable[[], Any], skip: int) -> Iterator[Placed]:
+        """Yield the examples of each global batch behind the first ``skip`` examples, with the position of its first.
 
-
-class _Reader:
-    """Reads a stream a global batch at a time, and keeps account of the position.
-
-    Attributes:
-        seeds: What the random numbers follow from, besides the position.
-    """
-
-    def __init__(self, stream: ShardedIterable, seeds: tuple[int, ...], is_worker: bool, shards_itself: bool) -> None:
-        self.seeds = seeds
-        self.is_worker = is_worker
-        self.position = 0
-        self._view = nullcontext if shards_itself or not is_worker else unseen_as_worker
-        self._stream = stream
-        self._examples: Iterator[Any] | None = None
-
-    def seed_at(self, offset: int, *more: int) -> int:
-        """Return the seed for a place relative to the position."""
-        return derive_seed(*self.seeds, self.position + offset, *more)
-
-    def read(self, count: int) -> list[Any]:
-        """Return the next ``count`` examples, or those that are left."""
-        with self._view(), host_state_kept(self.seed_at(0)):
-            if self._examples is None:
-                self._examples = iter(self._stream.dataset)
-            examples = list(islice(self._examples, count))
-        self.position += len(examples)
-        return examples
-
-    def skip(self, count: int, step: int) -> None:
-        """Read over ``count`` examples."""
-        while self.position < count and self.read(min(step, count - self.position)):
-            pass
+        Args:
+            seeds: What the random numbers follow from, besides the position.
+            view: Makes the context in which the dataset is read.
+        """
+        position, stream = 0, None
+        while True:
+            size = self.cut.global_batch_size if position >= skip else min(self.cut.global_batch_size, skip - position)
+            with view(), host_state_kept(derive_seed(*seeds, position)):
+                stream = iter(self.dataset) if stream is None else stream
+                examples = list(islice(stream, size))
+            if not examples:
+                return
+            if position >= skip:
+                yield position, examples
+            position += len(examples)
 
 
 def _is_hugging_face(dataset: Any) -> bool:

@@ -1,7 +1,7 @@
 """trackside: one training loop for PyTorch and TensorFlow, and callbacks that watch and steer it.
 
 Every public name is here and is imported at its first use, so that ``import trackside`` is quick and loads no
-framework::
+framework. The imports below are read by editors and type checkers, and by `__getattr__` as the list of the names::
 
     from trackside import EarlyStoppingCallback, Trainer, TrainingArguments, events
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from trackside.integrations.wandb import WandbCallback as WandbCallback
     from trackside.seeding import set_seed as set_seed
     from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
-    from trackside.trainer.checkpointing.store import get_last_checkpoint as get_last_checkpoint
+    from trackside.trainer.checkpointing.discovery import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
@@ -62,57 +62,47 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "errors": "trackside.callbacks.errors",
-    "events": "trackside.callbacks.events",
+_NAMES = {
+    "trackside.callbacks": "errors events",
+    "trackside.callbacks.builtin.csv_logger": "CSVLoggerCallback",
+    "trackside.callbacks.builtin.default_flow": "DefaultFlowCallback",
+    "trackside.callbacks.builtin.early_stopping": "EarlyStoppingCallback",
+    "trackside.callbacks.builtin.journal": "JournalCallback",
+    "trackside.callbacks.builtin.jsonl_logger": "JSONLinesLoggerCallback",
+    "trackside.callbacks.builtin.learning_rate_monitor": "LearningRateMonitorCallback",
+    "trackside.callbacks.builtin.printer": "PrinterCallback",
+    "trackside.callbacks.builtin.progress": "ProgressCallback",
+    "trackside.callbacks.builtin.straggler_monitor": "RankTimeMonitorCallback StragglerMonitorCallback",
+    "trackside.callbacks.builtin.terminate_on_nan": "TerminateOnNaNCallback",
+    "trackside.callbacks.builtin.throughput_monitor": "ThroughputMonitorCallback",
+    "trackside.callbacks.builtin.time_limit": "TimeLimitCallback",
+    "trackside.callbacks.callback": "TrainerCallback",
+    "trackside.callbacks.errors": "TracksideError",
+    "trackside.callbacks.state": "TrainerControl TrainerState",
+    "trackside.integrations.codecarbon": "CodeCarbonCallback",
+    "trackside.integrations.comet": "CometCallback",
+    "trackside.integrations.keras_adapter": "KerasCallbackAdapter",
+    "trackside.integrations.lightning_adapter": "LightningLoggerAdapter",
+    "trackside.integrations.mlflow": "MLflowCallback",
+    "trackside.integrations.notebook_progress": "NotebookProgressCallback",
+    "trackside.integrations.profiler": "ProfilerCallback",
+    "trackside.integrations.rich_progress": "RichProgressCallback",
+    "trackside.integrations.tensorboard": "TensorBoardCallback",
+    "trackside.integrations.trackio": "TrackioCallback",
+    "trackside.integrations.wandb": "WandbCallback",
+    "trackside.seeding": "set_seed",
+    "trackside.trainer.arguments.enums": "IntervalStrategy",
+    "trackside.trainer.checkpointing.discovery": "get_last_checkpoint",
+    "trackside.trainer.outputs": "BestRun EvalPrediction PredictionOutput TrainOutput default_compute_objective",
+    "trackside.trainer.pytorch.arguments": "TrainingArguments",
+    "trackside.trainer.pytorch.data.collators": "DataCollatorWithPadding default_data_collator",
+    "trackside.trainer.pytorch.trainer": "Trainer",
+    "trackside.trainer.tensorflow.arguments": "TFTrainingArguments",
+    "trackside.trainer.tensorflow.trainer": "TFTrainer",
 }
-"""Public modules, each with its full name."""
+"""Public names by the module that defines them; the imports above say the same to editors."""
 
-_HOMES = {
-    "BestRun": "trackside.trainer.outputs",
-    "CSVLoggerCallback": "trackside.callbacks.builtin.csv_logger",
-    "CodeCarbonCallback": "trackside.integrations.codecarbon",
-    "CometCallback": "trackside.integrations.comet",
-    "DataCollatorWithPadding": "trackside.trainer.pytorch.data.collators",
-    "DefaultFlowCallback": "trackside.callbacks.builtin.default_flow",
-    "EarlyStoppingCallback": "trackside.callbacks.builtin.early_stopping",
-    "EvalPrediction": "trackside.trainer.outputs",
-    "IntervalStrategy": "trackside.trainer.arguments.enums",
-    "JSONLinesLoggerCallback": "trackside.callbacks.builtin.jsonl_logger",
-    "JournalCallback": "trackside.callbacks.builtin.journal",
-    "KerasCallbackAdapter": "trackside.integrations.keras_adapter",
-    "LearningRateMonitorCallback": "trackside.callbacks.builtin.learning_rate_monitor",
-    "LightningLoggerAdapter": "trackside.integrations.lightning_adapter",
-    "MLflowCallback": "trackside.integrations.mlflow",
-    "NotebookProgressCallback": "trackside.integrations.notebook_progress",
-    "PredictionOutput": "trackside.trainer.outputs",
-    "PrinterCallback": "trackside.callbacks.builtin.printer",
-    "ProfilerCallback": "trackside.integrations.profiler",
-    "ProgressCallback": "trackside.callbacks.builtin.progress",
-    "RankTimeMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
-    "RichProgressCallback": "trackside.integrations.rich_progress",
-    "StragglerMonitorCallback": "trackside.callbacks.builtin.straggler_monitor",
-    "TFTrainer": "trackside.trainer.tensorflow.trainer",
-    "TFTrainingArguments": "trackside.trainer.tensorflow.arguments",
-    "TensorBoardCallback": "trackside.integrations.tensorboard",
-    "TerminateOnNaNCallback": "trackside.callbacks.builtin.terminate_on_nan",
-    "ThroughputMonitorCallback": "trackside.callbacks.builtin.throughput_monitor",
-    "TimeLimitCallback": "trackside.callbacks.builtin.time_limit",
-    "TrackioCallback": "trackside.integrations.trackio",
-    "TracksideError": "trackside.callbacks.errors",
-    "TrainOutput": "trackside.trainer.outputs",
-    "Trainer": "trackside.trainer.pytorch.trainer",
-    "TrainerCallback": "trackside.callbacks.callback",
-    "TrainerControl": "trackside.callbacks.state",
-    "TrainerState": "trackside.callbacks.state",
-    "TrainingArguments": "trackside.trainer.pytorch.arguments",
-    "WandbCallback": "trackside.integrations.wandb",
-    "default_compute_objective": "trackside.trainer.outputs",
-    "default_data_collator": "trackside.trainer.pytorch.data.collators",
-    "get_last_checkpoint": "trackside.trainer.checkpointing.store",
-    "set_seed": "trackside.seeding",
-}
-"""Public classes and functions, each with the module that defines it; the imports above tell the same to editors."""
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 _FRAMEWORKS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}
 """Frameworks by the module that is missing without them, each with the extra that installs it."""
@@ -125,25 +115,11 @@ def __getattr__(name: str) -> Any:
         AttributeError: If the name is unknown; the message has the nearest one.
         MissingPackageError: If its framework is not installed; the message has the pip command.
     """
-    if name in _MODULES:
-        value = _import(name, _MODULES[name])
-    elif name in _HOMES:
-        value = getattr(_import(name, _HOMES[name]), name)
-    else:
+    home = None if name.startswith("__") else _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module 'trackside' has no attribute {name!r}.{_nearest(name)}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*(name for name in globals() if name.startswith("__")), *_MODULES, *_HOMES])
-
-
-def _import(name: str, module: str) -> Any:
-    import importlib
-
     try:
-        return importlib.import_module(module)
+        value = getattr(__import__(home, fromlist=[name]), name)
     except ModuleNotFoundError as error:
         extra = _FRAMEWORKS.get(error.name or "")
         if extra is None:
@@ -151,6 +127,12 @@ def _import(name: str, module: str) -> Any:
         from trackside.callbacks.errors import MissingPackageError
 
         raise MissingPackageError(extra, needed_for=f"trackside.{name}", extra=extra) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*(name for name in globals() if name.startswith("__")), *_HOMES])
 
 
 def _nearest(name: str) -> str:
@@ -158,4 +140,4 @@ def _nearest(name: str) -> str:
         return ""
     from trackside.callbacks.errors import did_you_mean
 
-    return did_you_mean(name, {**_MODULES, **_HOMES})
+    return did_you_mean(name, _HOMES)

@@ -21,24 +21,16 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     """
     random.seed(seed)
     np.random.seed(seed)
-    for framework in _frameworks():
-        if framework == "torch":
-            from trackside.trainer.pytorch.seeding import set_seed as seed_torch
-
-            seed_torch(seed, deterministic)
-        else:
-            _seed_tensorflow(seed, deterministic)
-
-
-def _frameworks() -> list[str]:
     known = ("torch", "tensorflow")
-    return [name for name in known if name in sys.modules] or [name for name in known if is_installed(name)][:1]
+    chosen = [name for name in known if name in sys.modules] or [name for name in known if is_installed(name)][:1]
+    if "torch" in chosen:
+        from trackside.trainer.pytorch.seeding import set_seed as seed_torch
 
+        seed_torch(seed, deterministic)
+    if "tensorflow" in chosen:
+        import keras
+        import tensorflow as tf
 
-def _seed_tensorflow(seed: int, deterministic: bool) -> None:
-    import keras
-    import tensorflow as tf
-
-    keras.utils.set_random_seed(seed)
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(seed)
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()

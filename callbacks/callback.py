@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
-from .state import TrainerControl, TrainerState
+from .state import TrainerControl as Control
+from .state import TrainerState as State
 from .types import (
     Args,
-    CallbackContext,
     CallbackErrorContext,
+    Context,
     ExceptionContext,
     LoadContext,
     LogContext,
@@ -54,13 +55,13 @@ class TrainerCallback:
         ...             control.stop("ten steps are enough")
     """
 
-    role: ClassVar[Role] = "control"
-    on_error: ClassVar[OnError | None] = None
-    name: ClassVar[str | None] = None
-    background: ClassVar[bool] = False
-    timeout_s: ClassVar[float] = 30.0
-    waits_at: ClassVar[frozenset[str]] = frozenset()
-    is_collective: ClassVar[bool] = False
+    role: Role = "control"
+    on_error: OnError | None = None
+    name: str | None = None
+    background: bool = False
+    timeout_s: float = 30.0
+    waits_at: frozenset[str] = frozenset()
+    is_collective: bool = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep of this callback, as JSON values; empty for nothing."""
@@ -69,92 +70,70 @@ class TrainerCallback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
 
-    def on_init_end(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_init_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """The trainer is built."""
 
-    def on_train_begin(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_train_begin(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """Everything is set up and restored; the first epoch comes next."""
 
-    def on_load(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[LoadContext]
-    ) -> TrainerControl | None:
+    def on_load(self, args: Args, state: State, control: Control, **kwargs: Unpack[LoadContext]) -> Control | None:
         """A checkpoint was restored: ``checkpoint`` is its path, ``differences`` the arguments that changed since."""
 
-    def on_epoch_begin(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_epoch_begin(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """An epoch begins; the sampler knows its number."""
 
-    def on_step_begin(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_step_begin(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """An update begins; its first micro-batch comes next."""
 
-    def on_substep_end(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_substep_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """A micro-batch that is not the last of its update went forward and backward."""
 
     def on_pre_optimizer_step(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[PreOptimizerStepContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[PreOptimizerStepContext]
+    ) -> Control | None:
         """Gradients are unscaled and clipped; ``grad_norm`` is their norm before, on the device until read."""
 
     def on_optimizer_step(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[OptimizerStepContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[OptimizerStepContext]
+    ) -> Control | None:
         """The optimizer stepped, gradients are not cleared yet; ``skipped`` if the loss scaler skipped the step."""
 
-    def on_step_end(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_step_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """``state.global_step`` rose by one."""
 
-    def on_log(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[LogContext]
-    ) -> TrainerControl | None:
+    def on_log(self, args: Args, state: State, control: Control, **kwargs: Unpack[LogContext]) -> Control | None:
         """A record was added to ``state.log_history``; ``logs`` is a copy of it."""
 
     def on_prediction_step(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]
+    ) -> Control | None:
         """A batch of an evaluation or a prediction is done."""
 
     def on_evaluate(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[MetricsContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[MetricsContext]
+    ) -> Control | None:
         """An evaluation is done and logged; ``metrics`` is a copy of its result."""
 
     def on_predict(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[MetricsContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[MetricsContext]
+    ) -> Control | None:
         """A prediction is done; ``metrics`` is a copy of its result."""
 
-    def on_save(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[SaveContext]
-    ) -> TrainerControl | None:
+    def on_save(self, args: Args, state: State, control: Control, **kwargs: Unpack[SaveContext]) -> Control | None:
         """A checkpoint is committed and old ones are removed; ``checkpoint`` is its path."""
 
-    def on_epoch_end(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_epoch_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """An epoch ended, or was cut short."""
 
     def on_exception(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[ExceptionContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[ExceptionContext]
+    ) -> Control | None:
         """Training raised ``exception``."""
 
-    def on_train_end(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackContext]
-    ) -> TrainerControl | None:
+    def on_train_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """Training is over, also after an exception."""
 
     def on_callback_error(
-        self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Unpack[CallbackErrorContext]
-    ) -> TrainerControl | None:
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[CallbackErrorContext]
+    ) -> Control | None:
         """The observer named ``callback`` was detached because of ``error``."""

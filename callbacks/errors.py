@@ -6,7 +6,7 @@ Every class derives from `TracksideError` and from the nearest built-in, so that
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -55,7 +55,7 @@ class UnknownNameError(TracksideError, LookupError):
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         self.kind = kind
         self.name = name
-        self.known = sorted(known)
+        self.known: list[str] = sorted(known)
         listing = ", ".join(self.known) or "none"
         super().__init__(f"no {kind} named {name!r}; available: {listing}.{did_you_mean(str(name), self.known)}")
 
@@ -64,11 +64,9 @@ class UnknownMetricError(TracksideError, KeyError):
     """The metric asked for is not among what evaluation returns."""
 
     def __init__(self, option: str, name: str, known: Iterable[str]) -> None:
-        self.known = sorted(known)
-        self.message = (
-            f"{option}={name!r} is not among what evaluation returns: {', '.join(self.known) or 'nothing'}."
-            f"{did_you_mean(name, self.known)}"
-        )
+        self.known: list[str] = sorted(known)
+        listing, near = ", ".join(self.known) or "nothing", did_you_mean(name, self.known)
+        self.message: str = f"{option}={name!r} is not among what evaluation returns: {listing}.{near}"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
@@ -87,7 +85,7 @@ class CallbackOrderError(TracksideValueError):
     """
 
     def __init__(self, message: str, names: Iterable[str]) -> None:
-        self.names = list(names)
+        self.names: list[str] = list(names)
         super().__init__(message)
 
 
@@ -107,6 +105,21 @@ class RankError(TracksideError, RuntimeError):
     """Another process of the run failed, is gone, or timed out; the message names it and what it was doing."""
 
 
+class CollectiveMismatchError(RankError):
+    """Ranks that should meet in one collective called different ones; the message names them, and who called which."""
+
+    def __init__(self, calls: Sequence[tuple[int, str]]) -> None:
+        ranks: dict[tuple[int, str], list[str]] = {}
+        for rank, call in enumerate(calls):
+            ranks.setdefault(call, []).append(str(rank))
+        listing = "; ".join(
+            f"rank {', '.join(who)} called {name!r} as collective {number}" for (number, name), who in ranks.items()
+        )
+        super().__init__(
+            f"the ranks called different collectives: {listing}. Every rank must call the same ones in order"
+        )
+
+
 class CallbackTimeoutError(TracksideError, TimeoutError):
     """A call in the background timed out; the message names callback and event."""
 
@@ -120,6 +133,12 @@ class MissingPackageError(TracksideError, ImportError):
     def __init__(self, package: str, needed_for: str, extra: str | None = None) -> None:
         command = f"pip install 'trackside[{extra}]'" if extra else f"pip install {package}"
         super().__init__(f"{needed_for} needs the package {package!r}, which is not installed. Run: {command}")
+
+
+def check_count(option: str, value: object) -> None:
+    """Raise ArgumentError unless ``value`` is a whole number from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArgumentError(option, value, "a whole number from 1")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -55,11 +55,11 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import blinker
 
-from .errors import ArgumentError, TracksideTypeError, TracksideValueError, UnknownNameError
+from .errors import TracksideTypeError, TracksideValueError, UnknownNameError, check_count
 
 Listener = TypeVar("Listener", bound=Callable[..., Any])
 
@@ -113,9 +113,7 @@ class Every:
         self.every = every
 
     def __call__(self, trainer: Any, **kwargs: Any) -> Any:
-        if kwargs["state"].global_step % self.every == 0:
-            return self.listener(trainer, **kwargs)
-        return None
+        return None if kwargs["state"].global_step % self.every else self.listener(trainer, **kwargs)
 
 
 class Signal(blinker.Signal):
@@ -127,9 +125,9 @@ class Signal(blinker.Signal):
     """
 
     set_class = OrderedIds  # type: ignore[assignment]
-    version = 0
+    version: ClassVar[int] = 0
     """Counts every connect, disconnect and muting of any signal; while it stays, a sender may cache its receivers."""
-    has_weak_listeners = False
+    has_weak_listeners: bool = False
     """Whether a listener may vanish without a disconnect, so that no sender may cache its receivers."""
     _is_muted = False
 
@@ -165,7 +163,7 @@ class Signal(blinker.Signal):
         """
         if not callable(receiver) or _is_coroutine(receiver):
             raise TracksideTypeError(f"{self.name} needs a plain function as listener, not {receiver!r}")
-        check_every(every)
+        check_count("every", every)
         if weak and every > 1:
             raise TracksideValueError(f"{self.name}: weak=True and every={every} do not go together")
         Signal.version += 1
@@ -183,8 +181,8 @@ class Signal(blinker.Signal):
         is_any = sender is blinker.ANY
         listeners = [self._held_by(holder) for holder in ([*self._holders.values()] if is_any else [sender])]
         thinned = [held for item in listeners for held in item if isinstance(held, Every) and held.listener == receiver]
-        targets: list[Callable[..., Any]] = [receiver, *thinned]
-        for target in targets:
+        target: Any
+        for target in [receiver, *thinned]:
             super().disconnect(target, sender)
             for held in listeners:
                 if target in held:
@@ -202,7 +200,11 @@ class Signal(blinker.Signal):
 
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]
         """Yield the receivers of ``sender`` in the order in which they are called."""
-        return iter(sorted(super().receivers_for(sender), key=_position))
+
+        def position(receiver: object) -> Any:
+            return getattr(receiver, "position", LAST_POSITION)
+
+        return iter(sorted(super().receivers_for(sender), key=position))
 
     def _held_by(self, sender: Any) -> list[Callable[..., Any]]:
         """Return the listeners that ``sender`` holds for this signal.
@@ -214,12 +216,6 @@ class Signal(blinker.Signal):
         self._holders[id(holder)] = holder
         listeners: list[Callable[..., Any]] = vars(holder).setdefault("_listeners", {}).setdefault(self.name, [])
         return listeners
-
-
-def check_every(every: object) -> None:
-    """Raise ArgumentError unless ``every`` is a whole number from 1."""
-    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-        raise ArgumentError("every", every, "a whole number from 1")
 
 
 def _is_coroutine(receiver: Any) -> bool:
@@ -234,29 +230,24 @@ def _has_weak_references(receiver: Any) -> bool:
     return True
 
 
-def _position(receiver: Callable[..., Any]) -> int:
-    position: int = getattr(receiver, "position", LAST_POSITION)
-    return position
-
-
-on_init_end = Signal("on_init_end")
-on_load = Signal("on_load")
-on_train_begin = Signal("on_train_begin")
-on_epoch_begin = Signal("on_epoch_begin")
-on_step_begin = Signal("on_step_begin")
-on_substep_end = Signal("on_substep_end")
-on_pre_optimizer_step = Signal("on_pre_optimizer_step")
-on_optimizer_step = Signal("on_optimizer_step")
-on_step_end = Signal("on_step_end")
-on_log = Signal("on_log")
-on_prediction_step = Signal("on_prediction_step")
-on_evaluate = Signal("on_evaluate")
-on_predict = Signal("on_predict")
-on_save = Signal("on_save")
-on_epoch_end = Signal("on_epoch_end")
-on_exception = Signal("on_exception")
-on_train_end = Signal("on_train_end")
-on_callback_error = Signal("on_callback_error")
+on_init_end: Signal = Signal("on_init_end")
+on_load: Signal = Signal("on_load")
+on_train_begin: Signal = Signal("on_train_begin")
+on_epoch_begin: Signal = Signal("on_epoch_begin")
+on_step_begin: Signal = Signal("on_step_begin")
+on_substep_end: Signal = Signal("on_substep_end")
+on_pre_optimizer_step: Signal = Signal("on_pre_optimizer_step")
+on_optimizer_step: Signal = Signal("on_optimizer_step")
+on_step_end: Signal = Signal("on_step_end")
+on_log: Signal = Signal("on_log")
+on_prediction_step: Signal = Signal("on_prediction_step")
+on_evaluate: Signal = Signal("on_evaluate")
+on_predict: Signal = Signal("on_predict")
+on_save: Signal = Signal("on_save")
+on_epoch_end: Signal = Signal("on_epoch_end")
+on_exception: Signal = Signal("on_exception")
+on_train_end: Signal = Signal("on_train_end")
+on_callback_error: Signal = Signal("on_callback_error")
 
 EVENTS: dict[str, Signal] = {name: globals()[name] for name in get_args(EventName)}
 """The signal of each event by its name."""

@@ -12,12 +12,11 @@ A package is imported only when one of its names is used, so that a broken one d
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import CallbackError, TracksideTypeError, UnknownNameError
+from .errors import CallbackError, UnknownNameError
 
 GROUP = "trackside.callbacks"
 
@@ -52,26 +51,11 @@ class Registration:
         try:
             found = entry_point.load()
         except (Exception, SystemExit) as error:
-            raise CallbackError(
-                f"the callback {self.name!r} of {self.origin} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise CallbackError(f"the callback {self.name!r} of {self.origin} cannot be imported: {reason}") from error
         if not callable(found):
             raise CallbackError(f"the callback {self.name!r} of {self.origin} is not a class but {found!r}")
         return found  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a callback: its name, its type in words, and its default (`inspect.Parameter.empty` for none)."""
-
-    name: str
-    type: str
-    default: Any
-
-    @property
-    def is_required(self) -> bool:
-        """Whether the callback cannot be made without it."""
-        return self.default is inspect.Parameter.empty
 
 
 def registered() -> dict[str, Registration]:
@@ -104,9 +88,8 @@ def find(name: str) -> Registration:
         raise UnknownNameError("callback", name, claims)
     if len(claims[name]) > 1:
         packages = " and ".join(claim.origin for claim in claims[name])
-        raise CallbackError(
-            f"the callback {name!r} is claimed by {packages}. Uninstall one, or choose with its class_path"
-        )
+        advice = "Uninstall one, or choose with its class_path"
+        raise CallbackError(f"the callback {name!r} is claimed by {packages}. {advice}")
     return claims[name][0]
 
 
@@ -117,50 +100,3 @@ def load(name: str) -> Callable[..., Any]:
         UnknownNameError, CallbackError: See `find` and `Registration.load`.
     """
     return find(name).load()
-
-
-def options_of(callback: Callable[..., Any]) -> dict[str, Option]:
-    """Return the options of a callback class by name, as its constructor declares them."""
-    return {
-        item.name: Option(item.name, _type_text(item.annotation), item.default)
-        for item in _parameters(callback)
-        if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
-    }
-
-
-def takes_any_option(callback: Callable[..., Any]) -> bool:
-    """Return whether a callback class takes options that it does not declare."""
-    return any(item.kind is item.VAR_KEYWORD for item in _parameters(callback))
-
-
-def build(callback: str | Callable[..., Any], options: Mapping[str, Any] | None = None) -> Any:
-    """Make a callback, given by name or class, with ``options``.
-
-    Raises:
-        UnknownNameError: If the name or an option is not known.
-        TracksideTypeError: If a required option is missing.
-    """
-    target = load(callback) if isinstance(callback, str) else callback
-    options = dict(options or {})
-    known = options_of(target)
-    label = callback if isinstance(callback, str) else getattr(callback, "__name__", str(callback))
-    for key in options:
-        if key not in known and not takes_any_option(target):
-            raise UnknownNameError(f"option of the callback {label!r}", key, known)
-    missing = [name for name, option in known.items() if option.is_required and name not in options]
-    if missing:
-        raise TracksideTypeError(f"the callback {label!r} needs the option {', '.join(missing)}")
-    return target(**options)
-
-
-def _parameters(callback: Callable[..., Any]) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(callback).parameters.values())
-    except (TypeError, ValueError):  # written in C: its constructor checks the options
-        return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
-
-
-def _type_text(annotation: Any) -> str:
-    if annotation is inspect.Parameter.empty:
-        return ""
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -33,9 +33,8 @@ class RecordedArguments(SimpleNamespace):
 
     def to_sanitized_dict(self) -> dict[str, Any]:
         """Return all fields as bool, int, float or text."""
-        return {
-            key: value if isinstance(value, bool | int | float) else str(value) for key, value in vars(self).items()
-        }
+        plain = bool | int | float
+        return {key: value if isinstance(value, plain) else str(value) for key, value in vars(self).items()}
 
 
 class Replay:
@@ -52,14 +51,16 @@ class Replay:
         folder = time.strftime("%Y-%m-%d_%H-%M-%S_replay")  # a new one each time, so that no curve is drawn twice
         here = {"output_dir": str(output_dir), "logging_dir": str(Path(output_dir) / "runs" / folder)}
         name = args.get("run_name") or Path(str(args.get("output_dir", output_dir))).resolve().name
-        self.args = RecordedArguments(**{"process_index": 0, "world_size": 1, **args, **here, "run_name": name})
-        self.state = TrainerState()
-        self.control = TrainerControl()
-        self.dispatcher = Dispatcher(self, self.args, self.state, self.control)
+        self.args: RecordedArguments = RecordedArguments(
+            **{"process_index": 0, "world_size": 1, **args, **here, "run_name": name}
+        )
+        self.state: TrainerState = TrainerState()
+        self.control: TrainerControl = TrainerControl()
+        self.dispatcher: Dispatcher = Dispatcher(self, self.args, self.state, self.control)
         names = ("model", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader", "processing_class")
         self.dispatcher.context.update(dict.fromkeys((*names, "tokenizer")))
         self.stopped_at: int | None = None
-        self.is_complete = False
+        self.is_complete: bool = False
 
     @property
     def callback_report(self) -> dict[str, Attachment]:

@@ -46,7 +46,7 @@ Args: TypeAlias = TrainingArgumentsLike
 """A short name, for signatures."""
 
 
-class CallbackContext(TypedDict):
+class Context(TypedDict):
     """What every method of a callback, and every listener, gets by keyword."""
 
     trainer: Any
@@ -59,50 +59,50 @@ class CallbackContext(TypedDict):
     tokenizer: Any
 
 
-class LoadContext(CallbackContext):
+class LoadContext(Context):
     """What comes with on_load: the checkpoint's path, and the arguments that differ from those it was saved with."""
 
     checkpoint: str
     differences: dict[str, Any]
 
 
-class PreOptimizerStepContext(CallbackContext):
+class PreOptimizerStepContext(Context):
     """What comes with on_pre_optimizer_step: the norm of all gradients before clipping, on the device until read."""
 
     grad_norm: Any
 
 
-class OptimizerStepContext(CallbackContext):
+class OptimizerStepContext(Context):
     """What comes with on_optimizer_step: whether the loss scaler skipped the step."""
 
     skipped: bool
 
 
-class LogContext(CallbackContext):
+class LogContext(Context):
     """What comes with on_log: the receiver's own copy of the record."""
 
     logs: dict[str, Any]
 
 
-class MetricsContext(CallbackContext):
+class MetricsContext(Context):
     """What comes with on_evaluate and on_predict: the receiver's own copy of the metrics."""
 
     metrics: dict[str, float]
 
 
-class SaveContext(CallbackContext):
+class SaveContext(Context):
     """What comes with on_save: the path of the committed checkpoint."""
 
     checkpoint: str
 
 
-class ExceptionContext(CallbackContext):
+class ExceptionContext(Context):
     """What comes with on_exception: the exception that ended training."""
 
     exception: BaseException
 
 
-class CallbackErrorContext(CallbackContext):
+class CallbackErrorContext(Context):
     """What comes with on_callback_error: the name of the detached callback, and its last exception."""
 
     callback: str

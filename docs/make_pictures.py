@@ -2,8 +2,8 @@
 
     python docs/make_pictures.py
 
-trains the demo on every framework that is installed, in a folder of its own, serves both runs with TensorBoard and
-lets Debian's chromium (``apt-get install chromium``) draw the page into docs/images/tensorboard.png.
+trains the demo on every installed framework, in a temporary folder, serves both runs with TensorBoard, and draws the
+page into docs/images/tensorboard.png with Debian's chromium (``apt-get install chromium``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The main job, as ``tox -e demo`` runs it: the digits on both frameworks, and what came out, side by side.
+"""The main job, as ``tox -e demo`` runs it: handwritten digits on both frameworks, with the results side by side.
 
-It does what `trackside train` does with examples/digits.yaml and examples/digits_tf.yaml. Stop it and run
-it again, and it goes on where it was; when it has come to its end, the next run starts afresh. ``--only pytorch`` runs
-one of the two; other options go to `trackside train`, for instance ``python examples/demo.py --learning_rate 3e-3``.
+It runs `trackside train` with examples/digits.yaml and examples/digits_tf.yaml. If you stop it and run it again, it
+continues from the newest checkpoint; after a complete run, the next one starts from the beginning. ``--only pytorch``
+runs one of the two. Other options go to `trackside train`, for example
+``python examples/demo.py --learning_rate 3e-3``.
 """
 
 from __future__ import annotations

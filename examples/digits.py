@@ -1,6 +1,6 @@
 """Handwritten digits: a small convolutional network, the data, and the metric. `digits.yaml` names all three.
 
-The 1797 images of 8 by 8 pixels come with scikit-learn, so that nothing is downloaded.
+The 1797 images of 8 by 8 pixels are part of scikit-learn, so nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Handwritten digits on TensorFlow: the network and the data of digits.py. `digits_tf.yaml` names them.
 
-The 1797 images of 8 by 8 pixels come with scikit-learn, so that nothing is downloaded.
+The 1797 images of 8 by 8 pixels are part of scikit-learn, so nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reference documentation's example of a subclass, on a real dataset: a loss of one's own.
+"""The example of a subclass in the reference documentation, on a real dataset: a custom loss.
 
 python examples/subclass.py
 """

@@ -27,8 +27,8 @@ class CodeCarbonCallback(Tracker):
         In the file: energy in kWh, emissions in kg of carbon dioxide equivalent.
     """
 
-    name = "codecarbon"
-    package = "codecarbon"
+    name: str | None = "codecarbon"
+    package: str = "codecarbon"
 
     def __init__(self, country_iso_code: str = "USA", *, measure_power_secs: float = 15.0) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from trackside.callbacks.state import TrainerState
 from ._base.tracker import Status, Tracker, values_of
 from ._compat.comet_archive import archives, read_last_steps
 
-QUIET = {
+QUIET: dict[str, Any] = {
     "log_code": False,
     "log_graph": False,
     "auto_param_logging": False,
@@ -40,8 +40,8 @@ class CometCallback(Tracker):
         MissingPackageError: If comet_ml is not installed.
     """
 
-    name = "comet"
-    package = "comet_ml"
+    name: str | None = "comet"
+    package: str = "comet_ml"
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class CometCallback(Tracker):
         offline_directory: str | None = None,
     ) -> None:
         super().__init__()
-        self.options = {"project_name": project, "workspace": workspace}
+        self.options: dict[str, Any] = {"project_name": project, "workspace": workspace}
         self.run_name = run_name
-        self.tags = list(tags)
-        self.online = online is not False
+        self.tags: list[str] = list(tags)
+        self.online: bool = online is not False
         self.offline_directory = offline_directory
         self._experiment: Any = None
         self._folder = Path()
@@ -65,7 +65,7 @@ class CometCallback(Tracker):
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
         """Start an experiment, or continue the one whose key is ``run_id``."""
         self._folder = Path(self.offline_directory or Path(args.output_dir) / "comet").resolve()
-        self._experiment = self._start_online(resume) if self.online else self._start_offline(resume)
+        self._experiment = self._start(resume)
         name = self.run_name or getattr(args, "run_name", None)
         if name:
             self._experiment.set_name(name)
@@ -73,17 +73,14 @@ class CometCallback(Tracker):
             self._experiment.add_tags(self.tags)
         self._experiment.log_parameters(values_of(args), nested_support=False)
 
-    def _start_online(self, resume: bool) -> Any:
+    def _start(self, resume: bool) -> Any:
         import comet_ml
 
-        mode, config = "get" if resume else "create", comet_ml.ExperimentConfig(**QUIET)
-        return comet_ml.start(
-            **self.options, online=True, mode=mode, experiment_key=self.run_id, experiment_config=config
-        )
-
-    def _start_offline(self, resume: bool) -> Any:
-        import comet_ml
-
+        if self.online:
+            mode, config = "get" if resume else "create", comet_ml.ExperimentConfig(**QUIET)
+            return comet_ml.start(
+                **self.options, online=True, mode=mode, experiment_key=self.run_id, experiment_config=config
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         resume = resume and bool(archives(self._folder, str(self.run_id)))
         start = comet_ml.ExistingOfflineExperiment if resume else comet_ml.OfflineExperiment

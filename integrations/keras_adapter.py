@@ -7,6 +7,7 @@ from typing import Any
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import CallbackError
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 from ._base.metric_names import Record
 
@@ -31,13 +32,13 @@ class KerasCallbackAdapter(TrainerCallback):
         CallbackError: If ``callback`` is not such an instance.
     """
 
-    role = "control"
+    role: Role = "control"
 
     def __init__(self, callback: Any) -> None:
         if not hasattr(callback, "set_model") or not hasattr(callback, "on_train_batch_end"):
             raise CallbackError(f"KerasCallbackAdapter needs an instance of a Keras callback, not {callback!r}")
         self.callback = callback
-        self.name = f"keras_{type(callback).__name__}"  # type: ignore[misc]
+        self.name: str | None = f"keras_{type(callback).__name__}"
         self.logs: dict[str, Any] = {}
         self._ended_epoch: int | None = None
         self._epoch = self._step_in_epoch = 0
@@ -49,12 +50,10 @@ class KerasCallbackAdapter(TrainerCallback):
 
     # -- training -------------------------------------------------------------------------------------------------
 
-    def on_train_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         steps = -(-state.max_steps // max(1, state.num_train_epochs))
         self.callback.set_params({"epochs": state.num_train_epochs, "steps": steps, "verbose": 0})
-        self.callback.set_model(FittedModel(model, kwargs.get("optimizer")))
+        self.callback.set_model(FittedModel(kwargs.get("model"), kwargs.get("optimizer")))
         self.logs, self._ended_epoch, self._in_test = {}, None, False
         self.callback.on_train_begin()
 
@@ -84,10 +83,8 @@ class KerasCallbackAdapter(TrainerCallback):
 
     # -- logs and evaluation --------------------------------------------------------------------------------------
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
-    ) -> None:
-        if logs and "loss" in logs:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
+        if "loss" in logs:
             self.logs |= {name: value for name, value in logs.items() if name not in ("epoch", "step")}
             if self._ended_epoch is not None and self._reports_after == "log":
                 self._report_epoch_end(control)
@@ -97,10 +94,9 @@ class KerasCallbackAdapter(TrainerCallback):
             self._in_test = True
             self.callback.on_test_begin()
 
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: TrainerControl, metrics: Record | None = None, **kwargs: Any
-    ) -> None:
-        found = {key.replace("eval_", "val_", 1): value for key, value in (metrics or {}).items() if key != "epoch"}
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        metrics: Record = kwargs["metrics"]
+        found = {key.replace("eval_", "val_", 1): value for key, value in metrics.items() if key != "epoch"}
         self.logs |= {key: value for key, value in found.items() if not key.endswith(("_runtime", "_per_second"))}
         if self._in_test:
             self._in_test = False

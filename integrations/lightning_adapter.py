@@ -28,7 +28,7 @@ class LightningLoggerAdapter(Tracker):
         TracksideTypeError: If ``logger`` lacks a method of Lightning's loggers.
     """
 
-    name = "lightning_logger"
+    name: str | None = "lightning_logger"
 
     def __init__(self, logger: Any) -> None:
         missing = [method for method in METHODS if not callable(getattr(logger, method, None))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from trackside.callbacks.state import TrainerState
@@ -40,8 +40,8 @@ class MLflowCallback(Tracker):
         MissingPackageError: If MLflow is not installed.
     """
 
-    name = "mlflow"
-    package = "mlflow"
+    name: str | None = "mlflow"
+    package: str = "mlflow"
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class MLflowCallback(Tracker):
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.run_name = run_name
-        self.tags = dict(tags or {})
+        self.tags: dict[str, str] = dict(tags or {})
         self._client: Any = None
 
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
@@ -117,10 +117,9 @@ class MLflowCallback(Tracker):
         cut = {name: text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..." for name, text in texts.items()}
         new = [Param(name, text) for name, text in cut.items() if name not in known]
         changed = [RunTag(f"resumed.{name}", text) for name, text in cut.items() if known.get(name, text) != text]
-        for params in _batches(new):
-            self._client.log_batch(self.run_id, params=params)
-        for tags in _batches(changed):
-            self._client.log_batch(self.run_id, tags=tags)
+        for kind, items in (("params", new), ("tags", changed)):
+            for start in range(0, len(items), BATCH):
+                self._client.log_batch(self.run_id, **{kind: items[start : start + BATCH]})
         if cut != texts:
             self._client.log_dict(self.run_id, dict(values), "arguments.json")
 
@@ -133,8 +132,3 @@ def allowed_name(name: str) -> str:
         'eval/f1_0.5'
     """
     return re.sub(r"[^\w\-./ :]", "_", name)
-
-
-def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]

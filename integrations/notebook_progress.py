@@ -25,8 +25,8 @@ class NotebookProgressCallback(LiveDisplayCallback):
         MissingPackageError: If IPython is not installed.
     """
 
-    name = "notebook"
-    refresh_s = 0.2
+    name: str | None = "notebook"
+    refresh_s: float = 0.2
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.callback import TrainerCallback
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.errors import check_count
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 
 class ProfilerCallback(TrainerCallback):
@@ -34,28 +35,26 @@ class ProfilerCallback(TrainerCallback):
         device_memory_bytes: Peak allocated memory of the GPU so far, in bytes.
     """
 
-    role = "observer"
-    name = "profiler"
+    role: Role = "observer"
+    name: str | None = "profiler"
 
     def __init__(
         self, first_step: int = 10, steps: int = 3, *, memory: bool = True, log_dir: str | None = None
     ) -> None:
-        for option, value in (("first_step", first_step), ("steps", steps)):
-            if type(value) is not int or not value >= 1:
-                raise ArgumentError(option, value, "a whole number from 1")
+        check_count("first_step", first_step)
+        check_count("steps", steps)
         self.first_step = first_step
         self.steps = steps
         self.memory = memory
         self.log_dir = log_dir
         self._profile: Any = None
 
-    def on_step_begin(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step + 1 == self.first_step and state.is_world_process_zero:
             folder = Path(self.log_dir or args.logging_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self._profile = _start_torch(folder) if hasattr(model, "named_parameters") else _start_tensorflow(folder)
+            start = _start_torch if hasattr(kwargs.get("model"), "named_parameters") else _start_tensorflow
+            self._profile = start(folder)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step == self.first_step + self.steps - 1:
@@ -70,10 +69,9 @@ class ProfilerCallback(TrainerCallback):
             return {}
         import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        device = device_memory_bytes()
-        own = {"memory_bytes": float(peak * (1 if sys.platform == "darwin" else 1024))}
-        return own if device is None else {**own, "device_memory_bytes": device}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        found = {"memory_bytes": float(peak), "device_memory_bytes": device_memory_bytes()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _stop(self) -> None:
         if self._profile is not None:

@@ -27,7 +27,7 @@ class RichProgressCallback(LiveDisplayCallback):
         ArgumentError: If ``transient`` is not True or False.
     """
 
-    name = "rich_progress"
+    name: str | None = "rich_progress"
 
     def __init__(self, *, transient: bool = False, console: Any = None) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.errors import ArgumentError, check_count
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from ._base.model_weights import named_weights
@@ -47,9 +47,9 @@ class TensorBoardCallback(Tracker):
         >>> callback = TensorBoardCallback(images=lambda trainer: {"noise": np.zeros((8, 8, 3), np.uint8)})
     """
 
-    name = "tensorboard"
-    package = "tensorboard"
-    background = False  # a record takes microseconds, and the weights must not change while they are read
+    name: str | None = "tensorboard"
+    package: str = "tensorboard"
+    background: bool = False  # a record takes microseconds, and the weights must not change while they are read
 
     def __init__(
         self,
@@ -62,14 +62,13 @@ class TensorBoardCallback(Tracker):
     ) -> None:
         super().__init__()
         if histograms_every is not None:
-            if not isinstance(histograms_every, int) or not histograms_every >= 1:
-                raise ArgumentError("histograms_every", histograms_every, "a whole number of steps from 1, or None")
+            check_count("histograms_every", histograms_every)
             self.on_step_end = self._write_histograms  # type: ignore[method-assign]  # without it, steps cost nothing
         if images is not None:
             if not callable(images):
                 raise ArgumentError("images", images, "a function that takes the trainer and returns images by name")
             require_package("PIL", "TensorBoardCallback(images=...)", self.name)
-        self.log_dir = None if log_dir is None else Path(log_dir)
+        self.log_dir: Path | None = None if log_dir is None else Path(log_dir)
         self.hparams = hparams
         self.text = text
         self.histograms_every = histograms_every
@@ -112,18 +111,14 @@ class TensorBoardCallback(Tracker):
             self._file.close()
             self._file = None
 
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: TrainerControl, trainer: Any = None, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.images is not None and self._file is not None:
-            self._file.images(self.images(trainer), state.global_step)
+            self._file.images(self.images(kwargs.get("trainer")), state.global_step)
         super().on_evaluate(args, state, control, **kwargs)
 
-    def _write_histograms(
-        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
+    def _write_histograms(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._file is not None and self.histograms_every and state.global_step % self.histograms_every == 0:
-            self._file.histograms(dict(named_weights(model)), state.global_step)
+            self._file.histograms(dict(named_weights(kwargs.get("model"))), state.global_step)
 
 
 def _as_table(values: Mapping[str, Any]) -> str:

@@ -29,12 +29,12 @@ class TrackioCallback(Tracker):
         MissingPackageError: If Trackio is not installed.
     """
 
-    name = "trackio"
-    package = "trackio"
+    name: str | None = "trackio"
+    package: str = "trackio"
 
     def __init__(self, project: str | None = None, *, run_name: str | None = None, space_id: str | None = None) -> None:
         super().__init__()
-        self.project = project or os.environ.get("TRACKIO_PROJECT") or "trackside"
+        self.project: str = project or os.environ.get("TRACKIO_PROJECT") or "trackside"
         self.run_name = run_name
         self.space_id = space_id
         self.trackio_name: str | None = None

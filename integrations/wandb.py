@@ -15,7 +15,7 @@ from ._base.tracker import Status, Tracker, values_of
 from ._compat.wandb_datastore import earlier_files, read_last_steps, run_file, wait_until_complete
 from ._compat.wandb_service import service_errors
 
-logger = logging.getLogger("trackside.integrations")
+logger: logging.Logger = logging.getLogger("trackside.integrations")
 
 EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}
 """W&B's exit codes of a run; it shows 255 as killed."""
@@ -23,7 +23,7 @@ EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}
 ID_WAIT_S = 5.0
 """Longest time, in seconds, that W&B's service keeps the id of a run in use after the run was finished."""
 
-CHOICES = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("online", "offline", "disabled", None),
     "ranks": ("first", "all"),
     "watch": ("gradients", "parameters", "all", None),
@@ -55,8 +55,8 @@ class WandbCallback(Tracker):
         ArgumentError: If ``mode``, ``ranks`` or ``watch`` has another value.
     """
 
-    name = "wandb"
-    package = "wandb"
+    name: str | None = "wandb"
+    package: str = "wandb"
 
     def __init__(
         self,
@@ -78,17 +78,23 @@ class WandbCallback(Tracker):
             if value not in CHOICES[option]:
                 raise ArgumentError(option, value, ", ".join(map(str, CHOICES[option])))
         self.run_name = name
-        self.options = {"project": project, "entity": entity, "tags": tags, "notes": notes, "mode": mode}
+        self.options: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "tags": tags,
+            "notes": notes,
+            "mode": mode,
+        }
         self.group = group
         self.ranks = ranks
         self.watch = watch
-        self.settings = dict(settings or {})
+        self.settings: dict[str, Any] = dict(settings or {})
         self.run: Any = None
         self._watched: Any = None
         if checkpoints:
             self.on_save = self._keep_checkpoint  # type: ignore[method-assign]  # else saving waits
         waits = {"on_save": checkpoints, "on_train_begin": watch is not None}
-        self.waits_at = frozenset(event for event, is_needed in waits.items() if is_needed)  # type: ignore[misc]
+        self.waits_at: frozenset[str] = frozenset(event for event, is_needed in waits.items() if is_needed)
 
     def is_writer(self, state: TrainerState) -> bool:
         return self.ranks == "all" or state.is_world_process_zero
@@ -152,15 +158,13 @@ class WandbCallback(Tracker):
         self.run.watch(model, log=self.watch, log_freq=every)
         self._watched = model
 
-    def _keep_checkpoint(
-        self, args: Any, state: TrainerState, control: TrainerControl, checkpoint: str = "", **kwargs: Any
-    ) -> None:
+    def _keep_checkpoint(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.run is None or not state.is_world_process_zero:
             return
         import wandb
 
         artifact = wandb.Artifact(f"checkpoint-{self.run_id}", type="model", metadata={"step": state.global_step})
-        artifact.add_dir(checkpoint)
+        artifact.add_dir(kwargs["checkpoint"])
         is_best = state.best_global_step == state.global_step
         aliases = ["latest", f"step-{state.global_step}", *(["best"] if is_best else [])]
         self.run.log_artifact(artifact, aliases=aliases)

@@ -170,7 +170,7 @@ def test_the_search_on_its_page_finds_something_and_goes_on(run):
     pytest.importorskip("optuna")
 
     first, second = python_blocks("docs/hyperparameter-search.md")
-    with pytest.warns(UserWarning, match="'hidden' is no training argument"):
+    with pytest.warns(UserWarning, match="'hidden' is not a training argument"):
         names = run(first, "found = trainer.evaluate()['eval_loss']", second)
 
     assert names["found"] == names["best"].objective < 2.25  # ten classes guessed at are 2.30
@@ -290,6 +290,14 @@ def test_the_pages_name_every_event_and_every_registered_callback():
 
     assert [name for name in trackside.events.EVENTS if f"`{name}`" not in events_page] == []
     assert [name for name in registered if f"`{name}`" not in callbacks_page] == []
+
+
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page, re.MULTILINE))
+    listed |= set(re.findall(r"`from trackside import (\w+)`", page)) | set(re.findall(r"`trackside\.(\w+)`", page))
+
+    assert [name for name in dir(trackside) if not name.startswith("_") and name not in listed] == []
 
 
 def test_the_callbacks_of_others_were_run_with_the_versions_that_are_tested():

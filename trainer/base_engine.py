@@ -132,7 +132,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
                 files[name] = None if part is None else part.state_dict() or None
         if copy:
             files = self._copied(files)
-        states = self.strategy.gather_objects(self._random_state())
+        states = self.strategy.collectives.gather("the random number states", self._random_state())
         files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
 
         def write(folder: Path) -> dict[str, str]:

@@ -28,7 +28,7 @@ from .outputs import BestRun, TrainOutput
 from .search.search import search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 
-logger = logging.getLogger("trackside")
+logger: logging.Logger = logging.getLogger("trackside")
 
 Args = TypeVar("Args", bound=BaseTrainingArguments)
 
@@ -68,16 +68,17 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         if args.log_level != "passive":
             logger.setLevel(args.get_process_log_level())
-        self.args = args
+        self.args: Any = args
         self.model_init = model_init
-        self.model = model
+        self.model: Any = model
         self.model_wrapped: Any = None
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
         self.compute_metrics = compute_metrics
         self.loss_fn = loss_fn
-        self.optimizer, self.lr_scheduler = optimizers
-        self.state = TrainerState(
+        self.optimizer: Any = optimizers[0]
+        self.lr_scheduler: Any = optimizers[1]
+        self.state: TrainerState = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
@@ -86,7 +87,7 @@ class BaseTrainer(TrainerInterface):
 
     def _assemble(self, attach: Callable[[Dispatcher], Any]) -> None:
         """Make the components, and attach the callbacks."""
-        self.control = TrainerControl()
+        self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
         base = next(cls for cls in type(self).__mro__ if BaseTrainer in cls.__bases__)
         self._overrides = Overrides.of(self, base)
@@ -126,7 +127,7 @@ class BaseTrainer(TrainerInterface):
 
     @abstractmethod
     def _check_model(self) -> None:
-        """Raise TracksideTypeError if there is no model of this framework."""
+        """Raise TracksideTypeError if the model is missing or is not one of this framework."""
 
     # -- train ----------------------------------------------------------------------------------------------------
 
@@ -147,7 +148,10 @@ class BaseTrainer(TrainerInterface):
                 was asked for.
         """
         if "model_path" in kwargs:
-            resume_from_checkpoint = _deprecated_model_path(kwargs.pop("model_path"), resume_from_checkpoint)
+            message = "train(model_path=...) is deprecated; use resume_from_checkpoint"
+            warnings.warn(message, FutureWarning, stacklevel=2)
+            path = kwargs.pop("model_path")
+            resume_from_checkpoint = path if resume_from_checkpoint is None else resume_from_checkpoint
         if kwargs:
             name = next(iter(kwargs))
             near = did_you_mean(name, ["resume_from_checkpoint", "trial"])
@@ -158,12 +162,12 @@ class BaseTrainer(TrainerInterface):
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._engine.propagate_errors():
-            check_attached_everywhere(self._dispatcher, self._engine.strategy.gather_objects)
+            check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
             return self._train(wanted, trial)
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
         checkpoint = self._checkpoints.locate(wanted) if self.is_world_process_zero() else None
-        checkpoint = self._engine.strategy.gather_objects(checkpoint)[0]
+        checkpoint = self._engine.strategy.collectives.gather("the checkpoint to resume from", checkpoint)[0]
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
@@ -176,10 +180,11 @@ class BaseTrainer(TrainerInterface):
             self._engine,
             self._dispatcher,
             self._checkpoints,
+            checkpoint=checkpoint,
             note_metrics=self._note_metrics,
             watch_memory=self._evaluator.watch_memory,
             report_costs=self._writer.report_costs,
-        ).run(checkpoint)
+        ).run()
 
     def _reset(self) -> None:
         """Reset state and control in place: callbacks and the dispatcher hold references to them."""
@@ -300,8 +305,3 @@ def check_smoothing(args: Any, loss: str) -> None:
     if args.label_smoothing_factor > 0:
         allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
         raise ArgumentError("label_smoothing_factor", args.label_smoothing_factor, allowed)
-
-
-def _deprecated_model_path(path: Any, resume_from_checkpoint: Any) -> Any:
-    warnings.warn("train(model_path=...) is deprecated; use resume_from_checkpoint", FutureWarning, stacklevel=3)
-    return path if resume_from_checkpoint is None else resume_from_checkpoint

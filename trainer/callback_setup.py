@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
+from trackside.callbacks.builtin.printer import PrinterCallback
+from trackside.callbacks.builtin.progress import ProgressCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
+from trackside.callbacks.config.callback_config import CallbackMap
 from trackside.callbacks.errors import ArgumentError, CallbackError, did_you_mean
 from trackside.callbacks.registry import claims_by_name, load, registered
+
+from .distributed.collectives import Collectives
 
 OWN_TRACKERS = "trackside.integrations."
 """Where the trackers are that ``report_to: all`` stands for; those of other packages are asked for by name."""
 
 DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
-"""Names of the callbacks that show a run to who started it; without any of them, the trainer attaches one."""
+"""Names of the callbacks that display a run; without any of them, the trainer attaches one."""
 
 
 def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any]) -> None:
@@ -24,12 +29,13 @@ def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence
     dispatcher.attach(DefaultFlowCallback(), origin="default")
     for callback in callbacks:
         dispatcher.attach(callback)
-    reported = {name: None for name in trackers(args.report_to) if name not in args.callbacks}
+    reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})
+    reported.origins = dict.fromkeys(reported, "report_to")
     _check_reported(args.report_to, reported)
     named = {*dispatcher.attachments, *reported, *args.callbacks}
     if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
-        dispatcher.attach(_default_display(args.disable_tqdm), origin="default")
-    attach_from_map(dispatcher, reported, origins=dict.fromkeys(reported, "report_to"))
+        dispatcher.attach(PrinterCallback if args.disable_tqdm else ProgressCallback, origin="default")
+    attach_from_map(dispatcher, reported)
     attach_from_map(dispatcher, args.callbacks)
 
 
@@ -45,7 +51,7 @@ def update_context(trainer: Any, dispatcher: Dispatcher, **changed: Any) -> None
     )
 
 
-def check_attached_everywhere(dispatcher: Dispatcher, gather_objects: Callable[[Any], list[Any]]) -> None:
+def check_attached_everywhere(dispatcher: Dispatcher, collectives: Collectives) -> None:
     """Check that every callback which exchanges values between processes is attached on all of them.
 
     Raises:
@@ -56,7 +62,7 @@ def check_attached_everywhere(dispatcher: Dispatcher, gather_objects: Callable[[
         for name, item in dispatcher.attachments.items()
         if item.detached_after is None and getattr(item.callback, "is_collective", False)
     }
-    everywhere: list[set[str]] = gather_objects(own)
+    everywhere: list[set[str]] = collectives.gather("the callbacks that exchange values", own)
     for name in sorted(set().union(*everywhere)):
         without = [str(rank) for rank, names in enumerate(everywhere) if name not in names]
         if without:
@@ -93,13 +99,3 @@ def _check_reported(report_to: Sequence[str] | str, names: Iterable[str]) -> Non
 def _is_installed(name: str) -> bool:
     package = getattr(load(name), "package", "")  # the module of a tracker's tool; other integrations have none
     return bool(package) and is_installed(package)
-
-
-def _default_display(disable_tqdm: bool | None) -> Any:
-    if disable_tqdm:
-        from trackside.callbacks.builtin.printer import PrinterCallback
-
-        return PrinterCallback()
-    from trackside.callbacks.builtin.progress import ProgressCallback
-
-    return ProgressCallback()

@@ -1,7 +1,8 @@
-"""Saving and restoring a whole run: what a checkpoint holds, when it is committed, where a run resumes."""
+"""The checkpoint manager: saves and restores a whole run."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import uuid
@@ -13,13 +14,15 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
+from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
+from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
-from .checkpointing.store import CheckpointStore, Committer, Skipped, Write, find_checkpoints, newest_valid, run_id_of
-from .engine import Engine, JobStore, Overrides
+from .checkpointing.store import CheckpointStore, Write
+from .engine import Engine, Overrides
 from .progress import Progress
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 STATE_FILE = "trainer_state.json"
 ARGS_FILE = "training_args.json"
@@ -40,6 +43,7 @@ class CheckpointManager:
 
     Attributes:
         best: The best model so far.
+        committer: Commits in the background.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -48,8 +52,8 @@ class CheckpointManager:
         self.dispatcher = dispatcher
         self.overrides = overrides
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
-        self.best = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
-        self.committer = Committer()
+        self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
+        self.committer: Committer = Committer()
         self._store: CheckpointStore | None = None
 
     @property
@@ -94,11 +98,8 @@ class CheckpointManager:
             self.committer.submit(commit)
             return
         self.committer.wait()
-        if state.is_world_process_zero:
-            commit()
-        else:
-            self.engine.checkpoint.write_shards()
-        self.engine.strategy.barrier()
+        write_own = commit if state.is_world_process_zero else self.engine.checkpoint.write_shards
+        self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 
@@ -107,7 +108,7 @@ class CheckpointManager:
         texts = {
             STATE_FILE: _as_json(self.trainer.state.to_dict()),
             ARGS_FILE: _as_json(self.trainer.args.to_dict()),
-            PROGRESS_FILE: _as_json(progress.to_dict()),
+            PROGRESS_FILE: _as_json(dataclasses.asdict(progress)),
         }
 
         def write(folder: Path) -> dict[str, str]:
@@ -117,14 +118,6 @@ class CheckpointManager:
             return {**roles, **roles_of(texts)}
 
         return write
-
-    def wait(self) -> None:
-        """Wait until every checkpoint is committed; raise the failure of the last commit, once."""
-        self.committer.wait()
-
-    def raise_if_failed(self) -> None:
-        """Raise the failure of a commit in the background, if there was one. It never waits."""
-        self.committer.raise_if_failed()
 
     def settle(self) -> None:
         """Wait until every checkpoint is committed, and report a failure without raising it."""
@@ -148,7 +141,7 @@ class CheckpointManager:
                 outcome = open_checkpoint(path)
             except BrokenCheckpointError as error:
                 outcome = error.reason
-        first: Contents | str = self.engine.strategy.gather_objects(outcome)[0]
+        first: Contents | str = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)[0]
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first
@@ -156,8 +149,8 @@ class CheckpointManager:
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
 
-        Where the launcher started the job again, it is the newest one that an earlier attempt wrote, whatever is
-        wanted; what is wanted counts where there is none.
+        If the launcher restarted the job, it is the newest one that an earlier attempt wrote, and only without one that
+        which is ``wanted``.
 
         Args:
             wanted: A folder; True for the newest valid one in ``output_dir`` (none there: a fresh start); None or
@@ -170,19 +163,18 @@ class CheckpointManager:
         folder = Path(self.trainer.args.output_dir).resolve()
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
-        checkpoint = self._of_earlier_attempt(name) or self._wanted(wanted)
-        notes = self._notes()
-        if notes is not None:
-            run_id = checkpoint and run_id_of(checkpoint)
-            notes.set(name, run_id or self.run_id)
+        # not for a trial: a search that is begun again may try something else in it
+        notes = None if self.trainer.state.is_hyper_param_search else self.engine.job_store()
+        if notes is None:
+            return self._wanted(wanted)
+        earlier = self._of_earlier_attempt(notes.get(name).decode()) if notes.check([name]) else None
+        checkpoint = earlier or self._wanted(wanted)
+        notes.set(name, (checkpoint and run_id_of(checkpoint)) or self.run_id)
         return checkpoint
 
-    def _of_earlier_attempt(self, name: str) -> Path | None:
-        notes = self._notes()
-        if notes is None or not notes.check([name]):
-            return None
-        self.trainer.state.run_id = notes.get(name).decode()
-        checkpoint, skipped = newest_valid(self.trainer.args.output_dir, self.run_id)
+    def _of_earlier_attempt(self, run_id: str) -> Path | None:
+        self.trainer.state.run_id = run_id
+        checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
         _tell(skipped)
         logger.warning(
             "this job was started again; it %s",
@@ -190,16 +182,13 @@ class CheckpointManager:
         )
         return checkpoint
 
-    def _notes(self) -> JobStore | None:
-        """Return the job's notes, but not to a trial: a search that is begun again may try something else in it."""
-        return None if self.trainer.state.is_hyper_param_search else self.engine.job_store()
-
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
             return _newest(output_dir)
         if wanted:
-            return _given(Path(str(wanted)))
+            _state_file(open_checkpoint(Path(str(wanted))))
+            return Path(str(wanted))
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
         return None
@@ -237,7 +226,8 @@ class CheckpointManager:
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        progress = Progress(**(_read(contents.find(PROGRESS_FILE)) or _progress_from(trainer.state)))
+        kept = _read(contents.find(PROGRESS_FILE)) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
+        progress = Progress(**kept)
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress
@@ -260,14 +250,9 @@ def _newest(output_dir: Path) -> Path | None:
     return path
 
 
-def _tell(skipped: list[Skipped]) -> None:
+def _tell(skipped: list[BrokenCheckpointError]) -> None:
     for item in skipped:
         logger.warning("skipped %s: %s", item.path, item.reason)
-
-
-def _given(path: Path) -> Path:
-    _state_file(open_checkpoint(path))
-    return path
 
 
 def _state_file(contents: Contents) -> Path:
@@ -285,11 +270,6 @@ def _read(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return values
-
-
-def _progress_from(state: TrainerState) -> dict[str, Any]:
-    """Return the progress of a checkpoint that was not written by trackside: the beginning of its epoch."""
-    return {"epoch": int(state.epoch or 0)}
 
 
 def _as_json(values: dict[str, Any]) -> str:

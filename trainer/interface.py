@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.events import signal_named
+from trackside.callbacks.events import EventName, Listener, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
@@ -18,11 +19,9 @@ from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
 from .outputs import PredictionOutput
 
-Listener = TypeVar("Listener", bound=Callable[..., Any])
-
 
 class TrainerInterface(ABC):
-    """What a trainer offers besides training; each method hands over to the component that does the work.
+    """The methods of a trainer besides training; each calls the component that does the work.
 
     Attributes:
         args: The training arguments.
@@ -106,7 +105,7 @@ class TrainerInterface(ABC):
 
         Args:
             callback: Any object with ``on_*`` methods.
-            options: See `trackside.callbacks.bus.dispatcher.Dispatcher.attach`.
+            options: See `trackside.callbacks.bus.attachment.AttachOptions`.
         """
         return self._dispatcher.attach(callback, **options)
 
@@ -118,7 +117,7 @@ class TrainerInterface(ABC):
         """Remove a callback, given as class, instance or name."""
         self._dispatcher.remove(callback)
 
-    def on(self, event: str, *, every: int = 1) -> Callable[[Listener], Listener]:
+    def on(self, event: EventName, *, every: int = 1) -> Callable[[Listener], Listener]:
         """Return a decorator that connects a plain function to an event of this trainer.
 
         Args:
@@ -128,12 +127,7 @@ class TrainerInterface(ABC):
         Raises:
             UnknownNameError: If there is no such event.
         """
-        signal = signal_named(event)
-
-        def connect(listener: Listener) -> Listener:
-            return signal.connect(listener, sender=self, every=every)
-
-        return connect
+        return partial(signal_named(event).connect, sender=self, every=every)
 
     @property
     def callback_report(self) -> dict[str, Attachment]:
@@ -182,9 +176,8 @@ class TrainerInterface(ABC):
         self.state.total_flos += self._engine.train_step.take_flos()
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return the floating point operations of a batch; 0 where the model cannot tell."""
-        count = getattr(self.model, "floating_point_ops", None)
-        return int(count(inputs)) if count is not None else 0
+        """Return the floating point operations of a batch; 0 if the model does not count them."""
+        return int(getattr(self.model, "floating_point_ops", lambda inputs: 0)(inputs))
 
     # -- processes ------------------------------------------------------------------------------------------------
 
@@ -198,4 +191,5 @@ class TrainerInterface(ABC):
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Return the ``value`` of every process, in the order of the ranks; all processes must call it."""
-        return list(self._engine.strategy.gather_objects(value))
+        gathered: list[Any] = self._engine.strategy.collectives.gather("gather_objects()", value)
+        return gathered

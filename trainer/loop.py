@@ -14,9 +14,10 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .engine import Engine, StepContext
+from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows
@@ -31,6 +32,7 @@ class TrainingLoop:
         engine: The framework's part.
         dispatcher: Sends the events.
         checkpoints: Saves and restores.
+        checkpoint: The folder to resume from; None for a fresh start.
         note_metrics: Called with the metrics of every scheduled evaluation.
         watch_memory: Returns a watch over memory, if the arguments ask for one.
         report_costs: Called at the end with the seconds that the run took.
@@ -43,38 +45,39 @@ class TrainingLoop:
         dispatcher: Dispatcher,
         checkpoints: CheckpointManager,
         *,
+        checkpoint: Path | None,
         note_metrics: Callable[[dict[str, float]], None],
         watch_memory: Callable[[], MemoryWatch | None],
         report_costs: Callable[[float], None],
     ) -> None:
         self.trainer = trainer
         self.engine = engine
-        self.step = engine.train_step
+        self.step: TrainStep = engine.train_step
         self.dispatcher = dispatcher
         self.checkpoints = checkpoints
         self.note_metrics = note_metrics
         self.watch_memory = watch_memory
         self.report_costs = report_costs
-        self.args = trainer.args
-        self.state = trainer.state
-        self.control = trainer.control
-        self.send = dispatcher.send
-        self.progress = Progress()
-        self.plan: TrainingPlan
-        self.signals = StopSignals()
+        self.args: Any = trainer.args
+        self.state: TrainerState = trainer.state
+        self.control: TrainerControl = trainer.control
+        self.send: Callable[..., Any] = dispatcher.send
+        self.progress: Progress = Progress()
+        self.checkpoint = checkpoint
+        self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
+        self.signals: StopSignals = StopSignals()
         self.stopped_by: str | None = None
+        self.first_step: int = 0
+        self.examples_seen: int = 0
+        self._is_seeded = False
 
-    def run(self, checkpoint: Path | None = None) -> TrainOutput:
-        """Train until the last step, or until a callback, a signal or an exception ends it.
-
-        Args:
-            checkpoint: The folder to resume from.
-        """
-        self._set_up(checkpoint)
+    def run(self) -> TrainOutput:
+        """Train until the last step, or until a callback, a signal or an exception ends it."""
+        self._set_up()
         send_to_all = self.dispatcher.send_to_all
         try:
             with self.signals, self.engine.propagate_errors():
-                output = self._run(checkpoint)
+                output = self._run()
         except BaseException as error:
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
@@ -89,7 +92,7 @@ class TrainingLoop:
 
     # -- set up ---------------------------------------------------------------------------------------------------
 
-    def _set_up(self, checkpoint: Path | None) -> None:
+    def _set_up(self) -> None:
         args, state = self.args, self.state
         self.plan = plan_training(
             batches_per_epoch=self.engine.prepare_data(),
@@ -98,9 +101,10 @@ class TrainingLoop:
             max_steps=args.max_steps,
         )
         self.engine.prepare_model(self.plan.max_steps)
-        if checkpoint is not None:
-            self.progress = self.checkpoints.restore(checkpoint)
+        if self.checkpoint is not None:
+            self.progress = self.checkpoints.restore(self.checkpoint)
             self.progress.batches_in_epoch = self.engine.batches_used(self.progress)
+        self.first_step = state.global_step
         state.max_steps = self.plan.max_steps
         state.num_train_epochs = self.plan.num_train_epochs
         state.train_batch_size = args.per_device_train_batch_size
@@ -111,29 +115,24 @@ class TrainingLoop:
 
     # -- the run --------------------------------------------------------------------------------------------------
 
-    def _run(self, checkpoint: Path | None) -> TrainOutput:
-        self.start_s = time.perf_counter()
-        self.first_step = self.state.global_step
-        memory = self.watch_memory()
-        self.examples_seen = 0
+    def _run(self) -> TrainOutput:
+        start_s, memory = time.perf_counter(), self.watch_memory()
         self.send("on_train_begin")
         self._sync_control()
-        if self.args.eval_on_start and checkpoint is None:
+        if self.args.eval_on_start and self.checkpoint is None:
             self._evaluate()
-        self._resumed_from = checkpoint
-        self._seeded = False
         while self.state.global_step < self.plan.max_steps and not self.control.should_training_stop:
             self._run_epoch()
-        return self._finish(memory)
+        return self._finish(start_s, memory)
 
     def _run_epoch(self) -> None:
         progress, control = self.progress, self.control
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch)
         self.send("on_epoch_begin")
-        if not self._seeded:  # as late as possible: what a callback draws before must not shift the run's own numbers
-            self.engine.seed(self._resumed_from)
-            self._seeded = True
+        if not self._is_seeded:  # as late as can be: what a callback draws before must not shift the run's own numbers
+            self.engine.seed(self.checkpoint)
+            self._is_seeded = True
         ended = True
         for window in windows(batches, self.args.gradient_accumulation_steps):
             self._run_update(window)
@@ -152,7 +151,7 @@ class TrainingLoop:
         self._act()
 
     def _end_with_epochs(self) -> None:
-        """End where the epochs are over though updates are left: some were cut short, and nobody asked for updates."""
+        """End after the last epoch although updates are left: epochs were cut short, and max_steps is not given."""
         epochs = self.plan.num_train_epochs
         if self.args.max_steps <= 0 and self.progress.epoch >= epochs and self.state.global_step < self.plan.max_steps:
             self.control.stop(f"num_train_epochs={epochs} are over, some of them cut short")
@@ -172,7 +171,7 @@ class TrainingLoop:
             send("on_optimizer_step", skipped=skipped)
             step.clear_gradients()
         self._count(window)
-        self.checkpoints.raise_if_failed()
+        self.checkpoints.committer.raise_if_failed()
         send("on_step_end")
         self._sync_control(after_update=True)
 
@@ -256,15 +255,15 @@ class TrainingLoop:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _finish(self, memory: MemoryWatch | None) -> TrainOutput:
+    def _finish(self, start_s: float, memory: MemoryWatch | None) -> TrainOutput:
         state, progress = self.state, self.progress
-        self.checkpoints.wait()
+        self.checkpoints.committer.wait()
         self.trainer.store_flos()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
         progress.pending_loss += self.step.take_loss()
         loss = (progress.total_loss + progress.pending_loss) / max(state.global_step, 1)
-        seconds = time.perf_counter() - self.start_s
+        seconds = time.perf_counter() - start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos}
         metrics |= memory.stop("train") if memory else {}

@@ -11,11 +11,11 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class MetricsWriter:
-    """Writes what a run found: into its history, into files, and to the terminal.
+    """Writes records and metrics into the history of a run, into files, and to the terminal.
 
     Args:
         trainer: Its ``args`` say where files go; its ``state`` holds the history.

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+
+class MapDataset(Protocol):
+    """Examples by their number, as torch's map-style datasets have them, or datasets by their name."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
+Dataset = MapDataset | Iterable[Any]
+"""What a trainer takes examples from."""
 
 
 class TrainOutput(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
@@ -107,10 +107,6 @@ class Progress:
     total_loss: float = 0.0
     last_evaluation: int = -1
     last_save: int = -1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return asdict(self)
 
     def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
         """Return the completed epochs with the part of the current one.

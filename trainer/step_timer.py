@@ -15,9 +15,9 @@ KEPT = 1000
 class StepTimer:
     """A stopwatch over the updates of one process; it stands still until ``is_on`` is set.
 
-    The own time of an update goes from the moment at which its data are asked for to the one at which the trainer says,
-    by `exchange`, that it is about to wait for others. Where all processes take their steps together, that is what
-    tells them apart: the whole step takes as long on each as on the slowest.
+    The own time of an update begins when its data are requested, and ends when the trainer calls `exchange`, before it
+    waits for other processes. Where all processes take their steps together, only the own time differs between them:
+    the whole step takes as long on each as on the slowest.
     """
 
     def __init__(self) -> None:

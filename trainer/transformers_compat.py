@@ -1,4 +1,4 @@
-"""What users of the transformers Trainer may reach for and do not find here, and what stands in its place."""
+"""Compatibility with the transformers Trainer: what it has and this one does not, and what to use instead."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ UNUSED_FIELDS: dict[str, Any] = {
     "use_cache": False,
     "use_liger_kernel": False,
 }
-"""Fields of its TrainingArguments that are none here; callbacks written for it find them at their default."""
+"""Fields of its TrainingArguments that do not exist here; callbacks written for it read their defaults."""
 
 
 ON_TENSORFLOW = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import shlex
@@ -30,10 +31,7 @@ RESUME = "resume_from_checkpoint"
 
 OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
-    "doctor": (
-        "trackside.cli.doctor.findings",
-        "Print what a run would use; under torchrun, check that the processes reach each other.",
-    ),
+    "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
     "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to fill in."),
 }
 """Commands with a module of their own, which parses their options."""
@@ -45,9 +43,8 @@ Every key of the configuration is an option too: --learning_rate 1e-3 (a field o
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; an exception of training passes through."""
-    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(argv)
+        code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
     except ConfigError as error:
@@ -73,17 +70,12 @@ def _is_cut_off() -> bool:
 
 def _run(argv: list[str]) -> int:
     command = argv[0] if argv else ""
-    overrides: list[tuple[str, str]] = []
-    typed = argv
-    if command in ("train", "evaluate", "predict", "plan"):
-        argv, overrides = split_overrides(argv)
     if command in OTHERS:
-        other: Callable[[Sequence[str]], int] = importlib.import_module(OTHERS[command][0]).main
-        return other(argv[1:])
-    options = _parser(with_arguments="train" in argv and bool({"-h", "--help"} & set(argv))).parse_args(argv)
-    options.typed, options.overrides = typed, overrides
-    run: Callable[[argparse.Namespace], int] = options.run
-    return run(options)
+        return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))
+    own, overrides = split_overrides(argv) if command in ("train", "evaluate", "predict", "plan") else (argv, [])
+    options = _parser(with_arguments=command == "train" and bool({"-h", "--help"} & set(own))).parse_args(own)
+    options.typed, options.overrides = argv, overrides
+    return int(options.run(options) or OK)
 
 
 def split_overrides(
@@ -129,12 +121,10 @@ def command_that_resumes(argv: Sequence[str]) -> str:
     """
     own, overrides = split_overrides(argv)
     kept = [(key, text) for key, text in overrides if key.replace("-", "_").removeprefix("args.") != RESUME]
-    options = [word for key, text in [*kept, (RESUME, "true")] for word in _as_typed(key, text)]
-    return shlex.join([*words_before(argv), *own, *options])
-
-
-def _as_typed(key: str, text: str) -> list[str]:
-    return [f"--{key}={text}"] if text.startswith("--") else [f"--{key}", text]
+    words = [
+        [f"--{key}={text}"] if text.startswith("--") else [f"--{key}", text] for key, text in [*kept, (RESUME, "true")]
+    ]
+    return shlex.join([*words_before(argv), *own, *itertools.chain(*words)])
 
 
 def words_before(argv: Sequence[str]) -> list[str]:
@@ -169,38 +159,35 @@ def _without_interpreter(words: list[str]) -> list[str]:
 
 def train(options: argparse.Namespace) -> int:
     """Train and print a summary."""
-    from trackside.cli import runner
+    from trackside.cli import report, runner
 
     again = command_that_resumes(options.typed)
     outcome = runner.train(_config(options))
-    _print_on_main(outcome, "\n" + outcome.summary)
-    if outcome.stopped_by is None:
+    _print_on_main(outcome, "\n" + report.summary(outcome.trainer, outcome.results, outcome.picture))
+    if (stopped_by := outcome.trainer.state.stop_signal) is None:
         return OK
     how = f"Go on: {again}" if outcome.has_checkpoint else "It has saved no checkpoint to go on from."
-    _print_on_main(outcome, f"\nStopped by {outcome.stopped_by}. {how}")
-    return 128 + signal.Signals[outcome.stopped_by]
+    _print_on_main(outcome, f"\nStopped by {stopped_by}. {how}")
+    return 128 + signal.Signals[stopped_by]
 
 
-def evaluate(options: argparse.Namespace) -> int:
+def evaluate(options: argparse.Namespace) -> None:
     """Evaluate the trained model and print the metrics."""
     from trackside.cli import runner
 
-    outcome = runner.evaluate(_config(options), split=options.split, checkpoint=options.checkpoint)
-    _print_metrics(outcome)
-    return OK
+    _print_metrics(runner.evaluate(_config(options), split=options.split, checkpoint=options.checkpoint))
 
 
-def predict(options: argparse.Namespace) -> int:
+def predict(options: argparse.Namespace) -> None:
     """Predict the test data and write the predictions."""
     from trackside.cli import runner
 
     outcome = runner.predict(_config(options), checkpoint=options.checkpoint)
     _print_metrics(outcome)
     _print_on_main(outcome, f"predictions: {outcome.predictions}")
-    return OK
 
 
-def plan(options: argparse.Namespace) -> int:
+def plan(options: argparse.Namespace) -> None:
     """Print the components, callbacks and arguments of a run, without running it."""
     from trackside.cli import runner
     from trackside.cli.plan import plan as plan_of
@@ -208,26 +195,23 @@ def plan(options: argparse.Namespace) -> int:
     config = _config(options)
     with runner.located(config):
         print(plan_of(config))
-    return OK
 
 
-def callbacks(options: argparse.Namespace) -> int:
+def callbacks(options: argparse.Namespace) -> None:
     """Print the registered callbacks."""
     from trackside.cli.plan import registered
 
     print(registered())
-    return OK
 
 
-def schema(options: argparse.Namespace) -> int:
+def schema(options: argparse.Namespace) -> None:
     """Print the JSON schema of a configuration."""
     from trackside.config.json_schema import schema as schema_of
 
     print(json.dumps(schema_of(options.framework), indent=2))
-    return OK
 
 
-def plot(options: argparse.Namespace) -> int:
+def plot(options: argparse.Namespace) -> None:
     """Draw the loss curve of a finished run."""
     from trackside.callbacks.state import TrainerState
     from trackside.cli import report
@@ -240,7 +224,6 @@ def plot(options: argparse.Namespace) -> int:
     if picture is None:
         raise ConfigError("drawing needs the package 'matplotlib', which is not installed. Run: pip install matplotlib")
     print(picture)
-    return OK
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -289,7 +272,7 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
 
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    run: Callable[[argparse.Namespace], int],
+    run: Callable[[argparse.Namespace], int | None],
     epilog: str | None = None,
 ) -> argparse.ArgumentParser:
     summary = (run.__doc__ or "").strip()

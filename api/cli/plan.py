@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from trackside.callbacks import registry
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.callback_config import CallbackConfig
@@ -29,33 +31,23 @@ def plan(config: RunConfig) -> str:
     attach_from_arguments(dispatcher, config.args, [])
     blocks = [
         f"Framework: {config.framework}",
-        block("Components", [("key", "class", "origin"), *_components(config)]),
-        block(
-            "Callbacks, in the order of the calls",
-            [CALLBACK_HEAD, *_callbacks(config, dispatcher.attachments.values())],
-        ),
-        block("Arguments", [("name", "value", "origin"), *_arguments(config)]),
+        block("Components", _components(config)),
+        block("Callbacks, in the order of the calls", _callbacks(config, dispatcher.attachments.values())),
+        block("Arguments", _arguments(config)),
     ]
     return "\n\n".join(blocks)
 
 
-CALLBACK_HEAD = ("name", "role", "on error", "hears", "options", "class", "origin")
-
-
 def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator[tuple[str, ...]]:
-    entries = {entry.name: entry for entry in config.entries}
+    yield "name", "role", "on error", "hears", "options", "class", "origin"
+    entries = {entry.name: ", ".join(_given(entry)) for entry in config.entries}
     for item in attachments:
-        yield _callback_row(item, entries.get(item.name))
-
-
-def _callback_row(item: Attachment, entry: CallbackConfig | None) -> tuple[str, ...]:
-    cls = type(item.callback)
-    hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
-    if item.every > 1:
-        hears += f", every {item.every} steps"
-    role = f"{item.role}, background" if item.background else item.role
-    options = ", ".join(_given(entry)) if entry is not None else ""
-    return item.name, role, item.on_error, hears, options, f"{cls.__module__}.{cls.__qualname__}", item.origin
+        cls = type(item.callback)
+        hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
+        hears += f", every {item.every} steps" if item.every > 1 else ""
+        role = f"{item.role}, background" if item.background else item.role
+        options = entries.get(item.name, "")
+        yield item.name, role, item.on_error, hears, options, f"{cls.__module__}.{cls.__qualname__}", item.origin
 
 
 def _given(entry: CallbackConfig) -> Iterator[str]:
@@ -66,11 +58,11 @@ def _given(entry: CallbackConfig) -> Iterator[str]:
         yield f"{entry.written_at[option][-1]}={value!r}" + (f" ({place})" if is_elsewhere else "")
 
 
-def _components(config: RunConfig) -> list[tuple[str, str, str]]:
-    values = config.source.values
-    return [
-        (key, _class_path(values[key]), config.source.where(key)) for key in COMPONENTS if values.get(key) is not None
-    ]
+def _components(config: RunConfig) -> Iterator[tuple[str, ...]]:
+    yield "key", "class", "origin"
+    for key in COMPONENTS:
+        if (value := config.source.values.get(key)) is not None:
+            yield key, _class_path(value), config.source.where(key)
 
 
 def _class_path(value: str | Mapping[str, Any]) -> str:
@@ -81,23 +73,15 @@ def _class_path(value: str | Mapping[str, Any]) -> str:
     return ", ".join(f"{name}: {_class_path(part)}" for name, part in value.items())
 
 
-def _arguments(config: RunConfig) -> list[tuple[str, str, str]]:
-    """Return every argument with its value and origin; those that were set come first."""
+def _arguments(config: RunConfig) -> Iterator[tuple[str, ...]]:
+    """Yield every argument with its value and origin; those that were set come first."""
+    yield "name", "value", "origin"
     written = config.source.values["args"]
-    rows = [
-        (item.name, _shown(getattr(config.args, item.name)), _origin(config, item.name))
-        for item in config.args.fields()
-        if item.name != "callbacks"
-    ]
-    return sorted(rows, key=lambda row: row[0] not in written)
-
-
-def _origin(config: RunConfig, name: str) -> str:
-    return config.source.where("args", name) if name in config.source.values["args"] else "default"
-
-
-def _shown(value: object) -> str:
-    return str(value.value) if isinstance(value, Enum) else str(value)
+    for name in sorted((item.name for item in config.args.fields()), key=lambda name: name not in written):
+        value = getattr(config.args, name)
+        origin = config.source.where("args", name) if name in written else "default"
+        if name != "callbacks":
+            yield name, str(value.value if isinstance(value, Enum) else value), origin
 
 
 def registered() -> str:
@@ -112,13 +96,14 @@ def registered() -> str:
 
 def _options(item: registry.Registration) -> str:
     try:
-        options = registry.options_of(item.load())
+        options = Options(item.load()).parameters.values()
     except TracksideError as error:
         return str(error)
-    stem = f"{item.name}_"
-    return ", ".join(_option(option, option.name.removeprefix(stem)) for option in options.values()) or "none"
+    return ", ".join(_option(option, option.name.removeprefix(f"{item.name}_")) for option in options) or "none"
 
 
-def _option(option: registry.Option, name: str) -> str:
-    typed = f"{name}: {option.type}" if option.type else name
-    return typed if option.is_required else f"{typed} = {option.default!r}"
+def _option(option: inspect.Parameter, name: str) -> str:
+    hint = option.annotation
+    type_text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    typed = name if hint is option.empty else f"{name}: {type_text}"
+    return typed if option.default is option.empty else f"{typed} = {option.default!r}"

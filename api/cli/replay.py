@@ -8,8 +8,9 @@ from pathlib import Path
 
 from trackside.callbacks.config.callback_config import CallbackMap
 from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
-from trackside.callbacks.replay import Replay
+from trackside.callbacks.replay import Replay, replay
 from trackside.cli.main import split_overrides
+from trackside.cli.report import costs
 from trackside.config.run_config import read_callbacks
 from trackside.config.source import COMMAND_LINE, read_source
 
@@ -23,11 +24,18 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ConfigError: If the journal, a callback or an option is wrong.
     """
-    from trackside.callbacks.replay import replay
-    from trackside.cli.report import costs
-
     own, overrides = split_overrides(argv, OPTIONS)
-    options = parser().parse_args(own)
+    parser = argparse.ArgumentParser(
+        prog="trackside replay",
+        description="Send the events of a finished run to other callbacks.",
+        epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("journal", metavar="JOURNAL", help="the journal of the run, written by the callback 'journal'")
+    parser.add_argument("--callback", action="append", default=[], metavar="NAME", help="a callback to replay to")
+    place = "for what callbacks write; default: replay, beside the journal"
+    parser.add_argument("--output_dir", metavar="FOLDER", help=place)
+    options = parser.parse_args(own)
     callbacks = callback_map(options.callback, overrides)
     check_journal(Path(options.journal))
     try:
@@ -37,22 +45,6 @@ def main(argv: Sequence[str]) -> int:
     print("\n".join(ending(replayed)))
     print(costs(replayed.callback_report, sum(item.seconds for item in replayed.callback_report.values())))
     return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's own options."""
-    found = argparse.ArgumentParser(
-        prog="trackside replay",
-        description="Send the events of a finished run to other callbacks.",
-        epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
-        allow_abbrev=False,
-    )
-    found.add_argument("journal", metavar="JOURNAL", help="the journal of the run, written by the callback 'journal'")
-    found.add_argument("--callback", action="append", default=[], metavar="NAME", help="a callback to replay to")
-    found.add_argument(
-        "--output_dir", metavar="FOLDER", help="for what callbacks write; default: replay, beside the journal"
-    )
-    return found
 
 
 def callback_map(names: Sequence[str], overrides: Sequence[tuple[str, str]]) -> CallbackMap:

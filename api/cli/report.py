@@ -58,18 +58,11 @@ def costs(report: Mapping[str, Attachment], seconds: float) -> str:
         seconds: Duration of the run.
     """
     head = ("callback", "role", "calls", "seconds", "share", "")
-    rows = [
-        (
-            name,
-            item.role,
-            str(item.calls),
-            f"{item.seconds:.3f}",
-            f"{100 * item.seconds / seconds:.1f} %" if seconds else "",
-            _trouble(item),
-        )
-        for name, item in report.items()
-    ]
-    return table([head, *rows], right=(2, 3, 4))
+    rows = [head]
+    for name, item in report.items():
+        share = f"{100 * item.seconds / seconds:.1f} %" if seconds else ""
+        rows.append((name, item.role, str(item.calls), f"{item.seconds:.3f}", share, _trouble(item)))
+    return table(rows, right=(2, 3, 4))
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
@@ -85,14 +78,8 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     """
     right = set(right)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    template = "  ".join(f"{{:{'>' if index in right else '<'}{width}}}" for index, width in enumerate(widths))
+    return "\n".join(template.format(*row).rstrip() for row in rows)
 
 
 def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
@@ -147,27 +134,22 @@ def _speed(train: Mapping[str, float]) -> list[Row]:
 
 
 def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
-    from trackside.trainer.checkpointing.store import find_checkpoints
+    from trackside.trainer.checkpointing.discovery import find_checkpoints
 
     output_dir = Path(trainer.args.output_dir)
     best = trainer.state.best_model_checkpoint
-    checkpoints = [
-        f"{path.name} (best)" if best and Path(best).name == path.name else path.name
-        for path in find_checkpoints(output_dir)
-    ]
+    names = [path.name for path in find_checkpoints(output_dir)]
+    checkpoints = [f"{name} (best)" if best and Path(best).name == name else name for name in names]
     rows = [("output", str(output_dir))]
     if checkpoints:
         rows.append(("checkpoints", ", ".join(checkpoints)))
     if picture is not None:
         rows.append(("loss curve", str(picture)))
     if "tensorboard" in trainer.callback_report:
-        rows.append(("tensorboard", f"tensorboard --logdir {shlex.quote(_event_folder(trainer))}"))
+        callback = trainer.callback_report["tensorboard"].callback
+        folder = getattr(callback, "run_dir", None) or trainer.args.logging_dir
+        rows.append(("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder))}"))
     return rows
-
-
-def _event_folder(trainer: BaseTrainer) -> str:
-    callback = trainer.callback_report["tensorboard"].callback
-    return str(getattr(callback, "run_dir", None) or trainer.args.logging_dir)
 
 
 def _trouble(item: Attachment) -> str:
@@ -176,7 +158,7 @@ def _trouble(item: Attachment) -> str:
     return f"{item.failures} failures: {item.last_error!r}" if item.failures else ""
 
 
-def block(title: str, rows: Sequence[Sequence[str]]) -> str:
+def block(title: str, rows: Iterable[Sequence[str]]) -> str:
     """Return rows in columns, indented, below a title."""
     return f"{title}\n" + table([(f"  {first}", *rest) for first, *rest in rows])
 

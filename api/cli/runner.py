@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,21 +44,10 @@ class Outcome:
     predictions: Path | None = None
 
     @property
-    def stopped_by(self) -> str | None:
-        """The name of the signal that stopped training, if one did."""
-        signal: str | None = self.trainer.state.stop_signal
-        return signal
-
-    @property
     def has_checkpoint(self) -> bool:
         """Whether ``output_dir`` holds a checkpoint of this very run."""
         found = find_checkpoints(self.trainer.args.output_dir)
         return any(run_id_of(path) == self.trainer.state.run_id for path in found)
-
-    @property
-    def summary(self) -> str:
-        """The summary of the run as text."""
-        return report.summary(self.trainer, self.results, self.picture)
 
 
 def train(config: RunConfig) -> Outcome:
@@ -72,7 +61,7 @@ def train(config: RunConfig) -> Outcome:
         trainer = make_trainer(config, built)
     outcome = Outcome(trainer, {"train": _train(config, trainer)})
     output_dir = Path(config.args.output_dir)
-    if outcome.stopped_by is None:
+    if trainer.state.stop_signal is None:
         _conclude(outcome, built)
     if trainer.is_world_process_zero():
         outcome.picture = report.draw_loss_curve(trainer.state.log_history, output_dir / report.LOSS_CURVE)
@@ -106,21 +95,15 @@ def is_complete(output_dir: str | Path) -> bool:
 
 def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
     """Train and return the metrics; an error of trackside before the first step is a ConfigError."""
-    begun = False
+    with ExitStack() as until_training:
+        until_training.enter_context(located(config))
 
-    @trainer.on("on_train_begin")
-    def note(_: object, **kwargs: object) -> None:
-        nonlocal begun
-        begun = True
-        (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
+        @trainer.on("on_train_begin")
+        def begin(_: object, **kwargs: object) -> None:
+            until_training.pop_all()
+            (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
 
-    try:
         return dict(trainer.train().metrics)
-    except TracksideError:
-        if begun:
-            raise
-        with located(config):
-            raise
 
 
 @contextmanager
@@ -131,9 +114,8 @@ def located(config: RunConfig) -> Iterator[None]:
     except ConfigError:
         raise
     except ArgumentError as error:
-        is_field = hasattr(config.args, error.field)
-        place = config.source.where(*(["args", error.field] if is_field else []))
-        raise ConfigError(f"{place}: {'args.' if is_field else ''}{error}") from error
+        keys = ["args", error.field] if hasattr(config.args, error.field) else []
+        raise ConfigError(f"{config.source.where(*keys)}: {'args.' if keys else ''}{error}") from error
     except TracksideError as error:
         raise ConfigError(str(error)) from error
 
@@ -236,15 +218,11 @@ def _predict(outcome: Outcome, dataset: object) -> None:
 
 def _arrays(name: str, nested: object) -> dict[str, Any]:
     """Return the arrays in ``nested``, each named after its path in it."""
-    if nested is None:
-        return {}
-    if isinstance(nested, dict):
-        parts: Any = nested.items()
-    elif isinstance(nested, (list, tuple)):
-        parts = enumerate(nested)
-    else:
-        return {name: nested}
-    return {key: array for part, value in parts for key, array in _arrays(f"{name}_{part}", value).items()}
+    if isinstance(nested, (list, tuple)):
+        nested = dict(enumerate(nested))
+    if not isinstance(nested, dict):
+        return {} if nested is None else {name: nested}
+    return {key: array for part, value in nested.items() for key, array in _arrays(f"{name}_{part}", value).items()}
 
 
 def _keep(outcome: Outcome, split: str, metrics: dict[str, float]) -> None:

@@ -6,13 +6,14 @@ import collections.abc
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from trackside.callbacks._util.conversion import MAPS, PLAIN, convert, describe, hints_of, members_of
+from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert, describe, kind_of, members_of
 from trackside.callbacks._util.imports import import_from
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
 from trackside.config.source import Keys, Source, Text, plain
 
@@ -49,15 +50,13 @@ class Component:
         try:
             return self.target(**init_args)
         except Exception as error:
-            if isinstance(error, TypeError) and self._is_misfit(str(error)):  # with a base class, behind **kwargs
-                raise ConfigError(f"{self.where}: {self.key}: {error}") from error
+            message = str(error)
+            is_unknown = "unexpected keyword argument" in message and any(repr(name) in message for name in init_args)
+            is_missing = "missing" in message and "required" in message
+            if isinstance(error, TypeError) and (is_unknown or is_missing):  # by a base class, behind **kwargs
+                raise ConfigError(f"{self.where}: {self.key}: {message}") from error
             error.add_note(f"raised while building {self.key} ({self.where})")
             raise
-
-    def _is_misfit(self, message: str) -> bool:
-        """Return whether Python says that an option is missing, or that one of ours is unknown."""
-        unexpected = "unexpected keyword argument" in message and any(repr(name) in message for name in self.init_args)
-        return unexpected or ("missing" in message and "required" in message)
 
 
 def built(value: object) -> Any:
@@ -106,81 +105,35 @@ def _checked(
     """Return ``target`` with the options ``given``, which stand below the keys ``above``, checked and converted."""
     options = Options(target)
     is_bound = is_called_later and not (inspect.isclass(target) and _is_subclass(target, [collections.abc.Callable]))
-    init_args = {name: options.checked_one(source, (*above, name), value, name) for name, value in given.items()}
-    if not is_bound:
-        options.check_missing(source, above, init_args)
+    init_args = {name: checked_option(source, (*above, name), value, options, name) for name, value in given.items()}
+    if not is_bound and (missing := options.missing(init_args)):
+        raise source.error(above, f"{options.name} also needs {', '.join(missing)}")
     return Component(".".join(keys), target, init_args, source.where(*keys), is_bound)
 
 
-class Options:
-    """The options that a class or a function takes.
+def checked_option(source: Source, keys: Keys, value: object, options: Options, name: str) -> Any:
+    """Return ``value``, which stands at ``keys``, converted to the type of the option ``name``.
 
-    Args:
-        target: What is called with them. Where it takes ``**kwargs``, the options of its base classes count too.
+    Raises:
+        ConfigError: If the option is unknown, or does not allow the value.
     """
-
-    def __init__(self, target: Callable[..., Any]) -> None:
-        signatures = list(_signatures(target))
-        self.name = getattr(target, "__qualname__", None) or repr(target)
-        self.takes_any = not signatures or _has_kwargs(signatures[0][1])
-        self.parameters: dict[str, inspect.Parameter] = {}
-        self.hints: dict[str, Any] = {}
-        for owner, parameters in reversed(signatures):
-            self.parameters |= {name: item for name, item in parameters.items() if item.kind in NAMED}
-            self.hints |= hints_of(owner)
-        own = signatures[0][1] if signatures else {}
-        self.required = [name for name, item in own.items() if item.default is item.empty and item.kind in NAMED]
-
-    def checked_one(self, source: Source, keys: Keys, value: object, name: str) -> Any:
-        """Return ``value``, which stands at ``keys``, converted to the type of the option ``name``.
-
-        Raises:
-            ConfigError: If the option is unknown, or does not allow the value.
-        """
-        if name not in self.parameters:
-            if self.takes_any:
-                return plain(value)
-            known = ", ".join(self.parameters) or "none"
-            near = did_you_mean(name, self.parameters)
-            raise source.error(keys, f"{self.name} has no such option.{near} Options: {known}")
-        if plain(value) is None and self.parameters[name].default is None:
-            return None
-        texts = [str(value)] if isinstance(value, Text) else []  # 5 is a number, unless the option is a text
-        for candidate in (plain(value), *texts):
-            try:
-                return _converted(source, keys, candidate, self.hints.get(name, Any))
-            except ConfigError:
-                raise
-            except TracksideValueError as error:
-                reason = str(error)
-        raise source.error(keys, reason)
-
-    def check_missing(self, source: Source, keys: Keys, given: Mapping[str, Any]) -> None:
-        """Raise ConfigError if an option that has no default is not among ``given``."""
-        missing = [name for name in self.required if name not in given]
-        if missing:
-            raise source.error(keys, f"{self.name} also needs {', '.join(missing)}")
-
-
-NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-
-def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Mapping[str, inspect.Parameter]]]:
-    """Yield ``target`` with its parameters and, as long as these have ``**kwargs``, each base class with its own."""
-    bases = [base for base in target.__mro__[1:] if "__init__" in vars(base)] if inspect.isclass(target) else []
-    owners: list[Callable[..., Any]] = [target, *bases]
-    for owner in owners:
+    if name not in options.parameters:
+        if options.takes_any:
+            return plain(value)
+        known = ", ".join(options.parameters) or "none"
+        near = did_you_mean(name, options.parameters)
+        raise source.error(keys, f"{options.name} has no such option.{near} Options: {known}")
+    if plain(value) is None and options.parameters[name].default is None:
+        return None
+    texts = [str(value)] if isinstance(value, Text) else []  # 5 is a number, unless the option is a text
+    for candidate in (plain(value), *texts):
         try:
-            parameters = inspect.signature(owner).parameters
-        except (ValueError, TypeError):  # written in C
-            return
-        yield owner, parameters
-        if not _has_kwargs(parameters):
-            return
-
-
-def _has_kwargs(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+            return _converted(source, keys, candidate, options.hints.get(name, Any))
+        except ConfigError:
+            raise
+        except TracksideValueError as error:
+            reason = str(error)
+    raise source.error(keys, reason)
 
 
 # -- one option -------------------------------------------------------------------------------------------------------
@@ -188,11 +141,16 @@ def _has_kwargs(parameters: Mapping[str, inspect.Parameter]) -> bool:
 
 def _converted(source: Source, keys: Keys, value: object, hint: Any) -> Any:
     """Return ``value`` as ``hint`` allows it; where it names an object, as a `Component`."""
-    if isinstance(value, list) and any(map(_names_an_object, value)):
-        return [_converted(source, (*keys, str(index)), item, Any) for index, item in enumerate(value)]
-    kinds = [typing.get_origin(member) or member for member in members_of(hint)]
+    members = members_of(hint)
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        lists = (item for item in members if SEQUENCES.get(typing.get_origin(item)) is list)
+        (item_hint,) = typing.get_args(next(lists, list[Any]))
+        if item_hint is not Any or any(map(_names_an_object, value)):
+            return [_converted(source, (*keys, str(index)), item, item_hint) for index, item in enumerate(value)]
+    kinds = [kind_of(member) for member in members]
     is_open = any(kind is Any or isinstance(kind, typing.TypeVar) for kind in kinds)
-    classes: list[Any] = [kind for kind in kinds if isinstance(kind, type) and not _is_plain(kind)]
+    made = [kind for kind in kinds if isinstance(kind, type) and kind not in PLAIN]
+    classes: list[Any] = [kind for kind in made if not issubclass(kind, Enum)]
     if is_open and _names_an_object(value):
         return read_component(source, keys, value)
     if classes and isinstance(value, Mapping) and not MAPS.intersection(kinds):
@@ -203,10 +161,6 @@ def _converted(source: Source, keys: Keys, value: object, hint: Any) -> Any:
         if classes and isinstance(value, str) and "." in value and value.replace(".", "").isidentifier():
             return _object(source, keys, value, classes)
         raise
-
-
-def _is_plain(kind: type) -> bool:
-    return kind in PLAIN or issubclass(kind, Enum)
 
 
 def _names_an_object(value: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 import types
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks import registry
-from trackside.callbacks._util.conversion import MAPS, SEQUENCES, choices_of, hints_of, members_of
+from trackside.callbacks._util.conversion import MAPS, SEQUENCES, choices_of, hints_of, kind_of, members_of
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import AttachOptions
 from trackside.callbacks.config.callback_config import ATTACH_KEYS
 from trackside.callbacks.errors import TracksideError
-from trackside.config.component import Options
 from trackside.config.run_config import FRAMEWORKS, arguments_class
 from trackside.config.source import COMPONENTS, DATA
 
@@ -115,14 +114,9 @@ def _entry(options: Mapping[str, Any]) -> Schema:
         "class_path": {"type": "string"},
         "init_args": {"type": "object", "properties": dict(options)},
     }
-    hints = hints_of(AttachOptions)
-    attach |= {
-        item.name: {**type_schema(hints[item.name]), **item.metadata}
-        for item in dataclasses.fields(AttachOptions)
-        if item.name in ATTACH_KEYS
-    }
-    is_open = not options
-    return {"type": "object", "properties": {**options, **attach}, "additionalProperties": is_open}
+    hints, declared = hints_of(AttachOptions), AttachOptions.__dataclass_fields__
+    attach |= {name: {**type_schema(hints[name]), **declared[name].metadata} for name in ATTACH_KEYS}
+    return {"type": "object", "properties": {**options, **attach}, "additionalProperties": not options}
 
 
 def type_schema(hint: Any) -> Schema:
@@ -134,8 +128,11 @@ def type_schema(hint: Any) -> Schema:
     """
     members = members_of(hint)
     if len(members) > 1:
-        return _union([type_schema(member) for member in members])
-    kind, parts = typing.get_origin(members[0]) or members[0], typing.get_args(members[0])
+        schemas = [type_schema(member) for member in members]
+        if all(set(item) == {"type"} for item in schemas):
+            return {"type": list(dict.fromkeys(item["type"] for item in schemas))}
+        return {"anyOf": schemas} if all(schemas) else {}
+    kind, parts = kind_of(members[0]), typing.get_args(members[0])
     if choices := choices_of(hint):
         return {"enum": [_plain(value) for value in choices.values()]}
     if kind in SIMPLE:
@@ -143,14 +140,6 @@ def type_schema(hint: Any) -> Schema:
     if kind in SEQUENCES:
         return {"type": "array", **({"items": type_schema(parts[0])} if parts else {})}
     return {"type": "object"} if kind in MAPS else {}
-
-
-def _union(parts: list[Schema]) -> Schema:
-    if not all(parts):
-        return {}
-    if all(set(part) == {"type"} for part in parts):
-        return {"type": list(dict.fromkeys(part["type"] for part in parts))}
-    return {"anyOf": parts}
 
 
 def _plain(value: object) -> Any:

@@ -11,9 +11,10 @@ from typing import Any
 
 from trackside.callbacks._util.conversion import hints_of, members_of
 from trackside.callbacks._util.imports import is_installed
+from trackside.callbacks._util.options import Options
 from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
-from trackside.config.component import FUNCTIONS, Component, Options, built, read_component
+from trackside.config.component import FUNCTIONS, Component, built, checked_option, read_component
 from trackside.config.source import COMPONENTS, DATA, Source, Text, plain, read_source
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
@@ -44,11 +45,8 @@ class RunConfig:
         Raises:
             ConfigError: If something cannot be imported, or an option is wrong.
         """
-        return {
-            key: self._component(key, self.source.values[key])
-            for key in COMPONENTS
-            if self.source.values.get(key) is not None
-        }
+        given = {key: self.source.values.get(key) for key in COMPONENTS}
+        return {key: self._component(key, value) for key, value in given.items() if value is not None}
 
     def _component(self, key: str, value: Any) -> Component | dict[str, Component]:
         several = key in DATA and isinstance(value, Mapping) and "class_path" not in value
@@ -132,7 +130,10 @@ def _check_arg_names(source: Source, cls: Any) -> None:
 def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
     """Return the training arguments, which check types and allowed values themselves."""
     hints = hints_of(cls)
-    given = {name: _text_or_value(value, hints.get(name)) for name, value in source.values["args"].items()}
+    given = {name: plain(value) for name, value in source.values["args"].items()}
+    for name, value in source.values["args"].items():
+        if isinstance(value, Text) and str in members_of(hints.get(name)) and given[name] is not None:
+            given[name] = str(value)  # a text stays as it was typed
     try:
         args = cls(**given)
         args.callbacks = callbacks
@@ -144,20 +145,11 @@ def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
         raise ConfigError(f"{source.where('args', name)}: args.{error}") from error
 
 
-def _text_or_value(value: object, hint: Any) -> Any:
-    """Return a value as in a file; what the command line gives a field that takes text stays text."""
-    is_text = isinstance(value, Text) and str in members_of(hint) and value.plain() is not None
-    return str(value) if is_text else plain(value)
-
-
 def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) -> None:
     """Convert the options of a callback to the types that its constructor declares, in ``entry`` and ``callbacks``."""
     options = Options(entry.make)
-    for name, written in entry.written_at.items():
-        keys = ("callbacks", entry.name, *written)
-        entry.options[name] = built(options.checked_one(source, keys, source.at(keys), name))
-        target: Any = callbacks
-        for key in keys[1:-1]:
-            target = target[key]
-        target[keys[-1]] = entry.options[name]
-    options.check_missing(source, ("callbacks", entry.name), entry.options)
+    for name, (*above, key) in entry.written_at.items():
+        keys = ("callbacks", entry.name, *above, key)
+        entry.options[name] = built(checked_option(source, keys, source.at(keys), options, name))
+        target: Any = callbacks[entry.name]
+        (target[above[0]] if above else target)[key] = entry.options[name]

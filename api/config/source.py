@@ -63,19 +63,15 @@ class Source:
 
     def where(self, *keys: str) -> str:
         """Return the place of ``keys``, or else of the nearest key above it."""
-        for length in range(len(keys), 0, -1):
-            if keys[:length] in self.places:
-                return self.places[keys[:length]]
-        return ", ".join(str(path) for path in self.files) or COMMAND_LINE
+        found = (self.places[keys[:length]] for length in range(len(keys), 0, -1) if keys[:length] in self.places)
+        return next(found, ", ".join(map(str, self.files)) or COMMAND_LINE)
 
     def at(self, keys: Sequence[str]) -> Any:
         """Return the value at the end of ``keys``, or None."""
         value: Any = self.values
         for key in keys:
-            if isinstance(value, list):
-                value = value[int(key)]
-            else:
-                value = value.get(key) if isinstance(value, Mapping) else None
+            has_keys = isinstance(value, Mapping)
+            value = value[int(key)] if isinstance(value, list) else value.get(key) if has_keys else None
         return value
 
     def error(self, keys: Sequence[str], message: str) -> ConfigError:
@@ -91,19 +87,21 @@ class Source:
         shown = "" if isinstance(value, Mapping) or is_absent else f"={value!r}"
         return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
 
-    def merge(self, later: Source) -> None:
-        """Merge ``later`` into this source; its values win. The place of a map that both have is the first one."""
-        self.places.update({keys: place for keys, place in later.places.items() if not self._goes_on(keys, later)})
-        _merge(self.values, later.values)
-        self.files += later.files
+    def merge(self, later: Source, keys: Keys = ()) -> None:
+        """Merge ``later`` below ``keys`` into this source; its values win, and its class drops the options of another.
 
-    def _goes_on(self, keys: Keys, later: Source) -> bool:
-        """Return whether ``keys`` leads to a map here to which ``later`` only adds."""
-        for length in range(1, len(keys) + 1):
-            old, new = self.at(keys[:length]), later.at(keys[:length])
-            if not isinstance(old, dict) or not isinstance(new, dict) or _is_other_class(old, new):
-                return False
-        return keys in self.places
+        The place of a map that both have is the first one.
+        """
+        for key, new in later.at(keys).items():
+            path, old = (*keys, key), self.at((*keys, key))
+            has_both = isinstance(old, dict) and isinstance(new, dict)
+            if has_both and new.get("class_path", old.get("class_path")) == old.get("class_path"):
+                if path in later.places:
+                    self.places.setdefault(path, later.places[path])
+                self.merge(later, path)
+            else:
+                self.at(keys)[key] = new
+                self.places |= {below: place for below, place in later.places.items() if below[: len(path)] == path}
 
 
 def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]] = ()) -> Source:
@@ -113,8 +111,9 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
         ConfigError: If a file is missing or is not valid YAML, a key is written twice, or a top-level key is unknown.
     """
     source = Source()
-    for file in files:
-        source.merge(read_file(Path(file)))
+    for file in map(Path, files):
+        source.merge(read_file(file))
+        source.files.append(file)
     source.merge(from_command_line(overrides))
     return source
 
@@ -212,7 +211,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     return f"{path}: this file cannot be read: {reason}"
 
 
-# -- forms and merging ------------------------------------------------------------------------------------------------
+# -- short forms ------------------------------------------------------------------------------------------------------
 
 
 def _normalise(source: Source) -> None:
@@ -225,30 +224,14 @@ def _normalise(source: Source) -> None:
         if key in COMPONENTS and isinstance(value, str):
             values[key] = {"class_path": str(value)}
     for key in ("args", "callbacks"):
-        values[key] = _plain(values[key]) if values.get(key) is not None else {}
+        found = values.get(key)
+        found = found.plain() if isinstance(found, Text) else found
+        values[key] = {} if found is None else found
         if not isinstance(values[key], dict):
             raise source.error([key], "a map from names to values is needed")
     for name, entry in values["callbacks"].items():
-        entry = _plain(entry)
+        entry = entry.plain() if isinstance(entry, Text) else entry
         if isinstance(entry, bool):
             source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
             entry = {"enabled": entry}
         values["callbacks"][name] = {} if entry is None else entry
-
-
-def _plain(value: object) -> Any:
-    return value.plain() if isinstance(value, Text) else value
-
-
-def _merge(base: dict[str, Any], later: Mapping[str, Any]) -> None:
-    """Merge ``later`` into ``base``; where the class changes, the options of the old class are dropped."""
-    for key, value in later.items():
-        old = base.get(key)
-        if isinstance(old, dict) and isinstance(value, dict) and not _is_other_class(old, value):
-            _merge(old, value)
-        else:
-            base[key] = value
-
-
-def _is_other_class(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return "class_path" in new and new["class_path"] != old.get("class_path")

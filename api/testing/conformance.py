@@ -10,6 +10,7 @@ In a test of a package of callbacks::
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import json
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class ConformanceError(TracksideError, AssertionError):
     """
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
+        self.faults: list[str] = list(faults)
         super().__init__(f"{name} is not a good callback:\n" + "\n".join(f"- {fault}" for fault in faults))
 
 
@@ -67,8 +67,9 @@ def check_callback(make: Callable[[], Any], *, frameworks: Sequence[str] | None 
     callback = make()
     faults = [*_module_faults(type(callback)), *_state_faults(make, callback, "before a run")]
     for framework in installed_frameworks() if frameworks is None else frameworks:
-        with _empty_folder() as folder:
-            faults += [f"{fault} (on {framework})" for fault in _Check(make, framework, folder, args).run()]
+        # a folder that is removed with everything that a callback wrote there
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.chdir(folder):
+            faults += [f"{fault} (on {framework})" for fault in _Check(make, framework, Path(folder), args).run()]
     if faults:
         raise ConformanceError(type(callback).__name__, list(dict.fromkeys(faults)))
 
@@ -93,26 +94,21 @@ class _Check:
         for turn in ("", "a second "):
             self._do(f"{turn}train()", trainer.train)
             self._do(f"{turn}evaluate()", trainer.evaluate)
-            self._do(f"{turn}predict()", trainer.predict, self._data(trainer))
+            data = tiny_data() if self.framework == "tensorflow" else trainer.eval_dataset
+            self._do(f"{turn}predict()", trainer.predict, data)
         self._note_failures(trainer)
         self.faults += _state_faults(self.make, callback, "after a run")
-        self._resume()
-        return self.faults
-
-    def _resume(self) -> None:
         fresh = self._do("attaching", self._trainer, self.make(), background=None, num_train_epochs=3)
         if fresh is not None:
             self._do("resuming", fresh.train, resume_from_checkpoint=True)
             self._note_failures(fresh)
+        return self.faults
 
     def _trainer(self, callback: object, background: bool | None = False, **args: Any) -> Any:
         values = {"overwrite_output_dir": True, **self.args, **args}
         trainer = tiny_trainer(self.framework, self.folder / "out", [], **values)
         trainer.add_callback(_watched(callback, self.faults), background=background)
         return trainer
-
-    def _data(self, trainer: BaseTrainer) -> Any:
-        return tiny_data() if self.framework == "tensorflow" else trainer.eval_dataset
 
     def _do(self, what: str, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -198,15 +194,3 @@ def _module_faults(cls: type) -> Iterator[str]:
         yield f"importing {module} fails: {done.stderr.strip().splitlines()[-1]}"
     for name in done.stdout.split():
         yield f"importing {module} imports {name}; import it where it is needed"
-
-
-@contextmanager
-def _empty_folder() -> Iterator[Path]:
-    """Enter an empty folder, which is removed with everything that a callback wrote there."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)

@@ -46,9 +46,9 @@ def tiny_trainer(framework: str, output_dir: str | os.PathLike[str], callbacks: 
         "disable_tqdm": True,
     }
     trainer = _BUILDERS[framework]({**values, **args}, callbacks)
-    for name in [name for name, item in trainer.callback_report.items() if isinstance(item.callback, PrinterCallback)]:
-        if trainer.callback_report[name].origin == "default":
-            trainer.pop_callback(name)
+    for item in list(trainer.callback_report.values()):
+        if isinstance(item.callback, PrinterCallback) and item.origin == "default":
+            trainer.pop_callback(item.name)
     return trainer
 
 

@@ -6,6 +6,7 @@ import collections.abc
 import contextlib
 import inspect
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -21,8 +22,8 @@ from .imports import import_from
 def convert(value: object, hint: Any) -> Any:
     """Return ``value`` as the type hint allows it: text that spells a number becomes a number, a list a tuple.
 
-    The members of a union are tried in their order. A hint that names no type (``Any``, a type variable) allows
-    every value.
+    The members of a union are tried in their order. Arrays and scalars of numpy become Python's lists and numbers. A
+    hint that does not name a type (``Any``, a type variable) allows every value.
 
     Raises:
         TracksideValueError: If the hint does not allow the value; the message says what is allowed.
@@ -39,18 +40,28 @@ def convert(value: object, hint: Any) -> Any:
         raise TracksideValueError(f"{describe(hint)} is needed{reason}{'.' if near else ''}{near}") from None
 
 
-def describe(hint: Any) -> str:
+def describe(hint: Any, limits: str = "", none: str = "null") -> str:
     """Return in words what a type hint allows.
 
+    Args:
+        limits: More that a value must satisfy.
+        none: The word for None: "null" for YAML and the command line, "None" for Python.
+
     Example:
-        >>> describe(int | None), describe(list[str])
-        ('a whole number or null', 'a list (each item: a text)')
+        >>> describe(int | None), describe(list[str]), describe(int | float | None, ", at least 1", none="None")
+        ('a whole number or null', 'a list (each item: a text)', 'a number, at least 1, or None')
     """
     members = members_of(hint)
-    if len(members) > 1:
-        wider = [member for member in members if WIDER.get(_kind(member)) not in members]
-        return " or ".join(dict.fromkeys(map(describe, wider)))
-    kind, parts = _kind(members[0]), typing.get_args(members[0])
+    kinds = [member for member in members if member is not types.NoneType and WIDER.get(kind_of(member)) not in members]
+    text = " or ".join(dict.fromkeys(map(_words, kinds))) + limits
+    if types.NoneType not in members:
+        return text
+    return f"{text}{',' if limits else ''} or {none}" if kinds else none
+
+
+def _words(hint: Any) -> str:
+    """Return in words what a type hint that is not a union allows."""
+    kind, parts = kind_of(hint), typing.get_args(hint)
     if choices := choices_of(hint):
         return " or ".join(choices)
     if kind in SCALARS:
@@ -60,7 +71,7 @@ def describe(hint: Any) -> str:
     if kind in SEQUENCES:
         return f"a list (each item: {describe(parts[0])})" if parts else "a list"
     if kind in MAPS:
-        return f"a map (each value: {describe(parts[1])})" if parts else "a map"
+        return "a map" if parts[-1:] in ((), (Any,)) else f"a map (each value: {describe(parts[1])})"
     return "a function" if kind is collections.abc.Callable else getattr(kind, "__qualname__", str(kind))
 
 
@@ -70,6 +81,11 @@ def members_of(hint: Any) -> tuple[Any, ...]:
         return members_of(typing.get_args(hint)[0])
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else (hint,)
+
+
+def kind_of(hint: Any) -> Any:
+    """Return a hint without its parameters."""
+    return typing.get_origin(hint) or hint
 
 
 def choices_of(hint: Any) -> dict[str, Any]:
@@ -89,18 +105,22 @@ def choices_of(hint: Any) -> dict[str, Any]:
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the type hints of the parameters of a class or function; those that cannot be resolved are left out."""
+    """Return the type hints of the parameters of a class or function, without those that cannot be resolved.
+
+    Those of a dataclass are the hints of its fields.
+    """
     function: Any = target
     if inspect.isclass(target) and not hasattr(target, "__dataclass_fields__"):
         function = target.__init__ if target.__init__ is not object.__init__ else target.__new__
-    names, written = getattr(function, "__globals__", {}), getattr(function, "__annotations__", {})
     try:
         hints = typing.get_type_hints(function)
     except UNRESOLVED:
         hints = {}
-        for name, annotation in written.items():
-            with contextlib.suppress(*UNRESOLVED):
-                hints |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: annotation}), names)
+        for owner in reversed(getattr(function, "__mro__", (function,))):
+            names = vars(sys.modules[owner.__module__])
+            for name, annotation in inspect.get_annotations(owner).items():
+                with contextlib.suppress(*UNRESOLVED):
+                    hints |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: annotation}), names)
     return {name: hint for name, hint in hints.items() if isinstance(hint, collections.abc.Hashable)}
 
 
@@ -112,39 +132,37 @@ UNRESOLVED = (NameError, AttributeError, TypeError, SyntaxError)
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    members = members_of(hint)
-    if len(members) > 1:
-        return _first_that_fits(value, members)
-    kind, parts = _kind(members[0]), typing.get_args(members[0])
-    if type(value).__module__ == "numpy" and hasattr(value, "item") and kind in SCALARS:
-        value = value.item()
-    if choices := choices_of(members[0]):
+    """Return ``value`` as the first member of ``hint`` that allows it."""
+    why: Exception = TypeError()
+    for member in members_of(hint):
+        try:
+            return _as(value, member)
+        except TracksideValueError as error:
+            why = error
+        except (TypeError, ValueError, OverflowError):
+            continue
+    raise why
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """Return ``value`` as a hint that is not a union allows it."""
+    kind, parts = kind_of(hint), typing.get_args(hint)
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        value = value.tolist()
+    if choices := choices_of(hint):
         return _choice(value, kind, choices)
     if kind in SCALARS:
         return SCALARS[kind][1](value)
     if kind in SEQUENCES:
         return _sequence(value, SEQUENCES[kind], parts)
-    if kind in MAPS:
-        return _map(value, parts)
+    if kind in MAPS and isinstance(value, Mapping):
+        key_hint, item_hint = parts or (Any, Any)
+        return {_converted(key, key_hint): _converted(item, item_hint) for key, item in value.items()}
     if kind is type and isinstance(value, str):
         value = import_from(value)
     if not _is_instance(value, kind):
         raise TypeError
     return value
-
-
-def _kind(hint: Any) -> Any:
-    """Return a hint without its parameters."""
-    return typing.get_origin(hint) or hint
-
-
-def _first_that_fits(value: Any, members: tuple[Any, ...]) -> Any:
-    for member in members:
-        try:
-            return _converted(value, member)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    raise TypeError
 
 
 def _choice(value: Any, kind: Any, choices: Mapping[str, Any]) -> Any:
@@ -163,13 +181,6 @@ def _sequence(value: Any, make: Callable[[Any], Any], parts: tuple[Any, ...]) ->
         parts = parts[:1] * len(items)
     hints = parts or (Any,) * len(items)
     return make([_converted(item, hint) for item, hint in zip(items, hints, strict=True)])
-
-
-def _map(value: Any, parts: tuple[Any, ...]) -> dict[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    key_hint, item_hint = parts or (Any, Any)
-    return {_converted(key, key_hint): _converted(item, item_hint) for key, item in value.items()}
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
@@ -220,20 +231,12 @@ def read_str(value: Any) -> str:
     return text
 
 
-def read_none(value: Any) -> None:
-    """Return None if ``value`` is None."""
-    if value is not None:
-        raise TypeError
-
-
 SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     bool: ("true or false", read_bool),
     int: ("a whole number", read_int),
     float: ("a number", read_float),
     str: ("a text", read_str),
-    Path: ("a path", lambda value: Path(read_str(value))),
-    os.PathLike: ("a path", lambda value: Path(read_str(value))),
-    types.NoneType: ("null", read_none),
+    **dict.fromkeys((Path, os.PathLike), ("a path", lambda value: Path(read_str(value)))),
 }
 """Types of one value, each with what it is in words and with the function that reads it."""
 
@@ -250,5 +253,5 @@ SEQUENCES: dict[Any, Callable[[Any], Any]] = {
 
 MAPS: set[Any] = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
 
-PLAIN: set[Any] = {*SCALARS, *SEQUENCES, *MAPS, type, object}
+PLAIN: set[Any] = {*SCALARS, *SEQUENCES, *MAPS, types.NoneType, type, object}
 """Types that no class path is needed for."""

@@ -20,8 +20,8 @@ class CSVLoggerCallback(LogFileCallback):
     A value that is logged for the first time adds a column at the right, empty in the rows before.
     """
 
-    name = "csv"
-    default_name = "log.csv"
+    name: str | None = "csv"
+    default_name: str = "log.csv"
 
     def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         """Replace the content of the file by ``records``."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 
 class DefaultFlowCallback(TrainerCallback):
@@ -16,8 +16,8 @@ class DefaultFlowCallback(TrainerCallback):
     the checkpoint after the last step are requested by the loop itself.
     """
 
-    role = "control"
-    is_flow = True
+    role: Role = "control"
+    is_flow: bool = True
 
     def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step

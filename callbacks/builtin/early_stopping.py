@@ -6,12 +6,12 @@ import logging
 from typing import Any
 
 from ..callback import TrainerCallback
-from ..errors import ArgumentError, UnknownMetricError
+from ..errors import ArgumentError, UnknownMetricError, check_count
 from ..metrics import evaluation_key, improves, is_greater_better, training_key
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 
 class EarlyStoppingCallback(TrainerCallback):
@@ -33,7 +33,7 @@ class EarlyStoppingCallback(TrainerCallback):
         UnknownMetricError: In the first evaluation, if it does not return the metric.
     """
 
-    role = "control"
+    role: Role = "control"
 
     def __init__(
         self,
@@ -43,16 +43,14 @@ class EarlyStoppingCallback(TrainerCallback):
         metric: str | None = None,
         greater_is_better: bool | None = None,
     ) -> None:
-        is_count = isinstance(early_stopping_patience, int) and not isinstance(early_stopping_patience, bool)
-        if not is_count or early_stopping_patience < 1:
-            raise ArgumentError("early_stopping_patience", early_stopping_patience, "a whole number from 1")
+        check_count("early_stopping_patience", early_stopping_patience)
         if not isinstance(early_stopping_threshold, int | float) or not early_stopping_threshold >= 0:
             raise ArgumentError("early_stopping_threshold", early_stopping_threshold, "a number from 0")
         self.early_stopping_patience = early_stopping_patience
         self.early_stopping_threshold = early_stopping_threshold
         self.metric = metric
         self.greater_is_better = greater_is_better
-        self.early_stopping_patience_counter = 0
+        self.early_stopping_patience_counter: int = 0
         self.best: float | None = None
         self._is_training = False
         self._without_metric: list[Record] = []
@@ -78,9 +76,8 @@ class EarlyStoppingCallback(TrainerCallback):
         if self._is_training and key in logs and not _is_evaluation(logs):
             self._judge(float(logs[key]), key, args, state, control)
 
-    def on_evaluate(
-        self, args: Args, state: TrainerState, control: TrainerControl, *, metrics: Record, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        metrics: Record = kwargs["metrics"]
         if not self._is_training or not _is_evaluation(metrics):
             return  # an evaluation of something else, or outside of training
         name = self._name(args)

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from ..callback import TrainerCallback
 from ..events import EVENTS
 from ..state import FLAGS, TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
 """The payload that is written; without the gradient norm, since reading it waits for the device."""
@@ -25,6 +25,9 @@ DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save"}
 
 COUNTED_AT = ("on_log", "on_train_end")
 """Events at which the costs are written: often enough for a killed run to have them."""
+
+COSTS = ("calls", "seconds", "background_s", "dropped", "failures", "detached_after")
+"""What is written of each callback's costs."""
 
 LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "extra"})
 """Fields of the state that are not written; the records are in the journal as events."""
@@ -46,12 +49,12 @@ class JournalCallback(TrainerCallback):
         path: The file; None: journal.jsonl in ``args.output_dir``.
     """
 
-    role = "observer"
-    name = "journal"
-    background = True
+    role: Role = "observer"
+    name: str | None = "journal"
+    background: bool = True
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path)
         self.run: str | None = None
         """The id of the run; a resumed run keeps it."""
         self._file: TextIO | None = None
@@ -83,7 +86,8 @@ class JournalCallback(TrainerCallback):
             entry["because"] = reason
         entry.update({key: plain(kwargs[key]) for key in PAYLOAD if key in kwargs})
         if event in COUNTED_AT:
-            entry["costs"] = costs_of(getattr(kwargs.get("trainer"), "callback_report", {}))
+            report = dict(getattr(kwargs.get("trainer"), "callback_report", {}))
+            entry["costs"] = {name: {key: getattr(item, key) for key in COSTS} for name, item in report.items()}
         self._write(args, entry)
         if event == "on_train_end":
             self._is_in_run = False
@@ -121,9 +125,8 @@ def _open(path: Path) -> TextIO:
     """Open a journal for appending, on a new line even if a killed run left a torn one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+b")
-    size = file.seek(0, os.SEEK_END)
-    if size:
-        file.seek(size - 1)
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
             file.write(b"\n")
     file.close()
@@ -136,12 +139,6 @@ def decisions_of(control: TrainerControl) -> dict[str, Any]:
     if control.stop_reason is not None:
         decisions["should_training_stop"] = control.stop_reason
     return decisions
-
-
-def costs_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what each callback has cost so far, by name."""
-    names = ("calls", "seconds", "background_s", "dropped", "failures", "detached_after")
-    return {name: {key: getattr(item, key) for key in names} for name, item in list(report.items())}
 
 
 def plain(value: Any) -> Any:

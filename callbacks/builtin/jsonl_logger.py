@@ -14,8 +14,8 @@ from .log_file import LogFileCallback
 class JSONLinesLoggerCallback(LogFileCallback):
     """Write every log record as one line of JSON, readable while training; by default to output_dir/log.jsonl."""
 
-    name = "jsonl"
-    default_name = "log.jsonl"
+    name: str | None = "jsonl"
+    default_name: str = "log.jsonl"
 
     def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         """Replace the content of the file by ``records``."""

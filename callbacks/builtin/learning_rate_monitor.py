@@ -7,7 +7,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 
 class LearningRateMonitorCallback(TrainerCallback):
@@ -20,7 +20,7 @@ class LearningRateMonitorCallback(TrainerCallback):
         momentum: Log the momentum (of Adam: its first beta) likewise.
     """
 
-    role = "observer"
+    role: Role = "observer"
 
     def __init__(self, *, momentum: bool = False) -> None:
         self.momentum = momentum

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 
 
 class LogFileCallback(TrainerCallback):
@@ -23,11 +23,11 @@ class LogFileCallback(TrainerCallback):
         path: The file; None: ``default_name`` in ``args.output_dir``.
     """
 
-    role = "observer"
-    default_name = ""
+    role: Role = "observer"
+    default_name: str = ""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path)
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:

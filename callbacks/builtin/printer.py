@@ -7,7 +7,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 
 HIDDEN = ("total_flos", "step", "epoch")
 
@@ -15,7 +15,7 @@ HIDDEN = ("total_flos", "step", "epoch")
 class PrinterCallback(TrainerCallback):
     """Print every log record as one line."""
 
-    role = "observer"
+    role: Role = "observer"
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 from .printer import format_logs
 
 PIPE_INTERVAL_S = 10.0
@@ -22,7 +22,7 @@ class ProgressCallback(TrainerCallback):
     In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar.
     """
 
-    role = "observer"
+    role: Role = "observer"
 
     def __init__(self) -> None:
         self.training_bar: Any = None
@@ -39,36 +39,31 @@ class ProgressCallback(TrainerCallback):
         if bar is not None:
             bar.update(state.global_step - bar.n)
 
-    def on_prediction_step(
-        self, args: Args, state: TrainerState, control: TrainerControl, eval_dataloader: Any = None, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
-        bar = self.prediction_bar
+        bar, loader = self.prediction_bar, kwargs.get("eval_dataloader")
         # one that is full, or of another loader, is left over from an evaluation that did not come to its end
-        if bar is None or eval_dataloader is not self._loader or bar.n == bar.total:
+        if bar is None or loader is not self._loader or bar.n == bar.total:
             self._close_prediction()
-            total = length_of(eval_dataloader)
-            bar = make_bar("evaluate", total=total, leave=self.training_bar is None, delay_in_pipe=True)
-            self.prediction_bar, self._loader = bar, eval_dataloader
+            bar = make_bar("evaluate", total=length_of(loader), leave=self.training_bar is None, delay_in_pipe=True)
+            self.prediction_bar, self._loader = bar, loader
         bar.update(1)
 
     def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close_prediction()
 
-    def on_predict(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close_prediction()
+    on_predict = on_evaluate
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if self.training_bar is not None and logs:
             self.training_bar.write(format_logs(logs, state.global_step), file=sys.stdout)
             sys.stdout.flush()
 
-    def on_exception(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close()
-
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
+
+    on_exception = on_train_end
 
     def _close(self) -> None:
         self._close_prediction()

@@ -11,9 +11,9 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..errors import ArgumentError
 from ..state import TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, OnError, Role
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 RECORDS_IN_A_ROW = 3
 """A process is reported when it is slow in this many records one after the other."""
@@ -57,9 +57,9 @@ class StragglerMonitorCallback(TrainerCallback):
         ArgumentError: If ``warn_ratio`` is not above 1.
     """
 
-    role = "observer"
-    on_error = "raise"  # an exchange between processes that fails is an error of the run
-    is_collective = True
+    role: Role = "observer"
+    on_error: OnError | None = "raise"  # an exchange between processes that fails is an error of the run
+    is_collective: bool = True
 
     def __init__(self, *, warn_ratio: float = 1.5, per_rank: bool = False) -> None:
         if not warn_ratio > 1.0:
@@ -112,14 +112,11 @@ class StragglerMonitorCallback(TrainerCallback):
         if self._in_a_row < RECORDS_IN_A_ROW or slowest in self._warned:
             return
         self._warned.add(slowest)
+        told = (slowest, where, own[slowest], own[slowest] / max(others, 1e-9), others)
         logger.warning(
             "rank %d (%s) holds up the others: its local step time is %.4g s, %.3g times that of the others (%.4g s), "
             "which wait for it",
-            slowest,
-            where,
-            own[slowest],
-            own[slowest] / max(others, 1e-9),
-            others,
+            *told,
         )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
-from ..types import Args, Record
+from ..types import Args, Record, Role
 
 
 class TerminateOnNaNCallback(TrainerCallback):
     """Stop training when a logged training loss is not finite."""
 
-    role = "control"
+    role: Role = "control"
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         loss = logs.get("loss", 0.0)

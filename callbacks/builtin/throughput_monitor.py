@@ -7,9 +7,9 @@ from time import perf_counter
 from typing import Any
 
 from ..callback import TrainerCallback
-from ..errors import ArgumentError
+from ..errors import check_count
 from ..state import TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 
 class ThroughputMonitorCallback(TrainerCallback):
@@ -24,11 +24,10 @@ class ThroughputMonitorCallback(TrainerCallback):
         All per second, over all processes.
     """
 
-    role = "observer"
+    role: Role = "observer"
 
     def __init__(self, window: int = 100) -> None:
-        if not isinstance(window, int) or not window >= 1:
-            raise ArgumentError("window", window, "a whole number of steps from 1")
+        check_count("window", window)
         self.window = window
         self._marks: deque[tuple[float, int, int]] = deque(maxlen=window + 1)
         self._paused_s = 0.0
@@ -55,7 +54,9 @@ class ThroughputMonitorCallback(TrainerCallback):
             return {}
         rates = {"steps_per_s": steps / elapsed_s}
         if state.train_batch_size:
-            rates["samples_per_s"] = steps * samples_per_step(args, state.train_batch_size) / elapsed_s
+            processes = int(getattr(args, "world_size", 1))
+            samples = steps * state.train_batch_size * args.gradient_accumulation_steps * processes
+            rates["samples_per_s"] = samples / elapsed_s
         if last_tokens > first_tokens:
             rates["tokens_per_s"] = (last_tokens - first_tokens) / elapsed_s
         return rates
@@ -63,8 +64,3 @@ class ThroughputMonitorCallback(TrainerCallback):
     def _mark(self, state: TrainerState) -> None:
         # by a clock that is stopped during evaluations
         self._marks.append((perf_counter() - self._paused_s, state.global_step, state.num_input_tokens_seen))
-
-
-def samples_per_step(args: Args, train_batch_size: int) -> int:
-    """Return the examples of one update over all processes."""
-    return train_batch_size * int(args.gradient_accumulation_steps) * int(getattr(args, "world_size", 1))

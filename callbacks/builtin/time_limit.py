@@ -9,7 +9,7 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..errors import ArgumentError
 from ..state import TrainerControl, TrainerState
-from ..types import Args
+from ..types import Args, Role
 
 UNIT_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -27,12 +27,12 @@ class TimeLimitCallback(TrainerCallback):
         ArgumentError: If the sum is not above 0, or the text cannot be read.
     """
 
-    role = "control"
+    role: Role = "control"
 
     def __init__(
         self, limit: float | str = 0.0, *, seconds: float = 0.0, minutes: float = 0.0, hours: float = 0.0
     ) -> None:
-        self.limit_s = seconds_in(limit) + seconds + 60.0 * minutes + 3600.0 * hours
+        self.limit_s: float = seconds_in(limit) + seconds + 60.0 * minutes + 3600.0 * hours
         if not self.limit_s > 0:
             raise ArgumentError("limit", limit, "a time above 0, such as '1h30m', hours=1.5 or seconds")
         self._ends_at = float("inf")

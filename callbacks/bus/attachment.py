@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import Any, get_args
 
 from ..callback import TrainerCallback
-from ..errors import ArgumentError, CallbackError
-from ..events import EventName, check_every, signal_named
+from ..errors import ArgumentError, CallbackError, check_count
+from ..events import EventName, signal_named
 from ..types import OnError, Role
 from .callback_thread import CallbackThread
 from .introspection import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
 
-logger = logging.getLogger("trackside.callbacks")
-
-Options = ParamSpec("Options")
-Owner = TypeVar("Owner")
-Result = TypeVar("Result")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class AttachOptions:
     """How a callback is attached.
 
-    This is the only list of these options: the keywords of `Dispatcher.attach`, the keys of a config entry and its JSON
-    schema are made from it.
+    This is the only list of these options: `Dispatcher.attach` takes them as keywords, `Attachment` has them as
+    attributes, and the keys of a config entry and its JSON schema are made from it.
 
     Attributes:
         name: The name of the callback in its trainer. None: the class's ``name``, or one made from that of the class.
@@ -65,10 +59,10 @@ class AttachOptions:
                 check_choice(option, getattr(self, option), get_args(choices))
         for option in ("before", "after", "on"):
             if getattr(self, option) is not None:
-                object.__setattr__(self, option, _names(option, getattr(self, option)))
+                setattr(self, option, _names(option, getattr(self, option)))
         for event in self.on or ():
             signal_named(event)
-        check_every(self.every)
+        check_count("every", self.every)
         if not isinstance(self.background, bool | None):
             raise ArgumentError("background", self.background, "true or false")
         if self.timeout_s is not None and (
@@ -84,35 +78,11 @@ def _names(option: str, value: Any) -> tuple[str, ...]:
     return names
 
 
-def takes_attach_options(
-    options: Callable[Options, AttachOptions],
-) -> Callable[[Callable[[Owner, Any, AttachOptions], Result]], Callable[Concatenate[Owner, Any, Options], Result]]:
-    """Return a decorator that gives a method ``(self, callback, options)`` the options as keywords.
-
-    Args:
-        options: `AttachOptions`; a parameter so that type checkers take the keywords from it.
-    """
-
-    def decorate(
-        method: Callable[[Owner, Any, AttachOptions], Result],
-    ) -> Callable[Concatenate[Owner, Any, Options], Result]:
-        def call(self: Owner, callback: Any, *args: Options.args, **keywords: Options.kwargs) -> Result:
-            return method(self, callback, options(*args, **keywords))
-
-        own = list(inspect.signature(method).parameters.values())[:2]
-        functools.update_wrapper(call, method)
-        vars(call)["__signature__"] = inspect.Signature([*own, *inspect.signature(options).parameters.values()])
-        return call  # type: ignore[return-value]  # the first two may also be given by name
-
-    return decorate
-
-
-@dataclass
-class Attachment:
-    """One attached callback: the options that hold for it, and what it has cost.
+@dataclass(kw_only=True)
+class Attachment(AttachOptions):
+    """One attached callback: the options that hold for it, those that its class declares included, and its cost.
 
     Attributes:
-        name, role, on_error, origin, before, after, on, every: See `AttachOptions`; here with what the class declares.
         number: The position in the list of callbacks, which is the order of attaching.
         thread: The thread on which it is called in the background; None if it is called on the training thread.
         calls: How often one of its methods was called.
@@ -128,13 +98,11 @@ class Attachment:
 
     callback: Any
     name: str
-    role: str
-    on_error: str
+    role: Role
+    on_error: OnError
     origin: str
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    on: frozenset[str] | None = None
-    every: int = 1
     number: int = 0
     thread: CallbackThread | None = None
     calls: int = 0
@@ -146,16 +114,6 @@ class Attachment:
     failing: set[str] = field(default_factory=set)
     detached_after: int | None = None
     last_error: BaseException | None = None
-
-    @property
-    def background(self) -> bool:
-        """Whether it is called on a thread of its own."""
-        return self.thread is not None
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The longest that one call in the background may take."""
-        return self.thread.timeout_s if self.thread is not None else None
 
     @property
     def options(self) -> AttachOptions:
@@ -202,19 +160,12 @@ def attachment_of(
     on_error = options.on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
     check_choice(f"{cls.__name__}: on_error", on_error, get_args(OnError))
     name = _free_name(callback, options.name or getattr(callback, "name", None), taken)
-    return Attachment(
-        callback=callback,
-        name=name,
-        role=role,
-        on_error=on_error,
-        origin=options.origin or f"Python, {location_of(cls)}",
-        before=tuple(options.before),
-        after=tuple(options.after),
-        on=None if options.on is None else frozenset(options.on),
-        every=options.every,
-        number=max((other.number for other in taken.values()), default=0) + 1,
-        thread=_thread_for(callback, name, role, options),
-    )
+    thread = _thread_for(callback, name, role, options)
+    origin = options.origin or f"Python, {location_of(cls)}"
+    timing = {"background": thread is not None, "timeout_s": thread.timeout_s if thread is not None else None}
+    declared = {"name": name, "role": role, "on_error": on_error, "origin": origin, **timing}
+    number = max((other.number for other in taken.values()), default=0) + 1
+    return Attachment(**{**vars(options), **declared}, callback=callback, number=number, thread=thread)
 
 
 def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> CallbackThread | None:

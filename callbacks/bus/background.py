@@ -19,6 +19,7 @@ names the event in ``waits_at``.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Mapping
 from time import perf_counter
@@ -31,7 +32,7 @@ from .callback_thread import END_WAIT_S, Call, CallbackThread
 from .faults import FaultPolicy
 from .receiver import STEP_EVENTS, CallbackReceiver
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 DROPPABLE = STEP_EVENTS | {"on_prediction_step"}
 WAITS_SHORT = frozenset({"on_evaluate", "on_predict", "on_save"})
@@ -87,8 +88,8 @@ class BackgroundReceiver(CallbackReceiver):
         is_heard: bool,
     ) -> None:
         super().__init__(attachment, event, position, context, faults)
-        self.thread = thread
-        self.is_heard = is_heard
+        self.thread: CallbackThread = thread
+        self.is_heard: bool = is_heard
 
     def __call__(
         self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any
@@ -102,7 +103,9 @@ class BackgroundReceiver(CallbackReceiver):
                 thread.begin_run()
             if self.is_heard:
                 attachment.calls += 1
-                thread.submit(self._call(args, state, control, payload))
+                seen = (args, StateSnapshot.of(state), copy.copy(control))
+                make = functools.partial(self.method, *seen, **self.context, **payload)
+                thread.submit(Call(self.event, make, is_droppable=self.event in DROPPABLE))
             done = self._wait()
             self._settle()
             if self.event == "on_train_end":
@@ -111,17 +114,6 @@ class BackgroundReceiver(CallbackReceiver):
                     logger.warning("the run ends while the callback %r is still working", attachment.name)
         finally:
             attachment.seconds += perf_counter() - start
-
-    def _call(self, args: Any, state: TrainerState, control: TrainerControl, payload: dict[str, Any]) -> Call:
-        return Call(
-            event=self.event,
-            method=self.method,
-            args=args,
-            state=StateSnapshot.of(state),
-            control=copy.copy(control),
-            keywords={**self.context, **payload},
-            is_droppable=self.event in DROPPABLE,
-        )
 
     def _wait(self) -> bool:
         """Wait, if this event asks for it, and return whether all calls are done."""

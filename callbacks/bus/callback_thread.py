@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 from ..errors import CallbackTimeoutError
-from ..state import TrainerControl, TrainerState
 
 QUEUE_LIMIT = 10_000
 """The longest queue of calls; beyond that, calls of steps and records are dropped."""
@@ -26,25 +25,11 @@ END_WAIT_S = 60.0
 
 @dataclass
 class Call:
-    """One call of a callback's method."""
+    """One call of a callback's method; ``make`` makes it."""
 
     event: str
-    method: Any
-    args: Any
-    state: TrainerState
-    control: TrainerControl
-    keywords: dict[str, Any]
+    make: Callable[[], object]
     is_droppable: bool = False
-
-    def make(self) -> Outcome:
-        """Call the method and return the outcome."""
-        start = perf_counter()
-        error: BaseException | None = None
-        try:
-            self.method(self.args, self.state, self.control, **self.keywords)
-        except (Exception, SystemExit) as raised:
-            error = raised
-        return Outcome(self.event, perf_counter() - start, error)
 
 
 @dataclass
@@ -71,8 +56,8 @@ class CallbackThread:
         self.name = name
         self.timeout_s = timeout_s
         self.limit = limit
-        self.dropped = 0
-        self.is_abandoned = False
+        self.dropped: int = 0
+        self.is_abandoned: bool = False
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()
         self._outcomes: deque[Outcome] = deque()
@@ -160,7 +145,13 @@ class CallbackThread:
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
-            outcome = call.make()
+            start = perf_counter()
+            error: BaseException | None = None
+            try:
+                call.make()
+            except (Exception, SystemExit) as raised:
+                error = raised
+            outcome = Outcome(call.event, perf_counter() - start, error)
             del call  # it holds the trainer
             with self._changed:
                 self._outcomes.append(outcome)

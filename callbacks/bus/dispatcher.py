@@ -14,14 +14,14 @@ from typing import Any
 
 from ..events import EVENTS, Signal
 from ..state import TrainerControl, TrainerState
-from .attachment import Attachment, AttachOptions, attachment_of, takes_attach_options
+from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .faults import FaultPolicy
 from .introspection import overridden_events
 from .ordering import in_order
 from .receiver import STEP_EVENTS, CallbackReceiver
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 COPIED = ("logs", "metrics")
 """Payload of which every receiver gets its own copy."""
@@ -54,7 +54,7 @@ class Dispatcher:
         self.control = control
         self.context: dict[str, Any] = {"trainer": trainer}
         self.attachments: dict[str, Attachment] = {}
-        self.faults = FaultPolicy(self._detached)
+        self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: list[CallbackReceiver] = []
         self._monitors: list[Attachment] = []
         self._is_steered = False
@@ -63,13 +63,12 @@ class Dispatcher:
 
     # -- attaching ------------------------------------------------------------------------------------------------
 
-    @takes_attach_options(AttachOptions)
-    def attach(self, callback: Any, options: AttachOptions) -> Attachment:
+    def attach(self, callback: Any, **options: Any) -> Attachment:
         """Attach a callback, or a class of callbacks, which is then called without arguments.
 
         Args:
             callback: Any object with ``on_*`` methods; a base class is not needed.
-            options: As keywords: see `trackside.callbacks.bus.attachment.AttachOptions`.
+            options: See `trackside.callbacks.bus.attachment.AttachOptions`.
 
         Raises:
             CallbackError: If it has an ``on_...`` method that is not an event, or none that is one, or if a control
@@ -202,13 +201,12 @@ class Dispatcher:
         A monitor is a callback with a method ``metrics_to_log(args, state, **context)`` that returns a dict. They are
         called in order; where two return the same name, the later one wins.
         """
-        metrics: dict[str, float] = {}
-        for item in self._monitors:
-            metrics.update(self._guarded(item, "metrics_to_log", self._ask) or {})
-        return metrics
 
-    def _ask(self, monitor: Any) -> Any:
-        return monitor.metrics_to_log(self.args, self.state, **self.context)
+        def ask(monitor: Any) -> Any:
+            return monitor.metrics_to_log(self.args, self.state, **self.context)
+
+        answers = (self._guarded(item, "metrics_to_log", ask) or {} for item in self._monitors)
+        return {name: value for answer in answers for name, value in answer.items()}
 
     def _guarded(self, attachment: Attachment, what: str, call: Callable[[Any], Any]) -> Any:
         """Call a callback outside of the events, under the same fault policy and accounting; None if it failed."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..errors import CallbackTimeoutError
 from .attachment import Attachment
 
-logger = logging.getLogger("trackside.callbacks")
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 FAILURES_IN_A_ROW = 3
 """An observer is detached after this many failures one after the other."""
@@ -38,16 +38,9 @@ class FaultPolicy:
             error.add_note(f"raised by the callback {attachment.name!r} ({attachment.location}) in {event}")
             raise error
         if attachment.failures == 1:
-            logger.warning(
-                "the callback %r (%s) failed in %s; training goes on: %r",
-                attachment.name,
-                attachment.location,
-                event,
-                error,
-                exc_info=error,
-            )
+            told = (attachment.name, attachment.location, event, error)
+            logger.warning("the callback %r (%s) failed in %s; training goes on: %r", *told, exc_info=error)
         at_once = attachment.on_error == "detach" or isinstance(error, CallbackTimeoutError)
-        limit = 1 if at_once else FAILURES_IN_A_ROW
-        if attachment.failures_in_a_row >= limit and attachment.detached_after is None:
+        if attachment.failures_in_a_row >= (1 if at_once else FAILURES_IN_A_ROW) and attachment.detached_after is None:
             attachment.detached_after = attachment.failures
             self.detached(attachment, event, error)

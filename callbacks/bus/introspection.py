@@ -48,10 +48,8 @@ def check_hooks(cls: type) -> None:
     hooks = [name for name in dir(cls) if name.startswith("on_") and callable(getattr(cls, name, None))]
     for name in hooks:
         if name not in EVENTS and name not in FOREIGN_EVENTS:
-            raise CallbackError(
-                f"{cls.__name__}.{name} ({location_of(cls)}) is not an event.{did_you_mean(name, EVENTS)} "
-                f"Events: {', '.join(EVENTS)}"
-            )
+            near, known = did_you_mean(name, EVENTS), ", ".join(EVENTS)
+            raise CallbackError(f"{cls.__name__}.{name} ({location_of(cls)}) is not an event.{near} Events: {known}")
     if not hooks:
         raise CallbackError(f"{cls.__name__} is not a callback: it has none of the methods {', '.join(EVENTS)}")
 

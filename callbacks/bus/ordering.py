@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import heapq
 
 from ..errors import CallbackOrderError, did_you_mean
@@ -17,47 +18,41 @@ def in_order(attachments: dict[str, Attachment]) -> dict[str, Attachment]:
         CallbackOrderError: If they form a cycle, or name a callback that is not attached.
 
     Source:
-        Kahn (1962), Topological sorting of large networks; ties are decided by a heap.
+        Kahn (1962), Topological sorting of large networks, as in `graphlib`; ties are decided by a heap.
     """
-    followers = _followers(attachments)
-    waits_for = dict.fromkeys(attachments, 0)
-    for second in (second for seconds in followers.values() for second in seconds):
-        waits_for[second] += 1
+    sorter = graphlib.TopologicalSorter(_predecessors(attachments))
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        cycle = [name for name in attachments if name in error.args[1]]
+        names = ", ".join(map(repr, cycle))
+        message = f"the options before and after of these callbacks contradict each other: {names}"
+        raise CallbackOrderError(message, cycle) from None
     rank = _ranks(attachments)
-    ready = [(rank[name], name) for name in attachments if not waits_for[name]]
-    heapq.heapify(ready)
-    done: list[str] = []
-    while ready:
+    ready: list[tuple[tuple[int, float, int], str]] = []
+    done: dict[str, Attachment] = {}
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(ready, (rank[name], name))
         name = heapq.heappop(ready)[1]
-        done.append(name)
-        for second in followers[name]:
-            waits_for[second] -= 1
-            if not waits_for[second]:
-                heapq.heappush(ready, (rank[second], second))
-    if len(done) < len(attachments):
-        cycle = [name for name in attachments if name not in done]
-        listing = ", ".join(map(repr, cycle))
-        raise CallbackOrderError(
-            f"the options before and after of these callbacks contradict each other: {listing}", cycle
-        )
-    return {name: attachments[name] for name in done}
+        done[name] = attachments[name]
+        sorter.done(name)
+    return done
 
 
-def _followers(attachments: dict[str, Attachment]) -> dict[str, set[str]]:
-    """Return for each callback those that have to wait for it."""
-    followers: dict[str, set[str]] = {name: set() for name in attachments}
+def _predecessors(attachments: dict[str, Attachment]) -> dict[str, set[str]]:
+    """Return for each callback those that it has to wait for."""
+    predecessors: dict[str, set[str]] = {name: set() for name in attachments}
     for name, item in attachments.items():
         for option, others in (("before", item.before), ("after", item.after)):
             for other in others:
-                if other not in followers:
-                    raise CallbackOrderError(
-                        f"callback {name!r}: {option}={other!r} is not attached; attached: {', '.join(attachments)}."
-                        f"{did_you_mean(other, attachments)}",
-                        [name],
-                    )
+                if other not in attachments:
+                    near, there = did_you_mean(other, attachments), ", ".join(attachments)
+                    message = f"callback {name!r}: {option}={other!r} is not attached; attached: {there}.{near}"
+                    raise CallbackOrderError(message, [name])
                 first, second = (name, other) if option == "before" else (other, name)
-                followers[first].add(second)
-    return followers
+                predecessors[second].add(first)
+    return predecessors
 
 
 def _ranks(attachments: dict[str, Attachment]) -> dict[str, tuple[int, float, int]]:
@@ -75,6 +70,5 @@ def _ranks(attachments: dict[str, Attachment]) -> dict[str, tuple[int, float, in
 
 
 def _group(attachment: Attachment) -> int:
-    if getattr(attachment.callback, "is_flow", False):
-        return 0
-    return 1 if attachment.role == "control" else 2
+    is_flow = getattr(attachment.callback, "is_flow", False)
+    return 0 if is_flow else 1 if attachment.role == "control" else 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
@@ -32,14 +32,14 @@ class CallbackReceiver:
     def __init__(
         self, attachment: Attachment, event: str, position: int, context: Mapping[str, Any], faults: FaultPolicy
     ) -> None:
-        self.attachment = attachment
-        self.event = event
-        self.position = position
-        self.context = context
-        self.faults = faults
-        self.every = attachment.every if event in STEP_EVENTS else 1
-        self.is_flow = bool(getattr(attachment.callback, "is_flow", False))
-        self.method: Callable[..., Any] = getattr(attachment.callback, event, _nothing)
+        self.attachment: Attachment = attachment
+        self.event: str = event
+        self.position: int = position
+        self.context: Mapping[str, Any] = context
+        self.faults: FaultPolicy = faults
+        self.every: int = attachment.every if event in STEP_EVENTS else 1
+        self.is_flow: bool = bool(getattr(attachment.callback, "is_flow", False))
+        self.method: Any = getattr(attachment.callback, event, None)
 
     def __call__(
         self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any
@@ -78,7 +78,3 @@ class CallbackReceiver:
                 control.request(flag, f"{name} at {self.event}")
         if control.should_training_stop and not before["should_training_stop"] and not self.is_flow:
             control.stop(f"{name} asked for it at {self.event}")
-
-
-def _nothing(args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-    """Do nothing, in place of a method that the callback does not have."""

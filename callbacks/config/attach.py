@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .. import registry
 from ..bus.attachment import attachment_of
 from ..bus.dispatcher import Dispatcher
 from ..errors import CallbackOrderError, TracksideError
 from .callback_config import CallbackConfig, parse_callback_map
 
 
-def attach_from_map(
-    dispatcher: Dispatcher,
-    callbacks: Mapping[str, Any],
-    *,
-    registered_only: bool = False,
-    origins: Mapping[str, str] | None = None,
-) -> None:
+def attach_from_map(dispatcher: Dispatcher, callbacks: Mapping[str, Any]) -> None:
     """Attach every callback of a map from name to options, in its order.
 
     All entries are checked before the first callback is made, so that nothing is attached if one is wrong.
@@ -28,16 +21,14 @@ def attach_from_map(
         callbacks: An entry is a map of options, true or nothing for none, or false to leave the callback out. The keys
             of `ENTRY_KEYS` in `callback_config` say how it is attached; an option of the callback that has the same
             name goes into ``init_args``.
-        registered_only: Refuse entries with a ``class_path``, for maps from elsewhere.
-        origins: The locations of entries and options. None: those of the map, if it is a
-            `trackside.callbacks.config.callback_config.CallbackMap`.
+            A `trackside.callbacks.config.callback_config.CallbackMap` also knows where the entries were written.
 
     Raises:
         ConfigError: If a name, an option or a value is not known; the message names location, key, value and the
             nearest.
         CallbackOrderError: If ``before`` and ``after`` contradict each other, or name what is not attached.
     """
-    configs = parse_callback_map(callbacks, registered_only=registered_only, origins=origins)
+    configs = parse_callback_map(callbacks)
     made = [(_make(config), config.attach_options) for config in configs]
     try:
         dispatcher.attach_all(made)
@@ -54,7 +45,7 @@ def _locations(configs: Iterable[CallbackConfig], names: Iterable[str]) -> list[
 def _make(config: CallbackConfig) -> Any:
     """Return the callback of an entry, after a check that it can be attached."""
     try:
-        callback = registry.build(config.make, config.options)
+        callback = config.make(**config.options)
         attachment_of(callback, config.attach_options, taken={})
         return callback
     except (TracksideError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import registry
 from .._util.imports import import_from
+from .._util.options import Options
 from ..bus.attachment import AttachOptions
 from ..errors import ArgumentError, ConfigError, TracksideError, UnknownNameError, did_you_mean
 
@@ -74,66 +75,53 @@ class CallbackConfig:
         return ConfigError(f"{self.location}: callbacks.{self.name}: {error}" + (f" (given: {given})" if given else ""))
 
 
-def parse_callback_map(
-    callbacks: Mapping[str, Any], *, registered_only: bool = False, origins: Mapping[str, str] | None = None
-) -> list[CallbackConfig]:
+def parse_callback_map(callbacks: Mapping[str, Any]) -> list[CallbackConfig]:
     """Return the enabled entries of a map, checked, with their classes imported and nothing called.
+
+    An entry that only leaves a callback out must name one that is known. One that has options too was meant for that
+    callback, whether it is installed here or not.
 
     Raises:
         ConfigError: See `trackside.callbacks.config.attach.attach_from_map`.
     """
     if not isinstance(callbacks, Mapping):
         raise ConfigError(f"callbacks={callbacks!r}: a map from names to options is needed")
-    locations = origins if origins is not None else getattr(callbacks, "origins", {})
-    registered_only = registered_only or getattr(callbacks, "registered_only", False)
-    _check_names_left_out(callbacks, locations)
-    return [
-        parse_callback_config(name, value, locations, registered_only=registered_only)
-        for name, value in callbacks.items()
-        if not is_disabled(value)
-    ]
+    callbacks = callbacks if isinstance(callbacks, CallbackMap) else CallbackMap(callbacks)
+    enabled = {name: value for name, value in callbacks.items() if not is_disabled(value)}
+    known = [*registry.claims_by_name(), *enabled]
+    for name, value in callbacks.items():
+        if name not in known and value in (False, {"enabled": False}):
+            near = did_you_mean(name, known)
+            raise _error(callbacks.origins, name, False, f"there is no callback of that name to leave out.{near}")
+    return [_parsed(name, value, callbacks) for name, value in enabled.items()]
 
 
-def parse_callback_config(
-    name: str, value: Any, locations: Mapping[str, str], *, registered_only: bool = False
-) -> CallbackConfig:
-    """Return one entry, checked.
-
-    Raises:
-        ConfigError: If a key or a value is wrong; the message names location, key, value and the nearest.
-    """
+def _parsed(name: str, value: Any, callbacks: CallbackMap) -> CallbackConfig:
+    """Return one entry of ``callbacks``, checked."""
     if value is not None and value is not True and not isinstance(value, Mapping):
-        raise _error(locations, name, value, "the options of a callback are a map; true, false and nothing also do")
-    entry = _Entry(name, value if isinstance(value, Mapping) else {}, locations)
+        message = "the options of a callback are a map; true, false and nothing also do"
+        raise _error(callbacks.origins, name, value, message)
+    entry = _Entry(name, value if isinstance(value, Mapping) else {}, callbacks.origins)
     if entry.values.get("enabled", True) is not True:
         raise entry.error("enabled", message="true or false is needed")
-    make, source = entry.target(registered_only)
-    keys = {entry.option_name(make, key): key for key in entry.options}
+    make, source = entry.target(callbacks.registered_only)
+    options = Options(make)
+    keys = {entry.option_name(options, key): key for key in entry.options}
+    if missing := options.missing(keys):
+        raise entry.error(message=f"{options.name} needs the option {', '.join(missing)}")
     return CallbackConfig(
         name=name,
         make=make,
         options={option: entry.options[key] for option, key in keys.items()},
         written_at={option: (*entry.above, key) for option, key in keys.items()},
-        attach_options=entry.attach_options(f"{locations.get(name, IN_PYTHON)}, {source}"),
-        locations=locations,
+        attach_options=entry.attach_options(f"{callbacks.origins.get(name, IN_PYTHON)}, {source}"),
+        locations=callbacks.origins,
     )
 
 
 def is_disabled(value: Any) -> bool:
     """Return whether an entry leaves its callback out."""
     return value is False or (isinstance(value, Mapping) and value.get("enabled") is False)
-
-
-def _check_names_left_out(callbacks: Mapping[str, Any], locations: Mapping[str, str]) -> None:
-    """Check that an entry that only leaves a callback out names one that is known.
-
-    An entry that has options too was meant for that callback, whether it is installed here or not.
-    """
-    known = [*registry.claims_by_name(), *(name for name, value in callbacks.items() if not is_disabled(value))]
-    for name, value in callbacks.items():
-        if name not in known and value in (False, {"enabled": False}):
-            near = did_you_mean(name, known)
-            raise _error(locations, name, False, f"there is no callback of that name to leave out.{near}")
 
 
 def _error(locations: Mapping[str, str], key: str, value: Any, message: str) -> ConfigError:
@@ -203,10 +191,10 @@ class _Entry:
             raise self.error(key, message=f"where there is init_args, options go into it.{near}")
         return init_args
 
-    def option_name(self, make: Callable[..., Any], key: str) -> str:
+    def option_name(self, options: Options, key: str) -> str:
         """Return the option that is meant; early_stopping's early_stopping_patience may be written as patience."""
-        stem, known = f"{self.name}_", registry.options_of(make)
-        if key in known or registry.takes_any_option(make):
+        stem, known = f"{self.name}_", options.parameters
+        if key in known or options.takes_any:
             return key
         if f"{stem}{key}" in known:
             return f"{stem}{key}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 from .metric_names import Record, numbers_in
 
@@ -23,8 +24,8 @@ class LiveDisplayCallback(TrainerCallback, ABC):
         refresh_s: Shortest time between two redraws while steps are done, in seconds.
     """
 
-    role = "observer"
-    refresh_s = 0.1
+    role: Role = "observer"
+    refresh_s: float = 0.1
 
     def __init__(self) -> None:
         self._is_open = False
@@ -70,21 +71,17 @@ class LiveDisplayCallback(TrainerCallback, ABC):
         if self._is_open and time.perf_counter() - self._drawn_s > self.refresh_s:
             self._draw(state)
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
-    ) -> None:
-        self._add(logs or {}, state.global_step)
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
+        self._add(logs, state.global_step)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
 
-    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._draw(state)
-        self._close()  # before the traceback is printed
-
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._draw(state)
         self._close()
+
+    on_exception = on_train_end  # so that the display is closed before the traceback is printed
 
     def _add(self, logs: Record, step: int) -> None:
         if metrics := metrics_in(logs):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
+from trackside.callbacks.types import Role
 
 from .metric_names import Record, numbers_in, rewrite_logs
 from .requirements import import_quietly, require_package
@@ -35,9 +36,9 @@ class Tracker(TrainerCallback, ABC):
         MissingPackageError: If the package is not installed.
     """
 
-    role = "observer"
-    background = True
-    package = ""
+    role: Role = "observer"
+    background: bool = True
+    package: str = ""
 
     def __init__(self) -> None:
         if self.package:
@@ -122,9 +123,7 @@ class Tracker(TrainerCallback, ABC):
         self._is_training, self._status = True, None
         self._open(args, state, **kwargs)
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, logs: Record | None = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if not self.is_writer(state) or not logs:
             return
         if not self._is_open:
@@ -137,14 +136,11 @@ class Tracker(TrainerCallback, ABC):
         if not self._is_training:
             self._close("finished", state)
 
-    def on_exception(
-        self, args: Any, state: TrainerState, control: TrainerControl, exception: Any = None, **kwargs: Any
-    ) -> None:
-        self._status = "failed" if isinstance(exception, Exception) else "killed"
+    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._status = "failed" if isinstance(kwargs.get("exception"), Exception) else "killed"
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        was_killed = (state.stop_reason or "").startswith("received SIG")
-        self._close(self._status or ("killed" if was_killed else "finished"), state)
+        self._close(self._status or ("killed" if state.stop_signal else "finished"), state)
         self._is_training = False
 
     # -- opening, writing, closing --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-logger = logging.getLogger("trackside.integrations")
+logger: logging.Logger = logging.getLogger("trackside.integrations")
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

@@ -64,12 +64,8 @@ class EventFile:
         """Add the hyperparameters of the run."""
         info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         for name, value in values.items():
-            if isinstance(value, bool):
-                info.hparams[name].bool_value = value
-            elif isinstance(value, int | float):
-                info.hparams[name].number_value = value
-            else:
-                info.hparams[name].string_value = str(value)
+            kind = "bool" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "string"
+            setattr(info.hparams[name], f"{kind}_value", value)
         content = plugin_data_pb2.HParamsPluginData(session_start_info=info)
         self._add_hparams(hparams_metadata.SESSION_START_INFO_TAG, content)
 

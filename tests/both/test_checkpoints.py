@@ -234,7 +234,7 @@ def test_both_trainers_write_the_same_state_and_arguments(both_factories):
         arguments.append(json.loads((folder / "training_args.json").read_text()))
 
     assert states[0].keys() == states[1].keys()
-    own = {"log_history", "stateful_callbacks"}
+    own = {"log_history", "stateful_callbacks", "run_id"}
     assert {n: v for n, v in states[0].items() if n not in own} == {n: v for n, v in states[1].items() if n not in own}
     shared = arguments[0].keys() & arguments[1].keys()
     assert len(shared) > 80

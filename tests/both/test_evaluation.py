@@ -28,6 +28,12 @@ def test_both_trainers_evaluate_alike(both_factories, accuracy):
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+def test_an_empty_dataset_has_no_metrics(trainer_factory, accuracy):
+    metrics = trainer_factory(compute_metrics=accuracy).evaluate(trainer_factory.dataset(0))
+
+    assert {name for name in metrics if "per_second" not in name and "runtime" not in name} == set()
+
+
 @pytest.mark.parametrize("examples", [8, 9])
 def test_there_is_one_prediction_step_for_each_batch(trainer_factory, examples):
     trainer = trainer_factory(eval_dataset=trainer_factory.dataset(examples), prediction_loss_only=True)

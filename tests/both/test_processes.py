@@ -13,7 +13,7 @@ import pytest
 from support.fork_process import Fork
 
 from trackside.testing.tiny_trainer import FRAMEWORKS, installed_frameworks
-from trackside.trainer.checkpointing.store import newest_valid
+from trackside.trainer.checkpointing.discovery import newest_valid
 
 SCRIPT = """
     import os, signal, sys, threading, time

@@ -129,7 +129,7 @@ def test_what_is_no_argument_is_left_to_a_model_init_that_takes_the_trial(search
         return {"dropout": trial.suggest_categorical("dropout", grid["dropout"]), "seed": np.int64(7), "kind": object}
 
     trainer = searcher(model_init=model_init, save_strategy="steps", save_steps=10)
-    with pytest.warns(UserWarning, match="'dropout' is no training argument; it is left to model_init"):
+    with pytest.warns(UserWarning, match="'dropout' is not a training argument; it is left to model_init"):
         best = trainer.hyperparameter_search(
             space, eval_loss, n_trials=2, sampler=optuna.samplers.GridSampler(grid), direction="maximize"
         )

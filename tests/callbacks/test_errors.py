@@ -16,6 +16,7 @@ ALL = [
     errors.UnknownMetricError("metric_for_best_model", "acc", ["eval_accuracy"]),
     errors.CallbackOrderError("a cycle", ["one", "two"]),
     errors.CallbackTimeoutError("slow", "on_log", 3.0),
+    errors.CollectiveMismatchError([(3, "sizes"), (3, "outputs")]),
     errors.MissingPackageError("optuna", "hyperparameter_search", extra="optuna"),
     errors.CheckpointError(28, "no space left", "checkpoint-5"),
 ]

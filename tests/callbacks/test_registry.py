@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from trackside import EarlyStoppingCallback, TerminateOnNaNCallback
 from trackside.callbacks import registry
-from trackside.callbacks.errors import CallbackError, TracksideTypeError, UnknownNameError
+from trackside.callbacks.errors import CallbackError, UnknownNameError
 
 
 @pytest.fixture
@@ -103,45 +102,3 @@ def test_one_package_found_twice_on_the_path_claims_once(install, monkeypatch):
     monkeypatch.syspath_prepend(f"{sys.path[0]}/.")
 
     assert registry.find("slack").package == "ts_slack"
-
-
-def test_options_are_those_of_the_constructor_with_types_and_defaults(install):
-    install("ts_slack", source=SOURCE, slack="ts_slack:Slack")
-
-    options = registry.options_of(registry.load("slack"))
-
-    assert [(item.name, item.type, item.is_required) for item in options.values()] == [
-        ("channel", "str", True),
-        ("every", "int", False),
-        ("quiet", "bool", False),
-        ("untyped", "", False),
-    ]
-    assert options["every"].default == 10
-
-
-def test_a_callback_is_made_by_name_or_class_with_its_options(install):
-    install("ts_slack", source=SOURCE, slack="ts_slack:Slack")
-
-    assert registry.build("slack", {"channel": "#runs"}).channel == "#runs"
-    assert registry.build(EarlyStoppingCallback, {"early_stopping_patience": 4}).early_stopping_patience == 4
-    assert isinstance(registry.build(TerminateOnNaNCallback), TerminateOnNaNCallback)
-
-
-def test_an_unknown_option_names_the_nearest():
-    with pytest.raises(UnknownNameError) as caught:
-        registry.build(EarlyStoppingCallback, {"early_stopping_patient": 4})
-
-    assert "no option of the callback 'EarlyStoppingCallback' named 'early_stopping_patient'" in str(caught.value)
-    assert "Did you mean 'early_stopping_patience'?" in str(caught.value)
-
-
-def test_a_callback_without_options_says_so():
-    with pytest.raises(UnknownNameError, match="available: none"):
-        registry.build(TerminateOnNaNCallback, {"patience": 3})
-
-
-def test_a_missing_option_is_named(install):
-    install("ts_slack", source=SOURCE, slack="ts_slack:Slack")
-
-    with pytest.raises(TracksideTypeError, match="the callback 'slack' needs the option channel"):
-        registry.build("slack", {"every": 3})

@@ -144,7 +144,7 @@ def test_checkpoints_become_artifacts_on_request(make_trainer):
     kept += [record.artifact for record in read_records(path) if record.WhichOneof("record_type") == "artifact"]
     aliases = [list(artifact.aliases) for artifact in kept if artifact.ByteSize()]
     assert [sorted(names) for names in aliases] == [["latest", "step-6"], ["latest", "step-12"]]
-    assert not quiet.dispatcher.receivers("on_save")
+    assert not quiet._dispatcher.receivers("on_save")
 
 
 @pytest.mark.parametrize("watch", ["gradients", "parameters", "all"])

@@ -81,7 +81,7 @@ def run(
         "weights": parts.weights_of(trainer.model).tolist(),
         "eval": {name: metrics[f"eval_{name}"] for name in ("loss", "rows", "sum")},
         "predictions": trainer.predict(parts.classified(13, seed=1)).predictions.tolist(),
-        "traces": dict(trainer._engine.trace_counts),
+        "traces": dict(trainer.trace_counts),
         "replicas": args.n_replicas,
         "skips": skips,
         "search": search(trainer) if searches else None,

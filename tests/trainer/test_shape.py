@@ -38,7 +38,7 @@ PUBLIC_NAMES = {
     ],
     "tensorflow": [
         *("apply_gradients", "distributed_prediction_steps", "distributed_training_steps", "get_eval_tfdataset"),
-        *("get_test_tfdataset", "get_train_tfdataset", "gradients", "run_model"),
+        *("get_test_tfdataset", "get_train_tfdataset", "gradients", "run_model", "trace_counts"),
     ],
 }
 

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 from trackside import TrainerCallback
 from trackside.callbacks.errors import RankError
 from trackside.trainer.pytorch.distributed import watchdog
-from workers.ddp_worker import RANK, WORLD, main, make, outcome, trained, write
+from workers.ddp_common import RANK, WORLD, main, make, outcome, trained, write
 
 
 class Fault(TrainerCallback):
@@ -101,15 +101,32 @@ def save_fails(folder: Path) -> Any:
     return _run_with(folder, bool, output_dir=str(folder / "blocked"), save_strategy="steps", save_steps=2)
 
 
-def data_fails(folder: Path) -> Any:
-    class Bad(TensorDataset):
-        def __getitem__(self, index: int) -> Any:
-            if RANK == 1:
-                raise OSError("cannot read example")
-            return super().__getitem__(index)
+class Unreadable(TensorDataset):
+    """Cannot be read on rank 1."""
 
-    data = classified(17, dtype=torch.float64)
-    return _run_with(folder, bool, train_dataset=Bad(*data.tensors))
+    def __getitem__(self, index: int) -> Any:
+        if RANK == 1:
+            raise OSError("cannot read example")
+        return super().__getitem__(index)
+
+
+def data_fails(folder: Path) -> Any:
+    return _run_with(folder, bool, train_dataset=Unreadable(*classified(17, dtype=torch.float64).tensors))
+
+
+def trial_fails(folder: Path) -> Any:
+    data = Unreadable(*classified(8, dtype=torch.float64).tensors)
+    values = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    return _run_with(
+        folder, bool, eval_dataset=data, load_best_model_at_end=True, metric_for_best_model="loss", **values
+    )
+
+
+def own_words(folder: Path) -> Any:
+    def fail() -> None:
+        raise RuntimeError("the feature store has no row 17")
+
+    return _run_with(folder, fail)
 
 
 def uneven(folder: Path) -> Any:

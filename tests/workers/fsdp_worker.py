@@ -12,19 +12,8 @@ from support.torch_models import classified, mlp
 from torch import Tensor, nn
 
 from trackside import Trainer, TrainerCallback
-from workers.ddp_worker import (
-    RANK,
-    WORLD,
-    OwnMean,
-    Peculiar,
-    SumTrainer,
-    TokenModel,
-    few_tokens,
-    main,
-    make,
-    outcome,
-    tokens,
-)
+from workers.ddp_common import RANK, WORLD, main, make, outcome
+from workers.ddp_weights import OwnMean, SumTrainer, TokenModel, UnusualModel, few_tokens, tokens
 
 
 class Layered(nn.Module):
@@ -81,13 +70,13 @@ def sharded(folder: Path) -> Any:
     return found
 
 
-def sharded_peculiar(folder: Path) -> Any:
+def sharded_unusual_models(folder: Path) -> Any:
     """Tied, frozen and unused parameters, and weighted tokens, some ranks having none, in FSDP2."""
     values: dict[str, Any] = {"optim": "adamw_torch", "learning_rate": 0.01, "gradient_accumulation_steps": 3}
     values |= {"fsdp": "full_shard"} if WORLD > 1 else {}
     found = {}
     for name, model, cls, more in (
-        ("peculiar", Peculiar(), Trainer, {}),
+        ("unusual model", UnusualModel(), Trainer, {}),
         ("tokens", TokenModel(), SumTrainer, {"train_dataset": tokens(20), "loss_fn": None}),
         ("few tokens", OwnMean(sparse=False), Trainer, {"train_dataset": few_tokens(23), "loss_fn": None}),
     ):

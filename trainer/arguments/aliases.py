@@ -1,4 +1,4 @@
-"""Other names that users know for a field of TrainingArguments."""
+"""Aliases: other names for a field of TrainingArguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from typing import Any
 
-from trackside.callbacks._util.convert import describe, read_bool
+from trackside.callbacks._util.conversion import describe, read_bool
 from trackside.callbacks.errors import ArgumentError
 
 from .serialization import PlainData
@@ -40,7 +40,7 @@ class Alias:
         current, default = getattr(args, self.field), args.__dataclass_fields__[self.field].default
         is_new = "_inferred" not in vars(args)
         if value is None or (is_new and value in (self._shown(current), self._shown(default))):
-            return  # dataclasses.replace and parsers of command lines hand on what they read
+            return  # dataclasses.replace and parsers of command lines pass what they read
         if self.replacement:
             message = f"{self.name} is deprecated; use {self.replacement} instead"
             warnings.warn(message, FutureWarning, stacklevel=4 if is_new else 3)

@@ -1,33 +1,35 @@
-"""The arguments of a run, as far as they are the same for every framework."""
+"""The arguments of a run that are the same for every framework."""
 # ruff: noqa: RUF009  (option() is dataclasses.field with a rule)
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, Field, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.metrics import is_greater_better
 
 from ..transformers_compat import UNUSED_FIELDS
+from . import enums
 from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
-from .enums import IntervalStrategy, OptimizerName, SaveStrategy, SchedulerType
 from .fields import (
+    INTERVAL,
+    MAX_STEPS,
+    NOT_EMPTY,
+    WARMUP,
     above,
     assignments,
     at_least,
     between,
+    choice,
+    dict_option,
     from_up_to,
-    interval,
     mapping,
     mapping_or_file,
-    not_empty,
-    one_of,
     option,
     some_of,
     spaced,
-    unset_or_at_least,
-    warmup,
     words,
 )
 from .properties import LOGGING_DIR, DerivedArguments
@@ -36,12 +38,16 @@ from .validation import check_combinations
 if TYPE_CHECKING:
     TrueOrPath = bool | str
     BoolOrNone = bool | None
-else:  # HfArgumentParser refuses a union of bool and str, and makes a flag of what is a bool alone
-    TrueOrPath, BoolOrNone = str, bool
+    Interval = enums.IntervalChoice | enums.IntervalStrategy
+    Save = enums.SaveChoice | enums.IntervalStrategy
+    MetricInputs = list[Literal["inputs", "loss"]]
+    ReportTo = list[enums.ReportChoice] | str | None
+else:  # what HfArgumentParser reads: it refuses most unions, and makes a flag of what is a bool alone
+    TrueOrPath, BoolOrNone, Interval, Save = str, bool, enums.IntervalChoice, enums.SaveChoice
+    MetricInputs, ReportTo = list[str], list[str] | str | None
 
-MAPPING, NAMES = dict[str, Any] | None, list[str] | None
-
-LOG_LEVELS = ("passive", "debug", "info", "warning", "error", "critical")
+DictOrText = dict[str, Any] | str | None
+NAMES, NUMBER = list[str] | None, int | float
 
 
 @dataclass
@@ -60,7 +66,7 @@ class BaseTrainingArguments(DerivedArguments):
     """
 
     # -- what to do, and where ------------------------------------------------------------------------------------
-    output_dir: str = option("trainer_output", "Folder of checkpoints, state and final model.", not_empty())
+    output_dir: str = option("trainer_output", "Folder of checkpoints, state and final model.", NOT_EMPTY)
     _: KW_ONLY
     overwrite_output_dir: bool = option(False, "Start afresh although output_dir holds checkpoints.")
     do_train: bool = option(False, "Train; for scripts and the command line.")
@@ -68,14 +74,14 @@ class BaseTrainingArguments(DerivedArguments):
     do_predict: bool = option(False, "Predict on the test set; for scripts and the command line.")
 
     # -- evaluation and batches -----------------------------------------------------------------------------------
-    eval_strategy: str = option("no", "When to evaluate: no, steps, epoch.", one_of(IntervalStrategy))
-    evaluation_strategy: str = other_name("Another name of eval_strategy.")
+    eval_strategy: Interval = choice("no", "When to evaluate: no, steps, epoch.", enums.IntervalStrategy)
+    evaluation_strategy: Interval = other_name("Another name of eval_strategy.")
     evaluate_during_training: bool = other_name("Deprecated: eval_strategy='steps'.")
     eval_steps: float | None = option(
         None,
-        "Updates between evaluations, or a share of max_steps; as logging_steps if not given.",
-        interval(),
-        kinds=int | float | None,
+        "Updates between evaluations, or a share of max_steps; logging_steps if not given.",
+        INTERVAL,
+        kinds=NUMBER | None,
     )
     prediction_loss_only: bool = option(False, "Evaluate the loss only; keep no predictions.")
     per_device_train_batch_size: int = option(8, "Examples per device in a training micro-batch.", at_least(1))
@@ -95,40 +101,32 @@ class BaseTrainingArguments(DerivedArguments):
     adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.", from_up_to(0, 1))
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", from_up_to(0, 1))
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
-    optim: str = option("adamw_torch", "Optimizer.", one_of(OptimizerName))
-    optim_args: dict[str, Any] | str | None = option(
-        None, "More options of the optimizer: a dict, or 'a=b, c=d'.", reads=assignments, kinds=MAPPING
-    )
-    lr_scheduler_type: str = option("linear", "Learning-rate schedule.", one_of(SchedulerType))
-    lr_scheduler_kwargs: dict[str, Any] | str | None = option(
-        None, "More options of the schedule: a dict, or JSON.", reads=mapping, kinds=MAPPING
-    )
-    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", warmup(), kinds=int | float)
+    optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName)
+    optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
+    lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)
+    lr_scheduler_kwargs: DictOrText = dict_option("More options of the schedule: a dict, or JSON.", mapping)
+    warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", WARMUP, kinds=NUMBER)
     warmup_ratio: float = option(0.0, "Share of the run that is warmup, if warmup_steps is 0.", between(0, 1))
     max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0))
     num_train_epochs: float = option(3.0, "Epochs; fractions are allowed.", above(0))
-    max_steps: int = option(-1, "Updates; wins over num_train_epochs.", unset_or_at_least(1))
+    max_steps: int = option(-1, "Updates; wins over num_train_epochs.", MAX_STEPS)
     label_smoothing_factor: float = option(0.0, "Weight of the uniform distribution in labels.", between(0, 1))
 
     # -- logging --------------------------------------------------------------------------------------------------
     logging_dir: str | None = option(None, "Folder for trackers; output_dir/runs/<date>_<host> if not given.")
-    logging_strategy: str = option("steps", "When to log: no, steps, epoch.", one_of(IntervalStrategy))
-    logging_steps: float = option(
-        500, "Updates between records, or a share of max_steps.", interval(), kinds=int | float
-    )
+    logging_strategy: Interval = choice("steps", "When to log: no, steps, epoch.", enums.IntervalStrategy)
+    logging_steps: float = option(500, "Updates between records, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     logging_first_step: bool = option(False, "Log the first update too.")
     logging_nan_inf_filter: bool = option(False, "Log the running mean in place of a loss that is not finite.")
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
-    save_strategy: str = option("steps", "When to save: no, steps, epoch, best.", one_of(SaveStrategy))
-    save_steps: float = option(
-        500, "Updates between checkpoints, or a share of max_steps.", interval(), kinds=int | float
-    )
+    save_strategy: Save = choice("steps", "When to save: no, steps, epoch, best.", enums.SaveStrategy)
+    save_steps: float = option(500, "Updates between checkpoints, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
     save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
     save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
     load_best_model_at_end: bool = option(False, "End with the weights of the best evaluation.")
-    metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", not_empty())
+    metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", NOT_EMPTY)
     greater_is_better: bool | None = option(None, "False for a metric whose name ends in 'loss', if not given.")
     resume_from_checkpoint: TrueOrPath | None = option(
         None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
@@ -144,25 +142,23 @@ class BaseTrainingArguments(DerivedArguments):
     full_determinism: bool = option(False, "Choose deterministic kernels although they are slower.")
     fp16: bool = option(False, "Train in mixed precision with float16.")
     bf16: bool = option(False, "Train in mixed precision with bfloat16.")
-    fp16_backend: str = option("auto", "Who does fp16: auto, amp, apex.", one_of(("auto", "amp", "apex")))
-    fp16_opt_level: str = option("O1", "Level of apex.amp.", one_of(("O0", "O1", "O2", "O3")))
+    fp16_backend: enums.Fp16Backend = choice("auto", "What does fp16: auto, amp, apex.", enums.Fp16Backend)
+    fp16_opt_level: enums.ApexLevel = choice("O1", "Level of apex.amp.", enums.ApexLevel)
     fp16_full_eval: bool = option(False, "Evaluate wholly in float16.")
     bf16_full_eval: bool = option(False, "Evaluate wholly in bfloat16.")
     tf32: bool | None = option(None, "TensorFloat-32 for float32 products; the framework's default if not given.")
     torch_compile: bool = option(False, "Compile the model with torch.compile.")
-    torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", not_empty())
-    torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", not_empty())
+    torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", NOT_EMPTY)
+    torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", NOT_EMPTY)
     gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass to save memory.")
-    gradient_checkpointing_kwargs: dict[str, Any] | str | None = option(
-        None, "Its options.", reads=mapping, kinds=MAPPING
-    )
+    gradient_checkpointing_kwargs: DictOrText = dict_option("Its options.", mapping)
     auto_find_batch_size: bool = option(
         False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
     )
 
     # -- processes ------------------------------------------------------------------------------------------------
     local_rank: int = option(-1, "Number of this process on its machine; the launcher's wins.", at_least(-1))
-    ddp_backend: str | None = option(None, "Backend of torch.distributed, such as nccl or gloo.", not_empty())
+    ddp_backend: str | None = option(None, "Backend of torch.distributed, such as nccl or gloo.", NOT_EMPTY)
     ddp_timeout: int = option(1800, "Seconds after which a collective gives up.", at_least(1))
     ddp_find_unused_parameters: bool | None = option(None, "DistributedDataParallel's find_unused_parameters.")
     ddp_bucket_cap_mb: int | None = option(None, "DistributedDataParallel's bucket_cap_mb.", at_least(1))
@@ -173,9 +169,7 @@ class BaseTrainingArguments(DerivedArguments):
         some_of("full_shard", "shard_grad_op", "offload", "auto_wrap"),
         reads=spaced,
     )
-    fsdp_config: dict[str, Any] | str | None = option(
-        None, "Options of FSDP2: a dict, JSON or a JSON file.", reads=mapping_or_file, kinds=MAPPING
-    )
+    fsdp_config: DictOrText = dict_option("Options of FSDP2: a dict, JSON or a JSON file.", mapping_or_file)
     tpu_num_cores: int | None = option(None, "TPU cores of the run, through torch_xla.", at_least(1))
     debug: str = option(
         "",
@@ -192,10 +186,10 @@ class BaseTrainingArguments(DerivedArguments):
     dataloader_persistent_workers: bool = option(False, "Keep loading processes from one epoch to the next.")
     dataloader_prefetch_factor: int | None = option(None, "Batches that each loading process is ahead.", at_least(1))
     group_by_length: bool = option(False, "Put examples of similar length into a batch.")
-    length_column_name: str = option("length", "Column with lengths that are already known.", not_empty())
+    length_column_name: str = option("length", "Column with lengths that are already known.", NOT_EMPTY)
     remove_unused_columns: bool = option(True, "Drop columns at collation that the model does not take.")
     label_names: list[str] | None = option(None, "Names of the labels; found from the model if not given.", reads=words)
-    include_for_metrics: list[str] = option(
+    include_for_metrics: MetricInputs = option(
         [], "What compute_metrics gets too: inputs, loss.", some_of("inputs", "loss"), reads=words
     )
     batch_eval_metrics: bool = option(False, "Call compute_metrics on each batch, and once more for the result.")
@@ -205,17 +199,17 @@ class BaseTrainingArguments(DerivedArguments):
     # -- reporting ------------------------------------------------------------------------------------------------
     run_name: str | None = option(None, "Name of the run for trackers.")
     disable_tqdm: bool | None = option(None, "No progress bar; decided by where output goes if not given.")
-    report_to: list[str] | str | None = option([], "Integrations by name; 'all'; 'none'.", reads=words, kinds=NAMES)
+    report_to: ReportTo = option([], "Integrations by name; 'all'; 'none'.", reads=words, kinds=NAMES)
     callbacks: dict[str, Any] = option({}, "Callbacks: a map from a name to its options.", reads=mapping)
-    log_level: str = option("passive", "Level of messages on the main process.", one_of(LOG_LEVELS))
-    log_level_replica: str = option("warning", "Level of messages on the others.", one_of(LOG_LEVELS))
+    log_level: enums.LogLevel = choice("passive", "Level of messages on the main process.", enums.LogLevel)
+    log_level_replica: enums.LogLevel = choice("warning", "Level of messages on the others.", enums.LogLevel)
     skip_memory_metrics: bool = option(True, "False adds memory used to the metrics, at some cost in time.")
-    parallel: str | None = option(None, "'dp': nn.DataParallel on all GPUs of one process.", one_of(("dp",)))
+    parallel: Literal["dp"] | None = choice(None, "'dp': nn.DataParallel on all GPUs of one process.", Literal["dp"])
 
     def __post_init__(self) -> None:
         self.validate()
 
-    if not TYPE_CHECKING:  # a type checker knows neither a wrong name nor a field of transformers
+    if not TYPE_CHECKING:  # a type checker reports wrong names itself
 
         def __getattr__(self, name: str) -> Any:
             """Return the default of a field that only transformers has, which callbacks written for it read."""
@@ -257,8 +251,6 @@ class BaseTrainingArguments(DerivedArguments):
 
     def _infer(self) -> None:
         self._inferred: dict[str, tuple[Any, Any]] = {}
-        needs_metric = self.load_best_model_at_end or self.save_strategy == "best"
-        needs_metric = needs_metric or self.lr_scheduler_type == "reduce_lr_on_plateau"
         self._set("report_to", self.report_to or [])
         self._set("fsdp", self.fsdp or "")
         self._set("do_eval", True if self.eval_strategy != "no" else self.do_eval)
@@ -266,10 +258,11 @@ class BaseTrainingArguments(DerivedArguments):
         self._set("local_rank", self.local_rank if self.place.local_rank < 0 else self.place.local_rank)
         if self.eval_steps is None and self.eval_strategy == "steps":
             self._set("eval_steps", self.logging_steps)
-        if self.metric_for_best_model is None and needs_metric:
+        follows_metric = self.save_strategy == "best" or self.lr_scheduler_type == "reduce_lr_on_plateau"
+        if self.metric_for_best_model is None and (self.load_best_model_at_end or follows_metric):
             self._set("metric_for_best_model", "loss")
         if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self._set("greater_is_better", not self.metric_for_best_model.endswith("loss"))
+            self._set("greater_is_better", is_greater_better(self.metric_for_best_model))
 
     def _set(self, name: str, value: Any) -> None:
         before = self.given(name)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 import os
 from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
-from trackside.callbacks._util.convert import convert, describe, members, read_str
+from trackside.callbacks._util.conversion import convert, describe, hints_of, members_of, read_str
 from trackside.callbacks.errors import ArgumentError
 
 from .fields import Argument, Rule, refusal
@@ -38,24 +37,13 @@ def convert_fields(args: PlainData) -> None:
 @functools.cache
 def _convertible(cls: type[PlainData]) -> list[tuple[dataclasses.Field[Any], Any]]:
     """Return the fields of ``cls`` that can be converted, and the type of each."""
-    hints = _hints(cls) | {item.name: item.kinds for item in cls.fields() if isinstance(item, Argument) and item.kinds}
-    found = [(item, hints[item.name]) for item in cls.fields()]
-    return [(item, hint) for item, hint in found if all(kind in CONVERTED for kind in members(hint))]
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    """Return the annotations of ``cls`` and its bases; as text where a class names what only type checkers import."""
-    hints: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        try:
-            hints |= inspect.get_annotations(base, eval_str=True)
-        except NameError:
-            hints |= inspect.get_annotations(base)
-    return hints
+    hints = hints_of(cls)
+    found = [(item, getattr(item, "kinds", None) or hints.get(item.name)) for item in cls.fields()]
+    return [(item, hint) for item, hint in found if all(kind in CONVERTED for kind in members_of(hint))]
 
 
 def _converted(item: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    if value is None and NoneType in members(hint):
+    if value is None and NoneType in members_of(hint):
         return None
     rule: Rule | None = getattr(item, "rule", None)
     reads: Callable[[str], Any] | None = getattr(item, "reads", None)
@@ -72,4 +60,4 @@ def _converted(item: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
 def _allowed(hint: Any, rule: Rule | None, value: Any) -> str:
     if rule is not None and rule.choices:
         return refusal(rule, value)
-    return describe(hint, f", {rule.allowed}" if rule else "").replace("a number", "a finite number")
+    return describe(hint, f", {rule.allowed}" if rule else "", none="None").replace("a number", "a finite number")

@@ -1,11 +1,51 @@
-"""The values that a choice among TrainingArguments may have; each member equals its string and prints as it."""
+"""The values that a choice among TrainingArguments may have: for editors as literals, at run time as enums."""
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
+from typing import Any, Literal, get_args
+
+IntervalChoice = Literal["no", "steps", "epoch"]
+"""When to log or to evaluate."""
+
+SaveChoice = Literal["no", "steps", "epoch", "best"]
+"""When to save; "best" saves after an evaluation that improved."""
+
+FallingSchedule = Literal["linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial"]
+"""The learning-rate schedules that fall from the end of the warm-up to the end of the run."""
+
+OtherSchedule = Literal[
+    "constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "warmup_stable_decay"
+]
+SchedulerChoice = Literal[FallingSchedule, OtherSchedule]
+
+NativeOptimizer = Literal["adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "adagrad", "rmsprop", "lion"]
+"""The optimizers that need no further package."""
+
+ApexOptimizer = Literal[
+    "adamw_apex_fused", "lamb_apex_fused", "novograd_apex_fused", "sgd_apex_fused", "adagrad_apex_fused"
+]
+OptimizerChoice = Literal[NativeOptimizer, ApexOptimizer, "adamw_8bit"]
+
+Fp16Backend = Literal["auto", "amp", "apex"]
+"""What does mixed precision with float16."""
+
+ApexLevel = Literal["O0", "O1", "O2", "O3"]
+"""The levels of apex.amp."""
+
+LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
+"""The levels of messages; "passive" leaves the one that logging has."""
+
+ReportChoice = (
+    Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "journal", "jsonl", "learning_rate_monitor"]
+    | Literal["mlflow", "notebook", "printer", "profiler", "progress", "rank_time_monitor", "rich_progress"]
+    | Literal["straggler_monitor", "tensorboard", "terminate_on_nan", "throughput_monitor", "time_limit", "trackio"]
+    | Literal["wandb"]
+)
+"""The callbacks that trackside registers by name; for type checkers only, ``report_to`` takes every registered name."""
 
 
-class StringEnum(str, Enum):
+class StringEnum(StrEnum):
     """An enum whose members are their strings, so that `"steps"`, ours and that of another library are all equal.
 
     Example:
@@ -13,14 +53,8 @@ class StringEnum(str, Enum):
         (True, 'every steps')
     """
 
-    def __str__(self) -> str:
-        return str(self.value)
-
     def __repr__(self) -> str:
         return repr(str(self.value))
-
-    def __format__(self, format_spec: str) -> str:
-        return format(str(self.value), format_spec)
 
 
 class IntervalStrategy(StringEnum):
@@ -31,48 +65,6 @@ class IntervalStrategy(StringEnum):
     EPOCH = "epoch"
 
 
-class SaveStrategy(StringEnum):
-    """When to save; BEST saves after an evaluation that improved."""
-
-    NO = "no"
-    STEPS = "steps"
-    EPOCH = "epoch"
-    BEST = "best"
-
-
-class SchedulerType(StringEnum):
-    """How the learning rate goes over a run."""
-
-    LINEAR = "linear"
-    COSINE = "cosine"
-    COSINE_WITH_RESTARTS = "cosine_with_restarts"
-    COSINE_WITH_MIN_LR = "cosine_with_min_lr"
-    POLYNOMIAL = "polynomial"
-    CONSTANT = "constant"
-    CONSTANT_WITH_WARMUP = "constant_with_warmup"
-    INVERSE_SQRT = "inverse_sqrt"
-    REDUCE_ON_PLATEAU = "reduce_lr_on_plateau"
-    WARMUP_STABLE_DECAY = "warmup_stable_decay"
-
-
-class OptimizerName(StringEnum):
-    """The optimizers that go by a name."""
-
-    ADAMW_TORCH = "adamw_torch"
-    ADAMW_TORCH_FUSED = "adamw_torch_fused"
-    SGD = "sgd"
-    ADAFACTOR = "adafactor"
-    ADAGRAD = "adagrad"
-    RMSPROP = "rmsprop"
-    LION = "lion"
-    ADAMW_APEX_FUSED = "adamw_apex_fused"
-    LAMB_APEX_FUSED = "lamb_apex_fused"
-    NOVOGRAD_APEX_FUSED = "novograd_apex_fused"
-    SGD_APEX_FUSED = "sgd_apex_fused"
-    ADAGRAD_APEX_FUSED = "adagrad_apex_fused"
-    ADAMW_8BIT = "adamw_8bit"
-
-
 class ParallelMode(StringEnum):
     """How many devices a run has, and how they are driven."""
 
@@ -80,3 +72,13 @@ class ParallelMode(StringEnum):
     NOT_DISTRIBUTED = "not_distributed"
     DISTRIBUTED = "distributed"
     TPU = "tpu"
+
+
+def _enum_of(name: str, literal: object) -> Any:
+    make: Any = StringEnum  # type checkers refuse members that are not written out
+    return make(name, {value.upper(): value for value in get_args(literal)}, module=__name__)
+
+
+SaveStrategy: type[StringEnum] = _enum_of("SaveStrategy", SaveChoice)
+SchedulerType: type[StringEnum] = _enum_of("SchedulerType", SchedulerChoice)
+OptimizerName: type[StringEnum] = _enum_of("OptimizerName", OptimizerChoice)

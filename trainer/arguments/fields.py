@@ -1,4 +1,4 @@
-"""How a field of TrainingArguments is declared: its default, its help, its rule, and how text is read into it."""
+"""Declarations of the fields of TrainingArguments: default, help, rule, and how text is read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import ast
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
-from enum import Enum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from trackside.callbacks.errors import did_you_mean
 
@@ -39,28 +38,22 @@ class Argument(dataclasses.Field[Any]):
     Attributes:
         rule: What the field may hold, beyond its type.
         reads: Makes a value of a string.
-        kinds: The type that a value is converted to, if it is not the annotation's. Parsers of command lines refuse
+        kinds: The type that a value is converted to, if it is not the annotation's: parsers of command lines refuse
             most unions as an annotation.
     """
 
     def __init__(
-        self,
-        like: dataclasses.Field[Any],
-        rule: Rule | None,
-        reads: Callable[[str], Any] | None,
-        kinds: Any,
+        self, like: dataclasses.Field[Any], rule: Rule | None, reads: Callable[[str], Any] | None, kinds: Any
     ) -> None:
         for name in dataclasses.Field.__slots__:
             setattr(self, name, getattr(like, name))
-        self.rule, self.reads, self.kinds = rule, reads, kinds
+        self.rule: Rule | None = rule
+        self.reads: Callable[[str], Any] | None = reads
+        self.kinds: Any = kinds
 
 
 def option(
-    default: T,
-    help: str,
-    rule: Rule | None = None,
-    reads: Callable[[str], Any] | None = None,
-    kinds: Any = None,
+    default: T, help: str, rule: Rule | None = None, reads: Callable[[str], Any] | None = None, kinds: Any = None
 ) -> T:
     """Declare a field of a dataclass.
 
@@ -76,6 +69,25 @@ def option(
     else:
         made = dataclasses.field(default=default, metadata={"help": help})
     return Argument(made, rule, reads, kinds)  # type: ignore[return-value]
+
+
+def choice(default: T, help: str, among: Any) -> T:
+    """Declare a field that holds one of several strings.
+
+    Args:
+        default: Its default.
+        help: What it does, for the command line.
+        among: An enum, into whose members values are turned, or a ``Literal``.
+    """
+    is_enum = isinstance(among, type)
+    names = tuple(str(item) for item in (among if is_enum else get_args(among)))
+    rule = Rule(lambda value: value in names, f"one of {', '.join(names)}", names, among if is_enum else str)
+    return option(default, help, rule, kinds=str if default is not None else str | None)
+
+
+def dict_option(help: str, reads: Callable[[str], dict[str, Any]]) -> Any:
+    """Declare a field that holds a dict or None, and whose text ``reads`` makes a dict of."""
+    return option(None, help, reads=reads, kinds=dict[str, Any] | None)
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------
@@ -101,47 +113,27 @@ def from_up_to(low: float, high: float) -> Rule:
     return Rule(lambda value: low <= value < high, f"from {low} to less than {high}")
 
 
-def unset_or_at_least(low: int) -> Rule:
-    """Allow -1, which turns the field off, and numbers from ``low`` on."""
-    return Rule(lambda value: value == -1 or value >= low, f"at least {low}, or -1 for none")
-
-
-def interval() -> Rule:
-    """Allow a whole number of updates, or a share of max_steps."""
-    allowed = "at least 1, or a share of max_steps between 0 and 1"
-    return Rule(lambda value: 0 < value < 1 or (value >= 1 and value == int(value)), allowed)
-
-
-def warmup() -> Rule:
-    """Allow a whole number of updates, or a share below 1 of the run."""
-    allowed = "at least 0, or a share of the run below 1"
-    return Rule(lambda value: 0 <= value < 1 or (value >= 1 and value == int(value)), allowed)
-
-
-def not_empty() -> Rule:
-    """Allow every string but the empty one."""
-    return Rule(bool, "not empty")
-
-
-def one_of(choices: type[Enum] | Iterable[str]) -> Rule:
-    """Allow the values of an enum, into which they are turned, or the given names."""
-    is_enum = isinstance(choices, type)
-    names = tuple(str(item.value) if isinstance(item, Enum) else item for item in choices)
-    becomes: Callable[[Any], Any] = choices if is_enum else str  # type: ignore[assignment]
-    return Rule(lambda value: value in names, f"one of {', '.join(names)}", names, becomes)
-
-
 def some_of(*names: str) -> Rule:
     """Allow any of ``names``: a list of them, or a string with spaces between them."""
     allowed = f"any of {', '.join(names)}"
     return Rule(lambda value: set(value.split() if isinstance(value, str) else value) <= set(names), allowed, names)
 
 
+def _is_interval(value: float) -> bool:
+    return 0 < value < 1 or (value >= 1 and value == int(value))
+
+
+MAX_STEPS = Rule(lambda value: value == -1 or value >= 1, "at least 1, or -1 for none")
+NOT_EMPTY = Rule(bool, "not empty")
+INTERVAL = Rule(_is_interval, "at least 1, or a share of max_steps between 0 and 1")
+WARMUP = Rule(lambda value: value == 0 or _is_interval(value), "at least 0, or a share of the run below 1")
+
+
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
 def words(text: str) -> list[str]:
-    """Return the words of ``text``, which commas or spaces keep apart; "none" alone is no word.
+    """Return the words of ``text``, which commas or spaces separate; "none" alone does not count.
 
     Example:
         >>> words("tensorboard, wandb"), words("none")
@@ -160,7 +152,7 @@ def mapping(text: str) -> dict[str, Any]:
     """Return the JSON object that ``text`` is.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
     """
     found = json.loads(text)
     if not isinstance(found, dict):
@@ -169,10 +161,10 @@ def mapping(text: str) -> dict[str, Any]:
 
 
 def mapping_or_file(text: str) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is, or that stands in the file of that name.
+    """Return the JSON object that ``text`` is, or that the file of that name holds.
 
     Raises:
-        ValueError: If it is none, or there is no such file.
+        ValueError: If it is not one, or there is no such file.
     """
     if text.lstrip().startswith("{"):
         return mapping(text)

@@ -1,4 +1,4 @@
-"""What follows from the arguments of a run and from the place of its process among all."""
+"""Properties: values that follow from the arguments of a run and from the rank of its process."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class DerivedArguments(PlainData):
         """Return ``logging_steps``, ``eval_steps`` or ``save_steps`` in updates; a share is one of ``max_steps``.
 
         Raises:
-            ArgumentError: If ``name`` is none of these.
+            ArgumentError: If ``name`` is another one.
         """
         if name not in STEPS:
             raise ArgumentError("name", name, f"one of {', '.join(STEPS)}")
@@ -124,7 +124,7 @@ class DerivedArguments(PlainData):
     # -- for trackers ---------------------------------------------------------------------------------------------
 
     def to_sanitized_dict(self) -> dict[str, bool | int | float | str]:
-        """Return `to_dict` with the batch sizes of the process, what is no bool, int, float or str as a string."""
+        """Return `to_dict` with the batch sizes of the process; all but bool, int and float as strings."""
         values = {**self.to_dict(), "train_batch_size": self.train_batch_size, "eval_batch_size": self.eval_batch_size}
         plain = (bool, int, float, str)
         return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}

@@ -17,7 +17,7 @@ from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 T = TypeVar("T", bound="PlainData")
 
-# these say how a run was started, not what it does
+# how a run was started, not what it does
 NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint"})
 
 
@@ -25,12 +25,12 @@ PLAIN = (bool, int, float, str, NoneType)
 
 
 class PlainData:
-    """A dataclass whose fields are plain values. What the fields do not hold (a device, a strategy) is not copied."""
+    """A dataclass whose fields are plain values. What is not a field (a device, a strategy) is not copied."""
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
-    else:  # a type checker goes by the dataclass
+    else:  # type checkers take the signature from the dataclass
 
         def __new__(cls, *args: Any, **given: Any) -> PlainData:
             """Raise ArgumentError with the nearest name if a keyword is not a field."""
@@ -51,7 +51,7 @@ class PlainData:
         return tuple(item for item in dataclasses.fields(cls) if item.init)
 
     def given(self, name: str) -> Any:
-        """Return what the field ``name`` holds, not what is made of it when it is read."""
+        """Return the value that the field ``name`` was given, where reading it returns another."""
         return self.__dict__[name]
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class PlainData:
         """Build arguments from `to_dict`'s values, or from some of them.
 
         Raises:
-            ArgumentError: If a key is none of the fields; the message has the nearest one.
+            ArgumentError: If a key is not a field; the message has the nearest one.
         """
         return cls(**values)
 
@@ -84,7 +84,7 @@ class PlainData:
         """Build arguments from JSON text or from the file of that name.
 
         Raises:
-            ArgumentError: If it is not a JSON object, or a key is none of the fields.
+            ArgumentError: If it is not a JSON object, or a key is not a field.
         """
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
         text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ class PlainData:
     def differences(self, old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return, by field, the (old, new) values of those that are not what ``old``, a `to_dict`, holds.
 
-        Fields that either side does not know, and those that only say how a run is started, are left out.
+        Fields that either side lacks, and those about how a run is started, are left out.
         """
         new = json.loads(self.to_json_string())
         old = json.loads(json.dumps(dict(old), default=str))

@@ -1,4 +1,4 @@
-"""The rules that several fields of TrainingArguments must keep together, and what cannot be had everywhere."""
+"""Validation of several fields of TrainingArguments together, and of those that a framework lacks."""
 
 from __future__ import annotations
 
@@ -8,60 +8,54 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
 
 Refusals = Mapping[str, tuple[Callable[[Any], bool], str]]
+"""By the name of a field: what must not be, and what is allowed or what to do instead."""
 
-# what must not be, the field to name, and what is allowed
-COMBINATIONS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
-    (lambda args: args.fp16 and args.bf16, "fp16", "fp16 or bf16, not both"),
-    (
+NEEDS_WORKERS = "only with dataloader_num_workers of at least 1"
+
+COMBINATIONS: Refusals = {
+    "fp16": (lambda args: args.fp16 and args.bf16, "fp16 or bf16, not both"),
+    "fp16_full_eval": (
         lambda args: args.fp16_full_eval and args.bf16_full_eval,
-        "fp16_full_eval",
         "fp16_full_eval or bf16_full_eval, not both",
     ),
-    (
+    "load_best_model_at_end": (
         lambda args: args.load_best_model_at_end and args.eval_strategy == "no",
-        "load_best_model_at_end",
         "only with eval_strategy='steps' or 'epoch', since without evaluation no model is best",
     ),
-    (
+    "save_strategy": (
         lambda args: args.save_strategy == "best" and args.eval_strategy == "no",
-        "save_strategy",
         "'best' only with eval_strategy='steps' or 'epoch', since without evaluation no model is best",
     ),
-    (
+    "lr_scheduler_type": (
         lambda args: args.lr_scheduler_type == "reduce_lr_on_plateau" and args.eval_strategy == "no",
-        "lr_scheduler_type",
         "'reduce_lr_on_plateau' only with eval_strategy='steps' or 'epoch', whose metric it follows",
     ),
-    (
+    "dataloader_persistent_workers": (
         lambda args: args.dataloader_persistent_workers and args.dataloader_num_workers == 0,
-        "dataloader_persistent_workers",
-        "only with dataloader_num_workers of at least 1",
+        NEEDS_WORKERS,
     ),
-    (
+    "dataloader_prefetch_factor": (
         lambda args: args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0,
-        "dataloader_prefetch_factor",
-        "only with dataloader_num_workers of at least 1",
+        NEEDS_WORKERS,
     ),
-    (
+    "fsdp": (
         lambda args: "offload" in str(args.fsdp) and "shard" not in str(args.fsdp),
-        "fsdp",
         "'offload' only together with 'full_shard' or 'shard_grad_op'",
     ),
-    (
+    "fsdp_config": (
         lambda args: bool(args.fsdp_config) and not args.fsdp,
-        "fsdp_config",
         "only with fsdp='full_shard' or 'shard_grad_op'",
     ),
-)
+}
 
 
 def check_combinations(args: Any) -> None:
-    """Raise for the first of `COMBINATIONS` that ``args`` has.
+    """Raise for the first of `COMBINATIONS` that holds for ``args``.
 
     Raises:
         ArgumentError: If there is one.
     """
-    for is_wrong, name, allowed in COMBINATIONS:
+    for name, (is_wrong, allowed) in COMBINATIONS.items():
         if is_wrong(args):
             raise ArgumentError(name, getattr(args, name), allowed)
 

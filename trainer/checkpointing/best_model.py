@@ -1,4 +1,4 @@
-"""The best model of a run: which metric decides, whether it improved, and where its checkpoint is."""
+"""The best model of a run: the metric that decides, whether it improved, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trackside.callbacks.metrics import evaluation_key, improves
 
 from .manifest import BrokenCheckpointError
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class BestModel:
@@ -41,7 +41,7 @@ class BestModel:
         return self.is_wanted or bool(self.trainer.args.lr_scheduler_type == "reduce_lr_on_plateau")
 
     def note(self, metrics: dict[str, float]) -> None:
-        """Compare an evaluation with the best so far; an improvement asks for a checkpoint where one is wanted.
+        """Compare an evaluation with the best so far; request a checkpoint if it improved and the run keeps the best.
 
         Raises:
             UnknownMetricError: If a run that depends on the metric does not get it.
@@ -61,13 +61,13 @@ class BestModel:
             self.trainer.control.request("should_save", f"{evaluation_key(name)} has improved to {value:.6g}")
 
     def check(self, metrics: dict[str, float] | None) -> None:
-        """Raise UnknownMetricError if the run depends on a metric that is not among ``metrics``; None: not known."""
+        """Raise UnknownMetricError if the run depends on a metric that ``metrics`` (None: unknown) lack."""
         name = self.trainer.args.metric_for_best_model
         if metrics is not None and self.is_metric_needed and name is not None and evaluation_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
     def load(self) -> None:
-        """Take the weights of the best checkpoint; where there is none, or it does not verify, the last ones stay."""
+        """Load the weights of the best checkpoint; keep the last ones if it is missing or does not verify."""
         path = self.trainer.state.best_model_checkpoint
         if path is None:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")

@@ -1,10 +1,10 @@
-"""The checkpoints in a folder: their names, their order, the newest that is whole. Nothing is changed on the disk."""
+"""Discovery of the checkpoints in a folder: names, order, the newest that verifies. Nothing on the disk is changed."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .manifest import BrokenCheckpointError, read_manifest, verify
 
@@ -14,21 +14,8 @@ REPLACED = re.compile(rf"{CHECKPOINT_PREFIX}(?P<step>[0-9]+)\.replaced-(?P<pid>[
 TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}[0-9]+\.tmp-(?P<pid>[0-9]+)-(?P<run>[0-9a-f]{{8}})[0-9a-f]+")
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A checkpoint that was passed over.
-
-    Attributes:
-        path: The folder.
-        reason: What is wrong with it, as the rest of a sentence that begins with the path.
-    """
-
-    path: Path
-    reason: str
-
-
 def find_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first, without a look into their files.
+    """Return the checkpoints in a folder, oldest first, without reading their files.
 
     They are ordered by the time of commit in the manifest, then by step. Those without a readable manifest
     (transformers writes none) come by step: each right after the last committed one whose step is not above its own.
@@ -45,7 +32,7 @@ def find_checkpoints(output_dir: str | Path) -> list[Path]:
     return ordered
 
 
-def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Path | None, list[Skipped]]:
+def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Path | None, list[BrokenCheckpointError]]:
     """Return the newest checkpoint that verifies, and the newer ones that do not, each with the reason.
 
     Args:
@@ -61,7 +48,7 @@ def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Pat
         try:
             verify(path)
         except BrokenCheckpointError as error:
-            skipped.append(Skipped(path, error.reason))
+            skipped.append(error)
         else:
             return path, skipped
     if find_checkpoints(output_dir) != found:  # a living run deleted them meanwhile, and has newer ones
@@ -81,19 +68,14 @@ def subfolders(path: str | Path) -> list[Path]:
 
 
 def commit_time_of(path: Path) -> int:
-    """Return the time of commit in nanoseconds; -1 where the manifest does not tell."""
-    try:
-        return int(read_manifest(path)["committed_at"])
-    except BrokenCheckpointError:
-        return -1
+    """Return the time of commit in nanoseconds; -1 without a readable manifest."""
+    return int(_told(path, "committed_at", -1))
 
 
 def run_id_of(path: Path) -> str | None:
-    """Return the id of the run that wrote a checkpoint; None where the manifest does not tell."""
-    try:
-        return str(read_manifest(path)["run_id"])
-    except (BrokenCheckpointError, KeyError):
-        return None
+    """Return the id of the run that wrote a checkpoint; None without a readable manifest."""
+    run_id: str | None = _told(path, "run_id", None)
+    return run_id
 
 
 def step_of(path: Path) -> int:
@@ -105,3 +87,10 @@ def step_of(path: Path) -> int:
     """
     match = COMMITTED.match(path.name)
     return int(match["step"]) if match else -1
+
+
+def _told(path: Path, key: str, default: Any) -> Any:
+    try:
+        return read_manifest(path).get(key, default)
+    except BrokenCheckpointError:
+        return default

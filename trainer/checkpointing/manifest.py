@@ -1,7 +1,7 @@
 """The manifest: what a committed checkpoint holds, and the check that it still does.
 
-It is written last, when every file is on the disk, so a folder that has one was complete; sizes and digests tell
-whether it still is. It also carries a digest of itself: no flipped bit in it can make an old checkpoint look new.
+It is written last, when every file is on the disk, so a folder that has one was complete; sizes and digests show
+whether it still is. It also has a digest of itself, so that a damaged manifest is detected too.
 
 It names the role of each file (weights, optimizer, ...), and readers take only files of the role that they need. Where
 there are no roles (an older manifest, what `save_model` wrote, a checkpoint of transformers), standard names count.
@@ -22,11 +22,10 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import describe, sync_folder
 from trackside.callbacks.errors import CheckpointError
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-BLOCK_BYTES = 1 << 20
 STANDARD_ROLES = {
     "shards/*": "shards",
     "*.safetensors": "weights",
@@ -94,7 +93,7 @@ def open_checkpoint(path: Path) -> Contents:
 
 
 def contents_of(path: Path) -> Contents:
-    """Return what a folder holds by its manifest, or else by the names in it, without a look into the other files.
+    """Return what a folder holds by its manifest, or else by its file names, without reading the other files.
 
     Raises:
         BrokenCheckpointError: If the manifest is damaged.
@@ -122,10 +121,10 @@ def roles_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def seal(folder: Path, *, run_id: str, step: int, committed_at: int, roles: Mapping[str, str] | None = None) -> None:
-    """Have everything in ``folder`` reach the disk and describe it in a manifest, which is written last.
+    """Sync everything in ``folder`` to the disk and describe it in a manifest, which is written last.
 
     Args:
-        folder: A folder that nobody writes to any more.
+        folder: A folder that is not written to any more.
         run_id: The run that wrote it, and that alone may delete it.
         step: Updates completed.
         committed_at: Time of the commit.
@@ -159,7 +158,7 @@ def seal(folder: Path, *, run_id: str, step: int, committed_at: int, roles: Mapp
 def verify(path: str | Path) -> dict[str, Any]:
     """Read every file of a checkpoint and return its manifest.
 
-    Files that the manifest does not list are let be.
+    Files that the manifest does not list are ignored.
 
     Raises:
         BrokenCheckpointError: If there is no manifest, or a file is missing, of another size or of another digest. It
@@ -177,7 +176,7 @@ def verify(path: str | Path) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest of a checkpoint, without a look at the other files.
+    """Return the manifest of a checkpoint, without reading the other files.
 
     Raises:
         BrokenCheckpointError: If it is missing or damaged, or of a format this version does not know.
@@ -225,15 +224,11 @@ def _digest_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
 
 def _measure(path: Path, *, sync: bool = False) -> dict[str, Any]:
     """Return size and SHA-256 of a file, read once, a block at a time; hashing lets other threads run."""
-    digest, size = hashlib.sha256(), 0
-    block = memoryview(bytearray(BLOCK_BYTES))
     with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(block):
-            digest.update(block[:count])
-            size += count
+        digest = hashlib.file_digest(file, "sha256")
         if sync:
             os.fsync(file.fileno())
-    return {"size": size, "sha256": digest.hexdigest()}
+        return {"size": file.tell(), "sha256": digest.hexdigest()}
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""Checkpoints that are committed or do not exist.
+"""The store of checkpoints, which are committed as a whole or do not exist.
 
 The protocol, in order: the files are written to a temporary folder beside the final place; each is fsynced; the
 manifest is written and fsynced last; the folder gets its final name in one step; the folder above is fsynced. Only then
 is anything older deleted. A crash between any two of these leaves every earlier checkpoint whole, and `newest_valid`
-finds it. What goes into the folder is the trainer's business: no framework is known here.
+finds it. The trainer writes the contents of the folder; this module is independent of the framework.
 
-What may lie in an output folder:
+An output folder may contain:
 
     checkpoint-500                          committed
     checkpoint-500.replaced-<pid>-<hex>     the former one of that step, set aside: another run's, or after a crash
@@ -25,56 +25,29 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trackside.callbacks._util.atomic_files import (
-    claimed,
-    describe,
-    exchange,
-    is_in_use,
-    make_folder,
-    sync_folder,
-    write_atomically,
-)
+from trackside.callbacks._util.atomic_files import claimed, describe, exchange, is_in_use, make_folder, sync_folder
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
-from .async_commit import Committer
 from .discovery import (
     CHECKPOINT_PREFIX,
     REPLACED,
     TEMPORARY,
-    Skipped,
     commit_time_of,
     find_checkpoints,
-    get_last_checkpoint,
-    newest_valid,
     run_id_of,
     step_of,
     subfolders,
 )
-from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, seal, verify
-
-__all__ = [
-    "CHECKPOINT_PREFIX",
-    "MANIFEST",
-    "BrokenCheckpointError",
-    "CheckpointStore",
-    "Committer",
-    "Skipped",
-    "find_checkpoints",
-    "get_last_checkpoint",
-    "newest_valid",
-    "run_id_of",
-    "verify",
-    "write_atomically",
-]
+from .manifest import seal
 
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that it leaves out have the role "other"."""
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class CheckpointStore:
-    """The checkpoints of one run in one output folder. Not for two threads at once; a `Committer` sees to that.
+    """The checkpoints of one run in one output folder. Not for use by two threads at once; a `Committer` ensures that.
 
     Args:
         output_dir: Where the checkpoints lie; created at the first commit.
@@ -89,7 +62,7 @@ class CheckpointStore:
     def __init__(self, output_dir: str | Path, *, run_id: str, save_total_limit: int | None = None) -> None:
         if save_total_limit is not None and save_total_limit < 1:
             raise ArgumentError("save_total_limit", save_total_limit, "at least 1, or None to keep all")
-        self.output_dir = Path(output_dir)
+        self.output_dir: Path = Path(output_dir)
         self.run_id = run_id
         self.save_total_limit = save_total_limit
 
@@ -98,7 +71,7 @@ class CheckpointStore:
         return self.output_dir / f"{CHECKPOINT_PREFIX}{step}"
 
     def commit(self, step: int, write: Write, *, best: Path | str | None = None) -> Path:
-        """Have ``write`` fill a new folder and commit it as the checkpoint of ``step``; then delete what is too many.
+        """Commit a new folder, filled by ``write``, as the checkpoint of ``step``; then delete surplus checkpoints.
 
         A checkpoint that this run committed for the same step is replaced; one of another origin is set aside under
         another name. A deletion that fails is a warning: the new checkpoint stands.
@@ -139,7 +112,7 @@ class CheckpointStore:
         """Remove what dead processes of this run left behind; return what was removed.
 
         Those are folders half written or half deleted, and the former checkpoint of a step that was being replaced,
-        unless it is the only one of its step: that gets its name back. Nothing a living process works on is touched.
+        unless it is the only one of its step, which gets its name back. Folders in use by a process are left alone.
         """
         doomed = [folder for folder, run in self._left_over(TEMPORARY) if run == self._tag()]
         for folder, _ in self._left_over(REPLACED):
@@ -163,7 +136,7 @@ class CheckpointStore:
             elif is_ours and exchange(new, final):
                 undo.callback(exchange, new, final)
                 old = new
-            else:  # find_checkpoints knows the name in between
+            else:  # find_checkpoints lists the name in between
                 old = final.with_name(f"{final.name}.replaced-{os.getpid()}-{secrets.token_hex(4)}")
                 _rename(final, old, undo)
                 _rename(new, final, undo)
@@ -172,7 +145,7 @@ class CheckpointStore:
         return old if is_ours else None
 
     def _commit_time(self) -> int:
-        """Return the time, but later than every checkpoint there is, whatever a clock set back says."""
+        """Return the time, or a later one if a checkpoint has it already: the clock may have been set back."""
         return max([time.time_ns(), *(commit_time_of(path) + 1 for path in find_checkpoints(self.output_dir))])
 
     # -- deleting -------------------------------------------------------------------------------------------------
@@ -188,7 +161,7 @@ class CheckpointStore:
         self._discard(doomed)
 
     def _discard(self, folders: Iterable[Path]) -> None:
-        """Delete, under a temporary name: a kill in between must not leave half a checkpoint under a final one."""
+        """Delete folders under a temporary name, so that a kill leaves no half checkpoint under a final one."""
         for folder in folders:
             doomed = folder
             try:
@@ -200,10 +173,7 @@ class CheckpointStore:
                 logger.warning("%s could not be deleted: %s", folder, describe(error))
 
     def _is_ours(self, folder: Path) -> bool:
-        try:
-            return not folder.is_symlink() and read_manifest(folder)["run_id"] == self.run_id
-        except BrokenCheckpointError:
-            return False
+        return not folder.is_symlink() and run_id_of(folder) == self.run_id
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -212,11 +182,11 @@ class CheckpointStore:
         return self.output_dir / name
 
     def _tag(self) -> str:
-        """Return what marks this run in names: a folder half written has no manifest yet to say whose it is."""
+        """Return the mark of this run in names: a folder that is being written has no manifest yet."""
         return hashlib.sha256(self.run_id.encode()).hexdigest()[:8]
 
     def _left_over(self, pattern: re.Pattern[str]) -> list[tuple[Path, str | None]]:
-        """Return the folders of that kind that no living process works on, each with the mark of its run."""
+        """Return the folders of that kind that are not in use by a process, each with the mark of its run."""
         matches = [(path, pattern.fullmatch(path.name)) for path in sorted(subfolders(self.output_dir))]
         return [
             (path, match.groupdict().get("run"))

@@ -1,1 +1,1 @@
-"""Launchers and ranks, without a framework."""
+"""Launchers, ranks and what ranks decide together, without a framework."""

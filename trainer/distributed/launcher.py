@@ -1,4 +1,4 @@
-"""Where this process stands among those that a launcher started, read from the environment and from nothing else."""
+"""Launchers: the rank of this process and the rendezvous endpoint, read from environment variables alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trackside.callbacks.errors import ArgumentError
 
-# rank, world size, local rank: torchrun first, since it may itself have been started by one of the others
+# rank, world size, local rank; torchrun first, since another launcher may have started it
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
@@ -22,13 +22,13 @@ INTERACTIVE = {"bash", "sh", "zsh", "interactive"}
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """One process among all of a run.
+    """The rank of one process in a run.
 
     Attributes:
         rank: Its number among all processes.
         world_size: How many processes there are.
-        local_rank: Its number among those of its machine; -1 where nobody said.
-        launcher: Who started it: "torchrun", "slurm", "mpi", "pmi", "tf_config"; None for a process on its own.
+        local_rank: Its number among those of its machine; -1 where it is unknown.
+        launcher: What started it: "torchrun", "slurm", "mpi", "pmi", "tf_config"; None for a process on its own.
     """
 
     rank: int = 0
@@ -38,12 +38,12 @@ class ProcessRank:
 
 
 def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
-    """Return the place that the first launcher with both a rank and a world size gives this process.
+    """Return the rank that the first launcher with both a rank and a world size gives this process.
 
-    An interactive SLURM shell sets SLURM's variables too, but starts one process by hand; it does not count.
+    An interactive SLURM shell sets the variables of SLURM too, but starts one process by hand; it does not count.
 
     Raises:
-        ArgumentError: If a variable does not hold a number, the rank is not below the world size, or stands alone.
+        ArgumentError: If a variable is not a number, or the rank is not below the world size or has none.
 
     Example:
         >>> detect_launcher({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
@@ -59,19 +59,19 @@ def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
             if place.rank >= place.world_size:
                 raise ArgumentError(rank, place.rank, f"a rank below {world_size}={place.world_size}")
             return place
-        if launcher != "slurm" and rank in environ:  # a batch script of SLURM's has a number, too
+        if launcher != "slurm" and rank in environ:  # a batch script of SLURM has a rank, too
             raise ArgumentError(world_size, None, f"the number of processes, which goes with {rank}={environ[rank]}")
     return ProcessRank(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
 
 
 def rendezvous_endpoint(place: ProcessRank, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
-    """Return address and port at which the processes of a run meet.
+    """Return the address and the port at which the processes of a run find each other.
 
-    MASTER_ADDR and MASTER_PORT say it, as torchrun sets them. Under SLURM the first node of the job is taken, with a
-    port made from the job's number; where MPI started all processes on one machine, that machine.
+    They are MASTER_ADDR and MASTER_PORT, as torchrun sets them. Without those, it is the first node of a SLURM job,
+    with a port made from the job's number, or the machine on which MPI started all processes.
 
     Raises:
-        ArgumentError: If the address cannot be known, or the port is none.
+        ArgumentError: If the address is unknown, or the port is not valid.
 
     Example:
         >>> environ = {"SLURM_JOB_NODELIST": "gpu[07-09],cpu1", "SLURM_JOB_ID": "41"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -14,48 +15,26 @@ from ..engine import Engine, StepResult
 from ..outputs import EvalPrediction, PredictionOutput, prefixed
 from .output_collector import Collector, leaves, map_nested
 
-T = TypeVar("T")
-
 DEVICE_BYTES = 64 << 20
 """So much of predictions may wait on the device when ``eval_accumulation_steps`` is not given."""
 
+END = object()
+"""What follows the last batch."""
 
-def run_evaluation(
-    engine: Engine,
-    args: Any,
-    batches: Iterable[Any],
-    *,
-    compute_metrics: Callable[..., dict[str, Any]] | None,
-    expected: int | None,
-    prediction_loss_only: bool,
-    ignore_keys: list[str] | None,
-    prefix: str,
-    on_step: Callable[[], Any] | None = None,
-    max_batches: int | None = None,
-) -> tuple[PredictionOutput, int, int]:
-    """Evaluate over ``batches``.
+
+class EvaluationRun:
+    """One evaluation, and what it has gathered so far.
 
     Args:
-        batches: Each as ``engine.evaluation`` takes it.
+        engine: The framework's part.
+        args: The training arguments.
         expected: Examples to expect over all processes, where known.
-        on_step: Called after each batch.
-        max_batches: Stop after so many batches.
+        only_loss: Keep no outputs.
 
-    Returns:
-        The output, the number of examples over all processes, and the number of steps.
+    Attributes:
+        examples: Examples evaluated, over all processes.
+        steps: Batches evaluated.
     """
-    run = _Evaluation(engine, args, compute_metrics, expected=expected, prediction_loss_only=prediction_loss_only)
-    for batch, is_last in _with_last(batches):
-        run.add(engine.evaluation.evaluation_step(batch, prediction_loss_only, ignore_keys), is_last)
-        if on_step is not None:
-            on_step()
-        if run.steps == max_batches:
-            break
-    return run.output(prefix), run.examples, run.steps
-
-
-class _Evaluation:
-    """What one evaluation has gathered so far."""
 
     def __init__(
         self,
@@ -64,75 +43,91 @@ class _Evaluation:
         compute_metrics: Callable[..., dict[str, Any]] | None,
         *,
         expected: int | None,
-        prediction_loss_only: bool,
+        only_loss: bool,
     ) -> None:
-        self.engine = engine
-        self.compute_metrics = compute_metrics
-        self.wanted = frozenset(args.include_for_metrics)
-        self.by_batch = bool(args.batch_eval_metrics and compute_metrics)
-        self.limit: int | None = args.eval_accumulation_steps
-        self.patience = 1
+        self._engine = engine
+        self._compute_metrics = compute_metrics
+        self._wanted = frozenset(args.include_for_metrics)
+        self._by_batch = bool(args.batch_eval_metrics and compute_metrics)
+        self._limit: int | None = args.eval_accumulation_steps
+        self._due = int(self._limit or 1)
+        self._largest = 1 << 10
+        self._is_over = False
         concatenate = args.eval_do_concat_batches
-        self.logits = Collector(expected, concatenate=concatenate)
-        self.labels = Collector(expected, concatenate=concatenate)
-        self.inputs = Collector(expected, concatenate=concatenate)
-        self.losses: list[tuple[Any, Any]] = []
-        self.waiting: list[StepResult] = []
-        self.metrics: dict[str, Any] = {}
-        self.host_losses: list[tuple[float, float]] = []
-        self.keep_outputs = not prediction_loss_only
-        self.examples = 0
-        self.steps = 0
+        self._logits, self._labels, self._inputs = (Collector(expected, concatenate=concatenate) for _ in range(3))
+        self._waiting: list[StepResult] = []
+        self._metrics: dict[str, Any] = {}
+        self._losses: list[tuple[float, float]] = []
+        self._only_loss = only_loss
+        self.examples: int = 0
+        self.steps: int = 0
 
-    def add(self, result: StepResult, is_last: bool) -> None:
-        """Take in one step; move to the host what has waited long enough."""
-        self.steps += 1
-        if not self.keep_outputs:
-            result.logits = result.labels = result.inputs = None
-        self.waiting.append(result)
-        if self.by_batch or self._is_full():
-            self._flush(is_last)
+    def over(
+        self,
+        batches: Iterable[Any],
+        ignore_keys: list[str] | None,
+        on_step: Callable[[], Any] = lambda: None,
+        max_batches: int | None = None,
+    ) -> None:
+        """Evaluate over ``batches``.
 
-    def _is_full(self) -> bool:
-        if self.limit is not None:
-            return len(self.waiting) >= int(self.limit)
-        newest = self.waiting[-1]
-        size = sum(getattr(leaf, "nbytes", 0) for leaf in leaves((newest.logits, newest.labels, newest.inputs)))
-        return len(self.waiting) * max(size, 1 << 10) >= DEVICE_BYTES
+        Args:
+            batches: Each as ``engine.evaluation`` takes it.
+            ignore_keys: Outputs of the model to leave out.
+            on_step: Called after each batch.
+            max_batches: Stop after so many batches.
+        """
+        for batch, following in pairwise(chain(batches, [END])):
+            result = self._engine.evaluation.evaluation_step(batch, self._only_loss, ignore_keys)
+            if self._only_loss:
+                result.logits = result.labels = result.inputs = None
+            self.steps += 1
+            self._waiting.append(result)
+            if self._by_batch or following is END or len(self._waiting) >= self._due:
+                self._flush(is_last=following is END)
+            on_step()
+            if self.steps == max_batches:
+                break
 
-    def _flush(self, is_last: bool = False) -> None:
-        """Move everything that waits to the host and bring the processes' parts into the order of the dataset."""
-        waiting, self.waiting = self.waiting, []
+    def _flush(self, is_last: bool) -> None:
+        """Move everything that waits to the host and bring the parts of the ranks into the order of the dataset.
+
+        All ranks do so at the same steps, which they know from what they gathered before.
+        """
+        waiting, self._waiting = self._waiting, []
+        to_host = self._engine.evaluation.to_host
         own = [
-            (
-                *self.engine.evaluation.to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)),
-                step.examples,
-            )
+            (*to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
             for step in waiting
         ]
-        gathered = self.engine.strategy.gather_objects(own)
-        if len(steps := {len(part) for part in gathered}) > 1:
+        collectives = self._engine.strategy.collectives
+        gathered = collectives.gather("the outputs of the evaluation", (own, is_last, self.steps))
+        if len({(len(part), over) for part, over, _ in gathered}) > 1:
+            counts = sorted({str(steps) if over else f"at least {steps + 1}" for _, over, steps in gathered})
             raise TracksideValueError(
-                f"the processes evaluated {' and '.join(map(str, sorted(steps)))} batches, which must be as many on "
-                "each: give the whole dataset to all of them, the trainer splits it evenly"
+                f"the ranks evaluated {' and '.join(counts)} batches, which must be as many on each: give the full "
+                "dataset to all of them, the trainer splits it evenly"
             )
-        self.patience = max(1, DEVICE_BYTES // _largest_step(gathered))  # alike on all processes, which gather together
-        for parts in zip(*gathered, strict=True):
+        self._is_over = is_last
+        self._largest = max([self._largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
+        if self._limit is None:  # at most twice as many as before, since outputs may grow
+            self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest))
+        for parts in zip(*(part for part, _, _ in gathered), strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:
                 if examples:
                     self._keep(loss, weight, *map_rows((logits, labels, inputs), examples))
                 self.examples += examples
-            if self.by_batch:
+            if self._by_batch:
                 self._compute_for_batch(parts, is_last)
 
     def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any) -> None:
         if loss is not None and float(weight) > 0:
-            self.host_losses.append((float(loss), float(weight)))
-        if not self.by_batch:
-            self.logits.append(logits)
-            self.labels.append(labels)
-            if "inputs" in self.wanted:
-                self.inputs.append(inputs)
+            self._losses.append((float(loss), float(weight)))
+        if not self._by_batch:
+            self._logits.append(logits)
+            self._labels.append(labels)
+            if "inputs" in self._wanted:
+                self._inputs.append(inputs)
 
     def _compute_for_batch(self, parts: Sequence[Any], is_last: bool) -> None:
         logits, labels, inputs = Collector(), Collector(), Collector()
@@ -140,27 +135,27 @@ class _Evaluation:
             rows = map_rows((part_logits, part_labels, part_inputs), examples)
             for collector, row in zip((logits, labels, inputs), rows, strict=True):
                 collector.append(row)
-        if self.compute_metrics is not None and labels.result() is not None:
+        if self._compute_metrics is not None and labels.result() is not None:
             prediction = EvalPrediction(logits.result(), labels.result(), inputs.result())
-            self.metrics = _checked(self.compute_metrics(prediction, compute_result=is_last) or {})
+            self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
 
     def output(self, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics of all that was added."""
-        if self.waiting:
+        if not self._is_over:
             self._flush(is_last=True)
-        logits, labels = self.logits.result(), self.labels.result()
-        metrics = dict(self.metrics)
-        if self.compute_metrics is not None and not self.by_batch and None not in (_any(logits), _any(labels)):
-            metrics = _checked(self.compute_metrics(self._prediction(logits, labels)))
+        logits, labels = self._logits.result(), self._labels.result()
+        metrics = dict(self._metrics)
+        if self._compute_metrics is not None and not self._by_batch and logits is not None and labels is not None:
+            metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
         metrics = {name: _plain(value) for name, value in metrics.items()}
-        if self.host_losses:
-            weight = math.fsum(weight for _, weight in self.host_losses)
-            metrics["loss"] = math.fsum(loss * weight for loss, weight in self.host_losses) / weight
+        if self._losses:
+            weight = math.fsum(weight for _, weight in self._losses)
+            metrics["loss"] = math.fsum(loss * weight for loss, weight in self._losses) / weight
         return PredictionOutput(logits, labels, prefixed(metrics, prefix))
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
-        losses = np.array([loss for loss, _ in self.host_losses]) if "loss" in self.wanted else None
-        return EvalPrediction(logits, labels, self.inputs.result(), losses)
+        losses = np.array([loss for loss, _ in self._losses]) if "loss" in self._wanted else None
+        return EvalPrediction(logits, labels, self._inputs.result(), losses)
 
 
 def _checked(metrics: Any) -> dict[str, Any]:
@@ -169,32 +164,14 @@ def _checked(metrics: Any) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _largest_step(gathered: Sequence[Sequence[Any]]) -> int:
-    """Return the bytes of the largest step's outputs, at least a KiB."""
-    sizes = (sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5])) for own in gathered for step in own)
-    return max((1 << 10, *sizes))
+def _bytes_of(step: Sequence[Any]) -> int:
+    """Return the bytes of the logits, labels and inputs of a step."""
+    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
 
 
 def map_rows(nested: Any, rows: int) -> Any:
     """Return the first ``rows`` of every array in ``nested``; None and scalars stay."""
     return map_nested(lambda leaf: leaf[:rows] if getattr(leaf, "ndim", 0) else leaf, nested)
-
-
-def _with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Yield every item with whether it is the last one."""
-    iterator = iter(items)
-    try:
-        item = next(iterator)
-    except StopIteration:
-        return
-    for following in iterator:
-        yield item, False
-        item = following
-    yield item, True
-
-
-def _any(value: Any) -> Any:
-    return None if value is None else True
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -15,9 +16,9 @@ from ..callback_setup import update_context
 from ..engine import Engine, Overrides
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
-from .evaluation_loop import run_evaluation
+from .evaluation_loop import EvaluationRun
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class Evaluator:
@@ -91,22 +92,29 @@ class Evaluator:
         """Return predictions, labels and metrics over ``batches``, speed not included."""
         args, evaluation = self._trainer.args, self._engine.evaluation
         only_loss = args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
-        with evaluation.eval_mode():
-            output, examples, steps = run_evaluation(
-                self._engine,
-                args,
-                evaluation.counted(batches),
-                compute_metrics=self._trainer.compute_metrics,
-                expected=evaluation.num_examples(batches),
-                prediction_loss_only=only_loss,
-                ignore_keys=ignore_keys,
-                prefix=prefix,
-                on_step=lambda: self._dispatcher.send("on_prediction_step"),
-            )
-        if not examples:
+        send = partial(self._dispatcher.send, "on_prediction_step")
+        expected = evaluation.num_examples(batches)
+        output, run = self._run(batches, prefix, only_loss, ignore_keys, expected=expected, on_step=send)
+        if not run.examples:
             logger.warning("%s had no examples: the dataset is empty", description)
-        self._counted = (examples, steps)
+        self._counted = (run.examples, run.steps)
         return output
+
+    def _run(
+        self,
+        batches: Any,
+        prefix: str,
+        only_loss: bool = False,
+        ignore_keys: list[str] | None = None,
+        *,
+        expected: int | None = None,
+        **options: Any,
+    ) -> tuple[PredictionOutput, EvaluationRun]:
+        trainer, evaluation = self._trainer, self._engine.evaluation
+        run = EvaluationRun(self._engine, trainer.args, trainer.compute_metrics, expected=expected, only_loss=only_loss)
+        with evaluation.eval_mode():
+            run.over(evaluation.counted(batches), ignore_keys, **options)
+            return run.output(prefix), run
 
     def trial_metrics(self) -> dict[str, Any] | None:
         """Return what evaluation returns, with the values of one batch, so that the names are known before training.
@@ -121,24 +129,18 @@ class Evaluator:
         metrics: dict[str, Any] = {}
         for name, dataset in datasets.items():
             prefix = f"eval_{name}" if name else "eval"
+            trial = partial(self._try_one_batch, dataset, prefix)
             try:
-                with evaluation.eval_mode():
-                    output, _, _ = run_evaluation(
-                        self._engine,
-                        trainer.args,
-                        evaluation.counted(evaluation.evaluation_batches(dataset)),
-                        compute_metrics=trainer.compute_metrics,
-                        expected=None,
-                        prediction_loss_only=False,
-                        ignore_keys=None,
-                        prefix=prefix,
-                        max_batches=1,
-                    )
+                metrics |= self._engine.strategy.collectives.outcome("the trial evaluation", trial)[0]
             except Exception as error:
                 logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
                 return None
-            metrics |= {**output.metrics, **speed_metrics(prefix, 1.0, 1, 1)}
+            metrics |= speed_metrics(prefix, 1.0, 1, 1)
         return metrics
+
+    def _try_one_batch(self, dataset: Any, prefix: str) -> dict[str, Any]:
+        output, _ = self._run(self._engine.evaluation.evaluation_batches(dataset), prefix, max_batches=1)
+        return output.metrics
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a watch over memory if ``args.skip_memory_metrics`` is False."""

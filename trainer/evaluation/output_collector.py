@@ -6,7 +6,7 @@ costs O(n); ragged trailing dimensions are padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,11 @@ def map_nested(function: Callable[..., Any], *values: Any) -> Any:
     return function(*values)
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """Yield every leaf of nested tuples, lists and dicts; a list of texts is a leaf."""
-    if isinstance(value, (tuple, list)) and not are_texts(value):
-        for part in value:
-            yield from leaves(part)
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from leaves(part)
-    else:
-        yield value
+def leaves(value: Any) -> list[Any]:
+    """Return every leaf of nested tuples, lists and dicts; a list of texts is a leaf."""
+    found: list[Any] = []
+    map_nested(found.append, value)
+    return found
 
 
 def are_texts(value: Any) -> bool:
@@ -78,7 +73,7 @@ class GrowingArray:
     def _room_for(self, batch: NDArray[Any]) -> NDArray[Any]:
         if self._rows is None:
             self._used = (0, *batch.shape[1:])
-            self._rows = self._new((max(self.expected or 0, len(batch)), *batch.shape[1:]), batch.dtype)
+            self._rows = _filled((max(self.expected or 0, len(batch)), *batch.shape[1:]), batch.dtype)
             return self._rows
         rows, needed = self._rows, (self._used[0] + len(batch), *batch.shape[1:])
         dtype = np.promote_types(rows.dtype, batch.dtype)
@@ -88,15 +83,10 @@ class GrowingArray:
         shape = [
             have if have >= want else max(want, have + have // 2) for have, want in zip(rows.shape, needed, strict=True)
         ]
-        self._rows = self._new(tuple(shape), dtype)
+        self._rows = _filled(tuple(shape), dtype)
         used = tuple(slice(0, size) for size in self._used)
         self._rows[used] = rows[used]
         return self._rows
-
-    def _new(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        rows: NDArray[Any] = np.empty(shape, dtype)
-        rows[...] = PADDING if np.issubdtype(dtype, np.number) else 0
-        return rows
 
 
 class Collector:
@@ -129,3 +119,7 @@ class Collector:
         if not self._concatenate:
             return self._batches or None
         return None if self._arrays is None else map_nested(lambda array: array.array(), self._arrays)
+
+
+def _filled(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    return np.full(shape, PADDING if np.issubdtype(dtype, np.number) else 0, dtype)

@@ -1,7 +1,8 @@
-"""How the learning rate goes over a run: plain functions of the step, the same numbers for both frameworks.
+"""Learning-rate schedules: plain functions of the step, the same numbers for both frameworks.
 
-Each returns the factor that the learning rate is multiplied by. The formulas, and the names of their options, are those
-of transformers' ``get_scheduler``, so that a run moved here sees the same learning rate at every step.
+Each returns the factor that the learning rate is multiplied by, those that are not in `OWN_WARMUP` after the warm-up.
+The formulas, and the names of their options, are those of transformers' ``get_scheduler``, so that a run moved here
+has the same learning rate at every step.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def make_schedule(
         "num_training_steps": num_training_steps,
         "learning_rate": learning_rate,
     }
-    return partial(function, **{key: value for key, value in given.items() if key in parameters}, **options)
+    schedule = partial(function, **{key: value for key, value in given.items() if key in parameters}, **options)
+    return schedule if name in OWN_WARMUP else partial(_after_warmup, num_warmup_steps, schedule)
 
 
 def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defaults: Any) -> Schedule:
@@ -116,27 +118,17 @@ def _constant(step: int) -> float:
     return 1.0
 
 
-def _constant_with_warmup(step: int, *, num_warmup_steps: int) -> float:
-    return _warmup(step, num_warmup_steps) if step < num_warmup_steps else 1.0
-
-
 def _linear(step: int, *, num_warmup_steps: int, num_training_steps: int) -> float:
-    if step < num_warmup_steps:
-        return _warmup(step, num_warmup_steps)
     return max(0.0, (num_training_steps - step) / max(1, num_training_steps - num_warmup_steps))
 
 
 def _cosine(step: int, *, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5) -> float:
     """Loshchilov and Hutter (2016), arXiv:1608.03983, without restarts; half a cycle ends at 0."""
-    if step < num_warmup_steps:
-        return _warmup(step, num_warmup_steps)
     return max(0.0, _cosine_wave(num_cycles, _progress(step, num_warmup_steps, num_training_steps)))
 
 
 def _cosine_with_restarts(step: int, *, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 1) -> float:
     """Loshchilov and Hutter (2016), arXiv:1608.03983."""
-    if step < num_warmup_steps:
-        return _warmup(step, num_warmup_steps)
     progress = _progress(step, num_warmup_steps, num_training_steps)
     if progress >= 1.0:
         return 0.0
@@ -153,8 +145,6 @@ def _cosine_with_min_lr(
     min_lr: float | None = None,
     min_lr_rate: float | None = None,
 ) -> float:
-    if step < num_warmup_steps:
-        return _warmup(step, num_warmup_steps)
     floor = min_lr / (learning_rate or 1.0) if min_lr is not None else (min_lr_rate or 0.0)
     factor = _cosine_wave(num_cycles, _progress(step, num_warmup_steps, num_training_steps))
     return max(0.0, factor * (1 - floor) + floor)
@@ -170,18 +160,14 @@ def _polynomial(
     power: float = 1.0,
 ) -> float:
     """The schedule of BERT's original code, with warm-up."""
-    if step < num_warmup_steps:
-        return _warmup(step, num_warmup_steps)
     if step > num_training_steps:
         return lr_end / learning_rate
-    remaining = 1 - (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps)
+    remaining = 1 - _progress(step, num_warmup_steps, num_training_steps)
     return float(((learning_rate - lr_end) * remaining**power + lr_end) / learning_rate)
 
 
 def _inverse_sqrt(step: int, *, num_warmup_steps: int, timescale: int | None = None) -> float:
     """The schedule of google-research/big_vision."""
-    if step < num_warmup_steps:
-        return _warmup(step, num_warmup_steps)
     scale = timescale if timescale is not None else (num_warmup_steps or 10_000)
     return 1.0 / math.sqrt((step + scale - num_warmup_steps) / scale)
 
@@ -219,18 +205,21 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine_with_min_lr": _cosine_with_min_lr,
     "polynomial": _polynomial,
     "constant": _constant,
-    "constant_with_warmup": _constant_with_warmup,
+    "constant_with_warmup": _constant,
     "inverse_sqrt": _inverse_sqrt,
     "warmup_stable_decay": _warmup_stable_decay,
 }
-"""Every schedule that is a function of the step. (reduce_lr_on_plateau is none: it follows a metric.)"""
+"""Every schedule that is a function of the step. (reduce_lr_on_plateau is not one: it follows a metric.)"""
+
+OWN_WARMUP = ("constant", "warmup_stable_decay")
+"""Those that do not rise linearly over the warm-up: without one, or in a way of their own."""
 
 
 # -- their parts ------------------------------------------------------------------------------------------------------
 
 
-def _warmup(step: int, num_warmup_steps: int) -> float:
-    return step / max(1, num_warmup_steps)
+def _after_warmup(num_warmup_steps: int, schedule: Schedule, step: int) -> float:
+    return step / max(1, num_warmup_steps) if step < num_warmup_steps else schedule(step)
 
 
 def _progress(step: int, num_warmup_steps: int, num_training_steps: int) -> float:

@@ -30,3 +30,19 @@ def set_gradient_sync(model: nn.Module, value: bool) -> None:
 def is_unused_parameter_error(error: RuntimeError) -> bool:
     """Return whether DDP says that a parameter got no gradient in the update before; it has no type for that."""
     return type(error) is RuntimeError and "You can enable unused parameter detection" in str(error)
+
+
+CUDA_ERROR_MEMORY_ALLOCATION = 2
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether a device, or the host, has no memory left; torch has no type for the latter.
+
+    Source:
+        cudaErrorMemoryAllocation in the CUDA Runtime API; torch/csrc/Exceptions.h (torch.AcceleratorError.error_code);
+        c10/core/impl/alloc_cpu.cpp.
+    """
+    if type(error) is RuntimeError:
+        return "DefaultCPUAllocator: " in str(error)
+    is_device_error = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
+    return isinstance(error, torch.OutOfMemoryError) or is_device_error

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 from ..arguments.base import BaseTrainingArguments
-from ..arguments.enums import OptimizerName, ParallelMode
-from ..arguments.fields import at_least, one_of, option
+from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
+from ..arguments.fields import at_least, choice, option
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
 from .availability import check_apex_amp, check_optimizer
@@ -40,7 +40,7 @@ class TrainingArguments(BaseTrainingArguments):
         True
     """
 
-    optim: str = option("adamw_torch_fused", "Optimizer.", one_of(OptimizerName))
+    optim: OptimizerChoice = choice("adamw_torch_fused", "Optimizer.", OptimizerName)  # noqa: RUF009  # a dataclass field
     global_batch_size: int | None = option(
         None,
         "Examples of an update, the same on any number of processes; gradient_accumulation_steps follows from it, and "

@@ -1,4 +1,4 @@
-"""What is installed of torch's companions, and whether it is what the arguments ask for. Nothing is imported for it."""
+"""Availability of optional packages of PyTorch (apex, bitsandbytes, torch_xla), found without importing them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ NATIVE = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "ada
 
 
 def check_optimizer(name: str) -> None:
-    """Raise if the optimizer ``name`` cannot be had with what is installed; nothing is imported for it.
+    """Raise if the installed packages do not have the optimizer ``name``; nothing is imported for it.
 
     Raises:
         MissingPackageError: If a package is not installed.
-        ArgumentError: If one is, and it does not hold the optimizer.
+        ArgumentError: If a package is installed, and does not have the optimizer.
     """
     if name == "adamw_8bit" and not is_installed("bitsandbytes"):
         raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")

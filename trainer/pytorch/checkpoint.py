@@ -60,7 +60,8 @@ class TorchCheckpoint(BaseCheckpoint):
         from .distributed.fsdp import write_shards
 
         optimizer = None if self.trainer.args.save_only_model else self.trainer.optimizer
-        write_shards(self.strategy.gather_objects(folder)[0], self.trainer.model, optimizer)
+        shared: Any = self.strategy.collectives.gather("the folder of the shards", folder)[0]
+        write_shards(shared, self.trainer.model, optimizer)
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         if contents.names("shards"):

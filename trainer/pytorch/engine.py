@@ -84,7 +84,8 @@ class TorchEngine(BaseEngine):
             )
         update_context(self.trainer, self.dispatcher, train_dataloader=self.train_loader)
         batches = loader.batches_per_epoch(self.train_loader, self.strategy.world_size)
-        check_same_data(self.strategy.gather_objects((loader.num_examples(self.train_loader), batches)))
+        sizes = (loader.num_examples(self.train_loader), batches)
+        check_same_data(self.strategy.collectives.gather("the sizes of train_dataset", sizes))
         return batches
 
     def prepare_model(self, max_steps: int) -> None:

@@ -222,7 +222,7 @@ def logits_in(outputs: Any, *, ignore_keys: Sequence[str]) -> Any:
 
 
 def main_logits(outputs: Any) -> Tensor:
-    """Return the logits that a loss is computed of: the entry ``logits``, or the first element that is no loss.
+    """Return the logits that a loss is computed of: the entry ``logits``, or the first element that is not a loss.
 
     Raises:
         TracksideValueError: If there are none.

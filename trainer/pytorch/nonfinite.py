@@ -1,4 +1,4 @@
-"""debug="underflow_overflow": stop at the first layer with a number that is not finite, and show what led to it."""
+"""Non-finite numbers: debug="underflow_overflow" stops at the first layer that has one, and shows what led to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trackside.callbacks.errors import NotFiniteError
 from .precision.base import Precision
 
 FRAMES = 21
-"""So many layers are shown, the last of which is the one that was found."""
+"""Number of layers shown; the last one has the number that is not finite."""
 
 
 class OverflowWatch:
@@ -35,7 +35,7 @@ class OverflowWatch:
         """Watch forward passes of ``model``.
 
         Raises:
-            NotFiniteError: If a number is infinite or none; the message has the layer, the tensor, and the smallest and
+            NotFiniteError: If a number is infinite or NaN; the message has the layer, the tensor, and the smallest and
                 the largest absolute values in it and in the layers that came before.
         """
         hooks = [
@@ -89,7 +89,7 @@ def _is_counted(tensor: Tensor) -> bool:
 
 @torch.no_grad()
 def _extremes(tensor: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest absolute value; of a weight that is shared out, of the part that is here."""
+    """Return the smallest and the largest absolute value; of a sharded weight, those of the local shard."""
     here = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     low, high = here.detach().abs().aminmax()
     return float(low), float(high)

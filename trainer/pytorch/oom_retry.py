@@ -1,4 +1,4 @@
-"""Out of memory in a micro-batch: halve it until it fits, with the same effective batch."""
+"""Retry after out of memory: a micro-batch is halved until it fits, with the same effective batch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from ..data.sharding import even_spans
 from ..engine import StepContext
 from ..evaluation.output_collector import map_nested
+from ._compat import is_out_of_memory
 from .loss import batch_size
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class OOMRetrier:
-    """Takes micro-batches in as many parts as memory asks for; the number is kept for the batches that follow.
+    """Run micro-batches in as many parts as the memory needs; the number is kept for the batches that follow.
 
     Args:
         step: The training step; its parameters, losses and context are used.
@@ -75,14 +76,6 @@ class OOMRetrier:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether ``error`` says that a device, or the host, has no memory left."""
-    texts = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "CUDNN_STATUS_NOT_SUPPORTED")
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
 
 
 def _rows(inputs: Any, start: int, stop: int) -> Any:

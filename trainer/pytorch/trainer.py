@@ -12,6 +12,7 @@ from trackside.callbacks.errors import TracksideTypeError
 
 from ..base_trainer import BaseTrainer, arguments_of
 from ..evaluation.evaluator import dataset_to_evaluate
+from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
 from ._torch_util import unwrap
 from .arguments import TrainingArguments
@@ -54,8 +55,8 @@ class Trainer(BaseTrainer):
         model: nn.Module | None = None,
         args: TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
         processing_class: Any = None,
         tokenizer: Any = None,
         model_init: Callable[..., nn.Module] | None = None,

@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 
 from trackside.callbacks.builtin.journal import plain
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
+from trackside.callbacks.errors import ArgumentError
 
 from ..outputs import BestRun
-from .trial import Search
+from .trial import Search, split_options
 
 KEPT = "hyperparameters"
 """The attribute of a trial that holds what ``hp_space`` returned, as JSON has it; it may be more than was suggested."""
@@ -30,8 +30,8 @@ def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
 
 def search_with_optuna(
     begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
-) -> BestRun:
-    """Return the best of ``n_trials`` trials.
+) -> BestRun | None:
+    """Return the best of ``n_trials`` trials; None if none came to an end.
 
     Args:
         begin: Called with ``space``, returns the search.
@@ -47,13 +47,11 @@ def search_with_optuna(
     else:
         _follow(search)
     found: BestRun | None = search.trainer.gather_objects(best)[0]
-    if found is None:
-        raise TracksideValueError(f"none of {n_trials} trials of the search came to an end with an objective")
     return found
 
 
 def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[str, Any]) -> None:
-    """Run the study, and tell the other processes what each trial is to try."""
+    """Run the study, and send each proposal to the other processes."""
     trainer = search.trainer
 
     def objective(trial: optuna.Trial) -> float:
@@ -76,9 +74,9 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
 
 
 def _follow(search: Search) -> None:
-    """Train what the first process proposes, until it has no more."""
-    while (told := search.trainer.gather_objects(None)[0]) is not None:
-        proposal, suggested = told
+    """Train what the first process proposes, until it sends None."""
+    while (received := search.trainer.gather_objects(None)[0]) is not None:
+        proposal, suggested = received
         search.attempt(proposal, optuna.trial.FixedTrial(suggested, int(proposal.run_id)))
 
 
@@ -86,7 +84,7 @@ def _best(search: Search, study: optuna.Study) -> BestRun | None:
     """Return the best trial of the study, which may be of an earlier search; None if there is none."""
     try:
         best = study.best_trial
-    except ValueError:  # optuna's way to say that there is none
+    except ValueError:  # optuna raises it where there is none
         return None
     proposal = search.proposals.get(str(best.number))
     hyperparameters = proposal.hyperparameters if proposal else best.user_attrs.get(KEPT, best.params)
@@ -103,14 +101,10 @@ def _split(options: Mapping[str, Any], world_size: int) -> tuple[dict[str, Any],
     ours = {"direction", "directions", "func", "n_trials", "self"}
     studys = inspect.signature(optuna.create_study).parameters.keys() - ours
     runs = inspect.signature(optuna.Study.optimize).parameters.keys() - ours
-    for name, value in options.items():
-        if name not in studys | runs:
-            raise TracksideTypeError(
-                f"hyperparameter_search() has no argument {name!r}, nor has optuna.{did_you_mean(name, studys | runs)}"
-            )
-        if name == "n_jobs" and value != 1:
-            allowed = "1, since a trainer trains one model at a time; start this script several times on one storage"
-            raise ArgumentError(name, value, allowed)
-        if name == "catch" and value and world_size > 1:
-            raise ArgumentError(name, value, "() on several processes, all of which an error ends")
-    return {n: v for n, v in options.items() if n in studys}, {n: v for n, v in options.items() if n in runs}
+    for_study, for_trials = split_options("optuna", options, studys, runs)
+    if for_trials.get("n_jobs", 1) != 1:
+        allowed = "1, since a trainer trains one model at a time; start this script several times on one storage"
+        raise ArgumentError("n_jobs", for_trials["n_jobs"], allowed)
+    if for_trials.get("catch") and world_size > 1:
+        raise ArgumentError("catch", for_trials["catch"], "() on several processes, all of which an error ends")
+    return for_study, for_trials

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
 from ray import tune
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 
 from ..outputs import BestRun
-from .trial import Search
+from .trial import Search, split_options
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 OURS = frozenset({"metric", "mode", "num_samples", "reuse_actors"})
 """Options of Ray Tune that follow from ours."""
@@ -35,8 +35,8 @@ def default_hp_space_ray(trial: Any) -> dict[str, Any]:
 
 def search_with_ray(
     begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
-) -> BestRun:
-    """Return the best of ``n_trials`` samples of the space.
+) -> BestRun | None:
+    """Return the best of ``n_trials`` samples of the space; None if none came to an end.
 
     Every trial has a copy of the trainer in a process of Ray's; plain functions that listen to events are not copied.
 
@@ -48,10 +48,12 @@ def search_with_ray(
     search = begin(space)
     if search.args.world_size > 1:
         raise ArgumentError("backend", "ray", "'optuna' on several processes; ray starts processes of its own")
-    for_tune, for_run, resources = _split(options)
+    of_tune, of_run = ({item.name for item in fields(cls)} - OURS for cls in (tune.TuneConfig, tune.RunConfig))
+    for_tune, for_run, own = split_options("Ray Tune", options, of_tune, of_run, {"resources_per_trial"})
     samples = search.hyperparameters({})
     has_gpu = str(search.args.device).lower().startswith(("cuda", "gpu"))
-    resources = {"cpu": 1, "gpu": 1 if has_gpu else 0} if resources is None else resources
+    resources = own.get("resources_per_trial")
+    resources = {"cpu": 1, "gpu": int(has_gpu)} if resources is None else resources
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean there what they mean here
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing reports anywhere unless it is asked to
     output_dir = Path(search.args.output_dir).resolve()
@@ -66,7 +68,7 @@ def search_with_ray(
         tune_config=tune.TuneConfig(metric="objective", mode=direction[:3], num_samples=n_trials, **for_tune),
         run_config=tune.RunConfig(**for_run),
     ).fit()
-    return _best(results, n_trials)
+    return _best(results)
 
 
 def trial(config: dict[str, Any], begin: Callable[[Any], Search], output_dir: str) -> None:
@@ -83,40 +85,19 @@ def trial(config: dict[str, Any], begin: Callable[[Any], Search], output_dir: st
         tune.report({"objective": value, "global_step": search.trainer.state.global_step})
 
 
-def _best(results: Any, n_trials: int) -> BestRun:
-    """Return the best trial.
+def _best(results: Any) -> BestRun | None:
+    """Return the best trial; None if none came to an end.
 
     Raises:
         Exception: That of the first trial that failed, if all did.
-        TracksideValueError: If none came to an end for other reasons.
     """
     ended = [result for result in results if "objective" in (result.metrics or {})]
     failures = [getattr(error, "cause", error) for error in results.errors]
     if failures and not ended:
         raise failures[0]
     if not ended:
-        raise TracksideValueError(f"none of {n_trials} trials of the search came to an end with an objective")
+        return None
     if failures:
         logger.warning("%d trials of the search failed; the first: %r", len(failures), failures[0])
     best = results.get_best_result(filter_nan_and_inf=True)
     return BestRun(best.metrics["trial_id"], float(best.metrics["objective"]), dict(best.config))
-
-
-def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, float] | None]:
-    """Return which of ``options`` are of TuneConfig, which of RunConfig, and the resources of a trial.
-
-    Raises:
-        TracksideTypeError: If Ray Tune has no such option.
-    """
-    of_tune, of_run = (
-        {item.name for item in dataclasses.fields(cls)} - OURS for cls in (tune.TuneConfig, tune.RunConfig)
-    )
-    known = of_tune | of_run | {"resources_per_trial"}
-    for name in options:
-        if name not in known:
-            raise TracksideTypeError(
-                f"hyperparameter_search() has no argument {name!r}, nor has Ray Tune.{did_you_mean(name, known)}"
-            )
-    for_tune = {name: value for name, value in options.items() if name in of_tune}
-    for_run = {name: value for name, value in options.items() if name in of_run}
-    return for_tune, for_run, options.get("resources_per_trial")

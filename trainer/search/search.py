@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import ArgumentError, MissingPackageError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, did_you_mean
 
 from ..outputs import BestRun
 from .trial import Search
@@ -43,10 +43,13 @@ def search_hyperparameters(
     if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
         raise ArgumentError("n_trials", n_trials, "a whole number from 1")
     run, default_space = _loaded(backend)
-    return run(begin, hp_space or default_space, n_trials=n_trials, direction=direction, options=options)
+    best = run(begin, hp_space or default_space, n_trials=n_trials, direction=direction, options=options)
+    if best is None:
+        raise TracksideValueError(f"none of {n_trials} trials of the search came to an end with an objective")
+    return best
 
 
-def _loaded(backend: str | None) -> tuple[Callable[..., BestRun], Callable[[Any], Mapping[str, Any]]]:
+def _loaded(backend: str | None) -> tuple[Callable[..., BestRun | None], Callable[[Any], Mapping[str, Any]]]:
     """Return how to search with a backend, and its default space.
 
     Raises:

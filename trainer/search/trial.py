@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter, signature
@@ -65,8 +65,8 @@ class Search:
         hp_name: Callable[[Any], str] | None,
     ) -> None:
         self.trainer = trainer
-        self.args = trainer.args
-        self.compute_objective = compute_objective or default_compute_objective
+        self.args: Any = trainer.args
+        self.compute_objective: Callable[[dict[str, float]], float] = compute_objective or default_compute_objective
         self._apply_arguments = apply_arguments
         self.hp_name = hp_name
         self.proposals: dict[str, Proposal] = {}
@@ -78,7 +78,7 @@ class Search:
         """Return what ``hp_space`` gives for the backend's ``trial``.
 
         Raises:
-            TracksideTypeError: If it is no dict.
+            TracksideTypeError: If it is not a dict.
         """
         found = self._hp_space(trial)
         if not isinstance(found, Mapping):
@@ -123,7 +123,7 @@ class Search:
         return self._objective(self._metrics_at_end())
 
     def note(self, metrics: dict[str, float]) -> None:
-        """Take an evaluation within the training of a trial, and give the trial up if the backend says so."""
+        """Report an evaluation within the training of a trial, and stop the trial if the backend gives it up."""
         step = self.trainer.state.global_step
         self._evaluated = (step, metrics)
         if self._report is not None and self._report(self._objective(metrics), step):
@@ -159,6 +159,20 @@ class Search:
         return float(value)
 
 
+def split_options(tool: str, options: Mapping[str, Any], *known: Collection[str]) -> list[dict[str, Any]]:
+    """Return, for each group of names that ``tool`` has, the ``options`` in it.
+
+    Raises:
+        TracksideTypeError: If a name is in no group.
+    """
+    names = {name for group in known for name in group}
+    for name in options:
+        if name not in names:
+            near = did_you_mean(name, names)
+            raise TracksideTypeError(f"hyperparameter_search() has no argument {name!r}, nor has {tool}.{near}")
+    return [{name: value for name, value in options.items() if name in group} for group in known]
+
+
 def hyperparameters_of(trial: Any) -> dict[str, Any]:
     """Return the hyperparameters of a trial: a dict, a BestRun, or what has ``params`` as trials of optuna do.
 
@@ -186,25 +200,23 @@ def takes_trial(model_init: Callable[..., Any]) -> bool:
 def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **places: Any) -> Any:
     """Return ``args`` with ``hyperparameters``, on the same devices.
 
-    What is no training argument is left to a ``model_init`` that takes the trial, with a warning.
+    What is not a training argument is left to a ``model_init`` that takes the trial, with a warning.
 
     Raises:
-        ArgumentError: If a value is not allowed, or is settled for the trainer, or nobody takes it.
+        ArgumentError: If a value is not allowed, or is settled for the trainer, or nothing takes it.
     """
     fields = [item.name for item in args.fields()]
     changes = {}
     for name, value in hyperparameters.items():
+        near = did_you_mean(name, fields)
         if name in SETTLED and name in fields:
             raise ArgumentError(name, value, f"{args.given(name)!r}, which is settled for the whole search")
         if name in fields:
             changes[name] = value
         elif model_init is None or not takes_trial(model_init):
-            raise ArgumentError(
-                name, value, f"no training argument, nor does model_init take a trial.{did_you_mean(name, fields)}"
-            )
+            raise ArgumentError(name, value, f"no training argument, nor does model_init take a trial.{near}")
         else:
-            near = did_you_mean(name, fields)
-            warnings.warn(f"{name!r} is no training argument; it is left to model_init.{near}", stacklevel=2)
+            warnings.warn(f"{name!r} is not a training argument; it is left to model_init.{near}", stacklevel=2)
     made = args.replace(**changes, **places)
     found = {name for name in vars(args) if isinstance(getattr(type(args), name, None), cached_property)}
     vars(made).update({name: vars(args)[name] for name in found})

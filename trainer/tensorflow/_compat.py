@@ -1,7 +1,8 @@
-"""Private names of Keras and TensorFlow, each used in one place, with a fall-back."""
+"""Private names of Keras and TensorFlow, each with a fall-back, and errors of theirs that have no type of their own."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -86,3 +87,31 @@ class OwnWeightDecay:
 def inputs_of(dataset: Any) -> Sequence[Any]:
     """Return the datasets that a tf.data.Dataset reads from; none where that is unknown."""
     return dataset._inputs() if hasattr(dataset, "_inputs") else ()
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+MISFITS = (
+    "Invalid input shape",
+    "expected structure",
+    "incompatible with the layer",
+    "but it received",
+    "missing a required argument",
+)
+
+
+def is_misfit(error: TypeError | ValueError) -> bool:
+    """Return whether Keras says that a model does not take what it is called with."""
+    return any(words in str(error) for words in MISFITS)
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what Keras says in bold in the midst of an error, or else all it says: on one line, without full stop."""
+    found = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), re.DOTALL)
+    return " ".join((found.group(1) if found else str(error)).split()).removesuffix(".")
+
+
+def label_out_of_range(error: BaseException) -> str | None:
+    """Return what TensorFlow says of a label beyond the classes of a model; None where the error is another one."""
+    found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", str(error))
+    return found.group(0) if found else None

@@ -7,7 +7,6 @@ one where none listens between them either. Otherwise the same arithmetic goes p
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -19,6 +18,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from ..engine import TrainBatch
+from ._compat import label_out_of_range
 from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
 
@@ -252,10 +252,10 @@ def compiled(
         try:
             return concrete(*tensors)
         except tf.errors.InvalidArgumentError as error:
-            found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", str(error))
-            if found is None:
+            label = label_out_of_range(error)
+            if label is None:
                 raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {found.group(0)}") from None
+            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
 
     return call
 

@@ -153,7 +153,7 @@ def sum_and_weight(losses: Any, labels: Any, features: Any) -> tuple[Any, Any]:
 
 
 def _counted(labels: Any) -> Any:
-    """Return 1.0 for every whole-number label that is not -100; None where labels are no single such tensor."""
+    """Return 1.0 for every whole-number label that is not -100; None unless the labels are one such tensor."""
     leaves = tf.nest.flatten(labels)
     if len(leaves) != 1 or leaves[0] is None or not leaves[0].dtype.is_integer or leaves[0].dtype.is_unsigned:
         return None

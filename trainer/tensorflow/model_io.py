@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,20 +12,11 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..engine import Overrides
-from ._compat import input_structure
+from ._compat import input_structure, is_misfit, sentence_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
 from .loss import LossFunction, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
-
-MISFITS = (
-    "Invalid input shape",
-    "expected structure",
-    "incompatible with the layer",
-    "but it received",
-    "missing a required argument",
-)
-"""Words in which Keras says that a model does not take what it is called with."""
 
 
 class ModelIO:
@@ -139,7 +129,7 @@ def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_l
     try:
         return model(*positional, **given)
     except (TypeError, ValueError) as error:
-        if not any(words in str(error) for words in MISFITS):
+        if not is_misfit(error):
             raise
         raise TracksideValueError(_misfit(model, features, sentence_of(error))) from None
 
@@ -177,12 +167,6 @@ def in_words(nested: Any) -> str:
         return type(nested).__name__
     sizes = ["batch" if size is None and place == 0 else str(size or "any") for place, size in enumerate(nested.shape)]
     return f"{tf.as_dtype(nested.dtype).name} ({', '.join(sizes)})"
-
-
-def sentence_of(error: BaseException) -> str:
-    """Return what Keras says in bold in the midst of an error, or else all it says: on one line, without full stop."""
-    found = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), re.DOTALL)
-    return " ".join((found.group(1) if found else str(error)).split()).removesuffix(".")
 
 
 def takes_labels(model: Any) -> bool:

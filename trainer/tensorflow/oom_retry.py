@@ -1,4 +1,4 @@
-"""Out of memory in a micro-batch: halve it until it fits, with the same effective batch."""
+"""Retry after out of memory: a micro-batch is halved until it fits, with the same effective batch."""
 
 from __future__ import annotations
 

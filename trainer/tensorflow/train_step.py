@@ -4,7 +4,7 @@ The gradient of an update is the gradient of the mean over everything in the upd
 therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
 update is complete. Where that sum is one, which is the rule, there is nothing left to divide.
 
-The loop calls the methods of the first part. Those of the second run while a tf.function of `compiled_step` is traced.
+What is traced (see below) runs while a tf.function of `compiled_step` is traced; the rest runs at every update.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TFTrainStep(BaseTrainStep):
         """Make the functions of a run that is about to begin, for micro-batches of ``spec``."""
         self.compiled = CompiledStep(self, spec, self._trace_counts)
 
-    # -- the update, in the order of the loop -----------------------------------------------------------------------
+    # -- an update --------------------------------------------------------------------------------------------------
 
     def fused_update(self, window: Sequence[TrainBatch]) -> bool:
         """Do a whole update in one call, at once or together with the next ones; return False where it cannot be."""
@@ -245,8 +245,6 @@ class TFTrainStep(BaseTrainStep):
         self.set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
         has_schedule = self.trainer.lr_scheduler is not None
         return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
-
-    # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
         args = self.trainer.args

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,6 +100,10 @@ class TFTrainer(BaseTrainer):
         """Return the batches of ``test_dataset``, each example once, in order."""
         return make_batches(test_dataset, batch_size=self.args.eval_batch_size).as_dataset()
 
+    def num_examples(self, dataset: Any) -> int:
+        """Return the number of examples in ``dataset``; 0 where it cannot be known."""
+        return super().num_examples(dataset)
+
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer(self) -> Any:
@@ -171,6 +176,11 @@ class TFTrainer(BaseTrainer):
     def gradients(self) -> list[Any]:
         """The gradients of this update, from on_pre_optimizer_step on, in the order of the trainable variables."""
         return self._engine.train_step.compiled.gradients
+
+    @property
+    def trace_counts(self) -> Counter[str]:
+        """How often each function was traced in the current or last run, by name."""
+        return self._engine.trace_counts
 
 
 def check_keras() -> None:

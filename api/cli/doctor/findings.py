@@ -32,7 +32,16 @@ OTHER_VARIABLES = (
 
 def main(argv: Sequence[str]) -> int:
     """Print the findings, once for all processes; return 1 if there is a problem."""
-    options = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="trackside doctor",
+        description="Print what a run would use. Under torchrun, SLURM or MPI also check that the processes reach "
+        "each other: torchrun --nproc-per-node=2 -m trackside doctor",
+        epilog="The exit code is 1 if there is a problem.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest wait for a process")
+    options = parser.parse_args(argv)
     try:
         place = detect_launcher()
     except TracksideError:  # `_launcher` reports it
@@ -45,19 +54,6 @@ def main(argv: Sequence[str]) -> int:
     findings = examine(ranks, failure)
     print(json.dumps(findings, indent=2) if options.json else as_text(findings), flush=True)
     return int(not findings["ok"])
-
-
-def _parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
-        prog="trackside doctor",
-        description="Print what a run would use. Under torchrun, SLURM or MPI also check that the processes reach "
-        "each other: torchrun --nproc-per-node=2 -m trackside doctor",
-        epilog="The exit code is 1 if there is a problem.",
-        allow_abbrev=False,
-    )
-    found.add_argument("--json", action="store_true", help="print JSON")
-    found.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest wait for a process")
-    return found
 
 
 def _check_ranks(place: ProcessRank, timeout_s: float) -> tuple[dict[str, Any] | None, str | None]:
@@ -84,31 +80,24 @@ def examine(ranks: Mapping[str, Any] | None = None, failure: str | None = None) 
         failure: Why there are none.
     """
     probes = probe("torch", "tensorflow", "callbacks")
-    torch, tensorflow = probes["torch"], probes["tensorflow"]
     problems = [f"{name}: {found['error']}" for name, found in probes.items() if "error" in found]
     findings = {
-        "packages": _packages(torch, tensorflow),
-        "devices": _devices(torch, tensorflow),
+        "packages": {
+            "python": f"{platform.python_version()}, {sys.executable}",
+            **{name: version(name) for name in ("trackside", "numpy")},
+            **{name: probes[name].get("version") or probes[name].get("error") for name in ("torch", "tensorflow")},
+            "keras": version("keras"),
+        },
+        "devices": _devices(probes["torch"], probes["tensorflow"]),
         "launcher": _launcher(problems),
         "extras": _extras(problems),
         "trackers": {name: _tracker(*details) for name, details in TRACKERS.items()},
-        "callbacks": _callbacks(probes["callbacks"], problems),
-        "ranks": None if ranks is None else dict(ranks),
+        "callbacks": _callbacks(probes["callbacks"].get("failed", {}), problems),
+        "ranks": ranks,
     }
     problems += [] if failure is None else [failure]
-    problems += ranks["problems"] if ranks is not None else []
+    problems += [] if ranks is None else ranks["problems"]
     return {"ok": not problems, "problems": problems, **findings}
-
-
-def _packages(torch: Mapping[str, Any], tensorflow: Mapping[str, Any]) -> dict[str, str | None]:
-    frameworks = {"torch": torch, "tensorflow": tensorflow}
-    return {
-        "python": f"{platform.python_version()}, {sys.executable}",
-        "trackside": version("trackside"),
-        "numpy": version("numpy"),
-        **{name: found.get("version") or found.get("error") for name, found in frameworks.items()},
-        "keras": version("keras"),
-    }
 
 
 def version(package: str) -> str | None:
@@ -122,12 +111,8 @@ def version(package: str) -> str | None:
 def _devices(torch: Mapping[str, Any], tensorflow: Mapping[str, Any]) -> dict[str, str]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"CPUs": f"{os.cpu_count()}, {usable} for this process"}
-    for name in ("CUDA", "MPS", "threads", "backends"):
-        if name in torch:
-            found[f"torch {name}"] = torch[name]
-    if "devices" in tensorflow:
-        found["tensorflow"] = tensorflow["devices"]
-    return found
+    found |= {f"torch {name}": torch[name] for name in ("CUDA", "MPS", "threads", "backends") if name in torch}
+    return found | ({"tensorflow": tensorflow["devices"]} if "devices" in tensorflow else {})
 
 
 def _launcher(problems: list[str]) -> dict[str, Any]:
@@ -169,12 +154,11 @@ def _extras(problems: list[str]) -> dict[str, str]:
     }
 
 
-def _callbacks(found: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _callbacks(failed: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
     claims = registry.claims_by_name()
     for name, rivals in claims.items():
         if len(rivals) > 1:
             problems.append(f"callback {name}: claimed by {' and '.join(rival.origin for rival in rivals)}")
-    failed: dict[str, str] = found.get("failed", {})
     problems.extend(f"callback {name}: {reason}" for name, reason in failed.items())
     return {"registered": sorted(claims), "failed": failed}
 
@@ -203,19 +187,18 @@ def _tracker(package: str, variables: Sequence[str], files: Sequence[str], witho
 
 def as_text(findings: Mapping[str, Any]) -> str:
     """Return the findings as tables; problems come last."""
-    launcher, callbacks = dict(findings["launcher"]), findings["callbacks"]
+    launcher, trackers, callbacks = dict(findings["launcher"]), findings["trackers"], findings["callbacks"]
     variables = launcher.pop("variables")
-    trackers = [
-        (name, found["version"] or "not installed", found["configured"]) for name, found in findings["trackers"].items()
-    ]
-    blocks = [
-        block("Packages", [(name, found or "not installed") for name, found in findings["packages"].items()]),
-        block("Devices", list(findings["devices"].items())),
-        block("Place", [*launcher.items(), *variables.items()]),
-        block("Extras", list(findings["extras"].items())),
-        block("Trackers", trackers),
-        f"Callbacks\n  {len(callbacks['registered'])} registered, {len(callbacks['failed'])} cannot be imported",
-    ]
+    tables: dict[str, list[Sequence[str]]] = {
+        "Packages": [(name, found or "not installed") for name, found in findings["packages"].items()],
+        "Devices": [*findings["devices"].items()],
+        "Place": [*launcher.items(), *variables.items()],
+        "Extras": [*findings["extras"].items()],
+        "Trackers": [(name, item["version"] or "not installed", item["configured"]) for name, item in trackers.items()],
+    }
+    registered, failed = len(callbacks["registered"]), len(callbacks["failed"])
+    blocks = [block(title, rows) for title, rows in tables.items()]
+    blocks.append(f"Callbacks\n  {registered} registered, {failed} cannot be imported")
     if findings["ranks"] is not None:
         blocks.append(_ranks_as_text(findings["ranks"]))
     problems = [f"  {problem}" for problem in findings["problems"]]

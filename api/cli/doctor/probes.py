@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 TIMEOUT_S = 120.0
@@ -16,12 +15,9 @@ MARK = "trackside doctor: "
 
 def probe(*names: str) -> dict[str, dict[str, Any]]:
     """Run the probes called ``names`` at the same time; return what each found, or the reason as its ``error``."""
-    running = {name: _start(name) for name in names if _is_there(name)}
+    there = [name for name in names if name == "callbacks" or importlib.util.find_spec(name) is not None]
+    running = {name: _start(name) for name in there}
     return {name: _wait(running[name]) if name in running else {} for name in names}
-
-
-def _is_there(name: str) -> bool:
-    return name == "callbacks" or importlib.util.find_spec(name) is not None
 
 
 def _start(name: str) -> subprocess.Popen[str]:
@@ -41,17 +37,15 @@ def _wait(process: subprocess.Popen[str]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(lines[-1])
         return found
     last = (errors.strip().splitlines() or ["it printed nothing"])[-1]
-    return {"error": f"cannot be imported: {last}" if process.returncode >= 0 else _killed(process.returncode, last)}
-
-
-def _killed(status: int, last: str) -> str:
-    return f"importing it ends the process with {signal.Signals(-status).name}: {last}"
+    if process.returncode >= 0:
+        return {"error": f"cannot be imported: {last}"}
+    return {"error": f"importing it ends the process with {signal.Signals(-process.returncode).name}: {last}"}
 
 
 # -- in the process of the probe --------------------------------------------------------------------------------------
 
 
-def look_at_torch() -> dict[str, str]:
+def look_at_torch() -> dict[str, Any]:
     """Return version, devices and backends of torch."""
     import torch
     import torch.distributed as dist
@@ -67,7 +61,7 @@ def look_at_torch() -> dict[str, str]:
     return found
 
 
-def look_at_tensorflow() -> dict[str, str]:
+def look_at_tensorflow() -> dict[str, Any]:
     """Return version and devices of TensorFlow."""
     import tensorflow as tf
 
@@ -88,11 +82,7 @@ def look_at_callbacks() -> dict[str, Any]:
     return {"failed": failed}
 
 
-PROBES: dict[str, Callable[[], dict[str, Any]]] = {
-    "torch": look_at_torch,
-    "tensorflow": look_at_tensorflow,
-    "callbacks": look_at_callbacks,
-}
+PROBES = {"torch": look_at_torch, "tensorflow": look_at_tensorflow, "callbacks": look_at_callbacks}
 
 if __name__ == "__main__":
     print(f"\n{MARK}{json.dumps(PROBES[sys.argv[1]]())}")

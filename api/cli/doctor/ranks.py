@@ -26,28 +26,25 @@ def check(place: ProcessRank, timeout_s: float) -> dict[str, Any]:
         RankError: If a process does not join, or ends early; the message names it.
     """
     device = _device(place)
-    group = DDP(_arguments(place, timeout_s), device)
+    args = SimpleNamespace(
+        place=place, process_index=place.rank, world_size=place.world_size, ddp_backend=None, ddp_timeout=timeout_s
+    )
+    group = DDP(args, device)
     group.describe_progress = lambda: "the check of trackside doctor"
     with group.propagate_errors():
-        processes = group.gather_objects(_itself(place, device))
+        processes = group.collectives.gather("what each process is", _itself(place, device))
         expected = place.world_size * (place.world_size + 1) // 2
         total = float(group.all_reduce(place.rank + 1))
         times = {
             "all-reduce of 4 bytes": f"{_time(group, device, SMALL, 20) * 1e6:.0f} us",
             "all-reduce of 16 MiB": f"{_time(group, device, LARGE, 5) * 1e3:.1f} ms",
         }
-        group.barrier()
+        group.collectives.barrier("the end of the check")
     backend = dist.get_backend()
     dist.destroy_process_group()
     wrong = [] if total == expected else [f"the numbers of the ranks sum up to {total:g}, and not to {expected}"]
     collective = {"backend": backend, "sum": "right" if not wrong else "wrong", **times}
     return {"processes": processes, "collective": collective, "problems": wrong + _differences(processes)}
-
-
-def _arguments(place: ProcessRank, timeout_s: float) -> SimpleNamespace:
-    return SimpleNamespace(
-        place=place, process_index=place.rank, world_size=place.world_size, ddp_backend=None, ddp_timeout=timeout_s
-    )
 
 
 def _device(place: ProcessRank) -> torch.device:
@@ -73,15 +70,14 @@ def _itself(place: ProcessRank, device: torch.device) -> dict[str, Any]:
 def _time(group: DDP, device: torch.device, numbers: int, times: int) -> float:
     """Return the median seconds of an all-reduce, after one that opens the connections."""
     tensor = torch.zeros(numbers, device=device)
-    group.watchdog.waits_in = f"an all-reduce of {4 * numbers} bytes"
     taken = []
-    for _ in range(times + 1):
-        start_s = time.perf_counter()
-        dist.all_reduce(tensor)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - start_s)
-    group.watchdog.waits_in = ""
+    with group.watchdog.collective(f"an all-reduce of {4 * numbers} bytes"):
+        for _ in range(times + 1):
+            start_s = time.perf_counter()
+            dist.all_reduce(tensor)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            taken.append(time.perf_counter() - start_s)
     return statistics.median(taken[1:])
 
 

@@ -222,7 +222,7 @@ def test_every_option_is_repeated_but_the_choice_of_another_checkpoint(typed, ex
 def test_what_started_the_command_is_repeated_too(launcher, tmp_path):
     script = tmp_path / "my trackside"
     script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom trackside.cli import command_that_resumes\n"
+        f"#!{sys.executable}\nimport sys\nfrom trackside.cli.main import command_that_resumes\n"
         "print(command_that_resumes(sys.argv[1:]))\n"
     )
     script.chmod(0o755)

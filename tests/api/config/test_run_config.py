@@ -166,7 +166,7 @@ def test_an_option_may_be_an_object_a_function_or_options_of_a_class(write):
     wrong = refused(text.replace("layers: 3", "layers: x"), write=write)
 
     assert (model.part.layers, model.part.width, model.others[0].width, model.activation()) == (3, 4, 5, ["train"])
-    assert wrong.startswith("run.yaml:4: model.init_args.part: Deep: a whole number is needed")
+    assert wrong == "run.yaml:4: model.init_args.part.init_args.layers='x': a whole number is needed"
 
 
 def test_an_option_that_only_the_base_class_refuses_is_refused_as_well(write):

@@ -16,11 +16,10 @@ from trackside.testing import installed_frameworks, tiny_trainer
 def records(monitor, *times, is_first=True):
     """Return what is logged where the processes have the local step times given for each record, in steps of 0.1 s."""
     state = TrainerState(is_world_process_zero=is_first)
-    timer = types.SimpleNamespace(take=lambda: (0.1, 0.0))
+    monitor.on_train_begin(None, state, None, step_timer=types.SimpleNamespace(take=lambda: (0.1, 0.0)))
     found = []
     for own in times:
         trainer = types.SimpleNamespace(
-            step_timer=timer,
             gather_objects=lambda value, own=own: [(0.1, seconds, f"host{rank}") for rank, seconds in enumerate(own)],
         )
         found.append(monitor.metrics_to_log(None, state, trainer))

@@ -315,8 +315,8 @@ def test_handing_over_a_call_takes_less_than_50_microseconds(track):
 def test_a_callback_thread_goes_on_after_a_call_that_exits(caplog):
     thread = CallbackThread("exits", timeout_s=30)
     with caplog.at_level(logging.WARNING):
-        for method in (lambda *_: exit(1), lambda *_: None):
-            thread.submit(Call("on_log", method, None, None, None, {}))
+        for make in (lambda: exit(1), lambda: None):
+            thread.submit(Call("on_log", make))
         assert thread.wait(30)
     thread.close()
 

@@ -180,5 +180,8 @@ def test_an_order_that_cannot_be_is_refused(dispatcher):
 
 
 def test_registered_only_refuses_a_class_path(path_of):
+    callbacks = CallbackMap(mine={"class_path": path_of("Watcher")})
+    callbacks.registered_only = True
+
     with pytest.raises(ConfigError, match="only registered callbacks"):
-        parse_callback_map({"mine": {"class_path": path_of("Watcher")}}, registered_only=True)
+        parse_callback_map(callbacks)

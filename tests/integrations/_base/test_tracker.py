@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks import TrainerState
+from trackside import TrainerState
 from trackside.integrations._base.tracker import Tracker
 
 

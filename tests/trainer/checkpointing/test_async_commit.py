@@ -9,7 +9,7 @@ import time
 import pytest
 
 from trackside.trainer.checkpointing.async_commit import Committer
-from trackside.trainer.checkpointing.store import verify
+from trackside.trainer.checkpointing.manifest import verify
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def committer():
     committer = Committer()
     yield committer
     committer._failure = None
-    committer.close()
+    committer.wait()
 
 
 def fail():
@@ -58,7 +58,6 @@ def test_commits_run_in_order_and_one_at_a_time(committer):
         time.sleep(0.002)
         order.append(index)
         running.remove(index)
-        return index
 
     for index in range(10):
         committer.submit(lambda index=index: work(index))
@@ -66,19 +65,18 @@ def test_commits_run_in_order_and_one_at_a_time(committer):
 
     assert order == list(range(10))
     assert max(together) == 1
-    assert committer.committed == 9
 
 
 def test_submit_returns_while_the_commit_goes_on(committer):
-    release = threading.Event()
+    release, done = threading.Event(), []
 
-    committer.submit(lambda: release.wait(10))
+    committer.submit(lambda: done.append(release.wait(10)))
     committer.raise_if_failed()
 
-    assert committer.committed is None
+    assert done == []
     release.set()
     committer.wait()
-    assert committer.committed is True
+    assert done == [True]
 
 
 def test_a_failure_surfaces_at_the_next_step_and_once(committer):
@@ -103,15 +101,14 @@ def test_a_failure_surfaces_at_the_next_submit_instead_of_its_work_and_once(comm
     assert done == [2]
 
 
-@pytest.mark.parametrize("ending", ["wait", "close"])
-def test_wait_and_close_raise_the_last_failure_once(committer, ending):
+def test_wait_raises_the_last_failure_once(committer):
     committer.submit(fail)
 
     with pytest.raises(OSError, match="No space"):
-        getattr(committer, ending)()
+        committer.wait()
 
     committer.wait()
-    committer.close()
+    committer.wait()
 
 
 def test_a_failure_that_is_no_exception_is_not_lost(committer):
@@ -125,17 +122,17 @@ def test_a_failure_that_is_no_exception_is_not_lost(committer):
 
 
 def test_a_forked_process_leaves_the_commit_in_flight_to_its_parent(committer):
-    release = threading.Event()
-    committer.submit(lambda: release.wait(20))
+    release, done = threading.Event(), []
+    committer.submit(lambda: done.append(release.wait(20)))
 
     child = os.fork()
     if child == 0:
         code = 1
         try:
             committer.wait()
-            committer.submit(lambda: "the child's own")
+            committer.submit(lambda: done.append("the child's own"))
             committer.wait()
-            code = 0 if committer.committed == "the child's own" else 2
+            code = 0 if done == ["the child's own"] else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -143,7 +140,7 @@ def test_a_forked_process_leaves_the_commit_in_flight_to_its_parent(committer):
     committer.wait()
 
     assert os.waitstatus_to_exitcode(status) == 0
-    assert committer.committed is True
+    assert done == [True]
 
 
 def test_a_forked_process_does_not_raise_its_parents_failure(committer):
@@ -170,10 +167,11 @@ def test_where_no_thread_can_be_started_the_commit_is_done_at_once(committer, mo
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
 
-    committer.submit(lambda: "done")
+    committer.submit(lambda: done.append("here"))
 
-    assert committer.committed == "done"
+    assert done == ["here"]
     committer.submit(fail)
     with pytest.raises(OSError, match="No space"):
         committer.raise_if_failed()

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing import store as checkpoint
-from trackside.trainer.checkpointing.store import CheckpointStore, find_checkpoints, newest_valid, verify
+from trackside.trainer.checkpointing.discovery import find_checkpoints, newest_valid
+from trackside.trainer.checkpointing.manifest import verify
+from trackside.trainer.checkpointing.store import CheckpointStore
 
 ADDING = [(os, "fsync"), (os, "open"), (os, "mkdir"), (builtins, "open")]  # what a full disk refuses
 OPERATIONS = [*ADDING, (os, "rename"), (os, "rmdir"), (os, "unlink")]

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from trackside.trainer.checkpointing.discovery import Skipped, find_checkpoints, get_last_checkpoint, newest_valid
+from trackside.trainer.checkpointing.discovery import find_checkpoints, get_last_checkpoint, newest_valid
 from trackside.trainer.checkpointing.store import CheckpointStore
 
 
@@ -99,15 +99,15 @@ def test_what_does_not_verify_is_skipped_with_the_reason_newest_first(store):
     (store.path(4) / "weights").unlink()
     (store.path(5) / "manifest.json").unlink()
 
-    assert newest_valid(store.output_dir) == (
-        store.path(1),
-        [
-            Skipped(store.path(5), "has no manifest (manifest.json)"),
-            Skipped(store.path(4), "lacks weights"),
-            Skipped(store.path(3), "has 5 bytes in weights, its manifest says 7"),
-            Skipped(store.path(2), "has other content in weights than was written (SHA-256 differs)"),
-        ],
-    )
+    path, skipped = newest_valid(store.output_dir)
+
+    assert path == store.path(1)
+    assert [(item.path, item.reason) for item in skipped] == [
+        (store.path(5), "has no manifest (manifest.json)"),
+        (store.path(4), "lacks weights"),
+        (store.path(3), "has 5 bytes in weights, its manifest says 7"),
+        (store.path(2), "has other content in weights than was written (SHA-256 differs)"),
+    ]
 
 
 def test_checkpoints_of_transformers_are_listed_and_skipped_for_want_of_a_manifest(tmp_path):

@@ -10,7 +10,6 @@ from support.damages import strip_roles
 
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing.manifest import (
-    BLOCK_BYTES,
     MANIFEST,
     BrokenCheckpointError,
     contents_of,
@@ -56,7 +55,7 @@ def test_a_sealed_folder_verifies_and_its_manifest_lists_every_file(checkpoint):
 def test_digests_are_those_of_the_whole_file_however_many_blocks_it_has(tmp_path):
     import hashlib
 
-    content = bytes(range(251)) * (3 * BLOCK_BYTES // 251)
+    content = bytes(range(251)) * (3 * (1 << 20) // 251)
     (tmp_path / "large.bin").write_bytes(content)
 
     seal(tmp_path, run_id="run", step=1, committed_at=1)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer.checkpointing import store as checkpoint
-from trackside.trainer.checkpointing.store import CheckpointStore, newest_valid, surplus, verify
+from trackside.trainer.checkpointing.discovery import newest_valid
+from trackside.trainer.checkpointing.manifest import verify
+from trackside.trainer.checkpointing.store import CheckpointStore, surplus
 
 DEAD = 2**22 + 1  # above the largest process number of Linux
 

@@ -109,7 +109,7 @@ def test_a_resumed_run_is_bitwise_the_one_that_was_not_interrupted(
     interrupted, _ = build("cut", StopAt(stop))
     with pytest.raises(KeyboardInterrupt):
         interrupted.train()
-    interrupted._checkpoints.wait()
+    interrupted._checkpoints.committer.wait()
     resumed, resumed_counting = build("cut")
     sent_again = _sent_by(resumed)
     resumed.train(resume_from_checkpoint=True)

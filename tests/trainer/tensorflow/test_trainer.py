@@ -266,7 +266,7 @@ def test_the_step_is_traced_once_for_each_length_of_a_window(make_trainer):
 
     trainer.train()
 
-    assert trainer._engine.trace_counts == {"update": 2, "predict": 1}
+    assert trainer.trace_counts == {"update": 2, "predict": 1}
 
 
 def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights(make_trainer):
@@ -283,7 +283,7 @@ def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights
     whole.train()
     pieces.train()
 
-    assert pieces._engine.trace_counts == {"accumulate": 2, "normalize": 1, "apply": 1}
+    assert pieces.trace_counts == {"accumulate": 2, "normalize": 1, "apply": 1}
     assert all(own == pytest.approx(min(norm, 0.5), rel=1e-3) for norm, own in Watch.norms)
     np.testing.assert_array_equal(weights_of(whole.model), weights_of(pieces.model))
 
@@ -296,7 +296,7 @@ def test_several_updates_in_one_call_are_the_same_updates(make_trainer, options)
     single.train()
     several.train()
 
-    assert several._engine.trace_counts["updates"] == 1
+    assert several.trace_counts["updates"] == 1
     np.testing.assert_allclose(weights_of(several.model), weights_of(single.model), atol=1e-6)
     losses = [[r["loss"] for r in trainer.state.log_history if "loss" in r] for trainer in (single, several)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -121,7 +121,7 @@ class DDP(MultiProcess):
         if own is None or self._is_first_update:
             return super()._sum_numbers(numbers)
         own.grad = None
-        # DDP takes the mean: a whole number stays one in spite of it
+        # DDP takes the mean; integers stay exact
         run_backward(own, torch.tensor([self.world_size * number for number in numbers], dtype=own.dtype))
         sums: Any = own.grad
         if sums.untyped_storage().nbytes() == own.untyped_storage().nbytes():

@@ -67,7 +67,7 @@ class FSDP(MultiProcess):
         return model
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model, which does by itself what DDP would do around it."""
+        """Return the model, whose own hooks do what DDP would do around it."""
         return model
 
     def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:

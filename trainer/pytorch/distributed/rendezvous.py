@@ -1,4 +1,4 @@
-"""How the processes of a run find each other: the store that they share, and the process group made from it."""
+"""Rendezvous: how the processes of a run find each other, and the store and the process group that they then share."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from trackside.callbacks.errors import ArgumentError, RankError, did_you_mean
 from trackside.trainer.distributed.launcher import rendezvous_endpoint
 
 PERIOD_S = 0.01
-"""So often a process looks whether the first one has called."""
+"""Time between two looks at the store."""
 
 _watches_made = count()
 
 
 def join(args: Any, device: torch.device) -> Store:
-    """Join the process group, unless this process is in one, and return the store that all processes share.
+    """Join the process group, unless this process is in one, and return the store that all ranks share.
 
-    The names in the store begin with a word that the processes have just agreed on; see `meet`. torchrun keeps its
-    store when it starts workers again, and without that the new ones would read the addresses of the dead.
+    The names in the store begin with a nonce that the ranks have just agreed on; see `agree_on_nonce`. torchrun keeps
+    its store when it restarts workers, and without a nonce the new ones would read the addresses of the old ones.
 
     Args:
-        args: Read for ddp_backend, ddp_timeout and the place of this process.
+        args: Read for ddp_backend, ddp_timeout and the rank of this process.
         device: The device of this process; it decides between nccl and gloo.
 
     Raises:
-        ArgumentError: If nobody said where the processes meet, or torch has no such backend.
-        RankError: If processes do not come in time.
+        ArgumentError: If the endpoint is unknown, or torch was built without the backend.
+        RankError: If a rank does not come in time.
     """
     if dist.is_initialized():
         store: Store = dist.distributed_c10d._get_default_store()
     else:
         timeout = timedelta(seconds=args.ddp_timeout)
         shared = _shared_store(args, timeout)
-        word = meet(PrefixStore("trackside", shared), args.process_index, args.world_size, args.ddp_timeout)
-        store = PrefixStore(f"trackside/{word}", shared)
+        nonce = agree_on_nonce(PrefixStore("trackside", shared), args.process_index, args.world_size, args.ddp_timeout)
+        store = PrefixStore(f"trackside/{nonce}", shared)
         dist.init_process_group(
             backend_for(args.ddp_backend, device),
             store=store,
@@ -55,10 +55,10 @@ def join(args: Any, device: torch.device) -> Store:
 
 
 def backend_for(wanted: str | None, device: torch.device) -> str:
-    """Return the backend of torch.distributed: what was asked for, else nccl for CUDA and gloo for the rest.
+    """Return the backend of torch.distributed: ``wanted``, or nccl for CUDA and gloo for other devices.
 
     Raises:
-        ArgumentError: If torch was built without what was asked for.
+        ArgumentError: If torch was built without ``wanted``.
     """
     if wanted is None:
         return "nccl" if device.type == "cuda" else "gloo"
@@ -70,46 +70,46 @@ def backend_for(wanted: str | None, device: torch.device) -> str:
     return wanted
 
 
-def meet(store: Store, rank: int, world_size: int, timeout_s: float) -> str:
-    """Return a word that all processes which are here now have, and that none had before.
+def agree_on_nonce(store: Store, rank: int, world_size: int, timeout_s: float) -> str:
+    """Return a nonce that all ranks of this attempt share, and that no earlier attempt had.
 
-    The first process calls out a new word, each other answers it with a number of its own, and the first repeats all
-    numbers: who hears its own was heard in this meeting, and not a dead one of its rank in an earlier attempt. How
-    often torchrun has started processes again would not do as a word, since machines that joined later count anew.
+    Rank 0 writes a new nonce, every other rank answers with a random number, and rank 0 repeats all numbers: a rank
+    that reads its own took part in this attempt, and not a dead process of its rank in an earlier one. The restart
+    count of torchrun cannot be the nonce, since machines that join later count from zero.
 
     Raises:
-        RankError: If somebody does not come in time; the message has the ranks.
+        RankError: If a rank does not come in time; the message has the ranks.
     """
     if rank == 0:
-        return _call(store, world_size, timeout_s)
+        return _write_nonce(store, world_size, timeout_s)
     own, answered, deadline = uuid.uuid4().hex, "", time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        word = store.get("call").decode() if store.check(["call"]) else ""
-        if word != answered:
-            store.set(f"{word}/here/{rank}", own)
-            answered = word
-        if word and store.check([f"{word}/all"]) and json.loads(store.get(f"{word}/all")).get(str(rank)) == own:
-            return word
+        nonce = store.get("nonce").decode() if store.check(["nonce"]) else ""
+        if nonce != answered:
+            store.set(f"{nonce}/here/{rank}", own)
+            answered = nonce
+        if nonce and store.check([f"{nonce}/all"]) and json.loads(store.get(f"{nonce}/all")).get(str(rank)) == own:
+            return nonce
         time.sleep(PERIOD_S)
-    raise RankError(f"rank {rank} waited {timeout_s:g} s for rank 0, which did not call or did not hear it")
+    raise RankError(f"rank {rank} waited {timeout_s:g} s for rank 0, which did not write or did not answer")
 
 
-def _call(store: Store, world_size: int, timeout_s: float) -> str:
-    word, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
-    store.set("call", word)
+def _write_nonce(store: Store, world_size: int, timeout_s: float) -> str:
+    nonce, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
+    store.set("nonce", nonce)
     missing = list(range(1, world_size))
     while missing and time.monotonic() < deadline:
-        missing = [rank for rank in missing if not store.check([f"{word}/here/{rank}"])]
+        missing = [rank for rank in missing if not store.check([f"{nonce}/here/{rank}"])]
         time.sleep(PERIOD_S if missing else 0.0)
     if missing:
         raise RankError(f"rank 0 waited {timeout_s:g} s for all {world_size} processes; missing: {missing}")
-    answers = {str(rank): store.get(f"{word}/here/{rank}").decode() for rank in range(1, world_size)}
-    store.set(f"{word}/all", json.dumps(answers))
-    return word
+    answers = {str(rank): store.get(f"{nonce}/here/{rank}").decode() for rank in range(1, world_size)}
+    store.set(f"{nonce}/all", json.dumps(answers))
+    return nonce
 
 
 def job_store(args: Any) -> Store | None:
-    """Return what outlives the processes of a job that torchrun starts again: its agent's store; None without one."""
+    """Return the store of torchrun's agent, which outlives restarted processes; None without one."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return PrefixStore("trackside/job", _shared_store(args, timedelta(seconds=args.ddp_timeout)))
@@ -119,16 +119,16 @@ _stores: dict[tuple[str, int], Store] = {}
 
 
 def _shared_store(args: Any, timeout: timedelta) -> Store:
-    """Return the store at the meeting point; torchrun's agent serves it, without torchrun the first process does.
+    """Return the store at the rendezvous endpoint, served by torchrun's agent, or by rank 0 without torchrun.
 
     Raises:
-        RankError: If nobody serves it.
+        RankError: If the store is not reached in time.
     """
     address, port = rendezvous_endpoint(args.place)
     if (address, port) not in _stores:
         served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         serves = args.process_index == 0 and not served
-        try:  # without waiting for the others: `meet` does, and names who is missing
+        try:  # without waiting for the other ranks: `agree_on_nonce` does, and names the missing ones
             _stores[address, port] = TCPStore(
                 address, port, args.world_size, serves, timeout=timeout, wait_for_workers=False
             )
@@ -141,7 +141,7 @@ def _shared_store(args: Any, timeout: timedelta) -> Store:
 
 
 def _own_connection(store: Store) -> Store:
-    """Return the same store by a connection of its own, so that a thread never waits behind the training."""
+    """Return the same store through another connection, so that a thread never waits behind the training."""
     try:
         clone: Store = store.clone()  # type: ignore[attr-defined]
         return clone

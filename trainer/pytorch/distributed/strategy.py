@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.state import TrainerControl
 
+from ...distributed.collectives import Call, Collectives
 from ...distributed.control_sync import SIGNAL_COUNTS, control_counts, signal_in, take_control
 from .._torch_util import NULL_CONTEXT
 from .rendezvous import join
@@ -30,18 +31,20 @@ class DistributedStrategy(ABC):
     Attributes:
         rank: Number of this process among all.
         world_size: Number of processes.
+        collectives: What the ranks gather, and decide together, as objects.
         is_sharded: Whether each process holds only a shard of the model; see `fsdp`.
         must_copy: Whether tensors are copied to the host before they are written; see `xla`.
         describe_progress: Says what the process is doing, for the errors of other ranks; see `Watchdog`.
         needs_control_sync: Says whether callbacks may set flags at the end of any update; see `sync_control`.
     """
 
-    rank = 0
-    world_size = 1
     is_sharded = False
     must_copy = False
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.collectives = Collectives(self._all_gather, rank, world_size)
         self.describe_progress: Callable[[], str] = str
         self.needs_control_sync: Callable[[], bool] = bool
 
@@ -73,7 +76,7 @@ class DistributedStrategy(ABC):
 
     @abstractmethod
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank the buffers of rank 0: running statistics, which each has gathered by itself."""
+        """Give every rank the buffers of rank 0, such as running statistics."""
 
     def full_tensor(self, tensor: Any) -> Any:
         """Return a tensor that may be sharded as a full one."""
@@ -107,12 +110,8 @@ class DistributedStrategy(ABC):
         """
 
     @abstractmethod
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every rank, in their order."""
-
-    @abstractmethod
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
+    def _all_gather(self, call: Call) -> list[Call]:
+        """Return the ``call`` of every rank, in their order."""
 
     # -- a device that only records --------------------------------------------------------------------------------
 
@@ -162,16 +161,12 @@ class SingleProcess(DistributedStrategy):
         """Return ``stop_signal``."""
         return stop_signal
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return ``value`` in a list."""
-        return [value]
-
-    def barrier(self) -> None:
-        """Do nothing."""
+    def _all_gather(self, call: Call) -> list[Call]:
+        return [call]
 
 
 class MultiProcess(DistributedStrategy):
-    """One process of several, joined through torch.distributed; a subclass knows what each holds of the model.
+    """One process of several, joined through torch.distributed; a subclass decides what each holds of the model.
 
     In every update all ranks exchange a few numbers in one all-reduce, which runs while the last micro-batch goes
     backward: the sum that the loss is divided by, whether a rank needs `sync_control`, and the stop signals.
@@ -198,7 +193,8 @@ class MultiProcess(DistributedStrategy):
         self._world = dist.group.WORLD
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
-        self.watchdog = Watchdog(store, self.rank, self.world_size)
+        self.collectives = Collectives(self._all_gather, self.rank, self.world_size)
+        self.watchdog = Watchdog(store, self.rank, self.world_size, self._args.ddp_timeout)
         # small messages go from host to host, so that nothing waits for a GPU because of them
         is_on_host = "gloo" in dist.get_backend()
         self._hosts = dist.group.WORLD if is_on_host else dist.new_group(backend="gloo")
@@ -248,7 +244,7 @@ class MultiProcess(DistributedStrategy):
     def all_reduce(self, value: Any) -> Any:
         """Return the sum of ``value`` over all ranks, as a tensor."""
         total = torch.as_tensor(value, dtype=torch.float64, device=self._device).clone()
-        with self._named("a sum over all ranks"):
+        with self.watchdog.collective("a sum over all ranks"):
             dist.all_reduce(total)
         return total
 
@@ -270,7 +266,7 @@ class MultiProcess(DistributedStrategy):
         return tensor, dist.all_reduce(tensor, group=self._hosts, async_op=True)
 
     def _wait_for_numbers(self, numbers: Tensor, work: Any) -> float:
-        with self._named("the sum of the loss's weights"):
+        with self.watchdog.collective("the sum of the loss's weights"):
             work.wait()
         return self._take_numbers(numbers)
 
@@ -285,14 +281,14 @@ class MultiProcess(DistributedStrategy):
     ) -> str | None:
         """Take the flags of rank 0, and the stop signal of any rank.
 
-        At the end of an update this costs a reduction only if a rank needs it; a signal is then heard of with the next
+        At the end of an update this costs a reduction only if a rank needs it; otherwise a signal arrives with the next
         update's sum.
         """
         self._signal = stop_signal
         if after_update and not self._must_sync:
             return self._heard
         sums = torch.tensor(control_counts(control, stop_signal, self.rank))
-        with self._named("the agreement on flags"):
+        with self.watchdog.collective("the agreement on flags"):
             dist.all_reduce(sums, group=self._hosts)
         signal = take_control(control, sums.tolist())
         self._share_reason(control)
@@ -301,23 +297,10 @@ class MultiProcess(DistributedStrategy):
     def _share_reason(self, control: TrainerControl) -> None:
         if control.should_training_stop and not self._told_reason:
             self._told_reason = True
-            control.stop_reason = self.gather_objects(control.stop_reason)[0]
+            control.stop_reason = self.collectives.gather("the reason to stop", control.stop_reason)[0]
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every rank, in their order."""
+    def _all_gather(self, call: Call) -> list[Call]:
         gathered: list[Any] = [None] * self.world_size
-        with self._named("a gathering of objects"):
-            dist.all_gather_object(gathered, value, group=self._hosts)
+        with self.watchdog.collective(call.name):
+            dist.all_gather_object(gathered, call, group=self._hosts)
         return gathered
-
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        with self._named("a barrier"):
-            dist.barrier(group=self._hosts)
-
-    @contextmanager
-    def _named(self, collective: str) -> Iterator[None]:
-        """Give a collective a name for errors, here and on other ranks; the exchange of gradients has none."""
-        self.watchdog.waits_in = collective
-        yield
-        self.watchdog.waits_in = ""

@@ -1,9 +1,11 @@
-"""The watch over the other processes: the first error of any of them is everybody's, and nobody waits in vain.
+"""The watch over the other ranks: the first error of any of them ends all, with that error.
 
-Every process writes into the shared store what it is doing, about once a second, and the first one that fails writes
-its error there. A process that fails leaves; its connections break, and with them the collectives of the others, which
-then read in the store whose error came first. Where that does not free a process (a collective that waits for somebody
-who failed but lives on), the watchdog ends it.
+Every rank writes into the shared store what it is doing, about once a second, and the first one that fails writes its
+error there. A rank that fails leaves; its connections break, and with them the collectives of the others, which then
+read in the store whose error came first. Where that does not free a rank (a collective that waits for one that failed
+but lives on), the watchdog ends it.
+
+Whether an error is the echo of another rank's is told by its type, and by where it was raised, never by its text.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -25,53 +28,64 @@ from torch._C._distributed_c10d import Store  # torch.distributed has it, untype
 
 from trackside.callbacks.errors import RankError
 
+from .._compat import run_backward
+
 logger = logging.getLogger("trackside.trainer")
 
 FAILURE = "failure"
 PERIOD_S = 0.25
 BEAT_S = 1.0
 STILL_S = 3.0
-"""A process that wrote nothing for so long is gone."""
+"""A rank that wrote nothing for so long is gone."""
 GRACE_S = 30.0
-"""So long after another process failed this one may still go on, before the watchdog ends it."""
+"""So long after another rank failed this one may still go on, before the watchdog ends it."""
 
 ANSWER_S = 5.0
-"""A store that gives no answer for so long is out of reach."""
+"""A store that does not answer for so long is out of reach."""
 
-COLLECTIVE_ERRORS = (
-    "gloo",
-    "NCCL",
-    "Connection closed",
-    "Connection reset",
-    "Timed out",
-    "pair closure",
-    "Broken pipe",
-    "store",
-    "socket",
-)
+EXCHANGES = (run_backward.__module__, "torch.autograd.", "torch.distributed.", "torch.nn.parallel.distributed")
+"""Modules whose functions wait for other ranks: what they raise may be the echo of an error of another rank."""
+
+CALLS = ("torch._ops",)
+"""Modules through which the functions of `EXCHANGES` call into torch."""
 
 
 class Watchdog:
-    """Watches over the processes of a group while it is entered.
+    """Watches over the ranks of a group between `start` and `stop`.
 
     Args:
-        store: Shared by all processes, on a connection of the watchdog's own.
-        rank, world_size: Which process this is, of how many.
+        store: Shared by all ranks, on a connection of the watchdog's own.
+        rank, world_size: Which rank this is, of how many.
+        timeout_s: How long a collective waits for other ranks before it fails.
 
     Attributes:
-        describe_progress: Says what this process does, for the others to read in an error.
-        waits_in: The collective that this process is in, by name; empty in one of DDP's own, or in none.
+        describe_progress: Says what this rank does, for the others to read in an error.
     """
 
-    def __init__(self, store: Store, rank: int, world_size: int) -> None:
+    def __init__(self, store: Store, rank: int, world_size: int, timeout_s: float = float("inf")) -> None:
         self.store = store
         self.rank = rank
         self.world_size = world_size
         self.describe_progress: Callable[[], str] = str
-        self.waits_in = ""
+        self.timeout_s = timeout_s
+        self._collective = ""
+        self._broken: BaseException | None = None
+        self._progress = ""
+        self._since_s = time.monotonic()
         self._failure: dict[str, Any] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def collective(self, name: str) -> Iterator[None]:
+        """Return a context for a collective, whose name is in the errors of all ranks; gradients need none."""
+        self._collective = name
+        try:
+            yield
+        except Exception as error:
+            self._broken = error
+            raise
+        self._collective = ""
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
@@ -107,7 +121,10 @@ class Watchdog:
                 return
 
     def _beat(self, number: int) -> None:
-        beat = {"beat": number, "doing": self._what(), "host": socket.gethostname(), "pid": os.getpid()}
+        doing = self._what()
+        if doing != self._progress:
+            self._progress, self._since_s = doing, time.monotonic()
+        beat = {"beat": number, "doing": doing, "host": socket.gethostname(), "pid": os.getpid()}
         self.store.set(f"beat/{self.rank}", json.dumps(beat))
 
     def _take_failure(self) -> None:
@@ -115,7 +132,7 @@ class Watchdog:
         self.store.add("heard", 1)
 
     def _end_later(self) -> None:
-        """End this process if it is still under watch after the time of grace: it waits for who will not come."""
+        """End this process if it is still under watch after the time of grace: it waits for a rank that failed."""
         if self._stop.wait(GRACE_S):
             return
         logger.critical("%s; this process still waits in %s, and is ended", self._told(), self._what())
@@ -125,12 +142,12 @@ class Watchdog:
         os._exit(1)
 
     def _what(self) -> str:
-        return f"{self.waits_in} in {self.describe_progress()}" if self.waits_in else self.describe_progress()
+        return f"{self._collective} in {self.describe_progress()}" if self._collective else self.describe_progress()
 
     # -- errors ---------------------------------------------------------------------------------------------------
 
     def report(self, error: BaseException) -> None:
-        """Tell the others of an error of this process, and give them a moment to hear of it."""
+        """Report an error of this rank to the others, and give them a moment to read it."""
         if self._failure is not None:
             return
         text = "".join(traceback.format_exception(error))
@@ -149,20 +166,28 @@ class Watchdog:
         return first
 
     def explain(self, error: BaseException) -> BaseException:
-        """Return the error of the process that failed first, if ``error`` is only what came of it; else ``error``."""
-        if isinstance(error, RankError) or not _is_of_collective(error):
+        """Return the error of the rank that failed first, if ``error`` is only what came of it; else ``error``.
+
+        An error that a collective of a name raised, or that has one of the types of torch.distributed, came of another
+        rank. One that torch raised in a backward pass may have: it did where a rank failed, is gone, or did not come.
+        """
+        is_echo = _is_due_to(error, self._broken) or isinstance(error, dist.DistError)
+        may_be_echo = type(error) is RuntimeError and _is_raised_in_exchange(error)
+        if isinstance(error, RankError) or not (is_echo or may_be_echo):
             return error
-        waited_in = f"{self.waits_in or 'the exchange of gradients'} in {self.describe_progress()}"
+        waited_in = f"{self._collective or 'the exchange of gradients'} in {self.describe_progress()}"
+        is_late = time.monotonic() - self._since_s > self.timeout_s - 2 * BEAT_S  # progress is noted once a beat
         if not self._wait_for_failure(4 * PERIOD_S):
-            missing = self._who_is_missing()
-        if self._failure is None:
-            return RankError(f"rank {self.rank} could not finish {waited_in}: {missing} ({error})")
-        if self._failure["rank"] == self.rank:
+            is_missed, missing = self._who_is_missing()
+            if self._failure is None:
+                told = RankError(f"rank {self.rank} could not finish {waited_in}: {missing} ({error})")
+                return told if is_echo or is_missed or is_late else error
+        if self._failure is None or self._failure["rank"] == self.rank:
             return error
         return RankError(f"{self._told()}\n\n{self._failure['text']}".rstrip())
 
     def _wait_for_failure(self, seconds: float) -> bool:
-        """Wait so long for the thread to hear of a failure; return whether it did."""
+        """Wait so long for the thread to read of a failure; return whether it did."""
         deadline = time.monotonic() + seconds
         while self._failure is None and time.monotonic() < deadline:
             time.sleep(PERIOD_S / 5)
@@ -172,18 +197,19 @@ class Watchdog:
         failure = self._failure or {}
         return f"rank {failure.get('rank')} failed first, in {failure.get('doing')}: {failure.get('error')}"
 
-    def _who_is_missing(self) -> str:
-        """Return who has stopped to write, or, where all still do, what each is doing."""
+    def _who_is_missing(self) -> tuple[bool, str]:
+        """Return whether ranks stopped to write, and which, or, where all still do, what each is doing."""
         try:
             before = within(ANSWER_S, self._beats)
             self._wait_for_failure(STILL_S)
             after = within(ANSWER_S, self._beats)
         except Exception:
-            return "the process that serves the store (rank 0, or torchrun's agent) is gone, or out of reach"
+            return True, "the process that serves the store (rank 0, or torchrun's agent) is gone, or out of reach"
         gone = [rank for rank, beat in after.items() if beat == before[rank]]
         if gone:
-            return "; ".join(f"rank {rank} is gone, last seen in {_described(after[rank])}" for rank in gone)
-        return "all live on: " + "; ".join(f"rank {rank} is in {_described(beat)}" for rank, beat in after.items())
+            return True, "; ".join(f"rank {rank} is gone, last seen in {_described(after[rank])}" for rank in gone)
+        living = "; ".join(f"rank {rank} is in {_described(beat)}" for rank, beat in after.items())
+        return False, f"all live on: {living}"
 
     def _beats(self) -> dict[int, dict[str, Any]]:
         others = [rank for rank in range(self.world_size) if rank != self.rank]
@@ -195,7 +221,7 @@ class Watchdog:
 
 
 def within(seconds: float, ask: Callable[[], Any]) -> Any:
-    """Return what ``ask`` returns; torch's store itself waits for minutes for a machine that was cut off.
+    """Return what ``ask`` returns; the store of torch itself waits for minutes for a machine that was cut off.
 
     Raises:
         TimeoutError: If it takes longer than ``seconds``.
@@ -224,8 +250,19 @@ def _described(beat: dict[str, Any]) -> str:
     return f"{beat['doing']}{where}"
 
 
-def _is_of_collective(error: BaseException) -> bool:
-    """Whether an error may be no more than the echo of another process's."""
-    if isinstance(error, dist.DistError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in COLLECTIVE_ERRORS)
+def _is_raised_in_exchange(error: BaseException) -> bool:
+    """Return whether ``error`` was raised in one of `EXCHANGES`, and not in what it called."""
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    innermost = next((module for module in reversed(modules) if module not in CALLS), "")
+    return f"{innermost}.".startswith(EXCHANGES)
+
+
+def _is_due_to(error: BaseException | None, cause: BaseException | None) -> bool:
+    """Return whether ``error`` is ``cause``, or was raised because of it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if error is cause:
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,8 +1,8 @@
-"""TPU cores, through torch_xla: each has a process of its own that records the step, and then launches it.
+"""TPU cores, through torch_xla: one process for each core records the step, and then launches it.
 
 Nothing is computed when a line of the step runs: torch_xla records, and ``torch_xla.sync()`` at the end of the update
-compiles what was recorded, once for each shape, and sends it off. Whoever reads a number before waits for all of it.
-That is why flags go from core to core only where somebody may steer, and why a stop signal is read an update late.
+compiles what was recorded, once for each shape, and launches it. Reading a number before that waits for all of it.
+That is why flags are exchanged only where a callback may set them, and why a stop signal is read an update late.
 
 One core ran on torch_xla's CPU device. Several cores ran on a stand-in only, and nothing on a TPU: see docs/tpu.md.
 
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from trackside.callbacks.state import FLAGS, TrainerControl
 from trackside.trainer.distributed.launcher import ProcessRank
 
+from ...distributed.collectives import Call
 from ...distributed.control_sync import SIGNAL_COUNTS, signal_in
 from .._torch_util import NULL_CONTEXT, unwrap
 from ..availability import check_torch_xla
@@ -44,7 +45,7 @@ def detect_core() -> ProcessRank:
     """
     runtime = _module("torch_xla.runtime")
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        _module("torch_xla.distributed.xla_backend")  # makes the backend and the meeting point known
+        _module("torch_xla.distributed.xla_backend")  # registers the backend and the rendezvous
         dist.init_process_group("xla", init_method="xla://")
     return ProcessRank(runtime.global_ordinal(), runtime.world_size(), runtime.local_ordinal(), "torch_xla")
 
@@ -73,8 +74,8 @@ class _XLADevice(DistributedStrategy):
 
     must_copy = True
 
-    def __init__(self, args: Any) -> None:
-        super().__init__()
+    def __init__(self, args: Any, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(rank, world_size)
         self._xla = _module("torch_xla")
         self._model = _module("torch_xla.core.xla_model")
         self._wants_report = "tpu_metrics_debug" in args.debug
@@ -143,8 +144,8 @@ class XLACore(_XLADevice, SingleProcess):
 class XLAMultiCore(_XLADevice):
     """One core of several.
 
-    In every update they exchange the gradients, and one small tensor: the sum that the loss is divided by, and who got
-    a stop signal. All of them must record the same step, or they wait for each other for ever.
+    In every update they exchange the gradients, and one small tensor: the sum that the loss is divided by, and the
+    stop signals. All of them must record the same step, or they wait for each other without end.
 
     Args:
         args: The training arguments: place and debug.
@@ -152,9 +153,7 @@ class XLAMultiCore(_XLADevice):
     """
 
     def __init__(self, args: Any, device: torch.device) -> None:
-        super().__init__(args)
-        self.rank = args.place.rank
-        self.world_size = args.place.world_size
+        super().__init__(args, args.place.rank, args.place.world_size)
         self._device = device
         self._signal: str | None = None
         self._signals: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -188,10 +187,10 @@ class XLAMultiCore(_XLADevice):
     def all_reduce(self, value: Any) -> Any:
         """Return the sum of ``value`` over all cores, as a tensor on the host. Waits for the device."""
         own = torch.as_tensor(value).to("cpu", torch.float64)
-        return torch.stack(self.gather_objects(own)).sum(0)
+        return torch.stack(self.collectives.gather("a sum over all cores", own)).sum(0)
 
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
-        """Have ``value`` summed on the device, together with who got a stop signal."""
+        """Sum ``value`` on the device, together with the stop signals."""
         own = torch.as_tensor(value, dtype=torch.float32, device=self._device).reshape(1)
         signals = torch.tensor(SIGNAL_COUNTS[self._signal], device=self._device)
         total = self._model.all_reduce(self._model.REDUCE_SUM, torch.cat([own, signals]))
@@ -203,8 +202,8 @@ class XLAMultiCore(_XLADevice):
     ) -> str | None:
         """Take the flags of the first core, and the stop signal of any core.
 
-        After an update flags are exchanged only if any core had callbacks that may steer there when they last were; a
-        signal is then heard of with the sum of the update before, which the device has done with.
+        After an update flags are exchanged only if a core needed it at the last exchange; a signal is then read from
+        the sum of the update before, which the device has finished.
         """
         self._signal = stop_signal
         if after_update:
@@ -212,7 +211,7 @@ class XLAMultiCore(_XLADevice):
             if not self._must_sync:
                 return self._heard()
         own = [getattr(control, name) for name in FLAGS], control.stop_reason, stop_signal, self.needs_control_sync()
-        told = self.gather_objects(own)
+        told = self.collectives.gather("the agreement on flags", own)
         flags, reason, *_ = told[0]
         for name, value in zip(FLAGS, flags, strict=True):
             setattr(control, name, value)
@@ -225,10 +224,5 @@ class XLAMultiCore(_XLADevice):
         late = self._signals[0]
         return None if late is None else signal_in(late.tolist())
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every core, in their order. Waits for the device."""
-        return [pickle.loads(part) for part in self._model.rendezvous("trackside", pickle.dumps(value))]
-
-    def barrier(self) -> None:
-        """Wait until every core is here."""
-        self._model.rendezvous("trackside")
+    def _all_gather(self, call: Call) -> list[Call]:
+        return [pickle.loads(part) for part in self._model.rendezvous("trackside", pickle.dumps(call))]

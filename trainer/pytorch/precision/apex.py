@@ -1,4 +1,4 @@
-"""NVIDIA's apex.amp, for those who still have a build that holds it (tags up to 25.05): its contract, kept.
+"""Mixed precision by apex.amp of NVIDIA, for builds of apex that still have it (tags up to 25.05).
 
 amp is initialized once in a process, after the model is on its device and before it is wrapped; every backward pass
 goes through ``scale_loss``, which leaves the gradients scaled until the last micro-batch of an update; the parameters
@@ -32,7 +32,7 @@ class ApexPrecision(FullPrecision):
         opt_level: "O0" to "O3".
 
     Raises:
-        UnsupportedError: If there is no apex.amp.
+        UnsupportedError: If apex.amp is not installed.
     """
 
     is_ready = False
@@ -73,7 +73,7 @@ class ApexPrecision(FullPrecision):
         return self._scale is not None and before is not None and self._scale < before
 
     def clear(self, optimizer: Optimizer) -> bool:
-        """Clear by amp's own zero_grad, which at O2 knows of the model's gradients beside the master ones."""
+        """Clear by the zero_grad of amp, which at O2 clears the gradients of the model beside the master ones."""
         optimizer.zero_grad()
         return True
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl
 from trackside.trainer.data.sharding import share_of
+from trackside.trainer.distributed.collectives import Call, Collectives
 from trackside.trainer.distributed.control_sync import control_counts, take_control
 
 from .._compat import strategy_of
@@ -32,21 +33,23 @@ class DistributedStrategy(ABC):
     Attributes:
         rank: Number of this process among all.
         world_size: Number of processes.
+        collectives: What the ranks gather, and decide together, as objects.
         strategy: The tf.distribute.Strategy of the run.
         replicas: Replicas of all processes together.
         local_replicas: Those of this process; they have the numbers from ``first_replica``.
         is_sharded: False: no process holds only a shard of the model.
     """
 
-    rank = 0
-    world_size = 1
     is_sharded = False
 
-    def __init__(self, strategy: Any) -> None:
+    def __init__(self, strategy: Any, rank: int = 0, world_size: int = 1) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.collectives = Collectives(self._all_gather, rank, world_size)
         self.strategy = strategy
         self.replicas = int(strategy.num_replicas_in_sync)
-        self.local_replicas = self.replicas
-        self.first_replica = 0
+        self.local_replicas = self.replicas // world_size
+        self.first_replica = rank * self.local_replicas
         self._runs_here = self.replicas == 1
 
     # -- replicas -------------------------------------------------------------------------------------------------
@@ -121,12 +124,8 @@ class DistributedStrategy(ABC):
         """Give every rank the flags of rank 0; return the stop signal that any rank received, or None."""
 
     @abstractmethod
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every rank, in their order."""
-
-    @abstractmethod
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
+    def _all_gather(self, call: Call) -> list[Call]:
+        """Return the ``call`` of every rank, in their order."""
 
 
 class SingleProcess(DistributedStrategy):
@@ -136,12 +135,8 @@ class SingleProcess(DistributedStrategy):
         """Return ``stop_signal``."""
         return stop_signal
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return ``value`` in a list."""
-        return [value]
-
-    def barrier(self) -> None:
-        """Do nothing."""
+    def _all_gather(self, call: Call) -> list[Call]:
+        return [call]
 
 
 class MultiProcess(DistributedStrategy):
@@ -153,11 +148,7 @@ class MultiProcess(DistributedStrategy):
     """
 
     def __init__(self, strategy: Any, rank: int, world_size: int) -> None:
-        super().__init__(strategy)
-        self.rank = rank
-        self.world_size = world_size
-        self.local_replicas = self.replicas // world_size
-        self.first_replica = rank * self.local_replicas
+        super().__init__(strategy, rank, world_size)
         self._sum = tf.function(self._sum_once, reduce_retracing=True)
 
     def _sum_once(self, value: Any) -> Any:
@@ -178,9 +169,8 @@ class MultiProcess(DistributedStrategy):
         own = np.array(control_counts(control, stop_signal, self.rank), dtype=np.int32)
         return take_control(control, self._sum_over_processes(own).tolist())
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return the ``value`` of every rank, in their order."""
-        own = np.frombuffer(pickle.dumps(value), dtype=np.uint8)
+    def _all_gather(self, call: Call) -> list[Call]:
+        own = np.frombuffer(pickle.dumps(call), dtype=np.uint8)
         sizes = np.zeros(self.world_size, dtype=np.int32)
         sizes[self.rank] = len(own)
         sizes = self._sum_over_processes(sizes)
@@ -188,10 +178,6 @@ class MultiProcess(DistributedStrategy):
         table[self.rank, : len(own)] = own
         table = self._sum_over_processes(table)
         return [pickle.loads(row[:size].astype(np.uint8).tobytes()) for row, size in zip(table, sizes, strict=True)]
-
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        self._sum_over_processes(np.zeros(1, dtype=np.int32))
 
 
 def strategy_for(args: Any) -> DistributedStrategy:

@@ -1,4 +1,4 @@
-"""The cluster that TF_CONFIG describes, read without TensorFlow."""
+"""TF_CONFIG: the cluster that it describes, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALLOWED = (
 
 
 def detect_tf_config(environ: Mapping[str, str] | None = None) -> ProcessRank | None:
-    """Return the place of this process in TF_CONFIG's cluster, the chief first; None where there is no cluster.
+    """Return the rank of this process in the cluster of TF_CONFIG, the chief first; None without a cluster.
 
     Workers whose address has the same host count as processes of one machine.
 

@@ -1,4 +1,4 @@
-"""The TPU that ``args.tpu_name`` names: found, connected and set up within a limit, or an error that says why not."""
+"""TPUs by name: ``args.tpu_name`` is resolved, connected and initialized within a limit."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError
 
 WAIT_S = 300.0
-"""TensorFlow itself would wait for an address that never answers without end."""
+"""Limit for the connection; TensorFlow has none."""
 
 
 def tpu_strategy(name: str, wait_s: float = WAIT_S) -> Any:
     """Return a tf.distribute.TPUStrategy on the TPU ``name``.
 
     Raises:
-        ArgumentError: If there is no such TPU, or it does not answer within ``wait_s`` seconds.
+        ArgumentError: If the TPU is not found, or does not answer within ``wait_s`` seconds.
     """
     answer: queue.Queue[Any] = queue.Queue()
 

@@ -124,7 +124,7 @@ class Schedule:
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; the function of the step is that of the present arguments."""
+        """Restore what `state_dict` returned; the function of the step is that of the present arguments."""
         self.last_epoch = int(state["last_epoch"])
         self.learning_rate = float(self.learning_rate_at(self.last_epoch))
 
@@ -185,7 +185,7 @@ class PlateauSchedule(Schedule):
         return {name: getattr(self, name) for name in names} | {"best": best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for name, value in state.items():
             if value is not None:
                 setattr(self, name, value)

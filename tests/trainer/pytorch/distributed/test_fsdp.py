@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Any]:
-    names = ["sharded", "sharded_peculiar", "sharded_saving", "sharded_bf16", "overflow", "best_is_gone"]
+    names = ["sharded", "sharded_unusual_models", "sharded_saving", "sharded_bf16", "overflow", "best_is_gone"]
     return Job("fsdp_worker.py", 2, folder / "two", names).results()
 
 
@@ -35,8 +35,8 @@ def resumed(folder: Path, two: list[Any]) -> dict[int, Any]:
     """What one process with and without FSDP, and three with it, make of the checkpoint of the two."""
     found = {}
     for world, names in (
-        (1, ["sharded", "sharded_peculiar", "unsharded_resuming", "sharded_resuming"]),
-        (3, ["sharded", "sharded_peculiar", "sharded_resuming"]),
+        (1, ["sharded", "sharded_unusual_models", "unsharded_resuming", "sharded_resuming"]),
+        (3, ["sharded", "sharded_unusual_models", "sharded_resuming"]),
     ):
         (folder / str(world)).mkdir()
         (folder / str(world) / "shards").symlink_to(folder / "two" / "shards")
@@ -60,14 +60,14 @@ def test_fsdp_ddp_and_one_process_come_to_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["peculiar", "tokens", "few tokens"])
+@pytest.mark.parametrize("case", ["unusual model", "tokens", "few tokens"])
 def test_fsdp_takes_tied_frozen_and_unused_parameters_and_weights(
     case: str, two: list[Any], resumed: dict[int, Any]
 ) -> None:
-    alone = resumed[1]["sharded_peculiar"][case]
+    alone = resumed[1]["sharded_unusual_models"][case]
 
     for world in (two[0], two[1], resumed[3]):
-        found = world["sharded_peculiar"][case]
+        found = world["sharded_unusual_models"][case]
         for what in ("weights", "losses", "norms"):
             assert found[what] == pytest.approx(alone[what], rel=0, abs=1e-10), what
 

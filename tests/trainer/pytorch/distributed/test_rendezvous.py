@@ -14,7 +14,7 @@ from support.ranks import free_port
 
 from trackside.callbacks.errors import ArgumentError, RankError
 from trackside.trainer.distributed.launcher import ProcessRank
-from trackside.trainer.pytorch.distributed.rendezvous import backend_for, join, meet
+from trackside.trainer.pytorch.distributed.rendezvous import agree_on_nonce, backend_for, join
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def store():
 def met(store, world_size, timeout_s=60.0):
     connections = [dist.TCPStore("127.0.0.1", store.port, is_master=False) for _ in range(world_size)]
     with ThreadPoolExecutor(world_size) as pool:
-        jobs = [pool.submit(meet, connections[rank], rank, world_size, timeout_s) for rank in range(world_size)]
+        jobs = [
+            pool.submit(agree_on_nonce, connections[rank], rank, world_size, timeout_s) for rank in range(world_size)
+        ]
         return [job.result() for job in jobs]
 
 
@@ -50,9 +52,9 @@ def test_what_a_dead_attempt_left_in_the_store_is_not_taken_for_this_one(store):
 
 def test_who_does_not_come_is_named(store):
     with pytest.raises(RankError, match=r"rank 0 waited 0\.2 s for all 3 processes; missing: \[1, 2\]"):
-        meet(store, 0, 3, 0.2)
+        agree_on_nonce(store, 0, 3, 0.2)
     with pytest.raises(RankError, match=r"rank 2 waited 0\.2 s for rank 0"):
-        meet(store, 2, 3, 0.2)
+        agree_on_nonce(store, 2, 3, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.netns import Machines
-from workers import ddp_worker
+from workers import ddp_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -33,7 +33,7 @@ def machines(cut_off: Machines) -> Iterator[Machines]:
 
 def test_two_machines_train_to_the_end_and_have_the_weights_of_one_process(machines: Machines, tmp_path: Path) -> None:
     machines.torchrun(tmp_path / "two", "ddp_worker.py", "plain")
-    expected = ddp_worker.plain(tmp_path / "one")
+    expected = ddp_weights.plain(tmp_path / "one")
 
     for number in (0, 1):
         ended = machines.wait(number)

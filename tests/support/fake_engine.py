@@ -1,0 +1,243 @@
+"""A trainer without a framework, for tests of loop, evaluation and checkpoints over a fake group of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trackside.callbacks.state import FLAGS
+from trackside.trainer.arguments.base import BaseTrainingArguments
+from trackside.trainer.base_trainer import BaseTrainer
+from trackside.trainer.distributed.collectives import Collectives
+from trackside.trainer.distributed.launcher import ProcessRank
+from trackside.trainer.engine import CheckpointIO, Engine, EvaluationStep, StepResult, TrainStep
+from trackside.trainer.step_timer import StepTimer
+
+Fault = Callable[[str, int], None]
+"""Called with a place in the run and how often this rank has been there; it may raise."""
+
+BATCHES = 4
+"""Micro-batches of an epoch, and batches of an evaluation."""
+
+
+class FakeTrainer(BaseTrainer):
+    """One rank of a run.
+
+    Args:
+        collectives: Those of the rank.
+        folder: Where checkpoints go.
+        sizes: The outputs of each evaluation batch of this rank, as many numbers for an example.
+        fault: Called before each micro-batch, evaluation batch and write.
+        steers: The flags that a callback of this rank sets, by the step.
+    """
+
+    def __init__(
+        self,
+        collectives: Collectives,
+        folder: Path,
+        *,
+        sizes: list[int],
+        fault: Fault,
+        steers: dict[int, str],
+        **args: Any,
+    ) -> None:
+        self.collectives_of_the_test = collectives
+        self.sizes, self.fault, self.steers = sizes, fault, steers
+        options: Any = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+        made = BaseTrainingArguments(str(folder), **{**options, "disable_tqdm": True, "log_level": "error", **args})
+        vars(made)["place"] = ProcessRank(collectives.rank, collectives.world_size, collectives.rank, "torchrun")
+        super().__init__(
+            model=object(),
+            args=made,
+            train_dataset=[0],
+            eval_dataset=[0],
+            compute_metrics=lambda prediction: {"size": float(len(prediction.predictions))},
+            callbacks=[Steers(steers)],
+            optimizers=(None, None),
+            loss_fn=None,
+            model_init=None,
+        )
+        self.pop_callback("printer")
+
+    @property
+    def _base(self) -> type:
+        return FakeTrainer
+
+    def _make_engine(self) -> Engine:
+        return FakeEngine(self, self.collectives_of_the_test)
+
+    def _check_model(self) -> None:
+        pass
+
+    def create_optimizer(self) -> Any:
+        return None
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        return None
+
+
+class Steers:
+    """A control callback that sets a flag at certain steps of its own rank."""
+
+    def __init__(self, steers: dict[int, str]) -> None:
+        self.steers = steers
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        flag = self.steers.get(state.global_step)
+        if flag is not None:
+            setattr(control, flag, True)
+
+
+class FakeStrategy:
+    def __init__(self, collectives: Collectives) -> None:
+        self.collectives = collectives
+
+
+class FakeStep(TrainStep):
+    def __init__(self, fault: Fault) -> None:
+        self.fault, self.taken, self.losses = fault, 0, 0.0
+
+    def fused_update(self, window: Any) -> bool:
+        return False
+
+    def micro_step(self, batch: Any, context: Any) -> None:
+        self.fault("micro_step", self.taken)
+        self.taken += 1
+        self.losses += 1.0
+
+    def finish_gradients(self) -> Any:
+        return 1.0
+
+    def optimizer_step(self) -> bool:
+        return False
+
+    def clear_gradients(self) -> None:
+        pass
+
+    def take_loss(self) -> float:
+        loss, self.losses = self.losses, 0.0
+        return loss
+
+    def training_record(self) -> dict[str, float]:
+        return {"learning_rate": 0.0}
+
+    def take_flos(self) -> float:
+        return 0.0
+
+
+class FakeEvaluation(EvaluationStep):
+    def __init__(self, sizes: list[int], fault: Fault) -> None:
+        self.sizes, self.fault, self.taken = sizes, fault, 0
+
+    def evaluation_batches(self, dataset: Any) -> Any:
+        return self.sizes
+
+    def test_batches(self, dataset: Any) -> Any:
+        return self.sizes
+
+    def counted(self, batches: Any) -> Any:
+        return batches
+
+    def eval_mode(self) -> Any:
+        return nullcontext()
+
+    def evaluation_step(self, batch: int, prediction_loss_only: bool, ignore_keys: Any) -> StepResult:
+        self.fault("evaluation_step", self.taken)
+        self.taken += 1
+        return StepResult(1.0, 1.0, np.zeros((1, batch), dtype=np.float32), np.zeros(1), 1)
+
+    def to_host(self, nested: Any) -> Any:
+        return nested
+
+    def num_examples(self, batches: Any) -> int | None:
+        return None
+
+    def is_dict_of_datasets(self, dataset: Any) -> bool:
+        return False
+
+
+class FakeCheckpoint(CheckpointIO):
+    def __init__(self, collectives: Collectives, fault: Fault) -> None:
+        self.collectives, self.fault, self.taken = collectives, fault, 0
+
+    def snapshot(self, *, copy: bool) -> Any:
+        states = self.collectives.gather("the states", self.collectives.rank)
+
+        def write(folder: Path) -> dict[str, str]:
+            self.fault("write", self.taken)
+            self.taken += 1
+            (folder / "states.json").write_text(str(states))
+            return {"states.json": "other"}
+
+        return write
+
+    def write_shards(self) -> None:
+        pass
+
+    def load_snapshot(self, contents: Any) -> None:
+        pass
+
+    def load_weights(self, contents: Any) -> None:
+        pass
+
+    def save_model(self, output_dir: str | None) -> None:
+        pass
+
+
+class FakeEngine(Engine):
+    def __init__(self, trainer: FakeTrainer, collectives: Collectives) -> None:
+        self.trainer = trainer
+        self.strategy = FakeStrategy(collectives)
+        self.step_timer = StepTimer()
+        self.given_optimizers = (None, None)
+
+    def configure(self) -> None:
+        trainer = self.trainer
+        self.train_step = FakeStep(trainer.fault)
+        self.evaluation = FakeEvaluation(trainer.sizes, trainer.fault)
+        self.checkpoint = FakeCheckpoint(self.strategy.collectives, trainer.fault)
+
+    def prepare_data(self) -> int | None:
+        return BATCHES
+
+    def prepare_model(self, max_steps: int) -> None:
+        pass
+
+    def seed(self, checkpoint: Path | None) -> None:
+        pass
+
+    def set_seed(self, seed: int) -> None:
+        pass
+
+    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[Any]:
+        return iter(range(BATCHES))
+
+    def count_examples(self, window: Any) -> int:
+        return len(window)
+
+    def batches_used(self, progress: Any) -> int:
+        return int(progress.batches_in_epoch)
+
+    @contextmanager
+    def propagate_errors(self) -> Any:
+        yield
+
+    def sync_control(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
+        control = self.trainer.control
+        own = {name: getattr(control, name) for name in (*FLAGS, "stop_reason")}
+        for name, value in self.strategy.collectives.gather("the control", own)[0].items():
+            setattr(control, name, value)
+        return stop_signal
+
+    def job_store(self) -> None:
+        return None
+
+    def follows_metric(self) -> bool:
+        return False
+
+    def device_memory(self, reset: bool) -> None:
+        return None

@@ -1,0 +1,136 @@
+"""Collectives on picklable values: named and numbered, so that ranks that disagree are told so instead of waiting.
+
+What only one rank knows (a size, an exception, an answer) travels through a collective as a value; what is decided from
+the values of all ranks is decided alike on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from trackside.callbacks.errors import CollectiveMismatchError, RankError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a rank sends to the others in a collective.
+
+    Attributes:
+        number: How many collectives this rank has called.
+        name: The name of this one.
+        depth: Number of calls of `Collectives.outcome` that this rank is in, once this collective is over.
+        value: The value of this rank.
+        error: The error of this rank, which then has no value.
+    """
+
+    number: int
+    name: str
+    depth: int
+    value: Any = None
+    error: str | None = None
+
+
+class Collectives:
+    """The collectives of one rank.
+
+    Every rank calls the same ones in the same order. Each is one exchange, whatever its kind, so that a rank that fails
+    or strays meets the others in their next collective, and all of them raise there.
+
+    Args:
+        exchange: Takes a `Call`; returns those of all ranks in their order. Not called where there is one rank.
+        rank: Number of this rank.
+        world_size: Number of ranks.
+    """
+
+    def __init__(self, exchange: Callable[[Call], list[Call]], rank: int = 0, world_size: int = 1) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self._exchange = exchange
+        self._number = 0
+        self._depth = 0
+        self._failure: Exception | None = None
+        self._failure_depth = 0
+
+    def gather(self, name: str, value: T) -> list[T]:
+        """Return the ``value`` of every rank, in their order.
+
+        Args:
+            name: What is gathered, for the errors of all ranks; the same on each.
+            value: A picklable value.
+
+        Raises:
+            RankError: If the function of another rank in `outcome` raised.
+            CollectiveMismatchError: If a rank called another collective.
+        """
+        return [value] if self.world_size == 1 else self._meet(name, value, None)
+
+    def barrier(self, name: str) -> None:
+        """Wait until every rank is here."""
+        self.gather(name, None)
+
+    def outcome(self, name: str, function: Callable[[], T]) -> list[T]:
+        """Return what ``function`` returned on every rank, in their order, or raise on all of them.
+
+        ``function`` may itself use collectives. Where it raises on some ranks only, the others hear of it in their next
+        collective, be it inside of ``function``.
+
+        Args:
+            name: What ``function`` does, for the errors of all ranks; the same on each.
+            function: Returns a picklable value.
+
+        Raises:
+            Exception: What ``function`` raised on this rank.
+            RankError: If it raised on another rank only; the message has the rank and its error.
+            CollectiveMismatchError: If a rank called another collective.
+        """
+        if self.world_size == 1:
+            return [function()]
+        value: Any = None
+        error: Exception | None = None
+        self._depth += 1
+        try:
+            value = function()
+        except Exception as caught:
+            error = caught
+        finally:
+            self._depth -= 1
+            failure = self._failure
+            if self._depth <= self._failure_depth:
+                self._failure = None
+        if failure is not None:  # this collective was over for all ranks before ``function`` was
+            raise error or failure
+        return self._meet(name, value, error)
+
+    def _meet(self, name: str, value: Any, error: Exception | None) -> list[Any]:
+        if self._failure is not None:  # ``function`` went on in spite of it
+            raise self._failure
+        self._number += 1
+        text = None if error is None else f"{type(error).__name__}: {error}"
+        try:
+            calls = self._exchange(Call(self._number, name, self._depth, value, text))
+        except Exception as broken:  # whom this rank reached is not known
+            self._fail(broken, 0)
+            raise
+        failure = _failure_of(calls)
+        if failure is not None:
+            raise self._fail(error or failure, min(call.depth for call in calls))
+        return [call.value for call in calls]
+
+    def _fail(self, failure: Exception, depth: int) -> Exception:
+        """Note that all calls of `outcome` deeper than ``depth`` are over; return ``failure``."""
+        if self._depth > depth:
+            self._failure, self._failure_depth = failure, depth
+        return failure
+
+
+def _failure_of(calls: list[Call]) -> Exception | None:
+    """Return the error of a rank that had none itself, or None where all called the same collective."""
+    failed = next((rank for rank, call in enumerate(calls) if call.error is not None), None)
+    if failed is not None:
+        return RankError(f"rank {failed} failed in {calls[failed].name!r}: {calls[failed].error}")
+    called = [(call.number, call.name) for call in calls]
+    return CollectiveMismatchError(called) if len(set(called)) > 1 else None

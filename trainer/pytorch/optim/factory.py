@@ -104,7 +104,8 @@ def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[Op
     """Return one of the optimizers that apex still has, of which each update is a few kernels; they need a GPU."""
     optimizer_cls = getattr(importlib.import_module("apex.optimizers"), class_name, None)
     if optimizer_cls is None:
-        raise UnsupportedError(f"optim={args.optim!s}: " + apex_needed(args.optim, f"this build has no {class_name}"))
+        needed = apex_needed(args.optim, f"this build of NVIDIA apex has no {class_name}")
+        raise UnsupportedError(f"optim={args.optim!s}: {needed}")
     return optimizer_cls, options
 
 

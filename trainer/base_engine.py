@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
 from .checkpointing.manifest import Contents, contents_of, roles_of
 from .checkpointing.store import Write
-from .engine import CheckpointIO, Engine, Overrides, TrainBatch
+from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .step_timer import StepTimer
 
 
@@ -73,6 +74,33 @@ class EnginePart:
         self.overrides: Overrides = engine.overrides
         self.strategy: Any = engine.strategy
         self.model_io: Any = engine.model_io
+
+
+class BaseTrainStep(EnginePart, TrainStep):
+    """One update; counts what it works through.
+
+    Args:
+        engine: Its timer is told when this process is about to wait for others.
+        precision: Scales the loss.
+    """
+
+    def __init__(self, engine: BaseEngine, precision: Any) -> None:
+        super().__init__(engine)
+        self.precision: Any = precision
+        self.timer: StepTimer = engine.step_timer
+        self._flos = 0
+
+    def take_flos(self) -> float:
+        """Return the floating point operations of this process since the last call."""
+        flos, self._flos = self._flos, 0
+        return float(flos)
+
+    def _count_work(self, inputs: Any, processes: int = 1) -> None:
+        """Count the operations and the tokens of a micro-batch, of as many ``processes``, each with as many tokens."""
+        if self.model_io.counts_flos:
+            self._flos += self.trainer.floating_point_ops(inputs)
+        if isinstance(inputs, dict) and "input_ids" in inputs:
+            self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
 
 
 class BaseCheckpoint(EnginePart, CheckpointIO):

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base_engine import BaseEngine, EnginePart
-from ..engine import StepContext, TrainBatch, TrainStep
+from ..base_engine import BaseEngine, BaseTrainStep
+from ..engine import StepContext, TrainBatch
 from ..evaluation.output_collector import map_nested
 from ..optim.lr_schedules import step_schedule
-from ..step_timer import StepTimer
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
@@ -25,7 +24,7 @@ from .oom_retry import OOMRetrier
 from .precision.base import Precision
 
 
-class TorchTrainStep(EnginePart, TrainStep):
+class TorchTrainStep(BaseTrainStep):
     """One update of a PyTorch model.
 
     Args:
@@ -41,12 +40,11 @@ class TorchTrainStep(EnginePart, TrainStep):
 
     model_io: ModelIO
     strategy: DistributedStrategy
+    precision: Precision
 
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
-        super().__init__(engine)
+        super().__init__(engine, precision)
         trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
-        self.precision = precision
-        self.timer: StepTimer = engine.step_timer
         self.context: StepContext = StepContext()
         self.parameters: list[Tensor] = []
         self.grad_norm: Tensor | None = None
@@ -62,7 +60,6 @@ class TorchTrainStep(EnginePart, TrainStep):
         self._has_sparse = False
         self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
-        self._flos = 0
 
     def begin_run(self) -> None:
         """Take in the optimizer and the wrapped model of a run that is about to begin."""
@@ -85,7 +82,7 @@ class TorchTrainStep(EnginePart, TrainStep):
         context.is_padding = batch.examples == 0
         self.context = context
         self.losses.begin(context)
-        self._count_work(inputs)
+        self._count_work(inputs, self.strategy.world_size)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
             if self.retrier is not None:
@@ -196,8 +193,7 @@ class TorchTrainStep(EnginePart, TrainStep):
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""
-        flos, self._flos = self._flos, 0
-        return float(self.strategy.all_reduce(flos)) if self.model_io.counts_flos else 0.0
+        return float(self.strategy.all_reduce(super().take_flos())) if self.model_io.counts_flos else 0.0
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
@@ -207,9 +203,3 @@ class TorchTrainStep(EnginePart, TrainStep):
             return inputs
         device = self.trainer.args.device
         return map_nested(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, inputs)
-
-    def _count_work(self, inputs: Any) -> None:
-        if self.model_io.counts_flos:
-            self._flos += self.trainer.floating_point_ops(inputs)
-        if isinstance(inputs, dict) and "input_ids" in inputs:
-            self.trainer.state.num_input_tokens_seen += inputs["input_ids"].numel() * self.strategy.world_size

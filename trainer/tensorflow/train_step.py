@@ -10,7 +10,7 @@ What is traced (see below) runs while a tf.function of `compiled_step` is traced
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,9 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_engine import BaseEngine, EnginePart
-from ..engine import StepContext, TrainBatch, TrainStep
+from ..base_engine import BaseEngine, BaseTrainStep
+from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from ..step_timer import StepTimer
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.loader import Pair
 from .distributed.strategy import DistributedStrategy
@@ -33,7 +32,7 @@ from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
 
 
-class TFTrainStep(EnginePart, TrainStep):
+class TFTrainStep(BaseTrainStep):
     """One update of a Keras model.
 
     Args:
@@ -52,12 +51,11 @@ class TFTrainStep(EnginePart, TrainStep):
 
     model_io: ModelIO
     strategy: DistributedStrategy
+    precision: Precision
 
     def __init__(self, engine: BaseEngine, precision: Precision, trace_counts: Counter[str]) -> None:
-        super().__init__(engine)
+        super().__init__(engine, precision)
         args = self.trainer.args
-        self.precision = precision
-        self.timer: StepTimer = engine.step_timer
         self.losses: LossAccumulator = LossAccumulator()
         self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
@@ -71,7 +69,6 @@ class TFTrainStep(EnginePart, TrainStep):
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, whether the step is skipped is for the host to decide
         self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
-        self._flos = 0
 
     def begin_run(self, spec: Pair) -> None:
         """Make the functions of a run that is about to begin, for micro-batches of ``spec``."""
@@ -85,7 +82,7 @@ class TFTrainStep(EnginePart, TrainStep):
             return False
         self.timer.exchange()
         for batch in window:
-            self._count_work(batch)
+            self._count_work(batch.inputs.features)
         skipped, learning_rate = False, self._learning_rate()
         if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
             self.queue.add(window, learning_rate)
@@ -102,7 +99,7 @@ class TFTrainStep(EnginePart, TrainStep):
         if self._is_in_one_piece:
             raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
         self.queue.flush()
-        self._count_work(batch)
+        self._count_work(batch.inputs.features)
         accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
         accumulate(batch.inputs, context.index == 0)
 
@@ -248,18 +245,6 @@ class TFTrainStep(EnginePart, TrainStep):
         self.set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
         has_schedule = self.trainer.lr_scheduler is not None
         return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
-
-    def take_flos(self) -> float:
-        """Return the floating point operations of all processes since the last call."""
-        flos, self._flos = self._flos, 0
-        return float(flos)
-
-    def _count_work(self, batch: TrainBatch) -> None:
-        features = batch.inputs.features
-        if self.model_io.counts_flos:
-            self._flos += self.trainer.floating_point_ops(features)
-        if isinstance(features, Mapping) and "input_ids" in features:
-            self.trainer.state.num_input_tokens_seen += int(np.prod(features["input_ids"].shape))
 
     def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
         args = self.trainer.args

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def run(tmp_path, monkeypatch):
     yield run_blocks
     for signal, known in before.items():
         for key in set(signal.receivers) - known:
-            signal.disconnect(signal.receivers[key])
+            held = signal.receivers[key]
+            signal.disconnect(held() if isinstance(held, weakref.ref) else held)
 
 
 def first_example(page: str) -> tuple[list[str], str]:

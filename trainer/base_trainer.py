@@ -39,10 +39,10 @@ KEPT_BETWEEN_RUNS = frozenset(
 """Fields of the state that train() does not reset."""
 
 MADE_ANEW = frozenset(
-    {"_checkpoints", "_dispatcher", "_engine", "_evaluator", "_overrides", "_search", "_writer"}
+    {"_checkpoints", "_dispatcher", "_engine", "_evaluator", "_listeners", "_overrides", "_search", "_writer"}
     | {"control", "lr_scheduler", "model_wrapped", "optimizer"}
 )
-"""Attributes of a trainer that a copy of it does not share, and makes for itself."""
+"""Attributes of a trainer that a copy of it does not share: it makes its own, and plain listeners stay behind."""
 
 
 class BaseTrainer(TrainerInterface):

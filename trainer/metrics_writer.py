@@ -68,4 +68,6 @@ class MetricsWriter:
         logger.info("callbacks took %.2f%% of %.1f s: %s", 100 * total / seconds, seconds, shares)
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
-        write_atomically(Path(self._trainer.args.output_dir) / name, json.dumps(values, indent=2) + "\n")
+        folder = Path(self._trainer.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, json.dumps(values, indent=2) + "\n")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
 import numpy as np
+import pytest
 
 from trackside import TrainerCallback
 
@@ -79,3 +82,27 @@ def test_train_leaves_a_trainer_with_the_attributes_that_it_had(trainer_factory)
 
     assert set(vars(trainer)) == before
     assert len(before) <= 25
+
+
+class Steps(TrainerCallback):
+    """Counts the steps that it hears of."""
+
+    def __init__(self):
+        self.heard = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.heard += 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))])
+def test_a_copy_of_a_trainer_trains_by_itself(trainer_factory, copied):
+    trainer = trainer_factory(callbacks=[Steps], max_steps=3)
+    trainer.on("on_step_end")(lambda *args, **kwargs: None)
+
+    again = copied(trainer)
+    again.train()
+
+    assert (again.state.global_step, trainer.state.global_step) == (3, 0)
+    assert (again.callback_report["steps"].callback.heard, trainer.callback_report["steps"].callback.heard) == (3, 0)
+    assert again.callback_report.keys() == trainer.callback_report.keys()
+    assert not np.array_equal(trainer_factory.weights(again), trainer_factory.weights(trainer))

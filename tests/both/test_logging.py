@@ -112,3 +112,13 @@ def test_floating_point_ops_are_counted_without_a_checkpoint(trainer_factory):
             return 10
 
     assert trainer_factory(Counting, max_steps=3).train().metrics["total_flos"] == 30
+
+
+def test_metrics_and_state_of_a_trainer_that_has_not_trained_make_the_folder(trainer_factory):
+    trainer = trainer_factory()
+
+    trainer.save_metrics("eval", {"eval_loss": 0.5})
+    trainer.save_state()
+
+    written = {path.name for path in (trainer_factory.folder / "out").iterdir()}
+    assert written == {"all_results.json", "eval_results.json", "trainer_state.json"}

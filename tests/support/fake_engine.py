@@ -47,6 +47,7 @@ class FakeTrainer(BaseTrainer):
     ) -> None:
         self.collectives_of_the_test = collectives
         self.sizes, self.fault, self.steers = sizes, fault, steers
+        self.processing_class = None
         options: Any = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
         made = BaseTrainingArguments(str(folder), **{**options, "disable_tqdm": True, "log_level": "error", **args})
         vars(made)["place"] = ProcessRank(collectives.rank, collectives.world_size, collectives.rank, "torchrun")

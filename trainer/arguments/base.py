@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, Field, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -250,6 +251,7 @@ class BaseTrainingArguments(DerivedArguments):
         check_combinations(self)
 
     def _infer(self) -> None:
+        self.output_dir = os.path.expanduser(self.output_dir)
         self._inferred: dict[str, tuple[Any, Any]] = {}
         self._set("report_to", self.report_to or [])
         self._set("fsdp", self.fsdp or "")

@@ -40,7 +40,7 @@ class TrainingArguments(BaseTrainingArguments):
         True
     """
 
-    optim: OptimizerChoice = choice("adamw_torch_fused", "Optimizer.", OptimizerName)  # noqa: RUF009  # a dataclass field
+    optim: OptimizerChoice = choice("adamw_torch_fused", "Optimizer.", OptimizerName)  # noqa: RUF009
     global_batch_size: int | None = option(
         None,
         "Examples of an update, the same on any number of processes; gradient_accumulation_steps follows from it, and "

@@ -363,3 +363,11 @@ def test_types_are_such_that_a_command_line_can_read_them():
     hints = typing.get_type_hints(BaseTrainingArguments)
 
     assert all(hints[name] is not typing.Any for name in FIELDS)
+
+
+def test_a_tilde_in_output_dir_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    args = BaseTrainingArguments("~/runs")
+
+    assert (args.output_dir, args.replace(output_dir="~/more").output_dir) == ("/home/ada/runs", "/home/ada/more")

@@ -18,8 +18,9 @@ SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
 def lint(folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()"]
     env = {**os.environ, "PYTHONPATH": str(home), "NO_COLOR": "1", "COLUMNS": "200"}
-    options = ["--config", str(SETUP), "--no-cache"]
-    return subprocess.run([*command, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*command, str(SETUP), "--no-cache"], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize(

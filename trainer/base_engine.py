@@ -1,4 +1,4 @@
-"""What the engines of both frameworks share: what an engine and its parts hold, and what a checkpoint is made of."""
+"""The framework-free base of the engines and their parts, the files of a checkpoint included."""
 
 from __future__ import annotations
 

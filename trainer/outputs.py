@@ -1,4 +1,4 @@
-"""What train(), evaluate() and predict() return, and what compute_metrics gets."""
+"""Results of train(), evaluate() and predict(), and the argument of compute_metrics."""
 
 from __future__ import annotations
 

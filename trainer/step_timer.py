@@ -1,4 +1,4 @@
-"""How long updates take, and how long of that a process works by itself before it waits for the others."""
+"""Step times, and local step times: the part of a step before a process waits for the others."""
 
 from __future__ import annotations
 

@@ -55,11 +55,9 @@ def folder(framework: str) -> Path:
 
 
 def product_files() -> Iterator[Path]:
-    for room in ("callbacks", "integrations", "trainer"):
-        yield from package(f"trackside.{room}").rglob("*.py")
-    for path in package("trackside").rglob("*.py"):
-        if "templates" not in path.parts:
-            yield path
+    roots = [package(f"trackside{room}") for room in ("", ".callbacks", ".integrations", ".trainer")]
+    found = {path.resolve() for root in roots for path in root.rglob("*.py")}  # in a checkout, rooms are links
+    yield from sorted(path for path in found if "templates" not in path.parts)
 
 
 def trainer_class(framework: str) -> Any:

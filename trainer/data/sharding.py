@@ -1,4 +1,4 @@
-"""Which examples of an epoch go into which batch of which rank: arithmetic, and seeds, without any framework."""
+"""Epoch partitioning: the examples of each batch on each rank, and the seeds of an epoch, without a framework."""
 
 from __future__ import annotations
 

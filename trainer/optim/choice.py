@@ -1,4 +1,4 @@
-"""What the arguments say of an optimizer or a schedule, as a name in a table and options, checked alike everywhere."""
+"""Choice of an optimizer or a schedule by name, and the check of its options."""
 
 from __future__ import annotations
 

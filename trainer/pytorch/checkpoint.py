@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a PyTorch run: taking it, writing it, and restoring it; `snapshot` has the files."""
+"""Checkpoint contents of a PyTorch run: taking, writing and restoring them; `snapshot` has the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a PyTorch run, and how it is taken and given back.
+"""Files of a PyTorch checkpoint: formats, writing and reading.
 
 Weights are safetensors (for transformers models in the form of ``save_pretrained``); optimizer, schedule, loss scale
 and random numbers are torch files that load with ``weights_only=True``: data, never code.

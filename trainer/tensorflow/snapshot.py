@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a TensorFlow run, and how it is taken and given back.
+"""Files of a TensorFlow checkpoint: formats, writing and reading.
 
 Weights are Keras' own ``model.weights.h5``; the optimizer's variables are a .npz file without objects, schedule, loss
 scale and random numbers are JSON: data, never code.

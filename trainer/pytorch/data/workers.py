@@ -1,4 +1,4 @@
-"""What happens in the processes that load data: their random numbers, and the signals that they get."""
+"""DataLoader worker processes: their random numbers and their signals."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from ..callback import TrainerCallback
-from ..errors import ArgumentError, CallbackError, check_count
+from ..errors import ArgumentError, CallbackError, TracksideTypeError, check_count, did_you_mean
 from ..events import EventName, signal_named
 from ..types import OnError, Role
 from .callback_thread import CallbackThread
@@ -52,6 +52,19 @@ class AttachOptions:
     background: bool | None = None
     timeout_s: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
     origin: str | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> AttachOptions:
+        """Return the options of a map.
+
+        Raises:
+            TracksideTypeError: If there is no such option; the message has the nearest.
+        """
+        names = [item.name for item in fields(AttachOptions)]
+        for name in options:
+            if name not in names:
+                raise TracksideTypeError(f"attach() has no option {name!r}.{did_you_mean(name, names)}")
+        return AttachOptions(**options)
 
     def __post_init__(self) -> None:
         for option, choices in (("role", Role), ("on_error", OnError)):

@@ -85,7 +85,7 @@ class Dispatcher:
         """
         candidates, added = dict(self.attachments), []
         for callback, options in entries:
-            options = options if isinstance(options, AttachOptions) else AttachOptions(**options)
+            options = options if isinstance(options, AttachOptions) else AttachOptions.of(options)
             attachment = attachment_of(callback, options, taken=candidates)
             candidates[attachment.name] = attachment
             added.append(attachment)

@@ -160,3 +160,8 @@ def test_the_options_of_an_attachment_attach_it_alike_elsewhere(track):
 def test_a_value_that_is_not_allowed_is_refused_with_its_option(option, value, message):
     with pytest.raises(TracksideError, match=message):
         AttachOptions(**{option: value})
+
+
+def test_an_option_that_does_not_exist_is_an_error_with_the_nearest_name(track):
+    with pytest.raises(TypeError, match=r"attach\(\) has no option 'evry'. Did you mean 'every'\?"):
+        track().dispatcher.attach(TrainerCallback(), evry=2)

@@ -255,7 +255,7 @@ class Engine(ABC):
 
     @abstractmethod
     def batches_used(self, progress: Progress) -> int:
-        """Return the number of this process's micro-batches that hold the examples used in the epoch of ``progress``."""
+        """Return the number of this process's micro-batches that hold the epoch's used examples in ``progress``."""
 
     # -- processes and devices --------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ The manifest is written last, after every file is on the disk, so a folder with 
 digests show whether it still is. The manifest also has a digest of itself, so that damage to it is detected too.
 
 It names the role of each file (weights, optimizer, ...), and readers take only files of the role that they need.
-Without roles (an older manifest, a folder written by `save_model` or by transformers), standard names determine the roles.
+Without roles (an older manifest, a folder written by `save_model` or by transformers), standard names define the roles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a TensorFlow run: taking it, writing it, and restoring it; `snapshot` has the files."""
+"""Checkpoints of TensorFlow runs: taking, writing and restoring snapshots; `snapshot` defines the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .data.factory import make_batches
 
 
 class TFCheckpoint(BaseCheckpoint):
-    """Takes and restores snapshots of a trainer on TensorFlow; updates that wait are done first."""
+    """Takes and restores snapshots of a trainer on TensorFlow; queued updates run first."""
 
     optimizer_file = "optimizer.npz"
     suffix = ".json"

@@ -21,10 +21,10 @@ class BaseEngine(Engine):
     """An engine without a framework.
 
     Args:
-        trainer: Its model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
-        dispatcher: Told what callbacks get by keyword.
-        overrides: The trainer's own methods.
-        strategy: How the run is spread over processes.
+        trainer: Has model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
+        dispatcher: Receives the keyword arguments of callbacks.
+        overrides: The documented methods that the trainer overrides.
+        strategy: The distribution of the run over processes.
         step_timer: Times whole steps.
 
     Attributes:
@@ -44,10 +44,10 @@ class BaseEngine(Engine):
         self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
-        """Have the trainer create optimizer and schedule anew, as far as it was not given them.
+        """Have the trainer create the optimizer and the schedule again, unless the user gave them.
 
         Raises:
-            TracksideValueError: If an override makes no optimizer.
+            TracksideValueError: If an override creates no optimizer.
         """
         trainer = self.trainer
         trainer.optimizer, trainer.lr_scheduler = self.given_optimizers
@@ -66,7 +66,7 @@ class EnginePart:
     """A part of an engine.
 
     Args:
-        engine: Whose part it is; configured up to this part.
+        engine: The engine that it belongs to; configured up to this part.
     """
 
     def __init__(self, engine: BaseEngine) -> None:
@@ -104,15 +104,15 @@ class BaseTrainStep(EnginePart, TrainStep):
 
 
 class BaseCheckpoint(EnginePart, CheckpointIO):
-    """Takes and restores snapshots; a framework adds how weights and single files are written and read.
+    """Takes and restores snapshots; a framework adds the writing and reading of weights and single files.
 
     Args:
-        engine: Its trainer has model, optimizer and schedule; ``save_model`` is called if it is overridden. The
-            precision of its train_step has a state of its own.
+        engine: Its trainer provides model, optimizer and schedule; an overridden ``save_model`` is called. The
+            precision of its train_step has its own state.
 
     Attributes:
         optimizer_file: Name of the file with the optimizer's state.
-        suffix: What the names of the other files end with.
+        suffix: Suffix of the names of the other files.
     """
 
     optimizer_file: str
@@ -144,7 +144,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Restore what `snapshot` wrote, except the random number generators.
 
         Raises:
-            CheckpointError: If it is the checkpoint of a run with save_only_model.
+            CheckpointError: If the checkpoint was written with save_only_model.
         """
         optimizer = contents.find(self.optimizer_file)
         if optimizer is None and not contents.names("shards"):
@@ -168,11 +168,11 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         return path is not None
 
     def load_weights(self, contents: Contents) -> None:
-        """Load the weights of a checkpoint, and nothing else."""
+        """Load only the weights of a checkpoint."""
         self._load_weights(contents, None)
 
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights, and what belongs to the model, into ``output_dir``, from the first process."""
+        """Write the weights and the other files of the model into ``output_dir``, on the first process."""
         write_model = self._model_writer(copy=False)
         if self.trainer.is_world_process_zero():
             folder = Path(output_dir or self.trainer.args.output_dir)
@@ -180,7 +180,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
             write_model(folder)
 
     def _small_parts(self) -> dict[str, Any]:
-        """Return what has a state of its own besides the optimizer, by the names of the files."""
+        """Return the parts besides the optimizer that have their own state, by file name."""
         precision = self.train_step.precision
         return {f"scheduler{self.suffix}": self.trainer.lr_scheduler, f"scaler{self.suffix}": precision}
 
@@ -188,7 +188,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         return f"rng_state_{rank}{self.suffix}"
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
-        """Write the weights as the trainer's ``save_model`` does, or else by ``write_model``; return their roles."""
+        """Write the weights by an overridden ``save_model``, or else by ``write_model``; return their roles."""
         if "save_model" in self.overrides:
             self.trainer.save_model(str(folder))
         if write_model is not None and not self._weights_in(folder):
@@ -203,26 +203,26 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         return roles_of(files)
 
     def _copied(self, files: dict[str, Any], /) -> dict[str, Any]:
-        """Return the contents of files as they are now, whatever training changes of them afterwards."""
+        """Return the current contents of files, protected from later changes by training."""
         return files
 
-    # -- what a framework fills in ------------------------------------------------------------------------------------
+    # -- implemented by a framework -----------------------------------------------------------------------------------
 
     @abstractmethod
     def _model_writer(self, *, copy: bool) -> Callable[[Path], None]:
-        """Return a function that writes the weights into a folder; those of now, if ``copy``."""
+        """Return a function that writes the weights into a folder; the current ones, if ``copy``."""
 
     @abstractmethod
     def _weights_in(self, folder: Path, /) -> list[str]:
-        """Return which files in ``folder`` are the weights; none where there are none."""
+        """Return the names of the weight files in ``folder``; empty if there are none."""
 
     @abstractmethod
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
-        """Load the weights; where they are in shards, with the state of ``optimizer``, unless it is None."""
+        """Load the weights; from shards, also the state of ``optimizer``, unless it is None."""
 
     @abstractmethod
     def _optimizer_state(self) -> Any:
-        """Return what `_load_optimizer` needs; None where that is in the shards of the weights."""
+        """Return the state that `_load_optimizer` needs; None if the shards of the weights hold it."""
 
     @abstractmethod
     def _load_optimizer(self, path: Path) -> None:
@@ -234,15 +234,15 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     @abstractmethod
     def _set_random_state(self, state: dict[str, Any]) -> None:
-        """Set the random number generators to what `_random_state` returned."""
+        """Restore the states that `_random_state` returned."""
 
     @abstractmethod
     def _write_file(self, content: Any, path: Path, /) -> None:
-        """Write a file that holds data, never code."""
+        """Write a file that holds only data, no code."""
 
     @abstractmethod
     def _read_file(self, path: Path, /) -> Any:
-        """Return what `_write_file` wrote.
+        """Return the content that `_write_file` wrote.
 
         Raises:
             CheckpointError: If it cannot be read.

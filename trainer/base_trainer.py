@@ -36,7 +36,7 @@ KEPT_BETWEEN_RUNS = frozenset(
     {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
     | {"run_id"}
 )
-"""Fields of the state that train() does not reset."""
+"""Fields of the state that train() keeps."""
 
 MADE_ANEW = frozenset(
     {"_checkpoints", "_dispatcher", "_engine", "_evaluator", "_listeners", "_overrides", "_search", "_writer"}
@@ -46,10 +46,10 @@ MADE_ANEW = frozenset(
 
 
 class BaseTrainer(TrainerInterface):
-    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` make the engine.
+    """A trainer without a framework; `trackside.Trainer` and `trackside.TFTrainer` create the engine.
 
-    What is public here and in those two classes is what the reference documents. Everything else is in a component:
-    the engine (model, optimizer, step), the dispatcher (callbacks), the checkpoints, the evaluator, the writer.
+    The reference documents the public methods of this class and of those two. Everything else is in a component: the
+    engine (model, optimizer, step), the dispatcher (callbacks), the checkpoints, the evaluator, the writer.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class BaseTrainer(TrainerInterface):
         self._dispatcher.send("on_init_end")
 
     def _assemble(self, attach: Callable[[Dispatcher], Any]) -> None:
-        """Make the components, and attach the callbacks."""
+        """Create the components, and attach the callbacks."""
         self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
         base = next(cls for cls in type(self).__mro__ if BaseTrainer in cls.__bases__)
@@ -107,7 +107,7 @@ class BaseTrainer(TrainerInterface):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what the trainer was made of, with the callbacks attached now; components are made anew elsewhere."""
+        """Return the constructor's arguments, with the callbacks attached now; a copy creates its own components."""
         kept = {name: value for name, value in vars(self).items() if name not in MADE_ANEW}
         callbacks = [(item.callback, item.options) for item in self.callback_report.values()]
         return {**kept, "callbacks": callbacks, "optimizers": self._engine.given_optimizers}
@@ -119,7 +119,7 @@ class BaseTrainer(TrainerInterface):
         self.state.run_id = None  # a copy is another run
         self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
 
-    # -- what a framework fills in ------------------------------------------------------------------------------------
+    # -- implemented by a framework -----------------------------------------------------------------------------------
 
     @abstractmethod
     def _make_engine(self) -> Engine:
@@ -127,7 +127,7 @@ class BaseTrainer(TrainerInterface):
 
     @abstractmethod
     def _check_model(self) -> None:
-        """Raise TracksideTypeError if the model is missing or is not one of this framework."""
+        """Raise TracksideTypeError if the model is missing or does not belong to this framework."""
 
     # -- train ----------------------------------------------------------------------------------------------------
 
@@ -138,14 +138,14 @@ class BaseTrainer(TrainerInterface):
 
         Args:
             resume_from_checkpoint: A checkpoint folder, or True for the newest valid one in ``args.output_dir``;
-                without it, ``args.resume_from_checkpoint`` counts.
-            trial: Hyperparameters to train with: a dict of training arguments by name, the BestRun of a search, or a
-                trial of optuna's. ``args`` have them from then on; ``model_init`` gets the trial.
+                without it, ``args.resume_from_checkpoint`` applies.
+            trial: Hyperparameters to train with: a dict of training arguments by name, the BestRun of a search, or an
+                optuna trial. ``args`` keep them afterwards; ``model_init`` gets the trial.
 
         Raises:
             CheckpointError: If the checkpoint does not exist or does not verify.
-            ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting
-                was asked for.
+            ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting is
+                requested.
         """
         if "model_path" in kwargs:
             message = "train(model_path=...) is deprecated; use resume_from_checkpoint"
@@ -194,7 +194,7 @@ class BaseTrainer(TrainerInterface):
         self.control.update_from(TrainerControl())
 
     def _note_metrics(self, metrics: dict[str, float]) -> None:
-        """Give the metrics of a scheduled evaluation to the best model, the search, and a schedule that follows one."""
+        """Pass the metrics of a scheduled evaluation to the best model, the search, and a plateau schedule."""
         self._checkpoints.best.note(metrics)
         if self._search is not None:
             self._search.note(metrics)
@@ -223,21 +223,21 @@ class BaseTrainer(TrainerInterface):
     ) -> BestRun:
         """Train once with each of several choices of hyperparameters; return the best.
 
-        Each trial begins with a new model from ``model_init``, and has a folder and a run of the trackers of its own.
-        Evaluations within a trial are reported, so that one without prospects is pruned. A signal ends the search
-        with the best so far. Afterwards the trainer has its own arguments again; ``train(trial=best)`` trains with the
-        best ones.
+        Each trial begins with a new model from ``model_init``, and has its own folder and its own tracker run.
+        Evaluations within a trial are reported, so that an unpromising trial is pruned. A signal ends the search with
+        the best trial so far. Afterwards the trainer has its original arguments again; ``train(trial=best)`` trains
+        with the best hyperparameters.
 
         Args:
-            hp_space: Called with a trial of the backend's; returns training arguments by name, and whatever else
-                ``model_init`` takes from the trial. Without it: learning rate, epochs, seed and batch size.
-            compute_objective: Called with the metrics of an evaluation; returns a number. Without it: the loss, or
-                where there are other metrics, their sum.
-            n_trials: How many trials.
+            hp_space: Called with a trial of the backend; returns training arguments by name, and any other values that
+                ``model_init`` takes from the trial. The default varies learning rate, epochs, seed and batch size.
+            compute_objective: Called with the metrics of an evaluation; returns a number. The default is the loss, or
+                the sum of the other metrics if there are any.
+            n_trials: Number of trials.
             direction: "minimize" or "maximize".
             backend: "optuna", or "ray" for Ray Tune; without it, the first that is installed.
-            hp_name: Called with a trial of the backend's; returns the name of its run and of its folder in
-                ``output_dir``. Without it: "run-" and the trial's number.
+            hp_name: Called with a trial of the backend; returns the name of its run and of its folder in
+                ``output_dir``. The default is "run-" and the trial's number.
             kwargs: Options of the backend: of `optuna.create_study` (``storage``, ``sampler``, ``pruner``, ...) and
                 `optuna.Study.optimize` (``timeout``, ...), or of `ray.tune.TuneConfig` and `ray.tune.RunConfig`, and
                 ``resources_per_trial``.
@@ -245,7 +245,7 @@ class BaseTrainer(TrainerInterface):
         Raises:
             MissingPackageError: If the backend is not installed.
             ArgumentError: If an option or a proposed hyperparameter is not allowed.
-            TracksideValueError: If no trial came to an end.
+            TracksideValueError: If no trial finished.
         """
         if self.model_init is None:
             allowed = "a function for hyperparameter_search, which begins each trial with a new model"
@@ -266,7 +266,7 @@ class BaseTrainer(TrainerInterface):
         return self._search
 
     def _apply_arguments(self, args: Any) -> None:
-        """Go on with other arguments, on the same processes and with the same callbacks."""
+        """Continue with other arguments, on the same processes and with the same callbacks."""
         self.args = self._dispatcher.args = args
         self._checkpoints.reopen()
         self._check_args()
@@ -282,17 +282,17 @@ class BaseTrainer(TrainerInterface):
             check_smoothing(self.args, "loss_fn")
 
     def _check_evaluates(self, field: str, value: Any, allowed: str) -> None:
-        """Raise ArgumentError about ``field`` if there is nothing to evaluate on."""
+        """Raise ArgumentError about ``field`` if there is no evaluation dataset."""
         own_sources = self._overrides.any("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
         if self.eval_dataset is None and not own_sources:
             raise ArgumentError(field, value, allowed)
 
 
 def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
-    """Return ``args``, or those by default.
+    """Return ``args``, or the default arguments.
 
     Raises:
-        TracksideTypeError: If they are not of the class ``wanted``.
+        TracksideTypeError: If ``args`` are not of the class ``wanted``.
     """
     args = wanted() if args is None else args
     if not isinstance(args, wanted):
@@ -301,7 +301,7 @@ def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
 
 
 def check_smoothing(args: Any, loss: str) -> None:
-    """Raise ArgumentError if label smoothing is asked for beside a loss of the user's own, which is not smoothed."""
+    """Raise ArgumentError if label smoothing is requested with a user's own loss, which is not smoothed."""
     if args.label_smoothing_factor > 0:
         allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
         raise ArgumentError("label_smoothing_factor", args.label_smoothing_factor, allowed)

@@ -1,4 +1,4 @@
-"""Callback set-up: which callbacks a trainer attaches when it is made, and the keywords that they get."""
+"""Callback set-up: the callbacks that a new trainer attaches, and the keyword arguments that they get."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trackside.callbacks.registry import claims_by_name, load, registered
 from .distributed.collectives import Collectives
 
 OWN_TRACKERS = "trackside.integrations."
-"""Where the trackers are that ``report_to: all`` stands for; those of other packages are asked for by name."""
+"""Package of the trackers that ``report_to: all`` selects; trackers of other packages are selected by name."""
 
 DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
-"""Names of the callbacks that display a run; without any of them, the trainer attaches one."""
+"""Names of the callbacks that display a run; if none is attached, the trainer attaches one."""
 
 
 def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any]) -> None:
-    """Attach flow control, the given list, a progress bar if none is there, and what the arguments name."""
+    """Attach flow control, the given list, a progress bar if there is none, and callbacks named by the arguments."""
     dispatcher.attach(DefaultFlowCallback(), origin="default")
     for callback in callbacks:
         dispatcher.attach(callback)
@@ -33,14 +33,14 @@ def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence
     reported.origins = dict.fromkeys(reported, "report_to")
     _check_reported(args.report_to, reported)
     named = {*dispatcher.attachments, *reported, *args.callbacks}
-    if not named.intersection(DISPLAYS):  # before the maps, whose before and after may name it
+    if not named.intersection(DISPLAYS):  # before the configured callbacks, whose before and after options may name it
         dispatcher.attach(PrinterCallback if args.disable_tqdm else ProgressCallback, origin="default")
     attach_from_map(dispatcher, reported)
     attach_from_map(dispatcher, args.callbacks)
 
 
 def update_context(trainer: Any, dispatcher: Dispatcher, **changed: Any) -> None:
-    """Update what callbacks get by keyword: the trainer's objects, and what ``changed``."""
+    """Update the keyword arguments of callbacks: the trainer's objects, and those ``changed``."""
     dispatcher.context.update(
         model=trainer.model,
         optimizer=trainer.optimizer,
@@ -55,7 +55,7 @@ def check_attached_everywhere(dispatcher: Dispatcher, collectives: Collectives) 
     """Check that every callback which exchanges values between processes is attached on all of them.
 
     Raises:
-        CallbackError: On every process, if one lacks such a callback; the others would wait for it.
+        CallbackError: On every process, if one process lacks such a callback; the others would wait for it.
     """
     own = {
         name
@@ -97,5 +97,5 @@ def _check_reported(report_to: Sequence[str] | str, names: Iterable[str]) -> Non
 
 
 def _is_installed(name: str) -> bool:
-    package = getattr(load(name), "package", "")  # the module of a tracker's tool; other integrations have none
+    package = getattr(load(name), "package", "")  # the module that a tracker needs; other integrations have none
     return bool(package) and is_installed(package)

@@ -1,4 +1,4 @@
-"""The checkpoint manager: saves and restores a whole run."""
+"""Checkpoint manager: saving and restoring a complete run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
 
 runs_begun: Counter[Path] = Counter()
-"""Runs that this process has begun in a folder; what an earlier attempt of the job noted is found by that number."""
+"""Number of runs that this process has begun, by folder; identifies the entry of an earlier attempt of the job."""
 
 
 class CheckpointManager:
@@ -39,11 +39,11 @@ class CheckpointManager:
         trainer: Its ``args`` and ``state`` are read, and the state is filled when a run is resumed.
         engine: Takes and restores snapshots.
         dispatcher: Sends on_save and on_load; keeps the states of callbacks.
-        overrides: The trainer's own methods.
+        overrides: The documented methods that the trainer overrides.
 
     Attributes:
         best: The best model so far.
-        committer: Commits in the background.
+        committer: Commits checkpoints in the background.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -58,19 +58,19 @@ class CheckpointManager:
 
     @property
     def run_id(self) -> str:
-        """The id that goes into every manifest, so that a run deletes only what it wrote; kept when it is resumed."""
+        """The id in every manifest of the run, so that a run deletes only its own checkpoints; kept on resume."""
         return str(self.trainer.state.run_id)
 
     @property
     def store(self) -> CheckpointStore:
-        """Where checkpoints go; made at the first use, so that a trainer leaves no folder behind."""
+        """The checkpoint store; created at the first use, so that an unused trainer leaves no folder behind."""
         if self._store is None:
             args = self.trainer.args
             self._store = CheckpointStore(args.output_dir, run_id=self.run_id, save_total_limit=args.save_total_limit)
         return self._store
 
     def reopen(self) -> None:
-        """Read anew where checkpoints go, after the trainer's arguments have changed."""
+        """Open the checkpoint store again after the trainer's arguments have changed."""
         self._store = None
 
     # -- saving ---------------------------------------------------------------------------------------------------
@@ -78,9 +78,9 @@ class CheckpointManager:
     def save(self, progress: Progress) -> None:
         """Save a checkpoint of this step.
 
-        When a callback listens to on_save, several processes run, the model is sharded, or a subclass saves it in its
-        own way, the checkpoint is committed before this returns; otherwise the commit goes on in the background and a
-        failure is raised at the next step.
+        If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
+        the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
+        a failure is raised at the next step.
         """
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
@@ -104,7 +104,7 @@ class CheckpointManager:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
-        """Return a function that writes the whole checkpoint, with all that may still change fixed as it is now."""
+        """Return a function that writes the complete checkpoint, with the current values of all that may change."""
         texts = {
             STATE_FILE: _as_json(self.trainer.state.to_dict()),
             ARGS_FILE: _as_json(self.trainer.args.to_dict()),
@@ -129,10 +129,10 @@ class CheckpointManager:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def open(self, folder: str | Path) -> Contents:
-        """Verify a folder, once for all processes, and return what it holds.
+        """Verify a folder, once for all processes, and return its contents.
 
         Raises:
-            BrokenCheckpointError: If it is not there, or does not verify; on every process.
+            BrokenCheckpointError: If it does not exist, or does not verify; on every process.
         """
         path = Path(folder)
         outcome: Contents | str | None = None
@@ -149,21 +149,20 @@ class CheckpointManager:
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
 
-        If the launcher restarted the job, it is the newest one that an earlier attempt wrote, and only without one that
-        which is ``wanted``.
+        If the launcher restarted the job, the newest checkpoint of an earlier attempt takes precedence over ``wanted``.
 
         Args:
-            wanted: A folder; True for the newest valid one in ``output_dir`` (none there: a fresh start); None or
+            wanted: A folder; True for the newest valid one in ``output_dir`` (a fresh start if there is none); None or
                 False for a fresh start.
 
         Raises:
-            CheckpointError: If the folder is not there or does not verify, or none of those there does.
-            ArgumentError: If a fresh start would go into a folder that holds checkpoints of another run.
+            CheckpointError: If the folder does not exist or does not verify, or if no checkpoint in it verifies.
+            ArgumentError: If a fresh start would write into a folder that holds checkpoints of another run.
         """
         folder = Path(self.trainer.args.output_dir).resolve()
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
-        # not for a trial: a search that is begun again may try something else in it
+        # not for a trial: a restarted search may try other hyperparameters in it
         notes = None if self.trainer.state.is_hyper_param_search else self.engine.job_store()
         if notes is None:
             return self._wanted(wanted)
@@ -204,15 +203,15 @@ class CheckpointManager:
                 )
 
     def load_weights(self, folder: str | Path) -> None:
-        """Load the weights, and nothing else, from a checkpoint, which is verified, or from what save_model wrote.
+        """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.
 
         Raises:
-            CheckpointError: If it does not verify (a BrokenCheckpointError), or the weights do not fit the model.
+            CheckpointError: If the checkpoint does not verify (a BrokenCheckpointError), or does not fit the model.
         """
         self.engine.checkpoint.load_weights(self.open(folder))
 
     def restore(self, checkpoint: Path) -> Progress:
-        """Take everything from a checkpoint but the random number generators, and send on_load."""
+        """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
         self._take_state(_state_file(contents))
@@ -233,7 +232,7 @@ class CheckpointManager:
         return progress
 
     def _take_state(self, path: Path) -> None:
-        """Fill the trainer's state in place: callbacks and the dispatcher hold on to it."""
+        """Fill the trainer's state in place: callbacks and the dispatcher hold references to it."""
         state = self.trainer.state
         here = {"is_local_process_zero", "is_world_process_zero", "run_id"}
         for name, value in vars(TrainerState.load_from_json(path)).items():

@@ -1,7 +1,7 @@
-"""The engine of a trainer: what a framework does for the loop, for evaluation and for checkpoints.
+"""Engine of a trainer: the framework-specific operations of the loop, evaluation and checkpoints.
 
 `Engine` and its three parts are abstract classes with one implementation for each framework, in ``trainer/pytorch`` and
-``trainer/tensorflow``. A class that lacks a method cannot be made.
+``trainer/tensorflow``. A class that lacks a method cannot be instantiated.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class TrainBatch(NamedTuple):
 
 @dataclass(slots=True)
 class StepContext:
-    """One micro-batch on its way through the step.
+    """The context of one micro-batch in the training step.
 
     Attributes:
-        index, count: Its number in the update, from 0, and the micro-batches of that update.
-        is_padding: Whether it only keeps this rank in step with the others and counts for nothing.
-        is_single: Whether it is the whole update, on one process, so that its mean loss is that of the update.
-        is_part: Whether it is a part of a micro-batch that did not fit into memory as a whole.
-        items: The items that its mean loss is over; None where they were not counted.
-        weight: ``items`` relative to a constant; what its loss is multiplied by in the backward pass.
+        index, count: Index of the micro-batch in the update, from 0, and number of micro-batches of the update.
+        is_padding: Whether it only keeps this rank in step with the others and does not count.
+        is_single: Whether it is the whole update on one process, so that its mean loss is that of the update.
+        is_part: Whether it is a part of a micro-batch that was split to fit into memory.
+        items: Number of items in its mean loss; None if they were not counted.
+        weight: ``items`` relative to a constant; the factor of its loss in the backward pass.
     """
 
     index: int = 0
@@ -57,13 +57,13 @@ class StepContext:
 
 @dataclass
 class StepResult:
-    """What one evaluation step gives; everything but ``examples`` may still be on the device.
+    """The result of one evaluation step; everything but ``examples`` may still be on the device.
 
     Attributes:
         loss: Mean loss of the batch; None without labels.
-        weight: Items that the mean is over.
+        weight: Number of items in the mean.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
-        examples: Examples of this process in the batch that are not padding.
+        examples: Number of examples of this process in the batch, without padding.
     """
 
     loss: Any
@@ -77,12 +77,12 @@ class StepResult:
 class Overrides(frozenset[str]):
     """The names of the documented methods that a subclass of a trainer, or the instance, overrides.
 
-    It is made once, when the trainer is made; behaviour that depends on an override asks this record and nothing else.
+    It is created once, with the trainer; all behaviour that depends on an override uses this record.
     """
 
     @classmethod
     def of(cls, trainer: Any, base: type) -> Overrides:
-        """Return the methods of ``trainer`` that are not those of the class ``base``."""
+        """Return the methods of ``trainer`` that differ from those of the class ``base``."""
         own = (name for name in dir(type(trainer)) if not name.startswith("__"))
         return cls(name for name in own if getattr(type(trainer), name) is not getattr(base, name, None))
 
@@ -92,7 +92,7 @@ class Overrides(frozenset[str]):
 
 
 class JobStore(Protocol):
-    """Short texts by name that outlive the processes of a job which its launcher starts again."""
+    """A key-value store of short texts that persists when the launcher restarts the processes of a job."""
 
     def set(self, name: str, text: str, /) -> None:
         """Write a text."""
@@ -109,11 +109,11 @@ class TrainStep(ABC):
 
     @abstractmethod
     def fused_update(self, window: Sequence[Any]) -> bool:
-        """Do a whole update in one call; return False where it has to go piece by piece."""
+        """Do a whole update in one call; return False if the loop must do it step by step."""
 
     @abstractmethod
     def micro_step(self, batch: Any, context: StepContext) -> None:
-        """Take a micro-batch forward and backward."""
+        """Run the forward and the backward pass of a micro-batch."""
 
     @abstractmethod
     def finish_gradients(self) -> Any:
@@ -121,7 +121,7 @@ class TrainStep(ABC):
 
     @abstractmethod
     def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
 
     @abstractmethod
     def clear_gradients(self) -> None:
@@ -153,7 +153,7 @@ class EvaluationStep(ABC):
 
     @abstractmethod
     def counted(self, batches: Iterable[Any]) -> Iterable[Any]:
-        """Return the batches as `evaluation_step` takes them, with the examples of each that count."""
+        """Return the batches as `evaluation_step` takes them, each with the number of its examples that count."""
 
     @abstractmethod
     def eval_mode(self) -> AbstractContextManager[Any]:
@@ -169,49 +169,49 @@ class EvaluationStep(ABC):
 
     @abstractmethod
     def num_examples(self, batches: Any) -> int | None:
-        """Return the number of examples behind ``batches``, where it can be known."""
+        """Return the number of examples in ``batches``; None if it is unknown."""
 
     @abstractmethod
     def is_dict_of_datasets(self, dataset: Any) -> bool:
-        """Return whether ``dataset`` is a dict of datasets by their names."""
+        """Return whether ``dataset`` is a dict of datasets by name."""
 
 
 class CheckpointIO(ABC):
-    """What a checkpoint holds of model, optimizer, schedule, precision and random numbers."""
+    """Saving and restoring of model, optimizer, schedule, precision and random numbers."""
 
     @abstractmethod
     def snapshot(self, *, copy: bool) -> Write:
-        """Return a function that writes everything into a folder, and returns the roles of the files by their names.
+        """Return a function that writes everything into a folder and returns the roles of the files by name.
 
         Args:
-            copy: Hold copies, so that training may go on before the function is called.
+            copy: Keep copies, so that training may continue before the function is called.
         """
 
     @abstractmethod
     def write_shards(self) -> None:
-        """Write what this process adds to the checkpoint that the first one is writing, if anything."""
+        """Write this process's share, if any, of the checkpoint that the first process is writing."""
 
     @abstractmethod
     def load_snapshot(self, contents: Contents) -> None:
-        """Restore what `snapshot` wrote, except the random number generators."""
+        """Restore everything that `snapshot` wrote, except the random number generators."""
 
     @abstractmethod
     def load_weights(self, contents: Contents) -> None:
-        """Load the weights of a checkpoint, and nothing else."""
+        """Load only the weights of a checkpoint."""
 
     @abstractmethod
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights into ``output_dir``, from the first process."""
+        """Write the weights into ``output_dir``, on the first process."""
 
 
 class Engine(ABC):
-    """The framework's part of a trainer.
+    """The framework-specific part of a trainer.
 
     Attributes:
-        strategy: How many processes there are, and how they exchange gradients, numbers and objects.
-        step_timer: Times whole steps, and the part of each before this process waits for the others.
-        train_step, evaluation, checkpoint: Its parts; made anew by `configure`.
-        given_optimizers: The optimizer and the schedule that the trainer was given, each None where it creates them.
+        strategy: The processes of the run, and their exchange of gradients, numbers and objects.
+        step_timer: Measures whole steps, and the part of each before this process waits for the others.
+        train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
+        given_optimizers: The optimizer and the schedule that the user gave, each None if the trainer creates it.
     """
 
     strategy: Any
@@ -225,19 +225,19 @@ class Engine(ABC):
 
     @abstractmethod
     def configure(self) -> None:
-        """Set up what follows from the arguments; called when the trainer is made, and when its arguments change."""
+        """Create the parts that depend on the arguments; called for a new trainer, and when its arguments change."""
 
     @abstractmethod
     def prepare_data(self) -> int | None:
-        """Build the source of training batches; return the micro-batches of one epoch on each process, if known."""
+        """Build the source of training batches; return the micro-batches per epoch on each process, if known."""
 
     @abstractmethod
     def prepare_model(self, max_steps: int) -> None:
-        """Place and wrap the model, create optimizer and schedule."""
+        """Place and wrap the model; create the optimizer and the schedule."""
 
     @abstractmethod
     def seed(self, checkpoint: Path | None) -> None:
-        """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
+        """Set the random number generators from the checkpoint, or without one from ``args.seed`` and the rank."""
 
     @abstractmethod
     def set_seed(self, seed: int) -> None:
@@ -251,26 +251,26 @@ class Engine(ABC):
 
     @abstractmethod
     def count_examples(self, window: Sequence[Any]) -> int:
-        """Return the examples in a window, counted over all processes."""
+        """Return the number of examples in a window, over all processes."""
 
     @abstractmethod
     def batches_used(self, progress: Progress) -> int:
-        """Return the micro-batches of this process that hold the examples which ``progress`` has seen of the epoch."""
+        """Return the number of this process's micro-batches that hold the epoch's used examples in ``progress``."""
 
     # -- processes and devices --------------------------------------------------------------------------------------
 
     @abstractmethod
     def propagate_errors(self) -> AbstractContextManager[Any]:
-        """Return a context in which an error of one process ends all, each with the error that came first."""
+        """Return a context in which an error of one process ends all processes with the first error."""
 
     @abstractmethod
     def sync_control(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
-        """Give every process the flags of the first; return the stop signal that any process got."""
+        """Give every process the flags of the first process; return the stop signal that any process received."""
 
     @abstractmethod
     def job_store(self) -> JobStore | None:
-        """Return what outlives the processes of a job that is started again; None where nothing does."""
+        """Return the store that persists when a job is restarted; None if there is none."""
 
     @abstractmethod
     def device_memory(self, reset: bool) -> DeviceMemory | None:
-        """Return the memory of the accelerator, its peak reset first if ``reset``; None without one."""
+        """Return the memory of the accelerator, after a reset of its peak if ``reset``; None without an accelerator."""

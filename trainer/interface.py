@@ -1,4 +1,4 @@
-"""The documented methods of a trainer that its components carry out: evaluation, callbacks, records, saving."""
+"""Public interface of a trainer besides training: evaluation, callbacks, log records and saving."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TrainerInterface(ABC):
 
     Attributes:
         args: The training arguments.
-        model: The model, without what wraps it for several processes; that is ``model_wrapped``.
-        optimizer, lr_scheduler: None until train() creates them, unless they were given.
-        state, control: Shared with every callback.
+        model: The model, without the wrapper for several processes, which is ``model_wrapped``.
+        optimizer, lr_scheduler: The optimizer and the schedule; None until train() creates them, unless given.
+        state, control: The run's state and control flags, shared with every callback.
     """
 
     args: Any
@@ -49,12 +49,12 @@ class TrainerInterface(ABC):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's own; log them and send on_evaluate.
+        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate.
 
         Args:
-            eval_dataset: A dataset, or a dict of datasets, whose names then go into the metrics' names.
+            eval_dataset: A dataset, or a dict of datasets, whose names become part of the metrics' names.
             ignore_keys: Outputs of the model to leave out of the predictions.
-            metric_key_prefix: What every metric's name begins with.
+            metric_key_prefix: Prefix of every metric's name.
         """
         return self._evaluator.evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
@@ -72,19 +72,19 @@ class TrainerInterface(ABC):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> PredictionOutput:
-        """Return predictions, labels and metrics over the batches of ``dataloader``, speed not included."""
+        """Return predictions, labels and metrics over the batches of ``dataloader``, without speed metrics."""
         return self._evaluator.prediction_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
 
     def num_examples(self, dataloader: Any) -> int:
-        """Return the number of examples behind ``dataloader``, over all processes; 0 where it cannot be known."""
+        """Return the number of examples in ``dataloader``, over all processes; 0 if it is unknown."""
         return self._engine.evaluation.num_examples(dataloader) or 0
 
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
-        """Create what does not exist yet of optimizer and schedule; what an override only returns is taken too."""
+        """Create the optimizer and the schedule unless they exist; overrides may set or return them."""
         made = self.create_optimizer()
         self.optimizer = made if self.optimizer is None else self.optimizer
         made = self.create_scheduler(num_training_steps)
@@ -92,16 +92,16 @@ class TrainerInterface(ABC):
 
     @abstractmethod
     def create_optimizer(self) -> Any:
-        """Create the optimizer, unless there is one, and return it."""
+        """Create the optimizer, unless it exists, and return it."""
 
     @abstractmethod
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Create the schedule, unless there is one, and return it."""
+        """Create the schedule, unless it exists, and return it."""
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 
     def add_callback(self, callback: Any, **options: Any) -> Attachment:
-        """Attach a callback, as instance or class.
+        """Attach a callback, given as an instance or a class.
 
         Args:
             callback: Any object with ``on_*`` methods.
@@ -122,16 +122,16 @@ class TrainerInterface(ABC):
 
         Args:
             event: Name of the event.
-            every: Hear only the steps that are multiples of this.
+            every: Call the function only at steps that are multiples of this number.
 
         Raises:
-            UnknownNameError: If there is no such event.
+            UnknownNameError: If the event does not exist.
         """
         return partial(signal_named(event).connect, sender=self, every=every)
 
     @property
     def callback_report(self) -> dict[str, Attachment]:
-        """What each callback has cost and how often it failed, by name, in the order in which they are called."""
+        """Time and number of failures of each callback, by name, in the order in which they are called."""
         return self._dispatcher.attachments
 
     # -- records --------------------------------------------------------------------------------------------------
@@ -155,17 +155,17 @@ class TrainerInterface(ABC):
     # -- weights --------------------------------------------------------------------------------------------------
 
     def load_weights(self, folder: str | Path) -> None:
-        """Load the weights, and nothing else, from a checkpoint.
+        """Load only the weights from a checkpoint.
 
         Raises:
-            CheckpointError: If they are not there, or do not fit the model.
+            CheckpointError: If there are no weights, or they do not fit the model.
         """
         self._checkpoints.load_weights(folder)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the weights (and what belongs to the model) into ``output_dir``, from the first process.
+        """Write the weights and the other files of the model into ``output_dir``, on the first process.
 
-        A checkpoint has what an override writes; where that does not include weights, those of the model are added.
+        A checkpoint contains the files that an override writes; if they do not include weights, the model's are added.
         """
         self._engine.checkpoint.save_model(output_dir)
 

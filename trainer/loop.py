@@ -1,8 +1,8 @@
-"""The training loop, whole, for both frameworks.
+"""Training loop of both frameworks.
 
-Read it from top to bottom. `TrainingLoop.run` is the run: set-up, epochs, updates, and after each update what the
-control flags ask for (log, evaluate, save, stop). `trackside.trainer.engine` lists what a framework does for it. Only a
-log, an evaluation and a save wait for the device.
+Read this file from top to bottom. `TrainingLoop.run` is the complete run: set-up, epochs, updates, and after each
+update the actions that the control flags request (log, evaluate, save, stop). `trackside.trainer.engine` defines the
+operations of a framework. Only a log, an evaluation and a save wait for the device.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class TrainingLoop:
 
     Args:
         trainer: Its public methods ``log``, ``evaluate`` and ``store_flos`` are called, overridden or not.
-        engine: The framework's part.
+        engine: The framework-specific part of the trainer.
         dispatcher: Sends the events.
-        checkpoints: Saves and restores.
+        checkpoints: Saves and restores checkpoints.
         checkpoint: The folder to resume from; None for a fresh start.
         note_metrics: Called with the metrics of every scheduled evaluation.
-        watch_memory: Returns a watch over memory, if the arguments ask for one.
-        report_costs: Called at the end with the seconds that the run took.
+        watch_memory: Returns a memory watch, if the arguments request one.
+        report_costs: Called at the end with the duration of the run in seconds.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class TrainingLoop:
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch)
         self.send("on_epoch_begin")
-        if not self._is_seeded:  # as late as can be: what a callback draws before must not shift the run's own numbers
+        if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(self.checkpoint)
             self._is_seeded = True
         ended = True
@@ -151,13 +151,13 @@ class TrainingLoop:
         self._act()
 
     def _end_with_epochs(self) -> None:
-        """End after the last epoch although updates are left: epochs were cut short, and max_steps is not given."""
+        """Stop after the last epoch even if updates remain because epochs were cut short; max_steps is not given."""
         epochs = self.plan.num_train_epochs
         if self.args.max_steps <= 0 and self.progress.epoch >= epochs and self.state.global_step < self.plan.max_steps:
             self.control.stop(f"num_train_epochs={epochs} are over, some of them cut short")
 
     def _run_update(self, window: list[Any]) -> None:
-        """One update: every micro-batch forward and backward, then the optimizer."""
+        """Do one update: forward and backward pass of every micro-batch, then the optimizer step."""
         step, send = self.step, self.send
         send("on_step_begin")
         if not step.fused_update(window):
@@ -189,7 +189,7 @@ class TrainingLoop:
         return self.progress.epoch_with_fraction(self.plan, self.args.gradient_accumulation_steps)
 
     def _sync_control(self, *, after_update: bool = False) -> None:
-        """Let all processes see the same flags, and turn a signal into a stop at the same step everywhere."""
+        """Give all processes the same flags, and turn a signal into a stop at the same step on all of them."""
         signal = self.engine.sync_control(self.signals.received, after_update=after_update)
         if signal is not None and self.stopped_by is None:
             self.stopped_by = signal
@@ -203,7 +203,7 @@ class TrainingLoop:
     # -- acting on the flags --------------------------------------------------------------------------------------
 
     def _act(self) -> None:
-        """Log, evaluate and save, as far as asked; each clears its flag first."""
+        """Log, evaluate and save as the flags request; each action clears its flag first."""
         control = self.control
         if control.should_log:
             control.should_log = False
@@ -220,7 +220,7 @@ class TrainingLoop:
             self._sync_control()
 
     def _ask_for_last(self, action: str) -> None:
-        """Where training stops under a "steps" strategy, evaluate and save once more, unless just done."""
+        """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
         control, step = self.control, self.state.global_step
         if not control.should_training_stop:
             return

@@ -1,4 +1,4 @@
-"""Memory that training, evaluating or predicting took, for ``skip_memory_metrics=False``."""
+"""Memory use of training, evaluation and prediction, for ``skip_memory_metrics=False``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLE_SECONDS = 0.01
 
 
 class DeviceMemory(NamedTuple):
-    """Memory of the accelerator: allocated now, and at most since the last reset."""
+    """Memory of the accelerator: currently allocated, and the peak since the last reset."""
 
     allocated_bytes: int
     peak_bytes: int
@@ -22,7 +22,7 @@ class MemoryWatch:
     """Watches the memory of this process, sampled on a thread, and that of its accelerator.
 
     Args:
-        device: Resets the device's peak when called with True, and returns its memory; None where there is no device.
+        device: Resets the device's peak when called with True, and returns its memory; None without a device.
     """
 
     def __init__(self, device: Callable[[bool], DeviceMemory | None]) -> None:
@@ -39,10 +39,10 @@ class MemoryWatch:
         self._sampler.start()
 
     def stop(self, prefix: str) -> dict[str, float]:
-        """Return what was used since the watch was made, under names that begin with ``prefix``.
+        """Return the memory used since the watch was created, under names that begin with ``prefix``.
 
         Units:
-            Bytes. ``alloc_delta`` is what stays in use, ``peaked_delta`` what was in use above that for a while.
+            Bytes. ``alloc_delta`` is the memory still in use, ``peaked_delta`` the temporary peak above it.
         """
         self._done.set()
         self._sampler.join()

@@ -18,7 +18,7 @@ class MetricsWriter:
     """Writes records and metrics into the history of a run, into files, and to the terminal.
 
     Args:
-        trainer: Its ``args`` say where files go; its ``state`` holds the history.
+        trainer: Its ``args`` have the output folder; its ``state`` holds the history.
         dispatcher: Sends on_log.
     """
 

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, Protocol
 
 
 class MapDataset(Protocol):
-    """Examples by their number, as torch's map-style datasets have them, or datasets by their name."""
+    """Examples by index, as in torch's map-style datasets, or datasets by name."""
 
     def __getitem__(self, index: Any, /) -> Any: ...
 
 
 Dataset = MapDataset | Iterable[Any]
-"""What a trainer takes examples from."""
+"""A source of examples for a trainer."""
 
 
 class TrainOutput(NamedTuple):
@@ -22,8 +22,8 @@ class TrainOutput(NamedTuple):
 
     Attributes:
         global_step: Updates completed.
-        training_loss: Mean loss over all of them.
-        metrics: Run time, speed and the like.
+        training_loss: Mean loss over all updates.
+        metrics: Run time, speed and related numbers.
     """
 
     global_step: int
@@ -36,8 +36,8 @@ class PredictionOutput(NamedTuple):
 
     Attributes:
         predictions: Array, or nested arrays, of shape (examples, ...); ragged ones are padded with -100.
-        label_ids: The labels in the same form; None where there are none.
-        metrics: What compute_metrics gave, the loss, and the speed.
+        label_ids: The labels in the same form; None without labels.
+        metrics: The result of compute_metrics, the loss, and the speed.
     """
 
     predictions: Any
@@ -49,9 +49,9 @@ class BestRun(NamedTuple):
     """The best trial of a hyperparameter search.
 
     Attributes:
-        run_id: What the backend calls it.
-        objective: What it came to.
-        hyperparameters: What was tried in it, by name.
+        run_id: The backend's id of the trial.
+        objective: The objective value of the trial.
+        hyperparameters: The hyperparameters of the trial, by name.
     """
 
     run_id: str
@@ -60,13 +60,13 @@ class BestRun(NamedTuple):
 
     @property
     def params(self) -> dict[str, Any]:
-        """The hyperparameters, by the name that a trial of optuna has for them; ``model_init`` may get either."""
+        """The hyperparameters, under the attribute name of an optuna trial; ``model_init`` may get either."""
         return self.hyperparameters
 
 
 @dataclass
 class EvalPrediction:
-    """What compute_metrics gets; unpacks as ``predictions, label_ids``.
+    """The input of compute_metrics; unpacks as ``predictions, label_ids``.
 
     Attributes:
         predictions: Array or nested arrays of shape (examples, ...).
@@ -88,7 +88,7 @@ class EvalPrediction:
 
 
 def default_compute_objective(metrics: dict[str, float]) -> float:
-    """Return what a hyperparameter search optimises: eval_loss if it is the only metric, else the sum of the others.
+    """Return the default objective of a search: eval_loss if it is the only metric, else the sum of the others.
 
     Example:
         >>> default_compute_objective({"eval_loss": 0.5, "eval_accuracy": 0.9, "eval_runtime": 3.0, "epoch": 1.0})
@@ -119,7 +119,7 @@ def speed_metrics(prefix: str, seconds: float, examples: int | None, steps: int)
 
 
 def prefixed(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Put ``prefix`` and an underscore before every name that does not have it yet.
+    """Return ``metrics`` with ``prefix`` and an underscore before every name that does not have them yet.
 
     Example:
         >>> prefixed({"accuracy": 0.9, "eval_f1": 0.8}, "eval")

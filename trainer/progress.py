@@ -1,4 +1,4 @@
-"""The arithmetic of a run: how many updates there are, where one begins, and where a run stands."""
+"""Progress of a run: planned updates and epochs, accumulation windows, and the current position."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long a run is.
+    """The length of a run.
 
     Attributes:
-        max_steps: Updates of the whole run.
-        num_train_epochs: Epochs of the whole run, rounded up.
-        batches_per_epoch: Micro-batches of one epoch on each process; None for a dataset without a length.
+        max_steps: Updates in the whole run.
+        num_train_epochs: Epochs in the whole run, rounded up.
+        batches_per_epoch: Micro-batches in one epoch on each process; None for a dataset without a length.
     """
 
     max_steps: int
@@ -31,7 +31,7 @@ class TrainingPlan:
 def plan_training(
     *, batches_per_epoch: int | None, accumulation_steps: int, num_train_epochs: float, max_steps: int
 ) -> TrainingPlan:
-    """Return how many updates and epochs a run has; ``max_steps`` above 0 wins over ``num_train_epochs``.
+    """Return the length of a run; ``max_steps`` above 0 takes precedence over ``num_train_epochs``.
 
     Raises:
         ArgumentError: If the dataset has no length and ``max_steps`` is not given.
@@ -56,12 +56,12 @@ def plan_training(
 
 
 def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
-    """Return into how many equal micro-batches an update is cut, and how many examples each is, over all processes.
+    """Return the number of equal micro-batches of an update, and the examples in each, over all processes.
 
-    As few as can be, with at most ``most`` examples and at least one for each process.
+    The number is the smallest with at most ``most`` examples and at least one for each process.
 
     Raises:
-        ArgumentError: If there is no such cut; the message has the nearest numbers of examples that have one.
+        ArgumentError: If there is no such number; the message has the nearest numbers of examples that can be cut.
 
     Example:
         >>> cut_update(128, most=32, world_size=4), cut_update(128, most=32, world_size=3)
@@ -87,12 +87,12 @@ def _number_of_cuts(examples: int, most: int, world_size: int) -> int | None:
 
 @dataclass
 class Progress:
-    """Where the loop stands between two updates; a checkpoint keeps it beside the state.
+    """The position of the loop between two updates; saved in a checkpoint beside the state.
 
     Attributes:
         epoch: Epochs completed.
-        batches_in_epoch: Micro-batches of the current epoch that each process has taken.
-        examples_in_epoch: Examples of the current epoch that all processes together have taken.
+        batches_in_epoch: Micro-batches of the current epoch that each process has used.
+        examples_in_epoch: Examples of the current epoch that all processes together have used.
         pending_loss: Sum of the losses of the updates since the last record.
         pending_steps: Number of those updates.
         total_loss: Sum of the losses of all updates before that.
@@ -109,9 +109,9 @@ class Progress:
     last_save: int = -1
 
     def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
-        """Return the completed epochs with the part of the current one.
+        """Return the completed epochs plus the fraction of the current one.
 
-        Where the dataset has no length, ``plan.max_steps`` updates count as an epoch.
+        If the dataset has no length, ``plan.max_steps`` updates count as an epoch.
         """
         batches = plan.batches_per_epoch or plan.max_steps * accumulation_steps
         return self.epoch + self.batches_in_epoch / batches
@@ -124,9 +124,9 @@ class Progress:
 
 
 def windows(batches: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Cut ``batches`` into the windows of one update each; the last one may be shorter.
+    """Split ``batches`` into windows, one for each update; the last one may be shorter.
 
-    A window is taken only when it is asked for, so that nothing is read ahead of the update that uses it.
+    A window is read only when requested, so that no batch is read ahead of its update.
 
     Example:
         >>> list(windows(iter("abcde"), 2))

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 KEPT = 1000
-"""Means are over so many updates at most, so that a run that never logs keeps no long list."""
+"""Maximum number of updates in a mean, which bounds the memory of a run that never logs."""
 
 
 class StepTimer:
-    """A stopwatch over the updates of one process; it stands still until ``is_on`` is set.
+    """A timer of the updates of one process; it is off until ``is_on`` is set.
 
     The own time of an update begins when its data are requested, and ends when the trainer calls `exchange`, before it
-    waits for other processes. Where all processes take their steps together, only the own time differs between them:
-    the whole step takes as long on each as on the slowest.
+    waits for other processes. If all processes step together, only the own time differs between them: the
+    whole step takes as long on each as on the slowest.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StepTimer:
         self._whole: deque[float] = deque(maxlen=KEPT)
 
     def reading(self, batches: Iterator[T]) -> Iterator[T]:
-        """Return ``batches``, whose first of each update starts the watch."""
+        """Return ``batches``; the request for the first batch of each update starts the timer."""
         return self._reading(batches) if self.is_on else batches
 
     def _reading(self, batches: Iterator[T]) -> Iterator[T]:
@@ -43,13 +43,13 @@ class StepTimer:
             yield batch
 
     def exchange(self) -> None:
-        """Note that the process has done its own part of the update; only the first call in an update counts."""
+        """Record the end of the process's own part of the update; only the first call in an update counts."""
         if self._own_begun is not None:
             self._own.append((self._own_begun, self._now()))
             self._own_begun = None
 
     def step_end(self) -> None:
-        """Note that the update is complete."""
+        """Record the end of the update."""
         if self._begun_s is not None:
             self._whole.append(perf_counter() - self._begun_s)
         self._begun_s = self._own_begun = None
@@ -57,7 +57,7 @@ class StepTimer:
     def take(self) -> tuple[float | None, float | None]:
         """Return the mean time of whole steps and the mean own time since the last call, in seconds.
 
-        Either is None where nothing was timed. Waits for the device.
+        Either is None if nothing was timed. Waits for the device.
         """
         own = [self._seconds(begun, ended) for begun, ended in self._own]
         means = _mean(list(self._whole)), _mean(own)

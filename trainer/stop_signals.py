@@ -1,4 +1,4 @@
-"""Stop signals: the first SIGTERM or SIGINT asks for a save and a stop, the second stops at once."""
+"""Stop signals: the first SIGTERM or SIGINT requests a save and a stop, the second stops immediately."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM")
 
 
 class StopSignals:
-    """Watch for stop signals while it is entered; outside the main thread it watches nothing.
+    """A context that catches stop signals; it has no effect outside the main thread.
 
     Attributes:
-        received: Name of the signal that came; None while none did.
+        received: Name of the received signal; None before a signal.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Compatibility with the transformers Trainer: what it has and this one does not, and what to use instead."""
+"""Compatibility with the transformers Trainer: its methods and fields without a counterpart, and alternatives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTEAD = {
     "_save_checkpoint": "listen to on_save",
     "_wrap_model": "wrap the model before the trainer gets it",
 }
-"""Methods and attributes of that Trainer, with what to do here."""
+"""Methods and attributes of that Trainer, with the alternatives here."""
 
 
 UNUSED_FIELDS: dict[str, Any] = {
@@ -60,7 +60,7 @@ UNUSED_FIELDS: dict[str, Any] = {
     "use_cache": False,
     "use_liger_kernel": False,
 }
-"""Fields of its TrainingArguments that do not exist here; callbacks written for it read their defaults."""
+"""Fields of its TrainingArguments that do not exist here, with their defaults, which its callbacks may read."""
 
 
 ON_TENSORFLOW = {
@@ -71,11 +71,11 @@ ON_TENSORFLOW = {
     "setup_wandb": "attach the callback wandb",
     "setup_comet": "attach the callback comet",
 }
-"""Methods of the PyTorch trainer and of the original TFTrainer, with what to do on TFTrainer."""
+"""Methods of the PyTorch trainer and of the original TFTrainer, with the alternatives on TFTrainer."""
 
 
 def warn_of_unused_overrides(trainer: object, base: type, table: Mapping[str, str] = INSTEAD) -> None:
-    """Warn of every method of a subclass of ``base`` that would be called elsewhere, but never is here."""
+    """Warn about every method of a subclass of ``base`` that the transformers Trainer calls and this one does not."""
     for name, instead in table.items():
         own = getattr(type(trainer), name, None)
         if own is not None and own is not getattr(base, name, None):
@@ -83,6 +83,6 @@ def warn_of_unused_overrides(trainer: object, base: type, table: Mapping[str, st
 
 
 def advice(trainer: object, name: str) -> str:
-    """Return the message of an AttributeError for ``name``, with what stands in its place."""
+    """Return the message of an AttributeError for ``name``, with the alternative."""
     instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
     return f"{type(trainer).__name__!r} object has no attribute {name!r}{instead}"

@@ -24,8 +24,8 @@ class Alias:
     Attributes:
         name: The other name.
         field: The name of the field.
-        replacement: What to write instead, where the other name is deprecated; setting it warns.
-        value: What the field holds where this attribute is true, if it is a switch.
+        replacement: Name to use instead if the other name is deprecated; setting a deprecated name warns.
+        value: Value of the field when this attribute is true, if it is a switch.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Alias:
         current, default = getattr(args, self.field), args.__dataclass_fields__[self.field].default
         is_new = "_inferred" not in vars(args)
         if value is None or (is_new and value in (self._shown(current), self._shown(default))):
-            return  # dataclasses.replace and parsers of command lines pass what they read
+            return  # dataclasses.replace and command-line parsers pass back the value that they read
         if self.replacement:
             message = f"{self.name} is deprecated; use {self.replacement} instead"
             warnings.warn(message, FutureWarning, stacklevel=4 if is_new else 3)

@@ -1,4 +1,4 @@
-"""The arguments of a run that are the same for every framework."""
+"""Training arguments shared by all frameworks."""
 # ruff: noqa: RUF009  (option() is dataclasses.field with a rule)
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Save = enums.SaveChoice | enums.IntervalStrategy
     MetricInputs = list[Literal["inputs", "loss"]]
     ReportTo = list[enums.ReportChoice] | str | None
-else:  # what HfArgumentParser reads: it refuses most unions, and makes a flag of what is a bool alone
+else:  # annotations for HfArgumentParser: it refuses most unions, and turns a plain bool into a flag
     TrueOrPath, BoolOrNone, Interval, Save = str, bool, enums.IntervalChoice, enums.SaveChoice
     MetricInputs, ReportTo = list[str], list[str] | str | None
 
@@ -55,11 +55,11 @@ NAMES, NUMBER = list[str] | None, int | float
 class BaseTrainingArguments(DerivedArguments):
     """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
 
-    Making one has no side effect: no folder, no process group, no device. A field that is changed later is not checked
-    until `validate` is called; `replace` makes a checked copy.
+    Creating an instance has no side effects: no folder, no process group, no device. A field that is changed later is
+    not checked until `validate` is called; `replace` makes a checked copy.
 
     Raises:
-        ArgumentError: If a value is not allowed; the message has field, value and what is.
+        ArgumentError: If a value is not allowed; the message has the field, the value and the allowed values.
 
     Example:
         >>> BaseTrainingArguments("out", eval_strategy="epoch", learning_rate="3e-4").learning_rate
@@ -210,13 +210,13 @@ class BaseTrainingArguments(DerivedArguments):
     def __post_init__(self) -> None:
         self.validate()
 
-    if not TYPE_CHECKING:  # a type checker reports wrong names itself
+    if not TYPE_CHECKING:  # a type checker reports unknown names itself
 
         def __getattr__(self, name: str) -> Any:
-            """Return the default of a field that only transformers has, which callbacks written for it read."""
+            """Return the default of a field that only transformers has, for callbacks written for transformers."""
             if name in UNUSED_FIELDS:
                 return UNUSED_FIELDS[name]
-            return super().__getattribute__(name)  # raises what it raised before
+            return super().__getattribute__(name)  # raises the usual AttributeError
 
         def __setattr__(self, name: str, value: Any) -> None:
             """Set a field or an attribute; raise ArgumentError for a field that only transformers has."""
@@ -236,15 +236,15 @@ class BaseTrainingArguments(DerivedArguments):
 
     @classmethod
     def fields(cls) -> tuple[Field[Any], ...]:
-        """Return the fields in their order, without their other names."""
+        """Return the fields in their order, without aliases."""
         return tuple(item for item in super().fields() if not isinstance(getattr(cls, item.name, None), Alias))
 
     def validate(self) -> None:
-        """Check every field, bring each to its type, and infer those that follow from others.
+        """Check every field, convert each to its type, and infer the fields that follow from others.
 
         Raises:
             ArgumentError: If a value is not allowed.
-            UnsupportedError: If it is, but cannot be had here.
+            UnsupportedError: If a value is allowed, but not supported here.
         """
         convert_fields(self)
         self._infer()
@@ -273,6 +273,6 @@ class BaseTrainingArguments(DerivedArguments):
             setattr(self, name, value)
 
 
-# dataclass() has put defaults in the place of these
+# dataclass() has replaced these with defaults
 for _name, _property in {"logging_dir": LOGGING_DIR, **{alias.name: alias for alias in ALIASES}}.items():
     setattr(BaseTrainingArguments, _name, _property)

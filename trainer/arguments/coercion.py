@@ -1,4 +1,4 @@
-"""Bringing each field of TrainingArguments to its declared type, and checking its rule."""
+"""Conversion of each field of TrainingArguments to its declared type, and the check of its rule."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ CONVERTED = (bool, int, float, str, NoneType, list[str], dict[str, Any])
 def convert_fields(args: PlainData) -> None:
     """Convert each field of ``args`` to its declared type and check its rule.
 
-    A field that a subclass declares is left as it is if its type is not made of `CONVERTED`, or its value the default.
+    A field that a subclass declares is left unchanged if its type is not made of `CONVERTED`, or its value is the
+    default.
 
     Raises:
-        ArgumentError: If one cannot be, or breaks its rule; the message has field, value and what is allowed.
+        ArgumentError: If a field cannot be converted, or breaks its rule; the message has the field, the value and the
+            allowed values.
     """
-    cls: Any = type(args)  # the class can be hashed, although arguments cannot
+    cls: Any = type(args)  # the class is hashable; an instance is not
     for item, kinds in _convertible(cls):
         value = args.given(item.name)
         if isinstance(item, Argument) or value is not item.default:

@@ -1,4 +1,4 @@
-"""The values that a choice among TrainingArguments may have: for editors as literals, at run time as enums."""
+"""Allowed values of the choices in TrainingArguments: literals for editors, enums at run time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import Any, Literal, get_args
 
 IntervalChoice = Literal["no", "steps", "epoch"]
-"""When to log or to evaluate."""
+"""Strategies for logging and evaluation."""
 
 SaveChoice = Literal["no", "steps", "epoch", "best"]
-"""When to save; "best" saves after an evaluation that improved."""
+"""Strategies for saving; "best" saves after an evaluation that improved."""
 
 FallingSchedule = Literal["linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial"]
-"""The learning-rate schedules that fall from the end of the warm-up to the end of the run."""
+"""Learning-rate schedules that fall from the end of the warm-up to the end of the run."""
 
 OtherSchedule = Literal[
     "constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "warmup_stable_decay"
@@ -20,7 +20,7 @@ OtherSchedule = Literal[
 SchedulerChoice = Literal[FallingSchedule, OtherSchedule]
 
 NativeOptimizer = Literal["adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "adagrad", "rmsprop", "lion"]
-"""The optimizers that need no further package."""
+"""Optimizers that need no additional package."""
 
 ApexOptimizer = Literal[
     "adamw_apex_fused", "lamb_apex_fused", "novograd_apex_fused", "sgd_apex_fused", "adagrad_apex_fused"
@@ -28,13 +28,13 @@ ApexOptimizer = Literal[
 OptimizerChoice = Literal[NativeOptimizer, ApexOptimizer, "adamw_8bit"]
 
 Fp16Backend = Literal["auto", "amp", "apex"]
-"""What does mixed precision with float16."""
+"""Implementations of mixed precision in float16."""
 
 ApexLevel = Literal["O0", "O1", "O2", "O3"]
-"""The levels of apex.amp."""
+"""Optimization levels of apex.amp."""
 
 LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
-"""The levels of messages; "passive" leaves the one that logging has."""
+"""Log levels; "passive" keeps the current level of logging."""
 
 ReportChoice = (
     Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "journal", "jsonl", "learning_rate_monitor"]
@@ -42,11 +42,11 @@ ReportChoice = (
     | Literal["straggler_monitor", "tensorboard", "terminate_on_nan", "throughput_monitor", "time_limit", "trackio"]
     | Literal["wandb"]
 )
-"""The callbacks that trackside registers by name; for type checkers only, ``report_to`` takes every registered name."""
+"""Callbacks that trackside registers by name; for type checkers only: ``report_to`` accepts every registered name."""
 
 
 class StringEnum(StrEnum):
-    """An enum whose members are their strings, so that `"steps"`, ours and that of another library are all equal.
+    """An enum whose members equal their strings, so that `"steps"`, our member and another library's are all equal.
 
     Example:
         >>> IntervalStrategy.STEPS == "steps", f"every {IntervalStrategy.STEPS}"
@@ -58,7 +58,7 @@ class StringEnum(StrEnum):
 
 
 class IntervalStrategy(StringEnum):
-    """When to log or to evaluate."""
+    """Strategies for logging and evaluation."""
 
     NO = "no"
     STEPS = "steps"
@@ -66,7 +66,7 @@ class IntervalStrategy(StringEnum):
 
 
 class ParallelMode(StringEnum):
-    """How many devices a run has, and how they are driven."""
+    """Ways to use the devices of a run."""
 
     NOT_PARALLEL = "not_parallel"
     NOT_DISTRIBUTED = "not_distributed"
@@ -75,7 +75,7 @@ class ParallelMode(StringEnum):
 
 
 def _enum_of(name: str, literal: object) -> Any:
-    make: Any = StringEnum  # type checkers refuse members that are not written out
+    make: Any = StringEnum  # type checkers reject computed members
     return make(name, {value.upper(): value for value in get_args(literal)}, module=__name__)
 
 

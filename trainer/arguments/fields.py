@@ -1,4 +1,4 @@
-"""Declarations of the fields of TrainingArguments: default, help, rule, and how text is read."""
+"""Field declarations of TrainingArguments: default, help, rule, and parsing of text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a field may hold.
+    """The allowed values of a field.
 
     Attributes:
         holds: Whether a value is allowed.
-        allowed: What is, in words that follow "a whole number, ".
-        choices: The names to choose from, where that is the rule; the nearest of them goes into the message.
-        becomes: What an allowed value is turned into.
+        allowed: The allowed values in words, which follow "a whole number, ".
+        choices: The names to choose from, if that is the rule; the message suggests the nearest one.
+        becomes: Converts an allowed value.
     """
 
     holds: Callable[[Any], bool]
@@ -33,12 +33,12 @@ class Rule:
 
 
 class Argument(dataclasses.Field[Any]):
-    """A field that also has a rule. Its metadata holds only what argparse takes, as `HfArgumentParser` hands it on.
+    """A field that also has a rule. Its metadata holds only argparse options, since `HfArgumentParser` passes them on.
 
     Attributes:
-        rule: What the field may hold, beyond its type.
-        reads: Makes a value of a string.
-        kinds: The type that a value is converted to, if it is not the annotation's: parsers of command lines refuse
+        rule: The allowed values, beyond the type.
+        reads: Parses a string into a value.
+        kinds: The type that a value is converted to, if it differs from the annotation: command-line parsers refuse
             most unions as an annotation.
     """
 
@@ -59,8 +59,8 @@ def option(
 
     Args:
         default: Its default; a list or a dict is copied for each instance.
-        help: What it does, for the command line.
-        rule: See `Argument`; None is let through wherever the type has it.
+        help: Its description, for the command line.
+        rule: See `Argument`; None is accepted if the type includes it.
         reads: See `Argument`.
         kinds: See `Argument`.
     """
@@ -76,8 +76,8 @@ def choice(default: T, help: str, among: Any) -> T:
 
     Args:
         default: Its default.
-        help: What it does, for the command line.
-        among: An enum, into whose members values are turned, or a ``Literal``.
+        help: Its description, for the command line.
+        among: An enum, to whose members values are converted, or a ``Literal``.
     """
     is_enum = isinstance(among, type)
     names = tuple(str(item) for item in (among if is_enum else get_args(among)))
@@ -86,7 +86,7 @@ def choice(default: T, help: str, among: Any) -> T:
 
 
 def dict_option(help: str, reads: Callable[[str], dict[str, Any]]) -> Any:
-    """Declare a field that holds a dict or None, and whose text ``reads`` makes a dict of."""
+    """Declare a field that holds a dict or None; ``reads`` parses text into a dict."""
     return option(None, help, reads=reads, kinds=dict[str, Any] | None)
 
 
@@ -133,7 +133,7 @@ WARMUP = Rule(lambda value: value == 0 or _is_interval(value), "at least 0, or a
 
 
 def words(text: str) -> list[str]:
-    """Return the words of ``text``, which commas or spaces separate; "none" alone does not count.
+    """Return the words of ``text``, separated by commas or spaces; "none" alone returns an empty list.
 
     Example:
         >>> words("tensorboard, wandb"), words("none")
@@ -149,10 +149,10 @@ def spaced(text: str) -> str:
 
 
 def mapping(text: str) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is.
+    """Return the JSON object in ``text``.
 
     Raises:
-        ValueError: If it is not one.
+        ValueError: If it is not a JSON object.
     """
     found = json.loads(text)
     if not isinstance(found, dict):
@@ -161,10 +161,10 @@ def mapping(text: str) -> dict[str, Any]:
 
 
 def mapping_or_file(text: str) -> dict[str, Any]:
-    """Return the JSON object that ``text`` is, or that the file of that name holds.
+    """Return the JSON object in ``text``, or in the file of that name.
 
     Raises:
-        ValueError: If it is not one, or there is no such file.
+        ValueError: If it is not a JSON object, or the file does not exist.
     """
     if text.lstrip().startswith("{"):
         return mapping(text)
@@ -175,10 +175,10 @@ def mapping_or_file(text: str) -> dict[str, Any]:
 
 
 def assignments(text: str) -> dict[str, Any]:
-    """Return the names and values of ``a=1, b=(0.9, 0.95)``; a JSON object is read too.
+    """Return the names and values of ``a=1, b=(0.9, 0.95)``; a JSON object is also accepted.
 
     Raises:
-        ValueError: If ``text`` cannot be read like that.
+        ValueError: If ``text`` cannot be parsed.
 
     Example:
         >>> assignments("betas=(0.9, 0.95), variant=fast")
@@ -203,7 +203,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def refusal(rule: Rule, value: Any) -> str:
-    """Return what ``rule`` allows, with the nearest name to what ``value`` got wrong."""
+    """Return the values that ``rule`` allows, with the name nearest to the wrong ``value``."""
     given = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     wrong = next((str(name) for name in given if name not in rule.choices), "")
     near = did_you_mean(wrong, rule.choices) if wrong else ""

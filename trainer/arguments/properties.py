@@ -1,4 +1,4 @@
-"""Properties: values that follow from the arguments of a run and from the rank of its process."""
+"""Derived properties: values that follow from the arguments of a run and the rank of its process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = ("logging_steps", "eval_steps", "save_steps")
 
 
 class DerivedArguments(PlainData):
-    """The properties of arguments, without any framework; a backend overrides those that ask a device."""
+    """The derived properties of arguments, without a framework; a backend overrides the properties of devices."""
 
     output_dir: str
     per_device_train_batch_size: int
@@ -40,65 +40,65 @@ class DerivedArguments(PlainData):
 
     @property
     def n_gpu(self) -> int:
-        """How many GPUs this process drives."""
+        """Number of GPUs that this process uses."""
         return 0
 
     @property
     def train_batch_size(self) -> int:
-        """Examples of a training micro-batch of this process, on all its devices."""
+        """Examples in a training micro-batch of this process, on all its devices."""
         return self.per_device_train_batch_size * max(1, self.n_gpu)
 
     @property
     def global_micro_batch_size(self) -> int:
-        """Examples of a training micro-batch of all processes together."""
+        """Examples in a training micro-batch of all processes together."""
         return self.train_batch_size * self.world_size
 
     @property
     def eval_batch_size(self) -> int:
-        """Examples of an evaluation batch of this process, on all its devices."""
+        """Examples in an evaluation batch of this process, on all its devices."""
         return self.per_device_eval_batch_size * max(1, self.n_gpu)
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     @cached_property
     def place(self) -> ProcessRank:
-        """The place of this process among those that the launcher started, read once."""
+        """The rank of this process among those that the launcher started, read once."""
         return detect_launcher()
 
     @property
     def world_size(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return self.place.world_size
 
     @property
     def process_index(self) -> int:
-        """Number of this process among all."""
+        """Rank of this process among all processes."""
         return self.place.rank
 
     @property
     def local_process_index(self) -> int:
-        """Number of this process among those of its machine."""
+        """Rank of this process among the processes of its machine."""
         return max(0, self.place.local_rank)
 
     @property
     def parallel_mode(self) -> ParallelMode:
-        """How the devices of the run are driven."""
+        """The way in which the run uses its devices."""
         if self.world_size > 1:
             return ParallelMode.DISTRIBUTED
         return ParallelMode.NOT_DISTRIBUTED if self.n_gpu > 1 else ParallelMode.NOT_PARALLEL
 
     @property
     def should_save(self) -> bool:
-        """Whether this process writes what all share."""
+        """Whether this process writes the shared files."""
         return self.process_index == 0
 
     @property
     def should_log(self) -> bool:
-        """Whether this process reports for all."""
+        """Whether this process logs for all processes."""
         return self.process_index == 0
 
     def get_process_log_level(self) -> int:
-        """Return the level for messages of this process; "passive" leaves the one that logging has."""
+        """Return the log level of this process; "passive" keeps the current level of logging."""
         name = self.log_level if self.should_log else self.log_level_replica
         level = logging.getLevelName(name.upper())
         return level if isinstance(level, int) else logging.getLogger().getEffectiveLevel()
@@ -106,10 +106,10 @@ class DerivedArguments(PlainData):
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def steps(self, name: str, max_steps: int) -> int:
-        """Return ``logging_steps``, ``eval_steps`` or ``save_steps`` in updates; a share is one of ``max_steps``.
+        """Return ``logging_steps``, ``eval_steps`` or ``save_steps`` in updates; a share is a share of ``max_steps``.
 
         Raises:
-            ArgumentError: If ``name`` is another one.
+            ArgumentError: If ``name`` is not one of these.
         """
         if name not in STEPS:
             raise ArgumentError("name", name, f"one of {', '.join(STEPS)}")
@@ -118,13 +118,13 @@ class DerivedArguments(PlainData):
         return int(value) if value >= 1 else max(1, steps_of_share(value, max_steps))
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """Return the updates of warmup: ``warmup_steps``, or without it ``warmup_ratio`` of the run."""
+        """Return the number of warm-up updates: ``warmup_steps``, or without it ``warmup_ratio`` of the run."""
         return warmup_length(self.warmup_steps, self.warmup_ratio, num_training_steps)
 
     # -- for trackers ---------------------------------------------------------------------------------------------
 
     def to_sanitized_dict(self) -> dict[str, bool | int | float | str]:
-        """Return `to_dict` with the batch sizes of the process; all but bool, int and float as strings."""
+        """Return `to_dict` with the batch sizes of the process; all but bool, int and float become strings."""
         values = {**self.to_dict(), "train_batch_size": self.train_batch_size, "eval_batch_size": self.eval_batch_size}
         plain = (bool, int, float, str)
         return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
@@ -140,5 +140,5 @@ class DerivedArguments(PlainData):
         self.__dict__["logging_dir"] = value
 
 
-# a field whose default is known only when it is read: making arguments is the same at any time, on any machine
+# a field whose default is computed when it is read, so that new arguments are the same at any time, on any machine
 LOGGING_DIR = property(DerivedArguments._logging_dir, DerivedArguments._set_logging_dir)

@@ -1,4 +1,4 @@
-"""Arguments as plain values: to and from dictionaries and JSON, compared, and copied with changes."""
+"""Serialization of arguments to and from dictionaries and JSON; comparison, and copies with changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 T = TypeVar("T", bound="PlainData")
 
-# how a run was started, not what it does
+# fields about the start of a run, without effect on its results
 NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint"})
 
 
@@ -25,7 +25,7 @@ PLAIN = (bool, int, float, str, NoneType)
 
 
 class PlainData:
-    """A dataclass whose fields are plain values. What is not a field (a device, a strategy) is not copied."""
+    """A dataclass whose fields are plain values. Other attributes (a device, a strategy) are not copied."""
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
@@ -41,7 +41,7 @@ class PlainData:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("__eq__", "__repr__"):  # dataclass() makes its own where a class has none
+        for name in ("__eq__", "__repr__"):  # dataclass() generates them if a class lacks them
             if name not in vars(cls):
                 setattr(cls, name, getattr(cls, name))
 
@@ -51,13 +51,13 @@ class PlainData:
         return tuple(item for item in dataclasses.fields(cls) if item.init)
 
     def given(self, name: str) -> Any:
-        """Return the value that the field ``name`` was given, where reading it returns another."""
+        """Return the value given for the field ``name``, even if reading the field returns a derived value."""
         return self.__dict__[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON has them: enums as their values, and what JSON has no type for as its name.
+        """Return all fields as JSON types: enums as their values, and objects without a JSON type as their names.
 
-        `from_dict` makes equal arguments of it.
+        `from_dict` restores equal arguments from the result.
         """
         return {item.name: _plain(self.given(item.name)) for item in self.fields()}
 
@@ -67,10 +67,10 @@ class PlainData:
 
     @classmethod
     def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-        """Build arguments from `to_dict`'s values, or from some of them.
+        """Build arguments from the result of `to_dict`, or from a part of it.
 
         Raises:
-            ArgumentError: If a key is not a field; the message has the nearest one.
+            ArgumentError: If a key is not a field; the message suggests the nearest one.
         """
         return cls(**values)
 
@@ -97,16 +97,16 @@ class PlainData:
         return cls.from_dict(values)
 
     def replace(self: T, **changes: Any) -> T:
-        """Return a copy with ``changes``; what was inferred from other fields is inferred anew."""
+        """Return a copy with ``changes``; fields inferred from others are inferred again."""
         inferred: dict[str, tuple[Any, Any]] = self.__dict__.get("_inferred", {})
         values = {item.name: copy.deepcopy(self.given(item.name)) for item in self.fields()}
         values |= {name: before for name, (before, after) in inferred.items() if values[name] == after}
         return type(self).from_dict(values | changes)
 
     def differences(self, old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return, by field, the (old, new) values of those that are not what ``old``, a `to_dict`, holds.
+        """Return, by field, the (old, new) values that differ from ``old``, a result of `to_dict`.
 
-        Fields that either side lacks, and those about how a run is started, are left out.
+        Fields that either side lacks, and fields about the start of a run, are left out.
         """
         new = json.loads(self.to_json_string())
         old = json.loads(json.dumps(dict(old), default=str))
@@ -117,7 +117,7 @@ class PlainData:
         return isinstance(other, PlainData) and type(other) is type(self) and self.to_dict() == other.to_dict()
 
     def __repr__(self) -> str:
-        """Show the fields that are not at their default."""
+        """Show the fields that differ from their defaults."""
         shown = [
             f"{item.name}={_plain(self.given(item.name))!r}"
             for item in self.fields()

@@ -1,4 +1,4 @@
-"""Validation of several fields of TrainingArguments together, and of those that a framework lacks."""
+"""Validation of combinations of TrainingArguments, and of fields that a framework does not support."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
 
 Refusals = Mapping[str, tuple[Callable[[Any], bool], str]]
-"""By the name of a field: what must not be, and what is allowed or what to do instead."""
+"""By field name: the test for a forbidden value, and the allowed values or the alternative."""
 
 NEEDS_WORKERS = "only with dataloader_num_workers of at least 1"
 
@@ -53,7 +53,7 @@ def check_combinations(args: Any) -> None:
     """Raise for the first of `COMBINATIONS` that holds for ``args``.
 
     Raises:
-        ArgumentError: If there is one.
+        ArgumentError: If one holds.
     """
     for name, (is_wrong, allowed) in COMBINATIONS.items():
         if is_wrong(args):
@@ -64,7 +64,7 @@ def refuse(args: Any, table: Refusals) -> None:
     """Raise for the first field of ``table`` that is used.
 
     Raises:
-        UnsupportedError: If there is one; the message says why, and what to do instead.
+        UnsupportedError: If one is used; the message has the reason and the alternative.
     """
     for name, (is_used, why) in table.items():
         value = getattr(args, name)

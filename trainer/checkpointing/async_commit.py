@@ -1,4 +1,4 @@
-"""Background commits, one at a time, so that training continues while a checkpoint is written to the disk."""
+"""Background commits of checkpoints, one at a time, while training continues."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 class Committer:
     """Runs commits on threads, in order, one at a time.
 
-    Every commit has its own thread, which ends with it: an idle thread never keeps the interpreter from ending, and the
+    Every commit has its own thread, which ends with it: no idle thread keeps the interpreter from exiting, and the
     interpreter waits for a running commit. No lock is used, so a process that is forked during a commit cannot inherit
-    a locked one; the commit stays with the parent. If no thread can be started (the interpreter is ending, or the
-    system has no more), the commit is done before `submit` returns.
+    a held lock; the commit stays with the parent. If no thread can be started (the interpreter is exiting, or the
+    system has no threads left), the commit completes before `submit` returns.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Committer:
 
     def wait(self) -> None:
         """Wait for the running commit; raise the failure of the last one, once."""
-        if self._pid != os.getpid():  # forked: the running commit and its failure are the parent's
+        if self._pid != os.getpid():  # forked: the running commit and its failure belong to the parent
             self._pid, self._thread, self._failure = os.getpid(), None, None
         if self._thread is not None:
             self._thread.join()
@@ -46,7 +46,7 @@ class Committer:
             raise failure
 
     def _start(self, work: Callable[[], Any]) -> threading.Thread | None:
-        if not threading.main_thread().is_alive():  # the interpreter is ending: it would not wait for a new thread
+        if not threading.main_thread().is_alive():  # the interpreter is exiting: it would not wait for a new thread
             return None
         thread = threading.Thread(target=self._run, args=(work,), name="trackside-commit", daemon=False)
         try:

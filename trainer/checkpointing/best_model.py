@@ -1,4 +1,4 @@
-"""The best model of a run: the metric that decides, whether it improved, and its checkpoint."""
+"""Best model of a run: its metric, improvements of the metric, and the best checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BestModel:
     """Watches the metric that ``args.metric_for_best_model`` names.
 
     Args:
-        trainer: Its ``args``, ``state`` and ``control``.
+        trainer: Provides ``args``, ``state`` and ``control``.
         path_of: Returns the folder of the checkpoint of a step.
         load_weights: Loads the weights of a checkpoint.
     """
@@ -44,7 +44,7 @@ class BestModel:
         """Compare an evaluation with the best so far; request a checkpoint if it improved and the run keeps the best.
 
         Raises:
-            UnknownMetricError: If a run that depends on the metric does not get it.
+            UnknownMetricError: If the run depends on the metric and it is missing.
         """
         args, state = self.trainer.args, self.trainer.state
         name = args.metric_for_best_model
@@ -61,19 +61,19 @@ class BestModel:
             self.trainer.control.request("should_save", f"{evaluation_key(name)} has improved to {value:.6g}")
 
     def check(self, metrics: dict[str, float] | None) -> None:
-        """Raise UnknownMetricError if the run depends on a metric that ``metrics`` (None: unknown) lack."""
+        """Raise UnknownMetricError if the run depends on a metric that is missing in ``metrics`` (None: unknown)."""
         name = self.trainer.args.metric_for_best_model
         if metrics is not None and self.is_metric_needed and name is not None and evaluation_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
     def load(self) -> None:
-        """Load the weights of the best checkpoint; keep the last ones if it is missing or does not verify."""
+        """Load the weights of the best checkpoint; keep the last weights if it is missing or does not verify."""
         path = self.trainer.state.best_model_checkpoint
         if path is None:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
             return
-        here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved since
+        here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved
         try:
             self._load_weights(Path(path) if Path(path).exists() else here)
-        except BrokenCheckpointError as error:  # every process gets it, before it has loaded anything
+        except BrokenCheckpointError as error:  # raised on every process, before anything is loaded
             logger.warning("load_best_model_at_end: the last weights stay, since the best %s", error)

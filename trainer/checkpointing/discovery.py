@@ -1,4 +1,4 @@
-"""Discovery of the checkpoints in a folder: names, order, the newest that verifies. Nothing on the disk is changed."""
+"""Read-only discovery of the checkpoints in a folder: names, order, and the newest that verifies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}[0-9]+\.tmp-(?P<pid>[0-9]+)-(?P<r
 def find_checkpoints(output_dir: str | Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first, without reading their files.
 
-    They are ordered by the time of commit in the manifest, then by step. Those without a readable manifest
-    (transformers writes none) come by step: each right after the last committed one whose step is not above its own.
+    Checkpoints are ordered by the commit time in the manifest, then by step. A checkpoint without a readable manifest
+    (transformers writes none) is ordered by step, right after the last committed one whose step is not greater.
     """
     names = {path.name: path for path in subfolders(output_dir)}
     found = [path for name, path in names.items() if COMMITTED.fullmatch(name)]
@@ -33,13 +33,13 @@ def find_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Path | None, list[BrokenCheckpointError]]:
-    """Return the newest checkpoint that verifies, and the newer ones that do not, each with the reason.
+    """Return the newest checkpoint that verifies, and the reasons why newer ones do not.
 
     Args:
-        run_id: Look only at what the run of this id wrote.
+        run_id: Consider only checkpoints of the run with this id.
 
     Returns:
-        The path, None where none verifies; and what was skipped, newest first.
+        The path, None if no checkpoint verifies; and the errors of the skipped checkpoints, newest first.
     """
     found = find_checkpoints(output_dir)
     candidates = found if run_id is None else [path for path in found if run_id_of(path) == run_id]
@@ -51,24 +51,24 @@ def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Pat
             skipped.append(error)
         else:
             return path, skipped
-    if find_checkpoints(output_dir) != found:  # a living run deleted them meanwhile, and has newer ones
+    if find_checkpoints(output_dir) != found:  # an active run has deleted them meanwhile, and has newer ones
         return newest_valid(output_dir, run_id)
     return None, skipped
 
 
 def get_last_checkpoint(folder: str | Path) -> str | None:
-    """Return the newest checkpoint in ``folder`` that verifies, as transformers' function of that name."""
+    """Return the newest checkpoint in ``folder`` that verifies, like the function of that name in transformers."""
     path, _ = newest_valid(folder)
     return None if path is None else str(path)
 
 
 def subfolders(path: str | Path) -> list[Path]:
-    """Return the folders in a folder; none where it does not exist."""
+    """Return the folders in a folder; empty if it does not exist."""
     return [item for item in Path(path).iterdir() if item.is_dir()] if Path(path).is_dir() else []
 
 
 def commit_time_of(path: Path) -> int:
-    """Return the time of commit in nanoseconds; -1 without a readable manifest."""
+    """Return the commit time in nanoseconds; -1 without a readable manifest."""
     return int(_told(path, "committed_at", -1))
 
 
@@ -79,7 +79,7 @@ def run_id_of(path: Path) -> str | None:
 
 
 def step_of(path: Path) -> int:
-    """Return the step in the name of a checkpoint, set aside or not; -1 where there is none.
+    """Return the step in the name of a checkpoint, renamed or not; -1 if there is none.
 
     Example:
         >>> step_of(Path("checkpoint-500"))

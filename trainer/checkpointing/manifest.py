@@ -1,10 +1,10 @@
-"""The manifest: what a committed checkpoint holds, and the check that it still does.
+"""Manifest of a checkpoint: its files with sizes, digests and roles, and their verification.
 
-It is written last, when every file is on the disk, so a folder that has one was complete; sizes and digests show
-whether it still is. It also has a digest of itself, so that a damaged manifest is detected too.
+The manifest is written last, after every file is on the disk, so a folder with a manifest was complete; sizes and
+digests show whether it still is. The manifest also has a digest of itself, so that damage to it is detected too.
 
-It names the role of each file (weights, optimizer, ...), and readers take only files of the role that they need. Where
-there are no roles (an older manifest, what `save_model` wrote, a checkpoint of transformers), standard names count.
+It names the role of each file (weights, optimizer, ...), and readers take only files of the role that they need.
+Without roles (an older manifest, a folder written by `save_model` or by transformers), standard names define the roles.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STANDARD_ROLES = {
     "training_args.json": "arguments",
     "progress.json": "progress",
 }
-"""Roles by standard name; the first pattern that matches counts."""
+"""Roles by standard name; the first pattern that matches applies."""
 
 
 class BrokenCheckpointError(CheckpointError):
@@ -47,7 +47,7 @@ class BrokenCheckpointError(CheckpointError):
 
     Attributes:
         path: The checkpoint.
-        reason: What is wrong with it, as the rest of a sentence that begins with the path.
+        reason: The defect, as the rest of a sentence that begins with the path.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -58,7 +58,7 @@ class BrokenCheckpointError(CheckpointError):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder holds.
+    """The files of a folder and their roles.
 
     Attributes:
         path: The folder.
@@ -73,15 +73,15 @@ class Contents:
         return [name for name, own in self.roles.items() if own == role]
 
     def find(self, name: str) -> Path | None:
-        """Return the path of a file with a standard name; None where it is not there, or has another role."""
+        """Return the path of a file with a standard name; None if it does not exist, or has another role."""
         return self.path / name if self.roles.get(name) == role_of(name) else None
 
 
 def open_checkpoint(path: Path) -> Contents:
-    """Verify a folder, if it has a manifest, and return what it holds.
+    """Verify a folder, if it has a manifest, and return its contents.
 
     Raises:
-        BrokenCheckpointError: If it is not there, or does not verify.
+        BrokenCheckpointError: If it does not exist, or does not verify.
     """
     if not path.is_dir() or (path / MANIFEST).exists():
         verify(path)
@@ -93,7 +93,7 @@ def open_checkpoint(path: Path) -> Contents:
 
 
 def contents_of(path: Path) -> Contents:
-    """Return what a folder holds by its manifest, or else by its file names, without reading the other files.
+    """Return the contents of a folder by its manifest, or else by its file names, without reading the other files.
 
     Raises:
         BrokenCheckpointError: If the manifest is damaged.
@@ -106,7 +106,7 @@ def contents_of(path: Path) -> Contents:
 
 
 def role_of(name: str) -> str:
-    """Return the role that a file has by its standard name.
+    """Return the role of a file by its standard name.
 
     Example:
         >>> role_of("optimizer.pt"), role_of("shards/__0_0.distcp"), role_of("notes.txt")
@@ -116,7 +116,7 @@ def role_of(name: str) -> str:
 
 
 def roles_of(names: Iterable[str]) -> dict[str, str]:
-    """Return the role that each file has by its standard name."""
+    """Return the role of each file by its standard name."""
     return {name: role_of(name) for name in names}
 
 
@@ -124,17 +124,17 @@ def seal(folder: Path, *, run_id: str, step: int, committed_at: int, roles: Mapp
     """Sync everything in ``folder`` to the disk and describe it in a manifest, which is written last.
 
     Args:
-        folder: A folder that is not written to any more.
-        run_id: The run that wrote it, and that alone may delete it.
+        folder: A folder to which nothing more is written.
+        run_id: The run that wrote the folder; only this run may delete it.
         step: Updates completed.
         committed_at: Time of the commit.
-        roles: The role of each file that has one, by its name relative to ``folder``; that of all others is "other".
+        roles: Roles of files, by name relative to ``folder``; files that are not listed have the role "other".
 
     Units:
         committed_at: nanoseconds since 1970.
 
     Raises:
-        CheckpointError: If the folder holds a file named as the manifest is.
+        CheckpointError: If the folder already holds a file with the manifest's name.
         OSError: If a file cannot be read or synced.
     """
     files, folders, roles = {}, [], roles or {}
@@ -151,7 +151,7 @@ def seal(folder: Path, *, run_id: str, step: int, committed_at: int, roles: Mapp
         file.write(json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    for parent in folders:  # children before parents, the checkpoint's own folder last
+    for parent in folders:  # children before parents, the checkpoint folder itself last
         sync_folder(parent)
 
 
@@ -161,8 +161,8 @@ def verify(path: str | Path) -> dict[str, Any]:
     Files that the manifest does not list are ignored.
 
     Raises:
-        BrokenCheckpointError: If there is no manifest, or a file is missing, of another size or of another digest. It
-            is a CheckpointError and names every such file.
+        BrokenCheckpointError: If there is no manifest, or a file is missing or has another size or digest. The
+            message names every such file.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -179,7 +179,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint, without reading the other files.
 
     Raises:
-        BrokenCheckpointError: If it is missing or damaged, or of a format this version does not know.
+        BrokenCheckpointError: If it is missing or damaged, or has an unknown format.
     """
     if not path.is_dir():
         raise BrokenCheckpointError(path, "is not a folder" if path.exists() else "does not exist")
@@ -223,7 +223,7 @@ def _digest_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
 
 
 def _measure(path: Path, *, sync: bool = False) -> dict[str, Any]:
-    """Return size and SHA-256 of a file, read once, a block at a time; hashing lets other threads run."""
+    """Return the size and the SHA-256 of a file, read once, block by block; hashing releases the GIL."""
     with open(path, "rb", buffering=0) as file:
         digest = hashlib.file_digest(file, "sha256")
         if sync:

@@ -15,7 +15,7 @@ def host_random_state() -> dict[str, Any]:
 
 
 def set_host_random_state(state: dict[str, Any]) -> None:
-    """Set the random number generators to what `host_random_state` returned, or a file of it held."""
+    """Restore the states that `host_random_state` returned, possibly read from a file."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]

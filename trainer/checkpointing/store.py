@@ -1,14 +1,14 @@
-"""The store of checkpoints, which are committed as a whole or do not exist.
+"""Checkpoint store with atomic commits.
 
-The protocol, in order: the files are written to a temporary folder beside the final place; each is fsynced; the
-manifest is written and fsynced last; the folder gets its final name in one step; the folder above is fsynced. Only then
-is anything older deleted. A crash between any two of these leaves every earlier checkpoint whole, and `newest_valid`
-finds it. The trainer writes the contents of the folder; this module is independent of the framework.
+The protocol, in order: the files are written to a temporary folder beside the final folder; each file is fsynced; the
+manifest is written and fsynced last; the folder is renamed to its final name atomically; the parent folder is fsynced.
+Only then are older checkpoints deleted. A crash between any two of these steps leaves every earlier checkpoint intact,
+and `newest_valid` finds it. The trainer writes the contents of the folder; this module is independent of the framework.
 
 An output folder may contain:
 
     checkpoint-500                          committed
-    checkpoint-500.replaced-<pid>-<hex>     the former one of that step, set aside: another run's, or after a crash
+    checkpoint-500.replaced-<pid>-<hex>     the previous checkpoint of that step: another run's, or left by a crash
     .checkpoint-500.tmp-<pid>-<hex>         being written or deleted
 """
 
@@ -41,19 +41,19 @@ from .discovery import (
 from .manifest import seal
 
 Write = Callable[[Path], Mapping[str, str] | None]
-"""Fills a folder and returns the roles of the files that it wrote; files that it leaves out have the role "other"."""
+"""Fills a folder and returns the roles of the files that it wrote; files that are not listed have the role "other"."""
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class CheckpointStore:
-    """The checkpoints of one run in one output folder. Not for use by two threads at once; a `Committer` ensures that.
+    """The checkpoints of one run in one output folder. Not thread-safe; a `Committer` serializes its calls.
 
     Args:
-        output_dir: Where the checkpoints lie; created at the first commit.
-        run_id: Which run this is. Only folders whose manifest carries it are deleted, so a resumed run keeps its id.
-        save_total_limit: How many checkpoints of this run remain after a commit; None keeps all. The best and the
-            newest always remain, so with a limit of 1 there may be two.
+        output_dir: Folder of the checkpoints; created at the first commit.
+        run_id: Id of the run. Only folders whose manifest has this id are deleted; a resumed run keeps its id.
+        save_total_limit: Number of checkpoints of this run that remain after a commit; None keeps all. The best and the
+            newest always remain, so a limit of 1 may leave two.
 
     Raises:
         ArgumentError: If the limit is below 1.
@@ -67,19 +67,19 @@ class CheckpointStore:
         self.save_total_limit = save_total_limit
 
     def path(self, step: int) -> Path:
-        """Return where the checkpoint of ``step`` lies or would lie."""
+        """Return the path of the checkpoint of ``step``, which may not exist."""
         return self.output_dir / f"{CHECKPOINT_PREFIX}{step}"
 
     def commit(self, step: int, write: Write, *, best: Path | str | None = None) -> Path:
         """Commit a new folder, filled by ``write``, as the checkpoint of ``step``; then delete surplus checkpoints.
 
-        A checkpoint that this run committed for the same step is replaced; one of another origin is set aside under
-        another name. A deletion that fails is a warning: the new checkpoint stands.
+        A checkpoint that this run committed for the same step is replaced; a checkpoint of another run is renamed. A
+        deletion that fails logs a warning; the new checkpoint remains.
 
         Args:
             step: Updates completed.
-            write: Gets an empty folder; when it returns, the folder holds all that belongs to the checkpoint. It
-                returns the roles of the files.
+            write: Writes all files of the checkpoint into the empty folder that it gets; returns the roles of the
+                files.
             best: The checkpoint of the best model, which is never deleted; matched by name, so that the output folder
                 may be moved.
 
@@ -87,9 +87,9 @@ class CheckpointStore:
             The committed folder.
 
         Raises:
-            CheckpointError: If anything failed; it names path and cause and has the ``errno`` of the cause. All earlier
-                checkpoints are as they were, and nothing of the new one remains. (Where the disk lets it be put in
-                place, but neither synced nor taken back, it stays: whole, and under its name.)
+            CheckpointError: If a step failed; the message has path and cause, and ``errno`` is that of the cause.
+                All earlier checkpoints are unchanged, and the new one is removed. (If the new folder was renamed, but
+                can be neither synced nor renamed back, it remains, complete, under its final name.)
         """
         final, temporary = self.path(step), self._temporary(step)
         try:
@@ -109,10 +109,10 @@ class CheckpointStore:
         return final
 
     def clean(self) -> list[Path]:
-        """Remove what dead processes of this run left behind; return what was removed.
+        """Remove the leftovers of ended processes of this run; return the removed folders.
 
-        Those are folders half written or half deleted, and the former checkpoint of a step that was being replaced,
-        unless it is the only one of its step, which gets its name back. Folders in use by a process are left alone.
+        Leftovers are partly written or partly deleted folders, and the previous checkpoint of a step that was being
+        replaced, unless it is the only one of its step; then it is renamed back. Folders in use by a process remain.
         """
         doomed = [folder for folder, run in self._left_over(TEMPORARY) if run == self._tag()]
         for folder, _ in self._left_over(REPLACED):
@@ -120,7 +120,7 @@ class CheckpointStore:
             if os.path.lexists(final):
                 doomed += [folder] if self._is_ours(folder) else []
             else:
-                with contextlib.suppress(OSError):  # find_checkpoints lists it as it is
+                with contextlib.suppress(OSError):  # find_checkpoints also lists the renamed folder
                     os.rename(folder, final)
         self._discard(doomed)
         return [folder for folder in doomed if not folder.exists()]
@@ -136,7 +136,7 @@ class CheckpointStore:
             elif is_ours and exchange(new, final):
                 undo.callback(exchange, new, final)
                 old = new
-            else:  # find_checkpoints lists the name in between
+            else:  # find_checkpoints also lists the intermediate name
                 old = final.with_name(f"{final.name}.replaced-{os.getpid()}-{secrets.token_hex(4)}")
                 _rename(final, old, undo)
                 _rename(new, final, undo)
@@ -145,7 +145,7 @@ class CheckpointStore:
         return old if is_ours else None
 
     def _commit_time(self) -> int:
-        """Return the time, or a later one if a checkpoint has it already: the clock may have been set back."""
+        """Return the current time, or a later one if a checkpoint is not older: the clock may have been set back."""
         return max([time.time_ns(), *(commit_time_of(path) + 1 for path in find_checkpoints(self.output_dir))])
 
     # -- deleting -------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class CheckpointStore:
         self._discard(doomed)
 
     def _discard(self, folders: Iterable[Path]) -> None:
-        """Delete folders under a temporary name, so that a kill leaves no half checkpoint under a final one."""
+        """Delete folders under a temporary name, so that a kill leaves no partial checkpoint under a final name."""
         for folder in folders:
             doomed = folder
             try:
@@ -182,11 +182,11 @@ class CheckpointStore:
         return self.output_dir / name
 
     def _tag(self) -> str:
-        """Return the mark of this run in names: a folder that is being written has no manifest yet."""
+        """Return the tag of this run for folder names: a folder that is being written has no manifest yet."""
         return hashlib.sha256(self.run_id.encode()).hexdigest()[:8]
 
     def _left_over(self, pattern: re.Pattern[str]) -> list[tuple[Path, str | None]]:
-        """Return the folders of that kind that are not in use by a process, each with the mark of its run."""
+        """Return the folders that match ``pattern`` and are not in use by a process, each with the tag of its run."""
         matches = [(path, pattern.fullmatch(path.name)) for path in sorted(subfolders(self.output_dir))]
         return [
             (path, match.groupdict().get("run"))
@@ -196,7 +196,7 @@ class CheckpointStore:
 
 
 def surplus(oldest_first: Sequence[Path], limit: int, keep: Collection[str]) -> list[Path]:
-    """Return the oldest so that ``limit`` remain, but none whose name is in ``keep``.
+    """Return the oldest folders to delete so that ``limit`` remain, except those whose names are in ``keep``.
 
     Example:
         >>> folders = [Path("checkpoint-1"), Path("checkpoint-2"), Path("checkpoint-3")]

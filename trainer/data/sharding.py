@@ -11,7 +11,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 
 def derive_seed(*parts: int) -> int:
-    """Return a seed in [0, 2**63) that depends on every part and their order, alike on every machine and version.
+    """Return a seed in [0, 2**63) that depends on every part and their order, the same on every machine and version.
 
     Example:
         >>> derive_seed(42, 0) == derive_seed(42, 0), derive_seed(42, 0) == derive_seed(0, 42)
@@ -22,7 +22,7 @@ def derive_seed(*parts: int) -> int:
 
 
 def share_of(count: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Return start and stop of the share that ``rank`` gets of ``count`` examples, as even as possible.
+    """Return the start and the stop of the share of ``rank`` in ``count`` examples, as even as possible.
 
     Example:
         >>> [share_of(5, rank, 3) for rank in range(3)]
@@ -34,7 +34,7 @@ def share_of(count: int, rank: int, world_size: int) -> tuple[int, int]:
 
 
 def even_spans(count: int, parts: int) -> list[tuple[int, int]]:
-    """Return start and stop of each of at most ``parts`` parts that ``count`` examples are cut into; none is empty.
+    """Return the start and the stop of each of at most ``parts`` non-empty parts of ``count`` examples.
 
     Example:
         >>> even_spans(5, 2), even_spans(1, 2)
@@ -46,18 +46,18 @@ def even_spans(count: int, parts: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class BatchCut:
-    """How one rank's batches are cut out of what is left of an epoch.
+    """The partition of the rest of an epoch into the batches of one rank.
 
     The order of the epoch is cut into global batches, of which each rank gets a contiguous share; shares are as even as
-    possible. The last one may be ragged. A rank whose share is empty still has a batch, of one example that another
-    rank counts, so that all ranks do the same number of steps.
+    possible. The last batch may be smaller. A rank whose share is empty still has a batch of one example, which only
+    another rank counts, so that all ranks do the same number of steps.
 
     Attributes:
-        num_examples: Examples of the whole epoch.
-        global_batch_size: Examples of one batch of all ranks together.
-        rank, world_size: Which rank this is, of how many.
-        drop_last: Leave a ragged last global batch out.
-        start: Examples at the beginning of the epoch that are already used up, by all ranks together.
+        num_examples: Examples in the whole epoch.
+        global_batch_size: Examples in one batch of all ranks together.
+        rank, world_size: Number of this rank, and number of ranks.
+        drop_last: Leave out a last global batch that is smaller.
+        start: Examples at the beginning of the epoch that all ranks together have already used.
 
     Example:
         >>> cut = BatchCut(num_examples=10, global_batch_size=4, rank=1, world_size=2)
@@ -79,28 +79,28 @@ class BatchCut:
 
     @property
     def num_batches(self) -> int:
-        """Batches of this rank, and of every other, from ``start`` to the end of the epoch."""
+        """Batches of every rank from ``start`` to the end of the epoch."""
         left = max(0, self.num_examples - self.start)
         return left // self.global_batch_size if self.drop_last else -(-left // self.global_batch_size)
 
     def span(self, batch_index: int) -> tuple[int, int]:
-        """Return the first position in the epoch's order of this rank's batch, and the one behind its last."""
+        """Return the start and the stop of this rank's batch in the order of the epoch."""
         begin = self.start + batch_index * self.global_batch_size
         low, high = share_of(self.num_global_examples(batch_index), self.rank, self.world_size)
         return begin + low, begin + high
 
     def num_real_examples(self, batch_index: int) -> int:
-        """Return the examples in this rank's batch that count; 0 where the batch is there only to keep step."""
+        """Return the number of examples in this rank's batch that count; 0 if the batch is only padding."""
         low, high = self.span(batch_index)
         return high - low
 
     def num_global_examples(self, batch_index: int) -> int:
-        """Return the examples in this batch of all ranks together."""
+        """Return the number of examples in this batch of all ranks together."""
         begin = self.start + batch_index * self.global_batch_size
         return min(self.global_batch_size, self.num_examples - begin)
 
     def counts(self) -> Iterator[tuple[int, int]]:
-        """Yield, for each batch, the examples that count: in this rank's, and in those of all ranks together."""
+        """Yield, for each batch, the number of examples that count on this rank, and on all ranks together."""
         whole = max(0, self.num_examples - self.start) // self.global_batch_size
         low, high = share_of(self.global_batch_size, self.rank, self.world_size)
         yield from repeat((high - low, self.global_batch_size), whole)

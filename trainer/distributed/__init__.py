@@ -1,1 +1,1 @@
-"""Launchers, ranks and what ranks decide together, without a framework."""
+"""Launchers, ranks and collectives, without a framework."""

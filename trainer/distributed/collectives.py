@@ -1,7 +1,7 @@
-"""Collectives on picklable values: named and numbered, so that ranks that disagree are told so instead of waiting.
+"""Collectives on picklable values, named and numbered, so that a mismatch between ranks is an error instead of a hang.
 
-What only one rank knows (a size, an exception, an answer) travels through a collective as a value; what is decided from
-the values of all ranks is decided alike on all of them.
+Information that only one rank has (a size, an exception, an answer) is exchanged through a collective; a decision from
+the values of all ranks is the same on all of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """What a rank sends to the others in a collective.
+    """The message of one rank in a collective.
 
     Attributes:
-        number: How many collectives this rank has called.
-        name: The name of this one.
-        depth: Number of calls of `Collectives.outcome` that this rank is in, once this collective is over.
+        number: Number of collectives that this rank has called.
+        name: The name of this collective.
+        depth: Nesting depth of `Collectives.outcome` on this rank after this collective.
         value: The value of this rank.
         error: The error of this rank, which then has no value.
     """
@@ -37,11 +37,11 @@ class Call:
 class Collectives:
     """The collectives of one rank.
 
-    Every rank calls the same ones in the same order. Each is one exchange, whatever its kind, so that a rank that fails
-    or strays meets the others in their next collective, and all of them raise there.
+    Every rank calls the same collectives in the same order. Each is one exchange of the same form, so that a rank that
+    fails or calls another collective meets the others in their next collective, and all of them raise there.
 
     Args:
-        exchange: Takes a `Call`; returns those of all ranks in their order. Not called where there is one rank.
+        exchange: Takes a `Call`; returns the calls of all ranks in rank order. Not called with a single rank.
         rank: Number of this rank.
         world_size: Number of ranks.
     """
@@ -56,10 +56,10 @@ class Collectives:
         self._failure_depth = 0
 
     def gather(self, name: str, value: T) -> list[T]:
-        """Return the ``value`` of every rank, in their order.
+        """Return the ``value`` of every rank, in rank order.
 
         Args:
-            name: What is gathered, for the errors of all ranks; the same on each.
+            name: Description of the value, for the errors of all ranks; the same on each.
             value: A picklable value.
 
         Raises:
@@ -69,22 +69,22 @@ class Collectives:
         return [value] if self.world_size == 1 else self._meet(name, value, None)
 
     def barrier(self, name: str) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank calls this method."""
         self.gather(name, None)
 
     def outcome(self, name: str, function: Callable[[], T]) -> list[T]:
-        """Return what ``function`` returned on every rank, in their order, or raise on all of them.
+        """Return the results of ``function`` on every rank, in rank order, or raise on all of them.
 
-        ``function`` may itself use collectives. Where it raises on some ranks only, the others hear of it in their next
-        collective, be it inside of ``function``.
+        ``function`` may itself use collectives. If it raises on some ranks only, the others get the error in their next
+        collective, which may be inside ``function``.
 
         Args:
-            name: What ``function`` does, for the errors of all ranks; the same on each.
+            name: Description of ``function``, for the errors of all ranks; the same on each.
             function: Returns a picklable value.
 
         Raises:
-            Exception: What ``function`` raised on this rank.
-            RankError: If it raised on another rank only; the message has the rank and its error.
+            Exception: The exception of ``function`` on this rank.
+            RankError: If ``function`` raised on another rank only; the message has the rank and its error.
             CollectiveMismatchError: If a rank called another collective.
         """
         if self.world_size == 1:
@@ -101,18 +101,18 @@ class Collectives:
             failure = self._failure
             if self._depth <= self._failure_depth:
                 self._failure = None
-        if failure is not None:  # this collective was over for all ranks before ``function`` was
+        if failure is not None:  # this collective ended on all ranks before ``function`` did
             raise error or failure
         return self._meet(name, value, error)
 
     def _meet(self, name: str, value: Any, error: Exception | None) -> list[Any]:
-        if self._failure is not None:  # ``function`` went on in spite of it
+        if self._failure is not None:  # ``function`` continued despite the failure
             raise self._failure
         self._number += 1
         text = None if error is None else f"{type(error).__name__}: {error}"
         try:
             calls = self._exchange(Call(self._number, name, self._depth, value, text))
-        except Exception as broken:  # whom this rank reached is not known
+        except Exception as broken:  # which ranks received the message is unknown
             self._fail(broken, 0)
             raise
         failure = _failure_of(calls)
@@ -121,14 +121,14 @@ class Collectives:
         return [call.value for call in calls]
 
     def _fail(self, failure: Exception, depth: int) -> Exception:
-        """Note that all calls of `outcome` deeper than ``depth`` are over; return ``failure``."""
+        """Record that all calls of `outcome` deeper than ``depth`` have ended; return ``failure``."""
         if self._depth > depth:
             self._failure, self._failure_depth = failure, depth
         return failure
 
 
 def _failure_of(calls: list[Call]) -> Exception | None:
-    """Return the error of a rank that had none itself, or None where all called the same collective."""
+    """Return the error for a rank that did not fail itself; None if all ranks called the same collective."""
     failed = next((rank for rank, call in enumerate(calls) if call.error is not None), None)
     if failed is not None:
         return RankError(f"rank {failed} failed in {calls[failed].name!r}: {calls[failed].error}")

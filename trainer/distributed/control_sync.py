@@ -1,4 +1,4 @@
-"""Control flags and stop signals as numbers that can be summed over the ranks."""
+"""Encoding of control flags and stop signals as numbers that are summed over the ranks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trackside.callbacks.state import FLAGS, TrainerControl
 from ..stop_signals import STOP_SIGNALS
 
 SIGNAL_COUNTS = {signal: [float(signal == name) for name in STOP_SIGNALS] for signal in (None, *STOP_SIGNALS)}
-"""For a rank's stop signal, or None, the numbers whose sums over the ranks `signal_in` reads."""
+"""Encoding of a rank's stop signal, or None; `signal_in` decodes the sums over the ranks."""
 
 
 def control_counts(control: TrainerControl, stop_signal: str | None, rank: int) -> list[float]:
-    """Return the numbers whose sums over the ranks `take_control` reads; only the flags of rank 0 count."""
+    """Return rank 0's flags and any signal as numbers; `take_control` decodes their sums over the ranks."""
     flags = [float(getattr(control, name)) if rank == 0 else 0.0 for name in FLAGS]
     return [*flags, *SIGNAL_COUNTS[stop_signal]]
 

@@ -1,4 +1,4 @@
-"""Launchers: the rank of this process and the rendezvous endpoint, read from environment variables alone."""
+"""Launcher detection: the rank of this process and the rendezvous endpoint, from environment variables only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trackside.callbacks.errors import ArgumentError
 
-# rank, world size, local rank; torchrun first, since another launcher may have started it
+# rank, world size, local rank; torchrun first, since another launcher may have started torchrun
 LAUNCHERS = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
@@ -25,10 +25,10 @@ class ProcessRank:
     """The rank of one process in a run.
 
     Attributes:
-        rank: Its number among all processes.
-        world_size: How many processes there are.
-        local_rank: Its number among those of its machine; -1 where it is unknown.
-        launcher: What started it: "torchrun", "slurm", "mpi", "pmi", "tf_config"; None for a process on its own.
+        rank: Rank among all processes.
+        world_size: Number of processes.
+        local_rank: Rank among the processes of its machine; -1 if unknown.
+        launcher: The launcher: "torchrun", "slurm", "mpi", "pmi", "tf_config"; None for a single process.
     """
 
     rank: int = 0
@@ -38,12 +38,12 @@ class ProcessRank:
 
 
 def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
-    """Return the rank that the first launcher with both a rank and a world size gives this process.
+    """Return the rank of this process from the first launcher that sets both a rank and a world size.
 
-    An interactive SLURM shell sets the variables of SLURM too, but starts one process by hand; it does not count.
+    An interactive SLURM shell, which also sets the variables of SLURM, does not count as a launcher.
 
     Raises:
-        ArgumentError: If a variable is not a number, or the rank is not below the world size or has none.
+        ArgumentError: If a variable is not a number, or the rank has no world size or is not below it.
 
     Example:
         >>> detect_launcher({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
@@ -59,7 +59,7 @@ def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
             if place.rank >= place.world_size:
                 raise ArgumentError(rank, place.rank, f"a rank below {world_size}={place.world_size}")
             return place
-        if launcher != "slurm" and rank in environ:  # a batch script of SLURM has a rank, too
+        if launcher != "slurm" and rank in environ:  # a batch script of SLURM also has a rank
             raise ArgumentError(world_size, None, f"the number of processes, which goes with {rank}={environ[rank]}")
     return ProcessRank(local_rank=_number(environ, "LOCAL_RANK", default=-1, low=-1))
 
@@ -67,8 +67,8 @@ def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
 def rendezvous_endpoint(place: ProcessRank, environ: Mapping[str, str] | None = None) -> tuple[str, int]:
     """Return the address and the port at which the processes of a run find each other.
 
-    They are MASTER_ADDR and MASTER_PORT, as torchrun sets them. Without those, it is the first node of a SLURM job,
-    with a port made from the job's number, or the machine on which MPI started all processes.
+    These are MASTER_ADDR and MASTER_PORT, as torchrun sets them. Without them, the endpoint is the first node of a
+    SLURM job, with a port derived from the job's id, or the machine on which MPI started all processes.
 
     Raises:
         ArgumentError: If the address is unknown, or the port is not valid.
@@ -99,7 +99,7 @@ def _first_machine(place: ProcessRank, environ: Mapping[str, str]) -> str | None
 
 
 def first_host(nodelist: str) -> str:
-    """Return the first host of a list as SLURM writes it.
+    """Return the first host of a SLURM node list.
 
     Example:
         >>> first_host("gpu[07-09,12],cpu1"), first_host("node1,node2")

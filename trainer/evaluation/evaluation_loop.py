@@ -1,4 +1,4 @@
-"""The evaluation loop of both trainers: every batch once, its loss weighed, its outputs on the host, its metrics."""
+"""Evaluation loop of both trainers: weighted losses, outputs gathered on the host, and metrics."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..outputs import EvalPrediction, PredictionOutput, prefixed
 from .output_collector import Collector, leaves, map_nested
 
 DEVICE_BYTES = 64 << 20
-"""So much of predictions may wait on the device when ``eval_accumulation_steps`` is not given."""
+"""Bytes of predictions that may accumulate on the device if ``eval_accumulation_steps`` is not given."""
 
 END = object()
-"""What follows the last batch."""
+"""Sentinel after the last batch."""
 
 
 class EvaluationRun:
-    """One evaluation, and what it has gathered so far.
+    """One evaluation and its gathered outputs.
 
     Args:
-        engine: The framework's part.
+        engine: The framework-specific part of the trainer.
         args: The training arguments.
-        expected: Examples to expect over all processes, where known.
-        only_loss: Keep no outputs.
+        expected: Expected number of examples over all processes, if known.
+        only_loss: Whether to keep no outputs.
 
     Attributes:
-        examples: Examples evaluated, over all processes.
-        steps: Batches evaluated.
+        examples: Number of examples evaluated, over all processes.
+        steps: Number of batches evaluated.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class EvaluationRun:
         """Evaluate over ``batches``.
 
         Args:
-            batches: Each as ``engine.evaluation`` takes it.
+            batches: Batches as ``engine.evaluation`` takes them.
             ignore_keys: Outputs of the model to leave out.
             on_step: Called after each batch.
-            max_batches: Stop after so many batches.
+            max_batches: Number of batches after which to stop.
         """
         for batch, following in pairwise(chain(batches, [END])):
             result = self._engine.evaluation.evaluation_step(batch, self._only_loss, ignore_keys)
@@ -90,9 +90,9 @@ class EvaluationRun:
                 break
 
     def _flush(self, is_last: bool) -> None:
-        """Move everything that waits to the host and bring the parts of the ranks into the order of the dataset.
+        """Move pending outputs to the host, and bring the outputs of all ranks into the order of the dataset.
 
-        All ranks do so at the same steps, which they know from what they gathered before.
+        All ranks flush at the same steps, which follow from the outputs gathered before.
         """
         waiting, self._waiting = self._waiting, []
         to_host = self._engine.evaluation.to_host
@@ -140,7 +140,7 @@ class EvaluationRun:
             self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
 
     def output(self, prefix: str) -> PredictionOutput:
-        """Return predictions, labels and metrics of all that was added."""
+        """Return predictions, labels and metrics of all batches."""
         if not self._is_over:
             self._flush(is_last=True)
         logits, labels = self._logits.result(), self._labels.result()
@@ -165,12 +165,12 @@ def _checked(metrics: Any) -> dict[str, Any]:
 
 
 def _bytes_of(step: Sequence[Any]) -> int:
-    """Return the bytes of the logits, labels and inputs of a step."""
+    """Return the size in bytes of the logits, labels and inputs of a step."""
     return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
 
 
 def map_rows(nested: Any, rows: int) -> Any:
-    """Return the first ``rows`` of every array in ``nested``; None and scalars stay."""
+    """Return the first ``rows`` of every array in ``nested``; None and scalars are kept."""
     return map_nested(lambda leaf: leaf[:rows] if getattr(leaf, "ndim", 0) else leaf, nested)
 
 

@@ -27,9 +27,9 @@ class Evaluator:
     Args:
         trainer: Its ``args``, ``eval_dataset`` and ``compute_metrics`` are read; its ``log`` and ``prediction_loop``
             are called, overridden or not.
-        engine: The framework's part.
+        engine: The framework-specific part of the trainer.
         dispatcher: Sends the events.
-        overrides: The trainer's own methods.
+        overrides: The documented methods that the trainer overrides.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -40,7 +40,7 @@ class Evaluator:
         self._counted: tuple[int | None, int] = (None, 0)
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's own; log them and send on_evaluate."""
+        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate."""
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self._engine.evaluation.is_dict_of_datasets(dataset):
             metrics: dict[str, float] = {}
@@ -89,7 +89,7 @@ class Evaluator:
         ignore_keys: list[str] | None,
         prefix: str,
     ) -> PredictionOutput:
-        """Return predictions, labels and metrics over ``batches``, speed not included."""
+        """Return predictions, labels and metrics over ``batches``, without speed metrics."""
         args, evaluation = self._trainer.args, self._engine.evaluation
         only_loss = args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         send = partial(self._dispatcher.send, "on_prediction_step")
@@ -117,10 +117,10 @@ class Evaluator:
             return run.output(prefix), run
 
     def trial_metrics(self) -> dict[str, Any] | None:
-        """Return what evaluation returns, with the values of one batch, so that the names are known before training.
+        """Return the metrics of an evaluation of one batch, so that their names are known before training.
 
-        Sends no events. None where one batch is not enough for compute_metrics, where compute_metrics keeps a sum over
-        batches, and where a subclass adds to what evaluation returns.
+        Sends no events. Returns None if one batch is not enough for compute_metrics, if compute_metrics accumulates
+        over batches, or if a subclass overrides the evaluation.
         """
         trainer, evaluation = self._trainer, self._engine.evaluation
         if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop"):
@@ -143,12 +143,12 @@ class Evaluator:
         return output.metrics
 
     def watch_memory(self) -> MemoryWatch | None:
-        """Return a watch over memory if ``args.skip_memory_metrics`` is False."""
+        """Return a memory watch if ``args.skip_memory_metrics`` is False."""
         return None if self._trainer.args.skip_memory_metrics else MemoryWatch(self._engine.device_memory)
 
 
 def dataset_to_evaluate(given: Any, own: Any) -> Any:
-    """Return the dataset given, or else the trainer's own.
+    """Return the given dataset, or else the trainer's dataset.
 
     Raises:
         ArgumentError: If there is neither.
@@ -160,7 +160,7 @@ def dataset_to_evaluate(given: Any, own: Any) -> Any:
 
 
 def check_compute_metrics(compute_metrics: Callable[..., Any] | None, *, by_batch: bool) -> None:
-    """Raise ArgumentError if ``compute_metrics`` cannot be called batch by batch though it is to be."""
+    """Raise ArgumentError if ``compute_metrics`` cannot be called batch by batch as requested."""
     if compute_metrics is None or not by_batch:
         return
     parameters = inspect.signature(compute_metrics).parameters.values()

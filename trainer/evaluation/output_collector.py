@@ -1,4 +1,4 @@
-"""Predictions of many batches, gathered into arrays that grow in place.
+"""Collection of predictions of many batches in arrays that grow in place.
 
 Each array is allocated for the number of examples expected, or doubles when it is full, so that gathering n batches
 costs O(n); ragged trailing dimensions are padded.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PADDING = -100
-"""What fills the gaps between ragged outputs, the value that losses and metrics ignore."""
+"""Padding value of ragged outputs, which losses and metrics ignore."""
 
 
 def map_nested(function: Callable[..., Any], *values: Any) -> Any:
@@ -39,7 +39,7 @@ def leaves(value: Any) -> list[Any]:
 
 
 def are_texts(value: Any) -> bool:
-    """Return whether ``value`` is a list of texts: what collators make of texts, one for each example."""
+    """Return whether ``value`` is a list of texts, one for each example, as collators build it."""
     return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, str) for part in value)
 
 
@@ -47,7 +47,7 @@ class GrowingArray:
     """An array to which batches are appended along the first axis.
 
     Args:
-        expected: Rows to expect; None where that is not known.
+        expected: Expected number of rows; None if unknown.
     """
 
     def __init__(self, expected: int | None = None) -> None:
@@ -65,7 +65,7 @@ class GrowingArray:
         self._used = (start + len(batch), *widths)
 
     def array(self) -> NDArray[Any]:
-        """Return everything appended, padded to the widest batch."""
+        """Return all appended rows, padded to the widest batch."""
         if self._rows is None:
             return np.empty((0,))
         return self._rows[tuple(slice(0, size) for size in self._used)]
@@ -79,7 +79,7 @@ class GrowingArray:
         dtype = np.promote_types(rows.dtype, batch.dtype)
         if all(have >= want for have, want in zip(rows.shape, needed, strict=True)) and dtype == rows.dtype:
             return rows
-        # each dimension that is too small grows by half at least, so that growing is rare
+        # each dimension that is too small grows by at least half, so that growth is rare
         shape = [
             have if have >= want else max(want, have + have // 2) for have, want in zip(rows.shape, needed, strict=True)
         ]
@@ -93,8 +93,8 @@ class Collector:
     """Nested predictions of many batches, as one nested array each.
 
     Args:
-        expected: Examples to expect; None where that is not known.
-        concatenate: Join the batches; otherwise they stay a list.
+        expected: Expected number of examples; None if unknown.
+        concatenate: Whether to join the batches; otherwise the result is a list.
     """
 
     def __init__(self, expected: int | None = None, *, concatenate: bool = True) -> None:
@@ -104,7 +104,7 @@ class Collector:
         self._batches: list[Any] = []
 
     def append(self, batch: Any) -> None:
-        """Add a nested batch of arrays on the host; None is passed over."""
+        """Add a nested batch of arrays on the host; ignore None."""
         if batch is None:
             return
         if not self._concatenate:
@@ -115,7 +115,7 @@ class Collector:
         map_nested(lambda array, rows: array.append(rows), self._arrays, batch)
 
     def result(self) -> Any:
-        """Return what was gathered; None if nothing was."""
+        """Return the gathered predictions; None if there are none."""
         if not self._concatenate:
             return self._batches or None
         return None if self._arrays is None else map_nested(lambda array: array.array(), self._arrays)

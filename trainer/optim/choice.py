@@ -11,21 +11,21 @@ from trackside.callbacks.errors import ArgumentError, did_you_mean
 OptimizerClass = TypeVar("OptimizerClass")
 
 NO_OPTIONS = frozenset({"self", "params", "kwargs"})
-"""Parameters of an optimizer's constructor that are none of its options."""
+"""Parameters of an optimizer's constructor that are not options."""
 
 
 def choose_optimizer(
     args: Any, optimizers: Mapping[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]], **general: Any
 ) -> tuple[OptimizerClass, dict[str, Any]]:
-    """Return the class that ``args.optim`` names, and its options; ``args.optim_args`` overrides the others.
+    """Return the class that ``args.optim`` names, and its options; ``args.optim_args`` takes precedence.
 
     Args:
-        args: Read for optim and optim_args, and for what the table reads.
-        optimizers: By name, returns a class and the options that follow from the arguments.
-        general: Options of any optimizer, if neither the table nor ``args`` have another value.
+        args: Read for optim and optim_args, and by the functions of the table.
+        optimizers: Functions by name that return a class and the options that follow from the arguments.
+        general: Default options of any optimizer, unless the table or ``args`` have other values.
 
     Raises:
-        ArgumentError: If there is no optimizer of that name, or it has no such option; the message names the nearest.
+        ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
     """
     name = str(args.optim)
     if name not in optimizers:
@@ -39,10 +39,10 @@ def choose_optimizer(
 
 
 def plateau_options(args: Any, schedule_cls: Callable[..., Any]) -> dict[str, Any]:
-    """Return the options of a schedule that waits for a fall or a rise, as ``args.greater_is_better`` says.
+    """Return the options of a plateau schedule, with the mode that follows from ``args.greater_is_better``.
 
     Raises:
-        ArgumentError: If it has no such option as ``args.lr_scheduler_kwargs`` hold; the message names the nearest.
+        ArgumentError: If an option in ``args.lr_scheduler_kwargs`` is unknown; the message suggests the nearest name.
     """
     given = dict(args.lr_scheduler_kwargs or {})
     _, *known = inspect.signature(schedule_cls).parameters
@@ -51,14 +51,14 @@ def plateau_options(args: Any, schedule_cls: Callable[..., Any]) -> dict[str, An
 
 
 def check_options(field: str, options: Mapping[str, Any], known: Collection[str], owner: str) -> None:
-    """Check the options that an argument gives.
+    """Check the options given by an argument.
 
     Args:
         field: The argument.
-        owner: What has the options ``known``.
+        owner: Name of the object that has the options ``known``.
 
     Raises:
-        ArgumentError: If one is unknown; the message names the nearest.
+        ArgumentError: If an option is unknown; the message suggests the nearest name.
     """
     for option in options:
         if option not in known:

@@ -1,8 +1,8 @@
-"""Learning-rate schedules: plain functions of the step, the same numbers for both frameworks.
+"""Learning-rate schedules as plain functions of the step, shared by both frameworks.
 
-Each returns the factor that the learning rate is multiplied by, those that are not in `OWN_WARMUP` after the warm-up.
-The formulas, and the names of their options, are those of transformers' ``get_scheduler``, so that a run moved here
-has the same learning rate at every step.
+Each returns the factor of the learning rate; schedules outside `OWN_WARMUP` apply after the warm-up. The formulas and
+the names of their options are those of transformers' ``get_scheduler``, so that a run moved here has the same learning
+rate at every step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .choice import check_options
 Schedule = Callable[[int], float]
 
 GIVEN = frozenset({"step", "num_warmup_steps", "num_training_steps", "learning_rate"})
-"""What the trainer hands to a schedule; all its other parameters are options."""
+"""Parameters of a schedule that the trainer sets; all others are options."""
 
 SHAPES = ("linear", "cosine", "1-sqrt")
 
@@ -32,18 +32,18 @@ def make_schedule(
     learning_rate: float | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Schedule:
-    """Return the function from step to factor; everything is checked here, nothing while it runs.
+    """Return the function from step to factor; all options are checked here, before the run.
 
     Args:
         name: One of `SCHEDULES`.
         num_warmup_steps: Updates over which the factor rises from 0.
-        num_training_steps: Updates of the entire run.
-        learning_rate: Needed by schedules whose end is given as a learning rate (polynomial, and cosine_with_min_lr
-            with min_lr).
+        num_training_steps: Updates in the entire run.
+        learning_rate: Required by schedules whose end is a learning rate (polynomial, and cosine_with_min_lr with
+            min_lr).
         kwargs: Options of the schedule.
 
     Raises:
-        ArgumentError: If there is no such schedule or option, or a value is not allowed.
+        ArgumentError: If the schedule or an option is unknown, or a value is not allowed.
 
     Example:
         >>> [make_schedule("linear", 2, 6)(step) for step in range(7)]
@@ -64,14 +64,14 @@ def make_schedule(
 
 
 def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defaults: Any) -> Schedule:
-    """Return the function from step to factor that ``args`` ask for.
+    """Return the function from step to factor that ``args`` select.
 
     Args:
         args: Read for lr_scheduler_type, lr_scheduler_kwargs, warmup_steps and warmup_ratio.
         defaults: Options that lr_scheduler_kwargs may override.
 
     Raises:
-        ArgumentError: If there is no such schedule or option, or a value is not allowed.
+        ArgumentError: If the schedule or an option is unknown, or a value is not allowed.
     """
     warmup = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
     options = {**defaults, **(args.lr_scheduler_kwargs or {})}
@@ -79,7 +79,7 @@ def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defa
 
 
 def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: int) -> int:
-    """Return the number of warm-up updates; ``warmup_steps`` below 1 is a share of the run, and wins over the ratio.
+    """Return the number of warm-up updates; ``warmup_steps``, below 1 a share of the run, overrides ``warmup_ratio``.
 
     Example:
         >>> warmup_length(20, 0.5, 100), warmup_length(0.05, 0.0, 30), warmup_length(0, 0.07, 100)
@@ -91,7 +91,7 @@ def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: 
 
 
 def steps_of_share(share: float, num_training_steps: int) -> int:
-    """Return the updates that a share of a run is, rounded up where it is not a whole number but for float's noise.
+    """Return a share of a run in updates, rounded up except for floating-point noise.
 
     Example:
         >>> steps_of_share(0.07, 100), 0.07 * 100
@@ -101,12 +101,12 @@ def steps_of_share(share: float, num_training_steps: int) -> int:
 
 
 def follows_metric(schedule: Any) -> bool:
-    """Return whether a schedule waits for a metric rather than for steps, as torch's ReduceLROnPlateau does."""
+    """Return whether a schedule follows a metric rather than steps, as torch's ReduceLROnPlateau does."""
     return hasattr(schedule, "num_bad_epochs")
 
 
 def step_schedule(schedule: Any) -> None:
-    """Go to the next update, in a schedule that is stepped once an update; do nothing without one."""
+    """Step a schedule that is stepped once an update; do nothing for other schedules and None."""
     if schedule is not None and not follows_metric(schedule):
         schedule.step()
 
@@ -123,12 +123,12 @@ def _linear(step: int, *, num_warmup_steps: int, num_training_steps: int) -> flo
 
 
 def _cosine(step: int, *, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5) -> float:
-    """Loshchilov and Hutter (2016), arXiv:1608.03983, without restarts; half a cycle ends at 0."""
+    """Return the factor of Loshchilov and Hutter (2016), arXiv:1608.03983, without restarts; half a cycle ends at 0."""
     return max(0.0, _cosine_wave(num_cycles, _progress(step, num_warmup_steps, num_training_steps)))
 
 
 def _cosine_with_restarts(step: int, *, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 1) -> float:
-    """Loshchilov and Hutter (2016), arXiv:1608.03983."""
+    """Return the factor of Loshchilov and Hutter (2016), arXiv:1608.03983."""
     progress = _progress(step, num_warmup_steps, num_training_steps)
     if progress >= 1.0:
         return 0.0
@@ -159,7 +159,7 @@ def _polynomial(
     lr_end: float = 1e-7,
     power: float = 1.0,
 ) -> float:
-    """The schedule of BERT's original code, with warm-up."""
+    """Return the factor of the schedule in BERT's original code, with warm-up."""
     if step > num_training_steps:
         return lr_end / learning_rate
     remaining = 1 - _progress(step, num_warmup_steps, num_training_steps)
@@ -167,7 +167,7 @@ def _polynomial(
 
 
 def _inverse_sqrt(step: int, *, num_warmup_steps: int, timescale: int | None = None) -> float:
-    """The schedule of google-research/big_vision."""
+    """Return the factor of the schedule in google-research/big_vision."""
     scale = timescale if timescale is not None else (num_warmup_steps or 10_000)
     return 1.0 / math.sqrt((step + scale - num_warmup_steps) / scale)
 
@@ -184,7 +184,7 @@ def _warmup_stable_decay(
     min_lr_ratio: float = 0.0,
     num_cycles: float = 0.5,
 ) -> float:
-    """Hu et al. (2024), arXiv:2404.06395, section 4. Without ``num_decay_steps`` the last tenth of the run decays."""
+    """Return the factor of Hu et al. (2024), arXiv:2404.06395, section 4; by default the last tenth decays."""
     decay_steps = math.ceil(num_training_steps / 10) if num_decay_steps is None else num_decay_steps
     stable_steps = num_training_steps - num_warmup_steps - decay_steps if num_stable_steps is None else num_stable_steps
     if step < num_warmup_steps:
@@ -209,10 +209,10 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "inverse_sqrt": _inverse_sqrt,
     "warmup_stable_decay": _warmup_stable_decay,
 }
-"""Every schedule that is a function of the step. (reduce_lr_on_plateau is not one: it follows a metric.)"""
+"""Schedules that are functions of the step. (reduce_lr_on_plateau is not included: it follows a metric.)"""
 
 OWN_WARMUP = ("constant", "warmup_stable_decay")
-"""Those that do not rise linearly over the warm-up: without one, or in a way of their own."""
+"""Schedules without the common linear warm-up: without a warm-up, or with their own."""
 
 
 # -- their parts ------------------------------------------------------------------------------------------------------

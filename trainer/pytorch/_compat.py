@@ -1,4 +1,4 @@
-"""Private parts of torch, each with a fall-back, and errors of torch that have no type of their own."""
+"""Compatibility with torch: private functions, each with a fallback, and errors without their own type."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _run_engine = getattr(getattr(torch.autograd.Variable, "_execution_engine", None
 
 
 def run_backward(loss: Tensor, gradient: Tensor) -> None:
-    """Do as ``torch.autograd.backward`` without its checks, in half the time.
+    """Run the backward pass like ``torch.autograd.backward``, without its checks, in half the time.
 
     Args:
-        loss: The tensor that the backward pass begins at.
+        loss: The tensor at which the backward pass begins.
         gradient: The gradient of ``loss``, of the same shape and dtype.
     """
-    # a subclass may go backward in a way of its own
+    # a subclass may override the backward pass
     if _run_engine is None or type(loss) not in (Tensor, nn.Parameter):
         torch.autograd.backward((loss,), (gradient,))
     else:
@@ -23,12 +23,12 @@ def run_backward(loss: Tensor, gradient: Tensor) -> None:
 
 
 def set_gradient_sync(model: nn.Module, value: bool) -> None:
-    """Set what no_sync of DDP sets, past nn.Module, which would first look whether it is a parameter or a module."""
+    """Set the flag that DDP's no_sync sets, bypassing the slow attribute assignment of nn.Module."""
     object.__setattr__(model, "require_backward_grad_sync", value)
 
 
 def is_unused_parameter_error(error: RuntimeError) -> bool:
-    """Return whether DDP says that a parameter got no gradient in the update before; it has no type for that."""
+    """Return whether DDP reports a parameter without a gradient in the last update; torch has no error type for it."""
     return type(error) is RuntimeError and "You can enable unused parameter detection" in str(error)
 
 
@@ -36,7 +36,7 @@ CUDA_ERROR_MEMORY_ALLOCATION = 2
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether a device, or the host, has no memory left; torch has no type for the latter.
+    """Return whether a device or the host is out of memory; torch has no error type for the host.
 
     Source:
         cudaErrorMemoryAllocation in the CUDA Runtime API; torch/csrc/Exceptions.h (torch.AcceleratorError.error_code);

@@ -1,4 +1,4 @@
-"""Small helpers on torch objects, and on objects with fields, below every other module of the PyTorch trainer."""
+"""Utilities for torch objects and objects with fields, independent of the other PyTorch modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 NULL_CONTEXT = nullcontext()
-"""A context that does nothing, made once."""
+"""A shared context that does nothing."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -20,12 +20,12 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def has_fields(value: Any) -> bool:
-    """Return whether ``value`` is an object with fields: a dataclass, or one with attributes of its own."""
+    """Return whether ``value`` is an object with fields: a dataclass, or an object with instance attributes."""
     return dataclasses.is_dataclass(value) or hasattr(value, "__dict__")
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass, a named tuple or another object, by their names."""
+    """Return the fields of a dataclass, a named tuple or another object, by name."""
     if dataclasses.is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     return value._asdict() if hasattr(value, "_asdict") else dict(vars(value))

@@ -1,4 +1,4 @@
-"""The arguments of a run on PyTorch. torch is imported only when a device is asked for."""
+"""Training arguments of PyTorch. torch is imported only when a device is read."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 class TrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of PyTorch.
 
-    Making one takes well under a millisecond and does not import torch.
+    Creating an instance takes well under a millisecond and does not import torch.
 
     Raises:
-        ArgumentError: If a value is not allowed; the message has field, value and what is.
+        ArgumentError: If a value is not allowed; the message has the field, the value and the allowed values.
         MissingPackageError: If an optimizer's package is not installed.
-        UnsupportedError: If it is allowed, but cannot be had here.
+        UnsupportedError: If a value is allowed, but not supported here.
 
     Example:
         >>> TrainingArguments("out", num_train_epochs=2, eval_strategy="epoch").do_eval
@@ -49,7 +49,7 @@ class TrainingArguments(BaseTrainingArguments):
     )
 
     def validate(self) -> None:
-        """Check every field, and that what it asks for can be had here."""
+        """Check every field, and that the requested features are available here."""
         super().validate()
         if self.global_batch_size is not None:
             self._set("gradient_accumulation_steps", self._cut_of_update[0])
@@ -73,19 +73,19 @@ class TrainingArguments(BaseTrainingArguments):
 
     @property
     def train_batch_size(self) -> int:
-        """Examples of a training micro-batch of this process, on all its devices; the most, where they differ."""
+        """Examples in a training micro-batch of this process, on all its devices; the maximum, if they differ."""
         if self.global_batch_size is None:
             return super().train_batch_size
         return -(-self.global_micro_batch_size // self.world_size)
 
     @property
     def global_micro_batch_size(self) -> int:
-        """Examples of a training micro-batch of all processes together."""
+        """Examples in a training micro-batch of all processes together."""
         return super().global_micro_batch_size if self.global_batch_size is None else self._cut_of_update[1]
 
     @cached_property
     def uses_xla(self) -> bool:
-        """Whether the run goes through torch_xla: tpu_num_cores is given, or PJRT_DEVICE is TPU and torch_xla there."""
+        """Whether the run uses torch_xla: tpu_num_cores is given, or PJRT_DEVICE is TPU and torch_xla is installed."""
         if self.tpu_num_cores is not None:
             return True
         is_asked_for = os.environ.get("PJRT_DEVICE") == "TPU" and not self.no_cuda
@@ -93,7 +93,7 @@ class TrainingArguments(BaseTrainingArguments):
 
     @cached_property
     def place(self) -> ProcessRank:
-        """The place of this process among those that the launcher started, read once; torch_xla's where it is used."""
+        """The rank of this process among those that the launcher started, read once; with torch_xla, its rank."""
         if not self.uses_xla:
             return detect_launcher()
         from .distributed.xla import detect_core
@@ -102,9 +102,9 @@ class TrainingArguments(BaseTrainingArguments):
 
     @cached_property
     def device(self) -> torch.device:
-        """The device of this process, found when first read.
+        """The device of this process, determined at the first read.
 
-        Several visible GPUs without a launcher bring a warning, since only one of them works.
+        Several visible GPUs without a launcher cause a warning, since only one of them is used.
         """
         import torch
 
@@ -121,7 +121,7 @@ class TrainingArguments(BaseTrainingArguments):
 
     @cached_property
     def n_gpu(self) -> int:
-        """How many GPUs this process drives: one, unless nn.DataParallel was asked for."""
+        """Number of GPUs that this process uses: one, unless nn.DataParallel is requested."""
         import torch
 
         if self.device.type != "cuda":
@@ -130,7 +130,7 @@ class TrainingArguments(BaseTrainingArguments):
 
     @property
     def parallel_mode(self) -> ParallelMode:
-        """How the devices of the run are driven."""
+        """The way in which the run uses its devices."""
         return ParallelMode.TPU if self.uses_xla else super().parallel_mode
 
     def _warn_of_idle_gpus(self, count: int) -> None:
@@ -142,7 +142,7 @@ class TrainingArguments(BaseTrainingArguments):
             )
 
 
-# options of fsdp_config, and what their values are
+# options of fsdp_config: test and description of their values
 FSDP_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "transformer_layer_cls_to_wrap": (lambda value: isinstance(value, (str, list)), "names of module classes"),
     "min_num_params": (lambda value: type(value) is int and value >= 0, "a whole number of parameters"),
@@ -153,7 +153,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Raise if ``args`` ask for what does not go with the number of processes, or with a sharded model.
+    """Raise if ``args`` do not fit the number of processes, or a sharded model.
 
     Raises:
         ArgumentError: If they do.
@@ -164,7 +164,7 @@ def check_processes(args: TrainingArguments) -> None:
         raise ArgumentError("global_batch_size", args.global_batch_size, "None with parallel='dp'; torchrun has both")
     if not args.fsdp:
         return
-    if args.place.launcher is None:  # under one, a single process may be what is left of several
+    if args.place.launcher is None:  # under a launcher, a single process may be the rest of several
         raise ArgumentError("fsdp", args.fsdp, "only with several processes, which torchrun starts")
     for name in ("fp16_full_eval", "bf16_full_eval"):
         if getattr(args, name):
@@ -175,10 +175,10 @@ def check_processes(args: TrainingArguments) -> None:
 
 
 def check_fsdp_config(config: Any) -> None:
-    """Raise if ``config`` holds what FSDP2 is not told.
+    """Raise if ``config`` holds an option that is not passed to FSDP2.
 
     Raises:
-        ArgumentError: If it does; the message has the nearest name.
+        ArgumentError: If it does; the message suggests the nearest name.
     """
     for name, value in config.items():
         _check_name("fsdp_config", name, FSDP_OPTIONS)
@@ -193,16 +193,16 @@ def check_fsdp_config(config: Any) -> None:
 
 
 def _check_name(field: str, name: Any, known: Collection[str]) -> None:
-    if name not in list(known):  # a list takes what has no hash
+    if name not in list(known):  # a list also accepts unhashable values
         raise ArgumentError(field, name, f"{', '.join(known)}.{did_you_mean(str(name), known)}")
 
 
-# of the same arithmetic, where torch has the fused kernel for other devices only
+# optimizers with the same arithmetic, for devices on which torch lacks the fused kernel
 NOT_FUSED = {"adamw_torch_fused": "adamw_torch"}
 
 
 def check_cores(args: TrainingArguments) -> None:
-    """Raise if ``args`` ask for what TPU cores cannot do.
+    """Raise if ``args`` request features that TPU cores do not support.
 
     Raises:
         ArgumentError: If they do.

@@ -1,4 +1,4 @@
-"""Availability of optional packages of PyTorch (apex, bitsandbytes, torch_xla), found without importing them."""
+"""Availability of optional packages of PyTorch (apex, bitsandbytes, torch_xla), checked without importing them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 
 NATIVE = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
-"""What torch alone has in the place of one of apex's optimizers."""
+"""Equivalents of apex's optimizers in torch."""
 
 
 def check_optimizer(name: str) -> None:
-    """Raise if the installed packages do not have the optimizer ``name``; nothing is imported for it.
+    """Raise if the installed packages do not have the optimizer ``name``, without importing them.
 
     Raises:
         MissingPackageError: If a package is not installed.
-        ArgumentError: If a package is installed, and does not have the optimizer.
+        ArgumentError: If a package is installed, but does not have the optimizer.
     """
     if name == "adamw_8bit" and not is_installed("bitsandbytes"):
         raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
@@ -28,16 +28,16 @@ def check_optimizer(name: str) -> None:
 
 
 def apex_needed(name: str, reason: str) -> str:
-    """Return what is wrong with the apex that is installed, and what torch alone has in the place of its optimizer."""
+    """Return the message that apex is needed, with the reason and the equivalent optimizer of torch."""
     instead = f"; optim={NATIVE[name]!r} does the same with torch alone" if name in NATIVE else ""
     return f"it needs NVIDIA apex, built from source (https://github.com/NVIDIA/apex): {reason}{instead}"
 
 
 def check_torch_xla() -> None:
-    """Raise if torch_xla cannot be imported; nothing is imported for it.
+    """Raise if torch_xla cannot be imported, without importing it.
 
     Raises:
-        UnsupportedError: The message has the versions, and says what to do.
+        UnsupportedError: If it cannot; the message has the versions and the solution.
     """
     reason = why_no_xla()
     if reason is not None:
@@ -48,9 +48,9 @@ def check_torch_xla() -> None:
 
 
 def why_no_xla() -> str | None:
-    """Return why torch_xla cannot be imported here, or None where it can.
+    """Return the reason why torch_xla cannot be imported here, or None if it can.
 
-    Its native part is made for one minor version of torch; with another, importing it ends the process.
+    Its native part is built for one minor version of torch; with another version, the import ends the process.
 
     Source:
         https://github.com/pytorch/xla#installation, and its wheels' tags.
@@ -68,10 +68,10 @@ def why_no_xla() -> str | None:
 
 
 def check_apex_amp() -> None:
-    """Raise if apex.amp is not installed; nothing is imported for it.
+    """Raise if apex.amp is not installed, without importing it.
 
     Raises:
-        UnsupportedError: The message says why, and what to use instead.
+        UnsupportedError: If it is not; the message has the reason and the alternative.
     """
     reason = why_no_apex("amp")
     if reason is not None:
@@ -79,7 +79,7 @@ def check_apex_amp() -> None:
 
 
 def why_no_apex(part: str) -> str | None:
-    """Return why NVIDIA apex with ``part`` ("optimizers", "amp") is not installed, or None where it is."""
+    """Return the reason why NVIDIA apex with ``part`` ("optimizers", "amp") is missing, or None if it is installed."""
     if importlib.util.find_spec("apex") is None:
         return "apex is not installed"
     if has_apex(part):
@@ -92,7 +92,7 @@ def why_no_apex(part: str) -> str | None:
 def has_apex(part: str) -> bool:
     """Return whether NVIDIA apex with ``part`` ("optimizers", "amp") is installed, without importing it.
 
-    The package of that name on PyPI is another one, and newer builds of the right one have no amp: so look inside.
+    The PyPI package of that name is a different project, and newer builds of NVIDIA apex lack amp, so check the files.
     """
     spec = importlib.util.find_spec("apex")
     folders = [Path(folder) / part for folder in spec.submodule_search_locations or ()] if spec else []

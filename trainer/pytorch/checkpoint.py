@@ -32,7 +32,7 @@ class TorchCheckpoint(BaseCheckpoint):
         return super().snapshot(copy=copy or self.strategy.must_copy)
 
     def write_shards(self) -> None:
-        """Write what this process adds to the checkpoint that the first one is writing: its shards, if it has any."""
+        """Write this process's shards, if any, of the checkpoint that the first process is writing."""
         if self.strategy.is_sharded:
             self._write_shards(None)
 

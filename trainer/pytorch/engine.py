@@ -37,9 +37,9 @@ class TorchEngine(BaseEngine):
     """Runs a trainer's model with PyTorch.
 
     Args:
-        trainer: Its model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
-        dispatcher: Told what callbacks get by keyword.
-        overrides: The trainer's own methods.
+        trainer: Has model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
+        dispatcher: Receives the keyword arguments of callbacks.
+        overrides: The documented methods that the trainer overrides.
     """
 
     strategy: DistributedStrategy
@@ -57,7 +57,7 @@ class TorchEngine(BaseEngine):
         self.train_loader: Any = None
 
     def configure(self) -> None:
-        """Set up what follows from the arguments."""
+        """Create the parts that depend on the arguments."""
         set_tf32(self.trainer.args.tf32)
         self.trainer.model_wrapped = self.trainer.model
         self.model_io = ModelIO(self.trainer, self.overrides)
@@ -74,7 +74,7 @@ class TorchEngine(BaseEngine):
     # -- set-up ---------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> int | None:
-        """Build the training loader; return its batches of one epoch, if known."""
+        """Build the training loader; return its number of batches per epoch, if known."""
         self.train_loader = self.trainer.get_train_dataloader()
         if self.train_loader is None or hasattr(self.train_loader, "__next__"):
             found = "None" if self.train_loader is None else "an iterator, which can be read only once"
@@ -89,7 +89,7 @@ class TorchEngine(BaseEngine):
         return batches
 
     def prepare_model(self, max_steps: int) -> None:
-        """Place and wrap the model, create optimizer and schedule."""
+        """Place and wrap the model; create the optimizer and the schedule."""
         trainer, args, strategy = self.trainer, self.trainer.args, self.strategy
         strategy.move(trainer.model, args.device)
         self.model_io.inspect()
@@ -109,7 +109,7 @@ class TorchEngine(BaseEngine):
         update_context(trainer, self.dispatcher)
 
     def seed(self, checkpoint: Path | None) -> None:
-        """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
+        """Set the random number generators from the checkpoint, or without one from ``args.seed`` and the rank."""
         if checkpoint is None or not self.checkpoint.load_random_state(checkpoint):
             seed = self.trainer.args.seed + self.strategy.rank
             set_seed(seed)
@@ -122,7 +122,7 @@ class TorchEngine(BaseEngine):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
-        """Return the micro-batches of an epoch for this process; the sampler knows its epoch when this returns."""
+        """Return the micro-batches of an epoch for this process, after the sampler's epoch is set."""
         args = self.trainer.args
         self.model_io.past = None
         batches = loader.iterate_epoch(
@@ -136,26 +136,26 @@ class TorchEngine(BaseEngine):
         return self.step_timer.reading(batches)
 
     def batches_used(self, progress: Progress) -> int:
-        """Return the micro-batches of this process that hold the examples which ``progress`` has seen of the epoch."""
+        """Return the number of this process's micro-batches that hold the epoch's used examples in ``progress``."""
         used = loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
         return progress.batches_in_epoch if used is None else used
 
     # -- processes and devices ------------------------------------------------------------------------------------
 
     def propagate_errors(self) -> AbstractContextManager[Any]:
-        """Return a context in which an error of one process ends all, each with the error that came first."""
+        """Return a context in which an error of one process ends all processes with the first error."""
         return self.strategy.propagate_errors()
 
     def sync_control(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
-        """Give every process the flags of the first; return the stop signal that any process got."""
+        """Give every process the flags of the first process; return the stop signal that any process received."""
         return self.strategy.sync_control(self.trainer.control, stop_signal, after_update=after_update)
 
     def job_store(self) -> JobStore | None:
-        """Return the store of torchrun's agent, which outlives the processes that it starts again."""
+        """Return the store of torchrun's agent, which persists when processes are restarted."""
         return job_store(self.trainer.args)
 
     def device_memory(self, reset: bool) -> DeviceMemory | None:
-        """Return the memory of the GPU, its peak reset first if ``reset``; None without one."""
+        """Return the memory of the GPU, after a reset of its peak if ``reset``; None without a GPU."""
         device = self.trainer.args.device
         if device.type != "cuda":
             return None
@@ -165,13 +165,13 @@ class TorchEngine(BaseEngine):
 
 
 def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:
-    """Raise if the processes have training data of different sizes; some would soon wait for others that are done.
+    """Raise if the processes have training data of different sizes; some would wait for others that have finished.
 
     Args:
-        sizes: The examples, and the batches of an epoch, that each process knows of.
+        sizes: The number of examples, and of batches per epoch, on each process; None if unknown.
 
     Raises:
-        TracksideValueError: If they differ; the message has the first process that is not like rank 0.
+        TracksideValueError: If they differ; the message has the first rank that differs from rank 0.
     """
     other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
     if other is not None:
@@ -184,10 +184,10 @@ def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:
 
 
 def enable_checkpointing(model: Any, options: Any) -> None:
-    """Have ``model`` compute activations again in the backward pass instead of keeping them.
+    """Enable recomputation of activations in the backward pass of ``model``.
 
     Raises:
-        TracksideValueError: If it has no switch for that.
+        TracksideValueError: If the model has no method for it.
     """
     if not hasattr(model, "gradient_checkpointing_enable"):
         raise TracksideValueError(

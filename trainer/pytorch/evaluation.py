@@ -25,7 +25,7 @@ from .train_step import TorchTrainStep
 
 
 class TorchEvaluation(EnginePart, EvaluationStep):
-    """Takes evaluation batches through a PyTorch model.
+    """Runs evaluation batches through a PyTorch model.
 
     Args:
         engine: Its trainer's model is evaluated; loaders, ``prediction_step`` and ``compute_loss`` are called,
@@ -53,16 +53,16 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return cast(Iterable[Any], self.trainer.get_test_dataloader(dataset))
 
     def num_examples(self, batches: Any) -> int | None:
-        """Return the number of examples behind ``batches``, where it can be known."""
+        """Return the number of examples in ``batches``; None if it is unknown."""
         return loader.num_examples(batches)
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
-        """Return whether ``dataset`` is a dict of datasets by their names."""
+        """Return whether ``dataset`` is a dict of datasets by name."""
         return isinstance(dataset, dict)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
-        """Return a context in which the model is in evaluation mode, with a memory of ``past_index`` of its own."""
+        """Return a context in which the model is in evaluation mode, with a separate memory of ``past_index``."""
         trainer = self.trainer
         self.strategy.move(trainer.model, trainer.args.device)
         past = self.model_io.past
@@ -75,7 +75,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             self.model_io.past = past
 
     def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
-        """Return the batches with the examples of each that count."""
+        """Return the batches, each with the number of its examples that count."""
         return loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
 
     def evaluation_step(
@@ -85,7 +85,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         step, model_io = self.train_step, self.model_io
         placed = step.place(batch.inputs)
         inputs = self._cast(placed)
-        # one of several, so that its items are counted
+        # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
         try:
             loss, logits, labels = self.trainer.prediction_step(
@@ -97,7 +97,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         if weight is None:
             weight = count_items(labels, inputs, is_causal=model_io.is_causal)
         if inputs is not placed and labels is not None and not self._has_own_step:
-            labels = model_io.labels_of(placed)  # for the metrics, as they are in the dataset
+            labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
         return StepResult(loss, weight, logits, labels, batch.examples, kept)
@@ -105,7 +105,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> tuple[Any, Any, Any]:
-        """Return (loss, logits, labels) of a batch, each None where there is none."""
+        """Return (loss, logits, labels) of a batch, each None if missing."""
         step, model_io, trainer = self.train_step, self.model_io, self.trainer
         inputs = step.place(inputs)
         labels = model_io.labels_of(inputs)
@@ -125,7 +125,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return loss, logits, labels
 
     def _loss_and_outputs(self, model: nn.Module, inputs: Any) -> tuple[Any, Any]:
-        """Return what compute_loss returns together with the model's outputs, from one forward pass."""
+        """Return the result of compute_loss and the model's outputs, from one forward pass."""
         if self.model_io.loss_takes_outputs:
             result, outputs = self.train_step.loss_of(model, inputs, return_outputs=True)
             return result, outputs
@@ -140,12 +140,12 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return result, seen[-1]
 
     def _main_input(self, inputs: Any) -> Any:
-        """Return what a transformers model calls its main input; the whole batch for other models."""
+        """Return the main input of a transformers model; the whole batch for other models."""
         name = getattr(self.model_io.model, "main_input_name", None)
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
     def _cast(self, inputs: Any) -> Any:
-        """Return inputs in the precision of a full evaluation in bf16 or fp16."""
+        """Return inputs in the precision of an evaluation in bf16 or fp16."""
         dtype = self.dtype
         if dtype is None:
             return inputs

@@ -1,4 +1,4 @@
-"""The loss of a batch, the items that it is a mean over, batches that do not count, and the sums of an update."""
+"""Loss of a batch: counted items, label smoothing, empty batches, and the sums of an update."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ._torch_util import unwrap
 from .distributed.strategy import DistributedStrategy
 
 IGNORED = -100
-"""The label that is in no loss and no metric."""
+"""Label that losses and metrics ignore."""
 
 FEW = 256
-"""So many labels are counted as a list, in less time than numpy takes to begin."""
+"""Maximum number of labels that are counted as a list, which is faster than numpy for few."""
 
 
 def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
-    """Return the items that the mean loss of a batch is over, as a number or a tensor on the labels' device.
+    """Return the number of items in the mean loss of a batch, as a number or a tensor on the labels' device.
 
-    Whole-number labels count where they are not -100 (for causal language models from the second token on, as the
-    model shifts them); other labels, and batches without labels, count by examples.
+    Integer labels count unless they are -100 (for causal language models from the second token on, as the model shifts
+    them); other labels, and batches without labels, count by examples.
     """
     label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
     if label is None or label.is_floating_point() or label.ndim == 0 or isinstance(labels, (tuple, list)):
@@ -40,11 +40,11 @@ def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
         return (label != IGNORED).sum()
     if label.ndim == 1 and len(label) <= FEW:
         return len(label) - label.tolist().count(IGNORED)
-    return int(np.count_nonzero(label.numpy() != IGNORED))  # a tenth of what torch takes for it
+    return int(np.count_nonzero(label.numpy() != IGNORED))  # ten times faster than torch
 
 
 def batch_size(batch: Any) -> int:
-    """Return the examples in a batch: the first dimension of its first tensor."""
+    """Return the number of examples in a batch: the first dimension of its first tensor."""
     tensor = next((leaf for leaf in _tensors(batch) if leaf.ndim), None)
     return 1 if tensor is None else len(tensor)
 
@@ -78,11 +78,11 @@ def is_causal_lm(model: nn.Module) -> bool:
 
 
 def as_mean_and_weight(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
-    """Return what compute_loss gave as a mean and the items it is over.
+    """Return the result of compute_loss as a mean and its number of items.
 
     Args:
         result: A mean, or ``(loss_sum, weight)``.
-        items: Counts the items of the batch, called only where the mean stands alone.
+        items: Returns the number of items in the batch; called only if ``result`` has no weight.
     """
     if isinstance(result, (tuple, list)) and len(result) == 2:
         loss_sum, weight = result
@@ -101,8 +101,8 @@ def as_mean_and_weight(result: Any, items: Callable[[], Any]) -> tuple[Tensor, A
 def zero_gradients_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
     """Return a context in which the backward pass of ``loss``, a mean over no items, makes all gradients zero, not NaN.
 
-    The backward pass reaches the same parameters as ever, with gradients of the same layout, since DDP and FSDP wait
-    for those. The context gives the tensor to begin at, which has a gradient also where ``loss`` is a constant.
+    The backward pass reaches the same parameters as usual, with gradients of the same layout, since DDP and FSDP wait
+    for them. The context yields the tensor at which to begin, which has a gradient even if ``loss`` is a constant.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hooked: set[Any] = {*parameters, *_leaves_of(loss)}
@@ -115,7 +115,7 @@ def zero_gradients_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
 
 
 def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
-    """Yield what gets a gradient of ``loss``; with FSDP those are not the model's parameters, but gathered ones."""
+    """Yield the tensors that get a gradient of ``loss``; with FSDP these are gathered copies of the parameters."""
     seen: set[Any] = {None}
     waiting: list[Any] = [loss.grad_fn]
     while waiting:
@@ -135,10 +135,10 @@ class LossAccumulator:
     """The weights and the losses of the micro-batches of one update, and the loss since the last record.
 
     Args:
-        strategy: Over whose processes the weights are summed.
-        device: Where losses are summed.
-        reference: The constant that weights are relative to: the items of a whole update, where examples are items.
-        skip_non_finite: Put the mean so far in the place of an update's loss that is not finite.
+        strategy: Sums the weights over the processes.
+        device: The device on which losses are summed.
+        reference: The divisor of weights: the number of items in a whole update, if examples are items.
+        skip_non_finite: Whether to replace a non-finite loss of an update by the mean so far.
     """
 
     def __init__(
@@ -153,18 +153,18 @@ class LossAccumulator:
         self._weights: Any = 0.0
         self._loss: Any = 0.0
         dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
-        # on a CPU a number, which costs a tenth of what adding to a tensor does
+        # on a CPU a number, to which additions are ten times faster than to a tensor
         self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
         self._updates = 0
 
     def begin(self, context: StepContext) -> None:
-        """Begin a micro-batch, and with the first one an update."""
+        """Begin a micro-batch; the first one begins an update."""
         context.is_single = context.count == 1 and self._is_alone
         if context.index == 0:
             self._weights, self._loss, self._sum_of_weights = 0.0, 0.0, None
 
     def weigh(self, context: StepContext) -> None:
-        """Set the weight of a micro-batch; with the last of an update, all processes begin to sum their weights."""
+        """Set the weight of a micro-batch; at the last one of an update, begin to sum the weights of all processes."""
         context.weight = 1.0 if context.is_single else context.items / self.reference
         if context.is_last and not context.is_part and not self._is_alone:
             self._sum_of_weights = self._strategy.all_reduce_async(self._weights + context.weight)
@@ -182,7 +182,7 @@ class LossAccumulator:
             self._loss = self._loss + torch.where(weight > 0, value * weight, 0.0)
 
     def close(self) -> Any:
-        """End the update: return the factor that makes its gradient that of the mean; 1.0 where it is already."""
+        """End the update; return the factor from its gradient to that of the mean, 1.0 if they are equal."""
         if self._is_single:
             self._sum_up(self._loss)
             return 1.0

@@ -17,14 +17,14 @@ from .loss import count_items, is_causal_lm
 
 
 class ModelIO:
-    """What a trainer's model, and its overridden compute_loss, take and return; inspected once and not at every step.
+    """Inputs and outputs of a trainer's model and of an overridden compute_loss, inspected once before the steps.
 
     Args:
-        trainer: Its model, ``loss_fn`` and ``args`` are read.
-        overrides: The trainer's own methods.
+        trainer: Has model, ``loss_fn`` and ``args``.
+        overrides: The documented methods that the trainer overrides.
 
     Attributes:
-        model: The user's own model, without what wraps it.
+        model: The user's own model, without wrappers.
         label_names: Names of the labels in a batch that is a dict.
         is_causal: Whether the model shifts its labels by one.
         ignored_outputs: Names of outputs that are not predictions.
@@ -40,7 +40,7 @@ class ModelIO:
         self.inspect()
 
     def inspect(self) -> None:
-        """Inspect the model that the trainer has now; the memory of ``past_index`` begins anew."""
+        """Inspect the trainer's current model; reset the memory of ``past_index``."""
         trainer, args = self._trainer, self._trainer.args
         self.model: nn.Module = unwrap(trainer.model)
         model = self.model
@@ -50,7 +50,7 @@ class ModelIO:
         self.label_names: list[str] = args.label_names or (
             ["start_positions", "end_positions"] if is_qa else ["labels"]
         )
-        makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # of the labels
+        makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
         self._withheld = [*self._not_taken, *(self.label_names if withhold else ())]
@@ -65,7 +65,7 @@ class ModelIO:
         self.past: Any = None
 
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
-        """Call the model, with labels as far as it takes them, and with the memory of ``past_index``."""
+        """Call the model, with labels if it takes them, and with the memory of ``past_index``."""
         withheld = self._not_taken if with_labels else self._withheld
         index = self._trainer.args.past_index
         if index >= 0 and self.past is not None and isinstance(inputs, Mapping):
@@ -77,23 +77,23 @@ class ModelIO:
         return outputs
 
     def labels_of(self, inputs: Any) -> Any:
-        """Return the labels in a batch; None where there are none."""
+        """Return the labels in a batch; None if there are none."""
         return labels_of(inputs, self.label_names)
 
     def count_items(self, inputs: Any) -> Any:
-        """Return the items that the mean loss of a batch is over."""
+        """Return the number of items in the mean loss of a batch."""
         return count_items(self.labels_of(inputs), inputs, is_causal=self.is_causal)
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
-    """Return the names that ``model.forward`` takes, and whether it takes any other."""
+    """Return the argument names of ``model.forward``, and whether it takes any other names."""
     parameters = inspect.signature(unwrap(model).forward).parameters
     names = [name for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
     return names, any(item.kind is item.VAR_KEYWORD for item in parameters.values())
 
 
 def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
-    """Return the labels in a batch: by name in a dict, last in a tuple; None where there are none."""
+    """Return the labels in a batch: by name in a dict, last in a tuple; None if there are none."""
     if isinstance(batch, (tuple, list)):
         return batch[-1] if len(batch) > 1 else None
     if not isinstance(batch, Mapping):
@@ -109,7 +109,7 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
     """Call the model on a batch: a dict by keyword, a tuple by position, its last part only ``with_labels``.
 
     Raises:
-        TracksideTypeError: If its forward does not take what the batch holds; the message has both.
+        TracksideTypeError: If its forward does not accept the entries of the batch; the message has both.
     """
     inputs: tuple[Any, ...] = ()
     named: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
 
 
 def _explain(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], error: TypeError) -> None:
-    """Raise TracksideTypeError if ``error`` is due to the arguments, and not to what the model does with them."""
+    """Raise TracksideTypeError if ``error`` is due to the arguments, and was not raised inside the model."""
     forward = inspect.signature(unwrap(model).forward)
     try:
         forward.bind(*inputs, **named)
@@ -147,9 +147,9 @@ def _explain(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]
 
 
 def by_name(outputs: Any) -> Any:
-    """Return outputs that have names (a dict, dataclass, named tuple or plain object) as a dict, without what is None.
+    """Return named outputs (a dict, dataclass, named tuple or plain object) as a dict, without entries that are None.
 
-    Others, tensors and tuples, are returned as they are.
+    Other outputs, tensors and tuples, are returned unchanged.
     """
     if isinstance(outputs, Mapping):
         fields: Mapping[str, Any] = outputs
@@ -184,7 +184,7 @@ def loss_in(outputs: Any) -> Any:
 
 
 def loss_or_none(outputs: Any) -> Any:
-    """Return the loss in a model's outputs: the entry ``loss``, or a scalar that comes first; None without one."""
+    """Return the loss in a model's outputs: the entry ``loss``, or a scalar first element; None without one."""
     if isinstance(outputs, Mapping):
         return outputs.get("loss")
     known = by_name(outputs)
@@ -206,9 +206,9 @@ def _in_words(outputs: Any) -> str:
 
 
 def logits_in(outputs: Any, *, ignore_keys: Sequence[str]) -> Any:
-    """Return a model's outputs without the loss and the ignored ones; a single one stands alone.
+    """Return a model's outputs without the loss and the ignored ones; a single output is returned itself.
 
-    What holds no tensor (None, a cache, a name) is left out.
+    Entries without a tensor (None, a cache, a name) are left out.
     """
     known = by_name(outputs)
     if isinstance(known, Mapping):
@@ -222,7 +222,7 @@ def logits_in(outputs: Any, *, ignore_keys: Sequence[str]) -> Any:
 
 
 def main_logits(outputs: Any) -> Tensor:
-    """Return the logits that a loss is computed of: the entry ``logits``, or the first element that is not a loss.
+    """Return the logits for a loss: the entry ``logits``, or the first element that is not a loss.
 
     Raises:
         TracksideValueError: If there are none.
@@ -240,10 +240,10 @@ def main_logits(outputs: Any) -> Tensor:
 
 
 def output_at(outputs: Any, index: int) -> Any:
-    """Return the output at ``index``, in the order of the names where they have any, cut off from its gradient.
+    """Return the output at ``index``, in the order of the names if there are names, detached.
 
     Raises:
-        TracksideValueError: If there are not so many.
+        TracksideValueError: If there are fewer outputs.
     """
     known = by_name(outputs)
     parts = list(known.values()) if isinstance(known, Mapping) else known

@@ -1,4 +1,4 @@
-"""Non-finite numbers: debug="underflow_overflow" stops at the first layer that has one, and shows what led to it."""
+"""Detection of non-finite numbers: debug="underflow_overflow" stops at the first such layer, with its history."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trackside.callbacks.errors import NotFiniteError
 from .precision.base import Precision
 
 FRAMES = 21
-"""Number of layers shown; the last one has the number that is not finite."""
+"""Number of layers in the message; the last one has the non-finite number."""
 
 
 class OverflowWatch:
-    """Looks at the weights, inputs and outputs of every layer of a model, as each returns. Waits for the device.
+    """Checks the weights, inputs and outputs of every layer of a model after its forward. Waits for the device.
 
     Args:
-        doing: Says what the process is about, for the message.
+        doing: Returns the current activity of the process, for the message.
     """
 
     def __init__(self, doing: Callable[[], str]) -> None:
@@ -32,7 +32,7 @@ class OverflowWatch:
 
     @contextmanager
     def over(self, model: nn.Module) -> Iterator[None]:
-        """Watch forward passes of ``model``.
+        """Return a context that checks forward passes of ``model``.
 
         Raises:
             NotFiniteError: If a number is infinite or NaN; the message has the layer, the tensor, and the smallest and
@@ -63,7 +63,7 @@ class OverflowWatch:
 
 
 def watched(precision: Precision, model: Callable[[], nn.Module], doing: Callable[[], str]) -> Precision:
-    """Return ``precision`` with a watch over the forward passes of what ``model`` returns."""
+    """Return ``precision`` with a check of the forward passes of the result of ``model``."""
     forward, watch = precision.forward, OverflowWatch(doing)
 
     @contextmanager
@@ -76,7 +76,7 @@ def watched(precision: Precision, model: Callable[[], nn.Module], doing: Callabl
 
 
 def _tensors(what: str, value: Any) -> dict[str, Tensor]:
-    """Return the tensors in ``value`` by where they are in it."""
+    """Return the tensors in ``value`` by their positions in it."""
     if isinstance(value, Tensor):
         return {what: value}
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
@@ -89,7 +89,7 @@ def _is_counted(tensor: Tensor) -> bool:
 
 @torch.no_grad()
 def _extremes(tensor: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest absolute value; of a sharded weight, those of the local shard."""
+    """Return the smallest and the largest absolute value, for a sharded weight of the local shard."""
     here = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     low, high = here.detach().abs().aminmax()
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Retry after out of memory: a micro-batch is halved until it fits, with the same effective batch."""
+"""Retry after out-of-memory errors: a micro-batch is halved until it fits, with the same effective batch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class OOMRetrier:
-    """Run micro-batches in as many parts as the memory needs; the number is kept for the batches that follow.
+    """Runs micro-batches in as many parts as fit into memory; the number is kept for the following batches.
 
     Args:
-        step: The training step; its parameters, losses and context are used.
-        training_step: Takes a part forward and backward, and returns its mean loss.
+        step: The training step, which has parameters, losses and context.
+        training_step: Runs the forward and the backward pass of a part; returns its mean loss.
     """
 
     def __init__(self, step: Any, training_step: Callable[[nn.Module, Any], Tensor]) -> None:
@@ -33,9 +33,9 @@ class OOMRetrier:
         self._parts = 1
 
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Take a micro-batch forward and backward; return its mean loss.
+        """Run the forward and the backward pass of a micro-batch; return its mean loss.
 
-        The gradients that stood before are put back when a part fails, so that nothing of the failed attempt is left.
+        If a part fails, the previous gradients are restored, so that the failed attempt has no effect.
         """
         before = [None if p.grad is None else p.grad.detach().clone() for p in self._step.parameters]
         while True:
@@ -50,11 +50,11 @@ class OOMRetrier:
             logger.warning("out of memory (%s); the micro-batch now goes in %d parts", message, self._parts)
 
     def _in_parts(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Take ``inputs`` backward in parts; each weighs by its items."""
+        """Run the backward pass of ``inputs`` in parts, weighted by their items."""
         if self._parts == 1:
             return self._training_step(model, inputs)
         step, whole = self._step, self._step.context
-        whole.is_single = False  # the parts go backward relative to the reference, and so must the whole
+        whole.is_single = False  # the weights of the whole and of the parts are relative to the reference
         whole.items = step.model_io.count_items(inputs)
         total: Any = 0.0
         spans = even_spans(batch_size(inputs), self._parts)

@@ -1,4 +1,4 @@
-"""Seeding every random number generator that a PyTorch run draws from."""
+"""Seeding of all random number generators of a PyTorch run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
     """Seed Python, numpy and torch (on every device).
 
     Args:
-        seed: A whole number from 0.
-        deterministic: Also make torch choose deterministic algorithms, at a cost in speed.
+        seed: A non-negative integer.
+        deterministic: Also make torch choose deterministic algorithms, which are slower.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -1,7 +1,7 @@
 """Files of a PyTorch checkpoint: formats, writing and reading.
 
 Weights are safetensors (for transformers models in the form of ``save_pretrained``); optimizer, schedule, loss scale
-and random numbers are torch files that load with ``weights_only=True``: data, never code.
+and random numbers are torch files that load with ``weights_only=True``, as data without code.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..checkpointing.random_state import host_random_state, set_host_random_stat
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-"""Names the files of weights that transformers cut into several."""
+"""Index of weights that transformers split into several files."""
 KERNELS = ("fused", "foreach")
-"""The options of torch's optimizers that say how a step is computed, and not what."""
+"""Options of torch's optimizers that select the kernel of a step, not its result."""
 SHARDS = "shards"
-"""The folder of a checkpoint to which every process wrote its share of weights and optimizer state; see `fsdp`."""
+"""Folder in a checkpoint to which every process writes its share of weights and optimizer state; see `fsdp`."""
 
 
 def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
@@ -46,7 +46,7 @@ def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
 
 
 def place_of(tensor: Tensor) -> int:
-    """Return what tensors that share memory have in common: the address, or without one the object itself."""
+    """Return a key shared by tensors that share memory: the address, or without one the object id."""
     return tensor.data_ptr() or id(tensor)
 
 
@@ -59,7 +59,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set the random number generators to what `random_state` returned."""
+    """Restore the states that `random_state` returned."""
     set_host_random_state(state)
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
@@ -67,7 +67,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def save_weights(model: nn.Module, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-    """Write the weights of ``model``, or ``weights`` in their place, into ``folder``."""
+    """Write the weights of ``model``, or ``weights`` instead, into ``folder``."""
     if hasattr(model, "save_pretrained"):
         model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
         return
@@ -77,7 +77,7 @@ def save_weights(model: nn.Module, folder: Path, weights: dict[str, Tensor] | No
 
 
 def _without_duplicates(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out tensors that another name holds already (tied weights), which safetensors does not take."""
+    """Return weights without duplicates under other names (tied weights), which safetensors does not accept."""
     seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
     kept: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -99,12 +99,12 @@ def load_weights(model: nn.Module, checkpoint: Contents) -> None:
     """Load the weights of a checkpoint into ``model``.
 
     Raises:
-        CheckpointError: If they are not there, or do not fit; the message names what is missing and what is too much.
+        CheckpointError: If there are no weights, or they do not fit; the message names missing and unknown weights.
     """
     weights = read_weights(checkpoint)
     own = model.state_dict(keep_vars=True)
     known = {(place_of(tensor), tensor.shape): name for name, tensor in own.items() if name in weights}
-    for name, tensor in own.items():  # tied weights were written once
+    for name, tensor in own.items():  # tied weights are written once
         twin = known.get((place_of(tensor), tensor.shape))
         if name not in weights and twin is not None:
             weights[name] = weights[twin]
@@ -120,7 +120,7 @@ def load_weights(model: nn.Module, checkpoint: Contents) -> None:
 
 
 def load_optimizer(optimizer: Any, state: Any) -> None:
-    """Load an optimizer's state; which of torch's kernels it uses stays its own, since not every device has each."""
+    """Load an optimizer's state, except the kernel options, since kernels depend on the device."""
     groups = state.get("param_groups") if isinstance(state, dict) else None
     if groups is not None:
         own = [{name: group[name] for name in KERNELS if name in group} for group in optimizer.param_groups]
@@ -130,10 +130,10 @@ def load_optimizer(optimizer: Any, state: Any) -> None:
 
 
 def weights_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Return which of the files ``names`` in ``folder`` are the weights; none where there are none.
+    """Return the weight files among ``names`` in ``folder``; empty if there are none.
 
     Raises:
-        CheckpointError: If one is missing of those that an index names, or the index cannot be read.
+        CheckpointError: If a file named in an index is missing, or the index cannot be read.
     """
     if WEIGHTS_FILE in names:
         return [WEIGHTS_FILE]
@@ -149,12 +149,12 @@ def weights_files(folder: Path, names: Collection[str]) -> list[str]:
 
 
 def weights_in(folder: Path) -> list[str]:
-    """Return which files in ``folder`` are the weights; none where there are none."""
+    """Return the names of the weight files in ``folder``; empty if there are none."""
     return weights_files(folder, os.listdir(folder))
 
 
 def read_weights(checkpoint: Contents) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint, whole.
+    """Return all weights of a checkpoint.
 
     Raises:
         CheckpointError: If there are none.

@@ -1,8 +1,8 @@
-"""The training step in PyTorch: forward, loss, backward, normalize and clip the gradients, step, clear.
+"""Training step in PyTorch: forward, loss, backward, normalize and clip the gradients, step, clear.
 
-The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch is therefore taken
-backward with its *weight* (its items divided by a constant), and the sum of the weights divides the gradients when the
-update is complete. Where the weights add up to one, which is the rule, there is nothing left to divide.
+The gradient of an update is the gradient of the mean over all items of the update. Therefore the loss of each
+micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are divided by the sum of
+the weights when the update is complete. Usually the weights add up to one, and no division is needed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class TorchTrainStep(BaseTrainStep):
 
     Args:
         engine: Its trainer's model, optimizer and schedule are read at each step, and overridden methods are called;
-            its timer is told when this process is about to wait for others.
-        precision: Contexts and loss scaling.
+            its timer is notified before this process waits for others.
+        precision: Provides contexts and loss scaling.
 
     Attributes:
-        context: The micro-batch, or evaluation batch, that is on its way through the model.
-        parameters: What is clipped and cleared: the parameters that the optimizer holds.
+        context: The context of the current micro-batch or evaluation batch.
+        parameters: The parameters of the optimizer, whose gradients are clipped and cleared.
         grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
     """
 
@@ -62,7 +62,7 @@ class TorchTrainStep(BaseTrainStep):
         self._is_on_host = args.device.type == "cpu"
 
     def begin_run(self) -> None:
-        """Take in the optimizer and the wrapped model of a run that is about to begin."""
+        """Set up the step for the optimizer and the wrapped model of a new run."""
         self.parameters = self.precision.parameters(self.trainer.optimizer)
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
@@ -71,11 +71,11 @@ class TorchTrainStep(BaseTrainStep):
     # -- the update, in the order of the loop -----------------------------------------------------------------------
 
     def fused_update(self, window: Sequence[Any]) -> bool:
-        """Return False: in PyTorch the update goes piece by piece."""
+        """Return False: in PyTorch the loop does an update step by step."""
         return False
 
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
-        """Take a micro-batch forward and backward."""
+        """Run the forward and the backward pass of a micro-batch."""
         if self.strategy.is_sharded:  # the forward pass gathers weights
             self.timer.exchange()
         inputs = self.place(batch.inputs)
@@ -110,14 +110,14 @@ class TorchTrainStep(BaseTrainStep):
         return self.grad_norm
 
     def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
         skipped = self.precision.step(self.trainer.optimizer)
         if not skipped:
             step_schedule(self.trainer.lr_scheduler)
         return skipped
 
     def clear_gradients(self) -> None:
-        """Clear the gradients: what torch's own zero_grad does, without its 10 microseconds of bookkeeping."""
+        """Clear the gradients as torch's zero_grad does, without its 10 microseconds of overhead."""
         optimizer = self.trainer.optimizer
         if self.precision.clear(optimizer):
             return
@@ -127,17 +127,17 @@ class TorchTrainStep(BaseTrainStep):
         for parameter in self.parameters:
             parameter.grad = None
 
-    # -- what a micro-batch goes through ------------------------------------------------------------------------------
+    # -- micro-batch -------------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Take a micro-batch forward and backward; return its mean loss, detached."""
+        """Run the forward and the backward pass of a micro-batch; return its mean loss, detached."""
         with self.precision.forward():
             loss = self.mean_loss(self.loss_of(model, inputs), inputs)
         self.backward(loss)
         return loss.detach()
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
-        """Call compute_loss with what it takes, on a batch that it may change."""
+        """Call compute_loss with the arguments that it takes, on a batch that it may change."""
         own = dict(inputs) if isinstance(inputs, Mapping) else inputs
         if self.model_io.loss_takes_items:
             options["num_items_in_batch"] = self.model_io.count_items(inputs)
@@ -160,7 +160,7 @@ class TorchTrainStep(BaseTrainStep):
         return (loss, outputs) if return_outputs else loss
 
     def mean_loss(self, result: Any, inputs: Any) -> Tensor:
-        """Return the mean loss of what compute_loss returned, and note over how many items it is."""
+        """Return the mean loss of a result of compute_loss, and record its number of items."""
         context = self.context
         if context.is_single and isinstance(result, Tensor) and result.ndim == 0:
             return result

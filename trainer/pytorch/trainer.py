@@ -1,4 +1,4 @@
-"""The PyTorch trainer: the constructor and the methods that the reference documentation lets you override."""
+"""The PyTorch trainer: the constructor and the documented methods, which subclasses may override."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Trainer(BaseTrainer):
     """Trains, evaluates and predicts with a PyTorch model.
 
     Args:
-        model: Any ``nn.Module``; without one, ``model_init`` makes it.
-        args: The training arguments; without them, the defaults.
-        data_collator: Makes a batch of a list of examples.
+        model: Any ``nn.Module``; without one, ``model_init`` creates it.
+        args: The training arguments; by default, the default arguments.
+        data_collator: Converts a list of examples to a batch.
         train_dataset: Map-style or iterable dataset of dicts, tuples or objects.
         eval_dataset: A dataset, or a dict of datasets.
-        processing_class: Tokenizer, processor or the like; saved with the model, and used to pad.
-        tokenizer: The old name of ``processing_class``.
-        model_init: Makes a new model at each call of train(); takes nothing, or a trial.
-        compute_metrics: Gets an EvalPrediction, returns a dict of numbers.
+        processing_class: Tokenizer, processor or similar; saved with the model, and used for padding.
+        tokenizer: Former name of ``processing_class``.
+        model_init: Creates a new model at each call of train(); takes nothing, or a trial.
+        compute_metrics: Takes an EvalPrediction; returns a dict of numbers.
         callbacks: Callbacks, as instances or classes.
         optimizers: An optimizer and a schedule to use instead of those that ``args`` describe.
         loss_fn: Called as ``loss_fn(outputs, labels)`` for models that return no loss.
@@ -79,9 +79,9 @@ class Trainer(BaseTrainer):
             model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init
         )
 
-    if not TYPE_CHECKING:  # an editor reports what is not there
+    if not TYPE_CHECKING:  # an editor reports unknown attributes
 
-        def __getattr__(self, name: str) -> Any:  # only asked for what is not there
+        def __getattr__(self, name: str) -> Any:  # called only for missing attributes
             raise AttributeError(advice(self, name))
 
     def _make_engine(self) -> TorchEngine:
@@ -108,7 +108,7 @@ class Trainer(BaseTrainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Iterable[Any]:
-        """Return the batches of ``eval_dataset``, or of the trainer's own, each example once."""
+        """Return the batches of ``eval_dataset``, or of the trainer's dataset, each example once."""
         return self.get_test_dataloader(dataset_to_evaluate(eval_dataset, self.eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> Iterable[Any]:
@@ -146,13 +146,13 @@ class Trainer(BaseTrainer):
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer(self) -> Any:
-        """Create the optimizer, unless there is one, and return it."""
+        """Create the optimizer, unless it exists, and return it."""
         if self.optimizer is None:
             self.optimizer: Any = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Create the schedule, unless there is one, and return it."""
+        """Create the schedule, unless it exists, and return it."""
         if self.lr_scheduler is None:
             self.lr_scheduler: Any = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
         return self.lr_scheduler
@@ -164,26 +164,26 @@ class Trainer(BaseTrainer):
     ) -> Any:
         """Return the loss of a batch, as a mean or as ``(loss_sum, weight)``.
 
-        Override it at will, also with fewer arguments; evaluation reports what it returns.
+        Overrides may take fewer arguments; evaluation reports their result.
 
         Args:
             model: The model, wrapped as the step needs it.
             inputs: The batch, on the device.
             return_outputs: Return ``(loss, outputs)``.
-            num_items_in_batch: The items of this batch; a sum over items divided by it is the mean asked for.
+            num_items_in_batch: The number of items in this batch, the divisor of a sum over items.
         """
         return self._engine.train_step.compute_loss(model, inputs, return_outputs)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Take a micro-batch forward and backward; return its mean loss, detached.
+        """Run the forward and the backward pass of a micro-batch; return its mean loss, detached.
 
         Args:
-            num_items_in_batch: Not needed; taken for overrides that hand it on.
+            num_items_in_batch: Ignored; accepted for overrides that pass it on.
         """
         return self._engine.train_step.training_step(model, inputs)
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
-        """Return the context that a forward pass runs in, which sets its precision."""
+        """Return the context of a forward pass, which sets its precision."""
         return self._engine.train_step.precision.forward()
 
     def backward(self, loss: Tensor) -> None:
@@ -191,17 +191,17 @@ class Trainer(BaseTrainer):
         self._engine.train_step.backward(loss)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        """Return a batch on the device of this process, for a training_step that is written out."""
+        """Return a batch on the device of this process, for overrides of training_step."""
         return self._engine.train_step.place(inputs)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Any, Any, Any]:
-        """Return (loss, logits, labels) of a batch, each None where there is none."""
+        """Return (loss, logits, labels) of a batch, each None if missing."""
         return self._engine.evaluation.prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return the floating point operations of a batch; 0 where the model cannot tell."""
+        """Return the floating point operations of a batch; 0 if the model cannot count them."""
         count = getattr(unwrap(self.model), "floating_point_ops", None)
         return int(count(inputs)) if count is not None else 0
 

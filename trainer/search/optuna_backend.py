@@ -1,4 +1,4 @@
-"""Hyperparameter search with optuna, whose study lives in the first process; every process trains each trial."""
+"""Hyperparameter search with optuna: the study is in the first process; every process trains each trial."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..outputs import BestRun
 from .trial import Search, split_options
 
 KEPT = "hyperparameters"
-"""The attribute of a trial that holds what ``hp_space`` returned, as JSON has it; it may be more than was suggested."""
+"""User attribute of a trial that holds the result of ``hp_space`` as JSON; it may have more than the suggestions."""
 
 
 def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
-    """Return the space that is searched where none is given: learning rate, epochs, seed and batch size."""
+    """Return the default search space: learning rate, epochs, seed and batch size."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-6, 1e-4, log=True),
         "num_train_epochs": trial.suggest_int("num_train_epochs", 1, 5),
@@ -31,11 +31,11 @@ def default_hp_space_optuna(trial: Any) -> dict[str, Any]:
 def search_with_optuna(
     begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
 ) -> BestRun | None:
-    """Return the best of ``n_trials`` trials; None if none came to an end.
+    """Return the best of ``n_trials`` trials; None if no trial finished.
 
     Args:
-        begin: Called with ``space``, returns the search.
-        options: Of `optuna.create_study` and of `Study.optimize`.
+        begin: Called with ``space``; returns the search.
+        options: Options of `optuna.create_study` and `Study.optimize`.
     """
     search = begin(space)
     for_study, for_trials = _split(options, world_size=search.args.world_size)
@@ -74,17 +74,17 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
 
 
 def _follow(search: Search) -> None:
-    """Train what the first process proposes, until it sends None."""
+    """Train each proposal of the first process, until it sends None."""
     while (received := search.trainer.gather_objects(None)[0]) is not None:
         proposal, suggested = received
         search.attempt(proposal, optuna.trial.FixedTrial(suggested, int(proposal.run_id)))
 
 
 def _best(search: Search, study: optuna.Study) -> BestRun | None:
-    """Return the best trial of the study, which may be of an earlier search; None if there is none."""
+    """Return the best trial of the study, possibly from an earlier search; None if there is none."""
     try:
         best = study.best_trial
-    except ValueError:  # optuna raises it where there is none
+    except ValueError:  # raised by optuna if there is none
         return None
     proposal = search.proposals.get(str(best.number))
     hyperparameters = proposal.hyperparameters if proposal else best.user_attrs.get(KEPT, best.params)
@@ -92,11 +92,11 @@ def _best(search: Search, study: optuna.Study) -> BestRun | None:
 
 
 def _split(options: Mapping[str, Any], world_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return which of ``options`` are the study's, and which are those of running it.
+    """Return the ``options`` of the study, and the options of running it.
 
     Raises:
-        TracksideTypeError: If optuna has no such option.
-        ArgumentError: If it has one that a trainer cannot follow.
+        TracksideTypeError: If optuna does not have an option.
+        ArgumentError: If a trainer does not support an option.
     """
     ours = {"direction", "directions", "func", "n_trials", "self"}
     studys = inspect.signature(optuna.create_study).parameters.keys() - ours

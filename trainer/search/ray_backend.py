@@ -1,4 +1,4 @@
-"""Hyperparameter search with Ray Tune, which trains the trials in processes of its own, several at a time."""
+"""Hyperparameter search with Ray Tune, which trains trials in parallel in its own processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .trial import Search, split_options
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 OURS = frozenset({"metric", "mode", "num_samples", "reuse_actors"})
-"""Options of Ray Tune that follow from ours."""
+"""Options of Ray Tune that the search sets itself."""
 
 
 def default_hp_space_ray(trial: Any) -> dict[str, Any]:
-    """Return the space that is searched where none is given: learning rate, epochs, seed and batch size."""
+    """Return the default search space: learning rate, epochs, seed and batch size."""
     return {
         "learning_rate": tune.loguniform(1e-6, 1e-4),
         "num_train_epochs": tune.choice(list(range(1, 6))),
@@ -36,14 +36,14 @@ def default_hp_space_ray(trial: Any) -> dict[str, Any]:
 def search_with_ray(
     begin: Callable[[Any], Search], space: Any, *, n_trials: int, direction: str, options: Mapping[str, Any]
 ) -> BestRun | None:
-    """Return the best of ``n_trials`` samples of the space; None if none came to an end.
+    """Return the best of ``n_trials`` samples of the space; None if no trial finished.
 
-    Every trial has a copy of the trainer in a process of Ray's; plain functions that listen to events are not copied.
+    Every trial has a copy of the trainer in a Ray process; plain functions connected to events are not copied.
 
     Args:
-        begin: Called with ``space``, returns the search; a copy of it does so in the processes of Ray's.
-        options: Of `ray.tune.TuneConfig` and `ray.tune.RunConfig`, and ``resources_per_trial``: 1 CPU without it, and
-            1 GPU where the trainer has one.
+        begin: Called with ``space``; returns the search. A copy of it is called in each Ray process.
+        options: Options of `ray.tune.TuneConfig` and `ray.tune.RunConfig`, and ``resources_per_trial``, by default 1
+            CPU, and 1 GPU if the trainer has one.
     """
     search = begin(space)
     if search.args.world_size > 1:
@@ -54,8 +54,8 @@ def search_with_ray(
     has_gpu = str(search.args.device).lower().startswith(("cuda", "gpu"))
     resources = own.get("resources_per_trial")
     resources = {"cpu": 1, "gpu": int(has_gpu)} if resources is None else resources
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean there what they mean here
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing reports anywhere unless it is asked to
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths resolve as in this process
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics unless requested
     output_dir = Path(search.args.output_dir).resolve()
     for_run = {"storage_path": str(output_dir / "ray"), **for_run}
     try:
@@ -72,13 +72,13 @@ def search_with_ray(
 
 
 def trial(config: dict[str, Any], begin: Callable[[Any], Search], output_dir: str) -> None:
-    """Train one trial, in a process of Ray's."""
+    """Train one trial, in a Ray process."""
     search, run_id = begin(dict), tune.get_context().get_trial_id()
     search.args = search.args.replace(output_dir=output_dir)
 
     def report(objective: float, step: int) -> bool:
         tune.report({"objective": objective, "global_step": step})
-        return False  # a trial without prospects is ended by Ray itself
+        return False  # Ray itself ends unpromising trials
 
     value = search.attempt(search.propose(config, run_id, config), config, report)
     if value is not None:
@@ -86,10 +86,10 @@ def trial(config: dict[str, Any], begin: Callable[[Any], Search], output_dir: st
 
 
 def _best(results: Any) -> BestRun | None:
-    """Return the best trial; None if none came to an end.
+    """Return the best trial; None if no trial finished.
 
     Raises:
-        Exception: That of the first trial that failed, if all did.
+        Exception: The exception of the first failed trial, if all failed.
     """
     ended = [result for result in results if "objective" in (result.metrics or {})]
     failures = [getattr(error, "cause", error) for error in results.errors]

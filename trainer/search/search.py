@@ -1,4 +1,4 @@
-"""Hyperparameter search: which backend proposes the hyperparameters, and with what."""
+"""Hyperparameter search: choice and call of the backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..outputs import BestRun
 from .trial import Search
 
 BACKENDS = ("optuna", "ray")
-"""In the order in which they are taken where none is named."""
+"""Backends in order of preference when none is named."""
 
 DIRECTIONS = ("minimize", "maximize")
 
@@ -25,17 +25,17 @@ def search_hyperparameters(
     backend: str | None,
     options: Mapping[str, Any],
 ) -> BestRun:
-    """Train once for each of several proposals of a backend; return the best.
+    """Train once for each proposal of a backend; return the best trial.
 
     Args:
         begin: Called with the space to search; returns the search.
-        hp_space, n_trials, direction, backend: See `hyperparameter_search` of a trainer.
+        hp_space, n_trials, direction, backend: See `hyperparameter_search` of the trainer.
         options: Options of the backend.
 
     Raises:
         MissingPackageError: If the backend is not installed.
         ArgumentError: If a value is not allowed.
-        TracksideValueError: If no trial came to an end.
+        TracksideValueError: If no trial finished.
     """
     for name, value, known in (("direction", direction, DIRECTIONS), ("backend", backend or BACKENDS[0], BACKENDS)):
         if value not in known:
@@ -50,10 +50,10 @@ def search_hyperparameters(
 
 
 def _loaded(backend: str | None) -> tuple[Callable[..., BestRun | None], Callable[[Any], Mapping[str, Any]]]:
-    """Return how to search with a backend, and its default space.
+    """Return the search function of a backend, and its default space.
 
     Raises:
-        MissingPackageError: If it is not installed, or none is.
+        MissingPackageError: If the backend, or every backend, is not installed.
     """
     installed = [name for name in BACKENDS if is_installed(name)]
     chosen = backend or next(iter(installed), BACKENDS[0])

@@ -1,4 +1,4 @@
-"""The trials of a hyperparameter search: what one is to try, how it is trained, and what it came to."""
+"""Trials of a hyperparameter search: proposal, training and objective."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SETTLED = frozenset(
     {"callbacks", "log_level", "log_level_replica", "no_cuda", "output_dir", "parallel", "report_to", "run_name"}
     | {"ddp_backend", "ddp_timeout", "fsdp", "fsdp_config", "local_rank", "tpu_name", "tpu_num_cores"}
 )
-"""Arguments that a trainer has acted on when it was made, or that each trial gets from the search."""
+"""Arguments that are fixed when a trainer is created, or that each trial gets from the search."""
 
 
 @dataclass
 class Proposal:
-    """What one trial is to try.
+    """The hyperparameters to try in one trial.
 
     Attributes:
-        run_id: What the backend calls the trial.
+        run_id: The backend's id of the trial.
         name: The name of its run and of its folder in ``output_dir``.
-        hyperparameters: Training arguments by name, and what ``model_init`` takes from the trial.
+        hyperparameters: Training arguments by name, and values that ``model_init`` takes from the trial.
     """
 
     run_id: str
@@ -45,15 +45,15 @@ class Search:
     """The trials of a trainer.
 
     Args:
-        trainer: It keeps its callbacks and its processes; arguments, model, optimizer and state are each trial's own.
-        apply_arguments: Gives the trainer other arguments.
-        hp_space: Called with the backend's trial, returns hyperparameters by name.
-        compute_objective: Called with the metrics of an evaluation, returns a number; without it, the loss or the sum
-            of the other metrics.
-        hp_name: Called with the backend's trial, returns the name of its run.
+        trainer: Keeps its callbacks and processes; each trial has its own arguments, model, optimizer and state.
+        apply_arguments: Sets other arguments on the trainer.
+        hp_space: Called with the backend's trial; returns hyperparameters by name.
+        compute_objective: Called with the metrics of an evaluation; returns a number. The default is the loss or the
+            sum of the other metrics.
+        hp_name: Called with the backend's trial; returns the name of its run.
 
     Attributes:
-        proposals: Those made here so far, by run id.
+        proposals: The proposals so far, by run id.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Search:
         self._evaluated: tuple[int, dict[str, float]] = (-1, {})
 
     def hyperparameters(self, trial: Any) -> dict[str, Any]:
-        """Return what ``hp_space`` gives for the backend's ``trial``.
+        """Return the hyperparameters of ``hp_space`` for the backend's ``trial``.
 
         Raises:
-            TracksideTypeError: If it is not a dict.
+            TracksideTypeError: If ``hp_space`` does not return a dict.
         """
         found = self._hp_space(trial)
         if not isinstance(found, Mapping):
@@ -86,10 +86,10 @@ class Search:
         return dict(found)
 
     def propose(self, trial: Any, run_id: str, hyperparameters: dict[str, Any]) -> Proposal:
-        """Return what the backend's ``trial`` is to try.
+        """Return the proposal for the backend's ``trial``.
 
         Raises:
-            TracksideTypeError: If ``hp_name`` returns no name.
+            TracksideTypeError: If ``hp_name`` does not return a name.
         """
         name = f"run-{run_id}" if self.hp_name is None else self.hp_name(trial)
         if not isinstance(name, str) or not name:
@@ -103,14 +103,14 @@ class Search:
     def attempt(
         self, proposal: Proposal, trial: Any, report: Callable[[float, int], bool] | None = None
     ) -> float | None:
-        """Train as proposed; return the objective, or None if the trial was given up or stopped by a signal.
+        """Train as proposed; return the objective, or None if the trial was pruned or stopped by a signal.
 
-        All processes of the trainer call it together.
+        All processes of the trainer must call it.
 
         Args:
-            trial: Goes to ``model_init``.
+            trial: Passed to ``model_init``.
             report: Called in the first process with the objective and the step of each evaluation within the
-                training; returns whether to give the trial up.
+                training; returns whether to prune the trial.
         """
         trainer = self.trainer
         self._report, self._evaluated = report, (-1, {})
@@ -123,14 +123,14 @@ class Search:
         return self._objective(self._metrics_at_end())
 
     def note(self, metrics: dict[str, float]) -> None:
-        """Report an evaluation within the training of a trial, and stop the trial if the backend gives it up."""
+        """Report an evaluation within the training of a trial, and stop the trial if the backend prunes it."""
         step = self.trainer.state.global_step
         self._evaluated = (step, metrics)
         if self._report is not None and self._report(self._objective(metrics), step):
             self.trainer.control.stop(GIVEN_UP)
 
     def end(self) -> None:
-        """Give the trainer its own arguments back."""
+        """Restore the trainer's original arguments."""
         state = self.trainer.state
         state.is_hyper_param_search, state.trial_name, state.trial_params = False, None, None
         self._apply_arguments(self.args)
@@ -144,7 +144,7 @@ class Search:
         return varied(args, proposal.hyperparameters, self.trainer.model_init, **places)
 
     def _metrics_at_end(self) -> dict[str, float]:
-        """Return the metrics of the model that training left: those of its last step, if it was evaluated there."""
+        """Return the metrics of the trained model, reusing those of the last step if it was evaluated there."""
         step, metrics = self._evaluated
         is_last = step == self.trainer.state.global_step and not self.trainer.args.load_best_model_at_end
         return metrics if is_last else dict(self.trainer.evaluate())
@@ -160,7 +160,7 @@ class Search:
 
 
 def split_options(tool: str, options: Mapping[str, Any], *known: Collection[str]) -> list[dict[str, Any]]:
-    """Return, for each group of names that ``tool`` has, the ``options`` in it.
+    """Return, for each group of ``known`` names of ``tool``, the ``options`` in it.
 
     Raises:
         TracksideTypeError: If a name is in no group.
@@ -174,7 +174,7 @@ def split_options(tool: str, options: Mapping[str, Any], *known: Collection[str]
 
 
 def hyperparameters_of(trial: Any) -> dict[str, Any]:
-    """Return the hyperparameters of a trial: a dict, a BestRun, or what has ``params`` as trials of optuna do.
+    """Return the hyperparameters of a trial: a dict, a BestRun, or an object with ``params``, as an optuna trial.
 
     Example:
         >>> hyperparameters_of({"learning_rate": 0.01})
@@ -187,7 +187,7 @@ def hyperparameters_of(trial: Any) -> dict[str, Any]:
 
 
 def takes_trial(model_init: Callable[..., Any]) -> bool:
-    """Return whether ``model_init`` takes an argument; options that are given by name alone do not count.
+    """Return whether ``model_init`` takes an argument; keyword-only arguments do not count.
 
     Example:
         >>> takes_trial(lambda: None), takes_trial(lambda trial: None), takes_trial(lambda *, hidden=8: None)
@@ -200,10 +200,10 @@ def takes_trial(model_init: Callable[..., Any]) -> bool:
 def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **places: Any) -> Any:
     """Return ``args`` with ``hyperparameters``, on the same devices.
 
-    What is not a training argument is left to a ``model_init`` that takes the trial, with a warning.
+    Other hyperparameters are left to a ``model_init`` that takes the trial, with a warning.
 
     Raises:
-        ArgumentError: If a value is not allowed, or is settled for the trainer, or nothing takes it.
+        ArgumentError: If a value is not allowed, or is fixed for the trainer, or is not used by ``model_init`` either.
     """
     fields = [item.name for item in args.fields()]
     changes = {}

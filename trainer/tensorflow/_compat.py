@@ -1,4 +1,4 @@
-"""Private names of Keras and TensorFlow, each with a fall-back, and errors of theirs that have no type of their own."""
+"""Compatibility with Keras and TensorFlow: private names, each with a fallback, and errors without their own type."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def own_trainable_variables(layer: Any) -> list[Any]:
 
 
 def input_structure(model: Any) -> Any:
-    """Return the nested inputs that a functional model takes; None where that is unknown."""
+    """Return the nested inputs that a functional model takes; None if unknown."""
     return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
 
 def strategy_of(variable: Any) -> Any:
-    """Return the tf.distribute.Strategy that a variable of Keras was made under; None without one."""
+    """Return the tf.distribute.Strategy under which a Keras variable was created; None without one."""
     return getattr(variable.value, "_distribute_strategy", None)
 
 
@@ -42,7 +42,7 @@ def strategy_of(variable: Any) -> Any:
 
 
 def skip_gradient_reduction(optimizer: Any) -> bool:
-    """Keep a Keras optimizer from summing gradients over replicas; return whether it can be kept from it."""
+    """Turn off a Keras optimizer's sum of gradients over replicas; return whether this is possible."""
     if not hasattr(optimizer, "_all_reduce_sum_gradients"):
         return False
     optimizer._all_reduce_sum_gradients = list
@@ -58,7 +58,7 @@ def slot_of(optimizer: Any, variable: Any, name: str) -> Any:
     """Return the optimizer's variable that belongs to a variable of the model.
 
     Args:
-        name: What it holds: "momentum" or "velocity".
+        name: Kind of the variable: "momentum" or "velocity".
     """
     slots = {"momentum": ("_momentums", "momentums"), "velocity": ("_velocities",)}[name]
     found = next((getattr(optimizer, attribute) for attribute in slots if hasattr(optimizer, attribute)), None)
@@ -75,17 +75,17 @@ def takes_weight_decay(optimizer: Any, variable: Any) -> bool:
 
 
 class OwnWeightDecay:
-    """Keeps a Keras optimizer from taking the weight decay off the variables; a subclass applies it in its own way."""
+    """Turns off a Keras optimizer's weight decay of the variables; a subclass applies it in its own way."""
 
     def _apply_weight_decay(self, variables: Any) -> None:
-        """Do nothing, in the place where Keras takes it off."""
+        """Do nothing, instead of Keras' weight decay."""
 
 
 # -- datasets ---------------------------------------------------------------------------------------------------------
 
 
 def inputs_of(dataset: Any) -> Sequence[Any]:
-    """Return the datasets that a tf.data.Dataset reads from; none where that is unknown."""
+    """Return the datasets from which a tf.data.Dataset reads; empty if unknown."""
     return dataset._inputs() if hasattr(dataset, "_inputs") else ()
 
 
@@ -101,17 +101,17 @@ MISFITS = (
 
 
 def is_misfit(error: TypeError | ValueError) -> bool:
-    """Return whether Keras says that a model does not take what it is called with."""
+    """Return whether Keras reports that a model does not accept its inputs."""
     return any(words in str(error) for words in MISFITS)
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return what Keras says in bold in the midst of an error, or else all it says: on one line, without full stop."""
+    """Return the bold sentence of a Keras error, or else the entire error, on one line without a final period."""
     found = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), re.DOTALL)
     return " ".join((found.group(1) if found else str(error)).split()).removesuffix(".")
 
 
 def label_out_of_range(error: BaseException) -> str | None:
-    """Return what TensorFlow says of a label beyond the classes of a model; None where the error is another one."""
+    """Return TensorFlow's message about a label outside the classes of a model; None for other errors."""
     found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", str(error))
     return found.group(0) if found else None

@@ -1,4 +1,4 @@
-"""The arguments of a run on TensorFlow, which is imported only when a device is asked for. torch never is."""
+"""Training arguments of TensorFlow, which is imported only when a device is read. torch is never imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..distributed.launcher import ProcessRank
 from .distributed.tf_config import detect_tf_config
 from .distributed.tpu import tpu_strategy
 
-# what only PyTorch has, and what to use instead
+# fields that only PyTorch supports, with the alternatives
 NOT_HERE: Refusals = {
     "optim": (
         lambda value: value == "adamw_8bit" or value.endswith("_apex_fused"),
@@ -40,8 +40,8 @@ class TFTrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of TensorFlow.
 
     Raises:
-        ArgumentError: If a value is not allowed; the message has field, value and what is.
-        UnsupportedError: If a field asks for what only PyTorch has.
+        ArgumentError: If a value is not allowed; the message has the field, the value and the allowed values.
+        UnsupportedError: If a field requests a feature that only PyTorch has.
 
     Example:
         >>> TFTrainingArguments("out", xla=True, steps_per_execution=10).steps_per_execution
@@ -54,21 +54,21 @@ class TFTrainingArguments(BaseTrainingArguments):
     steps_per_execution: int = option(1, "Updates in one call, where no callback listens in between.", at_least(1))
 
     def validate(self) -> None:
-        """Check every field, and that what it asks for exists on TensorFlow."""
+        """Check every field, and that the requested features exist in TensorFlow."""
         super().validate()
         refuse(self, NOT_HERE)
 
     @cached_property
     def place(self) -> ProcessRank:
-        """The place of this process in TF_CONFIG's cluster; without one, it is alone."""
+        """The rank of this process in TF_CONFIG's cluster; without one, that of a single process."""
         return detect_tf_config() or ProcessRank()
 
     @cached_property
     def strategy(self) -> Any:
-        """The tf.distribute.Strategy of the run, built once, when first read; assign another before that to use it.
+        """The tf.distribute.Strategy of the run, built at the first read; to use another one, assign it before.
 
-        It is the one in whose scope it is first read; else that of the TPU ``tpu_name``, of TF_CONFIG's cluster, of
-        several GPUs (or several logical CPUs, which exist only where a program asked for them), or of one device.
+        It is the strategy in whose scope it is first read; else that of the TPU ``tpu_name``, of TF_CONFIG's cluster,
+        of several GPUs (or several logical CPUs, which exist only if a program configures them), or of one device.
         """
         import tensorflow as tf
 
@@ -86,22 +86,22 @@ class TFTrainingArguments(BaseTrainingArguments):
 
     @property
     def device(self) -> str:
-        """The kind of device that replicas run on: "CPU", "GPU" or "TPU"."""
+        """The device type of the replicas: "CPU", "GPU" or "TPU"."""
         return str(self.strategy.extended.worker_devices[0]).rsplit("device:", 1)[-1].split(":")[0]
 
     @property
     def n_replicas(self) -> int:
-        """How many replicas train together, on all machines."""
+        """Number of replicas that train together, on all machines."""
         return int(self.strategy.num_replicas_in_sync)
 
     @property
     def n_gpu(self) -> int:
-        """How many replicas train together, on whatever devices."""
+        """Number of replicas that train together, on any devices."""
         return self.n_replicas
 
     @property
     def parallel_mode(self) -> ParallelMode:
-        """How the devices of the run are driven."""
+        """The way in which the run uses its devices."""
         return ParallelMode.TPU if self.tpu_name is not None else super().parallel_mode
 
 

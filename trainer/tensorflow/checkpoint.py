@@ -13,7 +13,7 @@ from .data.factory import make_batches
 
 
 class TFCheckpoint(BaseCheckpoint):
-    """Takes and restores snapshots of a trainer on TensorFlow; updates that wait are done first."""
+    """Takes and restores snapshots of a trainer on TensorFlow; queued updates run first."""
 
     optimizer_file = "optimizer.npz"
     suffix = ".json"

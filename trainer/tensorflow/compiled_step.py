@@ -1,7 +1,8 @@
-"""The compiled functions of a run, each traced a fixed number of times, and the numbers that stay on the device.
+"""Compiled training functions of a run, and the numbers that they keep on the device.
 
-An update is one function, from the batches to the new weights, where no callback listens inside it; several updates are
-one where none listens between them either. Otherwise the same arithmetic goes piece by piece.
+If no callback listens inside an update, the update is one function, from the batches to the new weights; if no callback
+listens between updates either, several updates are one function. Otherwise the same operations run separately. Each
+function is traced a fixed number of times.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .distributed.strategy import DistributedStrategy
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 MAX_MICRO_BATCHES = 8
-"""An update of more micro-batches goes piece by piece, so that its function does not grow without bounds."""
+"""Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
 
@@ -34,16 +35,16 @@ class CompiledStep:
     """The training functions of one run.
 
     Args:
-        step: The `TFTrainStep` whose methods are traced, with its trainer's; its strategy runs them on replicas, and
-            its arguments say whether XLA compiles them, and whether the mean so far takes the place of an update's loss
-            that is not finite.
-        spec: A Pair of nested tf.TensorSpec: what a micro-batch looks like.
-        trace_counts: How often each function was traced, counted here.
+        step: The `TFTrainStep` whose methods, and those of its trainer, are traced. Its strategy runs them on
+            replicas; its arguments select compilation by XLA, and whether the mean so far replaces a non-finite loss of
+            an update.
+        spec: A Pair of nested tf.TensorSpec, the structure of a micro-batch.
+        trace_counts: Number of traces of each function, updated here.
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
-        has_stepped: Whether there was an update.
-        accumulators: Gradients, loss sum and weight of the update in progress; empty until one goes piece by piece.
+        has_stepped: Whether an update was done.
+        accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
 
     def __init__(self, step: Any, spec: Any, trace_counts: Counter[str]) -> None:
@@ -84,7 +85,7 @@ class CompiledStep:
         return function(tuple([batch.inputs for batch in window]), rows, learning_rate)
 
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
-        """Do several updates, each given by its micro-batches and its learning rate and all alike, in one call."""
+        """Do several updates of the same structure in one call, each given by micro-batches and a learning rate."""
         windows = [window for window, _ in updates]
         length = len(windows[0])
         function = self._several.get(length)
@@ -121,13 +122,13 @@ class CompiledStep:
     # -- an update in pieces --------------------------------------------------------------------------------------
 
     def accumulate(self, pair: Pair, is_first: bool) -> None:
-        """Take a micro-batch forward and backward, into the accumulators."""
+        """Add the gradients, the loss and the weight of a micro-batch to the accumulators."""
         if not self.accumulators:
             self._make_accumulators()
         (self._begin if is_first else self._go_on)(pair, rows_of(self._strategy, pair))
 
     def normalize(self) -> Any:
-        """Normalize and clip the accumulated gradients; return their norm before."""
+        """Normalize and clip the accumulated gradients; return their norm before clipping."""
         self.has_stepped = True
         return self._normalize()
 
@@ -180,7 +181,7 @@ class CompiledStep:
         self._step.set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
 
-    # -- what they share ------------------------------------------------------------------------------------------
+    # -- shared parts ---------------------------------------------------------------------------------------------
 
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
@@ -204,12 +205,12 @@ class CompiledStep:
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
-    """Return which rows of a batch belong to each replica of this process; None where there is one in all."""
+    """Return the rows of a batch for each replica of this process; None with a single replica."""
     return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
 
 
 def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
-    """Return the error of a trainer that does an update in one piece where it has to be cut up.
+    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
 
     Args:
         trainer: The name of its class.
@@ -228,9 +229,9 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
 def compiled(
     name: str, function: Callable[..., Any], signature: list[Any], trace_counts: Counter[str], *, xla: bool
 ) -> Callable[..., Any]:
-    """Return ``function`` as a tf.function that takes just ``signature``, and counts how often it is traced.
+    """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
 
-    The signature may hold None, which tf.function does not know: the function inside takes the tensors alone.
+    The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
     """
     places = [spec is not None for spec in tf.nest.flatten(signature)]
 
@@ -261,11 +262,11 @@ def compiled(
 
 
 def _traced(function: Any) -> Any:
-    """Return the only trace of ``function``: called directly, it spares as much time as the step of a small net."""
+    """Return the only trace of ``function``; a direct call saves as much time as the step of a small model takes."""
     try:
         return function.get_concrete_function()
     except TracksideError as error:
-        # without the thirty lines of TensorFlow's own frames
+        # without TensorFlow's own thirty lines of traceback
         raise error.with_traceback(None) from error.__cause__
 
 

@@ -36,13 +36,13 @@ class TFEngine(BaseEngine):
     """Runs a trainer's model with TensorFlow.
 
     Args:
-        trainer: Its model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
-        dispatcher: Told what callbacks get by keyword.
-        overrides: The trainer's own methods.
+        trainer: Has model, arguments, optimizer and schedule; its documented methods are called, overridden or not.
+        dispatcher: Receives the keyword arguments of callbacks.
+        overrides: The documented methods that the trainer overrides.
 
     Attributes:
-        epoch_number: The epoch whose batches are asked for.
-        trace_counts: How often each function was traced, by name; since the run began, when there was one.
+        epoch_number: The epoch whose batches are requested.
+        trace_counts: Number of traces of each function, by name, in the current or last run.
     """
 
     strategy: DistributedStrategy
@@ -58,7 +58,7 @@ class TFEngine(BaseEngine):
         self.epoch_number: int = 0
 
     def configure(self) -> None:
-        """Set up what follows from the arguments."""
+        """Create the parts that depend on the arguments."""
         trainer = self.trainer
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
@@ -72,7 +72,7 @@ class TFEngine(BaseEngine):
     # -- set-up ---------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> int | None:
-        """Build the source of training batches; return its batches of one epoch, if known."""
+        """Build the source of training batches; return its number of batches per epoch, if known."""
         trainer, options = self.trainer, training_options(self.trainer.args)
         if "get_train_tfdataset" in self.overrides:
             self.train_batches = OwnBatches(self._own_batches, **options)
@@ -86,7 +86,7 @@ class TFEngine(BaseEngine):
         return self.trainer.get_train_tfdataset()
 
     def prepare_model(self, max_steps: int) -> None:
-        """Build the model on every replica, create optimizer, schedule and the functions of the step."""
+        """Build the model on every replica; create the optimizer, the schedule and the functions of the step."""
         trainer, step, strategy = self.trainer, self.train_step, self.strategy
         step.precision = precision_for(trainer.args)
         self.model_io.build(self.train_batches, step.precision.policy)
@@ -102,7 +102,7 @@ class TFEngine(BaseEngine):
         update_context(trainer, self.dispatcher)
 
     def seed(self, checkpoint: Path | None) -> None:
-        """Set the random number generators: from the checkpoint, or afresh from ``args.seed`` and the rank."""
+        """Set the random number generators from the checkpoint, or without one from ``args.seed`` and the rank."""
         seed, rank = self.trainer.args.seed, self.strategy.rank
         set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
         tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
@@ -117,7 +117,7 @@ class TFEngine(BaseEngine):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
-        """Return the micro-batches of an epoch, each of all replicas."""
+        """Return the micro-batches of an epoch, each with the examples of all replicas."""
         return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
@@ -128,17 +128,17 @@ class TFEngine(BaseEngine):
         self.train_step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int:
-        """Return the micro-batches that hold the examples which ``progress`` has seen of the epoch."""
+        """Return the number of micro-batches that hold the epoch's used examples in ``progress``."""
         return progress.batches_in_epoch
 
     # -- processes and devices ------------------------------------------------------------------------------------
 
     def propagate_errors(self) -> AbstractContextManager[Any]:
-        """Return a context that does nothing: tf.distribute itself ends the others when one process dies."""
+        """Return a context that does nothing: tf.distribute itself ends the other processes when one fails."""
         return nullcontext()
 
     def sync_control(self, stop_signal: str | None, *, after_update: bool = False) -> str | None:
-        """Give every process the flags of the first; return the stop signal that any process got."""
+        """Give every process the flags of the first process; return the stop signal that any process received."""
         control = self.trainer.control
         signal = self.strategy.sync_control(control, stop_signal)
         if control.should_training_stop or control.should_epoch_stop or signal is not None:
@@ -146,9 +146,9 @@ class TFEngine(BaseEngine):
         return signal
 
     def job_store(self) -> JobStore | None:
-        """Return None: nothing outlives the processes of a job."""
+        """Return None: no store persists when a job is restarted."""
         return None
 
     def device_memory(self, reset: bool) -> DeviceMemory | None:
-        """Return None: the memory of accelerators is not watched."""
+        """Return None: the memory of accelerators is not measured."""
         return None

@@ -27,12 +27,12 @@ from .train_step import TFTrainStep
 
 
 class TFEvaluation(EnginePart, EvaluationStep):
-    """Takes evaluation batches through a Keras model.
+    """Runs evaluation batches through a Keras model.
 
     Args:
-        engine: Its trainer's model is evaluated; datasets and ``distributed_prediction_steps`` are asked for,
-            overridden or not. Its train_step sums losses as in training.
-        trace_counts: How often each function was traced, counted here.
+        engine: Its trainer's model is evaluated; the methods for datasets and ``distributed_prediction_steps`` are
+            called, overridden or not. Its train_step sums losses as in training.
+        trace_counts: Number of traces of each function, updated here.
     """
 
     model_io: ModelIO
@@ -68,11 +68,11 @@ class TFEvaluation(EnginePart, EvaluationStep):
         return check_finite(self._batches)
 
     def num_examples(self, batches: Any) -> int | None:
-        """Return the number of examples behind ``batches``, where it can be known."""
+        """Return the number of examples in ``batches``; None if it is unknown."""
         return loader.num_examples(batches)
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
-        """Return whether ``dataset`` is a dict of datasets by their names, and not one dataset of named arrays."""
+        """Return whether ``dataset`` is a dict of datasets by name, and not one dataset of named arrays."""
         return isinstance(dataset, dict) and not any(name in dataset for name in loader.LABELS)
 
     @contextmanager
@@ -101,7 +101,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         return StepResult(loss, weight, logits, labels, last - first, kept)
 
     def _predictor(self, pair: Pair) -> Callable[..., Any]:
-        """Return the compiled evaluation step for batches of this kind."""
+        """Return the compiled evaluation step for batches with the structure of ``pair``."""
         spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
             spec = loader.map_leaves(loader.spec_of, pair)
@@ -121,17 +121,17 @@ class TFEvaluation(EnginePart, EvaluationStep):
         weight = tf.add_n(weights)
         return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits)
 
-    # -- what is traced ---------------------------------------------------------------------------------------------
+    # -- traced methods --------------------------------------------------------------------------------------------
 
     def prediction_step(self, features: Any, labels: Any) -> Any:
-        """Return the logits of a batch on one replica, and note its loss."""
+        """Return the logits of a batch on one replica, and record its loss."""
         per_example_loss, logits = self.trainer.run_model(features, labels, False)
         if per_example_loss is not None and labels is not None:
             self.train_step.losses.add(*sum_and_weight(per_example_loss, labels, features))
         return logits
 
     def distributed_prediction_steps(self, batch: tuple[Any, Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """Return for each replica of this process the sum of the losses, their weight, and the logits."""
+        """Return the sum of the losses, their weight, and the logits for each replica of this process."""
         pair, rows = batch
         size, losses = batch_size(pair), self.train_step.losses
 
@@ -158,7 +158,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
 
 def _on_host_if_cpu(leaf: Any) -> Any:
-    """Return a tensor that is on the CPU anyway as an array, which knows its size."""
+    """Return a tensor on the CPU as an array, whose size is known; others unchanged."""
     return leaf.numpy() if isinstance(leaf, tf.Tensor) and "CPU" in leaf.device else leaf
 
 
@@ -170,7 +170,7 @@ def _joined(parts: list[Any]) -> Any:
 
 
 def _fits(pair: Pair, spec: Any) -> bool:
-    """Return whether a batch is one of those that ``spec`` describes."""
+    """Return whether a batch matches ``spec``."""
     try:
         tf.nest.assert_same_structure(pair, spec)
     except (TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""The loss of a batch: what each example's loss is, and how much it weighs.
+"""Loss of a batch: the losses of examples, and their weights.
 
-The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch of each replica
-therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
-update is complete. Where that sum is one, which is the rule, nothing is left to divide.
+The gradient of an update is the gradient of the mean over all items of the update. Therefore each micro-batch of
+each replica adds the sum of its losses, divided by a constant, and the gradients are divided by the sum of the weights
+when the update is complete. Usually that sum is one, and no division is needed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import tensorflow as tf
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
 IGNORED = -100
-"""The label that is in no loss and no metric."""
+"""Label that losses and metrics ignore."""
 
 LossFunction = Callable[[Any, Any], Any]
 
 
 def batch_size(batch: Any) -> Any:
-    """Return the examples in a batch: the first dimension of its first tensor."""
+    """Return the number of examples in a batch: the first dimension of its first tensor."""
     return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
@@ -31,11 +31,11 @@ def batch_size(batch: Any) -> Any:
 
 
 def per_example(loss: Any) -> LossFunction:
-    """Return a function of (labels, logits) that gives a loss for each example.
+    """Return a function of (labels, logits) that returns a loss for each example.
 
     Args:
-        loss: A Keras loss, its name, or a function of (labels, logits). Where it returns a single number, that is
-            taken as the mean of the batch.
+        loss: A Keras loss, its name, or a function of (labels, logits). A single number as a
+            result is the mean of the batch.
 
     Raises:
         TracksideTypeError: If it is none of these.
@@ -62,16 +62,16 @@ def _loss_named(name: Any) -> Any:
 
 
 def is_of_keras(loss: LossFunction) -> bool:
-    """Return whether a function that `per_example` or `compiled_loss` gave is one of Keras' own."""
+    """Return whether a result of `per_example` or `compiled_loss` is a Keras loss."""
     origin = getattr(loss, "__self__", loss)
     module = str(getattr(origin, "__module__", ""))
     return isinstance(origin, _SumOfLosses) or module.split(".")[0] == "keras"
 
 
 def compiled_loss(model: Any) -> LossFunction | None:
-    """Return the loss that ``model`` was compiled with, as one for each example; None without one.
+    """Return the compiled loss of ``model``, as one for each example; None without one.
 
-    One loss for each output, with ``loss_weights``, is summed up.
+    If each output has a loss, the losses are summed with ``loss_weights``.
     """
     given = getattr(model, "loss", None)
     if given is None:
@@ -83,7 +83,7 @@ def compiled_loss(model: Any) -> LossFunction | None:
 
 
 class _SumOfLosses:
-    """One loss for each of several outputs, in a dict or in a list."""
+    """Sum of the losses of several outputs, in a dict or in a list."""
 
     def __init__(self, losses: Any, weights: Any, names: list[str]) -> None:
         keys = list(losses) if isinstance(losses, dict) else range(len(losses))
@@ -120,7 +120,7 @@ def smoothed_loss(labels: Any, logits: Any, epsilon: float) -> Any:
 
 
 def safe_labels(labels: Any) -> Any:
-    """Return whole-number labels with 0 in the place of -100, which no loss function could look up."""
+    """Return integer labels with 0 instead of -100, which a loss function cannot use as an index."""
 
     def safe(label: Any) -> Any:
         if not (hasattr(label, "dtype") and label.dtype.is_integer and not label.dtype.is_unsigned):
@@ -134,10 +134,10 @@ def safe_labels(labels: Any) -> Any:
 
 
 def sum_and_weight(losses: Any, labels: Any, features: Any) -> tuple[Any, Any]:
-    """Return the sum of the losses that count, and how many they are.
+    """Return the sum of the losses that count, and their number.
 
-    A loss counts by its place in the labels: not where the label is -100. A single number is the mean of a batch and
-    weighs as much as the labels that count, or as the examples.
+    A loss counts unless the label at its position is -100. A single number is the mean of a batch; its weight is the
+    number of labels that count, or of examples.
     """
     losses = tf.cast(losses, tf.float32)
     counted = _counted(labels)
@@ -153,7 +153,7 @@ def sum_and_weight(losses: Any, labels: Any, features: Any) -> tuple[Any, Any]:
 
 
 def _counted(labels: Any) -> Any:
-    """Return 1.0 for every whole-number label that is not -100; None unless the labels are one such tensor."""
+    """Return 1.0 for every integer label that is not -100, else 0.0; None unless the labels are one integer tensor."""
     leaves = tf.nest.flatten(labels)
     if len(leaves) != 1 or leaves[0] is None or not leaves[0].dtype.is_integer or leaves[0].dtype.is_unsigned:
         return None
@@ -166,13 +166,13 @@ def _counted(labels: Any) -> Any:
 class LossAccumulator(threading.local):
     """The sums of one update on one replica, while a tf.function is traced.
 
-    MirroredStrategy traces each replica in a thread of its own, and may do so in turns: hence thread-local.
+    MirroredStrategy traces each replica in its own thread, possibly interleaved, so this object is thread-local.
 
     Attributes:
-        counts: 1.0, or 0.0 where this replica's rows are only there to keep step; None: they count.
+        counts: 1.0, or 0.0 if this replica's rows are only padding; None if they always count.
         loss, weight: Sums over the micro-batches.
-        gradients: Their sum over the micro-batches.
-        norm: Norm of the update's gradients before clipping, when the optimizer has stepped.
+        gradients: Sums of the gradients over the micro-batches.
+        norm: Norm of the update's gradients before clipping, set by the optimizer step.
         skipped: Whether the loss scaler skipped the step.
     """
 
@@ -180,7 +180,7 @@ class LossAccumulator(threading.local):
         self.begin()
 
     def begin(self, counts: Any = None, *, is_first: bool = True) -> None:
-        """Begin a micro-batch, and with the first one an update."""
+        """Begin a micro-batch; the first one begins an update."""
         self.counts = counts
         if is_first:
             self.loss: Any = None
@@ -190,7 +190,7 @@ class LossAccumulator(threading.local):
             self.skipped: Any = None
 
     def add(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
-        """Add the loss of a micro-batch; return it with its weight, as far as it counts."""
+        """Add the loss of a micro-batch; return it and its weight, both 0 if they do not count."""
         if self.counts is not None:
             loss_sum, weight = tf.where(self.counts > 0, loss_sum, 0.0), weight * self.counts
         self.loss = loss_sum if self.loss is None else self.loss + loss_sum

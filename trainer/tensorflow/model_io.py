@@ -1,4 +1,4 @@
-"""Model inputs and outputs: calling a model on a batch, and finding the loss and the logits in what it returns."""
+"""Model inputs and outputs: calling a model on a batch, and finding the loss and the logits in its outputs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
 
 
 class ModelIO:
-    """What a trainer's model takes, and where its loss comes from; inspected once, and not at every trace.
+    """Inputs of a trainer's model and the source of its loss, inspected once before tracing.
 
     Args:
-        trainer: Its model, ``loss_fn`` and ``args`` are read.
-        overrides: The trainer's own methods.
-        strategy: Where the model's variables belong.
+        trainer: Has model, ``loss_fn`` and ``args``.
+        overrides: The documented methods that the trainer overrides.
+        strategy: The strategy of the model's variables.
 
     Attributes:
-        loss: The loss function: ``loss_fn``, or what the model was compiled with; None without one.
-        has_loss: Whether the loss is the model's own, which it computes of labels, if it takes them.
+        loss: The loss function: ``loss_fn``, or the compiled loss of the model; None without one.
+        has_loss: Whether the model computes its own loss from labels, if it takes them.
         counts_flos: Whether floating point operations can be counted.
     """
 
@@ -40,7 +40,7 @@ class ModelIO:
         self.inspect()
 
     def inspect(self) -> None:
-        """Inspect the model that the trainer has now."""
+        """Inspect the trainer's current model."""
         trainer, model = self._trainer, self._trainer.model
         given = trainer.loss_fn
         self.loss: LossFunction | None = compiled_loss(model) if given is None else per_example(given)
@@ -51,10 +51,10 @@ class ModelIO:
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
 
     def build(self, batches: Batches | None, policy: str | None) -> None:
-        """Build the model on a batch, where it is not yet, have it compute by ``policy``, and inspect it.
+        """Build the model on a batch, unless it is built, apply ``policy``, and inspect it.
 
         Raises:
-            TracksideValueError: If it has to be built, and ``batches`` is None.
+            TracksideValueError: If the model is not built, and ``batches`` is None.
         """
         model = self._trainer.model
         is_made_in_it = is_made_in(model, policy)
@@ -73,7 +73,7 @@ class ModelIO:
         self.inspect()
 
     def check_loss(self) -> None:
-        """Raise TracksideValueError if there is no loss to train with, or one that cannot be smoothed."""
+        """Raise TracksideValueError if there is no loss for training, or it does not support label smoothing."""
         if self.loss is not None:
             check_smoothing(self._trainer.args, "the loss that the model was compiled with")
         if self.has_loss and not self._takes_labels and not self._overrides.any("run_model", "training_step"):
@@ -83,7 +83,7 @@ class ModelIO:
             )
 
     def call(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
-        """Return the loss that the model computes, or None, and the logits in float32."""
+        """Return the model's own loss, or None, and the logits in float32."""
         with_labels = self.has_loss and self._takes_labels and labels is not None
         model, spreads = self._trainer.model, self._spreads
         outputs = call_model(model, features, labels, training, with_labels=with_labels, spreads=spreads)
@@ -94,7 +94,7 @@ class ModelIO:
         """Return the loss of each example by the loss function, or with label smoothing.
 
         Raises:
-            TracksideValueError: If the loss does not take such labels and outputs; the message says what they are.
+            TracksideValueError: If the loss does not accept the labels and outputs; the message describes them.
         """
         if self._smooths:
             logits = logits["logits"] if isinstance(logits, Mapping) else logits
@@ -116,11 +116,11 @@ def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_l
     """Call the model on features.
 
     Args:
-        with_labels: Hand the labels over: a dict by keyword, anything else as ``labels``.
-        spreads: Hand a tuple of features over one by one.
+        with_labels: Whether to pass the labels: a dict by keyword, other labels as ``labels``.
+        spreads: Whether to pass a tuple of features as separate arguments.
 
     Raises:
-        TracksideValueError: If the model does not take such features; the message says what they are.
+        TracksideValueError: If the model does not accept the features; the message describes them.
     """
     given: dict[str, Any] = {"training": training}
     if with_labels and labels is not None:
@@ -145,7 +145,7 @@ def _misfit(model: Any, features: Any, sentence: str) -> str:
 
 
 def _seem_batched(features: Any, taken: Any) -> bool:
-    """Return whether features have a dimension more than what a model takes, where that is known."""
+    """Return whether features have one dimension more than the model's inputs, if those are known."""
     if taken is None:
         return False
     ranks = [[tf.TensorShape(leaf.shape).rank or 0 for leaf in tf.nest.flatten(nested)] for nested in (features, taken)]
@@ -153,7 +153,7 @@ def _seem_batched(features: Any, taken: Any) -> bool:
 
 
 def in_words(nested: Any) -> str:
-    """Return dtype and shape of nested tensors.
+    """Return the dtypes and shapes of nested tensors in words.
 
     Example:
         >>> in_words({"x": tf.zeros((2, 3))})
@@ -183,10 +183,10 @@ def spreads_features(model: Any) -> bool:
 
 
 def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
-    """Split what a model called with labels returned: a mapping or object with ``loss``, or (loss, logits, ...).
+    """Split the outputs of a model called with labels: a mapping or object with ``loss``, or (loss, logits, ...).
 
     Raises:
-        TracksideValueError: If there is no loss in it.
+        TracksideValueError: If there is no loss in them.
     """
     if isinstance(outputs, Mapping) and "loss" in outputs:
         rest = {name: value for name, value in outputs.items() if name != "loss" and value is not None}
@@ -202,7 +202,7 @@ def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
 
 
 def without(logits: Any, ignore_keys: Sequence[str] | None) -> Any:
-    """Return logits without the named entries; a single one stands alone."""
+    """Return logits without the named entries; a single remaining entry is returned itself."""
     if not isinstance(logits, Mapping):
         return logits
     rest = {name: value for name, value in logits.items() if name not in (ignore_keys or ())}

@@ -1,4 +1,4 @@
-"""Retry after out of memory: a micro-batch is halved until it fits, with the same effective batch."""
+"""Retry after out-of-memory errors: a micro-batch is halved until it fits, with the same effective batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class OOMRetrier:
-    """Takes micro-batches in as many parts as memory asks for; the number is kept for the batches that follow.
+    """Runs micro-batches in as many parts as fit into memory; the number is kept for the following batches.
 
     Args:
-        accumulate: Takes a part forward and backward; its second argument is whether it is the first of its update.
+        accumulate: Runs the forward and the backward pass of a part; its second argument is whether the part is the
+            first of its update.
 
     Attributes:
         parts: The number of parts.
@@ -29,7 +30,7 @@ class OOMRetrier:
         self.parts: int = 1
 
     def accumulate(self, pair: Pair, is_first: bool) -> None:
-        """Take a micro-batch forward and backward."""
+        """Run the forward and the backward pass of a micro-batch."""
         done, size = 0, examples_in(pair)
         while True:
             try:

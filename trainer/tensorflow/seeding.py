@@ -1,4 +1,4 @@
-"""Seeding every random number generator that a TensorFlow run draws from."""
+"""Seeding of all random number generators of a TensorFlow run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..data.sharding import derive_seed
 
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
-    """Seed Python, numpy and TensorFlow, its global generator included.
+    """Seed Python, numpy and TensorFlow, including its global generator.
 
     Args:
-        seed: A whole number from 0.
-        deterministic: Also make TensorFlow choose deterministic kernels, and not rewrite sums of a graph, which it
-            does in another order from one trace to the next; at a cost in speed.
+        seed: A non-negative integer.
+        deterministic: Also make TensorFlow choose deterministic kernels, and turn off its rewriting of sums, whose
+            order varies between traces; both are slower.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -29,9 +29,9 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
 
 
 def seed_generators(model: Any) -> list[Any]:
-    """Return the variables that hold the state of the model's own generators, such as those of dropout.
+    """Return the state variables of the model's own generators, such as those of dropout.
 
-    Keras writes them into none of its files.
+    Keras does not save them.
     """
     weights = {id(variable) for variable in model.weights}
     states = [variable for variable in model.variables if id(variable) not in weights]
@@ -39,6 +39,6 @@ def seed_generators(model: Any) -> list[Any]:
 
 
 def seed_model(model: Any, seed: int) -> None:
-    """Start the model's own generators at a state that depends on ``seed`` and on their place in the model alone."""
+    """Seed the model's own generators by ``seed`` and their positions in the model."""
     for index, state in enumerate(seed_generators(model)):
         state.assign(np.array([derive_seed(seed, index) % 2**31, 0], dtype=np.uint32))

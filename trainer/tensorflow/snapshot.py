@@ -1,7 +1,7 @@
 """Files of a TensorFlow checkpoint: formats, writing and reading.
 
-Weights are Keras' own ``model.weights.h5``; the optimizer's variables are a .npz file without objects, schedule, loss
-scale and random numbers are JSON: data, never code.
+Weights are Keras' own ``model.weights.h5``; the optimizer's variables are an .npz file without objects; schedule, loss
+scale and random numbers are JSON. All files are data without code.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def random_state(model: Any) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], model: Any) -> None:
-    """Set the random number generators to what `random_state` returned."""
+    """Restore the states that `random_state` returned."""
     set_host_random_state(state)
     tf.random.get_global_generator().state.assign(state["tensorflow"])
     own = seed_generators(model)
@@ -58,11 +58,11 @@ def weights_writer(model: Any, *, copy: bool) -> Callable[[Path], None]:
     """Return a function that writes the weights of ``model`` into a folder.
 
     Args:
-        copy: Write them now, beside, and only move the file then: the model may change in between.
+        copy: Whether to write them now, to a temporary file that the function moves, since the model may change.
     """
     if not copy:
         return lambda folder: model.save_weights(folder / WEIGHTS_FILE)
-    aside = tempfile.TemporaryDirectory(prefix="trackside-")  # vanishes with the function that is returned
+    aside = tempfile.TemporaryDirectory(prefix="trackside-")  # deleted with the returned function
     model.save_weights(Path(aside.name) / WEIGHTS_FILE)
 
     def move(folder: Path) -> None:
@@ -76,7 +76,7 @@ def load_weights(model: Any, checkpoint: Contents) -> None:
     """Load the weights of a checkpoint into ``model``.
 
     Raises:
-        CheckpointError: If they are not there, or do not fit.
+        CheckpointError: If there are no weights, or they do not fit.
     """
     path = checkpoint.find(WEIGHTS_FILE)
     if path is None:
@@ -92,15 +92,15 @@ def load_weights(model: Any, checkpoint: Contents) -> None:
 
 
 def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
-    """Return copies of the optimizer's variables, by place and path."""
+    """Return copies of the optimizer's variables, by index and path."""
     return {name: keras.ops.convert_to_numpy(variable) for name, variable in _named(optimizer)}
 
 
 def load_optimizer(optimizer: Any, path: Path) -> None:
-    """Give the optimizer's variables the values in ``path``.
+    """Load the optimizer's variables from ``path``.
 
     Raises:
-        CheckpointError: If they are those of another optimizer, or of another model.
+        CheckpointError: If the values belong to another optimizer or another model.
     """
     with np.load(path, allow_pickle=False) as arrays:
         named = dict(_named(optimizer))
@@ -116,7 +116,7 @@ def load_optimizer(optimizer: Any, path: Path) -> None:
 
 
 def _named(optimizer: Any) -> list[tuple[str, Any]]:
-    """Name each variable by its place and its name, without Keras' running numbers, which differ from run to run."""
+    """Return each variable with its index and its name, without Keras' counters, which differ between runs."""
     names = [re.sub(r"_\d+", "", variable.name) for variable in optimizer.variables]
     numbered = [f"{index:04d}.{name}" for index, name in enumerate(names)]
     return list(zip(numbered, optimizer.variables, strict=True))
@@ -126,12 +126,12 @@ def _named(optimizer: Any) -> list[tuple[str, Any]]:
 
 
 def weights_in(folder: Path) -> list[str]:
-    """Return which files in ``folder`` are the weights; none where there are none."""
+    """Return the names of the weight files in ``folder``; empty if there are none."""
     return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).exists() else []
 
 
 def write_file(content: Any, path: Path) -> None:
-    """Write the arrays of a .npz file, or what a JSON file holds."""
+    """Write arrays to an .npz file, or other content to a JSON file."""
     if path.suffix == ".npz":
         np.savez(path, **content)
     else:

@@ -1,10 +1,10 @@
-"""The training step in TensorFlow: forward, loss, backward, normalize and clip the gradients, step.
+"""Training step in TensorFlow: forward, loss, backward, normalize and clip the gradients, step.
 
-The gradient of an update is the gradient of the mean over everything in the update. Each micro-batch of each replica
-therefore adds the sum of its losses, divided by a constant, and the sum of the weights divides the gradients when the
-update is complete. Where that sum is one, which is the rule, there is nothing left to divide.
+The gradient of an update is the gradient of the mean over all items of the update. Therefore each micro-batch of
+each replica adds the sum of its losses, divided by a constant, and the gradients are divided by the sum of the weights
+when the update is complete. Usually that sum is one, and no division is needed.
 
-What is traced (see below) runs while a tf.function of `compiled_step` is traced; the rest runs at every update.
+The traced methods (see below) run while a tf.function of `compiled_step` is traced; the others run at every update.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class TFTrainStep(BaseTrainStep):
 
     Args:
         engine: Its trainer's model, optimizer and schedule are read, and methods are traced, overridden or not; its
-            timer is told when this process is about to wait for others.
-        precision: Loss scaling.
-        trace_counts: How often each function was traced, counted here.
+            timer is notified before this process waits for others.
+        precision: Provides loss scaling.
+        trace_counts: Number of traces of each function, updated here.
 
     Attributes:
-        losses: The sums of the update that is traced.
-        queue: Updates that were asked for and are not done yet.
+        losses: The sums of the update while it is traced.
+        queue: Pending updates.
         retrier: Halves micro-batches that do not fit into memory; None unless ``args.auto_find_batch_size``.
-        compiled: The functions of the run; None before the first one.
-        reference: The constant that sums of losses are divided by: the examples of a whole update.
+        compiled: The functions of the run; None before the first run.
+        reference: The divisor of sums of losses: the number of examples in a whole update.
     """
 
     model_io: ModelIO
@@ -63,21 +63,21 @@ class TFTrainStep(BaseTrainStep):
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
-        self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run makes it
+        self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self._trace_counts = trace_counts
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
-        # with a loss scale over several replicas, whether the step is skipped is for the host to decide
+        # with a loss scale over several replicas, the host decides whether to skip the step
         self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
 
     def begin_run(self, spec: Pair) -> None:
-        """Make the functions of a run that is about to begin, for micro-batches of ``spec``."""
+        """Create the functions of a new run, for micro-batches with ``spec``."""
         self.compiled = CompiledStep(self, spec, self._trace_counts)
 
     # -- an update --------------------------------------------------------------------------------------------------
 
     def fused_update(self, window: Sequence[TrainBatch]) -> bool:
-        """Do a whole update in one call, at once or together with the next ones; return False where it cannot be."""
+        """Do a whole update in one call, now or together with the next ones; return False if this is not possible."""
         if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or any(map(self._receivers, WITHIN_UPDATES)):
             return False
         self.timer.exchange()
@@ -94,7 +94,7 @@ class TFTrainStep(BaseTrainStep):
         return True
 
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
-        """Take a micro-batch forward and backward."""
+        """Run the forward and the backward pass of a micro-batch."""
         self.timer.exchange()
         if self._is_in_one_piece:
             raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
@@ -108,7 +108,7 @@ class TFTrainStep(BaseTrainStep):
         return self.compiled.normalize()
 
     def optimizer_step(self) -> bool:
-        """Step optimizer and schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
         skipped = False
         if self.precision.is_scaled:
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
@@ -123,14 +123,14 @@ class TFTrainStep(BaseTrainStep):
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _execute(self, updates: list[Update]) -> None:
-        """Do queued updates: in one call if they fill it, since another number in one call would be another trace."""
+        """Do queued updates, in one call if the queue is full, since each other number would need another trace."""
         if len(updates) == self.queue.size:
             self.compiled.updates(updates)
         else:
             for window, learning_rate in updates:
                 self.compiled.update(window, learning_rate)
 
-    # -- what is traced, on a replica -------------------------------------------------------------------------------
+    # -- traced methods, on a replica ------------------------------------------------------------------------------
 
     def distributed_training_steps(self, batch: tuple[Any, Any]) -> tuple[Any, Any, Any]:
         """Do an update on every replica; return its loss, gradient norm, and whether it was skipped."""
@@ -151,7 +151,7 @@ class TFTrainStep(BaseTrainStep):
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
-        """Return the gradients of the sum of the losses divided by ``nb_instances``, scaled as the precision asks."""
+        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale."""
         model, variables = self.trainer.model, self.trainer.model.trainable_variables
         with tf.GradientTape() as tape:
             per_example_loss, _ = self.trainer.run_model(features, labels, True)
@@ -159,14 +159,14 @@ class TFTrainStep(BaseTrainStep):
                 raise TracksideValueError("there are no labels in the training batches, and so no loss")
             loss, weight = sum_and_weight(per_example_loss, labels, features)
             loss, weight = loss / nb_instances, weight / nb_instances
-            penalties = model.losses  # regularisation: once in the mean of the update
+            penalties = model.losses  # regularization: once in the mean of the update
             if penalties:
                 loss = loss + tf.add_n([tf.cast(value, tf.float32) for value in penalties]) * weight
             loss, _ = self.losses.add(loss, weight)
             scaled = self.precision.scaled(loss)
         gradients = tape.gradient(scaled, [variable.value for variable in variables])
         return [
-            # zeros where the loss does not depend on a variable, tensors where a gradient is sparse
+            # zeros if the loss does not depend on a variable; dense tensors for sparse gradients
             tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
@@ -183,7 +183,7 @@ class TFTrainStep(BaseTrainStep):
         return self.model_io.loss_of(labels, logits)
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
-        """Take the last micro-batch of an update, and step the optimizer with the gradients of them all."""
+        """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches."""
         losses = self.losses
         gradients = losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
         gradients, losses.loss, losses.norm = self.normalize([*gradients, losses.loss, losses.weight])
@@ -206,7 +206,7 @@ class TFTrainStep(BaseTrainStep):
         return [gradient * tf.cast(factor, gradient.dtype) for gradient in gradients], loss, norm
 
     def apply(self, gradients: list[Any]) -> Any:
-        """Step the optimizer; return that the step was not skipped."""
+        """Step the optimizer; return False, since the step was not skipped."""
         self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables)
         return tf.constant(False)
 
@@ -220,14 +220,14 @@ class TFTrainStep(BaseTrainStep):
         return skipped
 
     def accumulate_on_replica(self, batch: Any, rows: Any) -> list[Any]:
-        """Return the gradients, the loss sum and the weight of a micro-batch and its rows."""
+        """Return the gradients, the loss sum and the weight of a replica's rows of a micro-batch."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
         gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
     def set_learning_rate(self, learning_rate: Any) -> None:
-        """Give the optimizer a learning rate, unless there is no schedule."""
+        """Set the learning rate of the optimizer, if there is a schedule."""
         if self.trainer.lr_scheduler is not None:
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
@@ -242,7 +242,7 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradient norm and the learning rate. Waits for the device."""
         self.queue.flush()
         record = {"grad_norm": float(self.compiled.grad_norm.numpy())} if self.compiled.has_stepped else {}
-        self.set_learning_rate(self._learning_rate())  # the next one, as callbacks see it in PyTorch
+        self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
         has_schedule = self.trainer.lr_scheduler is not None
         return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
 

@@ -1,4 +1,4 @@
-"""The TensorFlow trainer: the constructor and the methods that the reference documentation lets you override."""
+"""The TensorFlow trainer: the constructor and the documented methods, which subclasses may override."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class TFTrainer(BaseTrainer):
 
     Args:
         model: Any Keras model with a compiled loss or ``loss_fn``, or one that is called with labels and returns
-            (loss, logits); without one, ``model_init`` makes it. Of what it was compiled with, only the loss counts.
-        args: The training arguments; without them, the defaults.
+            (loss, logits); without one, ``model_init`` creates it. Only the loss of its compilation is used.
+        args: The training arguments; by default, the default arguments.
         train_dataset: A tf.data.Dataset of examples (features, labels), or a pair of arrays, or of nested arrays.
         eval_dataset: A dataset, or a dict of datasets.
-        compute_metrics: Gets an EvalPrediction, returns a dict of numbers.
+        compute_metrics: Takes an EvalPrediction; returns a dict of numbers.
         callbacks: Callbacks, as instances or classes.
         optimizers: A Keras optimizer, and a function from the updates completed to the learning rate, to use instead
             of those that ``args`` describe.
-        model_init: Makes a new model at each call of train(), in the strategy's scope; takes nothing, or a trial.
-        loss_fn: A Keras loss, its name, or a function of (labels, outputs) that gives the loss of each example.
+        model_init: Creates a new model at each call of train(), in the strategy's scope; takes nothing, or a trial.
+        loss_fn: A Keras loss, its name, or a function of (labels, outputs) that returns the loss of each example.
 
     Raises:
         ArgumentError: If arguments contradict each other.
@@ -61,7 +61,7 @@ class TFTrainer(BaseTrainer):
         check_keras()
         args = arguments_of(args, TFTrainingArguments)
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
-        _ = args.strategy  # before any operation runs: several processes can be joined only then
+        _ = args.strategy  # several processes can be joined only before any operation runs
         set_seed(args.seed, deterministic=args.full_determinism)
         self.processing_class: Any = None
         optimizers = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
@@ -78,7 +78,7 @@ class TFTrainer(BaseTrainer):
             raise TracksideTypeError(f"TFTrainer needs model, a Keras model, or model_init; it got {found}")
 
     def call_model_init(self, trial: Any = None) -> Any:
-        """Return a new model from ``model_init``, made in the strategy's scope and in the precision asked for."""
+        """Return a new model from ``model_init``, created in the strategy's scope and in the requested precision."""
         with self.args.strategy.scope(), policy_for_new_layers(precision_for(self.args).policy):
             return super().call_model_init(trial)
 
@@ -87,13 +87,13 @@ class TFTrainer(BaseTrainer):
     def get_train_tfdataset(self) -> Any:
         """Return the training batches as a tf.data.Dataset of (features, labels), each for all replicas together.
 
-        It is asked for at the beginning of each epoch, whose order is a function of (seed, epoch).
+        It is called at the beginning of each epoch, whose order is a function of (seed, epoch).
         """
         batches = make_batches(self.train_dataset, **training_options(self.args))
         return batches.as_dataset(self._engine.epoch_number)
 
     def get_eval_tfdataset(self, eval_dataset: Any = None) -> Any:
-        """Return the batches of ``eval_dataset``, or of the trainer's own, each example once."""
+        """Return the batches of ``eval_dataset``, or of the trainer's dataset, each example once."""
         return self.get_test_tfdataset(dataset_to_evaluate(eval_dataset, self.eval_dataset))
 
     def get_test_tfdataset(self, test_dataset: Any) -> Any:
@@ -101,19 +101,19 @@ class TFTrainer(BaseTrainer):
         return make_batches(test_dataset, batch_size=self.args.eval_batch_size).as_dataset()
 
     def num_examples(self, dataset: Any) -> int:
-        """Return the number of examples in ``dataset``; 0 where it cannot be known."""
+        """Return the number of examples in ``dataset``; 0 if unknown."""
         return super().num_examples(dataset)
 
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer(self) -> Any:
-        """Create the optimizer, unless there is one, and return it."""
+        """Create the optimizer, unless it exists, and return it."""
         if self.optimizer is None:
             self.optimizer: Any = create_optimizer(self.model, self.args)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Create the schedule, unless there is one, and return it."""
+        """Create the schedule, unless it exists, and return it."""
         if self.lr_scheduler is None:
             self.lr_scheduler: Any = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
         return self.lr_scheduler
@@ -123,15 +123,14 @@ class TFTrainer(BaseTrainer):
     def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the loss of each example (None without labels) and the logits.
 
-        A single number as loss is taken as the mean of the batch. Override it at will; evaluation reports what it
-        returns.
+        A single number as the loss is the mean of the batch. Evaluation reports the results of overrides, too.
         """
         return self._engine.train_step.run_model(features, labels, training)
 
     def compute_loss(self, labels: Any, logits: Any) -> Any:
-        """Return the loss of each example, of a model that does not compute its own; not called without labels.
+        """Return the loss of each example for a model that does not compute its own; not called without labels.
 
-        Labels that are -100 do not count, whatever is returned for them.
+        Losses of labels that are -100 do not count.
         """
         return self._engine.train_step.compute_loss(labels, logits)
 
@@ -139,16 +138,16 @@ class TFTrainer(BaseTrainer):
         """Return the gradients of a micro-batch's share of the update, on one replica.
 
         Args:
-            nb_instances_in_global_batch: What sums of losses are divided by: the examples of a whole update, over all
-                replicas and micro-batches. Where an update has others, or labels that do not count, the difference is
-                divided out when all gradients are there.
+            nb_instances_in_global_batch: The divisor of sums of losses: the number of examples in a whole update, over
+                all replicas and micro-batches. If an update has another number, or labels that do not count, the
+                gradients are corrected at the end.
         """
         return self._engine.train_step.training_step(features, labels, nb_instances_in_global_batch)
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> None:
-        """Take the last micro-batch of an update, and step the optimizer with the gradients of them all.
+        """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches.
 
-        With this, or distributed_training_steps, overridden, an update is in one piece: no callback can listen inside.
+        If this method or distributed_training_steps is overridden, no callback can listen inside an update.
         """
         self._engine.train_step.apply_gradients(features, labels, nb_instances_in_global_batch)
 
@@ -156,20 +155,20 @@ class TFTrainer(BaseTrainer):
         """Do an update on every replica; return its loss, gradient norm, and whether it was skipped.
 
         Args:
-            batch: The micro-batches of the update, and which rows of each belong to which replica.
+            batch: The micro-batches of the update, and the rows of each replica in them.
         """
         return self._engine.train_step.distributed_training_steps(batch)
 
     def prediction_step(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> Any:
-        """Return the logits of a batch on one replica, and note its loss.
+        """Return the logits of a batch on one replica, and record its loss.
 
         Args:
-            nb_instances_in_global_batch: The examples in the batch of all replicas.
+            nb_instances_in_global_batch: The number of examples in the batch of all replicas.
         """
         return self._engine.evaluation.prediction_step(features, labels)
 
     def distributed_prediction_steps(self, batch: Any) -> tuple[list[Any], list[Any], list[Any]]:
-        """Return for each replica of this process the sum of the losses, their weight, and the logits."""
+        """Return the sum of the losses, their weight, and the logits for each replica of this process."""
         return self._engine.evaluation.distributed_prediction_steps(batch)
 
     @property
@@ -179,7 +178,7 @@ class TFTrainer(BaseTrainer):
 
     @property
     def trace_counts(self) -> Counter[str]:
-        """How often each function was traced in the current or last run, by name."""
+        """Number of traces of each function in the current or last run, by name."""
         return self._engine.trace_counts
 
 

@@ -1,4 +1,4 @@
-"""Queued updates: several run in one call, where no callback looks at the model between them."""
+"""Queue of updates that run in one call if no callback observes the model between them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Update = tuple[Sequence[TrainBatch], float]
 
 
 class UpdateQueue:
-    """Updates that were asked for and are not done yet.
+    """Pending updates.
 
     Args:
-        size: How many updates go into one call; below 2, none is queued.
-        execute: Does the updates of a list, which are alike in their shapes.
-        is_observed: Returns whether a callback looks at the model when so many updates are complete.
+        size: Number of updates in one call; below 2, none is queued.
+        execute: Does the updates of a list, which have the same shapes.
+        is_observed: Returns whether a callback observes the model after a number of completed updates.
     """
 
     def __init__(self, size: int, execute: Callable[[list[Update]], None], is_observed: Callable[[int], bool]) -> None:
@@ -32,11 +32,11 @@ class UpdateQueue:
         self._waiting: list[Update] = []
 
     def takes(self, step: int) -> bool:
-        """Return whether the update that completes ``step`` of them may wait."""
+        """Return whether the update that completes ``step`` may be queued."""
         return self.size > 1 and not self._is_observed(step)
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
-        """Queue an update; do all that wait once they are as many as go into one call."""
+        """Queue an update; do all queued updates once the queue is full."""
         if self._waiting and _shapes(self._waiting[0][0]) != _shapes(window):
             self.flush()
         self._waiting.append((window, learning_rate))
@@ -44,14 +44,14 @@ class UpdateQueue:
             self.flush()
 
     def flush(self) -> None:
-        """Do every update that waits."""
+        """Do all queued updates."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             self._execute(waiting)
 
 
 class StepObservers:
-    """Tells at which steps a callback could look at the model.
+    """Determines the steps at which a callback could observe the model.
 
     Args:
         receivers: Returns the receivers of an event.
@@ -63,7 +63,7 @@ class StepObservers:
         self._intervals: list[int] = []
 
     def __call__(self, step: int) -> bool:
-        """Return whether a callback hears a step at which ``step`` updates are complete."""
+        """Return whether a callback gets the event of a step after which ``step`` updates are complete."""
         seen = tuple(self._receivers(event) for event in BETWEEN_UPDATES)
         if seen != self._seen:
             self._seen = seen
@@ -72,7 +72,7 @@ class StepObservers:
 
 
 def _interval(receiver: Callable[..., Any]) -> int:
-    """Return how often a receiver hears a step; 0 for callbacks of this package, which never look at weights."""
+    """Return the step interval of a receiver; 0 for callbacks of this package, which do not read weights."""
     attachment = getattr(receiver, "attachment", None)
     if attachment is not None and type(attachment.callback).__module__.startswith("trackside.callbacks."):
         return 0

@@ -1,4 +1,4 @@
-"""From a list of examples to a batch."""
+"""Collators: conversion of a list of examples to a batch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ logger: logging.Logger = logging.getLogger("trackside.data")
 Collator = Callable[[list[Any]], Any]
 
 LABEL_COLUMNS = ("label", "label_ids")
-"""What `default_data_collator` turns into ``labels``."""
+"""Columns that `default_data_collator` renames to ``labels``."""
 
 
 def default_data_collator(features: list[Any]) -> Any:
     """Return a batch of examples that all have the same form.
 
-    Dicts, and objects with fields, become a dict of tensors; what is text or None in the first example is left out.
-    ``label`` (one a example) and ``label_ids`` (several) become ``labels``: whole numbers as int64, others as float32.
-    Tuples become a tuple, and anything else what torch's ``default_collate`` makes of it.
+    Dicts, and objects with fields, become a dict of tensors; entries that are text or None in the first example are
+    left out. ``label`` (one for each example) and ``label_ids`` (several) become ``labels``: integers as int64, others
+    as float32. Tuples become a tuple; torch's ``default_collate`` handles all other types.
 
     Raises:
         TracksideValueError: If examples differ in shape; the message names the field.
@@ -95,7 +95,7 @@ class DataCollatorWithPadding:
         tokenizer: Anything with transformers' ``pad``.
         padding: True or "longest", "max_length", or False.
         max_length: The length for "max_length".
-        pad_to_multiple_of: Round the length up to a multiple, which some devices are faster with.
+        pad_to_multiple_of: Round the length up to a multiple of this number, which is faster on some devices.
         return_tensors: The form of the batch; "pt" is torch's.
     """
 
@@ -106,7 +106,7 @@ class DataCollatorWithPadding:
     return_tensors: str = "pt"
 
     def __call__(self, features: list[Any]) -> Any:
-        if hasattr(self.tokenizer, "deprecation_warnings"):  # it would advise against padding at collation
+        if hasattr(self.tokenizer, "deprecation_warnings"):  # suppresses a warning against padding at collation
             self.tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
         lengths = {"max_length": self.max_length, "pad_to_multiple_of": self.pad_to_multiple_of}
         batch = dict(self.tokenizer.pad(features, padding=self.padding, return_tensors=self.return_tensors, **lengths))
@@ -120,12 +120,12 @@ class DataCollatorWithPadding:
 
 
 class UsedColumns:
-    """A collator that drops what the model does not take before it calls another; the dataset stays as it is.
+    """A collator that drops columns which the model does not take, then calls another; the dataset is unchanged.
 
     Attributes:
-        collate_fn: The collator behind it.
+        collate_fn: The other collator.
         columns: Names that are kept.
-        model_name: For messages.
+        model_name: Name of the model, for messages.
     """
 
     def __init__(self, collate_fn: Collator, columns: Sequence[str], model_name: str) -> None:
@@ -141,10 +141,10 @@ class UsedColumns:
         return self.collate_fn(features)
 
     def check(self, names: Sequence[str] | Mapping[str, Any]) -> None:
-        """Tell once which of ``names`` are dropped.
+        """Log once which of ``names`` are dropped.
 
         Raises:
-            TracksideValueError: If that is all of them.
+            TracksideValueError: If all of them are dropped.
         """
         if self._has_told:
             return
@@ -162,10 +162,10 @@ class UsedColumns:
 
 
 def drop_unused_columns(collate_fn: Collator, dataset: Any, model: nn.Module, label_names: Sequence[str]) -> Collator:
-    """Return ``collate_fn`` behind one that drops the columns which the model's forward does not take.
+    """Return a collator that drops columns which the model's forward does not take, and calls ``collate_fn``.
 
-    Only for datasets with named columns (datasets.Dataset); the others, and models whose forward takes nothing by name,
-    get ``collate_fn`` itself.
+    It applies to datasets with named columns (datasets.Dataset); for other datasets, and for models whose forward takes
+    no named arguments, ``collate_fn`` itself is returned.
 
     Raises:
         TracksideValueError: If no column is left; the message names them.
@@ -177,14 +177,14 @@ def drop_unused_columns(collate_fn: Collator, dataset: Any, model: nn.Module, la
         return collate_fn
     wrapped = UsedColumns(collate_fn, [*taken, *LABEL_COLUMNS, *label_names], type(model).__name__)
     form = getattr(dataset, "format", None)
-    has_transform = isinstance(form, dict) and form.get("type") == "custom"  # its columns show only at collation
+    has_transform = isinstance(form, dict) and form.get("type") == "custom"  # its columns are known only at collation
     if isinstance(dataset.column_names, list | tuple) and not has_transform:
         wrapped.check(dataset.column_names)
     return wrapped
 
 
 def forward_arguments(model: nn.Module) -> list[str]:
-    """Return the names that the forward of ``model`` takes, looking through the wrappers of compile, DDP and PEFT."""
+    """Return the argument names of the forward of ``model``, inside the wrappers of compile, DDP and PEFT."""
     inner: Any = unwrap(model)
     while hasattr(inner, "_orig_mod"):
         inner = unwrap(inner._orig_mod)

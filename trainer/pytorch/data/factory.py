@@ -1,7 +1,7 @@
-"""Loaders of which the order is a function of (seed, epoch), for one of several ranks, to be left and resumed anywhere.
+"""Creation of resumable data loaders, whose order on each rank is a function of (seed, epoch).
 
-The position in an epoch is counted in examples over all ranks together. In the training process nothing here draws from
-the global random number generators; in workers they are seeded batch by batch.
+The position in an epoch is counted in examples over all ranks together. In the training process this module does not
+use the global random number generators; in workers they are seeded for each batch.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def make_loader(
 
     Args:
         dataset: A map-style dataset (with a length and items), or anything that can be iterated over more than once.
-        batch_size: Examples of one batch of one rank.
-        global_batch_size: Examples of one batch of all ranks, if not as many for each of them.
+        batch_size: Examples in one batch of one rank.
+        global_batch_size: Examples in one batch of all ranks, if it is not ``batch_size`` for each rank.
         args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
             dataloader_prefetch_factor, and for group_by_length and length_column_name.
         shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
 
     Raises:
-        TracksideTypeError: If ``dataset`` is neither.
-        ArgumentError: If group_by_length is asked for, and there are no lengths.
+        TracksideTypeError: If ``dataset`` is of neither type.
+        ArgumentError: If group_by_length is requested, and there are no lengths.
     """
     options = _worker_options(args)
     by_length = shuffle and getattr(args, "group_by_length", False)
@@ -84,11 +84,11 @@ def example_lengths(dataset: Any, column: str = "length") -> list[int]:
     return [int(value) if name == column else len(value) for value in values]
 
 
-# -- how a dataset is loaded ------------------------------------------------------------------------------------------
+# -- fast loading of tensors ------------------------------------------------------------------------------------------
 
 
 class WholeBatches(TensorDataset):
-    """A TensorDataset that gives a batch at once: what `default_data_collator` makes of it, ten times quicker."""
+    """A TensorDataset that returns whole batches: the result of `default_data_collator`, ten times faster."""
 
     def __getitems__(self, indices: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
@@ -99,7 +99,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _is_quick(dataset: Any, collate_fn: Collator) -> bool:
-    """Whether picking rows of whole tensors gives what collating examples would."""
+    """Return whether indexing whole tensors has the same result as collating examples."""
     return (
         type(dataset) is TensorDataset
         and collate_fn is default_data_collator

@@ -1,4 +1,4 @@
-"""Going through the batches of an epoch: our own loader, and loaders of others, left and resumed anywhere."""
+"""Resumable iteration over the batches of an epoch, for trackside's loader and for other loaders."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
 
 
 class EpochLoader(DataLoader[Any]):
-    """A DataLoader that is told the epoch, and how much of it is already used.
+    """A DataLoader with an epoch and a start position in it.
 
-    Iterating over it gives the batches of the epoch that it was told last.
+    Iteration yields the batches of the epoch that was set last.
 
     Attributes:
-        source: The dataset behind it.
-        order: What makes its batches: an EpochBatchSampler, or a ShardedIterable.
+        source: The dataset.
+        order: The source of its batches: an EpochBatchSampler or a ShardedIterable.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class EpochLoader(DataLoader[Any]):
         self.source = source
         self.order = order
         self.seed = seed
-        # of its own, so that making an iterator draws nothing from the global one
+        # a separate generator, so that a new iterator does not draw from the global one
         generator = torch.Generator().manual_seed(derive_seed(seed, 0))
         if isinstance(order, ShardedIterable):
             if options["num_workers"]:
@@ -53,7 +53,7 @@ class EpochLoader(DataLoader[Any]):
         super().__init__(**data, generator=generator, **options)
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
-        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        """Go to ``epoch``, after the ``skip_examples`` that all ranks together have already used."""
         self.order.set_epoch(epoch, skip_examples)
         tell = getattr(self.dataset, "set_epoch", None)
         if callable(tell) and not isinstance(self.order, ShardedIterable):
@@ -64,10 +64,10 @@ class EpochLoader(DataLoader[Any]):
         return (batch.inputs for batch in self.counted())
 
     def __len__(self) -> int:
-        """Return the batches of a whole epoch.
+        """Return the number of batches in a whole epoch.
 
         Raises:
-            TypeError: If that cannot be known: the dataset has no length, or is split among its workers by itself.
+            TypeError: If it is unknown: the dataset has no length, or splits itself among workers.
         """
         if isinstance(self.order, ShardedIterable) and self.order.shards_itself and self.num_workers > 1:
             raise TypeError("the number of batches depends on how the dataset splits itself among workers")
@@ -86,14 +86,14 @@ class EpochLoader(DataLoader[Any]):
         collate: Callable[[Any], Any] = self.collate_fn
         if isinstance(self.order, ShardedIterable):
             return map(collate, self.order)
-        dataset = self.source  # from here on, what a DataLoader does without workers, at half its cost
+        dataset = self.source  # the work of a DataLoader without workers, at half its cost
         return (collate(fetch(dataset, indices)) for indices in self.order)
 
 
 def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
-    """Return how many of this rank's batches of an epoch make the first ``examples`` of all ranks; None if unknown.
+    """Return the number of this rank's batches for the epoch's first ``examples`` of all ranks; None if unknown.
 
-    The rest of the epoch has as many batches as are missing, whatever batches its beginning was cut into.
+    It is the number of all batches less those of the rest, whatever the batch size at the beginning was.
     """
     order = getattr(loader, "order", None)
     if not isinstance(order, EpochBatchSampler):
@@ -105,19 +105,19 @@ def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
 def iterate_epoch(
     loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, rank: int = 0, world_size: int = 1
 ) -> Iterator[TrainBatch]:
-    """Return the batches of an epoch, each with the examples of it that count.
+    """Return the batches of an epoch, each with the number of its examples that count.
 
-    A loader of ours goes to its place at once (a stream is read that far). Any other iterable of batches is read with
-    random numbers that depend on ``seed``, ``epoch`` and the position, is told the epoch where it or its sampler has
-    ``set_epoch``, and what is to be skipped is read and thrown away; generators that a DataLoader was given are seeded
-    anew. The run's own random numbers do not notice. For its batches on several ranks see `counted`.
+    An EpochLoader starts at the position directly (a stream is read up to it). Any other iterable of batches is read
+    with random numbers that depend on ``seed``, ``epoch`` and the position; its ``set_epoch``, or that of its sampler,
+    is called; skipped batches are read and discarded; generators given to a DataLoader are seeded again. The run's own
+    random numbers are not affected. For the batches on several ranks, see `counted`.
 
     Args:
         skip_examples: Examples of the epoch that all ranks together have already used.
-        rank, world_size: Which rank this is, of how many.
+        rank, world_size: Number of this rank, and number of ranks.
 
     Returns:
-        Batches, with the examples of this rank's (0 where it only keeps the rank in step), and of all ranks together.
+        Batches, each with the number of examples of this rank (0 for padding), and of all ranks together.
     """
     seed = derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
@@ -132,12 +132,12 @@ def iterate_epoch(
 
 
 def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:
-    """Return this rank's batches of ``loader``, each with the examples of it that count.
+    """Return this rank's batches of ``loader``, each with the number of its examples that count.
 
-    A loader of ours knows its ranks. Of any other, which gives the same batches on every rank, the ranks take turns;
-    where there is no batch left for a rank, it has the last one once more, of which nothing counts. A loader with
-    torch's DistributedSampler, or another one that has ``num_replicas``, is known to give each rank its own. On several
-    ranks one that shuffles does so alike on all of them, and every time.
+    An EpochLoader yields the batches of its rank. Any other loader yields the same batches on every rank, and the ranks
+    take turns; a rank without a batch left repeats the last one, which does not count. A loader with torch's
+    DistributedSampler, or another sampler with ``num_replicas``, yields different batches on each rank. On several
+    ranks a loader that shuffles has the same order on all of them, in every epoch.
     """
     if isinstance(loader, EpochLoader):
         return loader.counted()
@@ -177,10 +177,10 @@ def _begin_epoch(loader: Any, seed: int, epoch: int) -> None:
 
 
 def _reading(loader: Any, seed: int, rank: int) -> Iterator[Any]:
-    """Read a loader of others with random numbers that follow from ``seed`` and the position.
+    """Yield the batches of another loader, read with random numbers that follow from ``seed`` and the position.
 
-    They are alike on all ranks, which must read the same; where each has batches of its own, only up to the first
-    batch: a sampler draws its order when it is asked for its first index.
+    The random numbers are the same on all ranks, which must read the same batches. If each rank has its own batches,
+    they are the same only up to the first batch: a sampler draws its order when its first index is requested.
     """
     own_rank = rank if _splits_by_rank(loader) else 0
     with host_state_kept(seed):
@@ -194,7 +194,7 @@ def _reading(loader: Any, seed: int, rank: int) -> Iterator[Any]:
 
 
 def _parts_of(loader: Any) -> list[Any]:
-    """Return a loader and what it is made of: samplers and dataset, each once."""
+    """Return a loader and its parts (samplers and dataset), each once."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     parts = [loader, batch_sampler, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
     parts.append(getattr(loader, "dataset", None))
@@ -202,7 +202,7 @@ def _parts_of(loader: Any) -> list[Any]:
 
 
 class StreamCollator:
-    """Collates the examples of a batch of a stream, and keeps its counts."""
+    """A collator of the batches of a stream that keeps their counts."""
 
     def __init__(self, collate_fn: Collator) -> None:
         self.collate_fn = collate_fn
@@ -215,7 +215,7 @@ class StreamCollator:
 
 
 def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
-    """Return the batches of a whole epoch for this rank, or None where that cannot be known."""
+    """Return the number of batches in a whole epoch for this rank, or None if unknown."""
     length = _length(loader)
     if length is None or isinstance(loader, EpochLoader) or _splits_by_rank(loader):
         return length
@@ -223,7 +223,7 @@ def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
 
 
 def num_examples(batches: Any) -> int | None:
-    """Return the examples behind a loader over all ranks, or None where that cannot be known."""
+    """Return the number of examples in a loader over all ranks, or None if unknown."""
     return _length(batches.source if isinstance(batches, EpochLoader) else getattr(batches, "dataset", None))
 
 

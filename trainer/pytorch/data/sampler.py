@@ -1,4 +1,4 @@
-"""The order of a map-style dataset as a function of (seed, epoch), and its batches for one of several ranks."""
+"""Sampling of map-style datasets: an order that is a function of (seed, epoch), and the batches of each rank."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils.data import Sampler
 from trackside.trainer.data.sharding import BatchCut, derive_seed
 
 MEGABATCH = 1024
-"""Examples that are sorted by length together. It does not follow the batch size, because an epoch that was begun with
-one batch size must go on in the same order with another."""
+"""Number of examples that are sorted by length together. It is independent of the batch size, because an epoch that was
+begun with one batch size must continue in the same order with another."""
 
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Tensor:
@@ -24,13 +24,13 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Tensor:
 
 
 def length_grouped_order(lengths: Sequence[int], *, seed: int, epoch: int) -> Tensor:
-    """Return an order in which neighbours are of similar length, as a function of ``seed`` and ``epoch``.
+    """Return an order in which neighbors have similar lengths, as a function of ``seed`` and ``epoch``.
 
-    The examples are permuted, cut into megabatches, and sorted by falling length in each. The longest example of all
-    comes first, so that a batch which is too large for the memory shows at once.
+    The examples are permuted, cut into megabatches, and sorted by decreasing length in each. The longest example of all
+    comes first, so that a batch which is too large for the memory fails immediately.
 
     Source:
-        ``get_length_grouped_indices`` of transformers, but for the size of a megabatch.
+        ``get_length_grouped_indices`` of transformers, except the size of a megabatch.
     """
     if not len(lengths):
         return torch.empty(0, dtype=torch.long)
@@ -47,18 +47,18 @@ def length_grouped_order(lengths: Sequence[int], *, seed: int, epoch: int) -> Te
 
 
 class EpochBatchSampler(Sampler[Any]):
-    """One rank's batches of indices. Position in an epoch is counted in examples over all ranks together.
+    """One rank's batches of indices. The position in an epoch is counted in examples over all ranks together.
 
-    See `BatchCut` for how batches are cut. Because the order depends on (seed, epoch) alone, an epoch that was left
-    after some examples goes on exactly there, at no cost, with any batch size and any number of ranks.
+    `BatchCut` defines the batches. Because the order depends only on (seed, epoch), an interrupted epoch continues
+    exactly at its position, at no cost, with any batch size and any number of ranks.
 
-    Without shuffling and ``drop_last`` it is the sampler of an evaluation: each example exactly once over all ranks,
-    and, batch by batch, the ranks' examples one after the other are the dataset in its order.
+    Without shuffling and ``drop_last`` it is the sampler of an evaluation: each example occurs exactly once over all
+    ranks, and the concatenation of the ranks' examples, batch by batch, is the dataset in its order.
 
     Args:
-        cut: How the batches are cut of the dataset's examples; from `set_epoch` on, of those that are left of an epoch.
+        cut: The partition of the dataset into batches; after `set_epoch`, of the rest of an epoch.
         seed: Seed of the order.
-        shuffle: Whether the order is shuffled at all.
+        shuffle: Whether the order is shuffled.
         lengths: The length of each example, for batches of similar length.
         as_tensors: Yield tensors of indices instead of lists.
     """
@@ -80,18 +80,18 @@ class EpochBatchSampler(Sampler[Any]):
         self.epoch: int = 0
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
-        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        """Go to ``epoch``, after the ``skip_examples`` that all ranks together have already used."""
         self.epoch = epoch
         self.cut = replace(self.cut, start=skip_examples)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the indices of this rank's batches; what `set_epoch` says later does not change them."""
+        """Yield the indices of this rank's batches; later calls of `set_epoch` do not affect the iteration."""
         return self._batches(self.cut, self.order())
 
     def _batches(self, cut: BatchCut, order: Tensor) -> Iterator[Any]:
         for index in range(cut.num_batches):
             low, high = cut.span(index)
-            if low == high:  # nothing is left for this rank: an example of another keeps it in step
+            if low == high:  # an empty share: one example of another rank as padding
                 low, high = cut.num_examples - 1, cut.num_examples
             yield order[low:high] if self.as_tensors else order[low:high].tolist()
 
@@ -104,5 +104,5 @@ class EpochBatchSampler(Sampler[Any]):
         return epoch_order(self.cut.num_examples, seed=self.seed, epoch=self.epoch)
 
     def __len__(self) -> int:
-        """Return the batches of a whole epoch for this rank, and for every other."""
+        """Return the number of batches of every rank in a whole epoch."""
         return replace(self.cut, start=0).num_batches

@@ -1,4 +1,4 @@
-"""Batches of an iterable dataset, for one of several ranks and their workers, without any code of the user's."""
+"""Batches of iterable datasets, split across ranks and workers without changes to the dataset."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ Placed = tuple[int, list[Any]]
 
 
 class ShardedIterable(IterableDataset[TrainBatch]):
-    """One rank's batches of a stream, the same ones with any number of workers.
+    """One rank's batches of a stream, the same with any number of workers.
 
-    Every rank and every worker reads the whole stream and keeps what is its own: of each global batch a rank keeps its
-    share, and of the batches of a rank worker k keeps every num_workers-th. Shares are as even as possible; a rank that
-    gets nothing of a ragged last batch has an example of another rank, which does not count. So all ranks have the same
-    number of batches, and the order is the same with 0, 1 or more workers. What it costs is that the stream is read
-    more than once.
+    Every rank and every worker reads the whole stream and keeps its part: a rank keeps its share of each global batch,
+    and worker k keeps every num_workers-th batch of the rank. Shares are as even as possible; a rank with an empty
+    share of a smaller last batch gets an example of another rank, which does not count. So all ranks have the same
+    number of batches, and the order is the same with 0, 1 or more workers. The cost is that the stream is read more
+    than once.
 
-    Examples to skip are read again and thrown away.
+    Examples to skip are read again and discarded.
 
-    A dataset for which that is too much, because it splits itself with ``get_worker_info``, says so by an attribute
-    ``shards_itself = True`` (datasets.IterableDataset is known to). Then each worker's part is cut into global batches
-    by itself: each example still comes exactly once, but the order depends on the number of workers, and as many
-    batches as there are workers may be ragged. Without the attribute, such a dataset is not told that there are
-    workers, and gives all that it has.
+    A dataset that splits itself with ``get_worker_info`` declares this with an attribute ``shards_itself = True``
+    (datasets.IterableDataset needs no declaration). Then each worker's part is cut into global batches separately: each
+    example still occurs exactly once, but the order depends on the number of workers, and one batch for each worker may
+    be smaller. Without the attribute, ``get_worker_info`` returns None for such a dataset, and it yields all examples.
 
     While the stream is read, the random numbers of Python, numpy and torch follow from (seed, epoch, position), so that
-    a dataset which shuffles or augments reads the same on all ranks, in any number of workers, and after a resume. The
-    training process has its own back after each batch; a worker collates with numbers of its rank.
+    a dataset which shuffles or augments yields the same on all ranks, in any number of workers, and after a resume. The
+    training process restores its random state after each batch; a worker collates with random numbers of its rank.
 
     Args:
-        dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it has it.
-        cut: How global batches are cut and shared out; the number of examples in it does not count.
+        dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it exists.
+        cut: The partition into global batches and shares; its number of examples is ignored.
         seed: Seed of the random numbers while the stream is read.
     """
 
@@ -59,21 +58,21 @@ class ShardedIterable(IterableDataset[TrainBatch]):
 
     @property
     def shards_itself(self) -> bool:
-        """Whether the dataset gives each worker a part of its own."""
+        """Whether the dataset splits itself among workers."""
         known = getattr(self.dataset, "shards_itself", None)
         return bool(_is_hugging_face(self.dataset) if known is None else known)
 
     def share_with_workers(self) -> None:
-        """Tell the epoch also to workers that live on from one epoch to the next."""
+        """Share the epoch with persistent workers."""
         self._epoch_and_skip.share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
-        """Go to ``epoch``, behind the examples of it that all ranks together have already used."""
+        """Go to ``epoch``, after the ``skip_examples`` that all ranks together have already used."""
         self._epoch_and_skip[0] = epoch
         self._epoch_and_skip[1] = skip_examples
 
     def __len__(self) -> int:
-        """Return the batches of a whole epoch, where the dataset has a length."""
+        """Return the number of batches in a whole epoch, if the dataset has a length."""
         return replace(self.cut, num_examples=len(self.dataset)).num_batches
 
     def __iter__(self) -> Iterator[TrainBatch]:

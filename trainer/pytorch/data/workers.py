@@ -22,27 +22,27 @@ from trackside.trainer.data.sharding import derive_seed
 from .sampler import EpochBatchSampler
 
 START_METHOD = "fork" if sys.platform == "linux" else None
-"""How workers start; None is Python's default. A fork takes 0.1 s where others take seconds and need the dataset to be
-picklable. Workers touch neither the device nor torch's threads."""
+"""Start method of workers; None is Python's default. A fork takes 0.1 s; other methods take seconds and need a
+picklable dataset. Workers use neither the device nor torch's threads."""
 
 
 ASIDE = np.random.MT19937(0)
-"""Stands in for numpy's generator in `host_state_kept`; making one takes long."""
+"""Replacement of numpy's generator in `host_state_kept`; shared, because its creation is slow."""
 
 
 def seed_worker(seed: int) -> None:
-    """Seed the generators of Python, numpy and torch's CPU, as augmentation in a worker draws from them."""
+    """Seed the generators of Python, numpy and torch's CPU, which augmentation in a worker uses."""
     random.seed(seed)
-    np.random.seed([seed & 0xFFFFFFFF, seed >> 32, 1])  # without the 1 it would give Python's numbers once more
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32, 1])  # without the 1, numpy would repeat Python's random numbers
     torch.default_generator.manual_seed(seed)
 
 
 @contextmanager
 def host_state_kept(seed: int) -> Iterator[None]:
-    """Start the generators that `seed_worker` seeds from ``seed``, and put them back at the end.
+    """Return a context in which the generators of `seed_worker` start from ``seed``; restore them at the end.
 
-    numpy's is exchanged for another one, since reading and writing its state takes five times as long as all the rest;
-    what it has in store, the second of two normal numbers, is lost, at the same places in every run.
+    numpy's generator is replaced, since reading and writing its state takes five times as long as the rest. Its cached
+    second normal number is lost, at the same positions in every run.
     """
     python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
     set_bit_generator(ASIDE)
@@ -57,7 +57,7 @@ def host_state_kept(seed: int) -> Iterator[None]:
 
 @contextmanager
 def unseen_as_worker() -> Iterator[None]:
-    """Let `get_worker_info` say None, so that a dataset which splits itself by worker gives all that it has."""
+    """Return a context in which `get_worker_info` returns None, so that a dataset does not split itself by worker."""
     worker = torch_internals.worker
     info, worker._worker_info = worker._worker_info, None
     try:
@@ -73,7 +73,7 @@ class SeededBatches:
     """A batch sampler that sends a seed and the epoch along with the indices of each batch.
 
     The seed follows from (seed, epoch, position of the batch in the epoch), so that random augmentation in a worker is
-    the same whichever worker does it and also after a resume, and differs between epochs, ranks and batches.
+    the same in any worker and after a resume, and differs between epochs, ranks and batches.
     """
 
     def __init__(self, sampler: EpochBatchSampler) -> None:
@@ -81,7 +81,7 @@ class SeededBatches:
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
         seed, epoch, cut = self.sampler.seed, self.sampler.epoch, self.sampler.cut
-        batches = enumerate(self.sampler)  # what the sampler is told later does not change them
+        batches = enumerate(self.sampler)  # later changes of the sampler do not affect them
         return ((derive_seed(seed, epoch, cut.span(index)[0]), epoch, indices) for index, indices in batches)
 
     def __len__(self) -> int:
@@ -89,21 +89,21 @@ class SeededBatches:
 
 
 class SeededDataset(Dataset[Any]):
-    """A dataset in a worker, which takes what `SeededBatches` yields; everything else is that of ``dataset``."""
+    """A dataset in a worker, indexed by the items of `SeededBatches`; other attributes are those of ``dataset``."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the dataset of the epoch, if it wants to know."""
+        """Call ``set_epoch`` of the dataset, if it exists."""
         self._epoch = epoch
         if callable(getattr(self.dataset, "set_epoch", None)):
             self.dataset.set_epoch(epoch)
 
     def __getitems__(self, job: tuple[int, int, Any]) -> Any:
         seed, epoch, indices = job
-        if epoch != self._epoch:  # in a worker that lives on from one epoch to the next
+        if epoch != self._epoch:  # in a persistent worker
             self.set_epoch(epoch)
         seed_worker(seed)
         return fetch(self.dataset, indices)
@@ -115,13 +115,13 @@ class SeededDataset(Dataset[Any]):
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet while a copy is being unpickled
+        if name == "dataset":  # not yet set while a copy is being unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 def fetch(dataset: Any, indices: Any) -> Any:
-    """Return the examples at ``indices``, all at once where the dataset can do that."""
+    """Return the examples at ``indices``, in one call if the dataset supports it."""
     if callable(getattr(dataset, "__getitems__", None)):
         return dataset.__getitems__(indices)
     return [dataset[index] for index in indices]
@@ -131,10 +131,10 @@ def fetch(dataset: Any, indices: Any) -> Any:
 
 
 def init_worker(worker_id: int) -> None:
-    """Keep a worker from the signals that are meant for the trainer.
+    """Ignore signals in a worker that are meant for the trainer.
 
-    Ctrl-C, and the SIGTERM of a scheduler or of torchrun, reach the whole process group. The trainer goes on to the
-    end of its step and saves, and needs its workers until then. The parent's own SIGTERM still ends a worker at once.
+    Ctrl-C, and the SIGTERM of a scheduler or of torchrun, reach the whole process group. The trainer finishes its
+    step and saves, and needs its workers until then. A SIGTERM from the parent still ends a worker immediately.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""The stopwatch of a GPU, whose work goes on while the host is ahead."""
+"""Step timing on a GPU, which runs asynchronously to the host."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from trackside.trainer.step_timer import StepTimer
 
 
 class CudaStepTimer(StepTimer):
-    """Measures own time on the GPU: from when it is through with the last update to when it begins to exchange.
+    """Measures own time on the GPU: from the end of the last update to the beginning of the exchange.
 
-    Data that are read while the GPU is still busy cost nothing, and count for nothing.
+    Reading data while the GPU is still busy costs no time and is not counted.
     """
 
     def _now(self) -> Any:
@@ -26,5 +26,5 @@ class CudaStepTimer(StepTimer):
 
 
 def step_timer_of(device: torch.device) -> StepTimer:
-    """Return the stopwatch for a process on ``device``."""
+    """Return the step timer for a process on ``device``."""
     return CudaStepTimer() if device.type == "cuda" else StepTimer()

@@ -1,7 +1,7 @@
-"""DistributedDataParallel: every rank holds the full model, and gradients are averaged while they are computed.
+"""DistributedDataParallel: every rank holds the full model, and gradients are averaged during the backward pass.
 
-On a CPU, where every small exchange takes the core that computes, the numbers of an update travel in the buckets of the
-gradients: DDP is built with one more parameter, whose gradient they are.
+On a CPU, where a small exchange competes with the computation, the numbers of an update are exchanged in the buckets of
+the gradients: DDP is built with one additional parameter, whose gradient holds them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DDP(MultiProcess):
 
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:
-        """Watch over the other ranks; translate an error of DDP that an argument avoids.
+        """Watch over the other ranks; explain an error of DDP that an argument avoids.
 
         Raises:
             ArgumentError: If a parameter that had a gradient in the first update gets none in a later one.
@@ -61,8 +61,8 @@ class DDP(MultiProcess):
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model in DistributedDataParallel.
 
-        The gradients of the first update are exchanged without DDP. That finds out which parameters get none, on which
-        DDP would fail, or else for which it would look in every update.
+        The gradients of the first update are exchanged without DDP. This finds the parameters without a gradient, on
+        which DDP would fail, or for which it would search in every update.
         """
         unused = bool(self._args.ddp_find_unused_parameters)
         uses_amp = self._args.fp16 and self._args.fp16_backend == "apex"  # its gradients are copies of DDP's
@@ -84,7 +84,7 @@ class DDP(MultiProcess):
             )
 
     def complete_first_gradients(self, model: nn.Module) -> nn.Module:
-        """Average the gradients of the first update; return a DDP that suits what they tell."""
+        """Average the gradients of the first update; return a DDP configured from them."""
         if not self._is_first_update:
             return model
         self._is_first_update = False
@@ -111,12 +111,12 @@ class DDP(MultiProcess):
         )
 
     def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Do as no_sync of DDP for all but the last micro-batch, and for the entire first update; see `wrap`."""
+        """Return DDP's no_sync for all but the last micro-batch, and for the entire first update; see `wrap`."""
         set_gradient_sync(model, is_last and not self._is_first_update)
         return NULL_CONTEXT
 
     def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:
-        """Sum the numbers in the buckets of the gradients, where DDP waits for them."""
+        """Sum the numbers in the buckets of the gradients, for which DDP waits."""
         own = self._numbers
         if own is None or self._is_first_update:
             return super()._sum_numbers(numbers)
@@ -125,12 +125,12 @@ class DDP(MultiProcess):
         run_backward(own, torch.tensor([self.world_size * number for number in numbers], dtype=own.dtype))
         sums: Any = own.grad
         if sums.untyped_storage().nbytes() == own.untyped_storage().nbytes():
-            return super()._sum_numbers(numbers)  # not in a bucket: the gradients were exchanged already
+            return super()._sum_numbers(numbers)  # not in a bucket: the gradients are already exchanged
         return lambda: self._take_numbers(sums)
 
 
 def _extra_parameter(model: nn.Module) -> nn.Parameter:
-    """Return a parameter for the numbers of an update, of a dtype that goes into a bucket of ``model``."""
+    """Return a parameter for the numbers of an update, of a dtype that shares a bucket of ``model``."""
     is_double = any(parameter.dtype == torch.float64 for parameter in model.parameters() if parameter.requires_grad)
     return nn.Parameter(torch.zeros(2 + len(STOP_SIGNALS), dtype=torch.float64 if is_double else torch.float32))
 

@@ -1,4 +1,4 @@
-"""The choice of a distribution strategy from the training arguments."""
+"""Selection of a distribution strategy from the training arguments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .strategy import DistributedStrategy, SingleProcess
 
 
 def strategy_for(args: Any, device: torch.device) -> DistributedStrategy:
-    """Return the strategy that ``args`` ask for, for a process on ``device``."""
+    """Return the strategy that ``args`` select, for a process on ``device``."""
     if args.uses_xla:
         from .xla import XLACore, XLAMultiCore
 
         return XLAMultiCore(args, device) if args.world_size > 1 else XLACore(args)
     if args.fsdp:
-        from .fsdp import FSDP  # costs half a second to import
+        from .fsdp import FSDP  # the import takes half a second
 
         return FSDP(args, device)
     if args.world_size > 1:

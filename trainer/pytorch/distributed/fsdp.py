@@ -1,7 +1,7 @@
 """FSDP2: every rank holds a shard of each parameter, its gradient and its optimizer state.
 
-The step is the same as with DDP; what differs is how the model is prepared, and that a checkpoint is written by all
-processes together, each its share. Such a checkpoint loads on any number of processes, with or without FSDP.
+The step is the same as with DDP; the preparation of the model differs, and every process writes its share of a
+checkpoint. Such a checkpoint loads on any number of processes, with or without FSDP.
 
 Source:
     https://pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
@@ -47,7 +47,7 @@ class FSDP(MultiProcess):
     is_sharded = True
 
     def shard(self, model: nn.Module) -> nn.Module:
-        """Shard the parameters of ``model`` in place, the first process's values; before the optimizer is made."""
+        """Shard the parameters of ``model`` in place, with the first process's values, before the optimizer exists."""
         if hasattr(model, "set_requires_gradient_sync"):  # trained before
             return model
         config = self._args.fsdp_config or {}
@@ -67,34 +67,34 @@ class FSDP(MultiProcess):
         return model
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model, whose own hooks do what DDP would do around it."""
+        """Return the model; its own hooks replace the wrapper of DDP."""
         return model
 
     def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Have gradients exchanged only after the last micro-batch of an update."""
+        """Exchange gradients only after the last micro-batch of an update."""
         model.set_requires_gradient_sync(is_last)  # type: ignore[operator]
         return NULL_CONTEXT
 
     def full_tensor(self, tensor: Any) -> Any:
-        """Return a tensor that is sharded as a full one."""
+        """Return a sharded tensor as a full one."""
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
     def full_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """Return all weights on the first process's host; an empty dict on the others."""
+        """Return all weights on the host of the first process; an empty dict on the others."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(model, options=options)
         return weights
 
 
 def modules_to_shard(model: nn.Module, config: Mapping[str, Any]) -> list[nn.Module]:
-    """Return the parts of a model that are gathered one at a time, inner ones first.
+    """Return the parts of a model that are gathered separately, inner parts first.
 
-    Those are the modules of the classes that ``fsdp_config`` names in ``transformer_layer_cls_to_wrap``, or those with
-    at least ``min_num_params`` parameters that no inner one has taken; without either, the classes that the model says
-    must not be split (``_no_split_modules`` of transformers), or else the members of every nn.ModuleList.
+    These are the modules of the classes that ``fsdp_config`` names in ``transformer_layer_cls_to_wrap``, or those with
+    at least ``min_num_params`` parameters outside chosen inner modules; without either, the classes that the model
+    declares as indivisible (``_no_split_modules`` of transformers), or else the members of every nn.ModuleList.
 
     Raises:
-        ArgumentError: If no module is of a named class; the message has the nearest.
+        ArgumentError: If no module is of a named class; the message suggests the nearest name.
     """
     inner = [module for module in model.modules() if module is not model]
     least = int(config.get("min_num_params", 0))
@@ -140,7 +140,7 @@ def mixed_precision_policy(config: Mapping[str, str]) -> MixedPrecisionPolicy:
 
 
 def write_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
-    """Write this process's share of weights and optimizer state; all processes together."""
+    """Write this process's share of weights and optimizer state; all processes must call it."""
     writer = ShardsWriter(folder / SHARDS)
     dcp.save(_state_of(model, optimizer), storage_writer=writer)  # type: ignore[attr-defined]
 
@@ -149,7 +149,7 @@ def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     """Load weights, and the optimizer's state if there is an ``optimizer``, on any number of processes.
 
     Raises:
-        CheckpointError: If the checkpoint does not hold what is asked for.
+        CheckpointError: If the checkpoint does not hold them.
     """
     state, reader = _state_of(model, optimizer), ShardsReader(checkpoint)
     try:
@@ -157,7 +157,7 @@ def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             alone = not dist.is_initialized()
             dcp.load(state, storage_reader=reader, planner=DataPlanner(), no_dist=alone)  # type: ignore[attr-defined]
-    except (Exception, CheckpointException) as error:  # the latter is a BaseException, with a trace in its text
+    except (Exception, CheckpointException) as error:  # the latter is a BaseException, with a traceback in its text
         first = next(iter(getattr(error, "failures", {}).values()), (error,))[0]
         raise CheckpointError(f"the shares in {reader.checkpoint_id} do not fit the model: {first}") from error
     if optimizer is None:
@@ -170,7 +170,7 @@ def load_whole(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
     """Give every process its share of the weights of a checkpoint that was written without FSDP.
 
     Raises:
-        CheckpointError: If an optimizer's state is asked for too, which such a checkpoint does not hold by name.
+        CheckpointError: If an optimizer's state is requested too, which such a checkpoint does not hold by name.
     """
     if optimizer is not None:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Rendezvous: how the processes of a run find each other, and the store and the process group that they then share."""
+"""Rendezvous of the processes of a run: the shared store and the process group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trackside.callbacks.errors import ArgumentError, RankError, did_you_mean
 from trackside.trainer.distributed.launcher import rendezvous_endpoint
 
 PERIOD_S = 0.01
-"""Time between two looks at the store."""
+"""Interval between two reads of the store, in seconds."""
 
 _watches_made = count()
 
@@ -26,16 +26,16 @@ _watches_made = count()
 def join(args: Any, device: torch.device) -> Store:
     """Join the process group, unless this process is in one, and return the store that all ranks share.
 
-    The names in the store begin with a nonce that the ranks have just agreed on; see `agree_on_nonce`. torchrun keeps
-    its store when it restarts workers, and without a nonce the new ones would read the addresses of the old ones.
+    The names in the store begin with a nonce that the ranks agree on; see `agree_on_nonce`. torchrun keeps its store
+    when it restarts workers, and without a nonce the new workers would read the addresses of the old ones.
 
     Args:
         args: Read for ddp_backend, ddp_timeout and the rank of this process.
-        device: The device of this process; it decides between nccl and gloo.
+        device: The device of this process, which selects nccl or gloo.
 
     Raises:
         ArgumentError: If the endpoint is unknown, or torch was built without the backend.
-        RankError: If a rank does not come in time.
+        RankError: If a rank does not join in time.
     """
     if dist.is_initialized():
         store: Store = dist.distributed_c10d._get_default_store()
@@ -71,14 +71,14 @@ def backend_for(wanted: str | None, device: torch.device) -> str:
 
 
 def agree_on_nonce(store: Store, rank: int, world_size: int, timeout_s: float) -> str:
-    """Return a nonce that all ranks of this attempt share, and that no earlier attempt had.
+    """Return a nonce that all ranks of this attempt share, and that differs from earlier attempts.
 
     Rank 0 writes a new nonce, every other rank answers with a random number, and rank 0 repeats all numbers: a rank
-    that reads its own took part in this attempt, and not a dead process of its rank in an earlier one. The restart
-    count of torchrun cannot be the nonce, since machines that join later count from zero.
+    that reads its own number takes part in this attempt; a dead process of its rank in an earlier attempt had another
+    number. The restart count of torchrun cannot be the nonce, since machines that join later count from zero.
 
     Raises:
-        RankError: If a rank does not come in time; the message has the ranks.
+        RankError: If a rank does not join in time; the message has the ranks.
     """
     if rank == 0:
         return _write_nonce(store, world_size, timeout_s)
@@ -109,7 +109,7 @@ def _write_nonce(store: Store, world_size: int, timeout_s: float) -> str:
 
 
 def job_store(args: Any) -> Store | None:
-    """Return the store of torchrun's agent, which outlives restarted processes; None without one."""
+    """Return the store of torchrun's agent, which persists when processes are restarted; None without torchrun."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return PrefixStore("trackside/job", _shared_store(args, timedelta(seconds=args.ddp_timeout)))
@@ -119,7 +119,7 @@ _stores: dict[tuple[str, int], Store] = {}
 
 
 def _shared_store(args: Any, timeout: timedelta) -> Store:
-    """Return the store at the rendezvous endpoint, served by torchrun's agent, or by rank 0 without torchrun.
+    """Return the store at the rendezvous endpoint, served by torchrun's agent, or without torchrun by rank 0.
 
     Raises:
         RankError: If the store is not reached in time.
@@ -141,7 +141,7 @@ def _shared_store(args: Any, timeout: timedelta) -> Store:
 
 
 def _own_connection(store: Store) -> Store:
-    """Return the same store through another connection, so that a thread never waits behind the training."""
+    """Return the same store on another connection, so that a thread never waits for the training."""
     try:
         clone: Store = store.clone()  # type: ignore[attr-defined]
         return clone

@@ -1,8 +1,8 @@
-"""Shards: the shares of weights and optimizer state that the processes of FSDP2 write and read, as data.
+"""Sharded checkpoints of FSDP2 without pickled code.
 
-torch.distributed.checkpoint writes and reads the tensors. It keeps what lies where in a pickle, and unpickles values
-that are not tensors, such as hyperparameters; a pickle runs code when it is read. Here the former is a JSON file, and
-the latter are loaded with ``weights_only=True``.
+torch.distributed.checkpoint writes and reads the tensors. It pickles its index, and unpickles values that are not
+tensors, such as hyperparameters; a pickle can run code when it is read. Here the index is a JSON file, and the values
+are loaded with ``weights_only=True``.
 
 Source:
     https://pytorch.org/docs/stable/distributed.checkpoint.html
@@ -37,12 +37,12 @@ from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Cont
 from ..snapshot import SHARDS
 
 INDEX_FILE = "index.json"
-"""Says which bytes of which file are which piece of which tensor, or which value."""
+"""Index file: maps each piece of a tensor, and each value, to a range of bytes in a file."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The bytes of a piece, under the names by which torch's reader asks for them."""
+    """The byte range of a piece, with the attribute names that torch's reader expects."""
 
     relative_path: str
     offset: int
@@ -51,10 +51,10 @@ class Place:
 
 
 class ShardsWriter(FileSystemWriter):
-    """Writes shards as torch does, but what lies where as JSON."""
+    """Writes shards as torch does, with the index as JSON."""
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Write the index; only on the first process, when all have written their shares."""
+        """Write the index; called only on the first process, after all have written their shares."""
         places = {
             result.index: [result.storage_data.relative_path, result.storage_data.offset, result.storage_data.length]
             for share in results
@@ -73,10 +73,10 @@ class ShardsWriter(FileSystemWriter):
 
 
 class ShardsReader(FileSystemReader):
-    """Reads the shards of a checkpoint, from no files but those of that role.
+    """Reads the shards of a checkpoint, only from files with that role.
 
     Raises:
-        CheckpointError: If the index is not there, or does not serve.
+        CheckpointError: If the index does not exist, or is not valid.
     """
 
     def __init__(self, checkpoint: Contents) -> None:
@@ -84,15 +84,15 @@ class ShardsReader(FileSystemReader):
         self._metadata = _read_index(checkpoint)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Return what lies where."""
+        """Return the index."""
         return self._metadata
 
 
 class DataPlanner(DefaultLoadPlanner):
-    """Takes values that are not tensors as data."""
+    """Loads values that are not tensors as data, without code."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        """Put a value into its place; torch's own method, which would unpickle anything, gets a copy made here."""
+        """Load a value as data, and pass a copy to torch's own method, which would unpickle anything."""
         copy = io.BytesIO()
         torch.save(torch.load(value, weights_only=True), copy)
         copy.seek(0)

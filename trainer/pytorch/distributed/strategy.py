@@ -1,4 +1,4 @@
-"""Distribution strategies: what a step does on one process, and on one of several that a launcher started.
+"""Distribution strategies of PyTorch for a single process and for several processes of a launcher.
 
 Source:
     https://pytorch.org/docs/stable/distributed.html
@@ -26,16 +26,16 @@ from .watchdog import Watchdog
 
 
 class DistributedStrategy(ABC):
-    """How a run is spread over processes.
+    """The distribution of a run over processes.
 
     Attributes:
-        rank: Number of this process among all.
+        rank: Rank of this process among all processes.
         world_size: Number of processes.
-        collectives: What the ranks gather, and decide together, as objects.
+        collectives: Collectives on objects.
         is_sharded: Whether each process holds only a shard of the model; see `fsdp`.
         must_copy: Whether tensors are copied to the host before they are written; see `xla`.
-        describe_progress: Says what the process is doing, for the errors of other ranks; see `Watchdog`.
-        needs_control_sync: Says whether callbacks may set flags at the end of any update; see `sync_control`.
+        describe_progress: Returns the current activity of the process, for errors on other ranks; see `Watchdog`.
+        needs_control_sync: Returns whether callbacks may set flags at the end of an update; see `sync_control`.
     """
 
     is_sharded = False
@@ -50,24 +50,24 @@ class DistributedStrategy(ABC):
 
     @abstractmethod
     def propagate_errors(self) -> AbstractContextManager[Any]:
-        """Return a context in which an error of one rank ends all, each with the error that came first."""
+        """Return a context in which an error of one rank ends all ranks with the first error."""
 
     # -- the model ------------------------------------------------------------------------------------------------
 
     def move(self, model: nn.Module, device: torch.device) -> None:
-        """Move the model to ``device``; its parameters stay the objects that they are."""
+        """Move the model to ``device``; its parameters remain the same objects."""
         model.to(device)
 
     def shard(self, model: nn.Module) -> nn.Module:
-        """Return the model as the optimizer is to be made for it."""
+        """Return the model in the form for which the optimizer is created."""
         return model
 
     @abstractmethod
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model as the step is to call it."""
+        """Return the model in the form that the step calls."""
 
     def complete_first_gradients(self, model: nn.Module) -> nn.Module:
-        """Exchange the gradients of the first update; return the model as later steps are to call it."""
+        """Exchange the gradients of the first update; return the model in the form that later steps call."""
         return model
 
     @abstractmethod
@@ -79,11 +79,11 @@ class DistributedStrategy(ABC):
         """Give every rank the buffers of rank 0, such as running statistics."""
 
     def full_tensor(self, tensor: Any) -> Any:
-        """Return a tensor that may be sharded as a full one."""
+        """Return a possibly sharded tensor as a full one."""
         return tensor
 
     def full_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """Return all weights where no process holds them all; None where each does."""
+        """Return all weights if no process holds them all; None if each process does."""
         return None
 
     # -- numbers and objects --------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class DistributedStrategy(ABC):
 
     @abstractmethod
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
-        """Begin to sum ``value`` over all ranks; return what waits for the sum. Once in every update."""
+        """Begin to sum ``value`` over all ranks; return a function that waits for it. Called once an update."""
 
     @abstractmethod
     def sync_control(
@@ -105,28 +105,27 @@ class DistributedStrategy(ABC):
         Args:
             control: The flags of this rank, set in place.
             stop_signal: The stop signal that this rank received.
-            after_update: Whether this is the end of an update, where there is nothing to agree on as long as no rank
-                needs it.
+            after_update: Whether this is the end of an update, where flags are exchanged only if a rank needs it.
         """
 
     @abstractmethod
     def _all_gather(self, call: Call) -> list[Call]:
-        """Return the ``call`` of every rank, in their order."""
+        """Return the ``call`` of every rank, in rank order."""
 
-    # -- a device that only records --------------------------------------------------------------------------------
+    # -- devices that record the step ------------------------------------------------------------------------------
 
     def end_step(self) -> None:
-        """Launch what a device recorded that records first; see `xla`. `sync_control` does it after an update."""
+        """Launch the step that a device has recorded; see `xla`. `sync_control` does so after an update."""
 
     def seed(self, seed: int) -> None:
-        """Seed the device's own random number generator, where the seed of torch does not reach it."""
+        """Seed the device's random number generator, if it is independent of torch's seed."""
 
     def random_state(self) -> dict[str, Any]:
-        """Return the state of the device's own random number generator, where that of torch does not hold it."""
+        """Return the state of the device's random number generator, if it is not part of torch's state."""
         return {}
 
     def set_random_state(self, state: dict[str, Any]) -> None:
-        """Restore what `random_state` returned, among other states."""
+        """Restore the state that `random_state` returned, among other states."""
 
 
 class SingleProcess(DistributedStrategy):
@@ -166,10 +165,10 @@ class SingleProcess(DistributedStrategy):
 
 
 class MultiProcess(DistributedStrategy):
-    """One process of several, joined through torch.distributed; a subclass decides what each holds of the model.
+    """One process of several, joined through torch.distributed; a subclass defines the part of the model on each.
 
-    In every update all ranks exchange a few numbers in one all-reduce, which runs while the last micro-batch goes
-    backward: the sum that the loss is divided by, whether a rank needs `sync_control`, and the stop signals.
+    In every update all ranks exchange a few numbers in one all-reduce, which runs during the backward pass of the last
+    micro-batch: the divisor of the loss, whether a rank needs `sync_control`, and the stop signals.
 
     Args:
         args: The training arguments: backend, timeout and the options of DDP.
@@ -177,7 +176,7 @@ class MultiProcess(DistributedStrategy):
     """
 
     _broken: ClassVar[Any] = None
-    """The process group that an error ended: the ranks may be anywhere in it, so that all trainers join anew."""
+    """The process group in which an error occurred: its ranks may be out of step, so that all trainers join again."""
 
     def __init__(self, args: Any, device: torch.device) -> None:
         super().__init__()
@@ -195,7 +194,7 @@ class MultiProcess(DistributedStrategy):
         self.world_size = dist.get_world_size()
         self.collectives = Collectives(self._all_gather, self.rank, self.world_size)
         self.watchdog = Watchdog(store, self.rank, self.world_size, self._args.ddp_timeout)
-        # small messages go from host to host, so that nothing waits for a GPU because of them
+        # small messages go from host to host, without waiting for a GPU
         is_on_host = "gloo" in dist.get_backend()
         self._hosts = dist.group.WORLD if is_on_host else dist.new_group(backend="gloo")
         self._signal: str | None = None
@@ -205,10 +204,10 @@ class MultiProcess(DistributedStrategy):
 
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:
-        """Watch over the other ranks; make an error here known to them, and theirs the error here.
+        """Return a context that watches the other ranks, reports an error here to them, and raises their errors here.
 
         Raises:
-            RankError: If another rank failed first, is gone, or did not come.
+            RankError: If another rank failed first, ended, or did not join.
         """
         if self._depth == 0:
             self._begin_watch()
@@ -249,7 +248,7 @@ class MultiProcess(DistributedStrategy):
         return total
 
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
-        """Begin to sum ``value``, together with what the ranks must know of each other at the end of the update."""
+        """Begin to sum ``value``, together with the state that the ranks exchange at the end of the update."""
         own = [float(self.needs_control_sync()), *SIGNAL_COUNTS[self._signal]]
         if isinstance(value, Tensor) and value.device.type != "cpu":
             total = value.detach().to(torch.float64, copy=True)
@@ -279,7 +278,7 @@ class MultiProcess(DistributedStrategy):
     def sync_control(
         self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
     ) -> str | None:
-        """Take the flags of rank 0, and the stop signal of any rank.
+        """Apply the flags of rank 0; return the stop signal of any rank.
 
         At the end of an update this costs a reduction only if a rank needs it; otherwise a signal arrives with the next
         update's sum.

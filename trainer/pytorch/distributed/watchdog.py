@@ -1,11 +1,11 @@
-"""The watch over the other ranks: the first error of any of them ends all, with that error.
+"""Watchdog of the ranks: the first error of a rank ends all ranks with that error.
 
-Every rank writes into the shared store what it is doing, about once a second, and the first one that fails writes its
-error there. A rank that fails leaves; its connections break, and with them the collectives of the others, which then
-read in the store whose error came first. Where that does not free a rank (a collective that waits for one that failed
-but lives on), the watchdog ends it.
+Every rank writes its current activity into the shared store about once a second, and the first rank that fails writes
+its error there. A failed rank exits; its connections break, so the collectives of the other ranks fail, and these ranks
+read the first error from the store. If a rank still blocks (in a collective with a failed rank that has not exited),
+the watchdog ends it.
 
-Whether an error is the echo of another rank's is told by its type, and by where it was raised, never by its text.
+The type of an error and the place where it was raised, never its text, show whether another rank caused it.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ FAILURE = "failure"
 PERIOD_S = 0.25
 BEAT_S = 1.0
 STILL_S = 3.0
-"""A rank that wrote nothing for so long is gone."""
+"""Seconds without a write after which a rank counts as ended."""
 GRACE_S = 30.0
-"""So long after another rank failed this one may still go on, before the watchdog ends it."""
+"""Seconds after another rank's failure until the watchdog ends this process."""
 
 ANSWER_S = 5.0
-"""A store that does not answer for so long is out of reach."""
+"""Seconds without an answer after which the store counts as unreachable."""
 
 EXCHANGES = (run_backward.__module__, "torch.autograd.", "torch.distributed.", "torch.nn.parallel.distributed")
-"""Modules whose functions wait for other ranks: what they raise may be the echo of an error of another rank."""
+"""Modules whose functions wait for other ranks: another rank may have caused their errors."""
 
 CALLS = ("torch._ops",)
 """Modules through which the functions of `EXCHANGES` call into torch."""
 
 
 class Watchdog:
-    """Watches over the ranks of a group between `start` and `stop`.
+    """Watches the ranks of a group between `start` and `stop`.
 
     Args:
-        store: Shared by all ranks, on a connection of the watchdog's own.
-        rank, world_size: Which rank this is, of how many.
-        timeout_s: How long a collective waits for other ranks before it fails.
+        store: The store shared by all ranks, on a separate connection.
+        rank, world_size: Number of this rank, and number of ranks.
+        timeout_s: Seconds that a collective waits for other ranks before it fails.
 
     Attributes:
-        describe_progress: Says what this rank does, for the others to read in an error.
+        describe_progress: Returns the current activity of this rank, for errors on other ranks.
     """
 
     def __init__(self, store: Store, rank: int, world_size: int, timeout_s: float = float("inf")) -> None:
@@ -78,7 +78,7 @@ class Watchdog:
 
     @contextmanager
     def collective(self, name: str) -> Iterator[None]:
-        """Return a context for a collective, whose name is in the errors of all ranks; gradients need none."""
+        """Return a context for a collective, whose name appears in errors of all ranks; not needed for gradients."""
         self._collective = name
         try:
             yield
@@ -90,13 +90,13 @@ class Watchdog:
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the watch."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, name="trackside-watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the watch."""
+        """Stop the watch."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)
@@ -112,7 +112,7 @@ class Watchdog:
                     self._beat(beats)
                 if self._failure is None and self.store.check([FAILURE]):
                     self._take_failure()
-            except Exception:  # the store is gone, and with it the process that served it; a collective will tell
+            except Exception:  # the store and its serving process have ended; a collective will fail
                 return
             if self._stop.wait(PERIOD_S):
                 return
@@ -132,7 +132,7 @@ class Watchdog:
         self.store.add("heard", 1)
 
     def _end_later(self) -> None:
-        """End this process if it is still under watch after the time of grace: it waits for a rank that failed."""
+        """End this process if it is still watched after the grace period: it waits for a failed rank."""
         if self._stop.wait(GRACE_S):
             return
         logger.critical("%s; this process still waits in %s, and is ended", self._told(), self._what())
@@ -147,7 +147,7 @@ class Watchdog:
     # -- errors ---------------------------------------------------------------------------------------------------
 
     def report(self, error: BaseException) -> None:
-        """Report an error of this rank to the others, and give them a moment to read it."""
+        """Report an error of this rank to the others, and wait briefly so that they can read it."""
         if self._failure is not None:
             return
         text = "".join(traceback.format_exception(error))
@@ -158,7 +158,7 @@ class Watchdog:
             logger.debug("the store is gone: %r", lost)
 
     def _tell(self, failure: dict[str, Any]) -> Any:
-        """Put a failure into the store, unless another came first; return the one that did."""
+        """Write a failure into the store, unless there is an earlier one; return the first failure."""
         first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(failure)))
         deadline = time.monotonic() + 4 * PERIOD_S
         while self.store.add("heard", 0) < self.world_size - 1 and time.monotonic() < deadline:
@@ -166,17 +166,17 @@ class Watchdog:
         return first
 
     def explain(self, error: BaseException) -> BaseException:
-        """Return the error of the rank that failed first, if ``error`` is only what came of it; else ``error``.
+        """Return the error of the rank that failed first, if it caused ``error``; else ``error``.
 
-        An error that a collective of a name raised, or that has one of the types of torch.distributed, came of another
-        rank. One that torch raised in a backward pass may have: it did where a rank failed, is gone, or did not come.
+        Another rank caused an error that a named collective raised, or that has one of the types of torch.distributed.
+        It caused an error of torch in a backward pass if a rank failed, ended, or did not join.
         """
         is_echo = _is_due_to(error, self._broken) or isinstance(error, dist.DistError)
         may_be_echo = type(error) is RuntimeError and _is_raised_in_exchange(error)
         if isinstance(error, RankError) or not (is_echo or may_be_echo):
             return error
         waited_in = f"{self._collective or 'the exchange of gradients'} in {self.describe_progress()}"
-        is_late = time.monotonic() - self._since_s > self.timeout_s - 2 * BEAT_S  # progress is noted once a beat
+        is_late = time.monotonic() - self._since_s > self.timeout_s - 2 * BEAT_S  # progress is written once a beat
         if not self._wait_for_failure(4 * PERIOD_S):
             is_missed, missing = self._who_is_missing()
             if self._failure is None:
@@ -187,7 +187,7 @@ class Watchdog:
         return RankError(f"{self._told()}\n\n{self._failure['text']}".rstrip())
 
     def _wait_for_failure(self, seconds: float) -> bool:
-        """Wait so long for the thread to read of a failure; return whether it did."""
+        """Wait at most ``seconds`` until the thread reads a failure; return whether it did."""
         deadline = time.monotonic() + seconds
         while self._failure is None and time.monotonic() < deadline:
             time.sleep(PERIOD_S / 5)
@@ -198,7 +198,7 @@ class Watchdog:
         return f"rank {failure.get('rank')} failed first, in {failure.get('doing')}: {failure.get('error')}"
 
     def _who_is_missing(self) -> tuple[bool, str]:
-        """Return whether ranks stopped to write, and which, or, where all still do, what each is doing."""
+        """Return whether ranks stopped writing, and their names, or else the activity of each rank."""
         try:
             before = within(ANSWER_S, self._beats)
             self._wait_for_failure(STILL_S)
@@ -221,11 +221,11 @@ class Watchdog:
 
 
 def within(seconds: float, ask: Callable[[], Any]) -> Any:
-    """Return what ``ask`` returns; the store of torch itself waits for minutes for a machine that was cut off.
+    """Return the result of ``ask`` within ``seconds``; torch's store itself waits minutes for an unreachable machine.
 
     Raises:
         TimeoutError: If it takes longer than ``seconds``.
-        Exception: What ``ask`` raises.
+        Exception: The exception of ``ask``.
     """
     answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 
@@ -251,7 +251,7 @@ def _described(beat: dict[str, Any]) -> str:
 
 
 def _is_raised_in_exchange(error: BaseException) -> bool:
-    """Return whether ``error`` was raised in one of `EXCHANGES`, and not in what it called."""
+    """Return whether ``error`` was raised in one of `EXCHANGES`, and not in a function that it called."""
     modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     innermost = next((module for module in reversed(modules) if module not in CALLS), "")
     return f"{innermost}.".startswith(EXCHANGES)

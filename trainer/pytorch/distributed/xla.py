@@ -1,10 +1,10 @@
-"""TPU cores, through torch_xla: one process for each core records the step, and then launches it.
+"""TPU cores through torch_xla: one process for each core records the step and then launches it.
 
-Nothing is computed when a line of the step runs: torch_xla records, and ``torch_xla.sync()`` at the end of the update
-compiles what was recorded, once for each shape, and launches it. Reading a number before that waits for all of it.
-That is why flags are exchanged only where a callback may set them, and why a stop signal is read an update late.
+The lines of the step compute nothing: torch_xla records the operations, and ``torch_xla.sync()`` at the end of the
+update compiles them, once for each shape, and launches them. Reading a number earlier waits for all of them. Therefore
+flags are exchanged only if a callback may set them, and a stop signal is read one update late.
 
-One core ran on torch_xla's CPU device. Several cores ran on a stand-in only, and nothing on a TPU: see docs/tpu.md.
+Tests ran one core on torch_xla's CPU device, several cores on a simulation, and nothing on a TPU: see docs/tpu.md.
 
 Source:
     torch_xla 2.9: https://docs.pytorch.org/xla/release/r2.9/learn/pytorch-on-xla-devices.html, and in
@@ -36,12 +36,12 @@ from .strategy import DistributedStrategy, SingleProcess
 
 
 def detect_core() -> ProcessRank:
-    """Return which core this process drives, of how many; under torchrun, join the others first.
+    """Return the rank of this process's core; under torchrun, join the others first.
 
-    The order of torch_xla's cores need not be that of torchrun's ranks, so that torch_xla alone is asked.
+    The order of torch_xla's cores may differ from torchrun's ranks, so that only torch_xla's order is used.
 
     Raises:
-        UnsupportedError: If torch_xla is not there, or made for another torch.
+        UnsupportedError: If torch_xla is not installed, or built for another torch.
     """
     runtime = _module("torch_xla.runtime")
     if dist.is_torchelastic_launched() and not dist.is_initialized():
@@ -54,19 +54,19 @@ def device_of_core() -> torch.device:
     """Return the device of this process.
 
     Raises:
-        UnsupportedError: If torch_xla is not there, or made for another torch.
+        UnsupportedError: If torch_xla is not installed, or built for another torch.
     """
     device: torch.device = _module("torch_xla").device()
     return device
 
 
 def _module(name: str) -> Any:
-    check_torch_xla()  # with another torch, the import itself would end the process
+    check_torch_xla()  # with another torch, the import would end the process
     return importlib.import_module(name)
 
 
 class _XLADevice(DistributedStrategy):
-    """What a core does whether it is the only one or not.
+    """Shared base of the single-core and the multi-core strategy.
 
     Args:
         args: Read for debug, whose tpu_metrics_debug prints the report of torch_xla when training or evaluation ends.
@@ -83,7 +83,7 @@ class _XLADevice(DistributedStrategy):
 
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:
-        """Return a context that prints the report of torch_xla at its end, where ``args`` ask for it."""
+        """Return a context that prints the report of torch_xla at its end, if ``args`` request it."""
         self._depth += 1
         try:
             yield
@@ -93,7 +93,7 @@ class _XLADevice(DistributedStrategy):
                 print(_module("torch_xla.debug.metrics").metrics_report(), flush=True)
 
     def move(self, model: nn.Module, device: torch.device) -> None:
-        """Move the model; parameters are swapped in place, or tied ones would part and an optimizer keep the old ones.
+        """Move the model; parameters are swapped in place, so that tied ones stay tied and optimizers keep them.
 
         Source:
             https://docs.pytorch.org/docs/stable/future_mod.html
@@ -112,7 +112,7 @@ class _XLADevice(DistributedStrategy):
         return weights
 
     def end_step(self) -> None:
-        """Launch what was recorded, without waiting for it."""
+        """Launch the recorded operations, without waiting for them."""
         self._xla.sync()
 
     def seed(self, seed: int) -> None:
@@ -120,11 +120,11 @@ class _XLADevice(DistributedStrategy):
         self._model.set_rng_state(seed)
 
     def random_state(self) -> dict[str, Any]:
-        """Return the state of the device's random number generator, a whole number."""
+        """Return the state of the device's random number generator, an integer."""
         return {"xla": self._model.get_rng_state()}
 
     def set_random_state(self, state: dict[str, Any]) -> None:
-        """Restore what `random_state` returned; a checkpoint from another device has none."""
+        """Restore the state that `random_state` returned; a checkpoint from another device has none."""
         if "xla" in state:
             self._model.set_rng_state(state["xla"])
 
@@ -144,11 +144,11 @@ class XLACore(_XLADevice, SingleProcess):
 class XLAMultiCore(_XLADevice):
     """One core of several.
 
-    In every update they exchange the gradients, and one small tensor: the sum that the loss is divided by, and the
-    stop signals. All of them must record the same step, or they wait for each other without end.
+    In every update the cores exchange the gradients, and one small tensor: the divisor of the loss, and the stop
+    signals. All cores must record the same step, or they wait for each other forever.
 
     Args:
-        args: The training arguments: place and debug.
+        args: Read for place and debug.
         device: The device of this process.
     """
 
@@ -172,13 +172,13 @@ class XLAMultiCore(_XLADevice):
 
     @contextmanager
     def _averaging(self, model: nn.Module) -> Iterator[None]:
-        """What ``xm.optimizer_step`` does before it steps; the gradients are clipped in between."""
+        """Return a context that reduces the gradients as ``xm.optimizer_step`` does, but before clipping."""
         yield
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         self._model.all_reduce(self._model.REDUCE_SUM, gradients, scale=1.0 / self.world_size)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every core the buffers of the first."""
+        """Give every core the buffers of the first core."""
         if buffers := list(model.buffers()):
             self._model.collective_broadcast(buffers)
 
@@ -200,10 +200,10 @@ class XLAMultiCore(_XLADevice):
     def sync_control(
         self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
     ) -> str | None:
-        """Take the flags of the first core, and the stop signal of any core.
+        """Apply the flags of the first core; return the stop signal of any core.
 
-        After an update flags are exchanged only if a core needed it at the last exchange; a signal is then read from
-        the sum of the update before, which the device has finished.
+        After an update, flags are exchanged only if a core needed it at the last exchange; a signal is then read from
+        the sum of the previous update, which the device has finished.
         """
         self._signal = stop_signal
         if after_update:

@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate scheduler that the arguments ask for. Both are torch's own classes."""
+"""Creation of optimizers and learning-rate schedulers, which are torch's own classes, from the arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..availability import apex_needed
 from .lion import Lion
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""torch's layers whose weights are not decayed; _NormBase is what all its batch and instance norms derive from."""
+"""torch's layers whose weights are not decayed; _NormBase is the base of its batch and instance norms."""
 
 OptimizerClass = Callable[..., Optimizer]
 
@@ -33,11 +33,11 @@ def create_optimizer(
 
     Args:
         args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
-        optimizer_cls_and_kwargs: A class and its options, to be used instead of what ``args.optim`` names. A weight
-            decay among the options counts instead of ``args.weight_decay``; biases and norm weights have none either.
+        optimizer_cls_and_kwargs: A class and its options, used instead of ``args.optim``. A weight decay among the
+            options replaces ``args.weight_decay``; biases and norm weights are not decayed either way.
 
     Raises:
-        ArgumentError: If there is no optimizer of that name, or it has no such option; the message names the nearest.
+        ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
         TracksideValueError: If no parameter is trainable.
     """
     optimizer_cls, options = optimizer_cls_and_kwargs or choose_optimizer(args, OPTIMIZERS, lr=args.learning_rate)
@@ -45,10 +45,9 @@ def create_optimizer(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two groups of trainable parameters: those that are decayed, and biases and norm weights.
+    """Return two groups of trainable parameters: decayed parameters, and biases and norm weights.
 
-    There are always two, so that the state of an optimizer fits whatever the weight decay was. A weight that is tied to
-    another appears once.
+    There are always two groups, so that the state of an optimizer fits any weight decay. A tied weight appears once.
 
     Raises:
         TracksideValueError: If no parameter is trainable.
@@ -66,8 +65,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def decay_parameter_names(model: nn.Module) -> list[str]:
     """Return the names of the parameters that weight decay applies to: all but biases and the weights of norms.
 
-    A norm is one of torch's norm layers, or a module whose class name contains "norm"; only the parameters that it
-    holds itself are exempt, so a block named PreNormBlock has its linear layers decayed. Embeddings are decayed.
+    A norm is one of torch's norm layers, or a module whose class name contains "norm"; only its direct
+    parameters are exempt, so the linear layers of a block named PreNormBlock are decayed. Embeddings are decayed.
     """
     exempt = {
         f"{prefix}.{name}" if prefix else name
@@ -79,7 +78,7 @@ def decay_parameter_names(model: nn.Module) -> list[str]:
 
 
 def _is_bias(name: str) -> bool:
-    """Also in_proj_bias, bias_ih_l0, and whatever is in a module called relative_attention_bias."""
+    """Return whether ``name`` is a bias, such as in_proj_bias, bias_ih_l0, or in a module relative_attention_bias."""
     *path, own_name = name.lower().split(".")
     return "bias" in own_name or any(re.search(r"(^|_)bias$", part) for part in path)
 
@@ -92,7 +91,7 @@ def _adam_options(args: Any) -> dict[str, Any]:
 
 
 def _lamb_options(args: Any) -> dict[str, Any]:
-    # it would clip a second time; its epsilon is larger than Adam's, and stays
+    # LAMB's own clipping is turned off, and its epsilon, larger than Adam's, is kept
     return {"betas": (args.adam_beta1, args.adam_beta2), "max_grad_norm": float("inf")}
 
 
@@ -101,7 +100,7 @@ def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
 
 
 def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[OptimizerClass, dict[str, Any]]:
-    """Return one of the optimizers that apex still has, of which each update is a few kernels; they need a GPU."""
+    """Return a fused optimizer of apex, whose update is a few kernels; it needs a GPU."""
     optimizer_cls = getattr(importlib.import_module("apex.optimizers"), class_name, None)
     if optimizer_cls is None:
         needed = apex_needed(args.optim, f"this build of NVIDIA apex has no {class_name}")
@@ -124,7 +123,7 @@ OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = 
     "adagrad_apex_fused": lambda args: _apex_fused("FusedAdagrad", args, {}),
     "adamw_8bit": _adamw_8bit,
 }
-"""What ``args.optim`` may name. Lion keeps its own betas: AdamW's would be wrong for it."""
+"""Optimizers by the value of ``args.optim``. Lion keeps its own betas, since AdamW's do not suit it."""
 
 
 # -- schedulers by name -----------------------------------------------------------------------------------------------
@@ -133,14 +132,14 @@ OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = 
 def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -> LRScheduler:
     """Return the scheduler that ``args.lr_scheduler_type`` names, to be stepped once an update.
 
-    A ReduceLROnPlateau is stepped once an evaluation instead, with the metric; whether it waits for a fall or a rise
-    follows ``args.greater_is_better`` unless lr_scheduler_kwargs has a ``mode``.
+    A ReduceLROnPlateau is stepped once an evaluation instead, with the metric; its mode follows
+    ``args.greater_is_better`` unless lr_scheduler_kwargs has a ``mode``.
 
     Args:
         args: Read for lr_scheduler_type, lr_scheduler_kwargs, warmup_steps, warmup_ratio and greater_is_better.
 
     Raises:
-        ArgumentError: If there is no scheduler of that name, or it has no such option; the message names the nearest.
+        ArgumentError: If the scheduler or an option is unknown; the message suggests the nearest name.
     """
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         return ReduceLROnPlateau(optimizer, **plateau_options(args, ReduceLROnPlateau))

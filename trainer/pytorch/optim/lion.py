@@ -1,4 +1,4 @@
-"""The Lion optimizer, which torch does not have."""
+"""Lion optimizer, which torch does not provide."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from trackside.callbacks.errors import TracksideValueError
 
 
 class Lion(Optimizer):
-    """Step by the sign of an interpolation between gradient and momentum, with decoupled weight decay.
+    """An optimizer that steps by the sign of an interpolation of gradient and momentum, with decoupled weight decay.
 
-    Every element moves by the learning rate, so it wants a learning rate three to ten times smaller than AdamW's and a
-    weight decay as many times larger. It keeps one moment where AdamW keeps two.
+    Every element moves by the learning rate, so Lion needs a learning rate three to ten times smaller than AdamW's and
+    a weight decay that is larger by the same factor. It keeps one moment; AdamW keeps two.
 
     Args:
         lr: Learning rate.
         betas: Weight of the momentum in the step, and in the next momentum.
-        weight_decay: Share of a parameter that is taken away, times the learning rate.
+        weight_decay: Share of a parameter that is subtracted, times the learning rate.
 
     Raises:
-        TracksideValueError: If one of them is out of its range.
+        TracksideValueError: If an option is out of range.
 
     Source:
         Chen et al. (2023), arXiv:2302.06675, algorithm 2 and its defaults.
@@ -43,7 +43,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do one step; return what ``closure`` returned, if there is one."""
+        """Do one step; return the result of ``closure``, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

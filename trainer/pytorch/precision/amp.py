@@ -1,4 +1,4 @@
-"""Automatic mixed precision of torch, in bfloat16 or in float16 with a loss scale.
+"""Automatic mixed precision of torch, in bfloat16, or in float16 with a loss scale.
 
 Source:
     https://pytorch.org/docs/stable/amp.html
@@ -48,7 +48,7 @@ class GradScalerPrecision(AutocastPrecision):
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: Optimizer) -> bool:
-        """Step unless a gradient is not finite. Waits for the device, as the scaler itself does."""
+        """Step unless a gradient is not finite; return whether the step was skipped. Waits for the device."""
         before = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
@@ -59,6 +59,6 @@ class GradScalerPrecision(AutocastPrecision):
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore scale and growth counter."""
+        """Restore the scale and its growth counter."""
         if state:
             self.scaler.load_state_dict(state)

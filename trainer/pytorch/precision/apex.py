@@ -1,9 +1,9 @@
-"""Mixed precision by apex.amp of NVIDIA, for builds of apex that still have it (tags up to 25.05).
+"""Mixed precision by NVIDIA's apex.amp, for builds of apex that still include it (tags up to 25.05).
 
-amp is initialized once in a process, after the model is on its device and before it is wrapped; every backward pass
-goes through ``scale_loss``, which leaves the gradients scaled until the last micro-batch of an update; the parameters
-that are clipped and stepped are the master parameters; after an overflow amp itself turns the next
-``optimizer.step()`` into nothing; at levels O2 and O3 it brings a ``zero_grad`` of its own.
+amp is initialized once in a process, after the model is on its device and before it is wrapped. Every backward pass
+goes through ``scale_loss``, which leaves the gradients scaled until the last micro-batch of an update. The parameters
+that are clipped and stepped are the master parameters. After an overflow, amp itself makes the next
+``optimizer.step()`` a no-op. At levels O2 and O3 it has its own ``zero_grad``.
 
 Source:
     https://nvidia.github.io/apex/amp.html, and apex/amp/handle.py of tag 25.05.
@@ -36,7 +36,7 @@ class ApexPrecision(FullPrecision):
     """
 
     is_ready = False
-    """Whether amp was initialized in this process; its state is the process's, so it cannot be done twice."""
+    """Whether amp was initialized in this process; its state is global, so it cannot be initialized twice."""
 
     def __init__(self, opt_level: str) -> None:
         check_apex_amp()
@@ -67,13 +67,13 @@ class ApexPrecision(FullPrecision):
             scaled.backward()
 
     def step(self, optimizer: Optimizer) -> bool:
-        """Step; return whether amp turned the step into nothing, which its loss scale tells by having fallen."""
+        """Step; return whether amp skipped the step, which a lower loss scale shows."""
         before, self._scale = self._scale, self._loss_scale()
         optimizer.step()
         return self._scale is not None and before is not None and self._scale < before
 
     def clear(self, optimizer: Optimizer) -> bool:
-        """Clear by the zero_grad of amp, which at O2 clears the gradients of the model beside the master ones."""
+        """Clear with amp's zero_grad, which at O2 clears the model's gradients in addition to the master gradients."""
         optimizer.zero_grad()
         return True
 
@@ -82,11 +82,11 @@ class ApexPrecision(FullPrecision):
         return float(scales[0]) if scales else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return amp's loss scale and how long it has held."""
+        """Return amp's loss scale and its growth counter."""
         return dict(self.amp.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; after `prepare`, as amp asks."""
+        """Restore what `state_dict` returned; called after `prepare`, as amp requires."""
         if state:
             self.amp.load_state_dict(state)
             self._scale = self._loss_scale()

@@ -1,4 +1,4 @@
-"""Precision inside the step: the context of the forward pass, the backward pass, the optimizer's step."""
+"""Precision of the training step: forward context, backward pass and optimizer step."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .._torch_util import NULL_CONTEXT
 
 
 class Precision(ABC):
-    """How the numbers of a step are represented."""
+    """The number formats of a step, and its loss scaling."""
 
     _gradient: Tensor | None = None
     _gradient_of: tuple[Any, ...] = ()
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """Return model, on its device and not yet wrapped, and optimizer as the step is to use them."""
+        """Return the model, on its device and not yet wrapped, and the optimizer, in the forms that the step uses."""
         return model, optimizer
 
     def parameters(self, optimizer: Optimizer) -> list[Tensor]:
@@ -35,7 +35,7 @@ class Precision(ABC):
     def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
         """Run the backward pass of ``loss`` times ``weight``, a number or a tensor.
 
-        The weight goes in as the gradient of the loss, kept for the next time: no operation for it, forward or back.
+        The weight is passed as the gradient of the loss and cached, which needs no additional operation.
 
         Args:
             is_last: Whether it is the last backward pass of its update.
@@ -58,19 +58,19 @@ class Precision(ABC):
         return False
 
     def clear(self, optimizer: Optimizer) -> bool:
-        """Clear the gradients in a way of its own; return whether there is one."""
+        """Clear the gradients in a precision-specific way, if there is one; return whether it did."""
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
+        """Return the state to save in a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
 
 
 class FullPrecision(Precision):
-    """Every number as the model has it."""
+    """Numbers in the formats of the model."""
 
     def forward(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""

@@ -1,4 +1,4 @@
-"""The mode of a model in an evaluation: no dropout, no gradients, maybe a lower precision."""
+"""Evaluation mode of a model: no dropout, no gradients, optionally a lower precision."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 @contextmanager
 def eval_mode(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Return a context in which a model is in evaluation mode, in ``dtype`` if one is given, without gradients.
+    """Return a context in which a model is in evaluation mode, in ``dtype`` if given, without gradients.
 
-    In a lower precision, copies stand in the places of parameters and buffers, which themselves are not touched: to
-    give a parameter data of another dtype would cut off DDP, which has hooked into the gradient that it had.
+    In a lower precision, copies replace parameters and buffers, which themselves are unchanged: data of another dtype
+    in a parameter would detach DDP's hook on its gradient.
     """
     was_training = model.training
     held = [] if dtype is None else _floating(model)
-    copies = {id(tensor): _cast(tensor, dtype) for _, _, tensor in held}  # one for each that is tied
+    copies = {id(tensor): _cast(tensor, dtype) for _, _, tensor in held}  # one copy for tied tensors
     for module, name, tensor in held:
         setattr(module, name, copies[id(tensor)])
     model.eval()
@@ -32,7 +32,7 @@ def eval_mode(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def _floating(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
-    """Return every parameter and buffer of floating point with its module and its name there."""
+    """Return every floating-point parameter and buffer with its module and its name in the module."""
     return [
         (module, name, tensor)
         for module in model.modules()

@@ -1,4 +1,4 @@
-"""The choice of a precision from the training arguments."""
+"""Selection of a precision from the training arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def precision_for(args: Any, device: torch.device) -> Precision:
-    """Return the precision that ``args`` ask for, for a process on ``device``."""
+    """Return the precision that ``args`` select, for a process on ``device``."""
     if args.fp16 and args.fp16_backend == "apex":
         from .apex import ApexPrecision
 
@@ -26,7 +26,7 @@ def precision_for(args: Any, device: torch.device) -> Precision:
 
 
 def set_tf32(allowed: bool | None) -> None:
-    """Allow or forbid TF32 in matrix products and convolutions; None leaves the setting of torch."""
+    """Allow or forbid TF32 in matrix products and convolutions; None keeps the setting of torch."""
     if allowed is not None:
         torch.backends.cuda.matmul.allow_tf32 = allowed
         torch.backends.cudnn.allow_tf32 = allowed

@@ -1,4 +1,4 @@
-"""The choice of a source of batches for a dataset."""
+"""Selection of the source of batches for a dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
     """Return the source of batches of a dataset: a tf.data.Dataset of examples, or arrays.
 
     Raises:
-        TracksideTypeError: If it is neither.
+        TracksideTypeError: If ``dataset`` is of neither type.
     """
     if isinstance(dataset, Batches):
         return dataset
@@ -46,7 +46,7 @@ def training_options(args: Any) -> dict[str, Any]:
 
 
 def check_finite(batches: Batches) -> Batches:
-    """Return ``batches``; an evaluation over an infinite dataset would never end.
+    """Return ``batches`` if they are finite; an evaluation over an infinite dataset would never end.
 
     Raises:
         ArgumentError: If the dataset is infinite.
@@ -57,7 +57,7 @@ def check_finite(batches: Batches) -> Batches:
 
 
 def _check_not_batched(dataset: Any) -> None:
-    """Raise if ``dataset`` gives batches: they would be batched once more."""
+    """Raise if ``dataset`` yields batches, which would be batched again."""
     at: Any = dataset
     for _ in range(20):
         name = type(at).__name__

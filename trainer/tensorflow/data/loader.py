@@ -1,7 +1,7 @@
-"""Batches of arrays in memory, of a tf.data.Dataset of examples, or of a dataset of batches that a user built.
+"""Batches of arrays in memory, of a tf.data.Dataset of examples, or of a user's dataset of batches.
 
-Every source is a pure function of (seed, epoch), and goes on in the middle of an epoch without its beginning. A batch
-holds the examples of all replicas.
+Every source is a pure function of (seed, epoch), and can start in the middle of an epoch. A batch holds the examples of
+all replicas.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from ...data.sharding import BatchCut, derive_seed
 
 SHUFFLE_BUFFER = 100_000
-"""Examples of a tf.data.Dataset that are shuffled at a time, if it has more, or an unknown number."""
+"""Size of the shuffle buffer for a tf.data.Dataset with more examples, or an unknown number."""
 
 LABELS = ("labels", "label", "label_ids")
-"""What labels are called where they are among the features."""
+"""Names of labels among the features."""
 
 
 class Pair(NamedTuple):
-    """Features and labels, of an example or a batch; labels None where there are none."""
+    """Features and labels of an example or a batch; labels are None if there are none."""
 
     features: Any
     labels: Any
@@ -36,9 +36,9 @@ class Batches(ABC):
     """A source of batches of one dataset.
 
     Attributes:
-        num_examples: Examples of an epoch; None where that is not known.
+        num_examples: Number of examples in an epoch; None if unknown.
         is_infinite: Whether an epoch never ends.
-        element_spec: A Pair of nested tf.TensorSpec; the first dimension is that of the batch, and not fixed.
+        element_spec: A Pair of nested tf.TensorSpec; the first dimension is that of the batch, of any size.
     """
 
     num_examples: int | None
@@ -60,7 +60,7 @@ class Batches(ABC):
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
 
     def num_batches(self) -> int | None:
-        """Return the batches of an epoch; None where that is not known."""
+        """Return the number of batches in an epoch; None if unknown."""
         return None if self.num_examples is None else self._cut().num_batches
 
     def _cut(self, start: int = 0) -> BatchCut:
@@ -77,7 +77,7 @@ class Batches(ABC):
 
 
 class ArrayBatches(Batches):
-    """Batches of arrays in memory: nested tuples and dicts of them, alike in their first dimension."""
+    """Batches of arrays in memory: nested tuples and dicts of arrays with the same first dimension."""
 
     num_examples: int
 
@@ -93,7 +93,7 @@ class ArrayBatches(Batches):
         self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
-        """Yield the batches of an epoch; where it begins costs nothing."""
+        """Yield the batches of an epoch; skipping examples costs nothing."""
         order, cut = self._order(epoch), self._cut(skip_examples)
         for index in range(cut.num_batches):
             low, high = cut.span(index)
@@ -124,7 +124,7 @@ class ArrayBatches(Batches):
 
 
 class DatasetBatches(Batches):
-    """Batches of a tf.data.Dataset of examples, shuffled before anything is repeated."""
+    """Batches of a tf.data.Dataset of examples, which is shuffled before it is repeated."""
 
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
@@ -133,7 +133,7 @@ class DatasetBatches(Batches):
         self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
-        """Yield the batches of an epoch; the examples before its beginning are read, not computed with."""
+        """Yield the batches of an epoch; skipped examples are read, but not used."""
         for element in self.as_dataset(epoch, skip_examples):
             yield pair_of(element)
 
@@ -149,10 +149,10 @@ class DatasetBatches(Batches):
 
 
 class OwnBatches(Batches):
-    """Batches of a tf.data.Dataset that a subclass built in ``get_train_tfdataset`` or one of its sisters.
+    """Batches of a tf.data.Dataset that a subclass built in ``get_train_tfdataset`` or a related method.
 
     Args:
-        build: Returns the dataset of batches; asked at the beginning of each epoch.
+        build: Returns the dataset of batches; called at the beginning of each epoch.
     """
 
     def __init__(self, build: Callable[[int], Any], **options: Any) -> None:
@@ -166,11 +166,11 @@ class OwnBatches(Batches):
         self.element_spec: Pair = map_leaves(_any_batch, pair_of(dataset.element_spec))
 
     def num_batches(self) -> int | None:
-        """Return the batches of an epoch; None where that is not known."""
+        """Return the number of batches in an epoch; None if unknown."""
         return self._num_batches
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
-        """Yield the batches of an epoch, without those that hold its first examples."""
+        """Yield the batches of an epoch, without those of the skipped examples."""
         for element in self.build(epoch):
             pair = pair_of(element)
             if skip_examples > 0:
@@ -184,7 +184,7 @@ class OwnBatches(Batches):
 
 
 def pair_of(element: Any) -> Pair:
-    """Return features and labels of what a dataset gives: a pair of them, a dict with labels in it, or features."""
+    """Return the features and the labels of an element: a pair of them, a dict that includes labels, or features."""
     if isinstance(element, Pair):
         return element
     if isinstance(element, (tuple, list)) and len(element) == 2:
@@ -208,12 +208,12 @@ def map_leaves(function: Callable[..., Any], *nested: Any) -> Any:
 
 
 def examples_in(pair: Pair) -> int:
-    """Return the examples in a batch on the host."""
+    """Return the number of examples in a batch on the host."""
     return int(next(leaf for leaf in tf.nest.flatten(pair) if leaf is not None).shape[0])
 
 
 def first_example(batches: Batches) -> Pair:
-    """Return a batch of one example: to build a model on."""
+    """Return a batch of one example, for building a model."""
     batch = next(batches.epoch(0), None)
     if batch is None:
         raise TracksideValueError("the dataset is empty")
@@ -221,7 +221,7 @@ def first_example(batches: Batches) -> Pair:
 
 
 def num_examples(batches: Any) -> int | None:
-    """Return the number of examples behind batches, or in a dataset, where it can be known."""
+    """Return the number of examples in batches or in a dataset; None if unknown."""
     if isinstance(batches, Batches):
         return batches.num_examples
     if isinstance(batches, tf.data.Dataset):
@@ -230,7 +230,7 @@ def num_examples(batches: Any) -> int | None:
 
 
 def _cardinality(dataset: Any) -> tuple[int | None, bool]:
-    """Return the elements of a tf.data.Dataset, None where that is not known, and whether they never end."""
+    """Return the number of elements of a tf.data.Dataset, None if unknown, and whether it is infinite."""
     count = int(dataset.cardinality())
     return count if count >= 0 else None, count == tf.data.INFINITE_CARDINALITY
 
@@ -246,7 +246,7 @@ def spec_of(leaf: Any) -> Any:
 
 
 def stacked(spec: Any) -> Any:
-    """Return the tf.TensorSpec of any number of what ``spec`` describes."""
+    """Return the tf.TensorSpec of a stack of any number of elements with ``spec``."""
     return tf.TensorSpec((None, *spec.shape), spec.dtype)
 
 

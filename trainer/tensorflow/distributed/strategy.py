@@ -1,7 +1,7 @@
-"""Distribution strategies: one device, several of one machine, or several machines (TF_CONFIG).
+"""Distribution strategies of TensorFlow: one device, several devices, or several machines (TF_CONFIG).
 
 Every process reads the same batches, which hold the examples of all replicas, and each replica takes its rows. So a
-batch of any size is divided exactly, whatever the number of replicas.
+batch of any size is divided exactly among any number of replicas.
 
 Source:
     https://www.tensorflow.org/guide/distributed_training
@@ -28,16 +28,16 @@ from .._compat import strategy_of
 
 
 class DistributedStrategy(ABC):
-    """How a run is spread over replicas and processes.
+    """The distribution of a run over replicas and processes.
 
     Attributes:
-        rank: Number of this process among all.
+        rank: Rank of this process among all processes.
         world_size: Number of processes.
-        collectives: What the ranks gather, and decide together, as objects.
+        collectives: Collectives on objects.
         strategy: The tf.distribute.Strategy of the run.
-        replicas: Replicas of all processes together.
-        local_replicas: Those of this process; they have the numbers from ``first_replica``.
-        is_sharded: False: no process holds only a shard of the model.
+        replicas: Number of replicas of all processes together.
+        local_replicas: Number of replicas of this process; their indices begin at ``first_replica``.
+        is_sharded: Always False: every process holds the full model.
     """
 
     is_sharded = False
@@ -55,10 +55,10 @@ class DistributedStrategy(ABC):
     # -- replicas -------------------------------------------------------------------------------------------------
 
     def adopt_variables(self, model: Any) -> None:
-        """Run where the variables of ``model`` are: a single replica needs no strategy around a model made without.
+        """Use the strategy of ``model``'s variables: a single replica runs a model created without a strategy as it is.
 
         Raises:
-            TracksideValueError: If they are not there for every replica; the message says what to do.
+            TracksideValueError: If the variables do not exist on every replica; the message has the solution.
         """
         strategy = strategy_of(model.variables[0]) if model.variables else None
         if self.replicas > 1 and model.variables and strategy is not self.strategy:
@@ -72,42 +72,42 @@ class DistributedStrategy(ABC):
             self.strategy = strategy
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Return the context in which variables belong to this run."""
+        """Return the context in which new variables belong to this run."""
         scope: AbstractContextManager[Any] = nullcontext() if self._runs_here else self.strategy.scope()
         return scope
 
     def run(self, function: Any, args: tuple[Any, ...]) -> Any:
-        """Call ``function`` on every replica; to be called while a tf.function is traced."""
+        """Call ``function`` on every replica; called while a tf.function is traced."""
         return function(*args) if self._runs_here else self.strategy.run(function, args=args)
 
     def local(self, value: Any) -> list[Any]:
-        """Return the values of this process's replicas, of what `run` gave."""
+        """Return the values of this process's replicas in a result of `run`."""
         return [value] if self._runs_here else list(self.strategy.experimental_local_results(value))
 
     def sum_replicas(self, values: list[Any]) -> list[Any]:
-        """Return each of ``values`` summed over all replicas; to be called on a replica."""
+        """Return each of ``values`` summed over all replicas; called on a replica."""
         if self.replicas == 1:
             return values
         context = tf.distribute.get_replica_context()
         return list(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
 
     def rows(self, examples: int) -> NDArray[np.int32]:
-        """Return for each local replica the first of its rows, the one behind its last, and how many of them count.
+        """Return the start and the stop of the rows of each local replica, and the number of rows that count.
 
         Shapes:
-            (local replicas, 3). A replica without a row of its own gets the first row, which does not count.
+            (local replicas, 3). A replica without rows gets the first row, which does not count.
         """
         spans = [share_of(examples, self.first_replica + index, self.replicas) for index in range(self.local_replicas)]
         rows = [(low, high, high - low) if high > low else (0, 1, 0) for low, high in spans]
         return np.array(rows, dtype=np.int32)
 
     def replica_slice(self, nested: Any, rows: Any) -> tuple[Any, Any]:
-        """Return the rows of this replica, and 1.0 or 0.0 for whether they count; to be called on a replica."""
+        """Return the rows of this replica, and 1.0 if they count, else 0.0; called on a replica."""
         if self.replicas == 1:
             return nested, None
         number = tf.distribute.get_replica_context().replica_id_in_sync_group - self.first_replica
         own = rows[number]
-        with tf.device("CPU:0"):  # only these rows go to the replica's device
+        with tf.device("CPU:0"):  # only these rows are copied to the replica's device
             share = tf.nest.map_structure(lambda leaf: leaf[own[0] : own[1]], nested)
         return share, tf.cast(own[2] > 0, tf.float32)
 
@@ -125,7 +125,7 @@ class DistributedStrategy(ABC):
 
     @abstractmethod
     def _all_gather(self, call: Call) -> list[Call]:
-        """Return the ``call`` of every rank, in their order."""
+        """Return the ``call`` of every rank, in rank order."""
 
 
 class SingleProcess(DistributedStrategy):
@@ -144,7 +144,7 @@ class MultiProcess(DistributedStrategy):
 
     Args:
         strategy: A MultiWorkerMirroredStrategy.
-        rank, world_size: Which process this is, of how many.
+        rank, world_size: Rank of this process, and number of processes.
     """
 
     def __init__(self, strategy: Any, rank: int, world_size: int) -> None:
@@ -165,7 +165,7 @@ class MultiProcess(DistributedStrategy):
         return np.asarray(self._sum(tf.constant(value)))
 
     def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Take the flags of rank 0, and the stop signal of any rank, in one small reduction."""
+        """Apply the flags of rank 0 and return the stop signal of any rank, in one small reduction."""
         own = np.array(control_counts(control, stop_signal, self.rank), dtype=np.int32)
         return take_control(control, self._sum_over_processes(own).tolist())
 
@@ -181,7 +181,7 @@ class MultiProcess(DistributedStrategy):
 
 
 def strategy_for(args: Any) -> DistributedStrategy:
-    """Return the strategy that ``args`` ask for."""
+    """Return the strategy that ``args`` select."""
     if args.world_size > 1:
         return MultiProcess(args.strategy, args.process_index, args.world_size)
     return SingleProcess(args.strategy)

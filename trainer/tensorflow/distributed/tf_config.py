@@ -1,4 +1,4 @@
-"""TF_CONFIG: the cluster that it describes, read without TensorFlow."""
+"""Cluster detection from TF_CONFIG, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ALLOWED = (
 def detect_tf_config(environ: Mapping[str, str] | None = None) -> ProcessRank | None:
     """Return the rank of this process in the cluster of TF_CONFIG, the chief first; None without a cluster.
 
-    Workers whose address has the same host count as processes of one machine.
+    Workers with the same host in their addresses count as processes of one machine.
 
     Raises:
-        ArgumentError: If TF_CONFIG cannot be read, or its task is not in its cluster.
+        ArgumentError: If TF_CONFIG is not valid, or its task is not in its cluster.
 
     Example:
         >>> workers = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'

@@ -1,4 +1,4 @@
-"""TPUs by name: ``args.tpu_name`` is resolved, connected and initialized within a limit."""
+"""TPU connection: ``args.tpu_name`` is resolved, connected and initialized within a time limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError
 
 WAIT_S = 300.0
-"""Limit for the connection; TensorFlow has none."""
+"""Time limit for the connection in seconds; TensorFlow has none."""
 
 
 def tpu_strategy(name: str, wait_s: float = WAIT_S) -> Any:

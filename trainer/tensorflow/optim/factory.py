@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule that the arguments ask for. Optimizers are Keras' own classes."""
+"""Creation of optimizers, which are Keras' own classes, and learning-rate schedules from the arguments."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from . import torch_parity as optimizers
 
 
 def create_optimizer(model: Any, args: Any) -> Any:
-    """Return the optimizer that ``args.optim`` names; to be called in the strategy's scope.
+    """Return the optimizer that ``args.optim`` names; called in the strategy's scope.
 
     Args:
         args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
 
     Raises:
-        ArgumentError: If there is no optimizer of that name here, or it has no such option; the message names the
-            nearest.
+        ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
         TracksideValueError: If no variable is trainable.
     """
     if not model.trainable_variables:
@@ -36,7 +35,7 @@ def create_optimizer(model: Any, args: Any) -> Any:
         options["weight_decay"] = options["weight_decay"] or 0.0
     optimizer = optimizer_cls(**options)
     if not optimizer.weight_decay:
-        optimizer.weight_decay = None  # or Keras subtracts zeros at every step
+        optimizer.weight_decay = None  # otherwise Keras subtracts zeros at every step
     decayed = set(decay_parameter_names(model))
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in decayed])
     return optimizer
@@ -54,7 +53,7 @@ def decay_parameter_names(model: Any) -> list[str]:
 
 
 def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> Any:
-    """Return ``optimizer`` built for ``variables``, without a loss scale of its own, which the trainer has."""
+    """Return ``optimizer`` built for ``variables``, without Keras' loss scale, since the trainer has its own."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     if not optimizer.built:
@@ -69,8 +68,8 @@ def _adamw(args: Any) -> tuple[Any, dict[str, Any]]:
     return optimizers.AdamW, {"beta_1": args.adam_beta1, "beta_2": args.adam_beta2, "epsilon": args.adam_epsilon}
 
 
-# what Keras sets otherwise than torch is set as in torch, so that a run moved here is the same run; Keras adds epsilon
-# under the square root, where torch's has to be squared
+# defaults that differ between Keras and torch are those of torch, so that a run has the same results with both; Keras
+# adds epsilon under the square root, so torch's epsilon is squared
 OPTIMIZERS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "adamw_torch": _adamw,
     "adamw_torch_fused": _adamw,
@@ -80,11 +79,11 @@ OPTIMIZERS: dict[str, Callable[[Any], tuple[Any, dict[str, Any]]]] = {
     "rmsprop": lambda args: (optimizers.RMSprop, {"rho": 0.99, "epsilon": 1e-16}),
     "lion": lambda args: (keras.optimizers.Lion, {}),
 }
-"""What ``args.optim`` may name here. adamw_torch means AdamW as torch defines it."""
+"""Optimizers by the value of ``args.optim``. adamw_torch means AdamW as torch defines it."""
 
 
 def own_optimizer(given: Any) -> Any:
-    """Return an optimizer that the user gave, which is one of Keras', not its name or its class.
+    """Return an optimizer given by the user, which must be a Keras optimizer, not its name or its class.
 
     Raises:
         TracksideTypeError: If it is something else.
@@ -102,7 +101,7 @@ class Schedule:
     """The learning rate as a function of the updates completed, with the methods of a torch scheduler.
 
     Args:
-        learning_rate_at: Returns the learning rate after so many updates.
+        learning_rate_at: Returns the learning rate after a number of updates.
     """
 
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
@@ -120,17 +119,17 @@ class Schedule:
         return [self.learning_rate]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands."""
+        """Return the position of the schedule."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; the function of the step is that of the present arguments."""
+        """Restore the state that `state_dict` returned; the function of the step follows the current arguments."""
         self.last_epoch = int(state["last_epoch"])
         self.learning_rate = float(self.learning_rate_at(self.last_epoch))
 
 
 class PlateauSchedule(Schedule):
-    """Lower the learning rate when a metric no longer improves; options and rules are those of torch.
+    """A schedule that lowers the learning rate when a metric no longer improves, with torch's options and rules.
 
     Source:
         torch.optim.lr_scheduler.ReduceLROnPlateau
@@ -159,7 +158,7 @@ class PlateauSchedule(Schedule):
         self.cooldown_counter: int = 0
 
     def step(self, metric: float | None = None) -> None:
-        """Take in the metric of an evaluation."""
+        """Update the learning rate from the metric of an evaluation."""
         if metric is None:
             return
         if self._is_better(metric):
@@ -179,28 +178,28 @@ class PlateauSchedule(Schedule):
         return self._sign * metric < self._sign * bar
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the schedule stands."""
+        """Return the position of the schedule."""
         names = ("learning_rate", "num_bad_epochs", "cooldown_counter")
         best = self.best if math.isfinite(self.best) else None
         return {name: getattr(self, name) for name in names} | {"best": best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         for name, value in state.items():
             if value is not None:
                 setattr(self, name, value)
 
 
 def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Schedule | None:
-    """Return the schedule that ``args.lr_scheduler_type`` names; None where the optimizer has one of Keras' own.
+    """Return the schedule that ``args.lr_scheduler_type`` names; None if the optimizer has a Keras schedule.
 
     Raises:
-        ArgumentError: If there is no schedule of that name, or it has no such option; the message names the nearest.
+        ArgumentError: If the schedule or an option is unknown; the message suggests the nearest name.
     """
     if has_keras_schedule(optimizer):
         return None
     base = rate_of(optimizer)
-    if base == float(np.float32(args.learning_rate)):  # Keras rounded it
+    if base == float(np.float32(args.learning_rate)):  # Keras rounds it to float32
         base = args.learning_rate
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         return PlateauSchedule(base, **plateau_options(args, PlateauSchedule))
@@ -210,7 +209,7 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
 
 
 def own_schedule(given: Any) -> Schedule | None:
-    """Return a schedule that the user gave, which may be any function of the step, as one of ours."""
+    """Return a schedule given by the user, which may be any function of the step, as a `Schedule`."""
     if given is None or hasattr(given, "get_last_lr"):
         return given  # type: ignore[no-any-return]
     if callable(given):
@@ -219,5 +218,5 @@ def own_schedule(given: Any) -> Schedule | None:
 
 
 def rate_of(optimizer: Any) -> float:
-    """Return the learning rate that a Keras optimizer has, on whatever devices."""
+    """Return the learning rate of a Keras optimizer, on any devices."""
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))

@@ -1,4 +1,4 @@
-"""Keras' optimizers where torch's do otherwise, changed so that a run moved here is the same run."""
+"""Keras optimizers with the arithmetic of torch, so that a run has the same results with both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._compat import OwnWeightDecay, slot_of, takes_weight_decay
 
 
 class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
-    """Keras' AdamW with epsilon where the paper and torch have it: beside the square root of the corrected mean.
+    """Keras' AdamW with epsilon as in the paper and in torch: added to the square root of the corrected mean.
 
     Source:
         Loshchilov and Hutter (2019), arXiv:1711.05101, algorithm 2.
@@ -31,7 +31,7 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
 
 
 class _Coupled(OwnWeightDecay):
-    """The part of an optimizer that adds the weight decay to the gradient; Keras takes it off the variable."""
+    """Base of optimizers that add the weight decay to the gradient; Keras subtracts it from the variable."""
 
     weight_decay: float | None
 
@@ -46,15 +46,15 @@ class _Coupled(OwnWeightDecay):
 
 
 class RMSprop(_Coupled, keras.optimizers.RMSprop):  # type: ignore[misc]
-    """Keras' RMSprop, which divides the weight decay too, as in torch."""
+    """Keras' RMSprop, with the weight decay scaled like the gradient, as in torch."""
 
 
 class Adagrad(_Coupled, keras.optimizers.Adagrad):  # type: ignore[misc]
-    """Keras' Adagrad, which divides the weight decay too, as in torch."""
+    """Keras' Adagrad, with the weight decay scaled like the gradient, as in torch."""
 
 
 class SGD(_Coupled, keras.optimizers.SGD):  # type: ignore[misc]
-    """Keras' SGD with a momentum of gradients, as in torch; Keras' is one of steps, with the learning rates of then."""
+    """Keras' SGD with a momentum of gradients, as in torch; Keras' own momentum includes past learning rates."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its momentum."""

@@ -1,4 +1,4 @@
-"""Mixed precision in float16, with a scale on the loss."""
+"""Mixed precision in float16 with dynamic loss scaling."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .base import Precision
 
 INITIAL_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
-"""Scale and interval are those of torch's GradScaler."""
+"""Finite updates between growths of the scale; like the initial scale, a default of torch's GradScaler."""
 
 
 class LossScalePrecision(Precision):
-    """Layers compute in float16, with dynamic loss scaling.
+    """Computation of layers in float16, with dynamic loss scaling.
 
     Source:
         Micikevicius et al. (2018), arXiv:1710.03740, section 3.2.
@@ -36,7 +36,7 @@ class LossScalePrecision(Precision):
         return factor / self.scale
 
     def update(self, is_finite: Any) -> None:
-        """Halve the scale where gradients were not finite; double it after many updates that were."""
+        """Halve the scale if gradients were not finite; double it after `GROWTH_INTERVAL` finite updates."""
         good = tf.where(is_finite, self.good_steps + 1, 0)
         grows = good >= GROWTH_INTERVAL
         grown = tf.where(grows, self.scale * 2.0, self.scale)
@@ -48,7 +48,7 @@ class LossScalePrecision(Precision):
         return {"scale": float(self.scale.numpy()), "good_steps": int(self.good_steps.numpy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore scale and growth counter."""
+        """Restore the scale and its growth counter."""
         if state:
             self.scale.assign(state["scale"])
             self.good_steps.assign(state["good_steps"])

@@ -1,4 +1,4 @@
-"""Precision inside the step: how layers compute, and the scale of the loss."""
+"""Precision of the training step: dtype policy of layers, and loss scale."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Precision:
-    """How the numbers of a step are represented, without a loss scale, which bfloat16 does not need.
+    """The number formats of a step, without a loss scale, which bfloat16 does not need.
 
     Args:
-        policy: Keras' name for how layers compute; None to leave them as they are.
+        policy: Name of a Keras dtype policy for the layers; None leaves them unchanged.
 
     Attributes:
         is_scaled: Whether the loss is scaled, so that an update may be skipped.
@@ -24,7 +24,7 @@ class Precision:
         self.policy: str | None = policy
 
     def scaled(self, loss: Any) -> Any:
-        """Return the loss as it goes backward."""
+        """Return the loss for the backward pass."""
         return loss
 
     def unscaled(self, factor: Any) -> Any:
@@ -35,8 +35,8 @@ class Precision:
         """Adapt the scale after an update."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
+        """Return the state to save in a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""

@@ -1,4 +1,4 @@
-"""Dtype policies of Keras: by which one each layer of a model computes."""
+"""Dtype policies of the layers of a Keras model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Precision
 
 @contextmanager
 def policy_for_new_layers(policy: str | None) -> Iterator[None]:
-    """Return a context in which layers are made with ``policy``; None changes nothing."""
+    """Return a context in which new layers get ``policy``; None has no effect."""
     before = keras.config.dtype_policy()
     if policy is not None:
         keras.config.set_dtype_policy(policy)
@@ -27,7 +27,7 @@ def policy_for_new_layers(policy: str | None) -> Iterator[None]:
 
 
 def apply_policy(model: Any, policy: str | None) -> dict[Any, Any]:
-    """Let every layer of ``model`` that computes in float32 compute by ``policy``, however the model was built.
+    """Set ``policy`` on every layer of ``model`` that computes in float32, for any kind of model.
 
     Variables keep their float32 values. Layers with another policy keep it.
 
@@ -35,7 +35,7 @@ def apply_policy(model: Any, policy: str | None) -> dict[Any, Any]:
         The previous policies by layer, for `restore_policies`.
 
     Raises:
-        TracksideValueError: If a layer's variables are not float32, or it does not let its policy be changed.
+        TracksideValueError: If a layer's variables are not float32, or its policy cannot be changed.
     """
     before: dict[Any, Any] = {}
     if policy is None:
@@ -50,7 +50,7 @@ def apply_policy(model: Any, policy: str | None) -> dict[Any, Any]:
 
 
 def is_made_in(model: Any, policy: str | None) -> bool:
-    """Return whether layers of ``model`` were made with ``policy``: those that were not are so on purpose."""
+    """Return whether layers of ``model`` were created with ``policy``; then other layers differ on purpose."""
     return any(layer.dtype_policy.name == policy for layer in layers_of(model))
 
 
@@ -61,7 +61,7 @@ def check_scaled(model: Any, precision: Precision) -> None:
 
 
 def restore_policies(before: dict[Any, Any]) -> None:
-    """Give layers back the policies that `apply_policy` returned."""
+    """Restore the policies that `apply_policy` returned."""
     for layer, policy in before.items():
         layer.dtype_policy = policy
 

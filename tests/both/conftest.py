@@ -102,7 +102,7 @@ class Torch(Factory):
         return InOrder
 
     def stream(self, examples: int) -> Any:
-        """A dataset whose length nobody knows."""
+        """A dataset of unknown length."""
         data = self.dataset(examples)
 
         class Stream(self.torch.utils.data.IterableDataset):  # type: ignore[misc, name-defined]
@@ -157,7 +157,7 @@ class TensorFlow(Factory):
         return InOrder
 
     def stream(self, examples: int) -> Any:
-        """A dataset whose length nobody knows."""
+        """A dataset of unknown length."""
         data = self.parts.tf.data.Dataset.from_tensor_slices(classified(examples))
         return data.filter(lambda features, label: True)
 

@@ -101,7 +101,7 @@ def test_predictions_do_not_depend_on_how_often_they_move_to_the_host(trainer_fa
     assert output.metrics["test_accuracy"] == accuracy(output)["accuracy"]
 
 
-def test_a_dataset_whose_length_nobody_knows_is_evaluated_to_its_end(trainer_factory, accuracy):
+def test_a_dataset_of_unknown_length_is_evaluated_to_its_end(trainer_factory, accuracy):
     trainer = trainer_factory(compute_metrics=accuracy)
 
     streamed, known = trainer.evaluate(trainer_factory.stream(21)), trainer.evaluate(trainer_factory.dataset(21))

@@ -52,7 +52,7 @@ def test_train_runs_in_a_thread_that_is_not_the_main_one(trainer_factory):
     assert steps == [2]
 
 
-def test_a_trainer_that_nobody_holds_is_collected(trainer_factory):
+def test_a_trainer_without_references_is_collected(trainer_factory):
     trainer = trainer_factory(
         eval_dataset=trainer_factory.dataset(8), max_steps=2, eval_strategy="steps", eval_steps=1,
         save_strategy="steps", save_steps=1,

@@ -84,7 +84,7 @@ def test_records_come_when_the_arguments_say(trainer_factory, options, steps):
     assert [record["step"] for record in trainer.state.log_history if "loss" in record] == steps
 
 
-def test_what_a_callback_does_to_its_logs_reaches_nobody_else(trainer_factory):
+def test_what_a_callback_does_to_its_logs_does_not_reach_the_others(trainer_factory):
     class Spoils(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
             logs.clear()

@@ -55,12 +55,8 @@ def searcher(trainer_factory):
     """Return a function that makes a trainer of 10 steps which makes its own models."""
 
     def make(**values: Any) -> Any:
-        given = {
-            "model_init": lambda: trainer_factory.model(),
-            "eval_dataset": trainer_factory.dataset(24, seed=1),
-            "max_steps": 10,
-        }
-        return trainer_factory(**{**given, **values})
+        given = {"model_init": lambda: trainer_factory.model(), "eval_dataset": trainer_factory.dataset(24, seed=1)}
+        return trainer_factory(**{**given, "max_steps": 10, **values})
 
     return make
 
@@ -119,7 +115,7 @@ def test_batch_size_epochs_seed_and_accumulation_can_be_searched(searcher):
     )
 
 
-def test_what_is_no_argument_is_left_to_a_model_init_that_takes_the_trial(searcher, trainer_factory):
+def test_what_is_not_an_argument_is_left_to_a_model_init_that_takes_the_trial(searcher, trainer_factory):
     def model_init(trial: Any) -> Any:
         return trainer_factory.model(dropout=0.0 if trial is None else trial.params["dropout"])
 
@@ -312,7 +308,7 @@ def test_a_trial_takes_no_checkpoint_of_an_earlier_attempt_for_its_own(searcher,
         searcher(**options).hyperparameter_search(compute_objective=eval_loss, **rates(0.03))
 
 
-def test_train_takes_hyperparameters_and_says_what_is_none(searcher):
+def test_train_takes_a_dict_of_hyperparameters_and_nothing_else(searcher):
     trainer = searcher()
 
     trainer.train(trial={"max_steps": 3})

@@ -118,7 +118,7 @@ def test_weak_and_every_do_not_go_together(signal):
         signal.connect(print, Sender(), weak=True, every=2)
 
 
-def test_a_listener_stays_although_nobody_else_holds_it(signal):
+def test_a_listener_stays_without_another_reference_to_it(signal):
     sender = Sender()
     signal.connect(lambda trainer, **_: "here", sender)
     signal.connect(lambda trainer, **_: "here too")
@@ -127,7 +127,7 @@ def test_a_listener_stays_although_nobody_else_holds_it(signal):
     assert [returned for _, returned in send(signal, sender)] == ["here too", "here"]
 
 
-def test_a_weak_listener_goes_when_nobody_else_holds_it(signal):
+def test_a_weak_listener_goes_with_the_last_other_reference_to_it(signal):
     def listener(trainer, **_):
         return "here"
 
@@ -237,7 +237,7 @@ def test_disconnecting_lets_go_of_the_listener(signal):
     assert gone() is None
 
 
-def test_nobody_is_called_while_the_signal_is_muted(signal):
+def test_no_listener_is_called_while_the_signal_is_muted(signal):
     signal.connect(lambda trainer, **_: "here")
 
     with signal.muted():

@@ -48,3 +48,18 @@ def untouched_random_numbers() -> Any:
         return random.getstate() == python and now[2] == numpy[2] and bool((now[1] == numpy[1]).all())
 
     return are_untouched
+
+
+@pytest.fixture
+def read() -> Any:
+    """Return a function that reads a run's folder with TensorBoard's own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read_folder(folder):
+        accumulator = EventAccumulator(
+            str(folder), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0, "images": 0}
+        )
+        accumulator.Reload()
+        return accumulator
+
+    return read_folder

@@ -16,7 +16,7 @@ import pytest
 from support.ranks import TESTS, Ended, _result
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
-PORT = 29400  # nobody else is in these networks
+PORT = 29400  # no other process is in these networks
 
 
 class Machines:
@@ -102,7 +102,7 @@ class Machines:
         return [int(process) for process in self._ip("netns", "pids", self.names[number]).split()]
 
     def pull_cable(self) -> None:
-        """Cut the connection; nobody is told."""
+        """Cut the connection without a word to either end."""
         self._ip("-n", self.names[0], "link", "set", self.cables[0], "down")
 
     def wait(self, number: int, timeout_s: float = 120.0) -> Ended:

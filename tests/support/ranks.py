@@ -102,7 +102,7 @@ def rank_environment(rank: int, world_size: int, port: str, launcher: str) -> di
 def free_port() -> int:
     """Return a port that stays free until it is used.
 
-    The kernel gives it to nobody by itself, who asks for any, and no other test gets it before this process ends.
+    The kernel does not give it to a process that asks for any port, and no other test gets it before this process ends.
     """
     first_given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:

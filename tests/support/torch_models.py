@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from trackside import Trainer
+
 torch.set_num_threads(1)
 
 
@@ -44,3 +46,27 @@ def accuracy(prediction: Any) -> dict[str, float]:
 
 def weights_of(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class TokenModel(nn.Module):
+    """Classifies every token; returns the mean loss over the labels that are not -100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, 8).double()
+        self.head = nn.Linear(8, 5).double()
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.head(self.embedding(input_ids))
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+class SumTrainer(Trainer):
+    """Returns ``(loss_sum, weight)`` with weights of its own."""
+
+    def compute_loss(self, model: nn.Module, inputs: Any) -> Any:
+        outputs = model(**inputs)["logits"]
+        losses = nn.functional.cross_entropy(outputs.transpose(1, 2), inputs["labels"], reduction="none")
+        weights = (inputs["labels"] != -100) * (1.0 + inputs["input_ids"] % 3)
+        return (losses * weights).sum(), weights.sum()

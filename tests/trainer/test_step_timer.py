@@ -75,7 +75,7 @@ def test_without_an_exchange_only_whole_steps_are_known(timer, clock):
     assert timer.take() == (2.0, None)
 
 
-def test_a_watch_that_nobody_asked_for_stands_still(clock):
+def test_a_watch_that_was_not_asked_for_stands_still(clock):
     timer = StepTimer()
     batches = slow_batches(clock, 1, 2.0)
 

@@ -77,7 +77,7 @@ def control(folder: Path) -> Any:
 def agreements(folder: Path) -> Any:
     """Count what is agreed on without a callback that may steer at steps, and with one, over 6 updates."""
     counts = {}
-    for name, callbacks in (("nobody", []), ("somebody", [Steering(0, "on_step_end", 99, _save)])):
+    for name, callbacks in (("no callbacks", []), ("one callback", [Steering(0, "on_step_end", 99, _save)])):
         trainer = make(folder, callbacks=callbacks, logging_strategy="no")
         counts[name] = 0
         share_reason = trainer._engine.strategy._share_reason

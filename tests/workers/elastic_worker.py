@@ -38,7 +38,7 @@ class Watch(TrainerCallback):
             return
         if args.process_index == args.world_size - 1:
             mark.touch()
-            if self.fault == "machine":  # the agent first, so that nobody starts this worker again
+            if self.fault == "machine":  # the agent first, so that it does not start this worker again
                 os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(2.0)

@@ -91,7 +91,7 @@ def test_registered_only_refuses_a_class_path(command):
     assert "Traceback" not in done.stderr
 
 
-def test_output_that_nobody_reads_is_no_error(command):
+def test_output_without_a_reader_is_not_an_error(command):
     command()
     text = f"'{sys.executable}' -m trackside plan run.yaml more.yaml | head -1"
 

@@ -61,12 +61,12 @@ def test_a_rank_that_is_slow_in_three_records_in_a_row_is_warned_of_once(caplog)
     "times",
     [
         [(0.02, 0.029)] * 5,  # not slow enough
-        [(0.001, 0.004)] * 5,  # four times as slow, but nobody waits for 3 ms of 100
+        [(0.001, 0.004)] * 5,  # four times as slow, but 3 ms of 100 hold up no rank
         [(0.01, 0.06), (0.06, 0.01)] * 4,  # now this one, now that one
         [(0.05,)] * 5,  # alone
     ],
 )
-def test_nobody_is_blamed_without_cause(times, caplog):
+def test_no_rank_is_named_without_cause(times, caplog):
     records(StragglerMonitorCallback(), *times)
 
     assert caplog.messages == []

@@ -12,7 +12,7 @@ from trackside import TrainerCallback
 from trackside.callbacks.bus.attachment import Attachment, AttachOptions, attachment_of
 from trackside.callbacks.bus.ordering import in_order
 from trackside.callbacks.config.callback_config import ATTACH_KEYS
-from trackside.callbacks.errors import CallbackOrderError, TracksideError
+from trackside.callbacks.errors import CallbackError, CallbackOrderError, TracksideError
 
 
 class Flow(TrainerCallback):
@@ -165,3 +165,12 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_option(option, value, m
 def test_an_option_that_does_not_exist_is_an_error_with_the_nearest_name(track):
     with pytest.raises(TypeError, match=r"attach\(\) has no option 'evry'. Did you mean 'every'\?"):
         track().dispatcher.attach(TrainerCallback(), evry=2)
+
+
+def test_a_control_callback_cannot_run_in_the_background(track):
+    class Steers(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs):
+            pass
+
+    with pytest.raises(CallbackError, match="Steers steers the run and cannot do so in the background"):
+        track().dispatcher.attach(Steers(), background=True)

@@ -49,8 +49,8 @@ def test_a_refused_callback_leaves_the_others_as_they_were(track):
     heard = []
     run = track(Recorder(heard, "a"))
 
-    with pytest.raises(CallbackOrderError, match="before='nobody' is not attached"):
-        run.dispatcher.attach(Recorder(heard, "b"), before="nobody")
+    with pytest.raises(CallbackOrderError, match="before='missing' is not attached"):
+        run.dispatcher.attach(Recorder(heard, "b"), before="missing")
     run.step()
 
     assert heard == ["a"]

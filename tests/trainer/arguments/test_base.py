@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import enum
-import json
-import pathlib
 import subprocess
 import sys
 import typing
@@ -162,18 +158,6 @@ def test_a_keyword_that_is_not_a_field_fails_with_the_nearest_name():
         BaseTrainingArguments("here", push_to_hub=True)
 
 
-def test_a_constructor_of_a_subclass_takes_what_it_declares():
-    class Args(BaseTrainingArguments):
-        def __init__(self, *, rank=0, **more):
-            super().__init__(**more)
-            self.rank = rank
-
-    args = Args(rank=3, seed=7)
-
-    assert (args.rank, args.seed) == (3, 7)
-    assert copy.deepcopy(args).rank == 3
-
-
 def test_a_field_of_transformers_is_read_at_its_default_and_cannot_be_set():
     args = BaseTrainingArguments()
 
@@ -185,19 +169,6 @@ def test_a_field_of_transformers_is_read_at_its_default_and_cannot_be_set():
     with pytest.raises(AttributeError, match="object has no attribute 'learning_rte'"):
         args.learning_rte  # noqa: B018
     args.note = "an attribute that is not a field"
-
-
-def test_a_subclass_may_have_a_field_of_transformers():
-    @dataclasses.dataclass
-    class Args(BaseTrainingArguments):
-        use_liger_kernel: bool = False
-        hub_token: str = dataclasses.field(default_factory=str)
-
-    args = Args("out", use_liger_kernel=True)
-    args.use_liger_kernel, args.hub_token = "true", "x"
-    args.validate()
-
-    assert (args.use_liger_kernel, args.hub_token) == (True, "x")
 
 
 # -- what is inferred -------------------------------------------------------------------------------------------------
@@ -244,92 +215,6 @@ def test_the_logging_folder_is_known_when_it_is_read_and_stays():
     assert args.to_dict()["logging_dir"] is None
     assert args == BaseTrainingArguments("out")
     assert BaseTrainingArguments(logging_dir="logs").logging_dir == "logs"
-
-
-# -- subclasses -------------------------------------------------------------------------------------------------------
-
-
-class Mode(enum.Enum):
-    FAST = "fast"
-
-
-@dataclasses.dataclass
-class OwnArguments(BaseTrainingArguments):
-    """Fields of many types, as scripts declare them."""
-
-    lengths: list[int] = dataclasses.field(default_factory=list)
-    kind: typing.Literal["a", "b"] = "a"
-    cache: pathlib.Path = pathlib.Path("x")
-    mode: Mode | None = None
-    anything: typing.Any = None
-    betas: tuple[float, float] = (0.9, 0.99)
-    names: set[str] = dataclasses.field(default_factory=set)
-    score: typing.Callable[..., typing.Any] = len
-    limit: int = None
-    rate: float = 0.1
-    derived: int = dataclasses.field(init=False)
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.derived = len(self.lengths)
-
-
-OWN = {
-    "lengths": [1, 2],
-    "kind": "b",
-    "cache": pathlib.Path("y"),
-    "mode": Mode.FAST,
-    "anything": 3,
-    "betas": (0.8, 0.9),
-    "names": {"b", "a"},
-    "score": max,
-}
-
-
-def test_fields_of_a_subclass_may_have_any_type():
-    args = OwnArguments("out", per_device_train_batch_size="4", rate="3e-4", **OWN)
-
-    assert {name: getattr(args, name) for name in OWN} == OWN
-    assert (args.per_device_train_batch_size, args.rate, args.limit, args.derived) == (4, 3e-4, None, 2)
-    with pytest.raises(ArgumentError, match="rate='much' is not allowed: a finite number"):
-        OwnArguments("out", rate="much")
-
-
-def test_a_type_that_only_type_checkers_know_leaves_the_fields_of_its_class_as_they_are():
-    @dataclasses.dataclass
-    class Args(BaseTrainingArguments):
-        seen: int = 1
-        unseen: OnlyForTypeCheckers | None = None  # noqa: F821
-
-    args = Args("out", seed="7", seen=2, unseen="x")
-
-    assert (args.seed, args.seen, args.unseen) == (7, 2, "x")
-
-
-def test_a_subclass_is_carried_as_far_as_json_goes():
-    found = json.loads(OwnArguments("out", **OWN).to_json_string())
-
-    assert {name: found[name] for name in OWN} == {
-        "lengths": [1, 2],
-        "kind": "b",
-        "cache": "y",
-        "mode": "fast",
-        "anything": 3,
-        "betas": [0.8, 0.9],
-        "names": ["a", "b"],
-        "score": "max",
-    }
-    assert "derived" not in found
-
-
-def test_a_subclass_is_kept_by_replace_and_shown_and_compared_as_its_base():
-    args = OwnArguments("out", **OWN)
-
-    changed = args.replace(learning_rate=0.1, lengths=[])
-
-    assert (type(changed), changed.mode, changed.cache, changed.derived) == (OwnArguments, Mode.FAST, args.cache, 0)
-    assert args == args.replace() != changed
-    assert repr(OwnArguments(kind="b")) == "OwnArguments(kind='b')"
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_whichever_file_operation_fails_nothing_that_was_there_is_lost(
         if not faults.happened:
             break
 
-    assert outcomes == sorted(outcomes, reverse=True)  # what fails after the commit is no failure of the commit
+    assert outcomes == sorted(outcomes, reverse=True)  # what fails after the commit does not undo it
     assert outcomes[0]
     assert not outcomes[-1]
 

@@ -90,7 +90,7 @@ def test_processes_meet_where_the_launcher_says(launcher, environ, expected):
 
 
 @pytest.mark.parametrize("environ", [{"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, {"MPI_LOCALNRANKS": "2"}, {}])
-def test_on_several_machines_somebody_must_say_where_to_meet(environ):
+def test_several_machines_need_an_address_to_meet_at(environ):
     with pytest.raises(ArgumentError, match="MASTER_ADDR=None is not allowed: set it to the address of the machine of"):
         rendezvous_endpoint(ProcessRank(1, 4, 1, "mpi"), environ)
 

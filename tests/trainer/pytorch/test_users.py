@@ -15,7 +15,7 @@ from support.torch_models import DictDataset, accuracy, classified, mlp, weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from trackside import Trainer, TrainingArguments
+from trackside import TrainingArguments
 
 FEATURES, LABELS = classified(20).tensors
 CrossEntropy = nn.CrossEntropyLoss()
@@ -120,57 +120,6 @@ def test_labels_of_several_tasks_are_one_value_each_in_predictions(make_trainer)
 
     assert [part.shape for part in output.predictions] == [(20, 3), (20,)]
     assert [part.shape for part in output.label_ids] == [(20,), (20,)]
-
-
-# -- memory of the model (past_index) ---------------------------------------------------------------------------------
-
-
-class Remembers(Linear):
-    """Adds the mean of what it is fed back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.had_memory: list[bool] = []
-
-    def forward(self, x: Tensor, labels: Tensor | None = None, mems: Tensor | None = None) -> Any:
-        self.had_memory.append(mems is not None)
-        logits = self.layer(x) + (0.0 if mems is None else mems.mean())
-        return {"loss": None if labels is None else CrossEntropy(logits, labels), "logits": logits, "mems": logits[:2]}
-
-
-def test_past_index_feeds_an_output_back_within_an_epoch_and_within_an_evaluation(make_trainer):
-    options = {"train_dataset": labelled(), "eval_dataset": labelled(), "loss_fn": None, "past_index": 2}
-    trainer = make_trainer(model=Remembers(), **options, per_device_train_batch_size=5, max_steps=6)
-
-    trainer.train()
-    in_training, trainer.model.had_memory = trainer.model.had_memory, []
-    trainer.predict(DictDataset(x=FEATURES))
-
-    assert in_training == [False, True, True, True, False, True]
-    assert trainer.model.had_memory == [False, True, True]
-
-
-def test_the_memory_of_past_index_is_resumed_to_the_bit_and_left_alone_by_evaluation(make_trainer, tmp_path):
-    def trainer(folder: str, **options: Any) -> Trainer:
-        options |= {"train_dataset": labelled(), "eval_dataset": labelled(), "loss_fn": None, "past_index": 2}
-        options |= {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.1}
-        return make_trainer(model=Remembers(), output_dir=str(tmp_path / folder), max_steps=5, **options)
-
-    whole, evaluated, resumed = trainer("a"), trainer("b", eval_strategy="steps", eval_steps=1), trainer("a")
-
-    whole.train()
-    evaluated.train()
-    resumed.train(str(tmp_path / "a" / "checkpoint-2"))
-
-    assert torch.equal(weights_of(resumed.model), weights_of(whole.model))
-    assert torch.equal(weights_of(evaluated.model), weights_of(whole.model))
-
-
-def test_a_past_index_beyond_the_outputs_says_what_there_is(make_trainer):
-    trainer = make_trainer(model=WithLoss(), train_dataset=labelled(), loss_fn=None, past_index=5)
-
-    with pytest.raises(ValueError, match=r"past_index asks for output 5 .* it gave loss, logits"):
-        trainer.train()
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
@@ -321,7 +270,7 @@ def test_evaluating_ragged_outputs_takes_time_in_proportion_to_the_examples(make
     trainer = make_trainer(model=Ragged(), **options, compute_metrics=lambda p: {"shape": str(p.predictions.shape)})
 
     seconds: dict[int, float] = {}
-    for count in (12_800, 12_800, 102_400, 102_400, 102_400):  # the quickest of each is the one that nobody disturbed
+    for count in (12_800, 12_800, 102_400, 102_400, 102_400):  # the quickest of each is the least disturbed one
         start_s = time.process_time()
         metrics = trainer.evaluate(Numbers(count))
         seconds[count] = min(seconds.get(count, 1e9), time.process_time() - start_s)

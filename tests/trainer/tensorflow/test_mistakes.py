@@ -141,7 +141,7 @@ def test_torch_tensors_on_the_host_are_arrays_like_others(make_trainer):
     assert given.train().training_loss == plain.train().training_loss
 
 
-def test_a_model_that_nobody_has_built_is_built_on_the_first_batch(make_trainer):
+def test_a_model_that_is_not_built_yet_is_built_on_the_first_batch(make_trainer):
     model = Returns()
 
     assert make_trainer(model=model).predict(X).predictions.shape == (20, 3)

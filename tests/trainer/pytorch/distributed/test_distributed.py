@@ -179,7 +179,7 @@ def test_a_stop_signal_of_any_rank_saves_and_stops_all_at_the_same_step(two: lis
 def test_updates_are_agreed_on_only_where_a_callback_may_steer(two: list[Any]) -> None:
     for rank in two:
         counts = rank["agreements"]
-        assert counts["somebody"] - counts["nobody"] == 6
+        assert counts["one callback"] - counts["no callbacks"] == 6
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class LivingStore:
         return json.dumps({"beat": next(self.beats), "doing": "step 3"})
 
 
-def test_a_question_that_nobody_answers_is_given_up() -> None:
+def test_a_question_without_an_answer_is_given_up() -> None:
     start = time.monotonic()
 
     with pytest.raises(TimeoutError, match=r"no answer for 0\.1 s"):

@@ -1,0 +1,70 @@
+"""What the command shows without training: the plan, the callbacks, version and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trackside.cli.main import main, split_overrides
+
+
+def test_plan_shows_callbacks_in_order_with_origin_and_arguments_and_runs_nothing(run_yaml, capsys):
+    assert main(["plan", run_yaml, "--callbacks.early_stopping.patience", "5"]) == 0
+
+    text = capsys.readouterr().out
+    names = ("default_flow", "early_stopping", "printer", "csv")
+    places = [text.index(f"\n  {name} ") for name in names]
+    assert places == sorted(places)
+    assert "run.yaml:18, trackside " in text
+    assert "command line, trackside " in text
+    assert "  patience=5  " in text
+    assert "run.yaml:10" in text
+    assert not Path("out").exists()
+
+
+def test_plan_shows_which_options_were_written_elsewhere_than_their_callback(run_yaml, capsys):
+    Path("more.yaml").write_text("callbacks: {early_stopping: {patience: 3, threshold: 0.1}}\n")
+    overrides = ["--callbacks.early_stopping.patience", "5", "--callbacks.csv.path", "records.csv"]
+
+    assert main(["plan", run_yaml, "more.yaml", *overrides]) == 0
+
+    text = capsys.readouterr().out
+    assert "patience=5 (command line), threshold=0.1" in text
+    assert "path='records.csv' (command line)" in text
+    assert "more.yaml:1, trackside " in text
+
+
+def test_before_and_after_may_name_the_progress_bar_that_is_there_by_itself(run_yaml, capsys):
+    text = Path(run_yaml).read_text()
+    Path(run_yaml).write_text(
+        text.replace("  printer:\n  csv:\n", "  csv: {before: progress}\n  jsonl: {after: progress}\n")
+    )
+
+    assert main(["plan", run_yaml]) == 0
+
+    text = capsys.readouterr().out
+    assert text.index("\n  csv ") < text.index("\n  progress ") < text.index("\n  jsonl ")
+
+
+def test_callbacks_lists_what_is_registered_with_package_and_options(capsys):
+    assert main(["callbacks"]) == 0
+
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("early_stopping "))
+    assert "trackside " in line
+    assert "patience: int = 1" in line
+
+
+def test_version_and_help(capsys):
+    for arguments in (["--version"], ["--help"], ["train", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    assert "--learning_rate" in capsys.readouterr().out
+
+
+def test_options_of_the_command_are_kept_apart_from_keys_of_the_configuration():
+    own, overrides = split_overrides(["evaluate", "a.yaml", "--split", "test", "--seed=3", "--bf16", "--lr", "-1"])
+
+    assert own == ["evaluate", "a.yaml", "--split", "test"]
+    assert overrides == [("seed", "3"), ("bf16", "true"), ("lr", "-1")]

@@ -1,0 +1,74 @@
+"""What the command refuses, in one line and with exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trackside.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["train", "run.yaml", "--learning_rat", "1"],
+            "args.learning_rat='1': there is no such argument. Did you mean",
+        ),
+        (["train", "none.yaml"], "none.yaml: there is no such file. Did you mean 'run.yaml'?"),
+        (["train", "run.yaml", "--callbacks.cvs", "true"], "callbacks.cvs: no callback named 'cvs'"),
+        (["train", "run.yaml", "--model", "cli_parts.Nett"], "cli_parts has no 'Nett'. Did you mean 'Net'?"),
+        (["train", "run.yaml", "--callbacks.csv.before", "csvv"], "callback 'csv': before='csvv' is not attached"),
+        (
+            ["plan", "run.yaml", "--report_to", "tensorbord"],
+            "command line: args.report_to=['tensorbord'] is not allowed: names of callbacks are needed, or all, or "
+            "none; none is named 'tensorbord'. Did you mean 'tensorboard'?",
+        ),
+        (
+            ["plan", "run.yaml", "--callbacks.early_stopping.background", "true"],
+            "command line: callbacks.early_stopping: EarlyStoppingCallback steers the run and cannot do so in the",
+        ),
+        (["evaluate", "run.yaml"], "out has neither a model nor a checkpoint; train first"),
+        (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: there is no such folder"),
+        (["plot", "nowhere"], "nowhere: the folder has no trainer_state.json"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(run_yaml, capsys, arguments, expected):
+    code = main(arguments)
+
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("trackside: error: ")
+    assert expected in said
+    assert said.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(run_yaml, capsys):
+    main(["train", run_yaml])
+    weights = next(Path("out/checkpoint-3").glob("model.*"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    capsys.readouterr()
+
+    assert main(["evaluate", run_yaml, "--checkpoint", "out/checkpoint-3"]) == 2
+
+    assert f"checkpoint out/checkpoint-3 has {weights.stat().st_size} bytes in model." in capsys.readouterr().err
+
+
+def test_a_folder_with_another_run_is_refused_with_what_to_do(run_yaml, capsys):
+    main(["train", run_yaml])
+    capsys.readouterr()
+
+    assert main(["train", run_yaml]) == 2
+
+    assert capsys.readouterr().err.startswith("trackside: error: run.yaml:8: args.output_dir='out' is not allowed: it")
+
+
+def test_the_model_or_the_data_missing_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("args: {max_steps: 1}\n")
+
+    assert main(["train", "run.yaml"]) == 2
+
+    assert "run.yaml: model is missing" in capsys.readouterr().err

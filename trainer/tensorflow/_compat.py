@@ -38,6 +38,13 @@ def strategy_of(variable: Any) -> Any:
     return getattr(variable.value, "_distribute_strategy", None)
 
 
+def global_seed_generator() -> Any:
+    """Return the generator from which Keras draws where no seed is given; made if it does not exist."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.global_seed_generator()
+
+
 # -- optimizers -------------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from trackside.callbacks.errors import CheckpointError, did_you_mean
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
-from .host_copy import place_of
+from ._torch_util import place_of
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -11,9 +11,9 @@ A call that takes longer than the attachment's ``timeout_s`` cannot be stopped, 
 detached and the thread is left behind. When `QUEUE_LIMIT` calls wait, further steps and records are dropped and
 counted. Failures are counted on the training thread, so that the fault policy is that of every other callback.
 
-A checkpoint that a call was given (on_save, on_load) is neither deleted nor replaced until the call is done or has timed
-out. One callback holds at most `HELD_LIMIT` checkpoints: the next save waits for the oldest of them, and a warning says
-so once.
+A checkpoint that a call was given (on_save, on_load) is neither deleted nor replaced until the call is done or has
+timed out. One callback holds at most `HELD_LIMIT` checkpoints: the next save waits for the oldest of them, and a
+warning says so once.
 
 The callback gets snapshots of state and control, as they were when the event was sent; flags that it sets have no
 effect. What it gets by keyword, such as the model, is the live object: a callback that reads it while training goes on

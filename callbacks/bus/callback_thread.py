@@ -155,9 +155,10 @@ class CallbackThread:
         with self._changed:
             found = list(self._outcomes)
             self._outcomes.clear()
-            event, took_s = self._running and self._running.event, perf_counter() - self._began_s
-        if event is not None and took_s > self.timeout_s and not self.is_abandoned:
-            found.append(Outcome(event, took_s, CallbackTimeoutError(self.name, event, self.timeout_s)))
+            running, took_s = self._running, perf_counter() - self._began_s
+        if running is not None and took_s > self.timeout_s and not self.is_abandoned:
+            error = CallbackTimeoutError(self.name, running.event, self.timeout_s)
+            found.append(Outcome(running.event, took_s, error))
         return found
 
     def abandon(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,15 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         if path is not None:
             self._set_random_state(self._read_file(path))
         return path is not None
+
+    @contextmanager
+    def random_state_kept(self) -> Iterator[None]:
+        """Return a context that ends with the states of the random number generators with which it began."""
+        state = self._random_state()
+        try:
+            yield
+        finally:
+            self._set_random_state(state)
 
     def load_weights(self, contents: Contents) -> None:
         """Load only the weights of a checkpoint."""

@@ -91,10 +91,10 @@ class CheckpointManager:
         if background:
             self.committer.make_room()  # before the copy: at most two copies exist
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
-        best = state.best_model_checkpoint
+        best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> Path:
-            return self.store.commit(step, write, best=best)
+            return self.store.commit(step, write, best=best, held=held)
 
         if background:
             self.committer.submit(commit)
@@ -104,6 +104,12 @@ class CheckpointManager:
         self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
+
+    def _held(self, step: int) -> set[str]:
+        """Return what callbacks on any process work on, after they are done with an earlier checkpoint of ``step``."""
+        self.dispatcher.wait_until_free(str(self.store.path(step)))
+        gather = self.engine.strategy.collectives.gather
+        return {path for held in gather("the checkpoints in use", self.dispatcher.held()) for path in held}
 
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
@@ -134,6 +140,12 @@ class CheckpointManager:
             self.finish()
         except Exception as error:
             logger.error("the last checkpoint could not be saved: %s", error)
+
+    def close(self) -> None:
+        """Delete what callbacks held at the last commit, and hold no more; the last thing of a run."""
+        best = self.trainer.state.best_model_checkpoint
+        if self.trainer.state.is_world_process_zero:
+            self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
 

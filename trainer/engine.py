@@ -200,6 +200,10 @@ class CheckpointIO(ABC):
         """Restore everything that `snapshot` wrote, except the random number generators."""
 
     @abstractmethod
+    def random_state_kept(self) -> AbstractContextManager[None]:
+        """Return a context that ends with the states of the random number generators with which it began."""
+
+    @abstractmethod
     def load_weights(self, contents: Contents) -> None:
         """Load only the weights of a checkpoint."""
 

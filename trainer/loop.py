@@ -82,10 +82,12 @@ class TrainingLoop:
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
+            self.checkpoints.close()
             if first is not None:
                 raise first from error
             raise
         first = send_to_all("on_train_end")
+        self.checkpoints.close()
         if first is not None:
             raise first
         return output

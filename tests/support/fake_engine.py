@@ -185,6 +185,9 @@ class FakeCheckpoint(CheckpointIO):
     def load_snapshot(self, contents: Any) -> None:
         pass
 
+    def random_state_kept(self) -> Any:
+        return nullcontext()
+
     def load_weights(self, contents: Any) -> None:
         pass
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpointing.host_buffers import SMALL_BYTES, Buffers, Bytes, pageable
+from ..checkpointing import host_buffers
+from ..checkpointing.host_buffers import Buffers, Bytes, pageable
 
 NULL_CONTEXT = nullcontext()
 """A shared context that does nothing."""
@@ -91,7 +92,7 @@ class _Copier:
         is_plain = type(tensor) in PLAIN and tensor.layout is torch.strided and not tensor.is_quantized
         key = _view_of(tensor) if is_plain else id(tensor)
         if key not in self.known:
-            is_large = is_plain and tensor.device.type in ("cpu", "cuda") and tensor.nbytes >= SMALL_BYTES
+            is_large = is_plain and tensor.device.type in ("cpu", "cuda") and tensor.nbytes >= host_buffers.SMALL_BYTES
             self.known[key] = (
                 tensor.detach().to("cpu", copy=True)
                 if self.buffers is None or not is_large

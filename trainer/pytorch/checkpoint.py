@@ -81,7 +81,7 @@ class TorchCheckpoint(BaseCheckpoint):
             snapshot.load_weights(self._model, contents)
 
     def _optimizer_state(self) -> Any:
-        return None if self.strategy.is_sharded else self.trainer.optimizer.state_dict()
+        return None if self.strategy.is_sharded else snapshot.optimizer_state(self.trainer.optimizer)
 
     def _load_optimizer(self, path: Path) -> None:
         snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))

@@ -44,6 +44,7 @@ class TFCheckpoint(BaseCheckpoint):
         snapshot.load_optimizer(self.trainer.optimizer, path)
 
     def _random_state(self) -> dict[str, Any]:
+        self.train_step.queue.flush()
         return snapshot.random_state(self.trainer.model)
 
     def _set_random_state(self, state: dict[str, Any]) -> None:

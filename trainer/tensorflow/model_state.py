@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..checkpointing.random_state import host_random_state, set_host_random_state
 from ..data.sharding import derive_seed
 from ._compat import global_seed_generator, layers_of
 
@@ -82,14 +81,9 @@ def generator_states(model: Any) -> list[Any]:
     return _unique([*own, *(state for state in _found_in(model) if _is_seed(state))])
 
 
-def generators(model: Any) -> list[Any]:
-    """Return the generators' states of a model, and that of Keras' global generator."""
-    return [*generator_states(model), global_seed_generator().state]
-
-
 def seed_generators(model: Any, seed: int) -> None:
     """Seed all generators that a model draws from by ``seed`` and their positions in the model."""
-    for index, state in enumerate(generators(model)):
+    for index, state in enumerate([*generator_states(model), global_seed_generator().state]):
         assign(state, [derive_seed(seed, index) % 2**31, *[0] * (state.shape[0] - 1)])
 
 
@@ -100,18 +94,16 @@ def assign(variable: Any, value: Any) -> None:
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
-    """Return a context in which the model is called, but its states and all random number generators stay as they are.
+    """Return a context in which the model is called, but keeps its states, such as those of a stateful RNN.
 
     Frozen layers are left out: nothing changes their weights.
     """
     own = [v for layer in layers_of(model) if layer.trainable for v in layer.non_trainable_variables]
-    states = [*own, *other_variables(model).values(), *generators(model), tf.random.get_global_generator().state]
+    states = [*own, *other_variables(model).values()]
     before = [(variable, held(variable)) for variable in _unique(states)]
-    host = host_random_state()
     try:
         yield
     finally:
-        set_host_random_state(host)
         for variable, value in before:
             variable.assign(value)
 

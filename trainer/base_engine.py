@@ -179,7 +179,8 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
                 self._load_part(contents, name, part)
 
     def _load_part(self, contents: Contents, name: str, part: Any) -> None:
-        path, own = contents.find(name), getattr(part, "state_dict", dict)()
+        path = contents.find(name)
+        own: dict[str, Any] = getattr(part, "state_dict", dict)()
         if path is None:
             if own and contents.is_sealed:
                 self._miss(contents, name)

@@ -257,7 +257,7 @@ def _state_of(callback: Any) -> dict[str, Any]:
     return {}
 
 
-def _restore(callback: Any, state: dict[str, Any]) -> None:
+def _restore(callback: Any, state: Mapping[str, Any]) -> None:
     """Restore a callback's state; what a checkpoint declares beyond the callback's own state is not set."""
     try:
         if hasattr(callback, "load_state_dict"):

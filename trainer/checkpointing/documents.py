@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .regular_files import read_regular
-from .schemas import MANIFEST_SCHEMA, SCHEMAS
+from .schemas import MANIFEST_SCHEMA, SCHEMAS, TYPES
 
 LIMIT_BYTES = 1 << 30
 """Size of the largest JSON file that is read into memory."""
@@ -80,27 +79,12 @@ def _sentence(error: Any) -> str:
 def _validator(schema: str) -> Any:
     import jsonschema
 
-    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda checker, value: _is_whole(value),
-            "number": lambda checker, value: isinstance(value, float) or (_is_whole(value) and _is_finite(value)),
-            "finite": lambda checker, value: checker.is_type(value, "number") and _is_finite(value),
-        }
-    )
-    # the schema is not checked against the meta-schema, which does not know "finite"
-    strict = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)
+    checker = jsonschema.Draft202012Validator.TYPE_CHECKER
+    for name, test in TYPES.items():
+        checker = checker.redefine(name, lambda _, value, test=test: test(value))
+    # the schema is not checked against the meta-schema, which does not know all of the types
+    strict = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=checker)
     return strict(MANIFEST_SCHEMA if schema == "manifest" else SCHEMAS[schema])
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond the range of a float
-        return False
 
 
 def _pattern(name: str) -> str | None:

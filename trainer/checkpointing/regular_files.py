@@ -6,11 +6,11 @@ machine. So a file is opened only after its type is known, and is checked again 
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from os import open as open_descriptor
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 KINDS = {
     stat.S_IFLNK: "a link",
@@ -60,13 +60,13 @@ def status_of(folder: Path, name: str, *, links: bool = False) -> os.stat_result
     return status
 
 
-def open_regular(folder: Path, name: str, *, links: bool = False) -> BinaryIO:
+def open_regular(folder: Path, name: str, *, links: bool = False) -> io.FileIO:
     """Open a regular file of a folder for reading, unbuffered; see `status_of`."""
     status_of(folder, name, links=links)
     descriptor = open_descriptor(folder / name, FLAGS & ~getattr(os, "O_NOFOLLOW", 0) if links else FLAGS)
     try:
         _check(os.fstat(descriptor), name)
-        return os.fdopen(descriptor, "rb", buffering=0)
+        return io.FileIO(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
@@ -88,7 +88,7 @@ def read_regular(folder: Path, name: str, *, limit: int, links: bool = False) ->
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise IrregularFileError(f"has {size} bytes in {name}; at most {limit} are read")
-        return file.readall()  # type: ignore[attr-defined, no-any-return]  # a raw file
+        return file.readall()
 
 
 def _check(status: os.stat_result, name: str) -> None:

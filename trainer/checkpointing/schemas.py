@@ -1,15 +1,35 @@
 """Schemas of the JSON files of a checkpoint: types and ranges of the known fields; newer fields are allowed.
 
-Each value has a description, which is what an error says is allowed. Beside JSON's own types there is "finite", a
-number that is neither infinite nor NaN; "integer" excludes 1.0, and neither includes true and false.
+Each value has a description, which is what an error says is allowed. `TYPES` defines the types beyond those of JSON
+schema, and "integer" excludes 1.0. Long lists have a type of their own, since JSON schema's way through them is slow.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 LARGEST = 2**63 - 1
 """The largest whole number in a checkpoint."""
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number; true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number that a float can hold; infinite and NaN are."""
+    return isinstance(value, float) or (is_whole(value) and abs(value) < 2**1023)
+
+
+TYPES = {
+    "integer": is_whole,
+    "number": is_number,
+    "finite": lambda value: is_number(value) and math.isfinite(value),
+    "records": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "words": lambda value: isinstance(value, list) and all(is_whole(item) and 0 <= item < 2**32 for item in value),
+}
 
 
 def _maybe(schema: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +61,7 @@ FLAG = {"type": "boolean", "description": "true or false"}
 NUMBER = {"type": "number", "description": "a number"}
 FINITE = {"type": "finite", "minimum": 0, "description": "a finite number from 0"}
 OBJECT = {"type": "object", "description": "an object"}
-RECORDS = {"type": "array", "items": OBJECT, "description": "a list of records"}
+RECORDS = {"type": "records", "description": "a list of objects"}
 ID = {"type": "string", "minLength": 1, "maxLength": 200, "description": "a text of 1 to 200 characters"}
 
 MANIFEST_SCHEMA: dict[str, Any] = _object(
@@ -112,14 +132,18 @@ PROGRESS_SCHEMA = _object(
     *("epoch", "batches_in_epoch", "examples_in_epoch"),
 )
 
-WORD = _whole(most=2**32 - 1)
+
+def _words(count: int) -> dict[str, Any]:
+    return {"type": "words", "minItems": count, "maxItems": count, "description": f"{count} whole numbers of 32 bits"}
+
+
 RNG_SCHEMA = _object(
     {
         "python": {
             "type": "array",
             "prefixItems": [
                 _whole(),
-                {"type": "array", "items": WORD, "minItems": 625, "maxItems": 625, "description": "625 whole numbers"},
+                _words(625),
                 _maybe(NUMBER),
             ],
             "minItems": 3,
@@ -130,7 +154,7 @@ RNG_SCHEMA = _object(
             "type": "array",
             "prefixItems": [
                 {"const": "MT19937", "description": "'MT19937'"},
-                {"type": "array", "items": WORD, "minItems": 624, "maxItems": 624, "description": "624 whole numbers"},
+                _words(624),
                 _whole(most=624),
                 _whole(most=1),
                 NUMBER,

@@ -63,7 +63,11 @@ PLACE = {"epoch": 0, "batches_in_epoch": 1, "examples_in_epoch": 8}
         ("trainer_state.json", {"global_step": 1, "epoch": float("nan")}, "epoch is nan; allowed is a finite number"),
         ("trainer_state.json", '{"global_step": 1, "epoch": 1e999}', "epoch is inf; allowed is a finite number from 0"),
         ("trainer_state.json", {"global_step": 1, "best_metric": 10**400}, "allowed is a number, or null"),
-        ("trainer_state.json", {"global_step": 1, "log_history": [1]}, "log_history[0] is 1; allowed is an object"),
+        (
+            "trainer_state.json",
+            {"global_step": 1, "log_history": [1]},
+            "log_history is [1]; allowed is a list",
+        ),
         (
             "rng_state_0.json",
             host_random_state() | {"python": [3, [1], None]},

@@ -160,11 +160,7 @@ def _variables_in(value: Any, seen: set[int]) -> Iterator[Any]:
         yield from _parts_in(value.values(), seen)
     elif isinstance(value, (list, tuple, set)):
         yield from _parts_in(value, seen)
-    elif (
-        hasattr(value, "__dict__")
-        and not isinstance(value, type)
-        and type(value).__module__.split(".")[0] not in LIBRARIES
-    ):
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and _package(value) not in LIBRARIES:
         yield from _parts_in(vars(value).values(), seen)
 
 

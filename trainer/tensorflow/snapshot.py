@@ -58,7 +58,7 @@ def set_random_state(state: dict[str, Any], model: Any) -> None:
     for variable, value in zip(own, state["model"], strict=True):
         model_state.assign(variable, value)
     if "keras" in state:  # earlier versions left it out
-        _global_state().assign(np.array(state["keras"], dtype=np.uint32))
+        model_state.assign(_global_state(), state["keras"])
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.remote_output import RemoteOutput
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
@@ -44,6 +45,7 @@ class CheckpointManager:
     Attributes:
         best: The best model so far.
         committer: Commits checkpoints in the background.
+        remote: The address that the run is uploaded to, if ``output_dir`` is one.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -54,7 +56,7 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer: Committer = Committer()
-        self._store: CheckpointStore | None = None
+        self.reopen()
 
     @property
     def run_id(self) -> str:
@@ -71,7 +73,8 @@ class CheckpointManager:
 
     def reopen(self) -> None:
         """Open the checkpoint store again after the trainer's arguments have changed."""
-        self._store = None
+        self._store: CheckpointStore | None = None
+        self.remote: RemoteOutput = RemoteOutput(self.trainer.args)
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
@@ -92,7 +95,9 @@ class CheckpointManager:
         best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> Path:
-            return self.store.commit(step, write, best=best, held=held)
+            path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.remote.add(path, best)
+            return path
 
         if background:
             self.committer.submit(commit)
@@ -133,9 +138,10 @@ class CheckpointManager:
             logger.error("the last checkpoint could not be saved: %s", error)
 
     def close(self) -> None:
-        """Delete what callbacks held at the last commit, and hold no more; the last thing of a run."""
+        """Finish the uploads, and delete what was held at the last commit, and is no more; the last thing of a run."""
         best = self.trainer.state.best_model_checkpoint
         if self.trainer.state.is_world_process_zero:
+            self.remote.finish(show=not self.trainer.args.disable_tqdm)
             self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -146,7 +152,7 @@ class CheckpointManager:
         Raises:
             BrokenCheckpointError: If it does not exist, or does not verify; on every process.
         """
-        path = Path(folder)
+        path = self._here(folder)
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
@@ -157,6 +163,20 @@ class CheckpointManager:
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first
+
+    def _here(self, folder: str | Path) -> Path:
+        """Return the local copy of a folder, downloaded once on each machine; all processes must call this."""
+        if not self.remote.is_elsewhere(folder) or self.trainer.args.world_size == 1:
+            return self.remote.local(folder)
+        state, outcome = self.trainer.state, self.engine.strategy.collectives.outcome
+
+        def wait() -> None:  # other machines download what is uploaded
+            if state.is_world_process_zero:
+                self.remote.wait(show=not self.trainer.args.disable_tqdm)
+
+        outcome("the uploads", wait)
+        found = outcome("the download", lambda: self.remote.local(folder) if state.is_local_process_zero else None)
+        return next(path for path in found if path is not None)
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
@@ -171,7 +191,9 @@ class CheckpointManager:
             CheckpointError: If the folder does not exist or does not verify, or if no checkpoint in it verifies.
             ArgumentError: If a fresh start would write into a folder that holds checkpoints of another run.
         """
-        folder = Path(self.trainer.args.output_dir).resolve()
+        args = self.trainer.args
+        self.remote.begin(is_resumed=bool(wanted), overwrites=args.overwrite_output_dir)
+        folder = Path(args.output_dir).resolve()
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
         # not for a trial: a restarted search may try other hyperparameters in it
@@ -185,6 +207,7 @@ class CheckpointManager:
 
     def _of_earlier_attempt(self, run_id: str) -> Path | None:
         self.trainer.state.run_id = run_id
+        self.remote.fetch_newest(run_id)
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
         _tell(skipped)
         logger.warning(
@@ -196,12 +219,15 @@ class CheckpointManager:
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
+            self.remote.fetch_newest()
             return _newest(output_dir)
         if wanted:
-            _state_file(open_checkpoint(Path(str(wanted))))
-            return Path(str(wanted))
+            path = self.remote.local(str(wanted))
+            _state_file(open_checkpoint(path))
+            return path
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
+            self.remote.refuse_foreign(self.run_id)
         return None
 
     def _refuse_foreign(self, output_dir: Path) -> None:
@@ -224,7 +250,7 @@ class CheckpointManager:
 
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
-        trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
+        trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
         self._take_state(_state_file(contents))
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id

@@ -14,6 +14,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
+from .arguments.staging import address_of
 from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
@@ -83,7 +84,7 @@ class CheckpointManager:
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
-        a failure is raised at the next step.
+        a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
@@ -91,6 +92,8 @@ class CheckpointManager:
         is_plain = not is_heard and "save_model" not in self.overrides
         background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
         state.stateful_callbacks = dispatcher.state_dicts()
+        if background:
+            self.committer.make_room()  # before the copy: at most two copies exist
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
@@ -130,10 +133,17 @@ class CheckpointManager:
 
         return write
 
-    def settle(self) -> None:
-        """Wait until every checkpoint is committed, and report a failure without raising it."""
+    def finish(self) -> None:
+        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
         try:
             self.committer.wait()
+        finally:
+            self.engine.checkpoint.release_memory()
+
+    def settle(self) -> None:
+        """Do as `finish`, and report a failure without raising it."""
+        try:
+            self.finish()
         except Exception as error:
             logger.error("the last checkpoint could not be saved: %s", error)
 
@@ -227,18 +237,17 @@ class CheckpointManager:
             return path
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
-            self.remote.refuse_foreign(self.run_id)
         return None
 
     def _refuse_foreign(self, output_dir: Path) -> None:
-        for path in find_checkpoints(output_dir):
-            if run_id_of(path) != self.run_id:
-                raise ArgumentError(
-                    "output_dir",
-                    str(output_dir),
-                    f"it holds checkpoints of another run ({path.name}); set resume_from_checkpoint=True to go on from "
-                    "them, overwrite_output_dir=True to start afresh, or another output_dir",
-                )
+        run_ids = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
+        for name in (name for name, run_id in run_ids.items() if run_id != self.run_id):
+            raise ArgumentError(
+                "output_dir",
+                address_of(self.trainer.args.output_dir),
+                f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from "
+                "them, overwrite_output_dir=True to start afresh, or another output_dir",
+            )
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.

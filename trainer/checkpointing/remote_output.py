@@ -89,16 +89,10 @@ class RemoteOutput:
         if reasons and local is None:
             raise CheckpointError(f"no checkpoint in {self.folder.address} verifies ({'; '.join(reasons)})")
 
-    def refuse_foreign(self, run_id: str) -> None:
-        """Raise ArgumentError if the address holds checkpoints of another run."""
-        for name, manifest in self.folder.checkpoints().items() if self.folder is not None else ():
-            if manifest["run_id"] != run_id:
-                raise ArgumentError(
-                    "output_dir",
-                    self.folder and self.folder.address,
-                    f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from "
-                    "them, overwrite_output_dir=True to start afresh, or another output_dir",
-                )
+    def run_ids(self) -> dict[str, str]:
+        """Return the id of the run of each checkpoint at the address, by name."""
+        found = {} if self.folder is None else self.folder.checkpoints()
+        return {name: manifest["run_id"] for name, manifest in found.items()}
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

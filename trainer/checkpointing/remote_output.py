@@ -106,7 +106,7 @@ class RemoteOutput:
         Raises:
             CheckpointError: If it does not exist, or does not verify.
         """
-        path = Path(folder)
+        path = Path(folder).expanduser()
         if is_address(folder):
             return self._downloaded(str(folder).rstrip("/"))
         if self.folder is not None and path.parent == self.output_dir and not path.exists():

@@ -13,7 +13,6 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
-from .arguments.staging import address_of
 from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
@@ -22,6 +21,7 @@ from .checkpointing.remote_output import RemoteOutput
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
+from .staging import address_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

@@ -13,12 +13,12 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.events import EventName, Listener, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .arguments.staging import is_address
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
 from .outputs import PredictionOutput
+from .staging import is_address
 
 
 class TrainerInterface(ABC):

@@ -13,9 +13,9 @@ from trackside.cli import report
 from trackside.config.component import built
 from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
-from trackside.trainer.arguments.staging import is_address
 from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 from trackside.trainer.checkpointing.remote_output import RemoteOutput
+from trackside.trainer.staging import is_address
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.metrics import is_greater_better
 
+from ..staging import staged
 from ..transformers_compat import UNUSED_FIELDS
 from . import enums
 from .aliases import ALIASES, Alias, other_name
@@ -33,7 +34,6 @@ from .fields import (
     words,
 )
 from .properties import LOGGING_DIR, DerivedArguments
-from .staging import staged
 from .validation import check_combinations
 
 if TYPE_CHECKING:

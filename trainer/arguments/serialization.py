@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
-from .staging import StagingFolder
+from ..staging import StagingFolder
 
 T = TypeVar("T", bound="PlainData")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
-from ..arguments.staging import StagingFolder, is_address
+from ..staging import StagingFolder, is_address
 from .discovery import COMMITTED, commit_time_of, newest_valid, run_id_of
 from .manifest import BrokenCheckpointError, logger, role_of
 from .remote import RemoteFolder, is_kept_apart

@@ -15,8 +15,8 @@ import numpy as np
 from trackside.callbacks.builtin.journal import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 
-from ..arguments.staging import address_of
 from ..outputs import default_compute_objective
+from ..staging import address_of
 
 GIVEN_UP = "the search gave this trial up"
 

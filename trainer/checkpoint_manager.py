@@ -56,7 +56,8 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer: Committer = Committer()
-        self.reopen()
+        self._store: CheckpointStore | None = None
+        self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
     @property
     def run_id(self) -> str:
@@ -73,8 +74,8 @@ class CheckpointManager:
 
     def reopen(self) -> None:
         """Open the checkpoint store again after the trainer's arguments have changed."""
-        self._store: CheckpointStore | None = None
-        self.remote: RemoteOutput = RemoteOutput(self.trainer.args)
+        self._store = None
+        self.remote = RemoteOutput(self.trainer.args)
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ class CheckpointManager:
 
         outcome("the uploads", wait)
         found = outcome("the download", lambda: self.remote.local(folder) if state.is_local_process_zero else None)
-        return next(path for path in found if path is not None)
+        return Path(next(path for path in found if path is not None))
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.

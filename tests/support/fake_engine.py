@@ -171,7 +171,7 @@ class FakeCheckpoint(CheckpointIO):
         def write(folder: Path) -> dict[str, str]:
             self.fault("write", self.taken)
             self.taken += 1
-            (folder / "rng_state_0.json").write_text(str(states))
+            (folder / "rng_state_0.json").write_text(f'{{"states": {states}}}')
             return {"rng_state_0.json": "rng"}
 
         return write

@@ -23,8 +23,8 @@ from trackside.callbacks._util.atomic_files import claimed, describe, make_folde
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, CheckpointError, MissingPackageError, did_you_mean
 
-from .discovery import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
 from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
+from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
 from .store import surplus
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

@@ -14,8 +14,9 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 from ..staging import StagingFolder, is_address
-from .discovery import COMMITTED, commit_time_of, newest_valid, run_id_of
+from .discovery import commit_time_of, newest_valid, run_id_of
 from .manifest import BrokenCheckpointError, logger, role_of
+from .names import COMMITTED
 from .remote import RemoteFolder, is_kept_apart
 from .uploads import Uploads
 

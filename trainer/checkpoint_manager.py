@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.save_costs import SaveCosts, size_of
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
@@ -44,6 +46,7 @@ class CheckpointManager:
     Attributes:
         best: The best model so far.
         committer: Commits checkpoints in the background.
+        costs: What the saves of the current run cost so far.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -54,6 +57,7 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer: Committer = Committer()
+        self.costs: SaveCosts = SaveCosts()
         self._store: CheckpointStore | None = None
 
     @property
@@ -76,12 +80,19 @@ class CheckpointManager:
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
-        """Save a checkpoint of this step.
+        """Save a checkpoint of this step, and count how long it takes.
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
+        start_s = time.perf_counter()
+        try:
+            self._save(progress)
+        finally:
+            self.costs.stall_s += time.perf_counter() - start_s
+
+    def _save(self, progress: Progress) -> None:
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
@@ -93,8 +104,10 @@ class CheckpointManager:
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
-        def commit() -> Path:
-            return self.store.commit(step, write, best=best, held=held)
+        def commit() -> None:
+            start_s = time.perf_counter()
+            path = self.store.commit(step, write, best=best, held=held)
+            self.costs.add(size_of(path), time.perf_counter() - start_s)
 
         if background:
             self.committer.submit(commit)
@@ -128,11 +141,14 @@ class CheckpointManager:
         return write
 
     def finish(self) -> None:
-        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
+        """Wait until every checkpoint is committed, free the memory of the copies, log the costs; raise a failure."""
         try:
             self.committer.wait()
         finally:
             self.engine.checkpoint.release_memory()
+            if self.costs.saves:
+                logger.info("%s", self.costs)
+            self.costs = SaveCosts()
 
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""

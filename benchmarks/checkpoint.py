@@ -94,6 +94,7 @@ class Saves(TrainerCallback):
 
     def save_twice(self) -> Iterator[bool]:
         """Save at two successive steps and train until both are committed."""
+        yield False  # until the checkpoint before the last is deleted
         yield True
         yield True
         self.note("second of two saves at once", self.stall_s)

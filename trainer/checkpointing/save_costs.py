@@ -20,7 +20,7 @@ class SaveCosts:
 
     Example:
         >>> print(SaveCosts(saves=2, size_bytes=1_200_000_000, stall_s=0.25, write_s=4.0))
-        2 saves of 600.0 MB: training waited 0.250 s (0.125 s each); written in 4.00 s (300.0 MB/s)
+        2 saves of 600 MB: training waited 0.250 s (0.125 s each); written in 4.00 s (300 MB/s)
     """
 
     saves: int = 0
@@ -37,9 +37,9 @@ class SaveCosts:
     def __str__(self) -> str:
         count, size_mb = max(self.saves, 1), self.size_bytes / 1e6
         return (
-            f"{self.saves} {'save' if self.saves == 1 else 'saves'} of {size_mb / count:.1f} MB: training waited "
+            f"{self.saves} {'save' if self.saves == 1 else 'saves'} of {size_mb / count:.3g} MB: training waited "
             f"{self.stall_s:.3f} s ({self.stall_s / count:.3f} s each); written in {self.write_s:.2f} s "
-            f"({size_mb / max(self.write_s, 1e-9):.1f} MB/s)"
+            f"({size_mb / max(self.write_s, 1e-9):.3g} MB/s)"
         )
 
 

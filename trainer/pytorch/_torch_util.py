@@ -50,6 +50,7 @@ def copied(value: Any, buffers: Buffers | None = None) -> Any:
     """
     copier = _Copier(buffers)
     copy = copier.copy(value)
+    host_buffers.copy_all(copier.pairs)
     for device in copier.devices:
         torch.cuda.synchronize(device)
     return copy
@@ -76,6 +77,7 @@ class _Copier:
     def __init__(self, buffers: Buffers | None) -> None:
         self.buffers = buffers
         self.devices: set[torch.device] = set()
+        self.pairs: list[tuple[Bytes, Bytes]] = []
         self.known: dict[Any, Tensor] = {}
 
     def copy(self, value: Any) -> Any:
@@ -101,11 +103,15 @@ class _Copier:
         return self.known[key]
 
     def _into(self, buffers: Buffers, tensor: Tensor) -> Tensor:
+        source, memory = tensor.detach(), buffers.take(tensor.nbytes)
+        strides = torch.empty_like(source, device="meta").stride()
+        copy = torch.from_numpy(memory).view(tensor.dtype).as_strided(tensor.shape, strides)
+        if tensor.is_cpu and tensor.stride() == strides and not (tensor.is_conj() or tensor.is_neg()):
+            self.pairs.append((memory, source.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()))
+            return copy
         if tensor.is_cuda:
             self.devices.add(tensor.device)
-        memory = torch.from_numpy(buffers.take(tensor.nbytes)).view(tensor.dtype)
-        strides = torch.empty_like(tensor, device="meta").stride()
-        return memory.as_strided(tensor.shape, strides).copy_(tensor.detach(), non_blocking=True)
+        return copy.copy_(source, non_blocking=True)
 
 
 def _view_of(tensor: Tensor) -> tuple[Any, ...]:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..base_engine import BaseCheckpoint
 from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
@@ -25,7 +23,7 @@ class TorchCheckpoint(BaseCheckpoint):
     suffix = ".pt"
     _weights_in = staticmethod(snapshot.weights_in)
     _copied = staticmethod(copied)
-    _write_file = staticmethod(torch.save)
+    _write_file = staticmethod(snapshot.write_torch)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:

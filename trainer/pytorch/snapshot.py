@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import CheckpointError, did_you_mean
 
+from ..checkpointing.hashed_file import hashed
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
 from ._torch_util import place_of
@@ -192,6 +193,16 @@ def read_weights(checkpoint: Contents) -> dict[str, Tensor]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+
+
+def write_torch(content: Any, path: Path) -> None:
+    """Write a torch file, hashed while it is written.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with hashed(path) as file:
+        torch.save(content, file)
 
 
 def read_torch(path: Path) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
-from .checkpointing.host_buffers import Buffers, HostBuffers
 from .checkpointing.manifest import Contents, contents_of, role_of, roles_of
 from .checkpointing.restoring import restoring
+from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .step_timer import StepTimer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -14,12 +13,12 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
-from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
 from .checkpointing.remote_output import RemoteOutput
-from .checkpointing.save_costs import SaveCosts, size_of
+from .checkpointing.saving.async_commit import Committer
+from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
@@ -90,11 +89,8 @@ class CheckpointManager:
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
-        start_s = time.perf_counter()
-        try:
+        with self.costs.waiting():
             self._save(progress)
-        finally:
-            self.costs.stall_s += time.perf_counter() - start_s
 
     def _save(self, progress: Progress) -> None:
         trainer = self.trainer
@@ -109,9 +105,9 @@ class CheckpointManager:
         best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> None:
-            start_s = time.perf_counter()
-            path = self.store.commit(step, write, best=best, held=held | self.remote.held())
-            self.costs.add(size_of(path), time.perf_counter() - start_s)
+            with self.costs.writing():
+                path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.costs.add(path)
             self.remote.add(path, best)
 
         if background:
@@ -151,9 +147,7 @@ class CheckpointManager:
             self.committer.wait()
         finally:
             self.engine.checkpoint.release_memory()
-            if self.costs.saves:
-                logger.info("%s", self.costs)
-            self.costs = SaveCosts()
+            self.costs.report()
 
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""

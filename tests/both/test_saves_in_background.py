@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from trackside import TrainerCallback
-from trackside.trainer.checkpointing import host_buffers
+from trackside.trainer.checkpointing.saving import host_buffers
 from trackside.trainer.checkpointing.store import CheckpointStore
 
 

@@ -26,9 +26,9 @@ from trackside.callbacks._util.atomic_files import describe, sync_folder
 from trackside.callbacks.errors import CheckpointError
 
 from .documents import DocumentError, check, has_schema, parse, read_document
-from .hashed_file import remembered
 from .names import step_of
 from .regular_files import IrregularFileError, is_inside, open_regular, read_regular, status_of
+from .saving.hashed_file import remembered
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

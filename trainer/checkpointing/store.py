@@ -29,9 +29,9 @@ from trackside.callbacks._util.atomic_files import claimed, describe, exchange, 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
-from .hashed_file import remembering
 from .manifest import seal
 from .names import CHECKPOINT_PREFIX, REPLACED, TEMPORARY, step_of
+from .saving.hashed_file import remembering
 from .schemas import LARGEST
 
 Write = Callable[[Path], Mapping[str, str] | None]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpointing import host_buffers
-from ..checkpointing.host_buffers import Buffers, Bytes, pageable
+from ..checkpointing.saving import host_buffers
+from ..checkpointing.saving.host_buffers import Buffers, Bytes, pageable
 
 NULL_CONTEXT = nullcontext()
 """A shared context that does nothing."""

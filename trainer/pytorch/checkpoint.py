@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base_engine import BaseCheckpoint
-from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from . import snapshot
 from ._torch_util import copied, pinned, unwrap

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import CheckpointError, did_you_mean
 
-from ..checkpointing.hashed_file import hashed
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ..checkpointing.saving.hashed_file import hashed
 from ._torch_util import place_of
 
 WEIGHTS_FILE = "model.safetensors"

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from trackside.callbacks.errors import CheckpointError
-from trackside.trainer.checkpointing import hashed_file, manifest
-from trackside.trainer.checkpointing.hashed_file import HashedFile, hashed, remembered, remembering
+from trackside.trainer.checkpointing import manifest
+from trackside.trainer.checkpointing.saving import hashed_file
+from trackside.trainer.checkpointing.saving.hashed_file import HashedFile, hashed, remembered, remembering
 from trackside.trainer.checkpointing.store import CheckpointStore
 
 BYTES = bytes(range(256)) * 10

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 @dataclass
@@ -28,11 +33,32 @@ class SaveCosts:
     stall_s: float = 0.0
     write_s: float = 0.0
 
-    def add(self, size_bytes: int, write_s: float) -> None:
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Return a context in which training waits."""
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stall_s += time.perf_counter() - start_s
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Return a context in which a checkpoint is written and committed."""
+        start_s = time.perf_counter()
+        yield
+        self.write_s += time.perf_counter() - start_s
+
+    def add(self, checkpoint: Path) -> None:
         """Count a committed checkpoint."""
         self.saves += 1
-        self.size_bytes += size_bytes
-        self.write_s += write_s
+        self.size_bytes += size_of(checkpoint)
+
+    def report(self) -> None:
+        """Log the sums at level INFO, if there were saves, and begin anew."""
+        if self.saves:
+            logger.info("%s", self)
+        vars(self).update(vars(SaveCosts()))
 
     def __str__(self) -> str:
         count, size_mb = max(self.saves, 1), self.size_bytes / 1e6
@@ -51,7 +77,7 @@ def size_of(folder: Path) -> int:
         0
     """
     total = 0
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for path in folder.rglob("*"):
             total += path.stat().st_size if path.is_file() else 0
     return total

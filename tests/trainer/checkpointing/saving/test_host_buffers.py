@@ -8,8 +8,8 @@ import weakref
 import numpy as np
 import pytest
 
-from trackside.trainer.checkpointing import host_buffers
-from trackside.trainer.checkpointing.host_buffers import HostBuffers, copy_all
+from trackside.trainer.checkpointing.saving import host_buffers
+from trackside.trainer.checkpointing.saving.host_buffers import HostBuffers, copy_all
 
 
 def addresses(buffers, *sizes):

@@ -15,9 +15,6 @@ from trackside import (
 )
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError
 
-LOGGERS = (CSVLoggerCallback, JSONLinesLoggerCallback)
-
-
 class Flag(TrainerCallback):
     """Sets one flag at one step."""
 

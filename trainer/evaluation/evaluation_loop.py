@@ -157,9 +157,9 @@ class EvaluationRun:
             if kept is not None and collector.missing:
                 logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
         metrics = dict(self._metrics)
-        is_asked = self._compute_metrics is not None and self.is_complete and not self._by_batch
-        if is_asked and logits is not None and labels is not None:
-            metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
+        compute = self._compute_metrics if self.is_complete and not self._by_batch else None
+        if compute is not None and logits is not None and labels is not None:
+            metrics = _checked(compute(self._prediction(logits, labels)))
         metrics = {name: _plain(value) for name, value in metrics.items()}
         if self._losses:
             weight = math.fsum(weight for _, weight in self._losses)

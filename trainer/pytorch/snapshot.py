@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -202,7 +202,7 @@ def write_torch(content: Any, path: Path) -> None:
         OSError: If the file cannot be written.
     """
     with hashed(path) as file:
-        torch.save(content, file)
+        torch.save(content, cast(IO[bytes], file))
 
 
 def read_torch(path: Path) -> Any:

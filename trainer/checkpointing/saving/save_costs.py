@@ -57,7 +57,7 @@ class SaveCosts:
     def report(self) -> None:
         """Log the sums at level INFO, if there were saves, and begin anew."""
         if self.saves:
-            logger.info("%s", self)
+            logger.info("%s", str(self))  # before the sums begin anew
         vars(self).update(vars(SaveCosts()))
 
     def __str__(self) -> str:

@@ -13,10 +13,14 @@ NULL_CONTEXT = nullcontext()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the user's own model inside DistributedDataParallel or DataParallel."""
-    while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        model = model.module
-    return model
+    """Return the user's own model inside DistributedDataParallel, DataParallel and the wrapper of torch.compile."""
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif model._modules.get("_orig_mod") is not None:
+            model = model._modules["_orig_mod"]
+        else:
+            return model
 
 
 def has_fields(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,14 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
-from .checkpointing.manifest import Contents, contents_of, roles_of
+from .checkpointing.host_buffers import Buffers, HostBuffers
+from .checkpointing.manifest import Contents, contents_of, role_of, roles_of
+from .checkpointing.restoring import restoring
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .step_timer import StepTimer
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class BaseEngine(Engine):
@@ -122,24 +127,34 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
         self.train_step: Any = engine.train_step
+        self.buffers: HostBuffers = self._new_buffers()
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        write_model = None if self.strategy.is_sharded else self._model_writer(copy=copy)
+        buffers = self.buffers.lend() if copy else None
+        write_model = None if self.strategy.is_sharded else self._model_writer(buffers)
         files: dict[str, Any] = {}
         if not self.trainer.args.save_only_model:
             files[self.optimizer_file] = self._optimizer_state()
             for name, part in self._small_parts().items():
                 files[name] = None if part is None else part.state_dict() or None
-        if copy:
-            files = self._copied(files)
+        if buffers is not None:
+            files = self._copied(files, buffers)
+            buffers.complete()
         states = self.strategy.collectives.gather("the random number states", self._random_state())
         files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
 
         def write(folder: Path) -> dict[str, str]:
-            return {**self._write_weights(folder, write_model), **self._write_files(folder, files)}
+            roles = {**self._write_weights(folder, write_model), **self._write_files(folder, files)}
+            if buffers is not None:
+                buffers.give_back()
+            return roles
 
         return write
+
+    def release_memory(self) -> None:
+        """Free the memory of copies that are written."""
+        self.buffers.release()
 
     def load_snapshot(self, contents: Contents) -> None:
         """Restore what `snapshot` wrote, except the random number generators.
@@ -149,24 +164,49 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """
         optimizer = contents.find(self.optimizer_file)
         if optimizer is None and not contents.names("shards"):
-            raise CheckpointError(
-                f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since it was written with "
-                "save_only_model=True. Load the model from it and start afresh"
-            )
-        self._load_weights(contents, self.trainer.optimizer)
+            others = contents.names("optimizer")
+            reason = "it was written with save_only_model=True. Load the model from it and start afresh"
+            if others:
+                reason = f"the trainer of another framework wrote it, with {others[0]}. Resume it with that trainer"
+            raise CheckpointError(f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since {reason}")
+        with restoring(contents.path, "weights"):
+            self._load_weights(contents, self.trainer.optimizer)
         if optimizer is not None:
-            self._load_optimizer(optimizer)
+            with restoring(contents.path, self.optimizer_file):
+                self._load_optimizer(optimizer)
         for name, part in self._small_parts().items():
-            path = contents.find(name)
-            if path is not None and part is not None:
-                part.load_state_dict(self._read_file(path))
+            if part is not None:
+                self._load_part(contents, name, part)
+
+    def _load_part(self, contents: Contents, name: str, part: Any) -> None:
+        path = contents.find(name)
+        own: dict[str, Any] = getattr(part, "state_dict", dict)()
+        if path is None:
+            if own and contents.is_sealed:
+                self._miss(contents, name)
+            return
+        with restoring(contents.path, name):
+            state = self._read_file(path)
+            if own and not set(own) & set(state):
+                raise CheckpointError(f"{path} holds {', '.join(map(str, state))}; expected is {', '.join(own)}")
+            part.load_state_dict(state)
+
+    def _miss(self, contents: Contents, name: str) -> None:
+        """Raise an error if the schedule is missing; tell if the loss scale is, which fp16 may have added since."""
+        if role_of(name) == "schedule":
+            contents.require("schedule")
+        logger.warning("%s has no %s, which begins anew", contents.path, name)
 
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
-        path = contents_of(folder).find(self._rng_file(self.strategy.rank))
-        if path is not None:
+        contents, name = contents_of(folder), self._rng_file(self.strategy.rank)
+        path = contents.find(name)
+        if path is None:
+            logger.warning("%s has no %s; the random numbers of this process begin anew from the seed", folder, name)
+            return False
+        with restoring(folder, name):
             self._set_random_state(self._read_file(path))
-        return path is not None
+        return True
 
     @contextmanager
     def random_state_kept(self) -> Iterator[None]:
@@ -179,11 +219,12 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     def load_weights(self, contents: Contents) -> None:
         """Load only the weights of a checkpoint."""
-        self._load_weights(contents, None)
+        with restoring(contents.path, "weights"):
+            self._load_weights(contents, None)
 
     def save_model(self, output_dir: str | None) -> None:
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
-        write_model = self._model_writer(copy=False)
+        write_model = self._model_writer(None)
         if self.trainer.is_world_process_zero():
             folder = Path(output_dir or self.trainer.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -217,15 +258,19 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
             self._write_file(content, folder / name)
         return roles_of(files)
 
-    def _copied(self, files: dict[str, Any], /) -> dict[str, Any]:
+    def _new_buffers(self) -> HostBuffers:
+        """Return the memory that the copies of successive snapshots share."""
+        return HostBuffers()
+
+    def _copied(self, files: dict[str, Any], buffers: Buffers, /) -> dict[str, Any]:
         """Return the current contents of files, protected from later changes by training."""
         return files
 
     # -- implemented by a framework -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def _model_writer(self, *, copy: bool) -> Callable[[Path], None]:
-        """Return a function that writes the weights into a folder; the current ones, if ``copy``."""
+    def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
+        """Return a function that writes the weights into a folder; with ``buffers``, a copy of the current ones."""
 
     @abstractmethod
     def _weights_in(self, folder: Path, /) -> list[str]:

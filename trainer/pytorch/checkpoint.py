@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from ..base_engine import BaseCheckpoint
+from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.store import Write
 from . import snapshot
-from ._torch_util import unwrap
+from ._torch_util import copied, pinned, unwrap
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
@@ -27,7 +28,7 @@ class TorchCheckpoint(BaseCheckpoint):
     optimizer_file = "optimizer.pt"
     suffix = ".pt"
     _weights_in = staticmethod(weights_in)
-    _copied = staticmethod(snapshot.copied)
+    _copied = staticmethod(copied)
     _write_file = staticmethod(torch.save)
     _read_file = staticmethod(snapshot.read_torch)
 
@@ -44,12 +45,15 @@ class TorchCheckpoint(BaseCheckpoint):
     def _model(self) -> Any:
         return unwrap(self.trainer.model)
 
-    def _model_writer(self, *, copy: bool) -> ModelWriter:
+    def _new_buffers(self) -> HostBuffers:
+        return HostBuffers(pinned if self.trainer.args.device.type == "cuda" else pageable)
+
+    def _model_writer(self, buffers: Buffers | None) -> ModelWriter:
         model = self._model
-        weights = None if copy else self.strategy.full_weights(self.trainer.model)
+        weights = None if buffers is not None else self.strategy.full_weights(self.trainer.model)
         if weights is None:
             weights = {n: w for n, w in model.state_dict(keep_vars=True).items() if not nn.parameter.is_lazy(w)}
-        weights = snapshot.copied(weights) if copy else weights
+        weights = weights if buffers is None else copied(weights, buffers)
         return ModelWriter(model, plainly_named(weights), self.trainer.processing_class)
 
     def _complete(self, folder: Path, write_model: Any) -> None:
@@ -90,7 +94,7 @@ class TorchCheckpoint(BaseCheckpoint):
         snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))
 
     def _random_state(self) -> dict[str, Any]:
-        past = {} if self.model_io.past is None else {"past": snapshot.copied(self.model_io.past)}
+        past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}
         return {**snapshot.random_state(), **self.strategy.random_state(), **past}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:

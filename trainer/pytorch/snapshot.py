@@ -23,31 +23,6 @@ SHARDS = "shards"
 """Folder in a checkpoint to which every process writes its share of weights and optimizer state; see `fsdp`."""
 
 
-def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
-    """Return nested values with every tensor copied to the host; tensors that share memory share their copy."""
-    memo = {} if memo is None else memo
-    if isinstance(value, Tensor):
-        key = place_of(value) if value.layout == torch.strided else id(value)
-        known = memo.get(key)
-        if known is None or _layout(known) != _layout(value):
-            known = memo[key] = value.detach().to("cpu", copy=True)
-        return known
-    if isinstance(value, dict):
-        return {key: copied(part, memo) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(copied(part, memo) for part in value)
-    return value
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return (tensor.dtype, tensor.shape, *([tensor.stride()] if tensor.layout == torch.strided else []))
-
-
-def place_of(tensor: Tensor) -> int:
-    """Return a key shared by tensors that share memory: the address, or without one the object id."""
-    return tensor.data_ptr() or id(tensor)
-
-
 def random_state() -> dict[str, Any]:
     """Return the states of the random number generators of Python, numpy and torch."""
     state = {**host_random_state(), "torch": torch.get_rng_state()}

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents
 
-from ..snapshot import place_of, read_torch
+from .._torch_util import place_of
+from ..snapshot import read_torch
 from .names import plainly_named
 
 WEIGHTS_FILE = "model.safetensors"

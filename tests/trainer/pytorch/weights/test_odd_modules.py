@@ -91,7 +91,9 @@ def test_extra_state_with_code_is_refused_by_name_before_the_first_step(train):
     trainer = train(odd_modules.ExtraCode())
     trainer.on("on_step_end")(lambda sender, **rest: steps.append(1))
 
-    with pytest.raises(CheckpointError, match=r"'_extra_state' in the state dict .* no code: it contains a \S+\.Code\."):
+    with pytest.raises(
+        CheckpointError, match=r"'_extra_state' in the state dict .* no code: it contains a \S+\.Code\."
+    ):
         trainer.train()
 
     assert steps == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class ModelWriter:
         Args:
             must_export: Raise the error of a failed export, after the weights are written; otherwise it is a warning.
         """
+        for name in (WEIGHTS_FILE, INDEX_FILE):  # of an earlier save
+            (folder / name).unlink(missing_ok=True)
         failure = self._export(folder)
         self.complete(folder)
         if hasattr(self._processing_class, "save_pretrained"):
@@ -60,7 +63,7 @@ class ModelWriter:
         for name in (OWN_FILE, EXTRA_FILE):
             (folder / name).unlink(missing_ok=True)
         if not holds(folder, weights_in(folder), self.weights):
-            is_taken = self._model is not None and any((folder / name).exists() for name in (WEIGHTS_FILE, INDEX_FILE))
+            is_taken = any((folder / name).exists() for name in (WEIGHTS_FILE, INDEX_FILE))
             write_weights(self.weights, folder, OWN_FILE if is_taken else WEIGHTS_FILE)
         write_extra(self.weights, folder)
 
@@ -71,7 +74,7 @@ class ModelWriter:
                 self._model.save_pretrained(folder)  # type: ignore[operator]
         except Exception as error:
             for name in set(os.listdir(folder)) - before:
-                (folder / name).unlink() if (folder / name).is_file() else None
+                shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
             return error
         return None
 

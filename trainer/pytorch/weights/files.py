@@ -192,13 +192,10 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     from safetensors import safe_open
 
-    try:
-        with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            ties = json.loads((file.metadata() or {}).get(TIES, "{}"))
-        return weights | {name: weights[first] for name, first in ties.items()}
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!r}") from error
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        ties = json.loads((file.metadata() or {}).get(TIES, "{}"))
+    return weights | {name: weights[first] for name, first in ties.items()}
 
 
 def holds(folder: Path, names: Collection[str], weights: Mapping[str, Any]) -> bool:

@@ -99,7 +99,7 @@ def _stand_in(module: nn.Module, known: Mapping[int, Any], made: dict[int, Any])
         return _stand_in(inner, known, made)
     if id(module) in made:
         return made[id(module)]  # type: ignore[no-any-return]
-    if isinstance(module, torch.jit.ScriptModule):  # type: ignore[attr-defined]
+    if isinstance(module, torch.jit.ScriptModule):
         return made.setdefault(id(module), copy.deepcopy(module))  # type: ignore[no-any-return]
     twin = made[id(module)] = object.__new__(type(module))
     fields = vars(twin)
@@ -112,7 +112,7 @@ def _stand_in(module: nn.Module, known: Mapping[int, Any], made: dict[int, Any])
     fields["_modules"] = {
         name: None if child is None else _stand_in(child, known, made) for name, child in module._modules.items()
     }
-    return twin  # type: ignore[no-any-return]
+    return twin
 
 
 def _weight(own: Tensor | None, known: Mapping[int, Any], made: dict[int, Any]) -> Any:

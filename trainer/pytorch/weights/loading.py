@@ -80,7 +80,7 @@ def _fill(model: nn.Module, weights: Mapping[str, Any], own: Mapping[str, Any]) 
     expanded = [name for name, tensor in own.items() if _has_memory(tensor) and _repeats(tensor)]
     given = {name: value for name, value in weights.items() if name not in expanded}
     options = {} if given.keys() == own.keys() else {"strict": False}  # the names were compared
-    model.load_state_dict(given, **options)  # type: ignore[arg-type]
+    model.load_state_dict(given, **options)
     for name in expanded:
         inner = own[name].detach()
         _once(inner, inner).copy_(_once(weights[name], inner))

@@ -97,6 +97,7 @@ class Progress:
         pending_steps: Number of those updates.
         total_loss: Sum of the losses of all updates before that.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
+        evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
     """
 
     epoch: int = 0
@@ -107,6 +108,7 @@ class Progress:
     total_loss: float = 0.0
     last_evaluation: int = -1
     last_save: int = -1
+    evaluation_is_due: bool = False
 
     def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
         """Return the completed epochs plus the fraction of the current one.

@@ -25,7 +25,7 @@ from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
 from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
-from .search.search import search_hyperparameters
+from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 from .stop_signals import StopSignals, pass_on
 
@@ -234,8 +234,8 @@ class BaseTrainer(TrainerInterface):
 
         Each trial begins with a new model from ``model_init``, and has its own folder and its own tracker run.
         Evaluations within a trial are reported, so that an unpromising trial is pruned. A signal ends the search; with
-        ``args.on_stop_signal="return"`` it returns the best trial so far. Afterwards the trainer has its original arguments again; ``train(trial=best)`` trains
-        with the best hyperparameters.
+        ``args.on_stop_signal="return"`` it returns the best trial so far. Afterwards the trainer has its original
+        arguments again; ``train(trial=best)`` trains with the best hyperparameters.
 
         Args:
             hp_space: Called with a trial of the backend; returns training arguments by name, and any other values that
@@ -269,7 +269,7 @@ class BaseTrainer(TrainerInterface):
                 self._search.end()
                 self._search = None
         pass_on(self.state.stopped_by, self.args.on_stop_signal)
-        return best
+        return checked(best, n_trials)
 
     def _begin_search(self, hp_space: Any, compute_objective: Any, hp_name: Any) -> Search:
         """Return a search that trains with this trainer."""

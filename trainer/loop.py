@@ -235,14 +235,14 @@ class TrainingLoop:
 
     def _ask_for_last(self, action: str) -> None:
         """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
-        control, step = self.control, self.state.global_step
+        control, progress, step = self.control, self.progress, self.state.global_step
         if not control.should_training_stop:
             return
-        if action == "save" and self.args.save_strategy == "steps" and self.progress.last_save != step:
+        if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
             control.request("should_save", "training stops")
-        if action == "evaluate" and self.args.eval_strategy == "steps" and self.progress.last_evaluation != step:
-            if self.state.stopped_by is None:
-                control.request("should_evaluate", "training stops")
+        is_new = progress.last_evaluation != step and self.state.stopped_by is None
+        if action == "evaluate" and self.args.eval_strategy == "steps" and is_new:
+            control.request("should_evaluate", "training stops")
 
     def _log(self) -> None:
         progress = self.progress

@@ -121,5 +121,27 @@ def _restore_all() -> None:
         context.__exit__()
 
 
+_forking = threading.local()
+"""The signals that were blocked in a thread before it began to fork."""
+
+
+def _before_fork() -> None:
+    """Block the stop signals, so that one sent to the child at once finds the original handlers."""
+    if _active:
+        _forking.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in STOP_SIGNALS})
+
+
+def _after_fork() -> None:
+    blocked = getattr(_forking, "blocked", None)
+    if blocked is not None:
+        _forking.blocked = None
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _after_fork_in_child() -> None:
+    _restore_all()
+    _after_fork()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_restore_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

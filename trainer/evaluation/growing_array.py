@@ -77,7 +77,7 @@ class GrowingArray:
 
 def _with_padding(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the smallest type that holds the values of ``dtype`` and the padding: a signed one for bool, unsigned."""
-    return np.promote_types(dtype, np.int8) if dtype.kind in "bu" else dtype
+    return np.promote_types(dtype, np.int8) if dtype.kind in ("b", "u") else dtype
 
 
 def _filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

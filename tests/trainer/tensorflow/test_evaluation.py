@@ -53,9 +53,9 @@ def test_predictions_keep_their_type_and_low_precision_is_float32(make: Any, exp
 
 
 def test_ragged_outputs_are_padded(tmp_path: Any) -> None:
-    make = lambda x: tf.RaggedTensor.from_row_lengths(
-        tf.ones(tf.shape(x)[0] + 1), tf.pad(tf.ones_like(x[:-1, 0], tf.int32), [[0, 1]], constant_values=2)
-    )  # noqa: E731, E501
+    def make(x: Any) -> Any:
+        lengths = tf.pad(tf.ones_like(x[:-1, 0], tf.int32), [[0, 1]], constant_values=2)
+        return tf.RaggedTensor.from_row_lengths(tf.ones(tf.shape(x)[0] + 1), lengths)
 
     predictions = predict(make, tmp_path)
 

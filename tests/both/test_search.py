@@ -159,12 +159,17 @@ def test_a_signal_ends_the_search_with_the_best_so_far(searcher):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     kill = Kill()
-    trainer = searcher(callbacks=[kill])
+    trainer = searcher(callbacks=[kill], on_stop_signal="return")
 
     best = trainer.hyperparameter_search(compute_objective=eval_loss, **rates(0.01, 0.02, 0.03, 0.04))
 
     assert kill.trainings == 2
     assert best.run_id == "0"
+
+    kill.trainings, trainer = 1, searcher(callbacks=[kill])
+    with pytest.raises(SystemExit) as passed_on:
+        trainer.hyperparameter_search(compute_objective=eval_loss, **rates(0.01, 0.02))
+    assert (passed_on.value.code, kill.trainings) == (143, 2)
 
 
 def test_the_objective_is_that_of_the_last_evaluation_and_none_is_done_twice(searcher):

@@ -166,11 +166,6 @@ def test_a_signal_ends_the_search_with_the_best_so_far(searcher):
     assert kill.trainings == 2
     assert best.run_id == "0"
 
-    kill.trainings, trainer = 1, searcher(callbacks=[kill])
-    with pytest.raises(SystemExit) as passed_on:
-        trainer.hyperparameter_search(compute_objective=eval_loss, **rates(0.01, 0.02))
-    assert (passed_on.value.code, kill.trainings) == (143, 2)
-
 
 def test_the_objective_is_that_of_the_last_evaluation_and_none_is_done_twice(searcher):
     scores = iter([0.9, 0.2, 0.8, 0.4])

@@ -229,3 +229,18 @@ def test_a_child_that_a_callback_forks_dies_of_its_signal(trainer_factory: Any) 
 
     assert [os.WTERMSIG(status) for status in statuses] == [signal.SIGTERM]
     assert trainer.state.stopped_by is None
+
+
+def test_a_search_ends_and_passes_the_signal_on_even_if_no_trial_finished(trainer_factory: Any) -> None:
+    trainer = trainer_factory(
+        model=None,
+        model_init=lambda: trainer_factory.model(),
+        eval_dataset=trainer_factory.dataset(8),
+        callbacks=[Send("SIGTERM", "step_end", 2)],
+        max_steps=6,
+    )
+
+    with pytest.raises(SystemExit) as passed_on:
+        trainer.hyperparameter_search(lambda trial: {"learning_rate": 0.01}, n_trials=3, backend="optuna")
+
+    assert (passed_on.value.code, trainer.state.global_step) == (143, 2)

@@ -56,9 +56,10 @@ def _reader_of(name: str) -> Callable[[Path], Arrays] | None:
 
 
 def _safetensors(path: Path) -> Arrays:
-    from safetensors import deserialize
+    import safetensors
 
-    return {name: _typed(tensor) for name, tensor in deserialize(path.read_bytes())}
+    read: Any = safetensors.deserialize
+    return {name: _typed(tensor) for name, tensor in read(path.read_bytes())}
 
 
 def _typed(tensor: Mapping[str, Any]) -> Any:

@@ -13,13 +13,16 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
-from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.remote_output import RemoteOutput
+from .checkpointing.saving.async_commit import Committer
+from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
+from .staging import address_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -43,6 +46,8 @@ class CheckpointManager:
     Attributes:
         best: The best model so far.
         committer: Commits checkpoints in the background.
+        costs: What the saves of the current run cost so far.
+        remote: The address that the run is uploaded to, if ``output_dir`` is one.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -53,7 +58,9 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer: Committer = Committer()
+        self.costs: SaveCosts = SaveCosts()
         self._store: CheckpointStore | None = None
+        self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
     @property
     def run_id(self) -> str:
@@ -71,16 +78,21 @@ class CheckpointManager:
     def reopen(self) -> None:
         """Open the checkpoint store again after the trainer's arguments have changed."""
         self._store = None
+        self.remote = RemoteOutput(self.trainer.args)
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
-        """Save a checkpoint of this step.
+        """Save a checkpoint of this step, and count how long it takes.
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
+        with self.costs.waiting():
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
@@ -92,8 +104,11 @@ class CheckpointManager:
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
-        def commit() -> Path:
-            return self.store.commit(step, write, best=best, held=held)
+        def commit() -> None:
+            with self.costs.writing():
+                path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.costs.add(path)
+            self.remote.add(path, best)
 
         if background:
             self.committer.submit(commit)
@@ -127,11 +142,12 @@ class CheckpointManager:
         return write
 
     def finish(self) -> None:
-        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
+        """Wait until every checkpoint is committed, free the memory of the copies, log the costs; raise a failure."""
         try:
             self.committer.wait()
         finally:
             self.engine.checkpoint.release_memory()
+            self.costs.report()
 
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""
@@ -141,9 +157,10 @@ class CheckpointManager:
             logger.error("the last checkpoint could not be saved: %s", error)
 
     def close(self) -> None:
-        """Delete what callbacks held at the last commit, and hold no more; the last thing of a run."""
+        """Finish the uploads, and delete what was held at the last commit, and is no more; the last thing of a run."""
         best = self.trainer.state.best_model_checkpoint
         if self.trainer.state.is_world_process_zero:
+            self.remote.finish(show=not self.trainer.args.disable_tqdm)
             self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -154,7 +171,7 @@ class CheckpointManager:
         Raises:
             BrokenCheckpointError: If it does not exist, or does not verify; on every process.
         """
-        path = Path(folder).expanduser()
+        path = self._here(folder)
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
@@ -165,6 +182,20 @@ class CheckpointManager:
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first
+
+    def _here(self, folder: str | Path) -> Path:
+        """Return the local copy of a folder, downloaded once on each machine; all processes must call this."""
+        if not self.remote.is_elsewhere(folder) or self.trainer.args.world_size == 1:
+            return self.remote.local(folder)
+        state, outcome = self.trainer.state, self.engine.strategy.collectives.outcome
+
+        def wait() -> None:  # other machines download what is uploaded
+            if state.is_world_process_zero:
+                self.remote.wait(show=not self.trainer.args.disable_tqdm)
+
+        outcome("the uploads", wait)
+        found = outcome("the download", lambda: self.remote.local(folder) if state.is_local_process_zero else None)
+        return Path(next(path for path in found if path is not None))
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
@@ -179,7 +210,9 @@ class CheckpointManager:
             CheckpointError: If the folder does not exist or does not verify, or if no checkpoint in it verifies.
             ArgumentError: If a fresh start would write into a folder that holds checkpoints of another run.
         """
-        folder = Path(self.trainer.args.output_dir).resolve()
+        args = self.trainer.args
+        self.remote.begin(is_resumed=bool(wanted), overwrites=args.overwrite_output_dir)
+        folder = Path(args.output_dir).resolve()
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
         # not for a trial: a restarted search may try other hyperparameters in it
@@ -193,6 +226,7 @@ class CheckpointManager:
 
     def _of_earlier_attempt(self, run_id: str) -> Path | None:
         self.trainer.state.run_id = run_id
+        self.remote.fetch_newest(run_id)
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
         _tell(skipped)
         logger.warning(
@@ -204,22 +238,23 @@ class CheckpointManager:
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
+            self.remote.fetch_newest()
             return _newest(output_dir)
         if wanted:
-            return _resumable(open_checkpoint(Path(str(wanted)).expanduser()))
+            return _resumable(open_checkpoint(self.remote.local(str(wanted))))
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
         return None
 
     def _refuse_foreign(self, output_dir: Path) -> None:
-        for path in find_checkpoints(output_dir):
-            if run_id_of(path) != self.run_id:
-                raise ArgumentError(
-                    "output_dir",
-                    str(output_dir),
-                    f"it holds checkpoints of another run ({path.name}); set resume_from_checkpoint=True to go on from "
-                    "them, overwrite_output_dir=True to start afresh, or another output_dir",
-                )
+        run_ids = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
+        for name in (name for name, run_id in run_ids.items() if run_id != self.run_id):
+            raise ArgumentError(
+                "output_dir",
+                address_of(self.trainer.args.output_dir),
+                f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from "
+                "them, overwrite_output_dir=True to start afresh, or another output_dir",
+            )
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.
@@ -231,7 +266,7 @@ class CheckpointManager:
 
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
-        trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
+        trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
         self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id

@@ -140,10 +140,10 @@ def python_function(token: bytes) -> PythonFunction | None:
 
     functions = getattr(getattr(script_ops, "_py_funcs", None), "_funcs", {})
     key = token if token in functions else token.decode()
-    found = functions.get(key)
+    found: Any = functions.get(key)
     if found is None:
         return None
-    if isinstance(found, getattr(script_ops, "EagerFunc", ())):
+    if hasattr(found, "_func"):  # of tf.py_function
         return PythonFunction(_unwrapped(found._func), partial(setattr, found, "_func"))
     kept: list[Any] = []  # the functions are held weakly
 

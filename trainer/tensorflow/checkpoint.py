@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base_engine import BaseCheckpoint, BaseEngine
-from ..checkpointing.host_buffers import Buffers
 from ..checkpointing.manifest import Contents
+from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
 
@@ -32,6 +32,10 @@ class TFCheckpoint(BaseCheckpoint):
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
         self.train_step.queue.flush()
         return snapshot.weights_writer(self.trainer.model)
+
+    def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
+        if not (folder / snapshot.WEIGHTS_FILE).exists():  # Keras' own file lacks state
+            write_model(folder)
 
     def save_model(self, output_dir: str | None) -> None:
         """Write the weights in the format of Keras into ``output_dir``, on the first process."""

@@ -129,7 +129,7 @@ def _plain_name(value: Any) -> str:
 
 
 def _is_seed(variable: Any) -> bool:
-    name = getattr(variable, "path", variable.name)
+    name = str(getattr(variable, "path", variable.name))
     return name.endswith("seed_generator_state") or name.split(":")[0].split("/")[-1] == "StateVar"
 
 

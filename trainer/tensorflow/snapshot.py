@@ -24,6 +24,7 @@ from trackside.callbacks.errors import CheckpointError
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
 from . import model_state
+from ._compat import global_seed_generator
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -159,7 +160,7 @@ def _check_fit(model: Any, arrays: dict[str, Any], path: Path) -> None:
 
 
 def _global_state() -> Any:
-    return model_state.global_seed_generator().state.value
+    return global_seed_generator().state.value
 
 
 # -- optimizer --------------------------------------------------------------------------------------------------------

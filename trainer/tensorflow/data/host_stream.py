@@ -21,7 +21,7 @@ from ...checkpointing.random_state import host_random_state, set_host_random_sta
 from ...data.sharding import derive_seed
 from .._compat import PythonFunction, python_function
 
-_running: threading.RLock = threading.RLock()  # type: ignore[valid-type]
+_running: threading.RLock = threading.RLock()
 """Held while a function runs with a state of its own."""
 DEPTH = 12
 """References that are followed from a function to a generator."""

@@ -94,7 +94,8 @@ class SeededGraph:
 
     def _draws(self, node: Any) -> bool:
         """Return whether a node draws numbers that differ between epochs."""
-        return _has_seed(node) or _is_state(node) or any(map(self._is_random, functions_in(node)))
+        by_call = any(map(self._is_random, functions_in(node))) or self._draws_in_parallel(node)
+        return by_call or _has_seed(node) or _is_state(node)
 
     def _is_random_function(self, name: str) -> bool:
         function = self._functions.get(name)
@@ -158,6 +159,21 @@ class SeededGraph:
         visit(name)
         return list(found.values())
 
+    def _ordered_functions(self) -> list[str]:
+        """Return the functions in the order in which they are reached, which does not depend on their names."""
+        found: dict[str, None] = {}
+
+        def visit(node: Any) -> None:
+            for name in [*functions_in(node), node.op]:
+                if name in self._functions and name not in found:
+                    found[name] = None
+                    for part in self._functions[name].node_def:
+                        visit(part)
+
+        for node in self._under(self._output):
+            visit(node)
+        return list(found)
+
     # -- making it again ------------------------------------------------------------------------------------------
 
     def _make(self, outputs: list[str], cuts: dict[str, Any], seed: Seed) -> list[Any]:
@@ -171,7 +187,7 @@ class SeededGraph:
             self._reseed(node, graph.node, seed, "{}")
             graph.node.append(_renamed(node, self._functions, suffix))
         _reseed_states(graph, seed)
-        for name in self._functions:
+        for name in self._ordered_functions():
             function = graph.library.function.add()
             function.CopyFrom(self._functions[name])
             function.signature.name += suffix

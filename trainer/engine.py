@@ -127,6 +127,9 @@ class TrainStep(ABC):
     def clear_gradients(self) -> None:
         """Clear the gradients."""
 
+    def end_run(self) -> None:  # noqa: B027
+        """Leave the model as it is used after training; called at the end of a run, also after an exception."""
+
     @abstractmethod
     def take_loss(self) -> float:
         """Return the sum of the losses of the updates since the last call. Waits for the device."""

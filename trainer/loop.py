@@ -79,6 +79,7 @@ class TrainingLoop:
             with self.signals, self.engine.propagate_errors():
                 output = self._run()
         except BaseException as error:
+            self.step.end_run()
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
@@ -261,6 +262,7 @@ class TrainingLoop:
         state, progress = self.state, self.progress
         self.checkpoints.finish()
         self.trainer.store_flos()
+        self.step.end_run()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
         progress.pending_loss += self.step.take_loss()

@@ -105,7 +105,10 @@ class TorchEngine(BaseEngine):
         trainer.model_wrapped = strategy.wrap(nn.DataParallel(trainer.model) if is_parallel else trainer.model)
         trainer.model_wrapped.train()
         trainer.optimizer.zero_grad()
-        self.train_step.begin_run()
+        is_own = self.given_optimizers[0] is not None or self.overrides.any(
+            "create_optimizer", "create_optimizer_and_scheduler"
+        )
+        self.train_step.begin_run(takes_late=not is_own)
         update_context(trainer, self.dispatcher)
 
     def seed(self, checkpoint: Path | None) -> None:

@@ -143,4 +143,5 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
     """
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         return ReduceLROnPlateau(optimizer, **plateau_options(args, ReduceLROnPlateau))
-    return LambdaLR(optimizer, schedule_of(args, num_training_steps, optimizer.defaults["lr"]))
+    learning_rate = optimizer.defaults.get("lr", optimizer.param_groups[0].get("lr"))
+    return LambdaLR(optimizer, schedule_of(args, num_training_steps, learning_rate))

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..base_engine import BaseCheckpoint
 from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.store import Write
 from . import snapshot
-from ._torch_util import copied, pinned, unwrap
+from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
+from .weights.export import ModelWriter
+from .weights.files import weights_in
+from .weights.loading import load_weights
+from .weights.names import plainly_named
+
+LATE = "late_parameters"
+"""Name of the places, in an optimizer's state, of parameters that were unfrozen during the run."""
 
 
 class TorchCheckpoint(BaseCheckpoint):
@@ -23,14 +30,21 @@ class TorchCheckpoint(BaseCheckpoint):
 
     optimizer_file = "optimizer.pt"
     suffix = ".pt"
-    _weights_in = staticmethod(snapshot.weights_in)
+    _weights_in = staticmethod(weights_in)
     _copied = staticmethod(copied)
     _write_file = staticmethod(torch.save)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        return super().snapshot(copy=copy or self.strategy.must_copy)
+        mode = self.train_step.optimizer_mode
+        with mode.evaluating():
+            return super().snapshot(copy=copy or self.strategy.must_copy or mode.exists)
+
+    def save_model(self, output_dir: str | None) -> None:
+        """Write the weights and the other files of the model into ``output_dir``, on the first process."""
+        with self.train_step.optimizer_mode.evaluating():
+            super().save_model(output_dir)
 
     def write_shards(self) -> None:
         """Write this process's shards, if any, of the checkpoint that the first process is writing."""
@@ -44,20 +58,25 @@ class TorchCheckpoint(BaseCheckpoint):
     def _new_buffers(self) -> HostBuffers:
         return HostBuffers(pinned if self.trainer.args.device.type == "cuda" else pageable)
 
-    def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
-        if buffers is not None:
-            weights = copied(self._model.state_dict(keep_vars=True), buffers)
-            return partial(self._write_model, weights)
-        return partial(self._write_model, self.strategy.full_weights(self.trainer.model))
+    def _model_writer(self, buffers: Buffers | None) -> ModelWriter:
+        model = self._model
+        weights = None if buffers is not None else self.strategy.full_weights(self.trainer.model)
+        if weights is None:
+            weights = {n: w for n, w in model.state_dict(keep_vars=True).items() if not nn.parameter.is_lazy(w)}
+        weights = weights if buffers is None else copied(weights, buffers)
+        return ModelWriter(model, plainly_named(weights), self.trainer.processing_class)
 
-    def _write_model(self, weights: dict[str, Any] | None, folder: Path) -> None:
-        snapshot.save_weights(self._model, folder, weights)
-        if hasattr(self.trainer.processing_class, "save_pretrained"):
-            self.trainer.processing_class.save_pretrained(folder)
+    def _complete(self, folder: Path, write_model: Any) -> None:
+        if self._weights_in(folder):
+            write_model.complete(folder)
+        else:
+            write_model(folder, must_export=False)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:
-            return super()._write_weights(folder, write_model)
+            is_live = "save_model" in self.overrides  # otherwise copies are written, perhaps in the background
+            with self.train_step.optimizer_mode.evaluating() if is_live else NULL_CONTEXT:
+                return super()._write_weights(folder, write_model)
         self._write_shards(folder)
         return roles_of(f"{snapshot.SHARDS}/{name}" for name in os.listdir(folder / snapshot.SHARDS))
 
@@ -66,7 +85,13 @@ class TorchCheckpoint(BaseCheckpoint):
 
         optimizer = None if self.trainer.args.save_only_model else self.trainer.optimizer
         shared: Any = self.strategy.collectives.gather("the folder of the shards", folder)[0]
-        write_shards(shared, self.trainer.model, optimizer)
+        with self.train_step.optimizer_mode.evaluating():
+            write_shards(shared, self.trainer.model, optimizer)
+
+    def load_weights(self, contents: Contents) -> None:
+        """Load only the weights of a checkpoint."""
+        self.train_step.optimizer_mode.eval()  # they are those of evaluation
+        super().load_weights(contents)
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         if contents.names("shards"):
@@ -78,13 +103,18 @@ class TorchCheckpoint(BaseCheckpoint):
 
             load_whole(contents, self.trainer.model, optimizer)
         else:
-            snapshot.load_weights(self._model, contents)
+            load_weights(self._model, contents)
 
     def _optimizer_state(self) -> Any:
-        return None if self.strategy.is_sharded else snapshot.optimizer_state(self.trainer.optimizer)
+        if self.strategy.is_sharded:
+            return None
+        state, late = snapshot.optimizer_state(self.trainer.optimizer), self.train_step.parameters.late
+        return {**state, LATE: [list(place) for place in late]} if late else state
 
     def _load_optimizer(self, path: Path) -> None:
-        snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))
+        state = snapshot.read_torch(path)
+        self.train_step.parameters.add(state.pop(LATE, ()) if isinstance(state, dict) else ())
+        snapshot.load_optimizer(self.trainer.optimizer, state)
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

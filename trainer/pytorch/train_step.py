@@ -53,6 +53,7 @@ class TorchTrainStep(BaseTrainStep):
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
+        self._holders = lambda: [trainer, *(item.callback for item in trainer.callback_report.values())]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         self.losses: LossAccumulator = LossAccumulator(
@@ -79,6 +80,7 @@ class TorchTrainStep(BaseTrainStep):
             trainer.model,
             trainer.optimizer,
             self.precision.parameters,
+            self._holders,
             takes_late=takes_late and not self.precision.has_copies,
             is_distributed=strategy.world_size > 1,
             watches=not (strategy.is_sharded or self.precision.has_copies),

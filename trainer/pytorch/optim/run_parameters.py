@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook, register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.optim import Optimizer
 
 from trackside.callbacks.errors import TracksideValueError
@@ -30,6 +32,7 @@ class RunParameters:
         model: The model; wrappers make no difference.
         optimizer: The optimizer; None before there is one.
         parameters_of: Returns the parameters that the optimizer steps.
+        holders: Returns objects whose optimizers have parameters that are unfrozen later to themselves.
         takes_late: Whether a parameter that is unfrozen later is added to the optimizer's groups: the first of them is
             decayed, and the second is not.
         is_distributed: Whether the gradients are exchanged between processes, which is settled before training.
@@ -46,6 +49,7 @@ class RunParameters:
         model: nn.Module,
         optimizer: Optimizer | None,
         parameters_of: Callable[[Optimizer], list[Tensor]] = lambda optimizer: [],
+        holders: Callable[[], Iterable[object]] = tuple,
         *,
         takes_late: bool = False,
         is_distributed: bool = False,
@@ -54,6 +58,7 @@ class RunParameters:
         self._model = model
         self._optimizer: Any = optimizer
         self._parameters_of = parameters_of
+        self._holders = holders
         self._takes_late = takes_late
         self._is_distributed = is_distributed
         self._watches = watches
@@ -118,7 +123,7 @@ class RunParameters:
         note = partial(_note, weakref.ref(self))
         parameter.requires_grad_(True)  # torch accepts a hook only then, and keeps it
         try:
-            self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(note)
+            self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
         finally:
             parameter.requires_grad_(False)
 
@@ -134,13 +139,12 @@ class RunParameters:
         names = {parameter: name for name, parameter in self._model.named_parameters() if parameter in woken}
         if names and self._is_distributed:
             raise TracksideValueError(
-                f"{_some(names.values())} were unfrozen after the model was distributed, so that their gradients are not "
-                "exchanged between the processes. Give the trainer a model in which they are trainable; a callback can "
-                "freeze them in on_train_begin"
+                f"{_some(names.values())} were unfrozen after the model was distributed, so that their gradients are "
+                "not exchanged between the processes. Give the trainer a model in which they are trainable; a callback "
+                "can freeze them in on_train_begin"
             )
-        stepped = set(self._parameters_of(self._optimizer))
-        new = {parameter: name for parameter, name in names.items() if parameter not in stepped}
-        new = {parameter: name for parameter, name in new.items() if not _is_stepped_elsewhere(parameter, self._optimizer)}
+        known = {*self._parameters_of(self._optimizer), *self._in_other_optimizers()}
+        new = {parameter: name for parameter, name in names.items() if parameter not in known}
         if not new:
             return
         if not self._takes_late:
@@ -154,6 +158,13 @@ class RunParameters:
         for parameter, name in new.items():
             self._adopt(parameter, name, 0 if name in decayed else 1)
         logger.warning("%s were unfrozen, and are trained from this update on", _some(new.values()))
+
+    def _in_other_optimizers(self) -> Iterator[Tensor]:
+        """Yield the parameters of optimizers that the holders have as attributes, such as one that a callback steps."""
+        for holder in self._holders():
+            for value in vars(holder).values():
+                if isinstance(value, Optimizer) and value is not self._optimizer:
+                    yield from (parameter for group in value.param_groups for parameter in group["params"])
 
     def _adopt(self, parameter: Tensor, name: str, index: int) -> None:
         group = self._optimizer.param_groups[index]
@@ -171,12 +182,6 @@ def _note(owner: weakref.ref[RunParameters], parameter: Tensor) -> None:
 
 def _can_train(parameter: Tensor) -> bool:
     return parameter.is_floating_point() and parameter.is_leaf and not parameter.is_inference()
-
-
-def _is_stepped_elsewhere(parameter: Tensor, own: Optimizer) -> bool:
-    """Return whether another optimizer of this process holds ``parameter``."""
-    others = (value for value in gc.get_objects() if issubclass(type(value), Optimizer) and value is not own)
-    return any(item is parameter for other in others for group in other.param_groups for item in group["params"])
 
 
 def _some(names: Iterable[str]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from trackside.callbacks.errors import CheckpointError, TracksideValueError
 from .checkpointing.manifest import Contents, contents_of, roles_of
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class BaseEngine(Engine):
@@ -42,6 +46,7 @@ class BaseEngine(Engine):
         self.strategy = strategy
         self.step_timer = step_timer
         self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
+        self.made: MadeOptimizer | None = None
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
         """Have the trainer create the optimizer and the schedule again, unless the user gave them.
@@ -56,6 +61,17 @@ class BaseEngine(Engine):
             raise TracksideValueError(
                 "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
             )
+
+    def _note_made(self, make: Callable[[Any, Any, Any], MadeOptimizer]) -> None:
+        """Keep the optimizer and the schedule as made; those that the user gave keep what they were at first."""
+        optimizer, schedule = self.trainer.optimizer, self.trainer.lr_scheduler
+        if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
+            self.made = make(optimizer, schedule, self.trainer.model)
+
+    @property
+    def optimizer_record(self) -> dict[str, Any] | None:
+        """The description of optimizer and schedule as made; None before the model is prepared."""
+        return None if self.made is None else self.made.record
 
     def count_examples(self, window: Sequence[TrainBatch]) -> int:
         """Return the examples in a window, counted over all processes."""
@@ -120,6 +136,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
+        self.engine = engine
         self.train_step: Any = engine.train_step
 
     def snapshot(self, *, copy: bool) -> Write:
@@ -140,8 +157,10 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
         return write
 
-    def load_snapshot(self, contents: Contents) -> None:
+    def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
         """Restore what `snapshot` wrote, except the random number generators.
+
+        Hyperparameters and schedule are those of this run where they were made differently.
 
         Raises:
             CheckpointError: If the checkpoint was written with save_only_model.
@@ -152,13 +171,16 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
                 f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since it was written with "
                 "save_only_model=True. Load the model from it and start afresh"
             )
+        made = self.engine.made
+        assert made is not None  # the model is prepared
         self._load_weights(contents, self.trainer.optimizer)
-        if optimizer is not None:
-            self._load_optimizer(optimizer)
-        for name, part in self._small_parts().items():
-            path = contents.find(name)
-            if path is not None and part is not None:
-                part.load_state_dict(self._read_file(path))
+        notes = made.load_optimizer(None if optimizer is None else self._read_optimizer(optimizer), before)
+        schedule, scaler = (contents.find(f"{name}{self.suffix}") for name in ("scheduler", "scaler"))
+        notes += made.load_schedule(None if schedule is None else self._read_file(schedule), before, step)
+        if scaler is not None:
+            self.train_step.precision.load_state_dict(self._read_file(scaler))
+        for note in notes if self.trainer.state.is_world_process_zero else ():
+            logger.warning("resuming: %s", note)
 
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
@@ -222,11 +244,11 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     @abstractmethod
     def _optimizer_state(self) -> Any:
-        """Return the state that `_load_optimizer` needs; None if the shards of the weights hold it."""
+        """Return the state that `_read_optimizer` returns; None if the shards of the weights hold it."""
 
     @abstractmethod
-    def _load_optimizer(self, path: Path) -> None:
-        """Restore the optimizer from its file."""
+    def _read_optimizer(self, path: Path) -> Any:
+        """Return the content of the optimizer's file, as `MadeOptimizer.load_optimizer` takes it."""
 
     @abstractmethod
     def _random_state(self) -> dict[str, Any]:

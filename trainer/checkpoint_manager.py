@@ -213,8 +213,11 @@ class CheckpointManager:
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
-        self.engine.checkpoint.load_snapshot(contents)
-        self._take_state(_state_file(contents))
+        kept = _read(contents.find(PROGRESS_FILE))
+        state = TrainerState.load_from_json(_state_file(contents))
+        progress = Progress(**kept or {"epoch": int(state.epoch or 0)})  # transformers writes no progress
+        self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
+        self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
         if trainer.state.is_world_process_zero:
@@ -225,17 +228,15 @@ class CheckpointManager:
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        kept = _read(contents.find(PROGRESS_FILE)) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
-        progress = Progress(**kept)
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress
 
-    def _take_state(self, path: Path) -> None:
+    def _take_state(self, saved: TrainerState) -> None:
         """Fill the trainer's state in place: callbacks and the dispatcher hold references to it."""
         state = self.trainer.state
         here = {"is_local_process_zero", "is_world_process_zero", "run_id"}
-        for name, value in vars(TrainerState.load_from_json(path)).items():
+        for name, value in vars(saved).items():
             if name not in here:
                 setattr(state, name, value)
 

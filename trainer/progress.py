@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
@@ -97,6 +97,7 @@ class Progress:
         pending_steps: Number of those updates.
         total_loss: Sum of the losses of all updates before that.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
+        optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
     """
 
     epoch: int = 0
@@ -107,6 +108,7 @@ class Progress:
     total_loss: float = 0.0
     last_evaluation: int = -1
     last_save: int = -1
+    optimizer: dict[str, Any] | None = None
 
     def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
         """Return the completed epochs plus the fraction of the current one.

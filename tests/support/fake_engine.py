@@ -179,7 +179,7 @@ class FakeCheckpoint(CheckpointIO):
     def write_shards(self) -> None:
         pass
 
-    def load_snapshot(self, contents: Any) -> None:
+    def load_snapshot(self, contents: Any, before: Any, step: int) -> None:
         pass
 
     def load_weights(self, contents: Any) -> None:
@@ -190,6 +190,8 @@ class FakeCheckpoint(CheckpointIO):
 
 
 class FakeEngine(Engine):
+    optimizer_record = None
+
     def __init__(self, trainer: FakeTrainer, collectives: Collectives) -> None:
         self.trainer = trainer
         self.strategy = FakeStrategy(collectives)

@@ -78,8 +78,8 @@ class TorchCheckpoint(BaseCheckpoint):
     def _optimizer_state(self) -> Any:
         return None if self.strategy.is_sharded else self.trainer.optimizer.state_dict()
 
-    def _load_optimizer(self, path: Path) -> None:
-        snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))
+    def _read_optimizer(self, path: Path) -> Any:
+        return snapshot.read_torch(path)
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": snapshot.copied(self.model_io.past)}

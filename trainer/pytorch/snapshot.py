@@ -23,8 +23,6 @@ from ..checkpointing.random_state import host_random_state, set_host_random_stat
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Index of weights that transformers split into several files."""
-KERNELS = ("fused", "foreach")
-"""Options of torch's optimizers that select the kernel of a step, not its result."""
 SHARDS = "shards"
 """Folder in a checkpoint to which every process writes its share of weights and optimizer state; see `fsdp`."""
 
@@ -117,16 +115,6 @@ def load_weights(model: nn.Module, checkpoint: Contents) -> None:
             f"of another shape {_some(sorted(wrong))}.{hint}"
         )
     model.load_state_dict(weights)
-
-
-def load_optimizer(optimizer: Any, state: Any) -> None:
-    """Load an optimizer's state, except the kernel options, since kernels depend on the device."""
-    groups = state.get("param_groups") if isinstance(state, dict) else None
-    if groups is not None:
-        own = [{name: group[name] for name in KERNELS if name in group} for group in optimizer.param_groups]
-        own += [{}] * (len(groups) - len(own))
-        state = {**state, "param_groups": [{**group, **kept} for group, kept in zip(groups, own, strict=False)]}
-    optimizer.load_state_dict(state)
 
 
 def weights_files(folder: Path, names: Collection[str]) -> list[str]:

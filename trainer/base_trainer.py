@@ -175,7 +175,7 @@ class BaseTrainer(TrainerInterface):
         best = self._checkpoints.best
         if best.is_metric_needed:
             best.check(self._evaluator.trial_metrics())
-        return TrainingLoop(
+        loop = TrainingLoop(
             self,
             self._engine,
             self._dispatcher,
@@ -184,7 +184,9 @@ class BaseTrainer(TrainerInterface):
             note_metrics=self._note_metrics,
             watch_memory=self._evaluator.watch_memory,
             report_costs=self._writer.report_costs,
-        ).run()
+        )
+        with self._evaluator.within_training():
+            return loop.run()
 
     def _reset(self) -> None:
         """Reset state and control in place: callbacks and the dispatcher hold references to them."""

@@ -80,7 +80,7 @@ class CheckpointManager:
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
-        a failure is raised at the next step.
+        a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
@@ -88,11 +88,13 @@ class CheckpointManager:
         is_plain = not is_heard and "save_model" not in self.overrides
         background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
         state.stateful_callbacks = dispatcher.state_dicts()
+        if background:
+            self.committer.make_room()  # before the copy: at most two copies exist
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
-        best = state.best_model_checkpoint
+        best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> Path:
-            return self.store.commit(step, write, best=best)
+            return self.store.commit(step, write, best=best, held=held)
 
         if background:
             self.committer.submit(commit)
@@ -102,6 +104,12 @@ class CheckpointManager:
         self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
+
+    def _held(self, step: int) -> set[str]:
+        """Return what callbacks on any process work on, after they are done with an earlier checkpoint of ``step``."""
+        self.dispatcher.wait_until_free(str(self.store.path(step)))
+        gather = self.engine.strategy.collectives.gather
+        return {path for held in gather("the checkpoints in use", self.dispatcher.held()) for path in held}
 
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
@@ -119,12 +127,25 @@ class CheckpointManager:
 
         return write
 
-    def settle(self) -> None:
-        """Wait until every checkpoint is committed, and report a failure without raising it."""
+    def finish(self) -> None:
+        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
         try:
             self.committer.wait()
+        finally:
+            self.engine.checkpoint.release_memory()
+
+    def settle(self) -> None:
+        """Do as `finish`, and report a failure without raising it."""
+        try:
+            self.finish()
         except Exception as error:
             logger.error("the last checkpoint could not be saved: %s", error)
+
+    def close(self) -> None:
+        """Delete what callbacks held at the last commit, and hold no more; the last thing of a run."""
+        best = self.trainer.state.best_model_checkpoint
+        if self.trainer.state.is_world_process_zero:
+            self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
 

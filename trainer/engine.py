@@ -188,6 +188,10 @@ class CheckpointIO(ABC):
         """
 
     @abstractmethod
+    def release_memory(self) -> None:
+        """Free the memory that copies for checkpoints share, after the last one is written."""
+
+    @abstractmethod
     def write_shards(self) -> None:
         """Write this process's share, if any, of the checkpoint that the first process is writing."""
 
@@ -199,6 +203,10 @@ class CheckpointIO(ABC):
             before: The record of the checkpoint's optimizer as made; None if it has none.
             step: Updates completed.
         """
+
+    @abstractmethod
+    def random_state_kept(self) -> AbstractContextManager[None]:
+        """Return a context that ends with the states of the random number generators with which it began."""
 
     @abstractmethod
     def load_weights(self, contents: Contents) -> None:

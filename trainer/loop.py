@@ -82,10 +82,12 @@ class TrainingLoop:
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
+            self.checkpoints.close()
             if first is not None:
                 raise first from error
             raise
         first = send_to_all("on_train_end")
+        self.checkpoints.close()
         if first is not None:
             raise first
         return output
@@ -258,7 +260,7 @@ class TrainingLoop:
 
     def _finish(self, start_s: float, memory: MemoryWatch | None) -> TrainOutput:
         state, progress = self.state, self.progress
-        self.checkpoints.committer.wait()
+        self.checkpoints.finish()
         self.trainer.store_flos()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()

@@ -35,7 +35,9 @@ class PredictionOutput(NamedTuple):
     """The result of predict().
 
     Attributes:
-        predictions: Array, or nested arrays, of shape (examples, ...); ragged ones are padded with -100.
+        predictions: Array, or nested arrays, of shape (rows, ...), usually with a row for each example; ragged ones are
+            padded with -100. A list of one item for each example stays one. A list of batches with
+            eval_do_concat_batches=False.
         label_ids: The labels in the same form; None without labels.
         metrics: The result of compute_metrics, the loss, and the speed.
     """

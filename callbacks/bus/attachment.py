@@ -102,6 +102,7 @@ class Attachment(AttachOptions):
         seconds: Time spent on the training thread: in its methods, or in handing calls over and waiting.
         background_s: Time spent in its methods in the background.
         dropped: Calls that were left out since it could not keep up, or was abandoned.
+        is_behind: Whether a save has waited for its work on earlier checkpoints.
         failures: Exceptions it raised.
         failures_in_a_row: Those since one of the events in ``failing`` last succeeded.
         failing: The events at which it raised since then.
@@ -122,6 +123,7 @@ class Attachment(AttachOptions):
     seconds: float = 0.0
     background_s: float = 0.0
     dropped: int = 0
+    is_behind: bool = False
     failures: int = 0
     failures_in_a_row: int = 0
     failing: set[str] = field(default_factory=set)

@@ -11,6 +11,10 @@ A call that takes longer than the attachment's ``timeout_s`` cannot be stopped, 
 detached and the thread is left behind. When `QUEUE_LIMIT` calls wait, further steps and records are dropped and
 counted. Failures are counted on the training thread, so that the fault policy is that of every other callback.
 
+A checkpoint that a call was given (on_save, on_load) is neither deleted nor replaced until the call is done or has
+timed out. One callback holds at most `HELD_LIMIT` checkpoints: the next save waits for the oldest of them, and a
+warning says so once.
+
 The callback gets snapshots of state and control, as they were when the event was sent; flags that it sets have no
 effect. What it gets by keyword, such as the model, is the live object: a callback that reads it while training goes on
 names the event in ``waits_at``.
@@ -102,10 +106,13 @@ class BackgroundReceiver(CallbackReceiver):
             if self.event == "on_train_begin":
                 thread.begin_run()
             if self.is_heard:
+                self._take_turn(payload)
                 attachment.calls += 1
                 seen = (args, StateSnapshot.of(state), copy.copy(control))
                 make = functools.partial(self.method, *seen, **self.context, **payload)
-                thread.submit(Call(self.event, make, is_droppable=self.event in DROPPABLE))
+                thread.submit(
+                    Call(self.event, make, is_droppable=self.event in DROPPABLE, holds=payload.get("checkpoint"))
+                )
             done = self._wait()
             self._settle()
             if self.event == "on_train_end":
@@ -114,6 +121,14 @@ class BackgroundReceiver(CallbackReceiver):
                     logger.warning("the run ends while the callback %r is still working", attachment.name)
         finally:
             attachment.seconds += perf_counter() - start
+
+    def _take_turn(self, payload: Mapping[str, Any]) -> None:
+        """Wait, before a call is given a checkpoint, while the callback still works on several earlier ones."""
+        if "checkpoint" in payload and self.thread.wait_for_turn():
+            self._settle()
+            if not self.attachment.is_behind:
+                logger.warning("the callback %r works on earlier checkpoints; saves wait for it", self.attachment.name)
+            self.attachment.is_behind = True
 
     def _wait(self) -> bool:
         """Wait, if this event asks for it, and return whether all calls are done."""

@@ -19,17 +19,25 @@ WAIT_SHARE = 0.005
 SHORT_WAIT_S = 0.02
 """A wait of this length is always allowed."""
 
+HELD_LIMIT = 2
+"""The most checkpoints that one callback holds at once; the next save waits for the oldest of them."""
+
 END_WAIT_S = 60.0
 """The longest that the end of a run waits for one callback none of whose calls reaches its time-out."""
 
 
 @dataclass
 class Call:
-    """One call of a callback's method; ``make`` makes it."""
+    """One call of a callback's method; ``make`` makes it.
+
+    Attributes:
+        holds: The checkpoint that the method was given; it is neither deleted nor replaced until the call is done.
+    """
 
     event: str
     make: Callable[[], object]
     is_droppable: bool = False
+    holds: str | None = None
 
 
 @dataclass
@@ -61,7 +69,7 @@ class CallbackThread:
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()
         self._outcomes: deque[Outcome] = deque()
-        self._running: str | None = None
+        self._running: Call | None = None
         self._began_s = 0.0
         self._thread: threading.Thread | None = None
         self._is_closing = False
@@ -104,16 +112,42 @@ class CallbackThread:
         self._waited_s += perf_counter() - start
         return done
 
+    def held(self) -> list[str]:
+        """Return the checkpoints that calls work on, or will; without that of a call that has timed out."""
+        with self._changed:
+            return self._held()
+
+    def wait_until_free(self, checkpoint: str) -> None:
+        """Wait until no call holds ``checkpoint``, or a call times out."""
+        self._wait_while(lambda: checkpoint in self._held(), float("inf"))
+
+    def wait_for_turn(self) -> bool:
+        """Wait until a further checkpoint may be held, or a call times out; return whether that took a wait."""
+        start = perf_counter()
+        self._wait_while(lambda: len(self._held()) >= HELD_LIMIT, float("inf"))
+        return perf_counter() - start > SHORT_WAIT_S
+
+    def _held(self) -> list[str]:
+        running = self._running
+        is_late = running is not None and perf_counter() - self._began_s > self.timeout_s
+        if is_late:  # the callback will be abandoned, with all calls that wait
+            return []
+        calls = [*self._calls] if running is None else [running, *self._calls]
+        return [call.holds for call in calls if call.holds is not None]
+
     def wait(self, seconds: float) -> bool:
         """Wait at most ``seconds``, or until a call times out; return whether all calls are done."""
+        return self._wait_while(lambda: bool(self._calls or self._running), seconds)
+
+    def _wait_while(self, is_busy: Callable[[], bool], seconds: float) -> bool:
         deadline = perf_counter() + seconds
         with self._changed:
-            while self._calls or self._running:
+            while is_busy():
                 give_up = min(deadline, self._began_s + self.timeout_s) if self._running else deadline
                 remaining_s = give_up - perf_counter()
                 if remaining_s <= 0:
                     return False
-                self._changed.wait(remaining_s)
+                self._changed.wait(min(remaining_s, threading.TIMEOUT_MAX))
         return True
 
     def outcomes(self) -> list[Outcome]:
@@ -121,9 +155,10 @@ class CallbackThread:
         with self._changed:
             found = list(self._outcomes)
             self._outcomes.clear()
-            event, took_s = self._running, perf_counter() - self._began_s
-        if event is not None and took_s > self.timeout_s and not self.is_abandoned:
-            found.append(Outcome(event, took_s, CallbackTimeoutError(self.name, event, self.timeout_s)))
+            running, took_s = self._running, perf_counter() - self._began_s
+        if running is not None and took_s > self.timeout_s and not self.is_abandoned:
+            error = CallbackTimeoutError(self.name, running.event, self.timeout_s)
+            found.append(Outcome(running.event, took_s, error))
         return found
 
     def abandon(self) -> None:
@@ -152,10 +187,10 @@ class CallbackThread:
             except (Exception, SystemExit) as raised:
                 error = raised
             outcome = Outcome(call.event, perf_counter() - start, error)
-            del call  # it holds the trainer
+            del call
             with self._changed:
                 self._outcomes.append(outcome)
-                self._running = None
+                self._running = None  # it holds the trainer, and a checkpoint
                 self._changed.notify_all()
 
     def _next(self) -> Call | None:
@@ -166,6 +201,6 @@ class CallbackThread:
                     return None
                 self._changed.wait()
             call = self._calls.popleft()
-            self._running, self._began_s = call.event, perf_counter()
+            self._running, self._began_s = call, perf_counter()
             self._changed.notify_all()  # the time of this call counts from here: `wait` must look again
             return call

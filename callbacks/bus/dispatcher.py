@@ -16,6 +16,7 @@ from ..events import EVENTS, Signal
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
+from .callback_thread import CallbackThread
 from .faults import FaultPolicy
 from .introspection import overridden_events
 from .ordering import in_order
@@ -57,6 +58,7 @@ class Dispatcher:
         self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: list[CallbackReceiver] = []
         self._monitors: list[Attachment] = []
+        self._threads: weakref.WeakSet[CallbackThread] = weakref.WeakSet()
         self._is_steered = False
         self._steered_version: int | None = None
         self._known: dict[str, tuple[int, tuple[Receiver, ...]]] = {}
@@ -93,6 +95,7 @@ class Dispatcher:
         for attachment in added:
             if attachment.thread is not None:
                 weakref.finalize(self, attachment.thread.close)
+                self._threads.add(attachment.thread)
         self._connect()
         return added
 
@@ -178,6 +181,17 @@ class Dispatcher:
             except Exception as error:
                 first = first or error
         return first
+
+    # -- checkpoints in use ---------------------------------------------------------------------------------------
+
+    def held(self) -> set[str]:
+        """Return the checkpoints that callbacks in the background work on, those of removed callbacks included."""
+        return {checkpoint for thread in list(self._threads) for checkpoint in thread.held()}
+
+    def wait_until_free(self, checkpoint: str) -> None:
+        """Wait until no callback in the background works on ``checkpoint``, or its call times out."""
+        for thread in list(self._threads):
+            thread.wait_until_free(checkpoint)
 
     # -- state and metrics ----------------------------------------------------------------------------------------
 

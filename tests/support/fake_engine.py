@@ -176,11 +176,17 @@ class FakeCheckpoint(CheckpointIO):
 
         return write
 
+    def release_memory(self) -> None:
+        pass
+
     def write_shards(self) -> None:
         pass
 
     def load_snapshot(self, contents: Any, before: Any, step: int) -> None:
         pass
+
+    def random_state_kept(self) -> Any:
+        return nullcontext()
 
     def load_weights(self, contents: Any) -> None:
         pass

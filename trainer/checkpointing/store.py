@@ -70,7 +70,7 @@ class CheckpointStore:
         """Return the path of the checkpoint of ``step``, which may not exist."""
         return self.output_dir / f"{CHECKPOINT_PREFIX}{step}"
 
-    def commit(self, step: int, write: Write, *, best: Path | str | None = None) -> Path:
+    def commit(self, step: int, write: Write, *, best: Path | str | None = None, held: Collection[str] = ()) -> Path:
         """Commit a new folder, filled by ``write``, as the checkpoint of ``step``; then delete surplus checkpoints.
 
         A checkpoint that this run committed for the same step is replaced; a checkpoint of another run is renamed. A
@@ -82,6 +82,7 @@ class CheckpointStore:
                 files.
             best: The checkpoint of the best model, which is never deleted; matched by name, so that the output folder
                 may be moved.
+            held: Checkpoints that are in use, and are not deleted yet.
 
         Returns:
             The committed folder.
@@ -105,8 +106,21 @@ class CheckpointStore:
             failure = CheckpointError(f"checkpoint {final} could not be written: {describe(error)}")
             failure.errno = getattr(error, "errno", None)
             raise failure from error
-        self._delete_surplus(old, keep={final.name, Path(best).name if best is not None else ""})
+        self._discard([old] if old is not None else [])
+        self.rotate(final, *([] if best is None else [best]), *held)
         return final
+
+    def rotate(self, *keep: Path | str) -> None:
+        """Delete the oldest checkpoints of this run beyond ``save_total_limit``, except those in ``keep``."""
+        if self.save_total_limit is None:
+            return
+        try:
+            ours = [path for path in find_checkpoints(self.output_dir) if self._is_ours(path)]
+        except OSError as error:
+            logger.warning("%s could not be listed, nothing is deleted: %s", self.output_dir, describe(error))
+            return
+        names = {Path(path).name for path in keep} | {path.name for path in ours[-1:]}
+        self._discard(surplus(ours, self.save_total_limit, names))
 
     def clean(self) -> list[Path]:
         """Remove the leftovers of ended processes of this run; return the removed folders.
@@ -149,16 +163,6 @@ class CheckpointStore:
         return max([time.time_ns(), *(commit_time_of(path) + 1 for path in find_checkpoints(self.output_dir))])
 
     # -- deleting -------------------------------------------------------------------------------------------------
-
-    def _delete_surplus(self, superseded: Path | None, keep: Collection[str]) -> None:
-        doomed = [superseded] if superseded is not None else []
-        if self.save_total_limit is not None:
-            try:
-                ours = [path for path in find_checkpoints(self.output_dir) if self._is_ours(path)]
-                doomed += surplus(ours, self.save_total_limit, keep)
-            except OSError as error:
-                logger.warning("%s could not be listed, nothing is deleted: %s", self.output_dir, describe(error))
-        self._discard(doomed)
 
     def _discard(self, folders: Iterable[Path]) -> None:
         """Delete folders under a temporary name, so that a kill leaves no partial checkpoint under a final name."""

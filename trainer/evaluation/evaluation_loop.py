@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
@@ -13,7 +14,9 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..engine import Engine, StepResult
 from ..outputs import EvalPrediction, PredictionOutput, prefixed
-from .output_collector import Collector, leaves, map_nested
+from .output_collector import Collector, leaves
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 DEVICE_BYTES = 64 << 20
 """Bytes of predictions that may accumulate on the device if ``eval_accumulation_steps`` is not given."""
@@ -53,8 +56,11 @@ class EvaluationRun:
         self._due = int(self._limit or 1)
         self._largest = 1 << 10
         self._is_over = False
-        concatenate = args.eval_do_concat_batches
-        self._logits, self._labels, self._inputs = (Collector(expected, concatenate=concatenate) for _ in range(3))
+        options = {"concatenate": args.eval_do_concat_batches}
+        has_names = len(getattr(args, "label_names", None) or ()) > 1
+        self._logits: Collector = Collector(expected, is_tuple_of_outputs=True, **options)
+        self._labels: Collector = Collector(expected, is_tuple_of_outputs=has_names, **options)
+        self._inputs: Collector = Collector(expected, **options)
         self._waiting: list[StepResult] = []
         self._metrics: dict[str, Any] = {}
         self._losses: list[tuple[float, float]] = []
@@ -115,26 +121,26 @@ class EvaluationRun:
         for parts in zip(*(part for part, _, _ in gathered), strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:
                 if examples:
-                    self._keep(loss, weight, *map_rows((logits, labels, inputs), examples))
+                    self._keep(loss, weight, logits, labels, inputs, examples)
                 self.examples += examples
             if self._by_batch:
                 self._compute_for_batch(parts, is_last)
 
-    def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any) -> None:
+    def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any, examples: int) -> None:
         if loss is not None and float(weight) > 0:
-            self._losses.append((float(loss), float(weight)))
+            self._losses.append((float(np.mean(loss)), float(weight)))
         if not self._by_batch:
-            self._logits.append(logits)
-            self._labels.append(labels)
+            self._logits.append(logits, examples)
+            self._labels.append(labels, examples)
             if "inputs" in self._wanted:
-                self._inputs.append(inputs)
+                self._inputs.append(inputs, examples)
 
     def _compute_for_batch(self, parts: Sequence[Any], is_last: bool) -> None:
-        logits, labels, inputs = Collector(), Collector(), Collector()
+        logits, labels, inputs = Collector(is_tuple_of_outputs=True), Collector(), Collector()
         for _, _, part_logits, part_labels, part_inputs, examples in parts:
-            rows = map_rows((part_logits, part_labels, part_inputs), examples)
+            rows = (part_logits, part_labels, part_inputs) if examples else (None, None, None)
             for collector, row in zip((logits, labels, inputs), rows, strict=True):
-                collector.append(row)
+                collector.append(row, examples)
         if self._compute_metrics is not None and labels.result() is not None:
             prediction = EvalPrediction(logits.result(), labels.result(), inputs.result())
             self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
@@ -144,6 +150,9 @@ class EvaluationRun:
         if not self._is_over:
             self._flush(is_last=True)
         logits, labels = self._logits.result(), self._labels.result()
+        for name, kept, collector in (("predictions", logits, self._logits), ("labels", labels, self._labels)):
+            if kept is not None and collector.missing:
+                logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
         metrics = dict(self._metrics)
         if self._compute_metrics is not None and not self._by_batch and logits is not None and labels is not None:
             metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
@@ -167,11 +176,6 @@ def _checked(metrics: Any) -> dict[str, Any]:
 def _bytes_of(step: Sequence[Any]) -> int:
     """Return the size in bytes of the logits, labels and inputs of a step."""
     return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
-
-
-def map_rows(nested: Any, rows: int) -> Any:
-    """Return the first ``rows`` of every array in ``nested``; None and scalars are kept."""
-    return map_nested(lambda leaf: leaf[:rows] if getattr(leaf, "ndim", 0) else leaf, nested)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,22 @@ class Evaluator:
         self._dispatcher = dispatcher
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
+        self._is_training = False
+
+    @contextmanager
+    def within_training(self) -> Iterator[None]:
+        """Return a context in which an evaluation leaves the random numbers of training as they were before it.
+
+        Outside of it, evaluations draw on: predictions with random inputs differ from call to call.
+        """
+        self._is_training = True
+        try:
+            yield
+        finally:
+            self._is_training = False
+
+    def _training_left_alone(self) -> AbstractContextManager[None]:
+        return self._engine.checkpoint.random_state_kept() if self._is_training else nullcontext()
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate."""
@@ -52,16 +69,18 @@ class Evaluator:
         return metrics
 
     def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        batches = self._engine.evaluation.evaluation_batches(dataset)
         only_loss = True if self._trainer.compute_metrics is None else None
-        output = self._timed(batches, "Evaluation", only_loss, ignore_keys, prefix)
+        with self._training_left_alone():
+            batches = self._engine.evaluation.evaluation_batches(dataset)
+            output = self._timed(batches, "Evaluation", only_loss, ignore_keys, prefix)
         self._trainer.log(output.metrics)
         return output.metrics
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
-        batches = self._engine.evaluation.test_batches(test_dataset)
-        output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
+        with self._training_left_alone():
+            batches = self._engine.evaluation.test_batches(test_dataset)
+            output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
         self._dispatcher.send("on_predict", metrics=output.metrics)
         return output
 

@@ -19,33 +19,15 @@ from trackside.callbacks.errors import CheckpointError, did_you_mean
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ._torch_util import place_of
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """Index of weights that transformers split into several files."""
+WEIGHT_DTYPES = "weight_dtypes"
+"""Entry of an optimizer's file beside torch's own: the types of the weights, in the order of the groups."""
 SHARDS = "shards"
 """Folder in a checkpoint to which every process writes its share of weights and optimizer state; see `fsdp`."""
-
-
-def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
-    """Return nested values with every tensor copied to the host; tensors that share memory share their copy."""
-    memo = {} if memo is None else memo
-    if isinstance(value, Tensor):
-        key = place_of(value)
-        known = memo.get(key)
-        if known is None or known.shape != value.shape or known.dtype != value.dtype:
-            known = memo[key] = value.detach().to("cpu", copy=True)
-        return known
-    if isinstance(value, dict):
-        return {key: copied(part, memo) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(copied(part, memo) for part in value)
-    return value
-
-
-def place_of(tensor: Tensor) -> int:
-    """Return a key shared by tensors that share memory: the address, or without one the object id."""
-    return tensor.data_ptr() or id(tensor)
 
 
 def random_state() -> dict[str, Any]:
@@ -115,6 +97,49 @@ def load_weights(model: nn.Module, checkpoint: Contents) -> None:
             f"of another shape {_some(sorted(wrong))}.{hint}"
         )
     model.load_state_dict(weights)
+
+
+def optimizer_state(optimizer: Any) -> Any:
+    """Return the state of an optimizer, and in ``weight_dtypes`` the types of the weights that it updates."""
+    state = optimizer.state_dict()
+    if isinstance(state, dict) and "param_groups" in state:
+        return {**state, WEIGHT_DTYPES: [str(weight.dtype) for weight in _weights_of(optimizer)]}
+    return state
+
+
+def _weights_of(optimizer: Any) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def load_optimizer(optimizer: Any, state: Any) -> None:
+    """Load an optimizer's state.
+
+    torch converts the state to the type of the weights. State that had another type than its weight when it was
+    written, such as float32 momentum of bfloat16 weights, is given that type again.
+    """
+    dtypes = state.get(WEIGHT_DTYPES) if isinstance(state, dict) else None
+    optimizer.load_state_dict(state)
+    if dtypes is not None:
+        _restore_dtypes(optimizer, state, dtypes)
+
+
+def _restore_dtypes(optimizer: Any, saved: dict[str, Any], weight_dtypes: list[str]) -> None:
+    indices = [index for group in saved["param_groups"] for index in group["params"]]
+    for index, weight, dtype in zip(indices, _weights_of(optimizer), weight_dtypes, strict=False):
+        if index in saved["state"] and weight in optimizer.state:
+            optimizer.state[weight] = _as_saved(optimizer.state[weight], saved["state"][index], dtype)
+
+
+def _as_saved(loaded: Any, saved: Any, weight_dtype: str) -> Any:
+    """Return nested ``loaded``, but with tensors of ``saved`` whose type torch changed though it was its own."""
+    if isinstance(loaded, Tensor) and isinstance(saved, Tensor):
+        is_changed = loaded.dtype != saved.dtype and str(saved.dtype) != weight_dtype
+        return saved.to(loaded.device, copy=True) if is_changed else loaded
+    if isinstance(loaded, dict):
+        return {key: _as_saved(part, saved.get(key), weight_dtype) for key, part in loaded.items()}
+    if isinstance(loaded, (list, tuple)):
+        return type(loaded)(_as_saved(*pair, weight_dtype) for pair in zip(loaded, saved, strict=True))
+    return loaded
 
 
 def weights_files(folder: Path, names: Collection[str]) -> list[str]:

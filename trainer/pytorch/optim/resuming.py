@@ -25,6 +25,8 @@ from trackside.trainer.optim.resuming import (
     schedule_before,
 )
 
+from ..snapshot import WEIGHT_DTYPES, load_optimizer
+
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
 
@@ -62,7 +64,7 @@ class TorchMadeOptimizer(MadeOptimizer):
         """Restore the state, matched by the names of the parameters, and hyperparameters that were made alike."""
         groups = self.optimizer.param_groups if content is None else content.get("param_groups")
         if groups is None:  # the state of another kind of optimizer, which knows what to do with it
-            self.optimizer.load_state_dict(content)
+            load_optimizer(self.optimizer, content)
             return []
         saved, notes = [dict(group) for group in groups], []
         if content is not None:
@@ -107,13 +109,13 @@ class TorchMadeOptimizer(MadeOptimizer):
         notes = class_note(before, self.record, fits)
         if fits:
             notes += fresh_note(self._names_without(pairs, own) if saved else [])
-            self.optimizer.load_state_dict({**content, **own, "state": {**own["state"], **entries}})
+            dtypes = _reordered(content, own, pairs)
+            load_optimizer(self.optimizer, {**content, **own, **dtypes, "state": {**own["state"], **entries}})
         return notes
 
     def _pairs(self, content: Any, before: Mapping[str, Any] | None, own: Any) -> dict[int, int]:
         """Return the number of each parameter in the checkpoint, by its number here: by name, or else by position."""
-        old = [number for group in content["param_groups"] for number in group["params"]]
-        new = [number for group in own["param_groups"] for number in group["params"]]
+        old, new = _numbers(content), _numbers(own)
         old_names = [name for names in _old_names(before) for name in names] if before else []
         names = [name for group in self._names for name in group]
         if len(old_names) == len(old) and _all_named([old_names, names]):
@@ -141,9 +143,8 @@ class TorchMadeOptimizer(MadeOptimizer):
         return True
 
     def _names_without(self, pairs: Mapping[int, int], own: Any) -> list[str]:
-        numbers = [number for group in own["param_groups"] for number in group["params"]]
         names = [name for group in self._names for name in group]
-        return [str(name or number) for number, name in zip(numbers, names, strict=True) if number not in pairs]
+        return [str(name or number) for number, name in zip(_numbers(own), names, strict=True) if number not in pairs]
 
     # -- schedule -------------------------------------------------------------------------------------------------
 
@@ -221,6 +222,18 @@ def _like(needed: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
         else copy.deepcopy(value)
         for name, value in needed.items()
     }
+
+
+def _numbers(state: Mapping[str, Any]) -> list[int]:
+    return [number for group in state["param_groups"] for number in group["params"]]
+
+
+def _reordered(content: Mapping[str, Any], own: Mapping[str, Any], pairs: Mapping[int, int]) -> dict[str, list[str]]:
+    """Return the types of the weights when the checkpoint was written, in the order of the parameters here."""
+    if WEIGHT_DTYPES not in content:
+        return {}
+    by_number = dict(zip(_numbers(content), content[WEIGHT_DTYPES], strict=False))
+    return {WEIGHT_DTYPES: [by_number.get(pairs.get(number, -1), "") for number in _numbers(own)]}
 
 
 def _description(schedule: Any) -> dict[str, Any]:

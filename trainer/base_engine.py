@@ -15,9 +15,10 @@ from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
 from .checkpointing.host_buffers import Buffers, HostBuffers
 from .checkpointing.manifest import Contents, contents_of, roles_of
+from .checkpointing.restoring import restoring
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
-from .optim.resuming import MadeOptimizer
+from .optim.resuming import MadeOptimizer, schedule_before
 from .step_timer import StepTimer
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -179,27 +180,58 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """
         optimizer = contents.find(self.optimizer_file)
         if optimizer is None and not contents.names("shards"):
-            raise CheckpointError(
-                f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since it was written with "
-                "save_only_model=True. Load the model from it and start afresh"
-            )
+            others = contents.names("optimizer")
+            reason = "it was written with save_only_model=True. Load the model from it and start afresh"
+            if others:
+                reason = f"the trainer of another framework wrote it, with {others[0]}. Resume it with that trainer"
+            raise CheckpointError(f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since {reason}")
         made = self.engine.made
         assert made is not None  # the model is prepared
-        self._load_weights(contents, self.trainer.optimizer)
-        notes = made.load_optimizer(None if optimizer is None else self._read_optimizer(optimizer), before)
-        schedule, scaler = (contents.find(f"{name}{self.suffix}") for name in ("scheduler", "scaler"))
-        notes += made.load_schedule(None if schedule is None else self._read_file(schedule), before, step)
-        if scaler is not None:
-            self.train_step.precision.load_state_dict(self._read_file(scaler))
+        with restoring(contents.path, "weights"):
+            self._load_weights(contents, self.trainer.optimizer)
+        with restoring(contents.path, self.optimizer_file):
+            notes = made.load_optimizer(None if optimizer is None else self._read_optimizer(optimizer), before)
+        notes += self._load_schedule(contents, made, before, step)
+        self._load_scaler(contents)
         for note in notes if self.trainer.state.is_world_process_zero else ():
             logger.warning("resuming: %s", note)
 
+    def _load_schedule(
+        self, contents: Contents, made: MadeOptimizer, before: Mapping[str, Any] | None, step: int
+    ) -> list[str]:
+        name = f"scheduler{self.suffix}"
+        path, now = contents.find(name), (made.record["schedule"] or {})
+        then = now if before is None else schedule_before(before)
+        if path is None and contents.is_sealed and then.get("state"):
+            contents.require("schedule")
+        with restoring(contents.path, name):
+            state = None if path is None else self._read_file(path)
+            if path is not None and then.get("class") == now.get("class"):
+                _check_keys(path, state, made.schedule)
+            return made.load_schedule(state, before, step)
+
+    def _load_scaler(self, contents: Contents) -> None:
+        name, part = f"scaler{self.suffix}", self.train_step.precision
+        path = contents.find(name)
+        if path is None:
+            if part.state_dict() and contents.is_sealed:  # fp16 is new
+                logger.warning("%s has no %s, which begins anew", contents.path, name)
+            return
+        with restoring(contents.path, name):
+            state = self._read_file(path)
+            _check_keys(path, state, part)
+            part.load_state_dict(state)
+
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
-        path = contents_of(folder).find(self._rng_file(self.strategy.rank))
-        if path is not None:
+        contents, name = contents_of(folder), self._rng_file(self.strategy.rank)
+        path = contents.find(name)
+        if path is None:
+            logger.warning("%s has no %s; the random numbers of this process begin anew from the seed", folder, name)
+            return False
+        with restoring(folder, name):
             self._set_random_state(self._read_file(path))
-        return path is not None
+        return True
 
     @contextmanager
     def random_state_kept(self) -> Iterator[None]:
@@ -212,7 +244,8 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     def load_weights(self, contents: Contents) -> None:
         """Load only the weights of a checkpoint."""
-        self._load_weights(contents, None)
+        with restoring(contents.path, "weights"):
+            self._load_weights(contents, None)
 
     def save_model(self, output_dir: str | None) -> None:
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
@@ -294,3 +327,9 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         Raises:
             CheckpointError: If it cannot be read.
         """
+
+
+def _check_keys(path: Path, state: Any, part: Any) -> None:
+    own: dict[str, Any] = getattr(part, "state_dict", dict)()
+    if own and not set(own) & set(state):
+        raise CheckpointError(f"{path} holds {', '.join(map(str, state))}; expected is {', '.join(own)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import uuid
@@ -116,7 +115,7 @@ class CheckpointManager:
         texts = {
             STATE_FILE: _as_json(self.trainer.state.to_dict()),
             ARGS_FILE: _as_json(self.trainer.args.to_dict()),
-            PROGRESS_FILE: _as_json(dataclasses.asdict(progress)),
+            PROGRESS_FILE: _as_json(progress.to_dict()),
         }
 
         def write(folder: Path) -> dict[str, str]:
@@ -155,7 +154,7 @@ class CheckpointManager:
         Raises:
             BrokenCheckpointError: If it does not exist, or does not verify; on every process.
         """
-        path = Path(folder)
+        path = Path(folder).expanduser()
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
@@ -207,8 +206,7 @@ class CheckpointManager:
         if wanted is True:
             return _newest(output_dir)
         if wanted:
-            _state_file(open_checkpoint(Path(str(wanted))))
-            return Path(str(wanted))
+            return _resumable(open_checkpoint(Path(str(wanted)).expanduser()))
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
         return None
@@ -234,9 +232,9 @@ class CheckpointManager:
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
-        kept = _read(contents.find(PROGRESS_FILE))
-        state = TrainerState.load_from_json(_state_file(contents))
-        progress = Progress(**kept or {"epoch": int(state.epoch or 0)})  # transformers writes no progress
+        state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
+        kept = contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)}  # transformers writes no progress
+        progress = Progress.from_dict(kept)
         self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
         self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
@@ -245,7 +243,7 @@ class CheckpointManager:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
-        differences = trainer.args.differences(_read(contents.find(ARGS_FILE)))
+        differences = trainer.args.differences(contents.read(ARGS_FILE) or {})
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
@@ -255,11 +253,10 @@ class CheckpointManager:
 
     def _take_state(self, saved: TrainerState) -> None:
         """Fill the trainer's state in place: callbacks and the dispatcher hold references to it."""
-        state = self.trainer.state
         here = {"is_local_process_zero", "is_world_process_zero", "run_id"}
         for name, value in vars(saved).items():
             if name not in here:
-                setattr(state, name, value)
+                setattr(self.trainer.state, name, value)
 
 
 def _newest(output_dir: Path) -> Path | None:
@@ -268,7 +265,7 @@ def _newest(output_dir: Path) -> Path | None:
     if path is None and skipped:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
         raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
-    return path
+    return path and _resumable(contents_of(path))
 
 
 def _tell(skipped: list[BrokenCheckpointError]) -> None:
@@ -276,21 +273,13 @@ def _tell(skipped: list[BrokenCheckpointError]) -> None:
         logger.warning("skipped %s: %s", item.path, item.reason)
 
 
-def _state_file(contents: Contents) -> Path:
-    path = contents.find(STATE_FILE)
-    if path is None:
+def _resumable(contents: Contents) -> Path:
+    """Return the path of a checkpoint that has what the run itself needs; the engine looks for the rest."""
+    if contents.find(STATE_FILE) is None:
         raise CheckpointError(f"{contents.path} is not a checkpoint: it has no {STATE_FILE}")
-    return path
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values
+    if contents.is_sealed:
+        contents.require("progress", "arguments", "rng")
+    return contents.path
 
 
 def _as_json(values: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -98,6 +99,7 @@ class Progress:
         total_loss: Sum of the losses of all updates before that.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
         optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
+        extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
     epoch: int = 0
@@ -109,6 +111,19 @@ class Progress:
     last_evaluation: int = -1
     last_save: int = -1
     optimizer: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values, with the unknown keys of the file that they were read from."""
+        values = dataclasses.asdict(self)
+        return {**values.pop("extra"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        """Build a position from `to_dict`'s values; unknown keys go to ``extra``."""
+        known = {item.name for item in dataclasses.fields(cls)} - {"extra"}
+        extra = {key: value for key, value in values.items() if key not in known}
+        return cls(**{key: value for key, value in values.items() if key in known}, extra=extra)
 
     def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
         """Return the completed epochs plus the fraction of the current one.

@@ -59,8 +59,8 @@ class EarlyStoppingCallback(TrainerCallback):
         return {"best": self.best, "early_stopping_patience_counter": self.early_stopping_patience_counter}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
-        self.early_stopping_patience_counter = state["early_stopping_patience_counter"]
+        self.best = None if state["best"] is None else float(state["best"])
+        self.early_stopping_patience_counter = int(state["early_stopping_patience_counter"])
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._is_training = True

@@ -15,10 +15,10 @@ from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
 from .checkpointing.host_buffers import Buffers, HostBuffers
 from .checkpointing.manifest import Contents, contents_of, roles_of
-from .checkpointing.restoring import restoring
+from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
-from .optim.resuming import MadeOptimizer, schedule_before
+from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -191,36 +191,10 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
             self._load_weights(contents, self.trainer.optimizer)
         with restoring(contents.path, self.optimizer_file):
             notes = made.load_optimizer(None if optimizer is None else self._read_optimizer(optimizer), before)
-        notes += self._load_schedule(contents, made, before, step)
-        self._load_scaler(contents)
+        notes += restore_schedule(contents, f"scheduler{self.suffix}", self._read_file, made, before, step)
+        restore_scaler(contents, f"scaler{self.suffix}", self._read_file, self.train_step.precision)
         for note in notes if self.trainer.state.is_world_process_zero else ():
             logger.warning("resuming: %s", note)
-
-    def _load_schedule(
-        self, contents: Contents, made: MadeOptimizer, before: Mapping[str, Any] | None, step: int
-    ) -> list[str]:
-        name = f"scheduler{self.suffix}"
-        path, now = contents.find(name), (made.record["schedule"] or {})
-        then = now if before is None else schedule_before(before)
-        if path is None and contents.is_sealed and then.get("state"):
-            contents.require("schedule")
-        with restoring(contents.path, name):
-            state = None if path is None else self._read_file(path)
-            if path is not None and then.get("class") == now.get("class"):
-                _check_keys(path, state, made.schedule)
-            return made.load_schedule(state, before, step)
-
-    def _load_scaler(self, contents: Contents) -> None:
-        name, part = f"scaler{self.suffix}", self.train_step.precision
-        path = contents.find(name)
-        if path is None:
-            if part.state_dict() and contents.is_sealed:  # fp16 is new
-                logger.warning("%s has no %s, which begins anew", contents.path, name)
-            return
-        with restoring(contents.path, name):
-            state = self._read_file(path)
-            _check_keys(path, state, part)
-            part.load_state_dict(state)
 
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
@@ -327,9 +301,3 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         Raises:
             CheckpointError: If it cannot be read.
         """
-
-
-def _check_keys(path: Path, state: Any, part: Any) -> None:
-    own: dict[str, Any] = getattr(part, "state_dict", dict)()
-    if own and not set(own) & set(state):
-        raise CheckpointError(f"{path} holds {', '.join(map(str, state))}; expected is {', '.join(own)}")

@@ -184,7 +184,7 @@ def _step_to(schedule: Any, position: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the optimizer has not stepped, and that epochs are not given
         if type(schedule) is LambdaLR and position > 0:  # a function of the position
-            schedule.last_epoch, schedule._step_count = position - 1, position
+            schedule.last_epoch = position - 1
             schedule.step()
             return
         for _ in range(position):

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
-from trackside.callbacks.metrics import evaluation_key
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .arguments.base import BaseTrainingArguments
@@ -197,14 +196,14 @@ class BaseTrainer(TrainerInterface):
 
     def _note_metrics(self, metrics: dict[str, float]) -> None:
         """Pass the metrics of a scheduled evaluation to the best model, the search, and a plateau schedule."""
+        self._evaluator.tell_undefined(metrics)
         self._checkpoints.best.note(metrics)
         if self._search is not None:
             self._search.note(metrics)
         if follows_metric(self.lr_scheduler):
-            name = self.args.metric_for_best_model or "loss"
-            if evaluation_key(name) not in metrics:
-                raise UnknownMetricError("metric_for_best_model", name, metrics)
-            self.lr_scheduler.step(metrics[evaluation_key(name)])
+            value = self._checkpoints.best.value_of(self.args.metric_for_best_model or "loss", metrics)
+            if value is not None:
+                self.lr_scheduler.step(value)
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""

@@ -37,6 +37,7 @@ class EvaluationRun:
     Attributes:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
+        is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class EvaluationRun:
         self._only_loss = only_loss
         self.examples: int = 0
         self.steps: int = 0
+        self.is_complete: bool = True
 
     def over(
         self,
@@ -93,6 +95,7 @@ class EvaluationRun:
                 self._flush(is_last=following is END)
             on_step()
             if self.steps == max_batches:
+                self.is_complete = following is END
                 break
 
     def _flush(self, is_last: bool) -> None:
@@ -154,8 +157,9 @@ class EvaluationRun:
             if kept is not None and collector.missing:
                 logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
         metrics = dict(self._metrics)
-        if self._compute_metrics is not None and not self._by_batch and logits is not None and labels is not None:
-            metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
+        compute = self._compute_metrics if self.is_complete and not self._by_batch else None
+        if compute is not None and logits is not None and labels is not None:
+            metrics = _checked(compute(self._prediction(logits, labels)))
         metrics = {name: _plain(value) for name, value in metrics.items()}
         if self._losses:
             weight = math.fsum(weight for _, weight in self._losses)

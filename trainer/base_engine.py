@@ -71,9 +71,8 @@ class BaseEngine(Engine):
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
-    @property
     def optimizer_record(self) -> dict[str, Any] | None:
-        """The description of optimizer and schedule as made; None before the model is prepared."""
+        """Return the description of optimizer and schedule as made; None before the model is prepared."""
         return None if self.made is None else self.made.record
 
     def count_examples(self, window: Sequence[TrainBatch]) -> int:

@@ -234,11 +234,6 @@ class Engine(ABC):
     checkpoint: CheckpointIO
     given_optimizers: tuple[Any, Any]
 
-    @property
-    @abstractmethod
-    def optimizer_record(self) -> dict[str, Any] | None:
-        """A description of optimizer and schedule as made, for a resumed run; None before `prepare_model`."""
-
     # -- set-up ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -252,6 +247,10 @@ class Engine(ABC):
     @abstractmethod
     def prepare_model(self, max_steps: int) -> None:
         """Place and wrap the model; create the optimizer and the schedule."""
+
+    @abstractmethod
+    def optimizer_record(self) -> dict[str, Any] | None:
+        """Return a description of optimizer and schedule as made, for a resumed run; None before `prepare_model`."""
 
     @abstractmethod
     def seed(self, checkpoint: Path | None) -> None:

@@ -15,6 +15,7 @@ from trackside import (
 )
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError
 
+
 class Flag(TrainerCallback):
     """Sets one flag at one step."""
 

@@ -196,8 +196,6 @@ class FakeCheckpoint(CheckpointIO):
 
 
 class FakeEngine(Engine):
-    optimizer_record = None
-
     def __init__(self, trainer: FakeTrainer, collectives: Collectives) -> None:
         self.trainer = trainer
         self.strategy = FakeStrategy(collectives)
@@ -212,6 +210,9 @@ class FakeEngine(Engine):
 
     def prepare_data(self) -> int | None:
         return BATCHES
+
+    def optimizer_record(self) -> None:
+        return None
 
     def prepare_model(self, max_steps: int) -> None:
         pass

@@ -204,7 +204,7 @@ def state_of_one(optimizer: Any, group: Mapping[str, Any], parameter: Tensor) ->
     one.grad = torch.zeros_like(one)
     probe = object.__new__(type(optimizer))
     vars(probe).update({name: value for name, value in vars(optimizer).items() if name != "step"})
-    hooks = {name: OrderedDict() for name in vars(optimizer) if name.endswith("_hooks")}
+    hooks: dict[str, Any] = {name: OrderedDict() for name in vars(optimizer) if name.endswith("_hooks")}
     vars(probe).update(hooks, state=defaultdict(dict), param_groups=[{**group, "params": [one]}])
     try:
         type(optimizer).step(probe)

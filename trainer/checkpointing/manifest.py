@@ -38,7 +38,8 @@ FORMAT = 1
 STANDARD_ROLES = {
     "shards/*": "shards",
     "*.safetensors": "weights",
-    "model.safetensors.index.json": "weights",
+    "*.safetensors.index.json": "weights",
+    "model_extra_state.pt": "weights",
     "model.weights.h5": "weights",
     "optimizer.*": "optimizer",
     "scheduler.*": "schedule",

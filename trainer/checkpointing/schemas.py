@@ -113,6 +113,7 @@ STATE_SCHEMA = _object(
             "description": "an object",
         },
         "stop_reason": _maybe(TEXT),
+        "stopped_by": _maybe(TEXT),
         "run_id": _maybe(ID),
     },
     "global_step",
@@ -145,6 +146,7 @@ PROGRESS_SCHEMA = _object(
         "last_evaluation": _whole(-1),
         "last_save": _whole(-1),
         "optimizer": _maybe(OPTIMIZER_RECORD),
+        "evaluation_is_due": FLAG,
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),
 )

@@ -13,9 +13,9 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
-from .checkpointing.host_buffers import Buffers, HostBuffers
 from .checkpointing.manifest import Contents, contents_of, roles_of
 from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
+from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .optim.resuming import MadeOptimizer

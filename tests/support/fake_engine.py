@@ -171,8 +171,8 @@ class FakeCheckpoint(CheckpointIO):
         def write(folder: Path) -> dict[str, str]:
             self.fault("write", self.taken)
             self.taken += 1
-            (folder / "rng_state_0.json").write_text(f'{{"states": {states}}}')
-            return {"rng_state_0.json": "rng"}
+            (folder / "rng_state_0.bin").write_text(f'{{"states": {states}}}')
+            return {"rng_state_0.bin": "rng"}
 
         return write
 

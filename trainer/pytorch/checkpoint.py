@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..base_engine import BaseCheckpoint
-from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from . import snapshot
 from ._torch_util import copied, pinned, unwrap
@@ -29,7 +28,7 @@ class TorchCheckpoint(BaseCheckpoint):
     suffix = ".pt"
     _weights_in = staticmethod(weights_in)
     _copied = staticmethod(copied)
-    _write_file = staticmethod(torch.save)
+    _write_file = staticmethod(snapshot.write_torch)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:

@@ -6,7 +6,7 @@ They are torch files that load with ``weights_only=True``, as data without code;
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ..checkpointing.saving.hashed_file import hashed
 
 WEIGHT_DTYPES = "weight_dtypes"
 """Entry of an optimizer's file beside torch's own: the types of the weights, in the order of the groups."""
@@ -78,6 +79,16 @@ def _as_saved(loaded: Any, saved: Any, weight_dtype: str) -> Any:
     if isinstance(loaded, (list, tuple)):
         return type(loaded)(_as_saved(*pair, weight_dtype) for pair in zip(loaded, saved, strict=True))
     return loaded
+
+
+def write_torch(content: Any, path: Path) -> None:
+    """Write a torch file, hashed while it is written.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with hashed(path) as file:
+        torch.save(content, cast(IO[bytes], file))
 
 
 def read_torch(path: Path) -> Any:

@@ -268,12 +268,11 @@ class CheckpointManager:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
         state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
-        kept = contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)}  # transformers writes no progress
-        progress = Progress.from_dict(kept)
+        progress = Progress.from_dict(contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)})
         self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
         self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
-        self._store = None
+        self.reopen()
         if trainer.state.is_world_process_zero:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:

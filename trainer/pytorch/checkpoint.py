@@ -59,7 +59,7 @@ class TorchCheckpoint(BaseCheckpoint):
         if self._weights_in(folder):
             write_model.complete(folder)
         else:
-            write_model(folder, must_export=False)
+            write_model(folder, is_final=False)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:

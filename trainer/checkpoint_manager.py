@@ -13,11 +13,12 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
-from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
 from .checkpointing.remote_output import RemoteOutput
+from .checkpointing.saving.async_commit import Committer
+from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
@@ -45,6 +46,7 @@ class CheckpointManager:
     Attributes:
         best: The best model so far.
         committer: Commits checkpoints in the background.
+        costs: What the saves of the current run cost so far.
         remote: The address that the run is uploaded to, if ``output_dir`` is one.
     """
 
@@ -56,6 +58,7 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer: Committer = Committer()
+        self.costs: SaveCosts = SaveCosts()
         self._store: CheckpointStore | None = None
         self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
@@ -80,12 +83,16 @@ class CheckpointManager:
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
-        """Save a checkpoint of this step.
+        """Save a checkpoint of this step, and count how long it takes.
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
+        with self.costs.waiting():
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
@@ -97,10 +104,11 @@ class CheckpointManager:
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
-        def commit() -> Path:
-            path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+        def commit() -> None:
+            with self.costs.writing():
+                path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.costs.add(path)
             self.remote.add(path, best)
-            return path
 
         if background:
             self.committer.submit(commit)
@@ -134,11 +142,12 @@ class CheckpointManager:
         return write
 
     def finish(self) -> None:
-        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
+        """Wait until every checkpoint is committed, free the memory of the copies, log the costs; raise a failure."""
         try:
             self.committer.wait()
         finally:
             self.engine.checkpoint.release_memory()
+            self.costs.report()
 
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""
@@ -258,10 +267,12 @@ class CheckpointManager:
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
-        self.engine.checkpoint.load_snapshot(contents)
-        self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
+        state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
+        progress = Progress.from_dict(contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)})
+        self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
+        self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
-        self._store = None
+        self.reopen()
         if trainer.state.is_world_process_zero:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
@@ -270,8 +281,6 @@ class CheckpointManager:
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        kept = contents.read(PROGRESS_FILE) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
-        progress = Progress.from_dict(kept)
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress

@@ -16,6 +16,7 @@ from trackside.config.source import DATA
 from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 from trackside.trainer.checkpointing.remote_output import RemoteOutput
 from trackside.trainer.staging import is_address
+from trackside.trainer.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
@@ -63,7 +64,7 @@ def train(config: RunConfig) -> Outcome:
         trainer = make_trainer(config, built)
     outcome = Outcome(trainer, {"train": _train(config, trainer)})
     output_dir = Path(config.args.output_dir)
-    if trainer.state.stop_signal is None:
+    if trainer.state.stopped_by is None:
         _conclude(outcome, built)
     if trainer.is_world_process_zero():
         outcome.picture = report.draw_loss_curve(trainer.state.log_history, output_dir / report.LOSS_CURVE)
@@ -108,7 +109,8 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
             if trainer.is_world_process_zero():
                 trainer._checkpoints.remote.remove(TRAIN_RESULTS)
 
-        return dict(trainer.train().metrics)
+        with StopSignals():  # the run does not pass a signal on: the command line tells how to go on
+            return dict(trainer.train().metrics)
 
 
 @contextmanager

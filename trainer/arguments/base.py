@@ -138,6 +138,9 @@ class BaseTrainingArguments(DerivedArguments):
         None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
     )
     restore_callback_states_from_checkpoint: bool = option(True, "Give callbacks their saved state back.")
+    on_stop_signal: Literal["raise", "return"] = choice(
+        "raise", "When a stop signal has ended the run: raise, return from train().", Literal["raise", "return"]
+    )
     ignore_data_skip: bool = option(False, "Resume at the beginning of the epoch instead of where it stopped.")
 
     # -- device, seed and precision -------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError
 from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
 from .manifest import seal
 from .names import CHECKPOINT_PREFIX, REPLACED, TEMPORARY, step_of
+from .saving.hashed_file import remembering
 from .schemas import LARGEST
 
 Write = Callable[[Path], Mapping[str, str] | None]
@@ -88,7 +89,7 @@ class CheckpointStore:
         final, temporary = self.path(step), self._temporary(step)
         try:
             make_folder(self.output_dir)
-            with claimed(temporary):
+            with claimed(temporary), remembering():
                 roles = write(temporary)
                 seal(temporary, run_id=self.run_id, step=step, committed_at=self._commit_time(), roles=roles)
                 old = self._put_in_place(temporary, final)

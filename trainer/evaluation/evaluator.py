@@ -18,6 +18,7 @@ from ..callback_setup import update_context
 from ..engine import Engine, Overrides
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
+from ..stop_signals import StopSignals
 from .evaluation_loop import EvaluationRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -41,6 +42,7 @@ class Evaluator:
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
         self._is_training = False
+        self._signals: StopSignals | None = None
         self._told: set[str] = set()
 
     @contextmanager
@@ -57,6 +59,18 @@ class Evaluator:
 
     def _training_left_alone(self) -> AbstractContextManager[None]:
         return self._engine.checkpoint.random_state_kept() if self._is_training else nullcontext()
+
+    @contextmanager
+    def stop_at(self, signals: StopSignals) -> Iterator[None]:
+        """Return a context in which evaluations raise EvaluationStopped when a signal has been received."""
+        self._signals = signals
+        try:
+            yield
+        finally:
+            self._signals = None
+
+    def _is_stopped(self) -> bool:
+        return self._signals is not None and self._signals.received is not None
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate."""
@@ -132,7 +146,14 @@ class Evaluator:
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
-        run = EvaluationRun(self._engine, trainer.args, trainer.compute_metrics, expected=expected, only_loss=only_loss)
+        run = EvaluationRun(
+            self._engine,
+            trainer.args,
+            trainer.compute_metrics,
+            expected=expected,
+            only_loss=only_loss,
+            is_stopped=self._is_stopped,
+        )
         with evaluation.eval_mode():
             run.over(evaluation.counted(batches), ignore_keys, **options)
             return run.output(prefix), run

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..base_engine import BaseCheckpoint
-from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
@@ -20,9 +19,6 @@ from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
 from .weights.names import plainly_named
-
-LATE = "late_parameters"
-"""Name of the places, in an optimizer's state, of parameters that were unfrozen during the run."""
 
 
 class TorchCheckpoint(BaseCheckpoint):
@@ -32,7 +28,7 @@ class TorchCheckpoint(BaseCheckpoint):
     suffix = ".pt"
     _weights_in = staticmethod(weights_in)
     _copied = staticmethod(copied)
-    _write_file = staticmethod(torch.save)
+    _write_file = staticmethod(snapshot.write_torch)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:
@@ -70,7 +66,7 @@ class TorchCheckpoint(BaseCheckpoint):
         if self._weights_in(folder):
             write_model.complete(folder)
         else:
-            write_model(folder, must_export=False)
+            write_model(folder, is_final=False)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:
@@ -109,12 +105,12 @@ class TorchCheckpoint(BaseCheckpoint):
         if self.strategy.is_sharded:
             return None
         state, late = snapshot.optimizer_state(self.trainer.optimizer), self.train_step.parameters.late
-        return {**state, LATE: [list(place) for place in late]} if late else state
+        return {**state, snapshot.LATE: [list(place) for place in late]} if late else state
 
-    def _load_optimizer(self, path: Path) -> None:
+    def _read_optimizer(self, path: Path) -> Any:
         state = snapshot.read_torch(path)
-        self.train_step.parameters.add(state.pop(LATE, ()) if isinstance(state, dict) else ())
-        snapshot.load_optimizer(self.trainer.optimizer, state)
+        self.train_step.parameters.add(state.get(snapshot.LATE, ()) if isinstance(state, dict) else ())
+        return state
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

@@ -21,6 +21,7 @@ from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
+from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
 from .precision.base import Precision
@@ -132,7 +133,8 @@ class TorchTrainStep(BaseTrainStep):
         if self._is_first_update:
             self._is_first_update = False
             trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
-        parameters.update()
+        if parameters.update():
+            include_new_groups(trainer.lr_scheduler)
         self.precision.unscale(trainer.optimizer)
         factor = self.losses.close()
         gradients = [p.grad for p in parameters.stepped if p.grad is not None]

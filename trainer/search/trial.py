@@ -119,7 +119,7 @@ class Search:
         trainer.state.is_hyper_param_search = True
         trainer.state.trial_name, trainer.state.trial_params = proposal.name, plain(proposal.hyperparameters)
         trainer.train(trial=trial)
-        if trainer.state.stop_signal is not None or trainer.state.stop_reason == GIVEN_UP:
+        if trainer.state.stopped_by is not None or trainer.state.stop_reason == GIVEN_UP:
             return None
         return self._objective(self._metrics_at_end())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -129,20 +129,6 @@ OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = 
 # -- schedulers by name -----------------------------------------------------------------------------------------------
 
 
-class Schedule(LambdaLR):
-    """A LambdaLR that includes groups which are added to the optimizer later, such as layers that are unfrozen.
-
-    The learning rate of such a group is that of its ``initial_lr``, or else of its ``lr``, times the schedule.
-    """
-
-    def get_lr(self) -> list[float | Tensor]:
-        """Return the learning rate of every group."""
-        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
-            self.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
-            self.lr_lambdas.append(self.lr_lambdas[0])
-        return super().get_lr()
-
-
 def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -> LRScheduler:
     """Return the scheduler that ``args.lr_scheduler_type`` names, to be stepped once an update.
 
@@ -158,4 +144,16 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         return ReduceLROnPlateau(optimizer, **plateau_options(args, ReduceLROnPlateau))
     learning_rate: Any = optimizer.defaults.get("lr", optimizer.param_groups[0].get("lr"))
-    return Schedule(optimizer, schedule_of(args, num_training_steps, learning_rate))
+    return LambdaLR(optimizer, schedule_of(args, num_training_steps, learning_rate))
+
+
+def include_new_groups(schedule: Any) -> None:
+    """Include in a LambdaLR groups that were added to the optimizer, such as layers that are unfrozen.
+
+    The learning rate of such a group is its ``initial_lr``, or else its ``lr``, times the common function.
+    """
+    if type(schedule) is not LambdaLR or len(set(schedule.lr_lambdas)) != 1:
+        return
+    for group in schedule.optimizer.param_groups[len(schedule.base_lrs) :]:
+        schedule.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
+        schedule.lr_lambdas.append(schedule.lr_lambdas[0])

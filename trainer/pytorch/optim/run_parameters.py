@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,15 +77,19 @@ class RunParameters:
         """All parameters that get gradients."""
         return [*self.stepped, *self.others]
 
-    def update(self) -> None:
-        """Take what has changed since the last call into account; called when the gradients of an update are complete.
+    def update(self) -> bool:
+        """Take what has changed since the last call into account, and return whether anything has.
+
+        Called when the gradients of an update are complete.
 
         Raises:
             TracksideValueError: If a parameter was unfrozen whose gradients are not exchanged between processes.
         """
-        if self._woken or self._seen != self._version():
-            self._take_woken()
-            self._collect()
+        if not self._woken and self._seen == self._version():
+            return False
+        self._take_woken()
+        self._collect()
+        return True
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -93,11 +97,14 @@ class RunParameters:
             handle.remove()
         self._hooks.clear()
 
-    def add(self, places: Iterable[tuple[int, str]]) -> None:
-        """Unfreeze parameters, and add them to the optimizer, as in the run that is resumed."""
+    def add(self, places: Sequence[tuple[int, str]]) -> None:
+        """Unfreeze parameters that the optimizer lacks, and add them to it, as in the run that is resumed."""
+        if not places or not self._takes_late:
+            return
         by_name = dict(self._model.named_parameters())
+        stepped = set(self.stepped)
         for group, name in places:
-            if name in by_name:
+            if name in by_name and by_name[name] not in stepped:
                 self._adopt(by_name[name].requires_grad_(True), name, group)
         self._collect()
 

@@ -23,6 +23,8 @@ from trackside.callbacks._util.atomic_files import claimed, describe, make_folde
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, CheckpointError, MissingPackageError, did_you_mean
 
+from ..staging import is_address
+from .discovery import newest_valid
 from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
 from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
 from .store import surplus
@@ -271,6 +273,19 @@ class RemoteFolder:
                 temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
                 self._get(name, temporary)
                 temporary.replace(path)
+
+
+def get_last_checkpoint(folder: str | Path) -> str | None:
+    """Return the newest checkpoint in ``folder`` that verifies, like the function of that name in transformers.
+
+    At an address, it is the newest that is complete, as an address; it is verified when it is downloaded.
+    """
+    if is_address(folder):
+        remote = RemoteFolder(str(folder), "folder")
+        names = list(remote.checkpoints())
+        return f"{remote.address}/{names[-1]}" if names else None
+    path, _ = newest_valid(folder)
+    return None if path is None else str(path)
 
 
 def is_kept_apart(name: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.replacing import EarlierRuns
+from .checkpointing.run_lock import locked, rename
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
@@ -51,9 +54,10 @@ class CheckpointManager:
         self.dispatcher = dispatcher
         self.overrides = overrides
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
-        self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
+        self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self._load_best)
         self.committer: Committer = Committer()
         self._store: CheckpointStore | None = None
+        self._earlier: EarlierRuns | None = None
 
     @property
     def run_id(self) -> str:
@@ -93,7 +97,9 @@ class CheckpointManager:
         best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> Path:
-            return self.store.commit(step, write, best=best, held=held)
+            committed = self.store.commit(step, write, best=best, held=held)
+            self.replace_earlier()
+            return committed
 
         if background:
             self.committer.submit(commit)
@@ -133,6 +139,11 @@ class CheckpointManager:
         finally:
             self.engine.checkpoint.release_memory()
 
+    def replace_earlier(self) -> None:
+        """Remove what ``overwrite_output_dir`` replaces, now that the new run has something in its place."""
+        if self._earlier is not None:
+            self._earlier.remove(self.store)
+
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""
         try:
@@ -148,17 +159,29 @@ class CheckpointManager:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def open(self, folder: str | Path) -> Contents:
+    def claimed(self) -> AbstractContextManager[None]:
+        """Return a context in which the first process holds the lock of ``output_dir``; see `run_lock.locked`."""
+        args = self.trainer.args
+        if not self.trainer.state.is_world_process_zero:
+            return nullcontext()
+        return locked(Path(args.output_dir), self.run_id, is_needed=args.save_strategy != "no")
+
+    def open(self, folder: str | Path, *, run_id: str | None = None) -> Contents:
         """Verify a folder, once for all processes, and return its contents.
 
+        Args:
+            run_id: The run that must have written it; None for any.
+
         Raises:
-            BrokenCheckpointError: If it does not exist, or does not verify; on every process.
+            BrokenCheckpointError: If it does not exist, does not verify or is of another run; on every process.
         """
         path = Path(folder).expanduser()
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
                 outcome = open_checkpoint(path)
+                if run_id is not None and run_id_of(path) not in (None, run_id):
+                    outcome = "is of another run"
             except BrokenCheckpointError as error:
                 outcome = error.reason
         first: Contents | str = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)[0]
@@ -207,7 +230,9 @@ class CheckpointManager:
             return _newest(output_dir)
         if wanted:
             return _resumable(open_checkpoint(Path(str(wanted)).expanduser()))
-        if not self.trainer.args.overwrite_output_dir:
+        if self.trainer.args.overwrite_output_dir:
+            self._earlier = EarlierRuns(output_dir, self.run_id)
+        else:
             self._refuse_foreign(output_dir)
         return None
 
@@ -229,6 +254,9 @@ class CheckpointManager:
         """
         self.engine.checkpoint.load_weights(self.open(folder))
 
+    def _load_best(self, folder: Path) -> None:
+        self.engine.checkpoint.load_weights(self.open(folder, run_id=self.run_id))
+
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
@@ -236,7 +264,9 @@ class CheckpointManager:
         self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
+        self.best.look_for(run_id_of(checkpoint), Path(trainer.args.output_dir), checkpoint.parent)
         if trainer.state.is_world_process_zero:
+            rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)

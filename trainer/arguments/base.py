@@ -252,6 +252,8 @@ class BaseTrainingArguments(DerivedArguments):
 
     def _infer(self) -> None:
         self.output_dir = os.path.expanduser(self.output_dir)
+        logging_dir: str | None = self.given("logging_dir")
+        self.logging_dir = logging_dir and os.path.expanduser(logging_dir)
         self._inferred: dict[str, tuple[Any, Any]] = {}
         self._set("report_to", self.report_to or [])
         self._set("fsdp", self.fsdp or "")

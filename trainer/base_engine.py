@@ -239,12 +239,17 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         return f"rng_state_{rank}{self.suffix}"
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
-        """Write the weights by an overridden ``save_model``, or else by ``write_model``; return their roles."""
+        """Write the weights by an overridden ``save_model``, if any, and by ``write_model``; return their roles."""
         if "save_model" in self.overrides:
             self.trainer.save_model(str(folder))
-        if write_model is not None and not self._weights_in(folder):
-            write_model(folder)
+        if write_model is not None:
+            self._complete(folder, write_model)
         return dict.fromkeys(self._weights_in(folder), "weights")
+
+    def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
+        """Write what ``folder`` lacks of the weights."""
+        if not self._weights_in(folder):
+            write_model(folder)
 
     def _write_files(self, folder: Path, files: dict[str, Any]) -> dict[str, str]:
         """Write each of ``files``, by name, unless it is None; return the roles of those written."""

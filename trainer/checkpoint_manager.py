@@ -11,22 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
 from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
-from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
+from .checkpointing.discovery import (
+    STATE_FILE,
+    find_checkpoints,
+    newest_resumable,
+    newest_valid,
+    resumable,
+    run_id_of,
+    tell,
+)
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
-from .checkpointing.replacing import EarlierRuns
+from .checkpointing.remote_output import RemoteOutput
+from .checkpointing.replacing import EarlierRuns, refuse_others
 from .checkpointing.run_lock import locked, rename
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
+from .staging import address_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
-STATE_FILE = "trainer_state.json"
 ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
 
@@ -46,6 +54,7 @@ class CheckpointManager:
     Attributes:
         best: The best model so far.
         committer: Commits checkpoints in the background.
+        remote: The address that the run is uploaded to, if ``output_dir`` is one.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -58,6 +67,7 @@ class CheckpointManager:
         self.committer: Committer = Committer()
         self._store: CheckpointStore | None = None
         self._earlier: EarlierRuns | None = None
+        self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
     @property
     def run_id(self) -> str:
@@ -75,6 +85,7 @@ class CheckpointManager:
     def reopen(self) -> None:
         """Open the checkpoint store again after the trainer's arguments have changed."""
         self._store = None
+        self.remote = RemoteOutput(self.trainer.args)
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
@@ -97,9 +108,10 @@ class CheckpointManager:
         best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> Path:
-            committed = self.store.commit(step, write, best=best, held=held)
+            path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.remote.add(path, best)
             self.replace_earlier()
-            return committed
+            return path
 
         if background:
             self.committer.submit(commit)
@@ -152,9 +164,10 @@ class CheckpointManager:
             logger.error("the last checkpoint could not be saved: %s", error)
 
     def close(self) -> None:
-        """Delete what callbacks held at the last commit, and hold no more; the last thing of a run."""
+        """Finish the uploads, and delete what was held at the last commit, and is no more; the last thing of a run."""
         best = self.trainer.state.best_model_checkpoint
         if self.trainer.state.is_world_process_zero:
+            self.remote.finish(show=not self.trainer.args.disable_tqdm)
             self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -175,7 +188,7 @@ class CheckpointManager:
         Raises:
             BrokenCheckpointError: If it does not exist, does not verify or is of another run; on every process.
         """
-        path = Path(folder).expanduser()
+        path = self._here(folder)
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
@@ -188,6 +201,20 @@ class CheckpointManager:
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first
+
+    def _here(self, folder: str | Path) -> Path:
+        """Return the local copy of a folder, downloaded once on each machine; all processes must call this."""
+        if not self.remote.is_elsewhere(folder) or self.trainer.args.world_size == 1:
+            return self.remote.local(folder)
+        state, outcome = self.trainer.state, self.engine.strategy.collectives.outcome
+
+        def wait() -> None:  # other machines download what is uploaded
+            if state.is_world_process_zero:
+                self.remote.wait(show=not self.trainer.args.disable_tqdm)
+
+        outcome("the uploads", wait)
+        found = outcome("the download", lambda: self.remote.local(folder) if state.is_local_process_zero else None)
+        return Path(next(path for path in found if path is not None))
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
@@ -202,7 +229,9 @@ class CheckpointManager:
             CheckpointError: If the folder does not exist or does not verify, or if no checkpoint in it verifies.
             ArgumentError: If a fresh start would write into a folder that holds checkpoints of another run.
         """
-        folder = Path(self.trainer.args.output_dir).resolve()
+        args = self.trainer.args
+        self.remote.begin(is_resumed=bool(wanted), overwrites=args.overwrite_output_dir)
+        folder = Path(args.output_dir).resolve()
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
         # not for a trial: a restarted search may try other hyperparameters in it
@@ -216,8 +245,9 @@ class CheckpointManager:
 
     def _of_earlier_attempt(self, run_id: str) -> Path | None:
         self.trainer.state.run_id = run_id
+        self.remote.fetch_newest(run_id)
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
-        _tell(skipped)
+        tell(skipped)
         logger.warning(
             "this job was started again; it %s",
             f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
@@ -227,24 +257,16 @@ class CheckpointManager:
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
-            return _newest(output_dir)
+            self.remote.fetch_newest()
+            return newest_resumable(output_dir)
         if wanted:
-            return _resumable(open_checkpoint(Path(str(wanted)).expanduser()))
+            return resumable(open_checkpoint(self.remote.local(str(wanted))))
         if self.trainer.args.overwrite_output_dir:
             self._earlier = EarlierRuns(output_dir, self.run_id)
         else:
-            self._refuse_foreign(output_dir)
+            found = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
+            refuse_others(found, self.run_id, address_of(self.trainer.args.output_dir))
         return None
-
-    def _refuse_foreign(self, output_dir: Path) -> None:
-        for path in find_checkpoints(output_dir):
-            if run_id_of(path) != self.run_id:
-                raise ArgumentError(
-                    "output_dir",
-                    str(output_dir),
-                    f"it holds checkpoints of another run ({path.name}); set resume_from_checkpoint=True to go on from "
-                    "them, overwrite_output_dir=True to start afresh, or another output_dir",
-                )
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.
@@ -259,12 +281,14 @@ class CheckpointManager:
 
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
-        trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
+        trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
         self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
-        self.best.look_for(run_id_of(checkpoint), Path(trainer.args.output_dir), checkpoint.parent)
+        self.best.look_for(
+            run_id_of(checkpoint), Path(trainer.args.output_dir), checkpoint.parent, remote=self.remote.run_ids
+        )
         if trainer.state.is_world_process_zero:
             rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
@@ -286,29 +310,6 @@ class CheckpointManager:
         for name, value in vars(saved).items():
             if name not in here:
                 setattr(self.trainer.state, name, value)
-
-
-def _newest(output_dir: Path) -> Path | None:
-    path, skipped = newest_valid(output_dir)
-    _tell(skipped)
-    if path is None and skipped:
-        reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
-        raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
-    return path and _resumable(contents_of(path))
-
-
-def _tell(skipped: list[BrokenCheckpointError]) -> None:
-    for item in skipped:
-        logger.warning("skipped %s: %s", item.path, item.reason)
-
-
-def _resumable(contents: Contents) -> Path:
-    """Return the path of a checkpoint that has what the run itself needs; the engine looks for the rest."""
-    if contents.find(STATE_FILE) is None:
-        raise CheckpointError(f"{contents.path} is not a checkpoint: it has no {STATE_FILE}")
-    if contents.is_sealed:
-        contents.require("progress", "arguments", "rng")
-    return contents.path
 
 
 def _as_json(values: dict[str, Any]) -> str:

@@ -164,7 +164,7 @@ def train(options: argparse.Namespace) -> int:
     again = command_that_resumes(options.typed)
     outcome = runner.train(_config(options))
     _print_on_main(outcome, "\n" + report.summary(outcome.trainer, outcome.results, outcome.picture))
-    if (stopped_by := outcome.trainer.state.stop_signal) is None:
+    if (stopped_by := outcome.trainer.state.stopped_by) is None:
         return OK
     how = f"Go on: {again}" if outcome.has_checkpoint else "It has saved no checkpoint to go on from."
     _print_on_main(outcome, f"\nStopped by {stopped_by}. {how}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.metrics import is_greater_better
 
+from ..staging import staged
 from ..transformers_compat import UNUSED_FIELDS
 from . import enums
 from .aliases import ALIASES, Alias, other_name
@@ -67,8 +68,13 @@ class BaseTrainingArguments(DerivedArguments):
     """
 
     # -- what to do, and where ------------------------------------------------------------------------------------
-    output_dir: str = option("trainer_output", "Folder of checkpoints, state and final model.", NOT_EMPTY)
+    output_dir: str = option(
+        "trainer_output", "Folder of checkpoints, state and final model, or an address such as s3://b/run.", NOT_EMPTY
+    )
     _: KW_ONLY
+    staging_dir: str | None = option(
+        None, "Local folder where the files of a run with a remote output_dir are written first.", NOT_EMPTY
+    )
     overwrite_output_dir: bool = option(False, "Start afresh although output_dir holds checkpoints.")
     do_train: bool = option(False, "Train; for scripts and the command line.")
     do_eval: BoolOrNone = option(None, "Evaluate; true when eval_strategy is not 'no'.", kinds=bool | None)
@@ -133,6 +139,9 @@ class BaseTrainingArguments(DerivedArguments):
         None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
     )
     restore_callback_states_from_checkpoint: bool = option(True, "Give callbacks their saved state back.")
+    on_stop_signal: Literal["raise", "return"] = choice(
+        "raise", "When a stop signal has ended the run: raise, return from train().", Literal["raise", "return"]
+    )
     ignore_data_skip: bool = option(False, "Resume at the beginning of the epoch instead of where it stopped.")
 
     # -- device, seed and precision -------------------------------------------------------------------------------
@@ -251,7 +260,7 @@ class BaseTrainingArguments(DerivedArguments):
         check_combinations(self)
 
     def _infer(self) -> None:
-        self.output_dir = os.path.expanduser(self.output_dir)
+        self.output_dir = staged(self.output_dir, self.staging_dir)
         logging_dir: str | None = self.given("logging_dir")
         self.logging_dir = logging_dir and os.path.expanduser(logging_dir)
         self._inferred: dict[str, tuple[Any, Any]] = {}

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
+from ..staging import StagingFolder
+
 T = TypeVar("T", bound="PlainData")
 
 # fields about the start of a run, without effect on its results
-NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint"})
+NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint", "staging_dir"})
 
 
 PLAIN = (bool, int, float, str, NoneType)
@@ -142,6 +144,8 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, StagingFolder):
+        return value.address
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

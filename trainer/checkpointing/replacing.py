@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
+
+from trackside.callbacks.errors import ArgumentError
 
 from .discovery import run_id_of, subfolders
 from .names import COMMITTED, REPLACED
@@ -45,6 +48,23 @@ class EarlierRuns:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < self._began_s:  # else the new run has written it already
                     path.unlink()
+
+
+def refuse_others(run_ids: Mapping[str, str | None], own: str, output_dir: str) -> None:
+    """Raise ArgumentError if a fresh start would write beside the checkpoints of another run.
+
+    Args:
+        run_ids: The run of each checkpoint that is there, by name.
+        own: The id of the run that starts.
+        output_dir: The folder or the address, for the message.
+    """
+    for name in (name for name, run_id in run_ids.items() if run_id != own):
+        raise ArgumentError(
+            "output_dir",
+            output_dir,
+            f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from them, "
+            "overwrite_output_dir=True to start afresh, or another output_dir",
+        )
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import describe, make_folder, process_exists
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
-from .regular_files import read_regular
+from .files.regular_files import read_regular
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

@@ -29,9 +29,9 @@ from trackside.callbacks._util.atomic_files import claimed, describe, exchange, 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
+from .files.schemas import LARGEST
 from .manifest import seal
 from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, TEMPORARY, step_of
-from .schemas import LARGEST
 
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that are not listed have the role "other"."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
@@ -14,12 +15,16 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..engine import Engine, StepResult
 from ..outputs import EvalPrediction, PredictionOutput, prefixed
+from ..stop_signals import EvaluationStopped
 from .output_collector import Collector, leaves
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 DEVICE_BYTES = 64 << 20
 """Bytes of predictions that may accumulate on the device if ``eval_accumulation_steps`` is not given."""
+
+MEETING_S = 2.0
+"""Seconds after which processes exchange their outputs at the latest, since a stop signal is shared then."""
 
 END = object()
 """Sentinel after the last batch."""
@@ -33,10 +38,13 @@ class EvaluationRun:
         args: The training arguments.
         expected: Expected number of examples over all processes, if known.
         only_loss: Whether to keep no outputs.
+        is_stopped: Returns whether a signal asks to end the evaluation; asked after each batch, or, on several
+            processes, whenever they exchange their outputs.
 
     Attributes:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
+        is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
     """
 
     def __init__(
@@ -47,8 +55,11 @@ class EvaluationRun:
         *,
         expected: int | None,
         only_loss: bool,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
+        self._is_stopped = is_stopped
+        self._start_s = time.perf_counter()
         self._compute_metrics = compute_metrics
         self._wanted = frozenset(args.include_for_metrics)
         self._by_batch = bool(args.batch_eval_metrics and compute_metrics)
@@ -67,6 +78,7 @@ class EvaluationRun:
         self._only_loss = only_loss
         self.examples: int = 0
         self.steps: int = 0
+        self.is_complete: bool = True
 
     def over(
         self,
@@ -92,7 +104,10 @@ class EvaluationRun:
             if self._by_batch or following is END or len(self._waiting) >= self._due:
                 self._flush(is_last=following is END)
             on_step()
+            if self._engine.strategy.collectives.world_size == 1 and self._is_stopped():
+                raise EvaluationStopped
             if self.steps == max_batches:
+                self.is_complete = following is END
                 break
 
     def _flush(self, is_last: bool) -> None:
@@ -107,7 +122,13 @@ class EvaluationRun:
             for step in waiting
         ]
         collectives = self._engine.strategy.collectives
-        gathered = collectives.gather("the outputs of the evaluation", (own, is_last, self.steps))
+        per_batch_s = (time.perf_counter() - self._start_s) / max(self.steps, 1)
+        told = collectives.gather(
+            "the outputs of the evaluation", (own, is_last, self.steps, self._is_stopped(), per_batch_s)
+        )
+        if any(is_stopped for *_, is_stopped, _ in told):
+            raise EvaluationStopped
+        gathered = [outputs for *outputs, _, _ in told]
         if len({(len(part), over) for part, over, _ in gathered}) > 1:
             counts = sorted({str(steps) if over else f"at least {steps + 1}" for _, over, steps in gathered})
             raise TracksideValueError(
@@ -118,6 +139,8 @@ class EvaluationRun:
         self._largest = max([self._largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
         if self._limit is None:  # at most twice as many as before, since outputs may grow
             self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest))
+            if len(told) > 1:
+                self._due = max(1, min(self._due, int(MEETING_S / max(seconds for *_, seconds in told))))
         for parts in zip(*(part for part, _, _ in gathered), strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:
                 if examples:
@@ -154,8 +177,9 @@ class EvaluationRun:
             if kept is not None and collector.missing:
                 logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
         metrics = dict(self._metrics)
-        if self._compute_metrics is not None and not self._by_batch and logits is not None and labels is not None:
-            metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
+        compute = self._compute_metrics if self.is_complete and not self._by_batch else None
+        if compute is not None and logits is not None and labels is not None:
+            metrics = _checked(compute(self._prediction(logits, labels)))
         metrics = {name: _plain(value) for name, value in metrics.items()}
         if self._losses:
             weight = math.fsum(weight for _, weight in self._losses)

@@ -22,10 +22,13 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the user's own model inside DistributedDataParallel or DataParallel."""
-    while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        model = model.module
-    return model
+    """Return the user's own model inside DistributedDataParallel, DataParallel and the wrapper of torch.compile."""
+    while True:
+        is_parallel = isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
+        inner = model._modules.get("module" if is_parallel else "_orig_mod")
+        if inner is None:
+            return model
+        model = inner
 
 
 def has_fields(value: Any) -> bool:

@@ -16,6 +16,7 @@ from trackside.callbacks.builtin.journal import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 
 from ..outputs import default_compute_objective
+from ..staging import address_of
 
 GIVEN_UP = "the search gave this trial up"
 
@@ -118,7 +119,7 @@ class Search:
         trainer.state.is_hyper_param_search = True
         trainer.state.trial_name, trainer.state.trial_params = proposal.name, plain(proposal.hyperparameters)
         trainer.train(trial=trial)
-        if trainer.state.stop_signal is not None or trainer.state.stop_reason == GIVEN_UP:
+        if trainer.state.stopped_by is not None or trainer.state.stop_reason == GIVEN_UP:
             return None
         return self._objective(self._metrics_at_end())
 
@@ -137,7 +138,7 @@ class Search:
 
     def _args_for(self, proposal: Proposal) -> Any:
         args, name = self.args, proposal.name
-        places = {"output_dir": f"{args.output_dir}/{name}"}
+        places = {"output_dir": f"{address_of(args.output_dir)}/{name}"}
         places["run_name"] = name if args.run_name is None else f"{args.run_name}-{name}"
         if args.given("logging_dir") is not None:
             places["logging_dir"] = f"{args.logging_dir}/{name}"

@@ -113,6 +113,7 @@ STATE_SCHEMA = _object(
             "description": "an object",
         },
         "stop_reason": _maybe(TEXT),
+        "stopped_by": _maybe(TEXT),
         "run_id": _maybe(ID),
     },
     "global_step",
@@ -128,6 +129,7 @@ PROGRESS_SCHEMA = _object(
         "total_loss": NUMBER,
         "last_evaluation": _whole(-1),
         "last_save": _whole(-1),
+        "evaluation_is_due": FLAG,
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),
 )

@@ -194,7 +194,7 @@ class BaseTrainer(TrainerInterface):
         with self._evaluator.within_training():
             output = loop.run()
         if self.state.stopped_by is None:
-            self._checkpoints.replace_earlier()
+            self._checkpoints.earlier.remove(self._checkpoints.store)
         return output
 
     def _reset(self) -> None:

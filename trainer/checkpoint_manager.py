@@ -13,7 +13,6 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.state import TrainerState
 
-from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import (
     STATE_FILE,
@@ -28,6 +27,8 @@ from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of
 from .checkpointing.remote_output import RemoteOutput
 from .checkpointing.replacing import EarlierRuns, refuse_others
 from .checkpointing.run_lock import locked, rename
+from .checkpointing.saving.async_commit import Committer
+from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
@@ -53,7 +54,9 @@ class CheckpointManager:
 
     Attributes:
         best: The best model so far.
+        earlier: The runs that this one replaces.
         committer: Commits checkpoints in the background.
+        costs: What the saves of the current run cost so far.
         remote: The address that the run is uploaded to, if ``output_dir`` is one.
     """
 
@@ -65,8 +68,9 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self._load_best)
         self.committer: Committer = Committer()
+        self.costs: SaveCosts = SaveCosts()
         self._store: CheckpointStore | None = None
-        self._earlier: EarlierRuns | None = None
+        self.earlier: EarlierRuns = EarlierRuns(None, self.run_id)
         self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
     @property
@@ -90,12 +94,16 @@ class CheckpointManager:
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
-        """Save a checkpoint of this step.
+        """Save a checkpoint of this step, and count how long it takes.
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
+        with self.costs.waiting():
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
@@ -107,11 +115,12 @@ class CheckpointManager:
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
-        def commit() -> Path:
-            path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+        def commit() -> None:
+            with self.costs.writing():
+                path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.costs.add(path)
             self.remote.add(path, best)
-            self.replace_earlier()
-            return path
+            self.earlier.remove(self.store)
 
         if background:
             self.committer.submit(commit)
@@ -145,16 +154,12 @@ class CheckpointManager:
         return write
 
     def finish(self) -> None:
-        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
+        """Wait until every checkpoint is committed, free the memory of the copies, log the costs; raise a failure."""
         try:
             self.committer.wait()
         finally:
             self.engine.checkpoint.release_memory()
-
-    def replace_earlier(self) -> None:
-        """Remove what ``overwrite_output_dir`` replaces, now that the new run has something in its place."""
-        if self._earlier is not None:
-            self._earlier.remove(self.store)
+            self.costs.report()
 
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""
@@ -262,7 +267,7 @@ class CheckpointManager:
         if wanted:
             return resumable(open_checkpoint(self.remote.local(str(wanted))))
         if self.trainer.args.overwrite_output_dir:
-            self._earlier = EarlierRuns(output_dir, self.run_id)
+            self.earlier = EarlierRuns(output_dir, self.run_id)
         else:
             found = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
             refuse_others(found, self.run_id, address_of(self.trainer.args.output_dir))
@@ -282,13 +287,14 @@ class CheckpointManager:
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
-        self.engine.checkpoint.load_snapshot(contents)
-        self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
+        state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
+        progress = Progress.from_dict(contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)})
+        self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
+        self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
-        self._store = None
-        self.best.look_for(
-            run_id_of(checkpoint), Path(trainer.args.output_dir), checkpoint.parent, remote=self.remote.run_ids
-        )
+        self.reopen()
+        folders = Path(trainer.args.output_dir), checkpoint.parent
+        self.best.look_for(run_id_of(checkpoint), *folders, remote=self.remote.run_ids)
         if trainer.state.is_world_process_zero:
             rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
@@ -298,8 +304,6 @@ class CheckpointManager:
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        kept = contents.read(PROGRESS_FILE) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
-        progress = Progress.from_dict(kept)
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress

@@ -171,8 +171,8 @@ class FakeCheckpoint(CheckpointIO):
         def write(folder: Path) -> dict[str, str]:
             self.fault("write", self.taken)
             self.taken += 1
-            (folder / "rng_state_0.json").write_text(f'{{"states": {states}}}')
-            return {"rng_state_0.json": "rng"}
+            (folder / "rng_state_0.bin").write_text(f'{{"states": {states}}}')
+            return {"rng_state_0.bin": "rng"}
 
         return write
 
@@ -182,7 +182,7 @@ class FakeCheckpoint(CheckpointIO):
     def write_shards(self) -> None:
         pass
 
-    def load_snapshot(self, contents: Any) -> None:
+    def load_snapshot(self, contents: Any, before: Any, step: int) -> None:
         pass
 
     def random_state_kept(self) -> Any:
@@ -210,6 +210,9 @@ class FakeEngine(Engine):
 
     def prepare_data(self) -> int | None:
         return BATCHES
+
+    def optimizer_record(self) -> None:
+        return None
 
     def prepare_model(self, max_steps: int) -> None:
         pass

@@ -28,6 +28,7 @@ from trackside.callbacks.errors import CheckpointError
 from .files.documents import DocumentError, check, has_schema, parse, read_document
 from .files.regular_files import IrregularFileError, is_inside, open_regular, read_regular, status_of
 from .names import step_of
+from .saving.hashed_file import remembered
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -279,12 +280,18 @@ def _digest_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
 
 
 def _measure(folder: Path, name: str, *, sync: bool = False) -> dict[str, Any]:
-    """Return the size and the SHA-256 of a file, read once, block by block; hashing releases the GIL."""
+    """Return the size and the SHA-256 of a file; with ``sync``, sync it, and read it only if it was not hashed before.
+
+    Hashing is done block by block, without the GIL.
+    """
     with open_regular(folder, name) as file:
-        digest = hashlib.file_digest(file, "sha256")
+        status = os.fstat(file.fileno())
+        digest = remembered(status) if sync else None
+        if digest is None:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if sync:
             os.fsync(file.fileno())
-        return {"size": file.tell(), "sha256": digest.hexdigest()}
+        return {"size": status.st_size, "sha256": digest}
 
 
 @contextlib.contextmanager

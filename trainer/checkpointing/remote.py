@@ -133,6 +133,19 @@ class RemoteFolder:
         sizes = {path.strip("/").removeprefix(root).lstrip("/"): info["size"] for path, info in found.items()}
         return {name: size for name, size in sizes.items() if name and not is_kept_apart(name)}
 
+    def sizes(self, name: str) -> dict[str, int]:
+        """Return the sizes of the files of a checkpoint, by name relative to it."""
+        root = f"{self.root}/{name}".strip("/")
+        found = self.fs.find(f"{self.root}/{name}", detail=True)
+        return {path.strip("/").removeprefix(root).lstrip("/"): info["size"] for path, info in found.items()}
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small file; nothing if it does not exist."""
+        try:
+            return bytes(self.fs.cat_file(f"{self.root}/{name}"))
+        except FileNotFoundError:
+            return b""
+
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def upload(self, folder: Path, tell: Callable[[int], object] = lambda size: None) -> None:

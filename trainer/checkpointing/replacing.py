@@ -27,14 +27,14 @@ class EarlierRuns:
     at its first step replaces nothing.
 
     Args:
-        output_dir: The folder.
+        output_dir: The folder; None if nothing is replaced.
         run_id: The id of the new run.
     """
 
-    def __init__(self, output_dir: Path, run_id: str) -> None:
-        found = (run_id_of(path) for path in subfolders(output_dir) if _is_checkpoint(path))
+    def __init__(self, output_dir: Path | None, run_id: str) -> None:
+        folders = [] if output_dir is None else subfolders(output_dir)
+        found = (run_id_of(path) for path in folders if _is_checkpoint(path))
         self.run_ids: set[str] = {name for name in found if name is not None} - {run_id}
-        self._output_dir = output_dir
         self._began_s = time.time()
 
     def remove(self, store: CheckpointStore) -> None:
@@ -44,7 +44,7 @@ class EarlierRuns:
         store.remove_runs(self.run_ids)
         self.run_ids = set()
         for name in RESULTS:
-            path = self._output_dir / name
+            path = store.output_dir / name
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < self._began_s:  # else the new run has written it already
                     path.unlink()

@@ -32,6 +32,7 @@ from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
 from .files.schemas import LARGEST
 from .manifest import seal
 from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, TEMPORARY, step_of
+from .saving.hashed_file import remembering
 
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that are not listed have the role "other"."""
@@ -88,7 +89,7 @@ class CheckpointStore:
         final, temporary = self.path(step), self._temporary(step)
         try:
             make_folder(self.output_dir)
-            with claimed(temporary):
+            with claimed(temporary), remembering():
                 roles = write(temporary)
                 seal(temporary, run_id=self.run_id, step=step, committed_at=self._commit_time(), roles=roles)
                 old = self._put_in_place(temporary, final)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..base_engine import BaseCheckpoint
-from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from . import snapshot
 from ._torch_util import copied, pinned, unwrap
@@ -29,7 +28,7 @@ class TorchCheckpoint(BaseCheckpoint):
     suffix = ".pt"
     _weights_in = staticmethod(weights_in)
     _copied = staticmethod(copied)
-    _write_file = staticmethod(torch.save)
+    _write_file = staticmethod(snapshot.write_torch)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:
@@ -60,7 +59,7 @@ class TorchCheckpoint(BaseCheckpoint):
         if self._weights_in(folder):
             write_model.complete(folder)
         else:
-            write_model(folder, must_export=False)
+            write_model(folder, is_final=False)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:
@@ -90,8 +89,8 @@ class TorchCheckpoint(BaseCheckpoint):
     def _optimizer_state(self) -> Any:
         return None if self.strategy.is_sharded else snapshot.optimizer_state(self.trainer.optimizer)
 
-    def _load_optimizer(self, path: Path) -> None:
-        snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))
+    def _read_optimizer(self, path: Path) -> Any:
+        return snapshot.read_torch(path)
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

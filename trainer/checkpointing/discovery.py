@@ -91,12 +91,6 @@ def tell(skipped: list[BrokenCheckpointError]) -> None:
         logger.warning("skipped %s: %s", item.path, item.reason)
 
 
-def get_last_checkpoint(folder: str | Path) -> str | None:
-    """Return the newest checkpoint in ``folder`` that verifies, like the function of that name in transformers."""
-    path, _ = newest_valid(Path(folder).expanduser())
-    return None if path is None else str(path)
-
-
 def subfolders(path: str | Path) -> list[Path]:
     """Return the folders in a folder; empty if it does not exist."""
     return [item for item in Path(path).iterdir() if item.is_dir()] if Path(path).is_dir() else []

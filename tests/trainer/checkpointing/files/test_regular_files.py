@@ -8,7 +8,7 @@ import shutil
 import pytest
 from support.damages import reseal
 
-from trackside.trainer.checkpointing.discovery import find_checkpoints, get_last_checkpoint, newest_valid
+from trackside.trainer.checkpointing.discovery import find_checkpoints, newest_valid
 from trackside.trainer.checkpointing.files.regular_files import IrregularFileError, read_regular
 from trackside.trainer.checkpointing.manifest import (
     MANIFEST,
@@ -18,6 +18,7 @@ from trackside.trainer.checkpointing.manifest import (
     seal,
     verify,
 )
+from trackside.trainer.checkpointing.remote import get_last_checkpoint
 
 
 @pytest.fixture

@@ -127,6 +127,7 @@ class TrainStep(ABC):
     def clear_gradients(self) -> None:
         """Clear the gradients."""
 
+    @abstractmethod
     def end_run(self) -> None:
         """Leave the model as it is used after training; called at the end of a run, also after an exception."""
 

@@ -83,6 +83,7 @@ class TrainingLoop:
                 output = self._run()
             self.state.stopped_by = self.state.stopped_by or self.signals.received
         except BaseException as error:
+            self.step.end_run()
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
@@ -110,6 +111,7 @@ class TrainingLoop:
         if self.checkpoint is not None:
             self.progress = self.checkpoints.restore(self.checkpoint)
             self.progress.batches_in_epoch = self.engine.batches_used(self.progress)
+        self.progress.optimizer = self.engine.optimizer_record()
         self.first_step = state.global_step
         state.max_steps = self.plan.max_steps
         state.num_train_epochs = self.plan.num_train_epochs
@@ -279,6 +281,7 @@ class TrainingLoop:
         state, progress = self.state, self.progress
         self.checkpoints.finish()
         self.trainer.store_flos()
+        self.step.end_run()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
         progress.pending_loss += self.step.take_loss()

@@ -54,12 +54,13 @@ class JournalCallback(TrainerCallback):
     background: bool = True
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path).expanduser()
         self.run: str | None = None
         """The id of the run; a resumed run keeps it."""
         self._file: TextIO | None = None
         self._known: dict[str, Any] = {}
         self._is_in_run = False
+        self._first: tuple[Path, dict[str, Any]] | None = None
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
@@ -88,6 +89,9 @@ class JournalCallback(TrainerCallback):
         if event in COUNTED_AT:
             report = dict(getattr(kwargs.get("trainer"), "callback_report", {}))
             entry["costs"] = {name: {key: getattr(item, key) for key in COSTS} for name, item in report.items()}
+        if event == "on_init_end":  # the folder may be another run's: this one has not asked for it yet
+            self._first = (self._path_of(args), entry)
+            return
         self._write(args, entry)
         if event == "on_train_end":
             self._is_in_run = False
@@ -110,10 +114,18 @@ class JournalCallback(TrainerCallback):
         return {key: plain(value) for key, value in changed.items()}
 
     def _write(self, args: Args, entry: Mapping[str, Any]) -> None:
+        if self._first is not None:
+            path, first = self._first
+            self._first = None
+            with _open(path) as file:
+                file.write(json.dumps(first) + "\n")
         if self._file is None:
-            self._file = _open(self.path or Path(args.output_dir) / "journal.jsonl")
+            self._file = _open(self._path_of(args))
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
+
+    def _path_of(self, args: Args) -> Path:
+        return self.path or Path(args.output_dir) / "journal.jsonl"
 
     def _close(self) -> None:
         if self._file is not None:

@@ -27,7 +27,7 @@ class LogFileCallback(TrainerCallback):
     default_name: str = ""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path).expanduser()
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:

@@ -26,6 +26,14 @@ class TFCheckpoint(BaseCheckpoint):
         super().__init__(engine)
         self.evaluation: Any = engine.evaluation
 
+    def save_model(self, output_dir: str | None) -> None:
+        """Write the weights in the format of Keras into ``output_dir``, on the first process."""
+        self.train_step.queue.flush()
+        if self.trainer.is_world_process_zero():
+            folder = Path(output_dir or self.trainer.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            snapshot.save_for_keras(self.trainer.model, folder)
+
     def write_shards(self) -> None:
         """Do nothing: the first process writes everything."""
 
@@ -36,14 +44,6 @@ class TFCheckpoint(BaseCheckpoint):
     def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
         if not (folder / snapshot.WEIGHTS_FILE).exists():  # Keras' own file lacks state
             write_model(folder)
-
-    def save_model(self, output_dir: str | None) -> None:
-        """Write the weights in the format of Keras into ``output_dir``, on the first process."""
-        self.train_step.queue.flush()
-        if self.trainer.is_world_process_zero():
-            folder = Path(output_dir or self.trainer.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            snapshot.save_for_keras(self.trainer.model, folder)
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         trainer = self.trainer

@@ -13,21 +13,23 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from ...data.sharding import derive_seed
 from .._compat import captures_of, inputs_of
-
-SHUFFLES = {"ShuffleDataset", "ShuffleDatasetV2", "ShuffleDatasetV3", "ShuffleAndRepeatDataset"}
-SHUFFLES |= {"ShuffleAndRepeatDatasetV2", "RandomDataset", "RandomDatasetV2"}
-"""Dataset operations with seeds as inputs."""
-CACHES = {"CacheDataset", "CacheDatasetV2"}
-PYTHON = {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
-PARALLEL = {"ParallelMapDataset", "ParallelMapDatasetV2"}
-
-Seed = Callable[[], tuple[int, int]]
-"""Returns the next pair of seeds."""
+from .graph_nodes import (
+    CACHES,
+    PARALLEL,
+    PYTHON,
+    SHUFFLES,
+    Seed,
+    functions_in,
+    has_seed,
+    is_state,
+    renamed,
+    reseed_states,
+    seeds_of,
+    source,
+)
 
 
 class SeededGraph:
@@ -75,10 +77,10 @@ class SeededGraph:
         """
         if not self._cuts:
             names = [name for name in self._topmost(self._output) if name not in self._own]
-            self._cuts = self._own | dict(zip(names, self._make(names, self._own, _seeds(fixed)), strict=True))
+            self._cuts = self._own | dict(zip(names, self._make(names, self._own, seeds_of(fixed)), strict=True))
         made = self._cuts.get(self._output)
         if made is None:
-            (made,) = self._make([self._output], self._cuts, _seeds(*parts))
+            (made,) = self._make([self._output], self._cuts, seeds_of(*parts))
         return tf.data.experimental.from_variant(made, self._spec)
 
     # -- what is in it --------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ class SeededGraph:
     def _draws(self, node: Any) -> bool:
         """Return whether a node draws numbers that differ between epochs."""
         by_call = any(map(self._is_random, functions_in(node))) or self._draws_in_parallel(node)
-        return by_call or _has_seed(node) or _is_state(node)
+        return by_call or has_seed(node) or is_state(node)
 
     def _is_random_function(self, name: str) -> bool:
         function = self._functions.get(name)
@@ -106,7 +108,7 @@ class SeededGraph:
             return f"{node.op} with deterministic=False, whose order is not fixed"
         if node.op in PARALLEL and self._tokens_in(node) and not self._draws_in_parallel(node):
             return f"{node.op} of a Python function with num_parallel_calls, if it draws random numbers"
-        is_fixed = node.op in SHUFFLES and not _has_seed(node)
+        is_fixed = node.op in SHUFFLES and not has_seed(node)
         if is_fixed and all(self._constant(name) == 0 for name in node.input[2:4]):
             return f"{node.op} without a seed and with reshuffle_each_iteration=False"
         return None
@@ -185,15 +187,15 @@ class SeededGraph:
         for node in needed.values():
             node = copy.deepcopy(node)
             self._reseed(node, graph.node, seed, "{}")
-            graph.node.append(_renamed(node, self._functions, suffix))
-        _reseed_states(graph, seed)
+            graph.node.append(renamed(node, self._functions, suffix))
+        reseed_states(graph, seed)
         for name in self._ordered_functions():
             function = graph.library.function.add()
             function.CopyFrom(self._functions[name])
             function.signature.name += suffix
             for node in list(function.node_def):
                 self._reseed(node, function.node_def, seed, "{}:output:0")
-                _renamed(node, self._functions, suffix)
+                renamed(node, self._functions, suffix)
         for name in cuts:
             graph.node.add(name=name, op="Placeholder").attr["dtype"].type = tf.variant.as_datatype_enum
 
@@ -207,7 +209,7 @@ class SeededGraph:
 
     def _reseed(self, node: Any, nodes: Any, seed: Seed, reference: str) -> None:
         """Give a node other seeds; ``nodes`` get the constants that it needs."""
-        if not _has_seed(node):
+        if not has_seed(node):
             self._draw_in_order(node)
         elif node.op in SHUFFLES:
             self._reseed_dataset(node, nodes, seed, reference)
@@ -225,7 +227,7 @@ class SeededGraph:
 
     def _draws_in_parallel(self, node: Any) -> bool:
         states = [source(name) for name in node.input if self._is_variable(source(name))]
-        draws = any(map(self._is_random, functions_in(node))) or any(_is_state(self._handle_node(s)) for s in states)
+        draws = any(map(self._is_random, functions_in(node))) or any(is_state(self._handle_node(s)) for s in states)
         return node.op in PARALLEL and (draws or any(map(self.may_draw, self._tokens_in(node))))
 
     def _tokens_in(self, node: Any) -> list[bytes]:
@@ -260,7 +262,7 @@ class SeededGraph:
             given = [source(name) for name in node.input if self._is_variable(source(name))]
             if len(captured) == len(given):
                 handles |= dict(zip(given, captured, strict=True))
-        return {name: handle for name, handle in handles.items() if not _is_state(self._handle_node(name))}
+        return {name: handle for name, handle in handles.items() if not is_state(self._handle_node(name))}
 
     def _handle_node(self, name: str) -> Any:
         node = self._nodes[name]
@@ -271,75 +273,3 @@ class SeededGraph:
         while node is not None and node.op == "Identity":
             node = self._nodes.get(source(node.input[0]))
         return node is not None and node.op == "VarHandleOp"
-
-
-def source(name: str) -> str:
-    """Return the name of the node that gives an input.
-
-    Example:
-        >>> source("^map:1"), source("map")
-        ('map', 'map')
-    """
-    return name.removeprefix("^").split(":")[0]
-
-
-def functions_in(node: Any) -> list[str]:
-    """Return the names of the functions that a node calls."""
-    return [called.name for value in node.attr.values() for called in _called_in(value)]
-
-
-def _has_seed(node: Any) -> bool:
-    """Return whether a node draws numbers by seeds of its own.
-
-    A shuffle that is the same in every epoch does not: it may divide the data into a training and an evaluation set.
-    """
-    if node.op in SHUFFLES:
-        return "reshuffle_each_iteration" not in node.attr or node.attr["reshuffle_each_iteration"].b
-    return "seed" in node.attr and "seed2" in node.attr
-
-
-def _is_state(node: Any) -> bool:
-    """Return whether a node is the variable of a generator: of Keras, or of ``tf.random.Generator``."""
-    sizes = [dim.size for dim in node.attr["shape"].shape.dim] if node.op == "VarHandleOp" else []
-    return sizes in ([2], [3]) and node.attr["dtype"].type in (tf.int64.as_datatype_enum, tf.uint32.as_datatype_enum)
-
-
-def _seeds(*parts: int) -> Seed:
-    count = 0
-
-    def seed() -> tuple[int, int]:
-        nonlocal count
-        count += 1
-        value = derive_seed(*parts, count)
-        return value % 2**31 + 1, value >> 32
-
-    return seed
-
-
-def _reseed_states(graph: Any, seed: Seed) -> None:
-    """Give the states of generators their first values."""
-    nodes = {node.name: node for node in graph.node}
-    for node in list(graph.node):
-        if node.op == "AssignVariableOp" and _is_state(nodes[source(node.input[0])]):
-            constant = nodes[source(node.input[1])]
-            value = tf.make_ndarray(constant.attr["value"].tensor)
-            first = np.zeros_like(value)
-            first[0] = seed()[0]
-            constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(first))
-
-
-def _renamed(node: Any, functions: Any, suffix: str) -> Any:
-    """Return a node that calls the functions with the suffix."""
-    if node.op in functions:
-        node.op += suffix
-    for value in node.attr.values():
-        for called in _called_in(value):
-            if called.name in functions:
-                called.name += suffix
-    return node
-
-
-def _called_in(value: Any) -> list[Any]:
-    """Return the functions that an attribute of a node names."""
-    one = [value.func] if value.HasField("func") else []
-    return one + (list(value.list.func) if value.HasField("list") else [])

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.plain_data import to_json
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
@@ -112,9 +113,9 @@ class CheckpointManager:
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
         texts = {
-            STATE_FILE: _as_json(self.trainer.state.to_dict()),
-            ARGS_FILE: _as_json(self.trainer.args.to_dict()),
-            PROGRESS_FILE: _as_json(dataclasses.asdict(progress)),
+            STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
+            ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
+            PROGRESS_FILE: _as_json(dataclasses.asdict(progress), "progress"),
         }
 
         def write(folder: Path) -> dict[str, str]:
@@ -283,5 +284,5 @@ def _read(path: Path | None) -> dict[str, Any]:
     return values
 
 
-def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
+def _as_json(values: dict[str, Any], what: str) -> str:
+    return to_json(values, what, indent=2) + "\n"

@@ -7,6 +7,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from trackside.callbacks.bus.faults import StopAtOnce
+
 STOP_SIGNALS = ("SIGINT", "SIGTERM")
 """Names of the signals that stop a run."""
 
@@ -41,4 +43,4 @@ class StopSignals:
         self.__exit__()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+        raise StopAtOnce(128 + number)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..engine import Engine, StepResult
@@ -147,7 +148,6 @@ class EvaluationRun:
         metrics = dict(self._metrics)
         if self._compute_metrics is not None and not self._by_batch and logits is not None and labels is not None:
             metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
-        metrics = {name: _plain(value) for name, value in metrics.items()}
         if self._losses:
             weight = math.fsum(weight for _, weight in self._losses)
             metrics["loss"] = math.fsum(loss * weight for loss, weight in self._losses) / weight
@@ -161,7 +161,13 @@ class EvaluationRun:
 def _checked(metrics: Any) -> dict[str, Any]:
     if not isinstance(metrics, Mapping):
         raise TracksideTypeError(f"compute_metrics returned {type(metrics).__name__}; it returns a dict of numbers")
-    return dict(metrics)
+    kept = plain(metrics, "compute_metrics()")
+    return {name: _single(kept[name]) if hasattr(metrics.get(name), "shape") else kept[name] for name in kept}
+
+
+def _single(value: Any) -> Any:
+    """Return the value of an array of one value, and other arrays unchanged."""
+    return _single(value[0]) if isinstance(value, list) and len(value) == 1 else value
 
 
 def _bytes_of(step: Sequence[Any]) -> int:
@@ -172,8 +178,3 @@ def _bytes_of(step: Sequence[Any]) -> int:
 def map_rows(nested: Any, rows: int) -> Any:
     """Return the first ``rows`` of every array in ``nested``; None and scalars are kept."""
     return map_nested(lambda leaf: leaf[:rows] if getattr(leaf, "ndim", 0) else leaf, nested)
-
-
-def _plain(value: Any) -> Any:
-    """Return numpy scalars as Python numbers."""
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value

@@ -12,6 +12,7 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
+from .checkpointing.host_buffers import Buffers, HostBuffers
 from .checkpointing.manifest import Contents, contents_of, roles_of
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
@@ -122,24 +123,34 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
         self.train_step: Any = engine.train_step
+        self.buffers: HostBuffers = self._new_buffers()
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        write_model = None if self.strategy.is_sharded else self._model_writer(copy=copy)
+        buffers = self.buffers.lend() if copy else None
+        write_model = None if self.strategy.is_sharded else self._model_writer(buffers)
         files: dict[str, Any] = {}
         if not self.trainer.args.save_only_model:
             files[self.optimizer_file] = self._optimizer_state()
             for name, part in self._small_parts().items():
                 files[name] = None if part is None else part.state_dict() or None
-        if copy:
-            files = self._copied(files)
+        if buffers is not None:
+            files = self._copied(files, buffers)
+            buffers.complete()
         states = self.strategy.collectives.gather("the random number states", self._random_state())
         files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
 
         def write(folder: Path) -> dict[str, str]:
-            return {**self._write_weights(folder, write_model), **self._write_files(folder, files)}
+            roles = {**self._write_weights(folder, write_model), **self._write_files(folder, files)}
+            if buffers is not None:
+                buffers.give_back()
+            return roles
 
         return write
+
+    def release_memory(self) -> None:
+        """Free the memory of copies that are written."""
+        self.buffers.release()
 
     def load_snapshot(self, contents: Contents) -> None:
         """Restore what `snapshot` wrote, except the random number generators.
@@ -183,7 +194,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     def save_model(self, output_dir: str | None) -> None:
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
-        write_model = self._model_writer(copy=False)
+        write_model = self._model_writer(None)
         if self.trainer.is_world_process_zero():
             folder = Path(output_dir or self.trainer.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -212,15 +223,19 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
             self._write_file(content, folder / name)
         return roles_of(files)
 
-    def _copied(self, files: dict[str, Any], /) -> dict[str, Any]:
+    def _new_buffers(self) -> HostBuffers:
+        """Return the memory that the copies of successive snapshots share."""
+        return HostBuffers()
+
+    def _copied(self, files: dict[str, Any], buffers: Buffers, /) -> dict[str, Any]:
         """Return the current contents of files, protected from later changes by training."""
         return files
 
     # -- implemented by a framework -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def _model_writer(self, *, copy: bool) -> Callable[[Path], None]:
-        """Return a function that writes the weights into a folder; the current ones, if ``copy``."""
+    def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
+        """Return a function that writes the weights into a folder; with ``buffers``, a copy of the current ones."""
 
     @abstractmethod
     def _weights_in(self, folder: Path, /) -> list[str]:

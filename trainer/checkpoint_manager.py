@@ -81,7 +81,7 @@ class CheckpointManager:
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
-        a failure is raised at the next step.
+        a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
@@ -89,6 +89,8 @@ class CheckpointManager:
         is_plain = not is_heard and "save_model" not in self.overrides
         background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
         state.stateful_callbacks = dispatcher.state_dicts()
+        if background:
+            self.committer.make_room()  # before the copy: at most two copies exist
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
@@ -126,10 +128,17 @@ class CheckpointManager:
 
         return write
 
-    def settle(self) -> None:
-        """Wait until every checkpoint is committed, and report a failure without raising it."""
+    def finish(self) -> None:
+        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
         try:
             self.committer.wait()
+        finally:
+            self.engine.checkpoint.release_memory()
+
+    def settle(self) -> None:
+        """Do as `finish`, and report a failure without raising it."""
+        try:
+            self.finish()
         except Exception as error:
             logger.error("the last checkpoint could not be saved: %s", error)
 

@@ -188,6 +188,10 @@ class CheckpointIO(ABC):
         """
 
     @abstractmethod
+    def release_memory(self) -> None:
+        """Free the memory that copies for checkpoints share, after the last one is written."""
+
+    @abstractmethod
     def write_shards(self) -> None:
         """Write this process's share, if any, of the checkpoint that the first process is writing."""
 

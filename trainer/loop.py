@@ -262,7 +262,7 @@ class TrainingLoop:
 
     def _finish(self, start_s: float, memory: MemoryWatch | None) -> TrainOutput:
         state, progress = self.state, self.progress
-        self.checkpoints.committer.wait()
+        self.checkpoints.finish()
         self.trainer.store_flos()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()

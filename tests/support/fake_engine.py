@@ -176,6 +176,9 @@ class FakeCheckpoint(CheckpointIO):
 
         return write
 
+    def release_memory(self) -> None:
+        pass
+
     def write_shards(self) -> None:
         pass
 

@@ -1,4 +1,7 @@
-"""Utilities for torch objects and objects with fields, independent of the other PyTorch modules."""
+"""Utilities for torch objects and objects with fields, independent of the other PyTorch modules.
+
+They include the copies on the host that a save takes, so quickly that training hardly waits for them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,16 @@ import dataclasses
 from contextlib import nullcontext
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from ..checkpointing import host_buffers
+from ..checkpointing.host_buffers import Buffers, Bytes, pageable
 
 NULL_CONTEXT = nullcontext()
 """A shared context that does nothing."""
+PLAIN = (Tensor, nn.Parameter)
+"""The types whose copies are tensors of torch's own."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -29,3 +38,76 @@ def fields_of(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     return value._asdict() if hasattr(value, "_asdict") else dict(vars(value))
+
+
+def copied(value: Any, buffers: Buffers | None = None) -> Any:
+    """Return nested values with every tensor copied to the host; tensors that are the same view share their copy.
+
+    Strides are kept where a tensor has neither gaps nor overlaps, as by ``Tensor.to(copy=True)``.
+
+    Args:
+        buffers: Memory for the copies; without it, new memory.
+    """
+    copier = _Copier(buffers)
+    copy = copier.copy(value)
+    for device in copier.devices:
+        torch.cuda.synchronize(device)
+    return copy
+
+
+def place_of(tensor: Tensor) -> int:
+    """Return a key shared by tensors that share memory: the address, or without one the object id."""
+    return tensor.data_ptr() or id(tensor)
+
+
+def pinned(size: int) -> Bytes:
+    """Return host memory that a GPU can write to while the host does something else; pageable if there is too little.
+
+    torch rounds the size up to a power of two.
+    """
+    try:
+        memory: Bytes = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    except RuntimeError:
+        return pageable(size)
+    return memory
+
+
+class _Copier:
+    def __init__(self, buffers: Buffers | None) -> None:
+        self.buffers = buffers
+        self.devices: set[torch.device] = set()
+        self.known: dict[Any, Tensor] = {}
+
+    def copy(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._shared(value)
+        if isinstance(value, dict):
+            return {key: self.copy(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            parts = [self.copy(part) for part in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return value
+
+    def _shared(self, tensor: Tensor) -> Tensor:
+        is_plain = type(tensor) in PLAIN and tensor.layout is torch.strided and not tensor.is_quantized
+        key = _view_of(tensor) if is_plain else id(tensor)
+        if key not in self.known:
+            is_large = is_plain and tensor.device.type in ("cpu", "cuda") and tensor.nbytes >= host_buffers.SMALL_BYTES
+            self.known[key] = (
+                tensor.detach().to("cpu", copy=True)
+                if self.buffers is None or not is_large
+                else self._into(self.buffers, tensor)
+            )
+        return self.known[key]
+
+    def _into(self, buffers: Buffers, tensor: Tensor) -> Tensor:
+        if tensor.is_cuda:
+            self.devices.add(tensor.device)
+        memory = torch.from_numpy(buffers.take(tensor.nbytes)).view(tensor.dtype)
+        strides = torch.empty_like(tensor, device="meta").stride()
+        return memory.as_strided(tensor.shape, strides).copy_(tensor.detach(), non_blocking=True)
+
+
+def _view_of(tensor: Tensor) -> tuple[Any, ...]:
+    """Return a key that two tensors share if they are the same view of the same memory."""
+    return place_of(tensor), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg()

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from ..base_engine import BaseCheckpoint
+from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.store import Write
 from . import snapshot
-from ._torch_util import unwrap
+from ._torch_util import copied, pinned, unwrap
 
 
 class TorchCheckpoint(BaseCheckpoint):
@@ -23,7 +24,7 @@ class TorchCheckpoint(BaseCheckpoint):
     optimizer_file = "optimizer.pt"
     suffix = ".pt"
     _weights_in = staticmethod(snapshot.weights_in)
-    _copied = staticmethod(snapshot.copied)
+    _copied = staticmethod(copied)
     _write_file = staticmethod(torch.save)
     _read_file = staticmethod(snapshot.read_torch)
 
@@ -40,9 +41,13 @@ class TorchCheckpoint(BaseCheckpoint):
     def _model(self) -> Any:
         return unwrap(self.trainer.model)
 
-    def _model_writer(self, *, copy: bool) -> Callable[[Path], None]:
-        if copy:
-            return partial(self._write_model, snapshot.copied(self._model.state_dict(keep_vars=True)))
+    def _new_buffers(self) -> HostBuffers:
+        return HostBuffers(pinned if self.trainer.args.device.type == "cuda" else pageable)
+
+    def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
+        if buffers is not None:
+            weights = copied(self._model.state_dict(keep_vars=True), buffers)
+            return partial(self._write_model, weights)
         return partial(self._write_model, self.strategy.full_weights(self.trainer.model))
 
     def _write_model(self, weights: dict[str, Any] | None, folder: Path) -> None:
@@ -82,7 +87,7 @@ class TorchCheckpoint(BaseCheckpoint):
         snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))
 
     def _random_state(self) -> dict[str, Any]:
-        past = {} if self.model_io.past is None else {"past": snapshot.copied(self.model_io.past)}
+        past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}
         return {**snapshot.random_state(), **self.strategy.random_state(), **past}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:

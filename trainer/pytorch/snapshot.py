@@ -19,6 +19,7 @@ from trackside.callbacks.errors import CheckpointError, did_you_mean
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ._torch_util import place_of
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -29,31 +30,6 @@ WEIGHT_DTYPES = "weight_dtypes"
 """Entry of an optimizer's file beside torch's own: the types of the weights, in the order of the groups."""
 SHARDS = "shards"
 """Folder in a checkpoint to which every process writes its share of weights and optimizer state; see `fsdp`."""
-
-
-def copied(value: Any, memo: dict[int, Tensor] | None = None) -> Any:
-    """Return nested values with every tensor copied to the host; tensors that share memory share their copy."""
-    memo = {} if memo is None else memo
-    if isinstance(value, Tensor):
-        key = place_of(value)
-        known = memo.get(key)
-        if known is None or _layout(known) != _layout(value):
-            known = memo[key] = value.detach().to("cpu", copy=True)
-        return known
-    if isinstance(value, dict):
-        return {key: copied(part, memo) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(copied(part, memo) for part in value)
-    return value
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return (tensor.dtype, tensor.shape, *([tensor.stride()] if tensor.layout == torch.strided else []))
-
-
-def place_of(tensor: Tensor) -> int:
-    """Return a key shared by tensors that share memory: the address, or without one the object id."""
-    return tensor.data_ptr() or id(tensor)
 
 
 def random_state() -> dict[str, Any]:

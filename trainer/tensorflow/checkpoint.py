@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base_engine import BaseCheckpoint
+from ..checkpointing.host_buffers import Buffers
 from ..checkpointing.manifest import Contents
 from . import snapshot
 from .data.factory import make_batches
@@ -24,9 +25,9 @@ class TFCheckpoint(BaseCheckpoint):
     def write_shards(self) -> None:
         """Do nothing: the first process writes everything."""
 
-    def _model_writer(self, *, copy: bool) -> Callable[[Path], None]:
+    def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
         self.train_step.queue.flush()
-        return snapshot.weights_writer(self.trainer.model, copy=copy)
+        return snapshot.weights_writer(self.trainer.model, copy=buffers is not None)
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         trainer = self.trainer

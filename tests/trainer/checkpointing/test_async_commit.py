@@ -79,6 +79,38 @@ def test_submit_returns_while_the_commit_goes_on(committer):
     assert done == [True]
 
 
+def test_a_second_commit_waits_for_the_first_without_its_submitter_and_a_third_has_no_room(committer):
+    release, order = threading.Event(), []
+    committer.submit(lambda: order.append(release.wait(10)))
+    committer.submit(lambda: order.append("second"))
+    assert order == []
+
+    threading.Timer(0.1, release.set).start()
+    committer.make_room()
+
+    assert order[0] is True  # the first is done, the second may be
+    committer.wait()
+    assert order == [True, "second"]
+
+
+def test_a_commit_that_waits_is_done_though_the_one_before_fails_and_the_failure_is_raised(committer):
+    release, done = threading.Event(), []
+
+    def fail_later():
+        release.wait(10)
+        fail()
+
+    committer.submit(fail_later)
+    committer.submit(lambda: done.append("second"))
+    release.set()
+
+    with pytest.raises(OSError, match="No space"):
+        committer.wait()
+
+    assert done == ["second"]
+    committer.wait()
+
+
 def test_a_failure_surfaces_at_the_next_step_and_once(committer):
     committer.submit(fail)
 
@@ -92,6 +124,7 @@ def test_a_failure_surfaces_at_the_next_step_and_once(committer):
 def test_a_failure_surfaces_at_the_next_submit_instead_of_its_work_and_once(committer):
     done = []
     committer.submit(fail)
+    committer._threads[-1].join()
 
     with pytest.raises(OSError, match="No space"):
         committer.submit(lambda: done.append(1))
@@ -145,7 +178,7 @@ def test_a_forked_process_leaves_the_commit_in_flight_to_its_parent(committer):
 
 def test_a_forked_process_does_not_raise_its_parents_failure(committer):
     committer.submit(fail)
-    committer._thread.join()
+    committer._threads[-1].join()
 
     child = os.fork()
     if child == 0:

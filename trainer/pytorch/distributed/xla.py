@@ -29,9 +29,8 @@ from trackside.trainer.distributed.launcher import ProcessRank
 
 from ...distributed.collectives import Call
 from ...distributed.control_sync import SIGNAL_COUNTS, signal_in
-from .._torch_util import NULL_CONTEXT, unwrap
+from .._torch_util import NULL_CONTEXT, copied, unwrap
 from ..availability import check_torch_xla
-from ..snapshot import copied
 from .strategy import DistributedStrategy, SingleProcess
 
 

@@ -1,0 +1,114 @@
+"""A save in the background holds the values of its step, however long it takes and however many there are."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from trackside import TrainerCallback
+from trackside.trainer.checkpointing import host_buffers
+from trackside.trainer.checkpointing.store import CheckpointStore
+
+
+class SavesAt(TrainerCallback):
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step in self.steps
+
+
+def contents(folder):
+    """What the files hold that hold tensors, by checkpoint and name."""
+    names = ("model.", "optimizer.")
+    files = [path for path in folder.glob("checkpoint-*/*") if path.name.startswith(names)]
+    return {f"{path.parent.name}/{path.name}": content(path) for path in files}
+
+
+def content(path):
+    """Values in the order of the file; names of layers differ between models, and pickles between equal objects."""
+    if path.suffix == ".pt":
+        import torch
+
+        return plain(torch.load(path, weights_only=True))
+    if path.suffix == ".h5":
+        import h5py
+
+        values = []
+        with h5py.File(path) as file:
+            file.visititems(lambda name, item: values.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+        return [value.tobytes() for value in values]
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return [value.tobytes() for value in load_file(path).values()]
+    return path.read_bytes()
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return value.numpy().tobytes() if hasattr(value, "numpy") else value
+
+
+@pytest.fixture
+def buffers_for_all(monkeypatch):
+    """Small tensors are copied into buffers too, and the buffers are counted."""
+    taken = []
+    take = host_buffers.Buffers.take
+    monkeypatch.setattr(host_buffers, "SMALL_BYTES", 0)
+    monkeypatch.setattr(host_buffers.Buffers, "take", lambda self, size: taken.append(size) or take(self, size))
+    return taken
+
+
+def test_what_is_written_late_is_of_the_step_of_the_save(trainer_factory, monkeypatch, buffers_for_all):
+    steps = (2, 3, 6, 8)
+    options = {"max_steps": 10, "learning_rate": 0.1, "callbacks": [SavesAt(*steps)]}
+    reference = trainer_factory(output_dir=str(trainer_factory.folder / "reference"), save_async=False, **options)
+    reference.train()
+    commit, may_write, in_progress = CheckpointStore.commit, threading.Event(), []
+
+    def late(store, step, *args, **kwargs):
+        in_progress.append(step)
+        assert may_write.wait(60)
+        return commit(store, step, *args, **kwargs)
+
+    class Opens(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:  # two saves are taken, and two updates have followed
+                assert trainer_factory.checkpoints() == []
+                may_write.set()
+
+    monkeypatch.setattr(CheckpointStore, "commit", late)
+    trainer = trainer_factory(**{**options, "callbacks": [SavesAt(*steps), Opens()]})
+    trainer.train()
+
+    written = contents(trainer_factory.folder / "out")
+    assert in_progress == list(steps)
+    assert len(written) == 2 * len(steps)
+    assert written == contents(trainer_factory.folder / "reference")
+    assert buffers_for_all or trainer_factory.framework == "tensorflow"
+
+
+def test_the_memory_of_the_copies_is_bounded_by_two_and_freed_at_the_end(trainer_factory, monkeypatch, buffers_for_all):
+    lent, most = [], []
+    lend, give_back = host_buffers.HostBuffers.lend, host_buffers.Buffers.give_back
+
+    def counted(pool):
+        lent.append(lend(pool))
+        most.append(len(lent))
+        return lent[-1]
+
+    monkeypatch.setattr(host_buffers.HostBuffers, "lend", counted)
+    monkeypatch.setattr(host_buffers.Buffers, "give_back", lambda self: (give_back(self), lent.remove(self)))
+    trainer = trainer_factory(max_steps=8, callbacks=[SavesAt(*range(1, 9))], save_total_limit=2)
+
+    trainer.train()
+
+    assert 1 <= max(most) <= 2
+    assert lent == []
+    assert trainer._engine.checkpoint.buffers._idle == []
+    assert trainer_factory.checkpoints() == ["checkpoint-7", "checkpoint-8"]

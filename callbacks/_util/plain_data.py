@@ -174,7 +174,7 @@ class _Conversion:
         if kind == "M":
             value = value.astype(str)
         if kind == "m":
-            value = value.astype("timedelta64[us]").astype(float) / 1e6
+            value = value.astype("timedelta64[us]")
         found = value.tolist()
         return self._number(value, path) if type(found) is type(value) else self.convert(found, path)
 

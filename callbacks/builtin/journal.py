@@ -42,7 +42,8 @@ class JournalCallback(TrainerCallback):
     ``decisions``, the flags that are set, each with the callback that set it or why the trainer did; and what the event
     carries. on_train_begin also has the ``run``'s id and its ``args``; on_evaluate and on_save have the reason
     (``because``); each record and the end of the run have the ``costs`` of all callbacks so far. Each line is
-    written at once, so that a killed run leaves all lines but the last, which may be torn. A resumed run appends to the same file.
+    written at once, so that a killed run leaves all lines but the last, which may be torn. A resumed run appends to the
+    same file.
 
     Receiving every event has a price: on_save makes commits synchronous, and the events within an update prevent
     several updates in one call. ``on:`` in a config, or ``on=`` of `add_callback`, leaves events out.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 
 def evaluation_key(name: str) -> str:
@@ -28,6 +30,16 @@ def training_key(name: str) -> str:
 def is_greater_better(name: str) -> bool:
     """Return whether a metric is better when it is greater, where nothing else says so: unless it is a loss."""
     return not name.endswith("loss")
+
+
+def is_undefined(value: Any) -> bool:
+    """Return whether a metric has no value in an evaluation: None, or not a number.
+
+    Example:
+        >>> is_undefined(None), is_undefined(float("nan")), is_undefined(0)
+        (True, True, False)
+    """
+    return value is None or (isinstance(value, Real) and value != value)
 
 
 def improves(value: float, best: float | None, *, greater_is_better: bool, threshold: float = 0.0) -> bool:

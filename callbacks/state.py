@@ -32,6 +32,7 @@ class TrainerState:
         best_global_step: The step of that value.
         best_model_checkpoint: Path of the checkpoint of that step.
         stop_reason: Why training stopped before its last step; None if it did not.
+        stopped_by: Name of the signal that stopped training, such as "SIGTERM"; None if none did.
         run_id: The id of the run, which its checkpoints carry and which is kept when it is resumed.
         stateful_callbacks: The state of each callback, by its name.
         extra: Keys of a state file that this version does not know; written back unchanged.
@@ -58,14 +59,9 @@ class TrainerState:
     trial_params: dict[str, Any] | None = None
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
     stop_reason: str | None = None
+    stopped_by: str | None = None
     run_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def stop_signal(self) -> str | None:
-        """The name of the signal that stopped training; None if none did."""
-        reason = str(self.stop_reason or "")
-        return reason.removeprefix("received ") if reason.startswith("received SIG") else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, with the unknown keys of the file that they were read from."""

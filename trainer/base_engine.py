@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +13,14 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
-from .checkpointing.host_buffers import Buffers, HostBuffers
-from .checkpointing.manifest import Contents, contents_of, roles_of
+from .checkpointing.manifest import Contents, contents_of, role_of, roles_of
+from .checkpointing.restoring import restoring
+from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .step_timer import StepTimer
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class BaseEngine(Engine):
@@ -160,24 +164,49 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """
         optimizer = contents.find(self.optimizer_file)
         if optimizer is None and not contents.names("shards"):
-            raise CheckpointError(
-                f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since it was written with "
-                "save_only_model=True. Load the model from it and start afresh"
-            )
-        self._load_weights(contents, self.trainer.optimizer)
+            others = contents.names("optimizer")
+            reason = "it was written with save_only_model=True. Load the model from it and start afresh"
+            if others:
+                reason = f"the trainer of another framework wrote it, with {others[0]}. Resume it with that trainer"
+            raise CheckpointError(f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since {reason}")
+        with restoring(contents.path, "weights"):
+            self._load_weights(contents, self.trainer.optimizer)
         if optimizer is not None:
-            self._load_optimizer(optimizer)
+            with restoring(contents.path, self.optimizer_file):
+                self._load_optimizer(optimizer)
         for name, part in self._small_parts().items():
-            path = contents.find(name)
-            if path is not None and part is not None:
-                part.load_state_dict(self._read_file(path))
+            if part is not None:
+                self._load_part(contents, name, part)
+
+    def _load_part(self, contents: Contents, name: str, part: Any) -> None:
+        path = contents.find(name)
+        own: dict[str, Any] = getattr(part, "state_dict", dict)()
+        if path is None:
+            if own and contents.is_sealed:
+                self._miss(contents, name)
+            return
+        with restoring(contents.path, name):
+            state = self._read_file(path)
+            if own and not set(own) & set(state):
+                raise CheckpointError(f"{path} holds {', '.join(map(str, state))}; expected is {', '.join(own)}")
+            part.load_state_dict(state)
+
+    def _miss(self, contents: Contents, name: str) -> None:
+        """Raise an error if the schedule is missing; tell if the loss scale is, which fp16 may have added since."""
+        if role_of(name) == "schedule":
+            contents.require("schedule")
+        logger.warning("%s has no %s, which begins anew", contents.path, name)
 
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
-        path = contents_of(folder).find(self._rng_file(self.strategy.rank))
-        if path is not None:
+        contents, name = contents_of(folder), self._rng_file(self.strategy.rank)
+        path = contents.find(name)
+        if path is None:
+            logger.warning("%s has no %s; the random numbers of this process begin anew from the seed", folder, name)
+            return False
+        with restoring(folder, name):
             self._set_random_state(self._read_file(path))
-        return path is not None
+        return True
 
     @contextmanager
     def random_state_kept(self) -> Iterator[None]:
@@ -190,7 +219,8 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     def load_weights(self, contents: Contents) -> None:
         """Load only the weights of a checkpoint."""
-        self._load_weights(contents, None)
+        with restoring(contents.path, "weights"):
+            self._load_weights(contents, None)
 
     def save_model(self, output_dir: str | None) -> None:
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
@@ -209,12 +239,17 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         return f"rng_state_{rank}{self.suffix}"
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
-        """Write the weights by an overridden ``save_model``, or else by ``write_model``; return their roles."""
+        """Write the weights by an overridden ``save_model``, if any, and by ``write_model``; return their roles."""
         if "save_model" in self.overrides:
             self.trainer.save_model(str(folder))
-        if write_model is not None and not self._weights_in(folder):
-            write_model(folder)
+        if write_model is not None:
+            self._complete(folder, write_model)
         return dict.fromkeys(self._weights_in(folder), "weights")
+
+    def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
+        """Write what ``folder`` lacks of the weights."""
+        if not self._weights_in(folder):
+            write_model(folder)
 
     def _write_files(self, folder: Path, files: dict[str, Any]) -> dict[str, str]:
         """Write each of ``files``, by name, unless it is None; return the roles of those written."""

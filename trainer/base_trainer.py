@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
-from trackside.callbacks.metrics import evaluation_key
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .arguments.base import BaseTrainingArguments
@@ -25,8 +24,9 @@ from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
 from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
-from .search.search import search_hyperparameters
+from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
+from .stop_signals import StopSignals, pass_on
 
 logger: logging.Logger = logging.getLogger("trackside")
 
@@ -142,6 +142,9 @@ class BaseTrainer(TrainerInterface):
             trial: Hyperparameters to train with: a dict of training arguments by name, the BestRun of a search, or an
                 optuna trial. ``args`` keep them afterwards; ``model_init`` gets the trial.
 
+        A stop signal saves and stops the run. It is then passed on (KeyboardInterrupt, SystemExit), unless
+        ``args.on_stop_signal`` is "return", or this call is inside another run, which passes it on.
+
         Raises:
             CheckpointError: If the checkpoint does not exist or does not verify.
             ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting is
@@ -163,7 +166,9 @@ class BaseTrainer(TrainerInterface):
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._engine.propagate_errors():
             check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
-            return self._train(wanted, trial)
+            output = self._train(wanted, trial)
+        pass_on(self.state.stopped_by, self.args.on_stop_signal)
+        return output
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
         checkpoint = self._checkpoints.locate(wanted) if self.is_world_process_zero() else None
@@ -181,6 +186,7 @@ class BaseTrainer(TrainerInterface):
             self._dispatcher,
             self._checkpoints,
             checkpoint=checkpoint,
+            stop_evaluating=self._evaluator.stop_at,
             note_metrics=self._note_metrics,
             watch_memory=self._evaluator.watch_memory,
             report_costs=self._writer.report_costs,
@@ -197,14 +203,14 @@ class BaseTrainer(TrainerInterface):
 
     def _note_metrics(self, metrics: dict[str, float]) -> None:
         """Pass the metrics of a scheduled evaluation to the best model, the search, and a plateau schedule."""
+        self._evaluator.tell_undefined(metrics)
         self._checkpoints.best.note(metrics)
         if self._search is not None:
             self._search.note(metrics)
         if follows_metric(self.lr_scheduler):
-            name = self.args.metric_for_best_model or "loss"
-            if evaluation_key(name) not in metrics:
-                raise UnknownMetricError("metric_for_best_model", name, metrics)
-            self.lr_scheduler.step(metrics[evaluation_key(name)])
+            value = self._checkpoints.best.value_of(self.args.metric_for_best_model or "loss", metrics)
+            if value is not None:
+                self.lr_scheduler.step(value)
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, which takes a trial or nothing."""
@@ -226,9 +232,9 @@ class BaseTrainer(TrainerInterface):
         """Train once with each of several choices of hyperparameters; return the best.
 
         Each trial begins with a new model from ``model_init``, and has its own folder and its own tracker run.
-        Evaluations within a trial are reported, so that an unpromising trial is pruned. A signal ends the search with
-        the best trial so far. Afterwards the trainer has its original arguments again; ``train(trial=best)`` trains
-        with the best hyperparameters.
+        Evaluations within a trial are reported, so that an unpromising trial is pruned. A signal ends the search; with
+        ``args.on_stop_signal="return"`` it returns the best trial so far. Afterwards the trainer has its original
+        arguments again; ``train(trial=best)`` trains with the best hyperparameters.
 
         Args:
             hp_space: Called with a trial of the backend; returns training arguments by name, and any other values that
@@ -255,12 +261,14 @@ class BaseTrainer(TrainerInterface):
         self._check_evaluates("eval_dataset", None, "hyperparameter_search needs an evaluation dataset")
         begin = partial(self._begin_search, compute_objective=compute_objective, hp_name=hp_name)
         try:
-            with self._engine.propagate_errors():
-                return search_hyperparameters(begin, hp_space, n_trials, direction, backend, kwargs)
+            with self._engine.propagate_errors(), StopSignals():  # its trials do not pass a signal on
+                best = search_hyperparameters(begin, hp_space, n_trials, direction, backend, kwargs)
         finally:
             if self._search is not None:
                 self._search.end()
                 self._search = None
+        pass_on(self.state.stopped_by, self.args.on_stop_signal)
+        return checked(best, n_trials)
 
     def _begin_search(self, hp_space: Any, compute_objective: Any, hp_name: Any) -> Search:
         """Return a search that trains with this trainer."""

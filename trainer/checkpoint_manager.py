@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import uuid
 from collections import Counter
@@ -15,13 +13,16 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
-from .checkpointing.async_commit import Committer
 from .checkpointing.best_model import BestModel
 from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.remote_output import RemoteOutput
+from .checkpointing.saving.async_commit import Committer
+from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine, Overrides
 from .progress import Progress
+from .staging import address_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -45,6 +46,8 @@ class CheckpointManager:
     Attributes:
         best: The best model so far.
         committer: Commits checkpoints in the background.
+        costs: What the saves of the current run cost so far.
+        remote: The address that the run is uploaded to, if ``output_dir`` is one.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -55,7 +58,9 @@ class CheckpointManager:
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
         self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
         self.committer: Committer = Committer()
+        self.costs: SaveCosts = SaveCosts()
         self._store: CheckpointStore | None = None
+        self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
     @property
     def run_id(self) -> str:
@@ -73,16 +78,21 @@ class CheckpointManager:
     def reopen(self) -> None:
         """Open the checkpoint store again after the trainer's arguments have changed."""
         self._store = None
+        self.remote = RemoteOutput(self.trainer.args)
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
-        """Save a checkpoint of this step.
+        """Save a checkpoint of this step, and count how long it takes.
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
         the checkpoint is committed before this method returns. Otherwise the commit continues in the background, and
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
+        with self.costs.waiting():
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
         trainer = self.trainer
         args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
@@ -94,8 +104,11 @@ class CheckpointManager:
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
         best, held = state.best_model_checkpoint, self._held(step)
 
-        def commit() -> Path:
-            return self.store.commit(step, write, best=best, held=held)
+        def commit() -> None:
+            with self.costs.writing():
+                path = self.store.commit(step, write, best=best, held=held | self.remote.held())
+            self.costs.add(path)
+            self.remote.add(path, best)
 
         if background:
             self.committer.submit(commit)
@@ -117,7 +130,7 @@ class CheckpointManager:
         texts = {
             STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
             ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
-            PROGRESS_FILE: _as_json(dataclasses.asdict(progress), "progress"),
+            PROGRESS_FILE: _as_json(progress.to_dict(), "progress"),
         }
 
         def write(folder: Path) -> dict[str, str]:
@@ -129,11 +142,12 @@ class CheckpointManager:
         return write
 
     def finish(self) -> None:
-        """Wait until every checkpoint is committed, and free the memory of the copies; raise a failure."""
+        """Wait until every checkpoint is committed, free the memory of the copies, log the costs; raise a failure."""
         try:
             self.committer.wait()
         finally:
             self.engine.checkpoint.release_memory()
+            self.costs.report()
 
     def settle(self) -> None:
         """Do as `finish`, and report a failure without raising it."""
@@ -143,9 +157,10 @@ class CheckpointManager:
             logger.error("the last checkpoint could not be saved: %s", error)
 
     def close(self) -> None:
-        """Delete what callbacks held at the last commit, and hold no more; the last thing of a run."""
+        """Finish the uploads, and delete what was held at the last commit, and is no more; the last thing of a run."""
         best = self.trainer.state.best_model_checkpoint
         if self.trainer.state.is_world_process_zero:
+            self.remote.finish(show=not self.trainer.args.disable_tqdm)
             self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -156,7 +171,7 @@ class CheckpointManager:
         Raises:
             BrokenCheckpointError: If it does not exist, or does not verify; on every process.
         """
-        path = Path(folder)
+        path = self._here(folder)
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
@@ -167,6 +182,20 @@ class CheckpointManager:
         if isinstance(first, str):
             raise BrokenCheckpointError(path, first)
         return first
+
+    def _here(self, folder: str | Path) -> Path:
+        """Return the local copy of a folder, downloaded once on each machine; all processes must call this."""
+        if not self.remote.is_elsewhere(folder) or self.trainer.args.world_size == 1:
+            return self.remote.local(folder)
+        state, outcome = self.trainer.state, self.engine.strategy.collectives.outcome
+
+        def wait() -> None:  # other machines download what is uploaded
+            if state.is_world_process_zero:
+                self.remote.wait(show=not self.trainer.args.disable_tqdm)
+
+        outcome("the uploads", wait)
+        found = outcome("the download", lambda: self.remote.local(folder) if state.is_local_process_zero else None)
+        return Path(next(path for path in found if path is not None))
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
         """Return the checkpoint to resume from; None for a fresh start.
@@ -181,7 +210,9 @@ class CheckpointManager:
             CheckpointError: If the folder does not exist or does not verify, or if no checkpoint in it verifies.
             ArgumentError: If a fresh start would write into a folder that holds checkpoints of another run.
         """
-        folder = Path(self.trainer.args.output_dir).resolve()
+        args = self.trainer.args
+        self.remote.begin(is_resumed=bool(wanted), overwrites=args.overwrite_output_dir)
+        folder = Path(args.output_dir).resolve()
         runs_begun[folder] += 1
         name = f"run-in/{folder}/{runs_begun[folder]}"
         # not for a trial: a restarted search may try other hyperparameters in it
@@ -195,6 +226,7 @@ class CheckpointManager:
 
     def _of_earlier_attempt(self, run_id: str) -> Path | None:
         self.trainer.state.run_id = run_id
+        self.remote.fetch_newest(run_id)
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
         _tell(skipped)
         logger.warning(
@@ -206,23 +238,23 @@ class CheckpointManager:
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
+            self.remote.fetch_newest()
             return _newest(output_dir)
         if wanted:
-            _state_file(open_checkpoint(Path(str(wanted))))
-            return Path(str(wanted))
+            return _resumable(open_checkpoint(self.remote.local(str(wanted))))
         if not self.trainer.args.overwrite_output_dir:
             self._refuse_foreign(output_dir)
         return None
 
     def _refuse_foreign(self, output_dir: Path) -> None:
-        for path in find_checkpoints(output_dir):
-            if run_id_of(path) != self.run_id:
-                raise ArgumentError(
-                    "output_dir",
-                    str(output_dir),
-                    f"it holds checkpoints of another run ({path.name}); set resume_from_checkpoint=True to go on from "
-                    "them, overwrite_output_dir=True to start afresh, or another output_dir",
-                )
+        run_ids = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
+        for name in (name for name, run_id in run_ids.items() if run_id != self.run_id):
+            raise ArgumentError(
+                "output_dir",
+                address_of(self.trainer.args.output_dir),
+                f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from "
+                "them, overwrite_output_dir=True to start afresh, or another output_dir",
+            )
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.
@@ -234,32 +266,31 @@ class CheckpointManager:
 
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
-        trainer, contents = self.trainer, contents_of(checkpoint)  # `locate` has verified it
+        trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
         self.engine.checkpoint.load_snapshot(contents)
-        self._take_state(_state_file(contents))
+        self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
         self._store = None
         if trainer.state.is_world_process_zero:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
-        differences = trainer.args.differences(_read(contents.find(ARGS_FILE)))
+        differences = trainer.args.differences(contents.read(ARGS_FILE) or {})
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        kept = _read(contents.find(PROGRESS_FILE)) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
-        progress = Progress(**kept)
+        kept = contents.read(PROGRESS_FILE) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
+        progress = Progress.from_dict(kept)
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress
 
-    def _take_state(self, path: Path) -> None:
+    def _take_state(self, saved: TrainerState) -> None:
         """Fill the trainer's state in place: callbacks and the dispatcher hold references to it."""
-        state = self.trainer.state
         here = {"is_local_process_zero", "is_world_process_zero", "run_id"}
-        for name, value in vars(TrainerState.load_from_json(path)).items():
+        for name, value in vars(saved).items():
             if name not in here:
-                setattr(state, name, value)
+                setattr(self.trainer.state, name, value)
 
 
 def _newest(output_dir: Path) -> Path | None:
@@ -268,7 +299,7 @@ def _newest(output_dir: Path) -> Path | None:
     if path is None and skipped:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
         raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
-    return path
+    return path and _resumable(contents_of(path))
 
 
 def _tell(skipped: list[BrokenCheckpointError]) -> None:
@@ -276,21 +307,13 @@ def _tell(skipped: list[BrokenCheckpointError]) -> None:
         logger.warning("skipped %s: %s", item.path, item.reason)
 
 
-def _state_file(contents: Contents) -> Path:
-    path = contents.find(STATE_FILE)
-    if path is None:
+def _resumable(contents: Contents) -> Path:
+    """Return the path of a checkpoint that has what the run itself needs; the engine looks for the rest."""
+    if contents.find(STATE_FILE) is None:
         raise CheckpointError(f"{contents.path} is not a checkpoint: it has no {STATE_FILE}")
-    return path
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values
+    if contents.is_sealed:
+        contents.require("progress", "arguments", "rng")
+    return contents.path
 
 
 def _as_json(values: dict[str, Any], what: str) -> str:

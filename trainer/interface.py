@@ -18,6 +18,7 @@ from .engine import Engine
 from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
 from .outputs import PredictionOutput
+from .staging import is_address
 
 
 class TrainerInterface(ABC):
@@ -147,10 +148,12 @@ class TrainerInterface(ABC):
     def save_metrics(self, split: str, metrics: Mapping[str, Any], combined: bool = True) -> None:
         """Write metrics to ``{split}_results.json``, and add them to ``all_results.json`` if ``combined``."""
         self._writer.save_metrics(split, metrics, combined=combined)
+        self._upload_files()
 
     def save_state(self) -> None:
         """Write the state to ``output_dir/trainer_state.json``."""
         self._writer.save_state()
+        self._upload_files()
 
     # -- weights --------------------------------------------------------------------------------------------------
 
@@ -167,7 +170,18 @@ class TrainerInterface(ABC):
 
         A checkpoint contains the files that an override writes; if they do not include weights, the model's are added.
         """
-        self._engine.checkpoint.save_model(output_dir)
+        write = self._engine.checkpoint.save_model
+        if output_dir is not None and is_address(output_dir):
+            self._checkpoints.remote.write_to(output_dir, write, uploads=self.is_world_process_zero())
+            return
+        write(output_dir)
+        if output_dir is None:
+            self._upload_files()
+
+    def _upload_files(self) -> None:
+        """Upload what was written into an ``output_dir`` that is an address."""
+        if self.is_world_process_zero():
+            self._checkpoints.remote.upload_files()
 
     # -- floating point operations --------------------------------------------------------------------------------
 

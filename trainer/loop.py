@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows
-from .stop_signals import StopSignals
+from .stop_signals import EvaluationStopped, StopSignals
 
 
 class TrainingLoop:
@@ -34,6 +35,7 @@ class TrainingLoop:
         dispatcher: Sends the events.
         checkpoints: Saves and restores checkpoints.
         checkpoint: The folder to resume from; None for a fresh start.
+        stop_evaluating: Returns a context in which an evaluation raises EvaluationStopped when a signal arrives.
         note_metrics: Called with the metrics of every scheduled evaluation.
         watch_memory: Returns a memory watch, if the arguments request one.
         report_costs: Called at the end with the duration of the run in seconds.
@@ -47,6 +49,7 @@ class TrainingLoop:
         checkpoints: CheckpointManager,
         *,
         checkpoint: Path | None,
+        stop_evaluating: Callable[[StopSignals], AbstractContextManager[None]],
         note_metrics: Callable[[dict[str, float]], None],
         watch_memory: Callable[[], MemoryWatch | None],
         report_costs: Callable[[float], None],
@@ -56,6 +59,7 @@ class TrainingLoop:
         self.step: TrainStep = engine.train_step
         self.dispatcher = dispatcher
         self.checkpoints = checkpoints
+        self.stop_evaluating = stop_evaluating
         self.note_metrics = note_metrics
         self.watch_memory = watch_memory
         self.report_costs = report_costs
@@ -66,8 +70,7 @@ class TrainingLoop:
         self.progress: Progress = Progress()
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
-        self.signals: StopSignals = StopSignals()
-        self.stopped_by: str | None = None
+        self.signals: StopSignals = StopSignals(_answer(self.args) if self.state.is_world_process_zero else None)
         self.first_step: int = 0
         self.examples_seen: int = 0
         self._is_seeded = False
@@ -79,6 +82,7 @@ class TrainingLoop:
         try:
             with self.signals, self.engine.propagate_errors():
                 output = self._run()
+            self.state.stopped_by = self.state.stopped_by or self.signals.received
         except BaseException as error:
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
@@ -115,7 +119,7 @@ class TrainingLoop:
         state.train_batch_size = args.per_device_train_batch_size
         for name in ("logging_steps", "eval_steps", "save_steps"):
             setattr(state, name, args.steps(name, self.plan.max_steps))
-        state.stop_reason = None
+        state.stop_reason = state.stopped_by = None
         state.epoch = self._epoch()
 
     # -- the run --------------------------------------------------------------------------------------------------
@@ -124,8 +128,9 @@ class TrainingLoop:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self.send("on_train_begin")
         self._sync_control()
-        if self.args.eval_on_start and self.checkpoint is None:
-            self._evaluate()
+        if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
+            self.control.should_evaluate = True
+            self._act()
         while self.state.global_step < self.plan.max_steps and not self.control.should_training_stop:
             self._run_epoch()
         return self._finish(start_s, memory)
@@ -196,9 +201,8 @@ class TrainingLoop:
     def _sync_control(self, *, after_update: bool = False) -> None:
         """Give all processes the same flags, and turn a signal into a stop at the same step on all of them."""
         signal = self.engine.sync_control(self.signals.received, after_update=after_update)
-        if signal is not None and self.stopped_by is None:
-            self.stopped_by = signal
-        if signal is not None and self.state.stop_reason is None:
+        if signal is not None and self.state.stopped_by is None:
+            self.state.stopped_by = signal
             self.control.stop(f"received {signal}")
             if self.args.save_strategy != "no":
                 self.control.request("should_save", f"received {signal}")
@@ -208,8 +212,14 @@ class TrainingLoop:
     # -- acting on the flags --------------------------------------------------------------------------------------
 
     def _act(self) -> None:
-        """Log, evaluate and save as the flags request; each action clears its flag first."""
-        control = self.control
+        """Log, evaluate and save as the flags request; each action clears its flag first.
+
+        After a stop signal, the run saves without evaluating; an evaluation that was due is the first thing on resume.
+        """
+        control, progress = self.control, self.progress
+        is_saved = self.state.stopped_by is not None and progress.last_save == self.state.global_step
+        if is_saved:
+            control.should_evaluate = control.should_save = False
         if control.should_log:
             control.should_log = False
             self._log()
@@ -217,7 +227,9 @@ class TrainingLoop:
         self._ask_for_last("evaluate")
         if control.should_evaluate:
             control.should_evaluate = False
-            self._evaluate()
+            progress.evaluation_is_due = True
+            if self.state.stopped_by is None:
+                self._evaluate()
         self._ask_for_last("save")
         if control.should_save:
             control.should_save = False
@@ -226,15 +238,14 @@ class TrainingLoop:
 
     def _ask_for_last(self, action: str) -> None:
         """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
-        control, step = self.control, self.state.global_step
+        control, progress, step = self.control, self.progress, self.state.global_step
         if not control.should_training_stop:
             return
-        if action == "save" and self.args.save_strategy == "steps" and self.progress.last_save != step:
+        if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
             control.request("should_save", "training stops")
-        if action == "evaluate" and self.args.eval_strategy == "steps" and self.progress.last_evaluation != step:
-            control.should_evaluate = False
-            if self.stopped_by is None:
-                control.request("should_evaluate", "training stops")
+        is_new = progress.last_evaluation != step and self.state.stopped_by is None
+        if action == "evaluate" and self.args.eval_strategy == "steps" and is_new:
+            control.request("should_evaluate", "training stops")
 
     def _log(self) -> None:
         progress = self.progress
@@ -248,8 +259,15 @@ class TrainingLoop:
         self.trainer.log({**record, **self.dispatcher.logged_metrics(record)})
 
     def _evaluate(self) -> None:
-        self.progress.last_evaluation = self.state.global_step
-        self.note_metrics(plain(self.trainer.evaluate(), "evaluate()"))
+        progress = self.progress
+        try:
+            with self.stop_evaluating(self.signals):
+                metrics = plain(self.trainer.evaluate(), "evaluate()")
+        except EvaluationStopped:
+            pass
+        else:
+            progress.last_evaluation, progress.evaluation_is_due = self.state.global_step, False
+            self.note_metrics(metrics)
         self._sync_control()
 
     def _save(self) -> None:
@@ -275,3 +293,9 @@ class TrainingLoop:
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
         return TrainOutput(state.global_step, loss, metrics)
+
+
+def _answer(args: Any) -> str:
+    """Return what the terminal shows when a stop signal arrives."""
+    how = "saving and stopping" if args.save_strategy != "no" else "stopping, without saving (save_strategy='no'),"
+    return f"{how} after this step; send it again to stop at once"

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from trackside.callbacks.metrics import is_undefined
+
 
 class MapDataset(Protocol):
     """Examples by index, as in torch's map-style datasets, or datasets by name."""
@@ -35,7 +37,9 @@ class PredictionOutput(NamedTuple):
     """The result of predict().
 
     Attributes:
-        predictions: Array, or nested arrays, of shape (examples, ...); ragged ones are padded with -100.
+        predictions: Array, or nested arrays, of shape (rows, ...), usually with a row for each example; ragged ones are
+            padded with -100. A list of one item for each example stays one. A list of batches with
+            eval_do_concat_batches=False.
         label_ids: The labels in the same form; None without labels.
         metrics: The result of compute_metrics, the loss, and the speed.
     """
@@ -90,12 +94,15 @@ class EvalPrediction:
 def default_compute_objective(metrics: dict[str, float]) -> float:
     """Return the default objective of a search: eval_loss if it is the only metric, else the sum of the others.
 
+    Metrics that are None or NaN are left out.
+
     Example:
         >>> default_compute_objective({"eval_loss": 0.5, "eval_accuracy": 0.9, "eval_runtime": 3.0, "epoch": 1.0})
         0.9
     """
     speed = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")
-    rest = {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith(speed)}
+    known = {name: value for name, value in metrics.items() if not is_undefined(value)}
+    rest = {name: value for name, value in known.items() if name != "epoch" and not name.endswith(speed)}
     loss = rest.pop("eval_loss", None)
     return sum(rest.values()) if rest else float("nan") if loss is None else loss
 

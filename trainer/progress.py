@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
@@ -97,6 +98,8 @@ class Progress:
         pending_steps: Number of those updates.
         total_loss: Sum of the losses of all updates before that.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
+        evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
+        extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
     epoch: int = 0
@@ -107,6 +110,20 @@ class Progress:
     total_loss: float = 0.0
     last_evaluation: int = -1
     last_save: int = -1
+    evaluation_is_due: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values, with the unknown keys of the file that they were read from."""
+        values = dataclasses.asdict(self)
+        return {**values.pop("extra"), **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        """Build a position from `to_dict`'s values; unknown keys go to ``extra``."""
+        known = {item.name for item in dataclasses.fields(cls)} - {"extra"}
+        extra = {key: value for key, value in values.items() if key not in known}
+        return cls(**{key: value for key, value in values.items() if key in known}, extra=extra)
 
     def epoch_with_fraction(self, plan: TrainingPlan, accumulation_steps: int) -> float:
         """Return the completed epochs plus the fraction of the current one.

@@ -31,6 +31,7 @@ RESUME = "resume_from_checkpoint"
 
 OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
+    "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
     "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
     "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to fill in."),
 }
@@ -164,7 +165,7 @@ def train(options: argparse.Namespace) -> int:
     again = command_that_resumes(options.typed)
     outcome = runner.train(_config(options))
     _print_on_main(outcome, "\n" + report.summary(outcome.trainer, outcome.results, outcome.picture))
-    if (stopped_by := outcome.trainer.state.stop_signal) is None:
+    if (stopped_by := outcome.trainer.state.stopped_by) is None:
         return OK
     how = f"Go on: {again}" if outcome.has_checkpoint else "It has saved no checkpoint to go on from."
     _print_on_main(outcome, f"\nStopped by {stopped_by}. {how}")

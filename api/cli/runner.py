@@ -14,6 +14,9 @@ from trackside.config.component import built
 from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
 from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
+from trackside.trainer.checkpointing.remote_output import RemoteOutput
+from trackside.trainer.staging import is_address
+from trackside.trainer.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
@@ -61,10 +64,11 @@ def train(config: RunConfig) -> Outcome:
         trainer = make_trainer(config, built)
     outcome = Outcome(trainer, {"train": _train(config, trainer)})
     output_dir = Path(config.args.output_dir)
-    if trainer.state.stop_signal is None:
+    if trainer.state.stopped_by is None:
         _conclude(outcome, built)
     if trainer.is_world_process_zero():
         outcome.picture = report.draw_loss_curve(trainer.state.log_history, output_dir / report.LOSS_CURVE)
+        trainer._checkpoints.remote.upload_files()
     return outcome
 
 
@@ -102,8 +106,11 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
         def begin(_: object, **kwargs: object) -> None:
             until_training.pop_all()
             (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
+            if trainer.is_world_process_zero():
+                trainer._checkpoints.remote.remove(TRAIN_RESULTS)
 
-        return dict(trainer.train().metrics)
+        with StopSignals():  # the run does not pass a signal on: the command line tells how to go on
+            return dict(trainer.train().metrics)
 
 
 @contextmanager
@@ -162,14 +169,17 @@ def _with_weights(config: RunConfig, data: str, checkpoint: str | None) -> tuple
     return Outcome(trainer), built
 
 
-def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path:
+def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path | str:
     if checkpoint is not None:
+        if is_address(checkpoint):
+            return checkpoint
         if not Path(checkpoint).is_dir():
             raise ConfigError(f"command line: --checkpoint {checkpoint}: there is no such folder")
         return Path(checkpoint)
     from trackside import get_last_checkpoint
 
     output_dir = Path(config.args.output_dir)
+    RemoteOutput(config.args).fetch_model(is_complete)
     if is_complete(output_dir):
         return output_dir
     newest = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
@@ -213,6 +223,7 @@ def _predict(outcome: Outcome, dataset: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {**_arrays("predictions", output.predictions), **_arrays("label_ids", output.label_ids)}
     np.savez(path, **arrays)
+    outcome.trainer._checkpoints.remote.upload_files()
     outcome.predictions = path
 
 

@@ -17,7 +17,8 @@ logger: logging.Logger = logging.getLogger("trackside.callbacks")
 class EarlyStoppingCallback(TrainerCallback):
     """Stop training when a metric has not improved for some evaluations in a row.
 
-    Works with any logged metric; neither ``load_best_model_at_end`` nor a checkpoint is needed.
+    Works with any logged metric; neither ``load_best_model_at_end`` nor a checkpoint is needed. An evaluation in which
+    the metric is None is passed over; one in which it is NaN has not improved.
 
     Args:
         early_stopping_patience: The number of evaluations without improvement after which training stops.
@@ -53,14 +54,15 @@ class EarlyStoppingCallback(TrainerCallback):
         self.early_stopping_patience_counter: int = 0
         self.best: float | None = None
         self._is_training = False
+        self._judged: str | None = None
         self._without_metric: list[Record] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "early_stopping_patience_counter": self.early_stopping_patience_counter}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
-        self.early_stopping_patience_counter = state["early_stopping_patience_counter"]
+        self.best = None if state["best"] is None else float(state["best"])
+        self.early_stopping_patience_counter = int(state["early_stopping_patience_counter"])
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._is_training = True
@@ -73,7 +75,7 @@ class EarlyStoppingCallback(TrainerCallback):
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         key = training_key(self._name(args))
-        if self._is_training and key in logs and not _is_evaluation(logs):
+        if self._is_training and logs.get(key) is not None and not _is_evaluation(logs):
             self._judge(float(logs[key]), key, args, state, control)
 
     def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -82,8 +84,10 @@ class EarlyStoppingCallback(TrainerCallback):
             return  # an evaluation of something else, or outside of training
         name = self._name(args)
         key = evaluation_key(name)
-        if key in metrics:
+        if metrics.get(key) is not None:
             self._judge(float(metrics[key]), key, args, state, control)
+        elif key in metrics or key == self._judged:
+            logger.debug("early stopping passes over step %d, whose evaluation gave no %s", state.global_step, key)
         elif not any(training_key(name) in record for record in state.log_history):
             self._note_missing(metrics, kwargs.get("trainer"), args)
 
@@ -94,7 +98,7 @@ class EarlyStoppingCallback(TrainerCallback):
         return self.metric or args.metric_for_best_model or "eval_loss"
 
     def _judge(self, value: float, key: str, args: Args, state: TrainerState, control: TrainerControl) -> None:
-        self._without_metric = []
+        self._without_metric, self._judged = [], key
         greater = self._wants_greater(args)
         if improves(value, self.best, greater_is_better=greater, threshold=self.early_stopping_threshold):
             self.best, self.early_stopping_patience_counter = value, 0

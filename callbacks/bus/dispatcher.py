@@ -12,8 +12,9 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from .._util.atomic_files import describe
 from .._util.plain_data import copy_plain, plain, plain_items
-from ..errors import NotPlainError
+from ..errors import CheckpointError, NotPlainError
 from ..events import EVENTS, Signal
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
@@ -215,6 +216,8 @@ class Dispatcher:
             attachment = self.attachments.get(name)
             if attachment is None:
                 logger.info("the checkpoint holds a state of the callback %r, which is not attached", name)
+            elif not isinstance(state, Mapping):  # transformers lists the states of several callbacks of one class
+                logger.warning("the checkpoint holds several states of callbacks %r; none is restored", name)
             else:
                 self._guarded(attachment, "load_state_dict", partial(_restore, state=state))
 
@@ -293,10 +296,16 @@ def _state_of(callback: Any) -> Any:
     return plain(dict(state), "state_dict()")
 
 
-def _restore(callback: Any, state: dict[str, Any]) -> None:
-    if hasattr(callback, "load_state_dict"):
-        callback.load_state_dict(state)
-        return
-    # transformers' ExportableState: constructor arguments and attributes
-    for key, value in {**state.get("args", {}), **state.get("attributes", {})}.items():
-        setattr(callback, key, value)
+def _restore(callback: Any, state: Mapping[str, Any]) -> None:
+    """Restore a callback's state; what a checkpoint declares beyond the callback's own state is not set."""
+    try:
+        if hasattr(callback, "load_state_dict"):
+            callback.load_state_dict(state)
+        elif hasattr(callback, "state"):  # transformers' ExportableState: constructor arguments and attributes
+            for part, declared in dict(callback.state()).items():
+                for key in state.get(part) or ():
+                    if key in declared:
+                        setattr(callback, key, state[part][key])
+    except Exception as error:
+        message = f"the checkpoint's state of {type(callback).__name__} cannot be restored: {describe(error)}"
+        raise CheckpointError(message) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from ..events import EVENTS
 
 FOREIGN_EVENTS = frozenset({"on_push_begin"})
 """Events of other trainers that trackside does not send; a callback may have methods for them."""
+
+_parsing = threading.Lock()
+"""Held while inspect parses a source file: Python 3.11 raises SystemError if two threads do so at once."""
 
 
 def instantiate(cls: type) -> Any:
@@ -81,6 +85,7 @@ def snake_case(class_name: str) -> str:
 def location_of(cls: type) -> str:
     """Return file and line of ``cls``, or its module if the source cannot be found."""
     try:
-        return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+        with _parsing:
+            return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):
         return cls.__module__

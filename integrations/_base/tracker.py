@@ -144,7 +144,7 @@ class Tracker(TrainerCallback, ABC):
         self._status = "failed" if isinstance(kwargs.get("exception"), Exception) else "killed"
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close(self._status or ("killed" if state.stop_signal else "finished"), state)
+        self._close(self._status or ("killed" if state.stopped_by else "finished"), state)
         self._is_training = False
 
     # -- opening, writing, closing --------------------------------------------------------------------------------

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from trackside import EarlyStoppingCallback, TrainerCallback
+from trackside import (
+    CSVLoggerCallback,
+    EarlyStoppingCallback,
+    JSONLinesLoggerCallback,
+    PrinterCallback,
+    TrainerCallback,
+)
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError
 
 
@@ -111,18 +117,96 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(trainer_factory):
     ],
     ids=["best model", "plateau"],
 )
-def test_an_unknown_metric_fails_before_the_first_step(trainer_factory, accuracy, options):
+@pytest.mark.parametrize(
+    ("examples", "name", "nearest"), [(8, "eval_acuracy", "eval_accuracy"), (9, "eval_los", "eval_loss")]
+)
+def test_an_unknown_metric_fails_before_the_first_step(trainer_factory, accuracy, options, examples, name, nearest):
+    """With compute_metrics only if one batch is all of the data."""
     trainer = trainer_factory(
         eval_strategy="epoch",
-        eval_dataset=trainer_factory.dataset(9),
-        compute_metrics=accuracy,
-        metric_for_best_model="eval_acuracy",
+        eval_dataset=trainer_factory.dataset(examples),
+        compute_metrics=accuracy if examples == 8 else None,
+        metric_for_best_model=name,
         **options,
     )
 
-    with pytest.raises(UnknownMetricError, match=r"eval_acuracy.*is not among.*Did you mean 'eval_accuracy'"):
+    with pytest.raises(UnknownMetricError, match=rf"{name}.*is not among.*Did you mean '{nearest}'"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize("values", [[None, 0.5, 0.6], [float("nan"), 0.5, 0.6], [0.6, None, 0.5]])
+def test_a_metric_without_a_value_is_passed_over_and_told_once(trainer_factory, caplog, monkeypatch, values):
+    monkeypatch.chdir(trainer_factory.folder)
+    given = iter(values)
+    trainer = trainer_factory(
+        eval_strategy="steps",
+        eval_steps=1,
+        max_steps=3,
+        eval_dataset=trainer_factory.dataset(9),
+        compute_metrics=lambda prediction: {"f1": next(given)},
+        metric_for_best_model="f1",
+        greater_is_better=True,
+        save_strategy="best",
+        load_best_model_at_end=True,
+        lr_scheduler_type="reduce_lr_on_plateau",
+        lr_scheduler_kwargs={"patience": 0},
+        callbacks=[
+            EarlyStoppingCallback(3),
+            CSVLoggerCallback("out.csv"),
+            JSONLinesLoggerCallback("out.jsonl"),
+            PrinterCallback,
+        ],
+    )
+
+    trainer.train()
+
+    assert trainer.state.global_step == 3
+    assert trainer.state.best_metric == 0.6
+    assert sum("eval_f1 is " in text and "is passed over" in text for text in caplog.messages) == 1
+    assert not any(item.failures for item in trainer.callback_report.values())
+
+
+def test_a_metric_that_only_some_evaluations_have_is_not_refused(trainer_factory):
+    given = iter([{"recall": 0.5}, {}, {"recall": 0.7}])
+    trainer = trainer_factory(
+        eval_strategy="steps",
+        eval_steps=1,
+        max_steps=3,
+        eval_dataset=trainer_factory.dataset(9),
+        compute_metrics=lambda prediction: next(given),
+        metric_for_best_model="recall",
+        save_strategy="best",
+        callbacks=[EarlyStoppingCallback(1)],
+    )
+
+    trainer.train()
+
+    assert trainer.state.best_global_step == 3
+
+
+def test_metrics_are_never_computed_on_a_part_of_the_data(trainer_factory):
+    seen = []
+
+    def count(prediction):
+        seen.append(len(prediction.label_ids))
+        return {f"recall_{label}": 1.0 for label in set(prediction.label_ids.tolist())}
+
+    data = trainer_factory.dataset(40)
+    trainer = trainer_factory(
+        eval_strategy="steps",
+        eval_steps=1,
+        max_steps=2,
+        eval_dataset=data,
+        compute_metrics=count,
+        metric_for_best_model="recall_2",
+        save_strategy="best",
+        per_device_eval_batch_size=1,
+    )
+
+    trainer.train()
+
+    assert seen == [40, 40]
 
 
 def test_training_without_a_dataset_says_so(trainer_factory):

@@ -63,7 +63,7 @@ def test_the_checkpoints_that_wait_are_bounded_and_the_wait_is_told_once(trainer
         def on_step_end(self, args, state, control, **kwargs):
             most.append(len(trainer_factory.checkpoints()))
 
-    trained(trainer_factory, Upload(), Counts(), max_steps=8)
+    trained(trainer_factory, Upload(seconds=0.3), Counts(), max_steps=8)  # slower than a save, however slow the disk
 
     assert max(most) <= 3
     assert len([record for record in caplog.records if "saves wait for it" in record.message]) == 1

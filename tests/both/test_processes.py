@@ -28,7 +28,7 @@ SCRIPT = """
                 threading.Timer({kill_after_s}, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     args = {args}(sys.argv[1], num_train_epochs={epochs}, save_strategy="steps", save_steps=2, logging_steps=3,
-        disable_tqdm=True, resume_from_checkpoint=True, learning_rate=1e-2)
+        disable_tqdm=True, resume_from_checkpoint=True, learning_rate=1e-2, on_stop_signal="return")
     trainer = {trainer}(mlp(dropout=0.3), args, train_dataset=classified(64), loss_fn={loss}, callbacks=[Slow()])
     trainer.pop_callback("printer")
     trainer.train()

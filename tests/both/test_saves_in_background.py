@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 
 from trackside import TrainerCallback
-from trackside.trainer.checkpointing import host_buffers
+from trackside.trainer.checkpointing.saving import host_buffers
 from trackside.trainer.checkpointing.store import CheckpointStore
 
 
@@ -112,3 +113,27 @@ def test_the_memory_of_the_copies_is_bounded_by_two_and_freed_at_the_end(trainer
     assert lent == []
     assert trainer._engine.checkpoint.buffers._idle == []
     assert trainer_factory.checkpoints() == ["checkpoint-7", "checkpoint-8"]
+
+
+def test_what_saves_cost_is_logged_at_the_end(trainer_factory, caplog):
+    trainer = trainer_factory(max_steps=6, callbacks=[SavesAt(2, 4, 6)])
+
+    with caplog.at_level("INFO", logger="trackside.trainer"):
+        result = trainer.train()
+
+    (line,) = [record.getMessage() for record in caplog.records if "training waited" in record.getMessage()]
+    count, size_mb, waited_s, each_s, written_s, speed = map(float, re.findall(r"\d+\.?\d*(?:e-\d+)?", line))
+    files = list((trainer_factory.folder / "out").glob("checkpoint-*/*"))
+    assert count == 3
+    assert size_mb == pytest.approx(sum(path.stat().st_size for path in files) / 3e6, rel=0.01)
+    assert 0 < waited_s < result.metrics["train_runtime"]
+    assert each_s == pytest.approx(waited_s / 3, abs=0.001)
+    assert written_s > 0
+    assert speed == pytest.approx(3 * size_mb / written_s, rel=0.1)
+
+
+def test_a_run_without_saves_says_nothing_of_them(trainer_factory, caplog):
+    with caplog.at_level("INFO", logger="trackside.trainer"):
+        trainer_factory(max_steps=2).train()
+
+    assert "training waited" not in caplog.text

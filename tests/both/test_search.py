@@ -159,7 +159,7 @@ def test_a_signal_ends_the_search_with_the_best_so_far(searcher):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     kill = Kill()
-    trainer = searcher(callbacks=[kill])
+    trainer = searcher(callbacks=[kill], on_stop_signal="return")
 
     best = trainer.hyperparameter_search(compute_objective=eval_loss, **rates(0.01, 0.02, 0.03, 0.04))
 

@@ -55,10 +55,10 @@ def test_the_status_is_how_the_run_really_ended(make_trainer, database, error, s
 
 def test_a_run_stopped_by_a_signal_is_killed_and_one_stopped_by_a_callback_finished(track, database):
     statuses = []
-    for reason in ("received SIGTERM", "early stopping"):
+    for stopped_by in ("SIGTERM", None):
         run = track(tracker := MLflowCallback(database))
         run.send("on_train_begin")
-        run.state.stop_reason = reason
+        run.state.stopped_by = stopped_by
         run.send("on_train_end")
         statuses.append(run_of(tracker, database).info.status)
 

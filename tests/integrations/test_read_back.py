@@ -92,7 +92,7 @@ class Signals(TrainerCallback):
             os.kill(os.getpid(), signal.{signal})
 
 trackers = [tool.make() for tool in TOOLS.values()]
-trainer = tiny_trainer({framework!r}, "out", [*trackers, Signals()])
+trainer = tiny_trainer({framework!r}, "out", [*trackers, Signals()], on_stop_signal="return")
 trainer.train()
 states = [trainer._dispatcher.state_dicts(), trainer.state.log_history, trainer.state.stop_reason]
 print(json.dumps(states))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,25 @@ def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 0xFF
     path.write_bytes(content)
+
+
+def rewritten(path: Path, change: Callable[[Any], Any]) -> None:
+    """Change the values of a JSON file of a checkpoint; its manifest goes along."""
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    sealed_again(path)
+
+
+def sealed_again(path: Path) -> None:
+    """Give the manifest the size and the digest that a file has now."""
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    content = path.read_bytes()
+    manifest["files"][path.name] |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    reseal(path.parent, manifest)
+
+
+def without_role(folder: Path, role: str) -> None:
+    """Give the files of a role no role."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for entry in manifest["files"].values():
+        entry["role"] = "other" if entry["role"] == role else entry["role"]
+    reseal(folder, manifest)

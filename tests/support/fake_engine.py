@@ -171,8 +171,8 @@ class FakeCheckpoint(CheckpointIO):
         def write(folder: Path) -> dict[str, str]:
             self.fault("write", self.taken)
             self.taken += 1
-            (folder / "states.json").write_text(str(states))
-            return {"states.json": "other"}
+            (folder / "rng_state_0.bin").write_text(f'{{"states": {states}}}')
+            return {"rng_state_0.bin": "rng"}
 
         return write
 

@@ -36,6 +36,9 @@ class Steering(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         pass
 
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        pass
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         pass
 
@@ -59,13 +62,24 @@ def control(folder: Path) -> Any:
             Steering(WORLD - 1, "on_step_end", 2, lambda control: os.kill(os.getpid(), signal.SIGTERM)),
             {"save_strategy": "steps", "save_steps": 100},
         ),
+        "the last gets SIGTERM in an evaluation": (
+            Steering(WORLD - 1, "on_prediction_step", 2, lambda control: os.kill(os.getpid(), signal.SIGTERM)),
+            {
+                "save_strategy": "steps",
+                "save_steps": 100,
+                "eval_strategy": "steps",
+                "eval_steps": 2,
+                "eval_dataset": classified(400, dtype=torch.float64),
+            },
+        ),
     }
     found = {}
     for name, (callback, values) in cases.items():
         out = folder / name.replace(" ", "-")
-        trainer = make(out, callbacks=[callback], **values)
+        trainer = make(out, callbacks=[callback], on_stop_signal="return", **values)
         trainer.train()
         found[name] = {
+            "evaluations": sum("eval_loss" in record for record in trainer.state.log_history),
             "steps": trainer.state.global_step,
             "reason": trainer.state.stop_reason,
             "epoch": trainer.state.epoch,

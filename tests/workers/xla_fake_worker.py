@@ -100,7 +100,7 @@ class Observer(At):
 
 def signalled(folder: Path) -> Any:
     act = Observer(1, lambda control: os.kill(os.getpid(), signal.SIGTERM))
-    trainer = make(folder, act, max_steps=40, logging_strategy="no")
+    trainer = make(folder, act, max_steps=40, logging_strategy="no", on_stop_signal="return")
     trainer.train()
     return [trainer.state.global_step, trainer.state.stop_reason]
 

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import KW_ONLY, Field, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.metrics import is_greater_better
 
+from ..staging import staged
 from ..transformers_compat import UNUSED_FIELDS
 from . import enums
 from .aliases import ALIASES, Alias, other_name
@@ -67,8 +67,13 @@ class BaseTrainingArguments(DerivedArguments):
     """
 
     # -- what to do, and where ------------------------------------------------------------------------------------
-    output_dir: str = option("trainer_output", "Folder of checkpoints, state and final model.", NOT_EMPTY)
+    output_dir: str = option(
+        "trainer_output", "Folder of checkpoints, state and final model, or an address such as s3://b/run.", NOT_EMPTY
+    )
     _: KW_ONLY
+    staging_dir: str | None = option(
+        None, "Local folder where the files of a run with a remote output_dir are written first.", NOT_EMPTY
+    )
     overwrite_output_dir: bool = option(False, "Start afresh although output_dir holds checkpoints.")
     do_train: bool = option(False, "Train; for scripts and the command line.")
     do_eval: BoolOrNone = option(None, "Evaluate; true when eval_strategy is not 'no'.", kinds=bool | None)
@@ -133,6 +138,9 @@ class BaseTrainingArguments(DerivedArguments):
         None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
     )
     restore_callback_states_from_checkpoint: bool = option(True, "Give callbacks their saved state back.")
+    on_stop_signal: Literal["raise", "return"] = choice(
+        "raise", "When a stop signal has ended the run: raise, return from train().", Literal["raise", "return"]
+    )
     ignore_data_skip: bool = option(False, "Resume at the beginning of the epoch instead of where it stopped.")
 
     # -- device, seed and precision -------------------------------------------------------------------------------
@@ -251,7 +259,7 @@ class BaseTrainingArguments(DerivedArguments):
         check_combinations(self)
 
     def _infer(self) -> None:
-        self.output_dir = os.path.expanduser(self.output_dir)
+        self.output_dir = staged(self.output_dir, self.staging_dir)
         self._inferred: dict[str, tuple[Any, Any]] = {}
         self._set("report_to", self.report_to or [])
         self._set("fsdp", self.fsdp or "")

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
+from ..staging import StagingFolder
+
 T = TypeVar("T", bound="PlainData")
 
 # fields about the start of a run, without effect on its results
-NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint"})
+NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint", "staging_dir"})
 
 
 class PlainData:
@@ -138,4 +140,6 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, StagingFolder):
+        return value.address
     return plain(value, "arguments", rest=lambda other: getattr(other, "__qualname__", str(other)))

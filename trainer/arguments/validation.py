@@ -19,8 +19,9 @@ COMBINATIONS: Refusals = {
         "fp16_full_eval or bf16_full_eval, not both",
     ),
     "load_best_model_at_end": (
-        lambda args: args.load_best_model_at_end and args.eval_strategy == "no",
-        "only with eval_strategy='steps' or 'epoch', since without evaluation no model is best",
+        lambda args: args.load_best_model_at_end and "no" in (args.eval_strategy, args.save_strategy),
+        "only with eval_strategy='steps' or 'epoch', since without evaluation no model is best, and with save_strategy="
+        "'best', 'steps' or 'epoch', since the best model comes from its checkpoint",
     ),
     "save_strategy": (
         lambda args: args.save_strategy == "best" and args.eval_strategy == "no",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
-from trackside.callbacks.metrics import evaluation_key, improves
+from trackside.callbacks.metrics import evaluation_key, improves, is_undefined
 
 from .manifest import BrokenCheckpointError
 
@@ -28,6 +28,7 @@ class BestModel:
         self.trainer = trainer
         self._path_of = path_of
         self._load_weights = load_weights
+        self._seen: set[str] = set()
 
     @property
     def is_wanted(self) -> bool:
@@ -50,20 +51,33 @@ class BestModel:
         name = args.metric_for_best_model
         if name is None:
             return
-        self.check(metrics)
-        value, is_greater = metrics.get(evaluation_key(name)), bool(args.greater_is_better)
-        if value is None or not improves(value, state.best_metric, greater_is_better=is_greater):
+        value = self.value_of(name, metrics)
+        if value is None or not improves(value, state.best_metric, greater_is_better=bool(args.greater_is_better)):
             return
-        state.best_metric = float(value)
+        state.best_metric = value
         state.best_global_step = state.global_step
-        if self.is_wanted and args.save_strategy != "no":
+        if self.is_wanted:
             state.best_model_checkpoint = str(self._path_of(state.global_step))
             self.trainer.control.request("should_save", f"{evaluation_key(name)} has improved to {value:.6g}")
 
+    def value_of(self, name: str, metrics: dict[str, float]) -> float | None:
+        """Return a metric of an evaluation; None if it has no value there, or is missing after it was there before.
+
+        Raises:
+            UnknownMetricError: If the run depends on the metric, and no evaluation has had it.
+        """
+        key = evaluation_key(name)
+        if key in metrics:
+            self._seen.add(key)
+        elif self.trainer.state.best_metric is None and key not in self._seen:
+            self.check(metrics)
+        value = metrics.get(key)
+        return None if is_undefined(value) else float(metrics[key])
+
     def check(self, metrics: dict[str, float] | None) -> None:
         """Raise UnknownMetricError if the run depends on a metric that is missing in ``metrics`` (None: unknown)."""
-        name = self.trainer.args.metric_for_best_model
-        if metrics is not None and self.is_metric_needed and name is not None and evaluation_key(name) not in metrics:
+        name = self.trainer.args.metric_for_best_model or "loss"
+        if metrics is not None and self.is_metric_needed and evaluation_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
     def load(self) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from .manifest import BrokenCheckpointError, read_manifest, verify
-
-CHECKPOINT_PREFIX = "checkpoint-"
-COMMITTED = re.compile(rf"{CHECKPOINT_PREFIX}(?P<step>[0-9]+)")
-REPLACED = re.compile(rf"{CHECKPOINT_PREFIX}(?P<step>[0-9]+)\.replaced-(?P<pid>[0-9]+)-[0-9a-f]+")
-TEMPORARY = re.compile(rf"\.{CHECKPOINT_PREFIX}[0-9]+\.tmp-(?P<pid>[0-9]+)-(?P<run>[0-9a-f]{{8}})[0-9a-f]+")
+from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
 
 
 def find_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -58,7 +53,7 @@ def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Pat
 
 def get_last_checkpoint(folder: str | Path) -> str | None:
     """Return the newest checkpoint in ``folder`` that verifies, like the function of that name in transformers."""
-    path, _ = newest_valid(folder)
+    path, _ = newest_valid(Path(folder).expanduser())
     return None if path is None else str(path)
 
 
@@ -76,17 +71,6 @@ def run_id_of(path: Path) -> str | None:
     """Return the id of the run that wrote a checkpoint; None without a readable manifest."""
     run_id: str | None = _told(path, "run_id", None)
     return run_id
-
-
-def step_of(path: Path) -> int:
-    """Return the step in the name of a checkpoint, renamed or not; -1 if there is none.
-
-    Example:
-        >>> step_of(Path("checkpoint-500"))
-        500
-    """
-    match = COMMITTED.match(path.name)
-    return int(match["step"]) if match else -1
 
 
 def _told(path: Path, key: str, default: Any) -> Any:

@@ -28,17 +28,11 @@ from pathlib import Path
 from trackside.callbacks._util.atomic_files import claimed, describe, exchange, is_in_use, make_folder, sync_folder
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
-from .discovery import (
-    CHECKPOINT_PREFIX,
-    REPLACED,
-    TEMPORARY,
-    commit_time_of,
-    find_checkpoints,
-    run_id_of,
-    step_of,
-    subfolders,
-)
+from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
 from .manifest import seal
+from .names import CHECKPOINT_PREFIX, REPLACED, TEMPORARY, step_of
+from .saving.hashed_file import remembering
+from .schemas import LARGEST
 
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that are not listed have the role "other"."""
@@ -95,7 +89,7 @@ class CheckpointStore:
         final, temporary = self.path(step), self._temporary(step)
         try:
             make_folder(self.output_dir)
-            with claimed(temporary):
+            with claimed(temporary), remembering():
                 roles = write(temporary)
                 seal(temporary, run_id=self.run_id, step=step, committed_at=self._commit_time(), roles=roles)
                 old = self._put_in_place(temporary, final)
@@ -160,7 +154,8 @@ class CheckpointStore:
 
     def _commit_time(self) -> int:
         """Return the current time, or a later one if a checkpoint is not older: the clock may have been set back."""
-        return max([time.time_ns(), *(commit_time_of(path) + 1 for path in find_checkpoints(self.output_dir))])
+        others = [commit_time_of(path) + 1 for path in find_checkpoints(self.output_dir)]
+        return min(max([time.time_ns(), *others]), LARGEST)
 
     # -- deleting -------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
@@ -14,10 +16,16 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..engine import Engine, StepResult
 from ..outputs import EvalPrediction, PredictionOutput, prefixed
-from .output_collector import Collector, leaves, map_nested
+from ..stop_signals import EvaluationStopped
+from .output_collector import Collector, leaves
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 DEVICE_BYTES = 64 << 20
 """Bytes of predictions that may accumulate on the device if ``eval_accumulation_steps`` is not given."""
+
+MEETING_S = 2.0
+"""Seconds after which processes exchange their outputs at the latest, since a stop signal is shared then."""
 
 END = object()
 """Sentinel after the last batch."""
@@ -31,10 +39,13 @@ class EvaluationRun:
         args: The training arguments.
         expected: Expected number of examples over all processes, if known.
         only_loss: Whether to keep no outputs.
+        is_stopped: Returns whether a signal asks to end the evaluation; asked after each batch, or, on several
+            processes, whenever they exchange their outputs.
 
     Attributes:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
+        is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
     """
 
     def __init__(
@@ -45,8 +56,11 @@ class EvaluationRun:
         *,
         expected: int | None,
         only_loss: bool,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
+        self._is_stopped = is_stopped
+        self._start_s = time.perf_counter()
         self._compute_metrics = compute_metrics
         self._wanted = frozenset(args.include_for_metrics)
         self._by_batch = bool(args.batch_eval_metrics and compute_metrics)
@@ -54,14 +68,18 @@ class EvaluationRun:
         self._due = int(self._limit or 1)
         self._largest = 1 << 10
         self._is_over = False
-        concatenate = args.eval_do_concat_batches
-        self._logits, self._labels, self._inputs = (Collector(expected, concatenate=concatenate) for _ in range(3))
+        options = {"concatenate": args.eval_do_concat_batches}
+        has_names = len(getattr(args, "label_names", None) or ()) > 1
+        self._logits: Collector = Collector(expected, is_tuple_of_outputs=True, **options)
+        self._labels: Collector = Collector(expected, is_tuple_of_outputs=has_names, **options)
+        self._inputs: Collector = Collector(expected, **options)
         self._waiting: list[StepResult] = []
         self._metrics: dict[str, Any] = {}
         self._losses: list[tuple[float, float]] = []
         self._only_loss = only_loss
         self.examples: int = 0
         self.steps: int = 0
+        self.is_complete: bool = True
 
     def over(
         self,
@@ -87,7 +105,10 @@ class EvaluationRun:
             if self._by_batch or following is END or len(self._waiting) >= self._due:
                 self._flush(is_last=following is END)
             on_step()
+            if self._engine.strategy.collectives.world_size == 1 and self._is_stopped():
+                raise EvaluationStopped
             if self.steps == max_batches:
+                self.is_complete = following is END
                 break
 
     def _flush(self, is_last: bool) -> None:
@@ -102,7 +123,13 @@ class EvaluationRun:
             for step in waiting
         ]
         collectives = self._engine.strategy.collectives
-        gathered = collectives.gather("the outputs of the evaluation", (own, is_last, self.steps))
+        per_batch_s = (time.perf_counter() - self._start_s) / max(self.steps, 1)
+        told = collectives.gather(
+            "the outputs of the evaluation", (own, is_last, self.steps, self._is_stopped(), per_batch_s)
+        )
+        if any(is_stopped for *_, is_stopped, _ in told):
+            raise EvaluationStopped
+        gathered = [outputs for *outputs, _, _ in told]
         if len({(len(part), over) for part, over, _ in gathered}) > 1:
             counts = sorted({str(steps) if over else f"at least {steps + 1}" for _, over, steps in gathered})
             raise TracksideValueError(
@@ -113,29 +140,31 @@ class EvaluationRun:
         self._largest = max([self._largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
         if self._limit is None:  # at most twice as many as before, since outputs may grow
             self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest))
+            if len(told) > 1:
+                self._due = max(1, min(self._due, int(MEETING_S / max(seconds for *_, seconds in told))))
         for parts in zip(*(part for part, _, _ in gathered), strict=True):
             for loss, weight, logits, labels, inputs, examples in parts:
                 if examples:
-                    self._keep(loss, weight, *map_rows((logits, labels, inputs), examples))
+                    self._keep(loss, weight, logits, labels, inputs, examples)
                 self.examples += examples
             if self._by_batch:
                 self._compute_for_batch(parts, is_last)
 
-    def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any) -> None:
+    def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any, examples: int) -> None:
         if loss is not None and float(weight) > 0:
-            self._losses.append((float(loss), float(weight)))
+            self._losses.append((float(np.mean(loss)), float(weight)))
         if not self._by_batch:
-            self._logits.append(logits)
-            self._labels.append(labels)
+            self._logits.append(logits, examples)
+            self._labels.append(labels, examples)
             if "inputs" in self._wanted:
-                self._inputs.append(inputs)
+                self._inputs.append(inputs, examples)
 
     def _compute_for_batch(self, parts: Sequence[Any], is_last: bool) -> None:
-        logits, labels, inputs = Collector(), Collector(), Collector()
+        logits, labels, inputs = Collector(is_tuple_of_outputs=True), Collector(), Collector()
         for _, _, part_logits, part_labels, part_inputs, examples in parts:
-            rows = map_rows((part_logits, part_labels, part_inputs), examples)
+            rows = (part_logits, part_labels, part_inputs) if examples else (None, None, None)
             for collector, row in zip((logits, labels, inputs), rows, strict=True):
-                collector.append(row)
+                collector.append(row, examples)
         if self._compute_metrics is not None and labels.result() is not None:
             prediction = EvalPrediction(logits.result(), labels.result(), inputs.result())
             self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
@@ -145,9 +174,13 @@ class EvaluationRun:
         if not self._is_over:
             self._flush(is_last=True)
         logits, labels = self._logits.result(), self._labels.result()
+        for name, kept, collector in (("predictions", logits, self._logits), ("labels", labels, self._labels)):
+            if kept is not None and collector.missing:
+                logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
         metrics = dict(self._metrics)
-        if self._compute_metrics is not None and not self._by_batch and logits is not None and labels is not None:
-            metrics = _checked(self._compute_metrics(self._prediction(logits, labels)))
+        compute = self._compute_metrics if self.is_complete and not self._by_batch else None
+        if compute is not None and logits is not None and labels is not None:
+            metrics = _checked(compute(self._prediction(logits, labels)))
         if self._losses:
             weight = math.fsum(weight for _, weight in self._losses)
             metrics["loss"] = math.fsum(loss * weight for loss, weight in self._losses) / weight
@@ -173,8 +206,3 @@ def _single(value: Any) -> Any:
 def _bytes_of(step: Sequence[Any]) -> int:
     """Return the size in bytes of the logits, labels and inputs of a step."""
     return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
-
-
-def map_rows(nested: Any, rows: int) -> Any:
-    """Return the first ``rows`` of every array in ``nested``; None and scalars are kept."""
-    return map_nested(lambda leaf: leaf[:rows] if getattr(leaf, "ndim", 0) else leaf, nested)

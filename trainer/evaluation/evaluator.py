@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, NotPlainError
+from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
 from ..engine import Engine, Overrides
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
+from ..stop_signals import StopSignals
 from .evaluation_loop import EvaluationRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -41,6 +43,8 @@ class Evaluator:
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
         self._is_training = False
+        self._signals: StopSignals | None = None
+        self._told: set[str] = set()
 
     @contextmanager
     def within_training(self) -> Iterator[None]:
@@ -57,6 +61,18 @@ class Evaluator:
     def _training_left_alone(self) -> AbstractContextManager[None]:
         return self._engine.checkpoint.random_state_kept() if self._is_training else nullcontext()
 
+    @contextmanager
+    def stop_at(self, signals: StopSignals) -> Iterator[None]:
+        """Return a context in which evaluations raise EvaluationStopped when a signal has been received."""
+        self._signals = signals
+        try:
+            yield
+        finally:
+            self._signals = None
+
+    def _is_stopped(self) -> bool:
+        return self._signals is not None and self._signals.received is not None
+
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate."""
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
@@ -70,7 +86,7 @@ class Evaluator:
         return metrics
 
     def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        only_loss = True if self._trainer.compute_metrics is None else None
+        only_loss = True if self._trainer.compute_metrics is None else None  # None: as args.prediction_loss_only says
         with self._training_left_alone():
             batches = self._engine.evaluation.evaluation_batches(dataset)
             output = self._timed(batches, "Evaluation", only_loss, ignore_keys, prefix)
@@ -132,7 +148,14 @@ class Evaluator:
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
-        run = EvaluationRun(self._engine, trainer.args, trainer.compute_metrics, expected=expected, only_loss=only_loss)
+        run = EvaluationRun(
+            self._engine,
+            trainer.args,
+            trainer.compute_metrics,
+            expected=expected,
+            only_loss=only_loss,
+            is_stopped=self._is_stopped,
+        )
         with evaluation.eval_mode():
             run.over(evaluation.counted(batches), ignore_keys, **options)
             return run.output(prefix), run
@@ -140,8 +163,8 @@ class Evaluator:
     def trial_metrics(self) -> dict[str, Any] | None:
         """Return the metrics of an evaluation of one batch, so that their names are known before training.
 
-        Sends no events. Returns None if one batch is not enough for compute_metrics, if compute_metrics accumulates
-        over batches, or if a subclass overrides the evaluation.
+        Sends no events. Returns None if one batch does not tell the names: if it is not all of the data, which
+        compute_metrics needs, if compute_metrics accumulates over batches, or if a subclass overrides the evaluation.
         """
         trainer, evaluation = self._trainer, self._engine.evaluation
         if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop"):
@@ -152,18 +175,33 @@ class Evaluator:
             prefix = f"eval_{name}" if name else "eval"
             trial = partial(self._try_one_batch, dataset, prefix)
             try:
-                metrics |= self._engine.strategy.collectives.outcome("the trial evaluation", trial)[0]
+                found = self._engine.strategy.collectives.outcome("the trial evaluation", trial)[0]
             except NotPlainError:
                 raise
             except Exception as error:
                 logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
                 return None
-            metrics |= speed_metrics(prefix, 1.0, 1, 1)
+            if found is None:
+                return None
+            metrics |= {**found, **speed_metrics(prefix, 1.0, 1, 1)}
         return metrics
 
-    def _try_one_batch(self, dataset: Any, prefix: str) -> dict[str, Any]:
-        output, _ = self._run(self._engine.evaluation.evaluation_batches(dataset), prefix, max_batches=1)
-        return output.metrics
+    def _try_one_batch(self, dataset: Any, prefix: str) -> dict[str, Any] | None:
+        """Return the metrics of one batch; None if compute_metrics would need the others too."""
+        only_loss = self._trainer.compute_metrics is None or self._trainer.args.prediction_loss_only
+        batches = self._engine.evaluation.evaluation_batches(dataset)
+        output, run = self._run(batches, prefix, only_loss, max_batches=1)
+        return output.metrics if only_loss or run.is_complete else None
+
+    def tell_undefined(self, metrics: Mapping[str, Any]) -> None:
+        """Warn, once for each metric, if it has no value in an evaluation."""
+        for name in metrics:
+            if is_undefined(metrics[name]) and name not in self._told and self._trainer.is_world_process_zero():
+                self._told.add(name)
+                logger.warning(
+                    "%s is %s in the evaluation at step %d: such an evaluation is passed over, it is never the best",
+                    *(name, metrics[name], self._trainer.state.global_step),
+                )
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

@@ -1,19 +1,20 @@
-"""Collection of predictions of many batches in arrays that grow in place.
+"""Collection of the outputs of many batches, each as the model returns it.
 
-Each array is allocated for the number of examples expected, or doubles when it is full, so that gathering n batches
-costs O(n); ragged trailing dimensions are padded.
+An array is appended along its first axis, whatever its length: an output may have one row for each example, for each
+token, or for each of two views. A list of one item for each example, as in object detection, becomes one list of all
+items. `growing_array` has the arrays, and pads ragged trailing dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-PADDING = -100
-"""Padding value of ragged outputs, which losses and metrics ignore."""
+from trackside.callbacks.errors import TracksideValueError
+
+from .growing_array import GrowingArray
 
 
 def map_nested(function: Callable[..., Any], *values: Any) -> Any:
@@ -43,83 +44,160 @@ def are_texts(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, str) for part in value)
 
 
-class GrowingArray:
-    """An array to which batches are appended along the first axis.
-
-    Args:
-        expected: Expected number of rows; None if unknown.
-    """
-
-    def __init__(self, expected: int | None = None) -> None:
-        self.expected = expected
-        self._rows: NDArray[Any] | None = None
-        self._used: tuple[int, ...] = (0,)
-
-    def append(self, batch: NDArray[Any]) -> None:
-        """Add the rows of ``batch``; a scalar counts as one row."""
-        batch = np.atleast_1d(batch)
-        rows = self._room_for(batch)
-        start = self._used[0]
-        rows[(slice(start, start + len(batch)), *(slice(0, size) for size in batch.shape[1:]))] = batch
-        widths = (max(pair) for pair in zip(self._used[1:], batch.shape[1:], strict=True))
-        self._used = (start + len(batch), *widths)
-
-    def array(self) -> NDArray[Any]:
-        """Return all appended rows, padded to the widest batch."""
-        if self._rows is None:
-            return np.empty((0,))
-        return self._rows[tuple(slice(0, size) for size in self._used)]
-
-    def _room_for(self, batch: NDArray[Any]) -> NDArray[Any]:
-        if self._rows is None:
-            self._used = (0, *batch.shape[1:])
-            self._rows = _filled((max(self.expected or 0, len(batch)), *batch.shape[1:]), batch.dtype)
-            return self._rows
-        rows, needed = self._rows, (self._used[0] + len(batch), *batch.shape[1:])
-        dtype = np.promote_types(rows.dtype, batch.dtype)
-        if all(have >= want for have, want in zip(rows.shape, needed, strict=True)) and dtype == rows.dtype:
-            return rows
-        # each dimension that is too small grows by at least half, so that growth is rare
-        shape = [
-            have if have >= want else max(want, have + have // 2) for have, want in zip(rows.shape, needed, strict=True)
-        ]
-        self._rows = _filled(tuple(shape), dtype)
-        used = tuple(slice(0, size) for size in self._used)
-        self._rows[used] = rows[used]
-        return self._rows
-
-
 class Collector:
-    """Nested predictions of many batches, as one nested array each.
+    """Nested outputs of many batches, as one nested output.
 
     Args:
         expected: Expected number of examples; None if unknown.
         concatenate: Whether to join the batches; otherwise the result is a list.
+        is_tuple_of_outputs: Whether a tuple holds the outputs of a model, and never one item for each example.
+
+    Attributes:
+        missing: Number of batches without the output.
     """
 
-    def __init__(self, expected: int | None = None, *, concatenate: bool = True) -> None:
-        self._expected = expected
+    def __init__(
+        self, expected: int | None = None, *, concatenate: bool = True, is_tuple_of_outputs: bool = False
+    ) -> None:
         self._concatenate = concatenate
-        self._arrays: Any = None
+        self._joined: _Joined = _Joined(expected, "", is_fixed=is_tuple_of_outputs)
         self._batches: list[Any] = []
+        self.missing: int = 0
 
-    def append(self, batch: Any) -> None:
-        """Add a nested batch of arrays on the host; ignore None."""
+    def append(self, batch: Any, examples: int | None = None) -> None:
+        """Add a nested batch of arrays on the host; ignore None.
+
+        Args:
+            examples: Number of examples in the batch; without it, a list is a fixed number of outputs.
+
+        Raises:
+            TracksideValueError: If the batch cannot be joined with those before; the message names the output.
+        """
         if batch is None:
+            self.missing += 1
             return
-        if not self._concatenate:
+        if self._concatenate:
+            self._joined.append(batch, examples)
+        else:
             self._batches.append(batch)
-            return
-        if self._arrays is None:
-            self._arrays = map_nested(lambda _: GrowingArray(self._expected), batch)
-        map_nested(lambda array, rows: array.append(rows), self._arrays, batch)
 
     def result(self) -> Any:
-        """Return the gathered predictions; None if there are none."""
-        if not self._concatenate:
-            return self._batches or None
-        return None if self._arrays is None else map_nested(lambda array: array.array(), self._arrays)
+        """Return the gathered outputs; None if there are none."""
+        return self._joined.result() if self._concatenate else self._batches or None
 
 
-def _filled(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    return np.full(shape, PADDING if np.issubdtype(dtype, np.number) else 0, dtype)
+class _Joined:
+    """One node of nested outputs, joined over the batches.
+
+    Args:
+        expected: Expected number of rows of an array; None if unknown.
+        name: The path of the node, for errors.
+        is_fixed: Whether a tuple or a list has one entry for each output.
+    """
+
+    def __init__(self, expected: int | None, name: str, *, is_fixed: bool = False) -> None:
+        self._expected = expected
+        self._name = name
+        self._is_fixed = is_fixed
+        self._kind: type | None = None
+        self._array: GrowingArray | None = None
+        self._parts: dict[Any, _Joined] = {}
+        self._open: list[tuple[Sequence[Any], int | None]] = []
+
+    def append(self, batch: Any, examples: int | None) -> None:
+        """Add the value of a batch."""
+        kind = _kind_of(batch)
+        if self._kind not in (None, kind):
+            raise self._misfit(_word(kind), _word(self._kind))
+        self._kind = kind
+        if kind is dict:
+            self._append_parts(batch, examples)
+        elif kind is list:
+            self._append_sequence(batch, examples)
+        elif kind is GrowingArray:
+            self._append_rows(batch, examples)
+
+    def result(self) -> Any:
+        """Return the value over all batches; None if there is none."""
+        if self._array is not None:
+            return self._array.array()
+        if self._kind is list and not self._is_fixed:
+            if not _have_items(self._open):
+                self._fix()
+            else:
+                return [item for batch, _ in self._open for item in batch]
+        parts = {key: part.result() for key, part in self._parts.items()}
+        if self._kind is dict:
+            return parts
+        return tuple(parts.values()) if self._kind is list else None
+
+    def _append_rows(self, batch: Any, examples: int | None) -> None:
+        if self._array is None:
+            self._array = GrowingArray(self._expected)
+        try:
+            self._array.append(batch, is_one_row=examples == 1)
+        except TypeError as error:
+            raise self._misfit(f"the type {np.asarray(batch).dtype}", f"{self._array.array().dtype}") from error
+        except ValueError as error:
+            raise self._misfit(*map(str, error.args)) from error
+
+    def _append_parts(self, batch: Mapping[Any, Any], examples: int | None) -> None:
+        if self._parts and self._parts.keys() != batch.keys():
+            raise self._misfit(f"the entries {list(batch)}", f"{list(self._parts)}")
+        for key, value in batch.items():
+            if key not in self._parts:
+                self._parts[key] = _Joined(self._expected, f"{self._name}[{key!r}]")
+            self._parts[key].append(value, examples)
+
+    def _append_sequence(self, batch: Sequence[Any], examples: int | None) -> None:
+        """Add a tuple or a list; it stays open whether its entries are examples until a batch decides."""
+        if not self._is_fixed:
+            self._open.append((batch, examples))
+            if len(batch) != examples:
+                self._fix()
+            return
+        self._append_parts(dict(enumerate(batch)), examples)
+
+    def _fix(self) -> None:
+        """Take the entries of every batch as a fixed number of outputs."""
+        self._is_fixed = True
+        waiting, self._open = self._open, []
+        for batch, examples in waiting:
+            self._append_parts(dict(enumerate(batch)), examples)
+
+    def _misfit(self, found: str, before: str) -> TracksideValueError:
+        name = f"the output {self._name}" if self._name else "the output"
+        return TracksideValueError(
+            f"{name} of a batch has {found}, and that of the batches before {before}: they cannot be joined. "
+            "eval_do_concat_batches=False keeps each batch as it is"
+        )
+
+
+def _kind_of(value: Any) -> type:
+    """Return the kind of a node: dict, list (or tuple), GrowingArray for what has rows, NoneType."""
+    if isinstance(value, Mapping):
+        return dict
+    if isinstance(value, (tuple, list)) and not are_texts(value):
+        return list
+    return type(None) if value is None else GrowingArray
+
+
+def _word(kind: type | None) -> str:
+    return {dict: "a dict", list: "a list", GrowingArray: "an array"}.get(kind or object, "None")
+
+
+def _have_items(batches: Sequence[tuple[Sequence[Any], int | None]]) -> bool:
+    """Return whether lists, each as long as its batch, hold one item for each example.
+
+    They hold outputs instead if they are equally long in all batches and all of their arrays have a row for each
+    example; a list of dicts holds items even so.
+    """
+    if len({len(batch) for batch, _ in batches}) > 1:
+        return True
+    if any(isinstance(item, Mapping) for batch, _ in batches for item in batch):
+        return True
+    return any(len(leaf) != examples for batch, examples in batches for leaf in leaves(batch) if _has_rows(leaf))
+
+
+def _has_rows(leaf: Any) -> bool:
+    return getattr(leaf, "ndim", 0) > 0 or are_texts(leaf)

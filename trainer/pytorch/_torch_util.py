@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpointing import host_buffers
-from ..checkpointing.host_buffers import Buffers, Bytes, pageable
+from ..checkpointing.saving import host_buffers
+from ..checkpointing.saving.host_buffers import Buffers, Bytes, pageable
 
 NULL_CONTEXT = nullcontext()
 """A shared context that does nothing."""
@@ -22,10 +22,13 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the user's own model inside DistributedDataParallel or DataParallel."""
-    while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        model = model.module
-    return model
+    """Return the user's own model inside DistributedDataParallel, DataParallel and the wrapper of torch.compile."""
+    while True:
+        is_parallel = isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
+        inner = model._modules.get("module" if is_parallel else "_orig_mod")
+        if inner is None:
+            return model
+        model = inner
 
 
 def has_fields(value: Any) -> bool:
@@ -50,6 +53,7 @@ def copied(value: Any, buffers: Buffers | None = None) -> Any:
     """
     copier = _Copier(buffers)
     copy = copier.copy(value)
+    host_buffers.copy_all(copier.pairs)
     for device in copier.devices:
         torch.cuda.synchronize(device)
     return copy
@@ -76,6 +80,7 @@ class _Copier:
     def __init__(self, buffers: Buffers | None) -> None:
         self.buffers = buffers
         self.devices: set[torch.device] = set()
+        self.pairs: list[tuple[Bytes, Bytes]] = []
         self.known: dict[Any, Tensor] = {}
 
     def copy(self, value: Any) -> Any:
@@ -101,11 +106,15 @@ class _Copier:
         return self.known[key]
 
     def _into(self, buffers: Buffers, tensor: Tensor) -> Tensor:
+        source, memory = tensor.detach(), buffers.take(tensor.nbytes)
+        strides = torch.empty_like(source, device="meta").stride()
+        copy = torch.from_numpy(memory).view(tensor.dtype).as_strided(tensor.shape, strides)
+        if tensor.is_cpu and tensor.stride() == strides and not (tensor.is_conj() or tensor.is_neg()):
+            self.pairs.append((memory, source.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()))
+            return copy
         if tensor.is_cuda:
             self.devices.add(tensor.device)
-        memory = torch.from_numpy(buffers.take(tensor.nbytes)).view(tensor.dtype)
-        strides = torch.empty_like(tensor, device="meta").stride()
-        return memory.as_strided(tensor.shape, strides).copy_(tensor.detach(), non_blocking=True)
+        return copy.copy_(source, non_blocking=True)
 
 
 def _view_of(tensor: Tensor) -> tuple[Any, ...]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from ..base_engine import BaseCheckpoint
-from ..checkpointing.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.manifest import Contents, roles_of
+from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from . import snapshot
 from ._torch_util import copied, pinned, unwrap
+from .weights.export import ModelWriter
+from .weights.files import weights_in
+from .weights.loading import load_weights
+from .weights.names import plainly_named
 
 
 class TorchCheckpoint(BaseCheckpoint):
@@ -23,9 +26,9 @@ class TorchCheckpoint(BaseCheckpoint):
 
     optimizer_file = "optimizer.pt"
     suffix = ".pt"
-    _weights_in = staticmethod(snapshot.weights_in)
+    _weights_in = staticmethod(weights_in)
     _copied = staticmethod(copied)
-    _write_file = staticmethod(torch.save)
+    _write_file = staticmethod(snapshot.write_torch)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:
@@ -44,16 +47,19 @@ class TorchCheckpoint(BaseCheckpoint):
     def _new_buffers(self) -> HostBuffers:
         return HostBuffers(pinned if self.trainer.args.device.type == "cuda" else pageable)
 
-    def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
-        if buffers is not None:
-            weights = copied(self._model.state_dict(keep_vars=True), buffers)
-            return partial(self._write_model, weights)
-        return partial(self._write_model, self.strategy.full_weights(self.trainer.model))
+    def _model_writer(self, buffers: Buffers | None) -> ModelWriter:
+        model = self._model
+        weights = None if buffers is not None else self.strategy.full_weights(self.trainer.model)
+        if weights is None:
+            weights = {n: w for n, w in model.state_dict(keep_vars=True).items() if not nn.parameter.is_lazy(w)}
+        weights = weights if buffers is None else copied(weights, buffers)
+        return ModelWriter(model, plainly_named(weights), self.trainer.processing_class)
 
-    def _write_model(self, weights: dict[str, Any] | None, folder: Path) -> None:
-        snapshot.save_weights(self._model, folder, weights)
-        if hasattr(self.trainer.processing_class, "save_pretrained"):
-            self.trainer.processing_class.save_pretrained(folder)
+    def _complete(self, folder: Path, write_model: Any) -> None:
+        if self._weights_in(folder):
+            write_model.complete(folder)
+        else:
+            write_model(folder, must_export=False)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:
@@ -78,7 +84,7 @@ class TorchCheckpoint(BaseCheckpoint):
 
             load_whole(contents, self.trainer.model, optimizer)
         else:
-            snapshot.load_weights(self._model, contents)
+            load_weights(self._model, contents)
 
     def _optimizer_state(self) -> Any:
         return None if self.strategy.is_sharded else snapshot.optimizer_state(self.trainer.optimizer)

@@ -18,6 +18,7 @@ from ..callback_setup import update_context
 from ..engine import JobStore, Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
+from ._torch_util import unwrap
 from .checkpoint import TorchCheckpoint
 from .data import loader
 from .distributed.cuda_step_timer import step_timer_of
@@ -31,6 +32,7 @@ from .precision.base import Precision
 from .precision.factory import precision_for, set_tf32
 from .seeding import set_seed
 from .train_step import TorchTrainStep
+from .weights.files import check_data
 
 
 class TorchEngine(BaseEngine):
@@ -105,6 +107,8 @@ class TorchEngine(BaseEngine):
         trainer.model_wrapped = strategy.wrap(nn.DataParallel(trainer.model) if is_parallel else trainer.model)
         trainer.model_wrapped.train()
         trainer.optimizer.zero_grad()
+        if args.save_strategy != "no":
+            check_data(unwrap(trainer.model).state_dict())
         self.train_step.begin_run()
         update_context(trainer, self.dispatcher)
 

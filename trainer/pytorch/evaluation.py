@@ -14,14 +14,18 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
+from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import are_texts, map_nested
 from .data import loader
 from .distributed.strategy import DistributedStrategy
 from .loss import count_items
-from .model_io import ModelIO, logits_in, loss_or_none
+from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
 from .precision.eval_mode import eval_mode
 from .precision.factory import DTYPES
 from .train_step import TorchTrainStep
+
+NOT_IN_NUMPY = frozenset({torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2})
+"""Types that numpy does not have; outputs in them become float32."""
 
 
 class TorchEvaluation(EnginePart, EvaluationStep):
@@ -110,22 +114,30 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         inputs = step.place(inputs)
         labels = model_io.labels_of(inputs)
         with torch.no_grad(), step.precision.forward() if self.dtype is None else nullcontext():
-            if labels is None and not self._has_own_loss:
-                outputs = model_io.call(model, inputs, with_labels=False)
-                loss = None if trainer.loss_fn is not None else loss_or_none(outputs)
-                loss = None if loss is None else step.mean_loss(loss, inputs)
+            if self._has_own_loss or (labels is not None and self._computes_loss):
+                result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
             else:
-                result, outputs = self._loss_and_outputs(model, inputs)
-                loss = step.mean_loss(result, inputs)
+                outputs = model_io.call(model, inputs, with_labels=labels is not None)
+                find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
+                result = None if self._computes_loss else find(outputs)
+            loss = None if result is None else step.mean_loss(_as_tensor(result), inputs)
         if prediction_loss_only:
             return loss, None, None
-        logits = logits_in(outputs, ignore_keys=model_io.ignored_outputs if ignore_keys is None else ignore_keys)
+        ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys
+        logits = logits_in(outputs, ignore_keys=ignored, loss=result)
         if trainer.preprocess_logits_for_metrics is not None:
             logits = trainer.preprocess_logits_for_metrics(logits, labels)
         return loss, logits, labels
 
-    def _loss_and_outputs(self, model: nn.Module, inputs: Any) -> tuple[Any, Any]:
-        """Return the result of compute_loss and the model's outputs, from one forward pass."""
+    @property
+    def _computes_loss(self) -> bool:
+        """Whether the trainer computes the loss, and not the model."""
+        return self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
+
+    def _loss_and_outputs(self, model: nn.Module, inputs: Any, *, needs_outputs: bool) -> tuple[Any, Any]:
+        """Return the result of compute_loss, and the model's outputs if they are needed, from one forward pass."""
+        if not needs_outputs:
+            return self.train_step.loss_of(model, inputs), None
         if self.model_io.loss_takes_outputs:
             result, outputs = self.train_step.loss_of(model, inputs, return_outputs=True)
             return result, outputs
@@ -136,7 +148,11 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         finally:
             hook.remove()
         if not seen:
-            raise TracksideValueError("compute_loss did not call the model, so that there are no predictions")
+            raise TracksideValueError(
+                "compute_loss did not call the model, so that there are no predictions. Take return_outputs and return "
+                "(loss, outputs) if it is True; or ask for the loss only: prediction_loss_only=True, and evaluate() "
+                "without compute_metrics"
+            )
         return result, seen[-1]
 
     def _main_input(self, inputs: Any) -> Any:
@@ -152,12 +168,20 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
     def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays; bfloat16, which numpy does not have, as float32."""
+        """Return nested tensors as numpy arrays; nested ones padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)
+
+
+def _as_tensor(loss: Any) -> Any:
+    """Return a loss that is a number of Python or numpy as a tensor."""
+    return torch.as_tensor(loss) if isinstance(loss, (float, np.number, np.ndarray)) else loss
 
 
 def _to_numpy(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor):
         return np.array(leaf) if are_texts(leaf) else leaf
-    leaf = leaf.detach()
-    return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).cpu().numpy()
+    if leaf.is_nested:
+        leaf = torch.nested.to_padded_tensor(leaf, PADDING)
+    elif leaf.layout != torch.strided:
+        leaf = leaf.to_dense()
+    return (leaf.float() if leaf.dtype in NOT_IN_NUMPY else leaf).numpy(force=True)

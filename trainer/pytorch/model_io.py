@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
@@ -172,9 +173,7 @@ def loss_in(outputs: Any) -> Any:
     Raises:
         TracksideValueError: If there is none.
     """
-    loss = loss_or_none(outputs)
-    if loss is None and isinstance(outputs, (tuple, list)) and outputs and getattr(outputs[0], "ndim", 2) == 1:
-        loss = outputs[0]  # one loss for each example, or each device
+    loss = loss_of_labelled(outputs)
     if loss is None:
         raise TracksideValueError(
             f"the model returned no loss, only: {_in_words(outputs)}. Give the trainer loss_fn=..., override "
@@ -183,15 +182,33 @@ def loss_in(outputs: Any) -> Any:
     return loss
 
 
+def loss_of_labelled(outputs: Any) -> Any:
+    """Return the loss of a model that got labels; in a tuple it may have one value for each example, or each device."""
+    loss = loss_or_none(outputs)
+    if loss is None and isinstance(outputs, (tuple, list)) and outputs and getattr(outputs[0], "ndim", 2) == 1:
+        return outputs[0]
+    return loss
+
+
 def loss_or_none(outputs: Any) -> Any:
-    """Return the loss in a model's outputs: the entry ``loss``, or a scalar first element; None without one."""
+    """Return the loss in a model's outputs: the entry ``loss``, or a scalar first element; None without one.
+
+    A first element of shape (1,) is a scalar if another one has more rows.
+    """
     if isinstance(outputs, Mapping):
         return outputs.get("loss")
     known = by_name(outputs)
     if isinstance(known, Mapping):
         return known.get("loss")
-    first = known[0] if isinstance(known, (tuple, list)) and known else known
-    return first if isinstance(first, Tensor) and first.ndim == 0 else None
+    first, rest = (known[0], known[1:]) if isinstance(known, (tuple, list)) and known else (known, ())
+    if not isinstance(first, (Tensor, np.ndarray, np.generic)):
+        return None
+    is_scalar = first.ndim == 0 or (first.shape == (1,) and any(len(leaf) > 1 for leaf in _rows_in(rest)))
+    return first if is_scalar else None
+
+
+def _rows_in(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in leaves(outputs) if isinstance(leaf, Tensor) and leaf.ndim]
 
 
 def _in_words(outputs: Any) -> str:
@@ -205,19 +222,23 @@ def _in_words(outputs: Any) -> str:
     return type(outputs).__name__
 
 
-def logits_in(outputs: Any, *, ignore_keys: Sequence[str]) -> Any:
+def logits_in(outputs: Any, *, ignore_keys: Sequence[str], loss: Any = None) -> Any:
     """Return a model's outputs without the loss and the ignored ones; a single output is returned itself.
 
-    Entries without a tensor (None, a cache, a name) are left out.
+    Entries without a tensor or an array (None, a cache, a name) are left out.
+
+    Args:
+        loss: The loss, if it is known to be among the outputs, whatever its shape.
     """
     known = by_name(outputs)
     if isinstance(known, Mapping):
         parts = [value for name, value in known.items() if name not in (*ignore_keys, "loss")]
     elif isinstance(known, (tuple, list)):
-        parts = list(known if loss_or_none(outputs) is None else known[1:])
+        has_loss = loss_or_none(outputs) is not None or (len(known) > 0 and known[0] is loss)
+        parts = list(known[1:] if has_loss else known)
     else:
         return known
-    rest = tuple(part for part in parts if all(isinstance(leaf, Tensor) for leaf in leaves(part)))
+    rest = tuple(part for part in parts if all(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves(part)))
     return rest[0] if len(rest) == 1 else rest or None
 
 

@@ -1,29 +1,21 @@
-"""Files of a PyTorch checkpoint: formats, writing and reading.
+"""Files of a PyTorch checkpoint beside the weights: copies, random numbers, the optimizer's state, reading.
 
-Weights are safetensors (for transformers models in the form of ``save_pretrained``); optimizer, schedule, loss scale
-and random numbers are torch files that load with ``weights_only=True``, as data without code.
+They are torch files that load with ``weights_only=True``, as data without code; `weights` has the weights.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trackside.callbacks.errors import CheckpointError, did_you_mean
+from trackside.callbacks.errors import CheckpointError
 
-from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
-from ._torch_util import place_of
+from ..checkpointing.saving.hashed_file import hashed
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-"""Index of weights that transformers split into several files."""
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
 WEIGHT_DTYPES = "weight_dtypes"
@@ -46,59 +38,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def save_weights(model: nn.Module, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
-    """Write the weights of ``model``, or ``weights`` instead, into ``folder``."""
-    if hasattr(model, "save_pretrained"):
-        model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
-        return
-    from safetensors.torch import save_file
-
-    save_file(_without_duplicates(weights or model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def _without_duplicates(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights without duplicates under other names (tied weights), which safetensors does not accept."""
-    seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
-    kept: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and key in seen:
-            continue
-        seen[key] = name
-        kept[name] = tensor.detach().contiguous()
-    storages: dict[int, str] = {}
-    for name, tensor in kept.items():  # views of one storage that are not the same tensor are written as copies
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer in storages and tensor.numel():
-            kept[name] = tensor.clone()
-        storages.setdefault(pointer, name)
-    return kept
-
-
-def load_weights(model: nn.Module, checkpoint: Contents) -> None:
-    """Load the weights of a checkpoint into ``model``.
-
-    Raises:
-        CheckpointError: If there are no weights, or they do not fit; the message names missing and unknown weights.
-    """
-    weights = read_weights(checkpoint)
-    own = model.state_dict(keep_vars=True)
-    known = {(place_of(tensor), tensor.shape): name for name, tensor in own.items() if name in weights}
-    for name, tensor in own.items():  # tied weights are written once
-        twin = known.get((place_of(tensor), tensor.shape))
-        if name not in weights and twin is not None:
-            weights[name] = weights[twin]
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
-    if missing or extra or wrong:
-        hint = did_you_mean(missing[0], extra) if missing else ""
-        raise CheckpointError(
-            f"the weights in {checkpoint.path} do not fit the model: missing {_some(missing)}; unknown {_some(extra)}; "
-            f"of another shape {_some(sorted(wrong))}.{hint}"
-        )
-    model.load_state_dict(weights)
 
 
 def optimizer_state(optimizer: Any) -> Any:
@@ -149,49 +88,14 @@ def _as_saved(loaded: Any, saved: Any, weight_dtype: str) -> Any:
     return loaded
 
 
-def weights_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Return the weight files among ``names`` in ``folder``; empty if there are none.
+def write_torch(content: Any, path: Path) -> None:
+    """Write a torch file, hashed while it is written.
 
     Raises:
-        CheckpointError: If a file named in an index is missing, or the index cannot be read.
+        OSError: If the file cannot be written.
     """
-    if WEIGHTS_FILE in names:
-        return [WEIGHTS_FILE]
-    if INDEX_FILE not in names:
-        return []
-    try:
-        parts = set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / INDEX_FILE} cannot be read: {error!r}") from error
-    if missing := parts.difference(names):
-        raise CheckpointError(f"{folder} lacks {_some(sorted(map(str, missing)))}, which {INDEX_FILE} names")
-    return [*sorted(parts), INDEX_FILE]
-
-
-def weights_in(folder: Path) -> list[str]:
-    """Return the names of the weight files in ``folder``; empty if there are none."""
-    return weights_files(folder, os.listdir(folder))
-
-
-def read_weights(checkpoint: Contents) -> dict[str, Tensor]:
-    """Return all weights of a checkpoint.
-
-    Raises:
-        CheckpointError: If there are none.
-    """
-    from safetensors.torch import load_file
-
-    names = weights_files(checkpoint.path, checkpoint.names("weights"))
-    if not names:
-        raise BrokenCheckpointError(checkpoint.path, f"holds no weights: there is no {WEIGHTS_FILE}")
-    weights: dict[str, Tensor] = {}
-    for name in names:
-        weights.update(load_file(checkpoint.path / name) if name != INDEX_FILE else {})
-    return weights
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+    with hashed(path) as file:
+        torch.save(content, cast(IO[bytes], file))
 
 
 def read_torch(path: Path) -> Any:

@@ -63,7 +63,7 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
         trial.set_user_attr(KEPT, plain(proposal.hyperparameters, "hyperparameters", rest=repr))
         trainer.gather_objects((proposal, trial.params))
         value = search.attempt(proposal, trial, report)
-        if trainer.state.stop_signal is not None:
+        if trainer.state.stopped_by is not None:
             study.stop()
         if value is None:
             raise optuna.TrialPruned

@@ -24,8 +24,8 @@ def search_hyperparameters(
     direction: str,
     backend: str | None,
     options: Mapping[str, Any],
-) -> BestRun:
-    """Train once for each proposal of a backend; return the best trial.
+) -> BestRun | None:
+    """Train once for each proposal of a backend; return the best trial, None if none finished.
 
     Args:
         begin: Called with the space to search; returns the search.
@@ -35,7 +35,6 @@ def search_hyperparameters(
     Raises:
         MissingPackageError: If the backend is not installed.
         ArgumentError: If a value is not allowed.
-        TracksideValueError: If no trial finished.
     """
     for name, value, known in (("direction", direction, DIRECTIONS), ("backend", backend or BACKENDS[0], BACKENDS)):
         if value not in known:
@@ -43,7 +42,15 @@ def search_hyperparameters(
     if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
         raise ArgumentError("n_trials", n_trials, "a whole number from 1")
     run, default_space = _loaded(backend)
-    best = run(begin, hp_space or default_space, n_trials=n_trials, direction=direction, options=options)
+    return run(begin, hp_space or default_space, n_trials=n_trials, direction=direction, options=options)
+
+
+def checked(best: BestRun | None, n_trials: int) -> BestRun:
+    """Return the best trial.
+
+    Raises:
+        TracksideValueError: If no trial finished.
+    """
     if best is None:
         raise TracksideValueError(f"none of {n_trials} trials of the search came to an end with an objective")
     return best

@@ -16,6 +16,7 @@ from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 
 from ..outputs import default_compute_objective
+from ..staging import address_of
 
 GIVEN_UP = "the search gave this trial up"
 
@@ -121,7 +122,7 @@ class Search:
             plain(proposal.hyperparameters, "hyperparameters", rest=repr),
         )
         trainer.train(trial=trial)
-        if trainer.state.stop_signal is not None or trainer.state.stop_reason == GIVEN_UP:
+        if trainer.state.stopped_by is not None or trainer.state.stop_reason == GIVEN_UP:
             return None
         return self._objective(self._metrics_at_end())
 
@@ -140,7 +141,7 @@ class Search:
 
     def _args_for(self, proposal: Proposal) -> Any:
         args, name = self.args, proposal.name
-        places = {"output_dir": f"{args.output_dir}/{name}"}
+        places = {"output_dir": f"{address_of(args.output_dir)}/{name}"}
         places["run_name"] = name if args.run_name is None else f"{args.run_name}-{name}"
         if args.given("logging_dir") is not None:
             places["logging_dir"] = f"{args.logging_dir}/{name}"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base_engine import BaseCheckpoint
-from ..checkpointing.host_buffers import Buffers
 from ..checkpointing.manifest import Contents
+from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
 

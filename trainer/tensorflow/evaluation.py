@@ -13,6 +13,7 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
+from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
 from .compiled_step import compiled, rows_of
 from .data import loader
@@ -117,9 +118,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
     def _predict(self, pair: Any, rows: Any) -> Any:
         losses, weights, logits = self.trainer.distributed_prediction_steps((pair, rows))
         if losses[0] is None:
-            return None, 0.0, _joined(logits)
+            return None, 0.0, _joined(logits, rows)
         weight = tf.add_n(weights)
-        return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits)
+        return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits, rows)
 
     # -- traced methods --------------------------------------------------------------------------------------------
 
@@ -153,8 +154,19 @@ class TFEvaluation(EnginePart, EvaluationStep):
     # -- to the host ------------------------------------------------------------------------------------------------
 
     def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays."""
-        return map_nested(lambda leaf: leaf.numpy() if isinstance(leaf, tf.Tensor) else leaf, nested)
+        """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""
+        return map_nested(_to_numpy, nested)
+
+
+def _to_numpy(leaf: Any) -> Any:
+    if isinstance(leaf, tf.RaggedTensor):
+        holds_padding = leaf.dtype.is_floating or (leaf.dtype.is_integer and not leaf.dtype.is_unsigned)
+        leaf = leaf.to_tensor(PADDING if holds_padding else None)
+    elif isinstance(leaf, tf.SparseTensor):
+        leaf = tf.sparse.to_dense(leaf)
+    if not isinstance(leaf, tf.Tensor):
+        return leaf
+    return (tf.cast(leaf, tf.float32) if leaf.dtype == tf.bfloat16 else leaf).numpy()
 
 
 def _on_host_if_cpu(leaf: Any) -> Any:
@@ -162,11 +174,17 @@ def _on_host_if_cpu(leaf: Any) -> Any:
     return leaf.numpy() if isinstance(leaf, tf.Tensor) and "CPU" in leaf.device else leaf
 
 
-def _joined(parts: list[Any]) -> Any:
-    """Return the outputs of several replicas as one."""
-    if len(parts) == 1:
+def _joined(parts: list[Any], rows: Any) -> Any:
+    """Return the outputs of several replicas as one, without those of replicas whose ``rows`` do not count."""
+    if rows is None:
         return parts[0]
-    return tf.nest.map_structure(lambda *leaves: tf.concat(leaves, axis=0), *parts)
+
+    def join(*leaves: Any) -> Any:
+        arrays = [leaf if leaf.shape.rank else tf.reshape(leaf, [1]) for leaf in leaves]
+        sizes = [tf.where(rows[index, 2] > 0, tf.shape(array)[0], 0) for index, array in enumerate(arrays)]
+        return tf.concat([array[:size] for array, size in zip(arrays, sizes, strict=True)], axis=0)
+
+    return tf.nest.map_structure(join, *parts)
 
 
 def _fits(pair: Pair, spec: Any) -> bool:

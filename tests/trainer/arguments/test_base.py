@@ -17,6 +17,7 @@ from trackside.trainer.distributed.launcher import LAUNCHERS
 # every field in the reference's order, with its default
 FIELDS = {
     "output_dir": "trainer_output",
+    "staging_dir": None,
     "overwrite_output_dir": False,
     "do_train": False,
     "do_eval": None,

@@ -52,6 +52,10 @@ REFUSED = [
     ({"fp16": True, "bf16": True}, "fp16=True is not allowed: fp16 or bf16, not both"),
     ({"fp16_full_eval": True, "bf16_full_eval": True}, "fp16_full_eval or bf16_full_eval, not both"),
     ({"load_best_model_at_end": True}, "load_best_model_at_end=True is not allowed: only with eval_strategy="),
+    (
+        {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "no"},
+        "and with save_strategy='best'",
+    ),
     ({"save_strategy": "best"}, "'best' only with eval_strategy="),
     ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "only with eval_strategy='steps' or 'epoch', whose metric"),
     ({"dataloader_persistent_workers": True}, "only with dataloader_num_workers of at least 1"),

@@ -188,7 +188,7 @@ def test_a_folder_without_a_manifest_goes_by_standard_names_and_a_checkpoint_wit
     assert open_checkpoint(tmp_path).roles == {"model.weights.h5": "weights"}
     assert caplog.messages == []
 
-    files(tmp_path, "trainer_state.json")
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 5}')
     open_checkpoint(tmp_path)
     assert caplog.messages == [f"{tmp_path} has no manifest, so it cannot be verified"]
 

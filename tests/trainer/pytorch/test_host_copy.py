@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trackside.trainer.checkpointing.host_buffers import HostBuffers
+from trackside.trainer.checkpointing.saving.host_buffers import HostBuffers
 from trackside.trainer.pytorch._torch_util import copied
 
 Pair = namedtuple("Pair", "first second")

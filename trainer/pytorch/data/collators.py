@@ -186,8 +186,6 @@ def drop_unused_columns(collate_fn: Collator, dataset: Any, model: nn.Module, la
 def forward_arguments(model: nn.Module) -> list[str]:
     """Return the argument names of the forward of ``model``, inside the wrappers of compile, DDP and PEFT."""
     inner: Any = unwrap(model)
-    while hasattr(inner, "_orig_mod"):
-        inner = unwrap(inner._orig_mod)
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
     return forward_parameters(inner)[0]

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from torch.utils.data import _utils as torch_internals
 
 from trackside.trainer.data.sharding import derive_seed
+from trackside.trainer.stop_signals import STOP_SIGNALS
 
 from .sampler import EpochBatchSampler
 
@@ -133,10 +134,12 @@ def fetch(dataset: Any, indices: Any) -> Any:
 def init_worker(worker_id: int) -> None:
     """Ignore signals in a worker that are meant for the trainer.
 
-    Ctrl-C, and the SIGTERM of a scheduler or of torchrun, reach the whole process group. The trainer finishes its
+    Ctrl-C, and the signals of a scheduler or of torchrun, reach the whole process group. The trainer finishes its
     step and saves, and needs its workers until then. A SIGTERM from the parent still ends a worker immediately.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in STOP_SIGNALS:
+        if name != "SIGTERM" and hasattr(signal, name):
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_parent_says_so, daemon=True).start()

@@ -34,7 +34,8 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError, did_you_m
 from trackside.trainer.checkpointing.manifest import Contents
 
 from .._torch_util import NULL_CONTEXT
-from ..snapshot import SHARDS, read_weights
+from ..snapshot import SHARDS
+from ..weights.files import read_weights
 from .shards import DataPlanner, ShardsReader, ShardsWriter
 from .strategy import MultiProcess
 

@@ -20,6 +20,7 @@ from trackside.callbacks.state import TrainerControl
 
 from ...distributed.collectives import Call, Collectives
 from ...distributed.control_sync import SIGNAL_COUNTS, control_counts, signal_in, take_control
+from ...stop_signals import EvaluationStopped
 from .._torch_util import NULL_CONTEXT
 from .rendezvous import join
 from .watchdog import Watchdog
@@ -214,6 +215,8 @@ class MultiProcess(DistributedStrategy):
         self._depth += 1
         try:
             yield
+        except EvaluationStopped:  # on every rank alike
+            raise
         except BaseException as error:
             MultiProcess._broken = self._world
             first = self.watchdog.explain(error)

@@ -1,4 +1,4 @@
-"""Evaluation mode of a model: no dropout, no gradients, optionally a lower precision."""
+"""Modes of a model's modules: evaluation without dropout and gradients, optionally in a lower precision, and back."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+Modes = list[tuple[nn.Module, bool]]
+"""Modules of a model, a module before its parts, each with whether it is in training mode."""
+
 
 @contextmanager
 def eval_mode(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Return a context in which a model is in evaluation mode, in ``dtype`` if given, without gradients.
 
-    In a lower precision, copies replace parameters and buffers, which themselves are unchanged: data of another dtype
-    in a parameter would detach DDP's hook on its gradient.
+    Afterwards every module is in the mode in which it was. In a lower precision, copies replace parameters and buffers,
+    which themselves are unchanged: data of another dtype in a parameter would detach DDP's hook on its gradient.
     """
-    was_training = model.training
+    modes = modes_of(model)
     held = [] if dtype is None else _floating(model)
     copies = {id(tensor): _cast(tensor, dtype) for _, _, tensor in held}  # one copy for tied tensors
     for module, name, tensor in held:
@@ -28,7 +31,20 @@ def eval_mode(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     finally:
         for module, name, tensor in held:
             setattr(module, name, tensor)
-        model.train(was_training)
+        restore_modes(modes)
+
+
+def modes_of(model: nn.Module) -> Modes:
+    """Return the mode of every module."""
+    return [(module, module.training) for module in model.modules()]
+
+
+def restore_modes(modes: Modes) -> None:
+    """Put every module back into its mode; a module with its own ``train``, which may do more, is asked to do so."""
+    for index, (module, is_training) in enumerate(modes):
+        if index == 0 or (module.training != is_training and type(module).train is not nn.Module.train):
+            module.train(is_training)
+        module.training = is_training
 
 
 def _floating(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:

@@ -176,6 +176,14 @@ def test_a_stop_signal_of_any_rank_saves_and_stops_all_at_the_same_step(two: lis
 
 
 @pytest.mark.slow
+def test_a_stop_signal_of_one_rank_ends_an_evaluation_on_all(two: list[Any]) -> None:
+    for rank in two:
+        found = rank["control"]["the last gets SIGTERM in an evaluation"]
+        assert (found["steps"], found["reason"], found["evaluations"]) == (2, "received SIGTERM", 0)
+        assert found["checkpoints"] == ["checkpoint-2"]
+
+
+@pytest.mark.slow
 def test_updates_are_agreed_on_only_where_a_callback_may_steer(two: list[Any]) -> None:
     for rank in two:
         counts = rank["agreements"]

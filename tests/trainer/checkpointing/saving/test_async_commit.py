@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from trackside.trainer.checkpointing.async_commit import Committer
 from trackside.trainer.checkpointing.manifest import verify
+from trackside.trainer.checkpointing.saving.async_commit import Committer
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_where_no_thread_can_be_started_the_commit_is_done_at_once(committer, mo
 
 SCRIPT = """
 import atexit, pathlib, sys, time
-from trackside.trainer.checkpointing.async_commit import Committer
+from trackside.trainer.checkpointing.saving.async_commit import Committer
 from trackside.trainer.checkpointing.store import CheckpointStore
 
 committer, store = Committer(), CheckpointStore(sys.argv[1], run_id="run")

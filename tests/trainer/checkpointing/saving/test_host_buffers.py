@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 
-from trackside.trainer.checkpointing.host_buffers import HostBuffers
+import numpy as np
+import pytest
+
+from trackside.trainer.checkpointing.saving import host_buffers
+from trackside.trainer.checkpointing.saving.host_buffers import HostBuffers, copy_all
 
 
 def addresses(buffers, *sizes):
@@ -59,3 +64,34 @@ def test_a_copy_that_is_never_written_and_released_ones_are_freed():
     pool.release()
 
     assert memory[1]() is None
+
+
+@pytest.fixture
+def pairs():
+    generator = np.random.default_rng(0)
+    sources = [generator.integers(0, 256, size, dtype=np.uint8) for size in (0, 1, 999, 1000, 1001, 123_456)]
+    return [(np.zeros_like(source), source) for source in sources]
+
+
+@pytest.mark.parametrize("processors", [1, 2, 8])
+def test_all_bytes_are_copied_by_any_number_of_threads_which_then_end(pairs, processors, monkeypatch):
+    monkeypatch.setattr(host_buffers, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(host_buffers, "_processors", lambda: processors)
+    before = set(threading.enumerate())
+
+    copy_all(pairs)
+
+    assert all((target == source).all() for target, source in pairs)
+    assert set(threading.enumerate()) <= before
+
+
+def test_where_no_thread_can_be_started_all_is_copied_by_the_caller(pairs, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(host_buffers, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    copy_all(pairs)
+
+    assert all((target == source).all() for target, source in pairs)

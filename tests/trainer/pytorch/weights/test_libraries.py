@@ -1,0 +1,94 @@
+"""Models of other libraries: checkpoints resume to the bit, and the library loads them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trackside import Trainer, TrainingArguments
+
+tf = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("diffusers")
+pytest.importorskip("sentence_transformers")
+
+from support import library_models as models  # noqa: E402
+
+CASES = {**models.TRANSFORMERS, **models.ADAPTERS, **models.OTHERS}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    tf.logging.set_verbosity_error()
+    tf.logging.disable_progress_bar()
+
+
+def trainer(case: Any, folder: Path, **options: Any) -> Trainer:
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2, **options}
+    args = TrainingArguments(str(folder), disable_tqdm=True, per_device_train_batch_size=4, **options)
+    rows = [case.row(number) for number in range(16)]
+    return Trainer(case.make(), args, train_dataset=rows, eval_dataset=rows)
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def check(case: Any, tmp_path: Path) -> None:
+    """Check that a run of ``case`` is resumed to the bit, and that folders hold the weights of their step."""
+    at_step: dict[int, Any] = {}
+    whole, resumed = trainer(case, tmp_path / "out"), trainer(case, tmp_path / "resumed")
+    other = trainer(case, tmp_path / "other")
+    whole.on("on_step_end")(lambda run, **rest: at_step.update({run.state.global_step: state_of(run.model)}))
+    load = case.load or type(whole.model).from_pretrained
+
+    whole.train()
+    whole.save_model(str(tmp_path / "final"))
+    resumed.train(str(tmp_path / "out" / "checkpoint-2"))
+    other.load_weights(tmp_path / "final")
+
+    assert not same(at_step[2], at_step[4])
+    assert same(state_of(resumed.model), at_step[4])
+    assert same(state_of(other.model), at_step[4])
+    assert same(state_of(load(str(tmp_path / "out" / "checkpoint-2"))), at_step[2])
+    assert same(state_of(load(str(tmp_path / "final"))), at_step[4])
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_model_resumes_to_the_bit_and_is_loaded_by_its_library(kind, tmp_path):
+    check(CASES[kind], tmp_path)
+
+
+def test_a_model_of_sentence_transformers_resumes_to_the_bit_and_is_loaded_by_it(tmp_path):
+    make = models.encoder(str(tmp_path / "base"))
+
+    check(models.Case(make, models.text, lambda folder: models.Encoder(folder, device="cpu")), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "diffusers", "hub"])
+def test_weights_that_save_pretrained_writes_as_they_are_are_written_once(kind, tmp_path):
+    trainer(CASES[kind], tmp_path).train()
+
+    assert len(list((tmp_path / "checkpoint-4").rglob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "lora"])
+def test_the_best_model_is_loaded_though_save_pretrained_writes_other_names(kind, tmp_path, caplog):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2}
+    run = trainer(CASES[kind], tmp_path, **best)
+
+    with caplog.at_level(logging.WARNING):
+        run.train()
+
+    other = trainer(CASES[kind], tmp_path)
+    other.load_weights(run.state.best_model_checkpoint)
+    assert same(state_of(run.model), state_of(other.model))
+    assert not [record for record in caplog.records if "best" in record.message]

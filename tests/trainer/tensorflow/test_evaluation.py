@@ -1,0 +1,62 @@
+"""What an evaluation collects is what the model returns: other numbers of rows, ragged and low-precision outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trackside import TFTrainer, TFTrainingArguments
+
+
+class Returns(keras.Model):
+    """Returns what a function makes of its input."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.make = make
+
+    def call(self, x: Any) -> Any:
+        return self.make(x)
+
+
+def predict(make: Any, tmp_path: Any, **args: Any) -> Any:
+    arguments = TFTrainingArguments(str(tmp_path), per_device_eval_batch_size=4, disable_tqdm=True, **args)
+    data = np.arange(20, dtype=np.float32).reshape(10, 2)
+    return TFTrainer(Returns(make), arguments).predict(data).predictions
+
+
+def test_predictions_keep_rows_that_are_no_examples(tmp_path: Any) -> None:
+    views, total = predict(lambda x: (tf.repeat(x, 3, axis=0), tf.reduce_sum(x)), tmp_path)
+
+    assert views[::3].tolist() == views[2::3].tolist() == np.arange(20).reshape(10, 2).tolist()
+    assert total.tolist() == [28, 92, 70]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda x: tf.cast(x, tf.uint8), "uint8"),
+        (lambda x: tf.cast(x, tf.bfloat16), "float32"),
+        (lambda x: tf.cast(x, tf.float16), "float32"),
+        (lambda x: x > 5, "bool"),
+    ],
+)
+def test_predictions_keep_their_type_and_low_precision_is_float32(make: Any, expected: str, tmp_path: Any) -> None:
+    predictions = predict(make, tmp_path)
+
+    assert predictions.dtype == expected
+    assert predictions.shape == (10, 2)
+
+
+def test_ragged_outputs_are_padded(tmp_path: Any) -> None:
+    def make(x: Any) -> Any:
+        lengths = tf.pad(tf.ones_like(x[:-1, 0], tf.int32), [[0, 1]], constant_values=2)
+        return tf.RaggedTensor.from_row_lengths(tf.ones(tf.shape(x)[0] + 1), lengths)
+
+    predictions = predict(make, tmp_path)
+
+    assert predictions.tolist() == [[1, 1] if i in (3, 7, 9) else [1, -100] for i in range(10)]

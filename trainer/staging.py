@@ -1,0 +1,55 @@
+"""Staging folders: the local folder of a run whose ``output_dir`` is an address, such as s3://bucket/run."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
+
+
+class StagingFolder(str):
+    """The path of a local folder, whose content is uploaded to ``address``."""
+
+    address: str
+
+    @classmethod
+    def of(cls, address: str, staging_dir: str | None) -> StagingFolder:
+        """Return the folder of ``address``: always the same one, so that all processes of a machine share it."""
+        digest = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:12]
+        name = re.sub(r"[^\w.-]", "_", address.rstrip("/").rpartition("/")[2]) or "run"
+        folder = cls(staging_root(staging_dir) / f"{name}-{digest}")
+        folder.address = address.rstrip("/")
+        return folder
+
+
+def is_address(path: object) -> bool:
+    """Return whether ``path`` is an address instead of a local path.
+
+    Example:
+        >>> is_address("s3://bucket/run"), is_address("out/run")
+        (True, False)
+    """
+    return ADDRESS.match(str(path)) is not None
+
+
+def address_of(output_dir: str) -> str:
+    """Return ``output_dir`` as it was given: the address of a staging folder, or the path of any other."""
+    return output_dir.address if isinstance(output_dir, StagingFolder) else output_dir
+
+
+def staged(output_dir: str, staging_dir: str | None) -> str:
+    """Return the local folder for ``output_dir``: that of an address, or the path itself, with ``~`` expanded."""
+    given = address_of(output_dir)
+    return StagingFolder.of(given, staging_dir) if is_address(given) else os.path.expanduser(given)
+
+
+def staging_root(staging_dir: str | None) -> Path:
+    """Return the folder of all staging folders: ``staging_dir``, or a folder of the user's in the temporary folder."""
+    if staging_dir is not None:
+        return Path(staging_dir).expanduser()
+    return Path(tempfile.gettempdir(), f"trackside-{getpass.getuser()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
-from .checkpointing.manifest import Contents, contents_of, role_of, roles_of
-from .checkpointing.restoring import restoring
+from .checkpointing.manifest import Contents, contents_of, roles_of
+from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -48,6 +49,7 @@ class BaseEngine(Engine):
         self.strategy = strategy
         self.step_timer = step_timer
         self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
+        self.made: MadeOptimizer | None = None
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
         """Have the trainer create the optimizer and the schedule again, unless the user gave them.
@@ -62,6 +64,16 @@ class BaseEngine(Engine):
             raise TracksideValueError(
                 "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
             )
+
+    def _note_made(self, make: Callable[[Any, Any, Any], MadeOptimizer]) -> None:
+        """Keep the optimizer and the schedule as made; those that the user gave keep what they were at first."""
+        optimizer, schedule = self.trainer.optimizer, self.trainer.lr_scheduler
+        if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
+            self.made = make(optimizer, schedule, self.trainer.model)
+
+    def optimizer_record(self) -> dict[str, Any] | None:
+        """Return the description of optimizer and schedule as made; None before the model is prepared."""
+        return None if self.made is None else self.made.record
 
     def count_examples(self, window: Sequence[TrainBatch]) -> int:
         """Return the examples in a window, counted over all processes."""
@@ -126,6 +138,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
+        self.engine = engine
         self.train_step: Any = engine.train_step
         self.buffers: HostBuffers = self._new_buffers()
 
@@ -156,8 +169,10 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Free the memory of copies that are written."""
         self.buffers.release()
 
-    def load_snapshot(self, contents: Contents) -> None:
+    def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
         """Restore what `snapshot` wrote, except the random number generators.
+
+        Hyperparameters and schedule are those of this run where they were made differently.
 
         Raises:
             CheckpointError: If the checkpoint was written with save_only_model.
@@ -169,33 +184,16 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
             if others:
                 reason = f"the trainer of another framework wrote it, with {others[0]}. Resume it with that trainer"
             raise CheckpointError(f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since {reason}")
+        made = self.engine.made
+        assert made is not None  # the model is prepared
         with restoring(contents.path, "weights"):
             self._load_weights(contents, self.trainer.optimizer)
-        if optimizer is not None:
-            with restoring(contents.path, self.optimizer_file):
-                self._load_optimizer(optimizer)
-        for name, part in self._small_parts().items():
-            if part is not None:
-                self._load_part(contents, name, part)
-
-    def _load_part(self, contents: Contents, name: str, part: Any) -> None:
-        path = contents.find(name)
-        own: dict[str, Any] = getattr(part, "state_dict", dict)()
-        if path is None:
-            if own and contents.is_sealed:
-                self._miss(contents, name)
-            return
-        with restoring(contents.path, name):
-            state = self._read_file(path)
-            if own and not set(own) & set(state):
-                raise CheckpointError(f"{path} holds {', '.join(map(str, state))}; expected is {', '.join(own)}")
-            part.load_state_dict(state)
-
-    def _miss(self, contents: Contents, name: str) -> None:
-        """Raise an error if the schedule is missing; tell if the loss scale is, which fp16 may have added since."""
-        if role_of(name) == "schedule":
-            contents.require("schedule")
-        logger.warning("%s has no %s, which begins anew", contents.path, name)
+        with restoring(contents.path, self.optimizer_file):
+            notes = made.load_optimizer(None if optimizer is None else self._read_optimizer(optimizer), before)
+        notes += restore_schedule(contents, f"scheduler{self.suffix}", self._read_file, made, before, step)
+        restore_scaler(contents, f"scaler{self.suffix}", self._read_file, self.train_step.precision)
+        for note in notes if self.trainer.state.is_world_process_zero else ():
+            logger.warning("resuming: %s", note)
 
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
@@ -282,11 +280,11 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
 
     @abstractmethod
     def _optimizer_state(self) -> Any:
-        """Return the state that `_load_optimizer` needs; None if the shards of the weights hold it."""
+        """Return the state that `_read_optimizer` returns; None if the shards of the weights hold it."""
 
     @abstractmethod
-    def _load_optimizer(self, path: Path) -> None:
-        """Restore the optimizer from its file."""
+    def _read_optimizer(self, path: Path) -> Any:
+        """Return the content of the optimizer's file, as `MadeOptimizer.load_optimizer` takes it."""
 
     @abstractmethod
     def _random_state(self) -> dict[str, Any]:

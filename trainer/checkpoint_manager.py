@@ -267,10 +267,12 @@ class CheckpointManager:
     def restore(self, checkpoint: Path) -> Progress:
         """Restore everything from a checkpoint except the random number generators, and send on_load."""
         trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
-        self.engine.checkpoint.load_snapshot(contents)
-        self._take_state(TrainerState.from_dict(contents.read(STATE_FILE) or {}))
+        state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
+        progress = Progress.from_dict(contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)})
+        self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
+        self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
-        self._store = None
+        self.reopen()
         if trainer.state.is_world_process_zero:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
@@ -279,8 +281,6 @@ class CheckpointManager:
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
         self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        kept = contents.read(PROGRESS_FILE) or {"epoch": int(trainer.state.epoch or 0)}  # transformers has none
-        progress = Progress.from_dict(kept)
         if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
             progress.batches_in_epoch = progress.examples_in_epoch = 0
         return progress

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,8 +196,13 @@ class CheckpointIO(ABC):
         """Write this process's share, if any, of the checkpoint that the first process is writing."""
 
     @abstractmethod
-    def load_snapshot(self, contents: Contents) -> None:
-        """Restore everything that `snapshot` wrote, except the random number generators."""
+    def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
+        """Restore everything that `snapshot` wrote, except the random number generators.
+
+        Args:
+            before: The record of the checkpoint's optimizer as made; None if it has none.
+            step: Updates completed.
+        """
 
     @abstractmethod
     def random_state_kept(self) -> AbstractContextManager[None]:
@@ -242,6 +247,10 @@ class Engine(ABC):
     @abstractmethod
     def prepare_model(self, max_steps: int) -> None:
         """Place and wrap the model; create the optimizer and the schedule."""
+
+    @abstractmethod
+    def optimizer_record(self) -> dict[str, Any] | None:
+        """Return a description of optimizer and schedule as made, for a resumed run; None before `prepare_model`."""
 
     @abstractmethod
     def seed(self, checkpoint: Path | None) -> None:

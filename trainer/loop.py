@@ -113,6 +113,7 @@ class TrainingLoop:
         if self.checkpoint is not None:
             self.progress = self.checkpoints.restore(self.checkpoint)
             self.progress.batches_in_epoch = self.engine.batches_used(self.progress)
+        self.progress.optimizer = self.engine.optimizer_record()
         self.first_step = state.global_step
         state.max_steps = self.plan.max_steps
         state.num_train_epochs = self.plan.num_train_epochs

@@ -98,6 +98,7 @@ class Progress:
         pending_steps: Number of those updates.
         total_loss: Sum of the losses of all updates before that.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
+        optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
         evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """
@@ -110,6 +111,7 @@ class Progress:
     total_loss: float = 0.0
     last_evaluation: int = -1
     last_save: int = -1
+    optimizer: dict[str, Any] | None = None
     evaluation_is_due: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 

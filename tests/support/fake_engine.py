@@ -182,7 +182,7 @@ class FakeCheckpoint(CheckpointIO):
     def write_shards(self) -> None:
         pass
 
-    def load_snapshot(self, contents: Any) -> None:
+    def load_snapshot(self, contents: Any, before: Any, step: int) -> None:
         pass
 
     def random_state_kept(self) -> Any:
@@ -210,6 +210,9 @@ class FakeEngine(Engine):
 
     def prepare_data(self) -> int | None:
         return BATCHES
+
+    def optimizer_record(self) -> None:
+        return None
 
     def prepare_model(self, max_steps: int) -> None:
         pass

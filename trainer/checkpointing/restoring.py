@@ -1,13 +1,20 @@
-"""Errors while the files of a checkpoint are restored, told as errors of the checkpoint."""
+"""Restoring of schedule and loss scale; errors while files are restored, told as errors of the checkpoint."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks.errors import CheckpointError, TracksideError
+
+from ..optim.resuming import MadeOptimizer, schedule_before
+from .manifest import Contents
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 @contextlib.contextmanager
@@ -27,3 +34,50 @@ def restoring(folder: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(f"{what} of {folder} cannot be restored: {describe(error)}") from error
+
+
+def restore_schedule(
+    contents: Contents,
+    name: str,
+    read: Callable[[Path], Any],
+    made: MadeOptimizer,
+    before: Mapping[str, Any] | None,
+    step: int,
+) -> list[str]:
+    """Restore the schedule from the file ``name``, which ``read`` reads; see `MadeOptimizer.load_schedule`.
+
+    Raises:
+        CheckpointError: If the file is missing, or is not that of such a schedule.
+    """
+    path, now = contents.find(name), made.record["schedule"] or {}
+    then = now if before is None else schedule_before(before)
+    if path is None and contents.is_sealed and then.get("state"):
+        contents.require("schedule")
+    with restoring(contents.path, name):
+        state = None if path is None else read(path)
+        if path is not None and then.get("class") == now.get("class"):
+            _check_keys(path, state, made.schedule)
+        return made.load_schedule(state, before, step)
+
+
+def restore_scaler(contents: Contents, name: str, read: Callable[[Path], Any], precision: Any) -> None:
+    """Restore the loss scale from the file ``name``, which ``read`` reads.
+
+    Raises:
+        CheckpointError: If the file is not that of such a loss scale.
+    """
+    path = contents.find(name)
+    if path is None:
+        if precision.state_dict() and contents.is_sealed:  # fp16 is new
+            logger.warning("%s has no %s, which begins anew", contents.path, name)
+        return
+    with restoring(contents.path, name):
+        state = read(path)
+        _check_keys(path, state, precision)
+        precision.load_state_dict(state)
+
+
+def _check_keys(path: Path, state: Any, part: Any) -> None:
+    own: dict[str, Any] = getattr(part, "state_dict", dict)()
+    if own and not set(own) & set(state):
+        raise CheckpointError(f"{path} holds {', '.join(map(str, state))}; expected is {', '.join(own)}")

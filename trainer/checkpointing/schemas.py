@@ -119,6 +119,22 @@ STATE_SCHEMA = _object(
     "global_step",
 )
 
+GROUP = _object(
+    {"params": {"type": "array", "items": _maybe(TEXT), "description": "a list of texts"}, "options": OBJECT},
+    *("params", "options"),
+)
+
+OPTIMIZER_RECORD = _object(
+    {
+        "class": TEXT,
+        "groups": {"type": "array", "items": GROUP, "description": "a list of objects"},
+        "options": OBJECT,
+        "slots": {"type": "object", "additionalProperties": TEXT, "description": "an object"},
+        "schedule": _maybe(_object({"class": TEXT, "state": OBJECT}, "class", "state")),
+    },
+    "class",
+)
+
 PROGRESS_SCHEMA = _object(
     {
         "epoch": _whole(),
@@ -129,6 +145,7 @@ PROGRESS_SCHEMA = _object(
         "total_loss": NUMBER,
         "last_evaluation": _whole(-1),
         "last_save": _whole(-1),
+        "optimizer": _maybe(OPTIMIZER_RECORD),
         "evaluation_is_due": FLAG,
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),

@@ -59,7 +59,7 @@ class TorchCheckpoint(BaseCheckpoint):
         if self._weights_in(folder):
             write_model.complete(folder)
         else:
-            write_model(folder, must_export=False)
+            write_model(folder, is_final=False)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:
@@ -89,8 +89,8 @@ class TorchCheckpoint(BaseCheckpoint):
     def _optimizer_state(self) -> Any:
         return None if self.strategy.is_sharded else snapshot.optimizer_state(self.trainer.optimizer)
 
-    def _load_optimizer(self, path: Path) -> None:
-        snapshot.load_optimizer(self.trainer.optimizer, snapshot.read_torch(path))
+    def _read_optimizer(self, path: Path) -> Any:
+        return snapshot.read_torch(path)
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

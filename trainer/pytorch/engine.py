@@ -28,6 +28,7 @@ from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
+from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.factory import precision_for, set_tf32
 from .seeding import set_seed
@@ -107,6 +108,7 @@ class TorchEngine(BaseEngine):
         trainer.model_wrapped = strategy.wrap(nn.DataParallel(trainer.model) if is_parallel else trainer.model)
         trainer.model_wrapped.train()
         trainer.optimizer.zero_grad()
+        self._note_made(TorchMadeOptimizer)
         if args.save_strategy != "no":
             check_data(unwrap(trainer.model).state_dict())
         self.train_step.begin_run()

@@ -16,8 +16,6 @@ from trackside.callbacks.errors import CheckpointError
 from ..checkpointing.random_state import host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import hashed
 
-KERNELS = ("fused", "foreach")
-"""Options of torch's optimizers that select the kernel of a step, not its result."""
 WEIGHT_DTYPES = "weight_dtypes"
 """Entry of an optimizer's file beside torch's own: the types of the weights, in the order of the groups."""
 SHARDS = "shards"
@@ -53,17 +51,12 @@ def _weights_of(optimizer: Any) -> list[Tensor]:
 
 
 def load_optimizer(optimizer: Any, state: Any) -> None:
-    """Load an optimizer's state, except the kernel options, since kernels depend on the device.
+    """Load an optimizer's state.
 
     torch converts the state to the type of the weights. State that had another type than its weight when it was
     written, such as float32 momentum of bfloat16 weights, is given that type again.
     """
     dtypes = state.get(WEIGHT_DTYPES) if isinstance(state, dict) else None
-    groups = state.get("param_groups") if isinstance(state, dict) else None
-    if groups is not None:
-        own = [{name: group[name] for name in KERNELS if name in group} for group in optimizer.param_groups]
-        own += [{}] * (len(groups) - len(own))
-        state = {**state, "param_groups": [{**group, **kept} for group, kept in zip(groups, own, strict=False)]}
     optimizer.load_state_dict(state)
     if dtypes is not None:
         _restore_dtypes(optimizer, state, dtypes)

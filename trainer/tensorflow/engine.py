@@ -26,6 +26,7 @@ from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .optim.factory import prepare_optimizer
+from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
 from .seeding import seed_model, set_seed
@@ -97,6 +98,7 @@ class TFEngine(BaseEngine):
             self.create_optimizer_and_scheduler(max_steps)
             variables = trainer.model.trainable_variables
             trainer.optimizer = prepare_optimizer(trainer.optimizer, variables, strategy.replicas)
+        self._note_made(TFMadeOptimizer)
         self.trace_counts.clear()
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)

@@ -93,33 +93,24 @@ def load_weights(model: Any, checkpoint: Contents) -> None:
 
 def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
     """Return copies of the optimizer's variables, by index and path."""
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in _named(optimizer)}
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(optimizer)}
 
 
-def load_optimizer(optimizer: Any, path: Path) -> None:
-    """Load the optimizer's variables from ``path``.
-
-    Raises:
-        CheckpointError: If the values belong to another optimizer or another model.
-    """
-    with np.load(path, allow_pickle=False) as arrays:
-        named = dict(_named(optimizer))
-        wrong = [name for name, variable in named.items() if name in arrays and arrays[name].shape != variable.shape]
-        if set(named) ^ set(arrays.files) or wrong:
-            missing, extra = sorted(set(named) - set(arrays.files)), sorted(set(arrays.files) - set(named))
-            raise CheckpointError(
-                f"{path} is of another optimizer or model: missing {missing[:5] or 'none'}; unknown "
-                f"{extra[:5] or 'none'}; of another shape {wrong[:5] or 'none'}"
-            )
-        for name, variable in named.items():
-            variable.assign(arrays[name])
-
-
-def _named(optimizer: Any) -> list[tuple[str, Any]]:
+def named_variables(optimizer: Any) -> list[tuple[str, Any]]:
     """Return each variable with its index and its name, without Keras' counters, which differ between runs."""
-    names = [re.sub(r"_\d+", "", variable.name) for variable in optimizer.variables]
+    names = [uncounted(variable.name) for variable in optimizer.variables]
     numbered = [f"{index:04d}.{name}" for index, name in enumerate(names)]
     return list(zip(numbered, optimizer.variables, strict=True))
+
+
+def uncounted(name: str) -> str:
+    """Return a name of Keras without its counters.
+
+    Example:
+        >>> uncounted("dense_12_kernel_momentum")
+        'dense_kernel_momentum'
+    """
+    return re.sub(r"_\d+", "", name)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ and also if it takes no ``state_dict``.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import os
 import shutil
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from trackside.callbacks.errors import CheckpointError
 
 from .files import EXTRA_FILE, INDEX_FILE, OWN_FILE, WEIGHTS_FILE, holds, weights_in, write_extra, write_weights
 from .names import plain_name
@@ -39,21 +42,24 @@ class ModelWriter:
         self._model = stand_in(model, weights) if weights and hasattr(model, "save_pretrained") else None
         self._processing_class = processing_class
 
-    def __call__(self, folder: Path, *, must_export: bool = True) -> None:
+    def __call__(self, folder: Path, *, is_final: bool = True) -> None:
         """Write everything into ``folder``.
 
         An export that fails leaves nothing behind; the weights are written nevertheless.
 
         Args:
-            must_export: Raise the error of a failed export, after the weights are written; otherwise it is a warning.
+            is_final: The folder is for others: models that are published under other names of their weights than their
+                modules have are written so, and the error of a failed export is raised after the weights are written.
+                Otherwise, in a checkpoint, transformers is asked for the names of the modules, which it reads as well,
+                so that nothing is written twice; and the error is a warning.
         """
         for name in (WEIGHTS_FILE, INDEX_FILE):  # of an earlier save
             (folder / name).unlink(missing_ok=True)
-        failure = self._export(folder)
+        failure = self._export(folder, {} if is_final else {"save_original_format": False})
         self.complete(folder)
         if hasattr(self._processing_class, "save_pretrained"):
             self._processing_class.save_pretrained(folder)
-        if failure is not None and must_export:
+        if failure is not None and is_final:
             raise failure
         if failure is not None:
             logger.warning("%s has no files of %s.save_pretrained, which failed: %r", folder, self.name, failure)
@@ -62,16 +68,27 @@ class ModelWriter:
         """Write the weights into ``folder``, unless files there hold exactly them."""
         for name in (OWN_FILE, EXTRA_FILE):
             (folder / name).unlink(missing_ok=True)
-        if not holds(folder, weights_in(folder), self.weights):
+        if not self._is_complete(folder):
             is_taken = any((folder / name).exists() for name in (WEIGHTS_FILE, INDEX_FILE))
             write_weights(self.weights, folder, OWN_FILE if is_taken else WEIGHTS_FILE)
         write_extra(self.weights, folder)
 
-    def _export(self, folder: Path) -> Exception | None:
-        before = set(os.listdir(folder))
+    def _is_complete(self, folder: Path) -> bool:
+        from safetensors import SafetensorError
+
         try:
-            if self._model is not None:
-                self._model.save_pretrained(folder)  # type: ignore[operator]
+            return holds(folder, weights_in(folder), self.weights)
+        except (CheckpointError, SafetensorError, OSError):  # what an export calls so is in another format
+            return False
+
+    def _export(self, folder: Path, options: Mapping[str, Any]) -> Exception | None:
+        if self._model is None:
+            return None
+        before = set(os.listdir(folder))
+        save: Any = self._model.save_pretrained
+        try:
+            taken = inspect.signature(save).parameters
+            save(folder, **{name: value for name, value in options.items() if name in taken})
         except Exception as error:
             for name in set(os.listdir(folder)) - before:
                 shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()

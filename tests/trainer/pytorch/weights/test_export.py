@@ -57,6 +57,11 @@ def pickles(model: nn.Module, folder: Path) -> None:
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
 
 
+def in_another_format(model: nn.Module, folder: Path) -> None:
+    (folder / "network.safetensors").write_bytes(b"not at all")
+    (folder / "network.safetensors.index.json").write_text('{"weight_map": {"a": "elsewhere/a.safetensors"}}')
+
+
 def in_a_subfolder(model: nn.Module, folder: Path) -> None:
     (folder / "inner").mkdir(exist_ok=True)
     save_file(model.state_dict(), folder / "inner" / "model.safetensors")
@@ -79,6 +84,7 @@ def resumes(make_trainer: Any, make: Any, cls: Any = Trainer) -> Any:
         (under_another_name, None),
         (pickles, "model.safetensors"),
         (in_a_subfolder, "model.safetensors"),
+        (in_another_format, "model.safetensors"),
     ],
 )
 def test_the_weights_are_written_beside_what_is_not_them(make_trainer, tmp_path, write, own_file):

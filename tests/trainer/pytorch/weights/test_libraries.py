@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trackside import Trainer, TrainingArguments
 
@@ -73,11 +74,22 @@ def test_a_model_of_sentence_transformers_resumes_to_the_bit_and_is_loaded_by_it
     check(models.Case(make, models.text, lambda folder: models.Encoder(folder, device="cpu")), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "diffusers", "hub"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "mixtral", "segformer", "diffusers", "hub"])
 def test_weights_that_save_pretrained_writes_as_they_are_are_written_once(kind, tmp_path):
     trainer(CASES[kind], tmp_path).train()
 
     assert len(list((tmp_path / "checkpoint-4").rglob("*.safetensors"))) == 1
+
+
+def test_save_model_writes_the_names_that_a_model_is_published_under(tmp_path):
+    run = trainer(CASES["mixtral"], tmp_path / "out")
+
+    run.train()
+    run.save_model(str(tmp_path / "final"))
+
+    published = load_file(tmp_path / "final" / "model.safetensors")
+    assert "model.layers.0.block_sparse_moe.experts.0.w1.weight" in published
+    assert set(load_file(tmp_path / "out" / "checkpoint-4" / "model.safetensors")) == set(run.model.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "lora"])

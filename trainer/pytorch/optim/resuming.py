@@ -1,0 +1,265 @@
+"""Restoring of a torch optimizer and its schedule under new arguments; `trackside.trainer.optim.resuming` decides."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.optim.lr_schedules import follows_metric
+from trackside.trainer.optim.resuming import (
+    MadeOptimizer,
+    class_note,
+    fresh_note,
+    merged,
+    plain,
+    position_of,
+    rate_note,
+    schedule_before,
+)
+
+from ..snapshot import WEIGHT_DTYPES, load_optimizer
+
+KERNELS = ("fused", "foreach")
+"""Options of torch's optimizers that select the kernel of a step, not its result."""
+
+NOT_COMPARED = ("params", "param_names", *KERNELS)
+"""Entries of a parameter group that are not hyperparameters."""
+
+
+class TorchMadeOptimizer(MadeOptimizer):
+    """An optimizer of torch and its schedule as made.
+
+    Args:
+        optimizer: Nothing is restored into it yet.
+        schedule: A scheduler of torch, or an object with its methods; None for none.
+        model: Has the names of the parameters.
+    """
+
+    def __init__(self, optimizer: Any, schedule: Any, model: nn.Module) -> None:
+        self.optimizer = optimizer
+        self.schedule = schedule
+        names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in model.named_parameters()}
+        self._names = [[names.get(id(each)) for each in group["params"]] for group in optimizer.param_groups]
+        self._values = [_values_of(group) for group in optimizer.param_groups]
+        self.record: dict[str, Any] = {
+            "class": type(optimizer).__name__,
+            "groups": [
+                {"params": params, "options": _plain_options(values)}
+                for params, values in zip(self._names, self._values, strict=True)
+            ],
+            "schedule": None if schedule is None else _description(schedule),
+        }
+
+    # -- optimizer ------------------------------------------------------------------------------------------------
+
+    def load_optimizer(self, content: Any, before: Mapping[str, Any] | None) -> list[str]:
+        """Restore the state, matched by the names of the parameters, and hyperparameters that were made alike."""
+        groups = self.optimizer.param_groups if content is None else content.get("param_groups")
+        if groups is None:  # the state of another kind of optimizer, which knows what to do with it
+            load_optimizer(self.optimizer, content)
+            return []
+        saved, notes = [dict(group) for group in groups], []
+        if content is not None:
+            notes = self._load_state(content, before)
+        for index, group in enumerate(self.optimizer.param_groups):
+            self._load_group(group, index, saved, before)
+        return notes
+
+    def _load_group(
+        self, group: dict[str, Any], index: int, saved: list[dict[str, Any]], before: Mapping[str, Any] | None
+    ) -> None:
+        values, now = dict(self._values[index]), self.record["groups"][index]["options"]
+        old = self._old_group(index, len(saved), before)
+        if old is not None:
+            made = before["groups"][old]["options"] if before else {**now, **dict.fromkeys(_steady(now))}
+            added = {name: value for name, value in saved[old].items() if name not in {*made, *values, *NOT_COMPARED}}
+            values = {**merged(values, saved[old], made, now), **added}
+        for name in [name for name in group if name not in NOT_COMPARED and name not in values]:
+            del group[name]
+        group.update(values)
+
+    def _old_group(self, index: int, count: int, before: Mapping[str, Any] | None) -> int | None:
+        """Return the index of the checkpoint's group with the parameters of a group; None if they are new."""
+        if before is None or not _all_named(self._names) or not _all_named(_old_names(before)):
+            return index if count == len(self._names) else None
+        if count != len(before["groups"]):
+            return None
+        shared = [len(set(names) & set(self._names[index])) for names in _old_names(before)]
+        if any(shared):
+            return shared.index(max(shared))
+        is_empty = not self._names[index] and index < count and not _old_names(before)[index]
+        return index if is_empty else None
+
+    def _load_state(self, content: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
+        own = self.optimizer.state_dict()
+        pairs = self._pairs(content, before, own)
+        saved, is_same = content["state"], (before or self.record)["class"] == self.record["class"]
+        entries = {new: saved[old] for new, old in pairs.items() if old in saved}
+        fits = True
+        if (before is not None and before.get("groups") != self.record["groups"]) or not is_same:
+            fits = self._fit(entries, own, is_same)
+        notes = class_note(before, self.record, fits)
+        if fits:
+            notes += fresh_note(self._names_without(pairs, own) if saved else [])
+            dtypes = _reordered(content, own, pairs)
+            load_optimizer(self.optimizer, {**content, **own, **dtypes, "state": {**own["state"], **entries}})
+        return notes
+
+    def _pairs(self, content: Any, before: Mapping[str, Any] | None, own: Any) -> dict[int, int]:
+        """Return the number of each parameter in the checkpoint, by its number here: by name, or else by position."""
+        old, new = _numbers(content), _numbers(own)
+        old_names = [name for names in _old_names(before) for name in names] if before else []
+        names = [name for group in self._names for name in group]
+        if len(old_names) == len(old) and _all_named([old_names, names]):
+            by_name = dict(zip(old_names, old, strict=True))
+            return {number: by_name[name] for number, name in zip(new, names, strict=True) if name in by_name}
+        sizes = [
+            [len(group["params"]) for group in groups] for groups in (content["param_groups"], own["param_groups"])
+        ]
+        return dict(zip(new, old, strict=True)) if sizes[0] == sizes[1] else {}
+
+    def _fit(self, entries: dict[int, Any], own: Any, is_same: bool) -> bool:
+        """Complete the state of an optimizer with other options in place; return False if it is of another kind."""
+        for group, packed in zip(self.optimizer.param_groups, own["param_groups"], strict=True):
+            made: dict[int, dict[str, Any] | None] = {}
+            for number, parameter in zip(packed["params"], group["params"], strict=True):
+                if number not in entries:
+                    continue
+                if parameter.ndim not in made:
+                    ready = self.optimizer.state.get(parameter)
+                    made[parameter.ndim] = ready or state_of_one(self.optimizer, group, parameter)
+                needed = made[parameter.ndim]
+                if not is_same and (needed is None or set(entries[number]) != set(needed)):
+                    return False
+                entries[number] = {**_like(needed or {}, parameter), **entries[number]}
+        return True
+
+    def _names_without(self, pairs: Mapping[int, int], own: Any) -> list[str]:
+        names = [name for group in self._names for name in group]
+        return [str(name or number) for number, name in zip(_numbers(own), names, strict=True) if number not in pairs]
+
+    # -- schedule -------------------------------------------------------------------------------------------------
+
+    def load_schedule(self, state: Any, before: Mapping[str, Any] | None, step: int) -> list[str]:
+        """Restore the schedule, or go to its position with the new one, which sets the learning rates there."""
+        schedule, now, then = self.schedule, self.record["schedule"], schedule_before(before)
+        if schedule is None or (state is not None and then == now):
+            if schedule is not None:
+                schedule.load_state_dict(state)
+            return []
+        if follows_metric(schedule):
+            if state is not None and (not then or then["class"] == now["class"]):
+                made = then["state"] if then else now["state"]
+                schedule.load_state_dict(merged(schedule.state_dict(), state, made, now["state"]))
+            return []
+        position = position_of(state, then, now, step)
+        self._go_to(position)
+        return [rate_note(now["class"], float(self.optimizer.param_groups[0]["lr"]), position)] if then else []
+
+    def _go_to(self, position: int) -> None:
+        """Step the schedule from its beginning; what it does not set keeps its value."""
+        groups = self.optimizer.param_groups
+        decided = [dict(group) for group in groups]
+        for group, values in zip(groups, self._values, strict=True):
+            group.update(_values_of(values))
+        try:
+            _step_to(self.schedule, position)
+        except Exception as error:
+            name = type(self.schedule).__name__
+            raise TracksideValueError(f"the schedule {name} cannot go to update {position}: {error}") from error
+        for group, values, own in zip(groups, self._values, decided, strict=True):
+            unset = [name for name in values if name != "lr" and plain(group[name]) == plain(values[name])]
+            group.update({name: own[name] for name in unset})
+
+
+def _step_to(schedule: Any, position: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer has not stepped, and that epochs are not given
+        if type(schedule) is LambdaLR and position > 0:  # a function of the position
+            schedule.last_epoch = position - 1
+            schedule.step()
+            return
+        for _ in range(position):
+            schedule.step()
+
+
+def state_of_one(optimizer: Any, group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any] | None:
+    """Return the state that an optimizer makes at its first step for one element with the options of ``group``.
+
+    Args:
+        parameter: The element has as many dimensions, of length 1.
+
+    Returns:
+        The state by name; None if the optimizer cannot step such a parameter.
+    """
+    one = torch.zeros([1] * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    one.grad = torch.zeros_like(one)
+    probe = object.__new__(type(optimizer))
+    vars(probe).update({name: value for name, value in vars(optimizer).items() if name != "step"})
+    hooks: dict[str, Any] = {name: OrderedDict() for name in vars(optimizer) if name.endswith("_hooks")}
+    vars(probe).update(hooks, state=defaultdict(dict), param_groups=[{**group, "params": [one]}])
+    try:
+        type(optimizer).step(probe)
+    except Exception:
+        return None
+    return dict(probe.state[one])
+
+
+def _like(needed: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """Return the state of one element, for a whole parameter."""
+    shape = torch.Size([1] * parameter.ndim)
+    return {
+        name: torch.full_like(parameter, value.item(), dtype=value.dtype, requires_grad=False)
+        if isinstance(value, Tensor) and value.shape == shape and parameter.ndim
+        else copy.deepcopy(value)
+        for name, value in needed.items()
+    }
+
+
+def _numbers(state: Mapping[str, Any]) -> list[int]:
+    return [number for group in state["param_groups"] for number in group["params"]]
+
+
+def _reordered(content: Mapping[str, Any], own: Mapping[str, Any], pairs: Mapping[int, int]) -> dict[str, list[str]]:
+    """Return the types of the weights when the checkpoint was written, in the order of the parameters here."""
+    if WEIGHT_DTYPES not in content:
+        return {}
+    by_number = dict(zip(_numbers(content), content[WEIGHT_DTYPES], strict=False))
+    return {WEIGHT_DTYPES: [by_number.get(pairs.get(number, -1), "") for number in _numbers(own)]}
+
+
+def _description(schedule: Any) -> dict[str, Any]:
+    state = schedule.state_dict() if hasattr(schedule, "state_dict") else vars(schedule)
+    functions = plain(getattr(schedule, "lr_lambdas", None))
+    return {"class": type(schedule).__name__, "state": plain(state), "functions": functions}
+
+
+def _values_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return copies of the hyperparameters of a group."""
+    values = {name: value for name, value in group.items() if name not in ("params", "param_names")}
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
+def _plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in values.items() if name not in NOT_COMPARED}
+
+
+def _steady(options: Mapping[str, Any]) -> list[str]:
+    """Return the hyperparameters other than the learning rate, as made by a checkpoint without a record."""
+    return [name for name in options if name != "lr"]
+
+
+def _old_names(before: Mapping[str, Any]) -> list[list[str | None]]:
+    return [group["params"] for group in before["groups"]]
+
+
+def _all_named(names: list[Any]) -> bool:
+    return all(name is not None for group in names for name in group)

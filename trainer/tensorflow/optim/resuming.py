@@ -1,0 +1,158 @@
+"""Restoring of a Keras optimizer and its schedule under new arguments; `trackside.trainer.optim.resuming` decides.
+
+The hyperparameters of a Keras optimizer are attributes, which the checkpoint does not hold; only its learning rate is a
+variable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trackside.callbacks.errors import CheckpointError
+from trackside.trainer.optim.resuming import (
+    MadeOptimizer,
+    class_note,
+    fresh_note,
+    merged,
+    plain,
+    position_of,
+    rate_note,
+    schedule_before,
+)
+
+from .._compat import has_keras_schedule
+from ..snapshot import named_variables, uncounted
+from .factory import PlateauSchedule, Schedule
+
+COUNTER, RATE = "iteration", "learning_rate"
+"""Names of the variables of every optimizer."""
+
+
+class TFMadeOptimizer(MadeOptimizer):
+    """An optimizer of Keras and its schedule as made.
+
+    Args:
+        optimizer: Built for the variables of the model; nothing is restored into it yet.
+        schedule: A `Schedule`, or an object with its methods; None for none.
+        model: Its variables are those of the optimizer, and others.
+    """
+
+    def __init__(self, optimizer: Any, schedule: Any, model: Any) -> None:
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self._variables = dict(named_variables(optimizer))
+        self._ids = _ids(optimizer, model)
+        self.record: dict[str, Any] = {
+            "class": type(optimizer).__name__,
+            "options": {**plain(optimizer.get_config()), "name": None},
+            "slots": self._ids,
+            "schedule": None if schedule is None else _description(schedule),
+        }
+
+    # -- optimizer ------------------------------------------------------------------------------------------------
+
+    def load_optimizer(self, content: Any, before: Mapping[str, Any] | None) -> list[str]:
+        """Restore the variables, matched by the variables of the model that they belong to."""
+        path = Path(content)
+        with np.load(path, allow_pickle=False) as arrays:
+            saved = {name: arrays[name] for name in arrays.files}
+        found = self._found(saved, before)
+        lacking = [name for name in self._variables if name not in found]
+        is_same = (before or self.record)["class"] == self.record["class"]
+        if before is None and (lacking or set(saved) - set(self._variables)):
+            raise CheckpointError(
+                f"{path} is of another optimizer or model: missing {lacking[:5] or 'none'}; unknown "
+                f"{sorted(set(saved) - set(self._variables))[:5] or 'none'}"
+            )
+        fits = is_same or (not lacking and len(found) == len(saved))
+        if not fits:
+            found = {name: value for name, value in found.items() if self._is_position(name)}
+        if before is not None and before["options"].get(RATE) != self.record["options"].get(RATE):
+            found = {name: value for name, value in found.items() if self._ids[name] != RATE}
+        for name, value in found.items():
+            self._variables[name].assign(value)
+        notes = class_note(before, self.record, fits)
+        return notes + (fresh_note(self._new(lacking, before)) if fits else [])
+
+    def _found(self, saved: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the values in the checkpoint, by the name of the variable here."""
+        old_ids = before["slots"] if before else {name: name for name in saved}
+        own_ids = self._ids if before else {name: name for name in self._variables}
+        by_id = {old_ids[name]: value for name, value in saved.items() if name in old_ids}
+        return {
+            name: by_id[own_ids[name]]
+            for name, variable in self._variables.items()
+            if own_ids[name] in by_id and by_id[own_ids[name]].shape == tuple(variable.shape)
+        }
+
+    def _is_position(self, name: str) -> bool:
+        """Return whether a variable is the position of a schedule of Keras, which holds for any optimizer."""
+        return self._ids[name] == COUNTER and has_keras_schedule(self.optimizer)
+
+    def _new(self, lacking: list[str], before: Mapping[str, Any] | None) -> list[str]:
+        """Return the variables of the model of which the checkpoint has no state at all."""
+        known = {id.rpartition(":")[0] for id in (before or {}).get("slots", {}).values()}
+        owners = [self._ids[name].rpartition(":")[0] for name in lacking]
+        return list(dict.fromkeys(owner.partition(":")[2] for owner in owners if owner and owner not in known))
+
+    # -- schedule -------------------------------------------------------------------------------------------------
+
+    def load_schedule(self, state: Any, before: Mapping[str, Any] | None, step: int) -> list[str]:
+        """Restore the schedule, or go to its position with the new one."""
+        schedule, now, then = self.schedule, self.record["schedule"], schedule_before(before)
+        if schedule is None:
+            return []
+        notes = []
+        if state is not None and then == now:
+            schedule.load_state_dict(state)
+        elif isinstance(schedule, PlateauSchedule):
+            if state is not None and (not then or then["class"] == now["class"]):
+                made = then["state"] if then else now["state"]
+                schedule.load_state_dict(merged(schedule.state_dict(), state, made, now["state"]))
+        else:
+            position = position_of(state, then, now, step)
+            _go_to(schedule, position)
+            notes = [rate_note(now["class"], float(schedule.get_last_lr()[0]), position)] if then else []
+        if not has_keras_schedule(self.optimizer):
+            self.optimizer.learning_rate.assign(schedule.get_last_lr()[0])
+        return notes
+
+
+def _go_to(schedule: Any, position: int) -> None:
+    if isinstance(schedule, Schedule):
+        schedule.load_state_dict({"last_epoch": position})
+        return
+    for _ in range(position):
+        schedule.step()
+
+
+def _ids(optimizer: Any, model: Any) -> dict[str, str]:
+    """Return by the name of each variable of an optimizer what it is, whatever else the optimizer has.
+
+    That is the index and the path of the model's variable that it belongs to, and its kind: "3:dense/kernel:momentum".
+    """
+    owners = [(index, each.path) for index, each in enumerate(model.weights)]
+    seen: Counter[tuple[str, str]] = Counter()
+    ids = {}
+    for name, slot in named_variables(optimizer):
+        prefixes = {path for _, path in owners if slot.name.startswith(path.replace("/", "_") + "_")}
+        if not prefixes:
+            own = uncounted(slot.name)
+            ids[name] = f"{own}#{seen['', own]}" if seen["", own] else own
+            seen["", own] += 1
+            continue
+        path = max(prefixes, key=len)
+        kind = slot.name[len(path) + 1 :]
+        same = [index for index, own in owners if own == path]
+        ids[name] = f"{same[min(seen[path, kind], len(same) - 1)]}:{uncounted(path)}:{kind}"
+        seen[path, kind] += 1
+    return ids
+
+
+def _description(schedule: Any) -> dict[str, Any]:
+    return {"class": type(schedule).__name__, "state": plain(getattr(schedule, "__dict__", {}))}

@@ -75,7 +75,7 @@ class MetricsWriter:
         total = sum(item.seconds for item in items)
         logger.info("callbacks took %.2f%% of %.1f s: %s", 100 * total / seconds, seconds, shares)
 
-    def _write_json(self, name: str, values: dict[str, Any]) -> None:
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         folder = Path(self._trainer.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, to_json(values, name, indent=2) + "\n")

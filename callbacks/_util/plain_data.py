@@ -147,7 +147,7 @@ class _Conversion:
             return _sorted(items) if isinstance(value, collections.abc.Set) else items
         return self._refuse(value, path, f"is of type {_type_name(value)}, which has no plain form")
 
-    def _dict(self, value: Mapping[Any, Any], path: tuple[Any, ...]) -> dict[str, Any]:
+    def _dict(self, value: Mapping[Any, Any], path: tuple[Any, ...]) -> Any:
         made: dict[str, Any] = {}
         for key, item in value.items():
             text = self._key(key, path)

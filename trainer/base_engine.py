@@ -224,7 +224,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
         write_model = self._model_writer(None)
         if self.trainer.is_world_process_zero():
-            folder = Path(output_dir or self.trainer.args.output_dir)
+            folder = Path(output_dir or self.trainer.args.output_dir).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
             write_model(folder)
 

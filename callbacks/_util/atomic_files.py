@@ -146,7 +146,7 @@ def is_in_use(folder: Path, pid: int) -> bool:
         folder: A folder that `claimed` created.
         pid: The process that did.
     """
-    if pid != os.getpid() and _process_exists(pid):
+    if pid != os.getpid() and process_exists(pid):
         return True
     try:
         with contextlib.ExitStack() as opened:
@@ -171,7 +171,8 @@ def _lock(folder: Path, opened: contextlib.ExitStack) -> int:
     return 0
 
 
-def _process_exists(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Return whether a process with this number exists on this machine; if that cannot be told, True."""
     if not IS_POSIX:
         return True  # os.kill would end the process there
     try:

@@ -57,12 +57,13 @@ class JournalCallback(TrainerCallback):
     background: bool = True
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path).expanduser()
         self.run: str | None = None
         """The id of the run; a resumed run keeps it."""
         self._file: FileIO | None = None
         self._known: dict[str, Any] = {}
         self._is_in_run = False
+        self._first: tuple[Path, dict[str, Any]] | None = None
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
@@ -91,6 +92,10 @@ class JournalCallback(TrainerCallback):
         if event in COUNTED_AT:
             report = dict(getattr(kwargs.get("trainer"), "callback_report", {}))
             entry["costs"] = {name: {key: getattr(item, key) for key in COSTS} for name, item in report.items()}
+        if event == "on_init_end":  # the folder may be another run's: this one has not asked for it yet
+            self._first = (self._path_of(args), entry)
+            self._known.update(self._changes(state))
+            return
         try:
             self._write(args, entry)
             self._known.update(self._changes(state))
@@ -114,9 +119,17 @@ class JournalCallback(TrainerCallback):
         return {key: value for key, value in values.items() if key not in self._known or self._known[key] != value}
 
     def _write(self, args: Args, entry: Mapping[str, Any]) -> None:
+        if self._first is not None:
+            path, first = self._first
+            self._first = None
+            with _open(path) as file:
+                append_line(file, json.dumps(first) + "\n")
         if self._file is None:
-            self._file = _open(self.path or Path(args.output_dir) / "journal.jsonl")
+            self._file = _open(self._path_of(args))
         append_line(self._file, json.dumps(entry) + "\n")
+
+    def _path_of(self, args: Args) -> Path:
+        return self.path or Path(args.output_dir) / "journal.jsonl"
 
     def _close(self) -> None:
         if self._file is not None:

@@ -28,7 +28,7 @@ class LogFileCallback(TrainerCallback):
     default_name: str = ""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path).expanduser()
         self._is_of_run = False
         self._is_behind = False
 

@@ -260,9 +260,9 @@ def steps_in(path):
 def test_a_journal_that_is_open_can_go_to_another_process(tmp_path):
     journal = JournalCallback(tmp_path / "journal.jsonl")
     control = TrainerControl()
-    journal.on_init_end(None, TrainerState(), control)
+    journal.on_epoch_begin(None, TrainerState(), control)
 
     there = pickle.loads(pickle.dumps(journal))
-    there.on_init_end(None, TrainerState(), control)
+    there.on_epoch_begin(None, TrainerState(), control)
 
-    assert [entry["event"] for entry in read_journal(journal.path)] == ["on_init_end", "on_init_end"]
+    assert [entry["event"] for entry in read_journal(journal.path)] == ["on_epoch_begin", "on_epoch_begin"]

@@ -84,6 +84,7 @@ class TrainingLoop:
                 output = self._run()
             self.state.stopped_by = self.state.stopped_by or self.signals.received
         except BaseException as error:
+            self.step.end_run()
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
@@ -283,6 +284,7 @@ class TrainingLoop:
         state, progress = self.state, self.progress
         self.checkpoints.finish()
         self.trainer.store_flos()
+        self.step.end_run()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
         progress.pending_loss += self.step.take_loss()

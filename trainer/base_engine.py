@@ -108,6 +108,9 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
 
+    def end_run(self) -> None:
+        """Do nothing: the model is used after training as it was trained."""
+
     def take_flos(self) -> float:
         """Return the floating point operations of this process since the last call."""
         flos, self._flos = self._flos, 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections import Counter
@@ -10,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.plain_data import to_json
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.state import TrainerState
 
@@ -140,9 +140,9 @@ class CheckpointManager:
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
         texts = {
-            STATE_FILE: _as_json(self.trainer.state.to_dict()),
-            ARGS_FILE: _as_json(self.trainer.args.to_dict()),
-            PROGRESS_FILE: _as_json(progress.to_dict()),
+            STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
+            ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
+            PROGRESS_FILE: _as_json(progress.to_dict(), "progress"),
         }
 
         def write(folder: Path) -> dict[str, str]:
@@ -316,5 +316,5 @@ class CheckpointManager:
                 setattr(self.trainer.state, name, value)
 
 
-def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
+def _as_json(values: dict[str, Any], what: str) -> str:
+    return to_json(values, what, indent=2) + "\n"

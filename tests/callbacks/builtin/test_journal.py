@@ -11,7 +11,7 @@ from support.fork_process import Fork
 
 from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback
-from trackside.callbacks.builtin.journal import JournalCallback, plain, read_journal
+from trackside.callbacks.builtin.journal import JournalCallback, _plain, read_journal
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import EVENTS
 from trackside.callbacks.replay import last_run, replay
@@ -211,7 +211,7 @@ def test_what_json_cannot_write_becomes_text():
         def __repr__(self):
             return "a thing"
 
-    assert plain({"a": (1, Thing()), 2: None, "b": {3}}) == {"a": [1, "a thing"], "2": None, "b": [3]}
+    assert _plain({"a": (1, Thing()), 2: None, "b": {3}}) == {"a": [1, "a thing"], "2": None, "b": [3]}
 
 
 @pytest.mark.slow

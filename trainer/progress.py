@@ -95,8 +95,9 @@ class Progress:
         batches_in_epoch: Micro-batches of the current epoch that each process has used.
         examples_in_epoch: Examples of the current epoch that all processes together have used.
         pending_loss: Sum of the losses of the updates since the last record.
-        pending_steps: Number of those updates.
+        pending_steps: Number of those updates in which something counted.
         total_loss: Sum of the losses of all updates before that.
+        empty_steps: Number of updates of the run in which nothing counted, such as a label.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
         optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
         evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
@@ -109,6 +110,7 @@ class Progress:
     pending_loss: float = 0.0
     pending_steps: int = 0
     total_loss: float = 0.0
+    empty_steps: int = 0
     last_evaluation: int = -1
     last_save: int = -1
     optimizer: dict[str, Any] | None = None

@@ -18,7 +18,7 @@ from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import are_texts, map_nested
 from .data import loader
 from .distributed.strategy import DistributedStrategy
-from .loss import count_items
+from .inspection.misfit import TORCHS, explain
 from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
 from .precision.eval_mode import eval_mode
 from .precision.factory import DTYPES
@@ -99,7 +99,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         finally:
             step.context = interrupted
         if weight is None:
-            weight = count_items(labels, inputs, is_causal=model_io.is_causal)
+            weight = model_io.rule.count(labels, inputs)
         if inputs is not placed and labels is not None and not self._has_own_step:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
@@ -117,7 +117,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             if self._has_own_loss or (labels is not None and self._computes_loss):
                 result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
             else:
-                outputs = model_io.call(model, inputs, with_labels=labels is not None)
+                outputs = self._outputs(model, inputs, with_labels=labels is not None)
                 find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
                 result = None if self._computes_loss else find(outputs)
             loss = None if result is None else step.mean_loss(_as_tensor(result), inputs)
@@ -128,6 +128,13 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         if trainer.preprocess_logits_for_metrics is not None:
             logits = trainer.preprocess_logits_for_metrics(logits, labels)
         return loss, logits, labels
+
+    def _outputs(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
+        try:
+            return self.model_io.call(model, inputs, with_labels=with_labels)
+        except TORCHS as error:
+            explain(error, self.model_io.model)
+            raise
 
     @property
     def _computes_loss(self) -> bool:

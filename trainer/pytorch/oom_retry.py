@@ -55,20 +55,26 @@ class OOMRetrier:
             return self._training_step(model, inputs)
         step, whole = self._step, self._step.context
         whole.is_single = False  # the weights of the whole and of the parts are relative to the reference
-        whole.items = step.model_io.count_items(inputs)
         total: Any = 0.0
+        items: Any = 0.0
         spans = even_spans(batch_size(inputs), self._parts)
         try:
             for span in spans:
                 count = whole.count if span == spans[-1] else whole.index + 2
                 step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
                 loss = self._training_step(model, _rows(inputs, *span))
-                if whole.items:
-                    total = total + loss * (step.context.weight * step.losses.reference / whole.items)
+                part = step.context.items if step.context.is_weighed else span[1] - span[0]
+                items = items + part
+                total = total + (loss * part if isinstance(part, Tensor) or part else 0.0)
         finally:
             step.context = whole
+        whole.items = items
         step.losses.weigh(whole)
-        return torch.as_tensor(total)
+        if step.losses.is_sum:  # each of one item
+            return torch.as_tensor(total)
+        if isinstance(items, Tensor):
+            return torch.as_tensor(total / items.clamp_min(1e-12))
+        return torch.as_tensor(total / items if items else 0.0)
 
     def _put_back(self, before: list[Tensor | None]) -> None:
         for parameter, gradient in zip(self._step.parameters.all, before, strict=True):

@@ -8,7 +8,7 @@ the weights when the update is complete. Usually the weights add up to one, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from ..engine import StepContext, TrainBatch
 from ..evaluation.output_collector import map_nested
 from ..optim.lr_schedules import step_schedule
 from .distributed.strategy import DistributedStrategy
+from .inspection.first_loss import FirstLoss, backward_seen
+from .inspection.items import ItemCounter, given_items
+from .inspection.misfit import TORCHS, explain
+from .inspection.non_finite import NonFiniteLoss
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
@@ -60,7 +64,11 @@ class TorchTrainStep(BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
-        self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
+        self.items: ItemCounter = ItemCounter(trainer, self.model_io)
+        self._first_loss = FirstLoss(trainer, self.items, self.losses, self.strategy)
+        self._non_finite = NonFiniteLoss()
+        self._inputs: Any = None
+        self._call_training_step = self._own_training_step if "training_step" in overrides else self.training_step
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(self, self._call_training_step)
@@ -68,6 +76,7 @@ class TorchTrainStep(BaseTrainStep):
         self._has_sparse = False
         self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
+        self._keeps_losses = not self._is_on_host
 
     def begin_run(self, *, takes_late: bool) -> None:
         """Set up the step for the optimizer and the wrapped model of a new run.
@@ -90,6 +99,8 @@ class TorchTrainStep(BaseTrainStep):
         self._modes = []
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
+        self._first_loss = FirstLoss(trainer, self.items, self.losses, strategy)
+        self._non_finite = NonFiniteLoss()
         self.losses.take()
 
     # -- the update, in the order of the loop -----------------------------------------------------------------------
@@ -106,7 +117,7 @@ class TorchTrainStep(BaseTrainStep):
             self._begin_update()
         inputs = self.place(batch.inputs)
         context.is_padding = batch.examples == 0
-        self.context = context
+        self.context, self._inputs = context, inputs
         self.losses.begin(context)
         self._count_work(inputs, self.strategy.world_size)
         model = self.trainer.model_wrapped
@@ -115,7 +126,21 @@ class TorchTrainStep(BaseTrainStep):
                 loss = self.retrier.training_step(model, inputs)
             else:
                 loss = self._call_training_step(model, inputs)
-        self.losses.add(loss, context)
+        value, self._inputs = self.losses.add(loss, context), None
+        if self._keeps_losses or value - value != 0.0:
+            self._look_at(value, inputs)
+
+    def _look_at(self, loss: Any, inputs: Any) -> None:
+        """Leave out an update that is not finite because nothing counts in it, and note other losses."""
+        context = self.context
+        if context.is_single and not isinstance(loss, Tensor) and self._counts_nothing(inputs):
+            self.losses.leave_out()
+        elif not self._non_finite.is_told:
+            self._non_finite.note(loss, self.trainer.state.global_step + 1, context, inputs)
+
+    def _counts_nothing(self, inputs: Any) -> bool:
+        given = self.trainer.loss_items_fn
+        return not float(self.model_io.count_items(inputs) if given is None else given_items(given, inputs))
 
     def _begin_update(self) -> None:
         """Begin every update in the modes of the first, whatever a callback has left."""
@@ -139,7 +164,11 @@ class TorchTrainStep(BaseTrainStep):
         factor = self.losses.close()
         gradients = [p.grad for p in parameters.stepped if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
-            torch._foreach_mul_([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
+            scaled = [*gradients, *(p.grad for p in parameters.others if p.grad is not None)]
+            if isinstance(factor, Tensor) or factor != 0.0:
+                torch._foreach_mul_(scaled, factor)
+            else:  # they may be NaN
+                torch._foreach_zero_(scaled)
         dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
         norm = nn.utils.get_total_norm(dense)
         if trainer.args.max_grad_norm > 0:
@@ -184,12 +213,29 @@ class TorchTrainStep(BaseTrainStep):
         self.backward(loss)
         return loss.detach()
 
+    def _own_training_step(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Call the training_step of a subclass; the first time, look at the loss of its backward pass."""
+        step: Any = self.trainer.training_step
+        if self._first_loss.is_settled:
+            return cast(Tensor, step(model, inputs))
+
+        def look(loss: Tensor) -> None:
+            if not self._first_loss.is_settled:
+                self._first_loss.settle(loss, inputs, is_raw=True)
+
+        with backward_seen(look):
+            return cast(Tensor, step(model, inputs))
+
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
         own = dict(inputs) if isinstance(inputs, Mapping) else inputs
         if self.model_io.loss_takes_items:
             options["num_items_in_batch"] = self.model_io.count_items(inputs)
-        return self._compute_loss(model, own, **options)
+        try:
+            return self._compute_loss(model, own, **options)
+        except TORCHS as error:
+            explain(error, self.model_io.model)
+            raise
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False) -> Any:
         """Return the loss of a batch by the model, by ``loss_fn``, or with label smoothing."""
@@ -204,15 +250,21 @@ class TorchTrainStep(BaseTrainStep):
             if loss_fn is not None:
                 loss = loss_fn(outputs, labels)
             else:
-                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=model_io.is_causal)
+                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=model_io.rule.is_causal)
         return (loss, outputs) if return_outputs else loss
 
     def mean_loss(self, result: Any, inputs: Any) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
-        context = self.context
-        if context.is_single and isinstance(result, Tensor) and result.ndim == 0:
+        context, is_settled = self.context, self._first_loss.is_settled
+        if context.is_single and is_settled and isinstance(result, Tensor) and result.ndim == 0 and self._is_on_host:
             return result
-        loss, items = as_mean_and_weight(result, lambda: self.model_io.count_items(inputs))
+        loss, items = as_mean_and_weight(result)
+        if not is_settled and loss.grad_fn is not None and torch.is_grad_enabled():
+            self._first_loss.settle(loss, inputs, items)
+        if context.is_single and items is None and not self.items.is_counted:
+            return loss
+        if items is None:
+            items = self.items.count(loss, inputs)
         context.items = 0.0 if context.is_padding else items
         self.losses.weigh(context)
         return loss
@@ -220,6 +272,8 @@ class TorchTrainStep(BaseTrainStep):
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""
         context = self.context
+        if not (context.is_weighed or context.is_single):  # a training_step of the user
+            loss = self.mean_loss(loss, self._inputs)
         if context.is_last:
             self.timer.exchange()
         if not isinstance(context.weight, Tensor) and context.weight == 0.0:
@@ -230,8 +284,12 @@ class TorchTrainStep(BaseTrainStep):
 
     # -- records --------------------------------------------------------------------------------------------------
 
-    def take_loss(self) -> float:
-        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+    def take_loss(self) -> tuple[float, int]:
+        """Return the sum of the losses of the updates since the last call, and in how many of them nothing counted.
+
+        Waits for the device.
+        """
+        self._non_finite.check()
         return self.losses.take()
 
     def training_record(self) -> dict[str, float]:

@@ -10,7 +10,8 @@ import keras
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..base_trainer import BaseTrainer, arguments_of
+from ..arguments.constructor import arguments_of, names_arguments
+from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
 from .arguments import TFTrainingArguments
@@ -45,6 +46,7 @@ class TFTrainer(BaseTrainer):
     args: TFTrainingArguments
     _engine: TFEngine
 
+    @names_arguments
     def __init__(
         self,
         model: Any = None,

@@ -272,7 +272,7 @@ class CheckpointManager:
         self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
         self._take_state(state)
         trainer.state.run_id = run_id_of(checkpoint) or self.run_id
-        self.reopen()
+        self._store = None
         if trainer.state.is_world_process_zero:
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:

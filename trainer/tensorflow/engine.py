@@ -129,9 +129,13 @@ class TFEngine(BaseEngine):
             yield TrainBatch(pair, examples, examples)
         self.train_step.queue.flush()
 
-    def batches_used(self, progress: Progress) -> int:
-        """Return the number of micro-batches that hold the epoch's used examples in ``progress``."""
-        return progress.batches_in_epoch
+    def batches_used(self, progress: Progress) -> int | None:
+        """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
+        return self.train_batches.batches_used(progress.examples_in_epoch)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
+        return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class EpochLoader(DataLoader[Any]):
             tell(epoch)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
+    def seed_order(self, seed: int) -> None:
+        """Use another seed from the next epoch that is set."""
+        self.seed = self.order.seed = seed
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return (batch.inputs for batch in self.counted())
 
@@ -119,10 +123,11 @@ def iterate_epoch(
     Returns:
         Batches, each with the number of examples of this rank (0 for padding), and of all ranks together.
     """
-    seed = derive_seed(seed, epoch)
+    own_seed, seed = seed, derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
         _begin_epoch(loader, seed, epoch)
         return _behind(_counted_foreign(loader, _reading(loader, seed, rank), rank, world_size), skip_examples)
+    loader.seed_order(own_seed)
     loader.set_epoch(epoch, skip_examples)
     batches = loader.counted()
     order = loader.order

@@ -263,11 +263,11 @@ class Engine(ABC):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int) -> Iterator[Any]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
         """Return the micro-batches of an epoch for this process, without its first ``skip_examples`` examples.
 
         Args:
-            seed: Seed of the order.
+            seed: Seed of the order, if not that of the arguments.
         """
 
     @abstractmethod

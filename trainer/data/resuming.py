@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..checkpointing.restoring import SavedRun
+from ..engine import Engine
 from ..progress import Progress, TrainingPlan
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -50,11 +52,43 @@ class Division:
             args.max_steps,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, as a checkpoint holds them."""
+        return dict(vars(self))
+
     def differences(self, before: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return what the arguments do not tell: the dataset and the processes, as (old, new) by name."""
         now = {"train_dataset": self.dataset, "world_size": self.world_size}
         then = {"train_dataset": before.get("dataset"), "world_size": before.get("world_size")}
         return {name: (then[name], now[name]) for name in now if then[name] not in (None, now[name])}
+
+
+def resume_position(engine: Engine, args: Any, saved: SavedRun, division: Division, plan: TrainingPlan) -> TrainingPlan:
+    """Go to the position of a checkpoint in the data of this run; return the length of the resumed run, and tell it.
+
+    Args:
+        saved: What the checkpoint says; its position is changed in place.
+        division: How this run divides its data.
+        plan: The length of a run from the beginning.
+    """
+    progress, step, planned = saved.progress, saved.state.global_step, saved.state.max_steps
+    if args.ignore_data_skip:  # back to the beginning of the epoch
+        progress.batches_in_epoch = progress.examples_in_epoch = progress.batches_before = 0
+        progress.fraction_before = 0.0
+    go_to_position(progress, division, engine.batches_used(progress))
+    old_seed = _order_seed(progress, saved.args)
+    progress.order_seed = old_seed if progress.examples_in_epoch and old_seed != args.order_seed else None
+    plan = resumed_plan(plan, progress, division, step, planned)
+    if args.process_index == 0:
+        tell_plan(plan, step, planned, args.num_train_epochs, by_epochs=args.max_steps <= 0)
+    return plan
+
+
+def _order_seed(progress: Progress, args: dict[str, Any]) -> Any:
+    """Return the seed of the order of the epoch in which a checkpoint was written."""
+    if progress.order_seed is not None:
+        return progress.order_seed
+    return args.get("seed") if args.get("data_seed") is None else args["data_seed"]
 
 
 def go_to_position(progress: Progress, division: Division, used: int | None) -> None:
@@ -91,7 +125,7 @@ def resumed_plan(plan: TrainingPlan, progress: Progress, division: Division, ste
     per_epoch = division.batches_per_epoch
     if progress.division is None or per_epoch is None:
         return plan
-    if progress.division == division_record(division):
+    if progress.division == division.to_dict():
         return replace(plan, max_steps=planned) if division.max_steps <= 0 and planned > 0 else plan
     size = division.accumulation_steps
     updates = math.ceil(per_epoch / size)
@@ -102,11 +136,6 @@ def resumed_plan(plan: TrainingPlan, progress: Progress, division: Division, ste
     owed = math.ceil(updates * division.num_train_epochs)
     left = max(0, owed - done)
     return replace(plan, max_steps=step + left, num_train_epochs=math.ceil(max(owed, done) / updates))
-
-
-def division_record(division: Division) -> dict[str, Any]:
-    """Return the fields of a division as a checkpoint holds them."""
-    return dict(vars(division))
 
 
 def tell_plan(plan: TrainingPlan, step: int, planned: int, epochs: float, *, by_epochs: bool) -> None:
@@ -120,8 +149,8 @@ def tell_plan(plan: TrainingPlan, step: int, planned: int, epochs: float, *, by_
     """
     asked = f"num_train_epochs={epochs:g}" if by_epochs else f"max_steps={plan.max_steps}"
     if step >= plan.max_steps:
-        logger.warning("nothing is left to train: the checkpoint has done its %d updates, and %s asks for no more", step, asked)
+        words = "nothing is left to train: the checkpoint has done %d updates, and %s asks for no more"
+        logger.warning(words, step, asked)
     elif by_epochs and plan.max_steps != planned:
-        logger.warning(
-            "the run ends after %d updates instead of %d: %d are left of %s", plan.max_steps, planned, plan.max_steps - step, asked
-        )
+        words = "the run ends after %d updates instead of %d: %d are left of %s"
+        logger.warning(words, plan.max_steps, planned, plan.max_steps - step, asked)

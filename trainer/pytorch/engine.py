@@ -127,13 +127,15 @@ class TorchEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int) -> Iterator[TrainBatch]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch for this process, after the sampler's epoch is set."""
         args = self.trainer.args
         self.model_io.past = None
+        if isinstance(self.train_loader, loader.EpochLoader):
+            self.train_loader.seed_order(seed)
         batches = loader.iterate_epoch(
             self.train_loader,
-            seed=seed,
+            seed=args.order_seed if seed is None else seed,
             epoch=epoch,
             skip_examples=0 if args.ignore_data_skip else skip_examples,
             rank=self.strategy.rank,

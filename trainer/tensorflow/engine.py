@@ -118,8 +118,9 @@ class TFEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, each with the examples of all replicas."""
+        self.train_batches.seed = self.trainer.args.order_seed if seed is None else seed
         return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:

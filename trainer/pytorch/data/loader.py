@@ -39,7 +39,7 @@ class EpochLoader(DataLoader[Any]):
     ) -> None:
         self.source = source
         self.order = order
-        self.seed = seed
+        self.seed = self.own_seed = seed
         # a separate generator, so that a new iterator does not draw from the global one
         generator = torch.Generator().manual_seed(derive_seed(seed, 0))
         if isinstance(order, ShardedIterable):
@@ -60,9 +60,9 @@ class EpochLoader(DataLoader[Any]):
             tell(epoch)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
-    def seed_order(self, seed: int) -> None:
-        """Use another seed from the next epoch that is set."""
-        self.seed = self.order.seed = seed
+    def seed_order(self, seed: int | None) -> None:
+        """Use ``seed`` from the next `set_epoch` on; None for the loader's own."""
+        self.seed = self.order.seed = self.own_seed if seed is None else seed
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return (batch.inputs for batch in self.counted())
@@ -123,11 +123,10 @@ def iterate_epoch(
     Returns:
         Batches, each with the number of examples of this rank (0 for padding), and of all ranks together.
     """
-    own_seed, seed = seed, derive_seed(seed, epoch)
+    seed = derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
         _begin_epoch(loader, seed, epoch)
         return _behind(_counted_foreign(loader, _reading(loader, seed, rank), rank, world_size), skip_examples)
-    loader.seed_order(own_seed)
     loader.set_epoch(epoch, skip_examples)
     batches = loader.counted()
     order = loader.order

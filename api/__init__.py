@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from trackside.integrations.wandb import WandbCallback as WandbCallback
     from trackside.seeding import set_seed as set_seed
     from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
-    from trackside.trainer.checkpointing.discovery import get_last_checkpoint as get_last_checkpoint
+    from trackside.trainer.checkpointing.remote import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
@@ -92,7 +92,7 @@ _NAMES = {
     "trackside.integrations.wandb": "WandbCallback",
     "trackside.seeding": "set_seed",
     "trackside.trainer.arguments.enums": "IntervalStrategy",
-    "trackside.trainer.checkpointing.discovery": "get_last_checkpoint",
+    "trackside.trainer.checkpointing.remote": "get_last_checkpoint",
     "trackside.trainer.outputs": "BestRun EvalPrediction PredictionOutput TrainOutput default_compute_objective",
     "trackside.trainer.pytorch.arguments": "TrainingArguments",
     "trackside.trainer.pytorch.data.collators": "DataCollatorWithPadding default_data_collator",

@@ -166,7 +166,7 @@ def with_tf(width: int, layers: int, folder: Path, rounds: int) -> Saves:
 
     def save_by_torch(path: Path) -> None:
         variables = [*model.variables, *trainer.optimizer.variables]
-        torch.save([torch.from_numpy(np.array(variable)) for variable in variables], path)
+        torch.save([torch.from_numpy(np.asarray(tf.convert_to_tensor(variable.value))) for variable in variables], path)
 
     def save_by_tf(path: Path) -> None:
         tf.train.Checkpoint(model=model, optimizer=trainer.optimizer).write(str(path))

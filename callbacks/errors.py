@@ -45,6 +45,20 @@ class ArgumentError(TracksideValueError):
         super().__init__(f"{field}={value!r} is not allowed: {allowed}")
 
 
+class NotPlainError(TracksideTypeError):
+    """A value cannot be kept as JSON; the message names its place, its type and what is allowed.
+
+    Attributes:
+        what: What the value belongs to.
+        place: Its place in there, as the keys and positions that lead to it; empty if it is the whole.
+    """
+
+    def __init__(self, what: str, place: str, reason: str) -> None:
+        self.what = what
+        self.place = place
+        super().__init__(f"{what}{place} {reason}")
+
+
 class ConfigError(TracksideValueError):
     """A configuration file or a command line is wrong; the message names file, key and value."""
 

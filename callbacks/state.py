@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ._util.plain_data import to_json
+
 
 @dataclass
 class TrainerState:
@@ -75,7 +77,7 @@ class TrainerState:
 
     def save_to_json(self, json_path: str | Path) -> None:
         """Write the state to ``json_path``."""
-        Path(json_path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        Path(json_path).write_text(to_json(self.to_dict(), "state", indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> TrainerState:

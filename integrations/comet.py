@@ -64,7 +64,7 @@ class CometCallback(Tracker):
 
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
         """Start an experiment, or continue the one whose key is ``run_id``."""
-        self._folder = Path(self.offline_directory or Path(args.output_dir) / "comet").resolve()
+        self._folder = Path(self.offline_directory or Path(args.output_dir) / "comet").expanduser().resolve()
         self._experiment = self._start(resume)
         name = self.run_name or getattr(args, "run_name", None)
         if name:

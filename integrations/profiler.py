@@ -51,7 +51,7 @@ class ProfilerCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step + 1 == self.first_step and state.is_world_process_zero:
-            folder = Path(self.log_dir or args.logging_dir)
+            folder = Path(self.log_dir or args.logging_dir).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
             start = _start_torch if hasattr(kwargs.get("model"), "named_parameters") else _start_tensorflow
             self._profile = start(folder)

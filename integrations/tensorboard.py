@@ -68,7 +68,7 @@ class TensorBoardCallback(Tracker):
             if not callable(images):
                 raise ArgumentError("images", images, "a function that takes the trainer and returns images by name")
             require_package("PIL", "TensorBoardCallback(images=...)", self.name)
-        self.log_dir: Path | None = None if log_dir is None else Path(log_dir)
+        self.log_dir: Path | None = None if log_dir is None else Path(log_dir).expanduser()
         self.hparams = hparams
         self.text = text
         self.histograms_every = histograms_every

@@ -1,4 +1,4 @@
-"""The benchmark for a GPU runs to its end without one, on a toy, so that it is ready where there is one."""
+"""Benchmarks run to their end on a toy; that for a GPU also without one, so that it is ready where there is one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ pytest.importorskip("torch")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
+def run(*options: str, name: str = "gpu.py") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
-        [sys.executable, BENCHMARKS / "gpu.py", *options], env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, BENCHMARKS / name, *options], env=environment, capture_output=True, text=True, timeout=240
     )
 
 
@@ -73,3 +73,21 @@ def test_the_peak_of_a_gpu_is_not_taken_for_that_of_another(name, tflops, monkey
     peak = runpy.run_path(str(BENCHMARKS / "gpu.py"))["peak_of"](name)
 
     assert peak == (tflops and tflops * 1e12)
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("tf", marks=pytest.mark.slow)])
+def test_the_benchmark_of_saves_measures_a_toy(framework, tmp_path):
+    if framework == "tf":
+        pytest.importorskip("tensorflow")
+    small = ("--parameters", "12000", "--layers", "3", "--rounds", "2", "--folder", str(tmp_path))
+
+    ended = run("--framework", framework, *small, name="checkpoint.py")
+
+    assert ended.returncode == 0, ended.stderr
+    rows = {line[:40].strip(): line[40:].split() for line in ended.stdout.splitlines() if len(line) > 60}
+    base = float(rows["blocking torch.save"][0])
+    for name in ("the first save", "save after a pause", "save at a spacing of its write time"):
+        median, lowest, highest, ratio, _ = map(float, rows[name])
+        assert 0 <= lowest <= median <= highest
+        assert ratio == pytest.approx(median / base, rel=0.6, abs=0.6)  # both are shown to a thousandth of a second
+    assert list(tmp_path.iterdir()) == []

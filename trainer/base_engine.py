@@ -108,6 +108,9 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
 
+    def end_run(self) -> None:
+        """Do nothing: the model is used after training as it was trained."""
+
     def take_flos(self) -> float:
         """Return the floating point operations of this process since the last call."""
         flos, self._flos = self._flos, 0
@@ -224,7 +227,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
         write_model = self._model_writer(None)
         if self.trainer.is_world_process_zero():
-            folder = Path(output_dir or self.trainer.args.output_dir)
+            folder = Path(output_dir or self.trainer.args.output_dir).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
             write_model(folder)
 

@@ -164,7 +164,7 @@ class BaseTrainer(TrainerInterface):
         if trial is not None and self._search is None:
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        with self._engine.propagate_errors():
+        with self._engine.propagate_errors(), self._checkpoints.claimed():
             check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
             output = self._train(wanted, trial)
         pass_on(self.state.stopped_by, self.args.on_stop_signal)
@@ -192,7 +192,10 @@ class BaseTrainer(TrainerInterface):
             report_costs=self._writer.report_costs,
         )
         with self._evaluator.within_training():
-            return loop.run()
+            output = loop.run()
+        if self.state.stopped_by is None:
+            self._checkpoints.earlier.remove(self._checkpoints.store)
+        return output
 
     def _reset(self) -> None:
         """Reset state and control in place: callbacks and the dispatcher hold references to them."""

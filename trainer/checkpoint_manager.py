@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.plain_data import to_json
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.callbacks.state import TrainerState
 
 from .checkpointing.best_model import BestModel
-from .checkpointing.discovery import find_checkpoints, newest_valid, run_id_of
+from .checkpointing.discovery import (
+    STATE_FILE,
+    find_checkpoints,
+    newest_resumable,
+    newest_valid,
+    resumable,
+    run_id_of,
+    tell,
+)
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
 from .checkpointing.remote_output import RemoteOutput
+from .checkpointing.replacing import EarlierRuns, refuse_others
 from .checkpointing.restoring import SavedRun
+from .checkpointing.run_lock import locked, rename
 from .checkpointing.saving.async_commit import Committer
 from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
@@ -27,7 +37,6 @@ from .staging import address_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
-STATE_FILE = "trainer_state.json"
 ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
 
@@ -46,6 +55,7 @@ class CheckpointManager:
 
     Attributes:
         best: The best model so far.
+        earlier: The runs that this one replaces.
         committer: Commits checkpoints in the background.
         costs: What the saves of the current run cost so far.
         remote: The address that the run is uploaded to, if ``output_dir`` is one.
@@ -57,10 +67,11 @@ class CheckpointManager:
         self.dispatcher = dispatcher
         self.overrides = overrides
         trainer.state.run_id = trainer.state.run_id or uuid.uuid4().hex
-        self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self.load_weights)
+        self.best: BestModel = BestModel(trainer, lambda step: self.store.path(step), self._load_best)
         self.committer: Committer = Committer()
         self.costs: SaveCosts = SaveCosts()
         self._store: CheckpointStore | None = None
+        self.earlier: EarlierRuns = EarlierRuns(None, self.run_id)
         self.remote: RemoteOutput = RemoteOutput(trainer.args)
 
     @property
@@ -110,6 +121,7 @@ class CheckpointManager:
                 path = self.store.commit(step, write, best=best, held=held | self.remote.held())
             self.costs.add(path)
             self.remote.add(path, best)
+            self.earlier.remove(self.store)
 
         if background:
             self.committer.submit(commit)
@@ -129,9 +141,9 @@ class CheckpointManager:
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
         texts = {
-            STATE_FILE: _as_json(self.trainer.state.to_dict()),
-            ARGS_FILE: _as_json(self.trainer.args.to_dict()),
-            PROGRESS_FILE: _as_json(progress.to_dict()),
+            STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
+            ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
+            PROGRESS_FILE: _as_json(progress.to_dict(), "progress"),
         }
 
         def write(folder: Path) -> dict[str, str]:
@@ -166,17 +178,29 @@ class CheckpointManager:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def open(self, folder: str | Path) -> Contents:
+    def claimed(self) -> AbstractContextManager[None]:
+        """Return a context in which the first process holds the lock of ``output_dir``; see `run_lock.locked`."""
+        args = self.trainer.args
+        if not self.trainer.state.is_world_process_zero:
+            return nullcontext()
+        return locked(Path(args.output_dir), self.run_id, is_needed=args.save_strategy != "no")
+
+    def open(self, folder: str | Path, *, run_id: str | None = None) -> Contents:
         """Verify a folder, once for all processes, and return its contents.
 
+        Args:
+            run_id: The run that must have written it; None for any.
+
         Raises:
-            BrokenCheckpointError: If it does not exist, or does not verify; on every process.
+            BrokenCheckpointError: If it does not exist, does not verify or is of another run; on every process.
         """
         path = self._here(folder)
         outcome: Contents | str | None = None
         if self.trainer.state.is_world_process_zero:
             try:
                 outcome = open_checkpoint(path)
+                if run_id is not None and run_id_of(path) not in (None, run_id):
+                    outcome = "is of another run"
             except BrokenCheckpointError as error:
                 outcome = error.reason
         first: Contents | str = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)[0]
@@ -229,7 +253,7 @@ class CheckpointManager:
         self.trainer.state.run_id = run_id
         self.remote.fetch_newest(run_id)
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
-        _tell(skipped)
+        tell(skipped)
         logger.warning(
             "this job was started again; it %s",
             f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
@@ -240,22 +264,15 @@ class CheckpointManager:
         output_dir = Path(self.trainer.args.output_dir)
         if wanted is True:
             self.remote.fetch_newest()
-            return _newest(output_dir)
+            return newest_resumable(output_dir)
         if wanted:
-            return _resumable(open_checkpoint(self.remote.local(str(wanted))))
-        if not self.trainer.args.overwrite_output_dir:
-            self._refuse_foreign(output_dir)
+            return resumable(open_checkpoint(self.remote.local(str(wanted))))
+        if self.trainer.args.overwrite_output_dir:
+            self.earlier = EarlierRuns(output_dir, self.run_id)
+        else:
+            found = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
+            refuse_others(found, self.run_id, address_of(self.trainer.args.output_dir))
         return None
-
-    def _refuse_foreign(self, output_dir: Path) -> None:
-        run_ids = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
-        for name in (name for name, run_id in run_ids.items() if run_id != self.run_id):
-            raise ArgumentError(
-                "output_dir",
-                address_of(self.trainer.args.output_dir),
-                f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from "
-                "them, overwrite_output_dir=True to start afresh, or another output_dir",
-            )
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.
@@ -264,6 +281,9 @@ class CheckpointManager:
             CheckpointError: If the checkpoint does not verify (a BrokenCheckpointError), or does not fit the model.
         """
         self.engine.checkpoint.load_weights(self.open(folder))
+
+    def _load_best(self, folder: Path) -> None:
+        self.engine.checkpoint.load_weights(self.open(folder, run_id=self.run_id))
 
     def read(self, checkpoint: Path) -> SavedRun:
         """Return what a checkpoint, which `locate` has verified, says of its run."""
@@ -276,7 +296,10 @@ class CheckpointManager:
         self._take_state(saved.state)
         trainer.state.run_id = run_id_of(saved.path) or self.run_id
         self._store = None
+        folders = Path(trainer.args.output_dir), saved.path.parent
+        self.best.look_for(run_id_of(saved.path), *folders, remote=self.remote.run_ids)
         if trainer.state.is_world_process_zero:
+            rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
@@ -293,28 +316,5 @@ class CheckpointManager:
                 setattr(self.trainer.state, name, value)
 
 
-def _newest(output_dir: Path) -> Path | None:
-    path, skipped = newest_valid(output_dir)
-    _tell(skipped)
-    if path is None and skipped:
-        reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
-        raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
-    return path and _resumable(contents_of(path))
-
-
-def _tell(skipped: list[BrokenCheckpointError]) -> None:
-    for item in skipped:
-        logger.warning("skipped %s: %s", item.path, item.reason)
-
-
-def _resumable(contents: Contents) -> Path:
-    """Return the path of a checkpoint that has what the run itself needs; the engine looks for the rest."""
-    if contents.find(STATE_FILE) is None:
-        raise CheckpointError(f"{contents.path} is not a checkpoint: it has no {STATE_FILE}")
-    if contents.is_sealed:
-        contents.require("progress", "arguments", "rng")
-    return contents.path
-
-
-def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
+def _as_json(values: dict[str, Any], what: str) -> str:
+    return to_json(values, what, indent=2) + "\n"

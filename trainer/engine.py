@@ -128,6 +128,10 @@ class TrainStep(ABC):
         """Clear the gradients."""
 
     @abstractmethod
+    def end_run(self) -> None:
+        """Leave the model as it is used after training; called at the end of a run, also after an exception."""
+
+    @abstractmethod
     def take_loss(self) -> float:
         """Return the sum of the losses of the updates since the last call. Waits for the device."""
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
@@ -84,12 +85,15 @@ class TrainingLoop:
                 output = self._run()
             self.state.stopped_by = self.state.stopped_by or self.signals.received
         except BaseException as error:
+            self.step.end_run()
             self.checkpoints.settle()
             first = send_to_all("on_exception", exception=error)
             first = send_to_all("on_train_end") or first
             self.checkpoints.close()
-            if first is not None:
+            if isinstance(first, Exception):
                 raise first from error
+            if first is not None:  # such as SystemExit, which would hide the error that ended training
+                error.add_note(f"then a callback raised {first!r}")
             raise
         first = send_to_all("on_train_end")
         self.checkpoints.close()
@@ -260,14 +264,14 @@ class TrainingLoop:
         loss = progress.pending_loss / progress.pending_steps
         progress.total_loss += progress.pending_loss
         progress.pending_loss, progress.pending_steps = 0.0, 0
-        record = {"loss": loss, **self.step.training_record(), **self.dispatcher.logged_metrics()}
-        self.trainer.log(record)
+        record = {"loss": loss, **self.step.training_record()}
+        self.trainer.log({**record, **self.dispatcher.logged_metrics(record)})
 
     def _evaluate(self) -> None:
         progress = self.progress
         try:
             with self.stop_evaluating(self.signals):
-                metrics = self.trainer.evaluate()
+                metrics = plain(self.trainer.evaluate(), "evaluate()")
         except EvaluationStopped:
             pass
         else:
@@ -287,6 +291,7 @@ class TrainingLoop:
         state, progress = self.state, self.progress
         self.checkpoints.finish()
         self.trainer.store_flos()
+        self.step.end_run()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
         progress.pending_loss += self.step.take_loss()

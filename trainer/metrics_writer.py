@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
+from trackside.callbacks._util.plain_data import plain, to_json
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -27,17 +28,23 @@ class MetricsWriter:
         self._dispatcher = dispatcher
 
     def log(self, logs: dict[str, float]) -> None:
-        """Add ``logs``, with the epoch and the step, to the history and send on_log."""
+        """Add ``logs``, with the epoch and the step, to the history as plain data, and send on_log.
+
+        Raises:
+            NotPlainError: If a value cannot be kept, unless an observer gives it.
+        """
         state = self._trainer.state
         if state.epoch is not None:
             logs["epoch"] = state.epoch
-        state.log_history.append({**logs, "step": state.global_step})
-        self._dispatcher.send("on_log", logs=logs)
+        record = self._dispatcher.as_plain(logs, "log()")
+        state.log_history.append({**record, "step": state.global_step})
+        self._dispatcher.send("on_log", logs=record)
 
     def print_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
         """Print metrics as a table, on the first process only."""
         if not self._trainer.state.is_world_process_zero:
             return
+        metrics = plain(metrics, "metrics", rest=str)
         width = max(map(len, metrics), default=0)
         print(f"***** {split} metrics *****")
         for name in sorted(metrics):
@@ -49,7 +56,8 @@ class MetricsWriter:
         """Write metrics to ``{split}_results.json``, and add them to ``all_results.json`` if ``combined``."""
         if not self._trainer.state.is_world_process_zero:
             return
-        self._write_json(f"{split}_results.json", dict(metrics))
+        metrics = plain(metrics, "metrics")
+        self._write_json(f"{split}_results.json", metrics)
         if combined:
             path = Path(self._trainer.args.output_dir) / "all_results.json"
             so_far = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -67,7 +75,7 @@ class MetricsWriter:
         total = sum(item.seconds for item in items)
         logger.info("callbacks took %.2f%% of %.1f s: %s", 100 * total / seconds, seconds, shares)
 
-    def _write_json(self, name: str, values: dict[str, Any]) -> None:
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
         folder = Path(self._trainer.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, json.dumps(values, indent=2) + "\n")
+        write_atomically(folder / name, to_json(values, name, indent=2) + "\n")

@@ -22,7 +22,7 @@ class StagingFolder(str):
         """Return the folder of ``address``: always the same one, so that all processes of a machine share it."""
         digest = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:12]
         name = re.sub(r"[^\w.-]", "_", address.rstrip("/").rpartition("/")[2]) or "run"
-        folder = cls(staging_root(staging_dir) / f"{name}-{digest}")
+        folder = cls(staging_root(staging_dir) / digest / name)  # trackers name a run after the last part
         folder.address = address.rstrip("/")
         return folder
 

@@ -16,6 +16,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from trackside.callbacks.bus.faults import StopAtOnce
+
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 """Names of the signals that stop a run."""
 
@@ -80,7 +82,7 @@ class StopSignals:
                     handler(number, frame)
         elif name not in NOTICES and not (name == "SIGTERM" and now_s - self._received_s < COPY_S):
             _restore_all()
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            raise KeyboardInterrupt if number == signal.SIGINT else StopAtOnce(128 + number)
 
 
 def pass_on(name: str | None, how: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.trainer.checkpointing.discovery import find_checkpoints
-from trackside.trainer.checkpointing.documents import DocumentError, read_document
+from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
 from trackside.trainer.checkpointing.names import step_of
 from trackside.trainer.checkpointing.remote import RemoteFolder

@@ -18,6 +18,7 @@ from trackside.cli.report import block, table
 from trackside.config.run_config import RunConfig
 from trackside.config.source import COMPONENTS
 from trackside.trainer.callback_setup import attach_from_arguments
+from trackside.trainer.staging import address_of
 
 
 def plan(config: RunConfig) -> str:
@@ -78,7 +79,7 @@ def _arguments(config: RunConfig) -> Iterator[tuple[str, ...]]:
     yield "name", "value", "origin"
     written = config.source.values["args"]
     for name in sorted((item.name for item in config.args.fields()), key=lambda name: name not in written):
-        value = getattr(config.args, name)
+        value = address_of(config.args.output_dir) if name == "output_dir" else getattr(config.args, name)
         origin = config.source.where("args", name) if name in written else "default"
         if name != "callbacks":
             yield name, str(value.value if isinstance(value, Enum) else value), origin

@@ -135,12 +135,13 @@ def _speed(train: Mapping[str, float]) -> list[Row]:
 
 def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
     from trackside.trainer.checkpointing.discovery import find_checkpoints
+    from trackside.trainer.staging import address_of
 
     output_dir = Path(trainer.args.output_dir)
     best = trainer.state.best_model_checkpoint
     names = [path.name for path in find_checkpoints(output_dir)]
     checkpoints = [f"{name} (best)" if best and Path(best).name == name else name for name in names]
-    rows = [("output", str(output_dir))]
+    rows = [("output", address_of(trainer.args.output_dir))]
     if checkpoints:
         rows.append(("checkpoints", ", ".join(checkpoints)))
     if picture is not None:

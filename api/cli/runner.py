@@ -173,9 +173,10 @@ def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path | str:
     if checkpoint is not None:
         if is_address(checkpoint):
             return checkpoint
-        if not Path(checkpoint).is_dir():
+        folder = Path(checkpoint).expanduser()
+        if not folder.is_dir():
             raise ConfigError(f"command line: --checkpoint {checkpoint}: there is no such folder")
-        return Path(checkpoint)
+        return folder
     from trackside import get_last_checkpoint
 
     output_dir = Path(config.args.output_dir)
@@ -205,9 +206,9 @@ def _conclude(outcome: Outcome, built: dict[str, Any]) -> None:
 
 def _evaluation_of(trainer: BaseTrainer) -> dict[str, float]:
     """Return the metrics that training measured on the present weights of the model; empty if it measured none."""
-    state, has_best = trainer.state, trainer.args.load_best_model_at_end
+    state, has_best = trainer.state, trainer._checkpoints.best.is_loaded
     step = state.best_global_step if has_best else state.global_step
-    records = [record for record in state.log_history if record["step"] == step]
+    records = [record for record in state.log_history if record.get("step") == step]
     found = {name: value for record in records for name, value in record.items() if name.startswith("eval_")}
     return {**found, "epoch": records[-1]["epoch"]} if found else {}
 

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -46,7 +47,35 @@ def write_atomically(path: str | Path, content: str | bytes, *, sync: bool = Tru
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} could not be written: {describe(error)}") from error
+        failure = CheckpointError(f"{path} could not be written: {describe(error)}")
+        failure.errno = error.errno
+        raise failure from error
+
+
+def append_line(file: FileIO, line: str) -> None:
+    """Append a line of text to a file, all of it or nothing.
+
+    It begins on a new line even if a killed process left a part of one at the end.
+
+    Args:
+        file: Opened with mode ``a+b`` and without a buffer, which would hold back the rest of a line that failed.
+        line: Ends with a newline.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    end = file.seek(0, os.SEEK_END) if file.seekable() else 0
+    data = line.encode("utf-8", errors="backslashreplace")
+    if end and file.seek(end - 1) >= 0 and file.read(1) != b"\n":
+        data = b"\n" + data
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError:
+        if file.seekable():
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+        raise
 
 
 def describe(error: BaseException) -> str:
@@ -117,7 +146,7 @@ def is_in_use(folder: Path, pid: int) -> bool:
         folder: A folder that `claimed` created.
         pid: The process that did.
     """
-    if pid != os.getpid() and _process_exists(pid):
+    if pid != os.getpid() and process_exists(pid):
         return True
     try:
         with contextlib.ExitStack() as opened:
@@ -142,7 +171,8 @@ def _lock(folder: Path, opened: contextlib.ExitStack) -> int:
     return 0
 
 
-def _process_exists(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Return whether a process with this number exists on this machine; if that cannot be told, True."""
     if not IS_POSIX:
         return True  # os.kill would end the process there
     try:

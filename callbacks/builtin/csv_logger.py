@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._util.atomic_files import write_atomically
+from .._util.atomic_files import append_line, write_atomically
 from .log_file import LogFileCallback
 
 FIRST_COLUMNS = ("step", "epoch")
@@ -34,8 +34,8 @@ class CSVLoggerCallback(LogFileCallback):
         known = _header(path)
         columns = _columns(known or FIRST_COLUMNS, [record])
         if columns == known:
-            with path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_text([record], columns))
+            with path.open("a+b", buffering=0) as raw:
+                append_line(raw, _text([record], columns))
             return
         with path.open("a+", encoding="utf-8", newline="") as file:
             file.seek(0)

@@ -7,11 +7,13 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from enum import Enum
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from .._util.atomic_files import append_line
+from .._util.plain_data import plain
 from ..callback import TrainerCallback
 from ..events import EVENTS
 from ..state import FLAGS, TrainerControl, TrainerState
@@ -39,8 +41,9 @@ class JournalCallback(TrainerCallback):
     A line holds ``event``, ``time``, ``step`` and ``epoch``; ``state``, the fields that changed since the line before;
     ``decisions``, the flags that are set, each with the callback that set it or why the trainer did; and what the event
     carries. on_train_begin also has the ``run``'s id and its ``args``; on_evaluate and on_save have the reason
-    (``because``); each record and the end of the run have the ``costs`` of all callbacks so far. Each line is flushed,
-    so that a killed run leaves all lines but the last, which may be torn. A resumed run appends to the same file.
+    (``because``); each record and the end of the run have the ``costs`` of all callbacks so far. Each line is
+    written at once, so that a killed run leaves all lines but the last, which may be torn. A resumed run appends to the
+    same file.
 
     Receiving every event has a price: on_save makes commits synchronous, and the events within an update prevent
     several updates in one call. ``on:`` in a config, or ``on=`` of `add_callback`, leaves events out.
@@ -54,12 +57,13 @@ class JournalCallback(TrainerCallback):
     background: bool = True
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path).expanduser()
         self.run: str | None = None
         """The id of the run; a resumed run keeps it."""
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         self._known: dict[str, Any] = {}
         self._is_in_run = False
+        self._first: tuple[Path, dict[str, Any]] | None = None
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
@@ -79,19 +83,26 @@ class JournalCallback(TrainerCallback):
         if event == "on_train_begin":
             entry.update(self._begin(args, state))
         elif changed := self._changes(state):
-            entry["state"] = changed
+            entry["state"] = _plain(changed)
         if decisions := decisions_of(control):
             entry["decisions"] = decisions
         if self._is_in_run and event in DECIDED_BY and (reason := control.reasons.get(DECIDED_BY[event])):
             entry["because"] = reason
-        entry.update({key: plain(kwargs[key]) for key in PAYLOAD if key in kwargs})
+        entry.update({key: _plain(kwargs[key]) for key in PAYLOAD if key in kwargs})
         if event in COUNTED_AT:
             report = dict(getattr(kwargs.get("trainer"), "callback_report", {}))
             entry["costs"] = {name: {key: getattr(item, key) for key in COSTS} for name, item in report.items()}
-        self._write(args, entry)
-        if event == "on_train_end":
-            self._is_in_run = False
-            self._close()
+        if event == "on_init_end":  # the folder may be another run's: this one has not asked for it yet
+            self._first = (self._path_of(args), entry)
+            self._known.update(self._changes(state))
+            return
+        try:
+            self._write(args, entry)
+            self._known.update(self._changes(state))
+        finally:
+            if event == "on_train_end":
+                self._is_in_run = False
+                self._close()
 
     def _begin(self, args: Args, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0 or self.run is None:
@@ -100,20 +111,25 @@ class JournalCallback(TrainerCallback):
         self._known = {}
         self._is_in_run = True
         values = args.to_dict() if hasattr(args, "to_dict") else vars(args)
-        return {"run": self.run, "args": plain(values), "state": self._changes(state)}
+        return {"run": self.run, "args": _plain(values), "state": _plain(self._changes(state))}
 
     def _changes(self, state: TrainerState) -> dict[str, Any]:
         values = {key: value for key, value in vars(state).items() if key not in LEFT_OUT and not key.startswith("_")}
         del values["global_step"], values["epoch"]
-        changed = {key: value for key, value in values.items() if key not in self._known or self._known[key] != value}
-        self._known.update(changed)
-        return {key: plain(value) for key, value in changed.items()}
+        return {key: value for key, value in values.items() if key not in self._known or self._known[key] != value}
 
     def _write(self, args: Args, entry: Mapping[str, Any]) -> None:
+        if self._first is not None:
+            path, first = self._first
+            self._first = None
+            with _open(path) as file:
+                append_line(file, json.dumps(first) + "\n")
         if self._file is None:
-            self._file = _open(self.path or Path(args.output_dir) / "journal.jsonl")
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+            self._file = _open(self._path_of(args))
+        append_line(self._file, json.dumps(entry) + "\n")
+
+    def _path_of(self, args: Args) -> Path:
+        return self.path or Path(args.output_dir) / "journal.jsonl"
 
     def _close(self) -> None:
         if self._file is not None:
@@ -121,16 +137,13 @@ class JournalCallback(TrainerCallback):
             self._file = None
 
 
-def _open(path: Path) -> TextIO:
-    """Open a journal for appending, on a new line even if a killed run left a torn one."""
+def _open(path: Path) -> FileIO:
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+b")
-    if file.seek(0, os.SEEK_END):
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-    file.close()
-    return path.open("a", encoding="utf-8")
+    return path.open("a+b", buffering=0)
+
+
+def _plain(value: Any) -> Any:
+    return plain(value, "an event", rest=repr)
 
 
 def decisions_of(control: TrainerControl) -> dict[str, Any]:
@@ -139,19 +152,6 @@ def decisions_of(control: TrainerControl) -> dict[str, Any]:
     if control.stop_reason is not None:
         decisions["should_training_stop"] = control.stop_reason
     return decisions
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` as JSON can write it; a value that it cannot hold becomes its text."""
-    if isinstance(value, Enum):
-        return value.value
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else repr(value)
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:

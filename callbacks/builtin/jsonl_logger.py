@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._util.atomic_files import write_atomically
+from .._util.atomic_files import append_line, write_atomically
 from .log_file import LogFileCallback
 
 
@@ -23,8 +23,8 @@ class JSONLinesLoggerCallback(LogFileCallback):
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
         """Add one record at the end of the file."""
-        with path.open("a", encoding="utf-8", newline="") as file:
-            file.write(line_of(record))
+        with path.open("a+b", buffering=0) as file:
+            append_line(file, line_of(record))
 
 
 def line_of(record: Mapping[str, Any]) -> str:

@@ -17,7 +17,8 @@ class LogFileCallback(TrainerCallback):
 
     When training begins, the file is written anew from the history: a new run starts with an empty file, and a resumed
     one drops what the killed run had logged after its checkpoint, so that each step appears once. From then on records
-    are appended. Only the first process writes.
+    are appended. Where a record cannot be written, since the disk is full for a moment, the next one writes all that
+    the file lacks. Only the first process writes.
 
     Args:
         path: The file; None: ``default_name`` in ``args.output_dir``.
@@ -27,15 +28,25 @@ class LogFileCallback(TrainerCallback):
     default_name: str = ""
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path).expanduser()
+        self._is_of_run = False
+        self._is_behind = False
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
+            self._is_of_run = self._is_behind = True
             self.rewrite(self.file_of(args), state.log_history)
+            self._is_behind = False
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
-        if state.is_world_process_zero and logs:
+        if not state.is_world_process_zero or not logs:
+            return
+        was_behind, self._is_behind = self._is_behind, self._is_of_run
+        if was_behind:
+            self.rewrite(self.file_of(args), state.log_history)
+        else:
             self.append(self.file_of(args), {"step": state.global_step, **logs})
+        self._is_behind = False
 
     def file_of(self, args: Args) -> Path:
         """Return the path of the file, after making its folder."""

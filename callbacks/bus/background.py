@@ -33,7 +33,7 @@ from ..errors import CallbackTimeoutError
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment
 from .callback_thread import END_WAIT_S, Call, CallbackThread
-from .faults import FaultPolicy
+from .faults import FaultPolicy, called
 from .receiver import STEP_EVENTS, CallbackReceiver
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
@@ -109,7 +109,7 @@ class BackgroundReceiver(CallbackReceiver):
                 self._take_turn(payload)
                 attachment.calls += 1
                 seen = (args, StateSnapshot.of(state), copy.copy(control))
-                make = functools.partial(self.method, *seen, **self.context, **payload)
+                make = functools.partial(_call_as, attachment, self.method, *seen, **self.context, **payload)
                 thread.submit(
                     Call(self.event, make, is_droppable=self.event in DROPPABLE, holds=payload.get("checkpoint"))
                 )
@@ -162,3 +162,9 @@ class BackgroundReceiver(CallbackReceiver):
         elif thread.dropped and not attachment.dropped:
             logger.warning("the callback %r cannot keep up; steps and records are left out", attachment.name)
         attachment.dropped = thread.dropped
+
+
+def _call_as(attachment: Attachment, method: Any, *args: Any, **kwargs: Any) -> None:
+    """Call a method of an observer, on its thread."""
+    called.set(attachment)
+    method(*args, **kwargs)

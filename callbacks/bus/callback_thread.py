@@ -184,7 +184,7 @@ class CallbackThread:
             error: BaseException | None = None
             try:
                 call.make()
-            except (Exception, SystemExit) as raised:
+            except BaseException as raised:
                 error = raised
             outcome = Outcome(call.event, perf_counter() - start, error)
             del call

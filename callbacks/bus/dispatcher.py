@@ -13,13 +13,14 @@ from time import perf_counter
 from typing import Any
 
 from .._util.atomic_files import describe
-from ..errors import CheckpointError
+from .._util.plain_data import copy_plain, plain, plain_items
+from ..errors import CheckpointError, NotPlainError
 from ..events import EVENTS, Signal
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .callback_thread import CallbackThread
-from .faults import FaultPolicy
+from .faults import FaultPolicy, called
 from .introspection import overridden_events
 from .ordering import in_order
 from .receiver import STEP_EVENTS, CallbackReceiver
@@ -28,6 +29,9 @@ logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 COPIED = ("logs", "metrics")
 """Payload of which every receiver gets its own copy."""
+
+RESERVED = ("epoch", "step")
+"""Names in every record that a monitor cannot replace."""
 
 STEERED_AT = ("on_epoch_begin", *sorted(STEP_EVENTS - {"on_log"}))
 """The events between two updates of an epoch that come with every step."""
@@ -180,7 +184,7 @@ class Dispatcher:
         for receiver in self.receivers(event):
             try:
                 receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
-            except Exception as error:
+            except BaseException as error:
                 first = first or error
         return first
 
@@ -198,9 +202,13 @@ class Dispatcher:
     # -- state and metrics ----------------------------------------------------------------------------------------
 
     def state_dicts(self) -> dict[str, Any]:
-        """Return the state that each callback wants a checkpoint to keep, by name."""
+        """Return the state that each callback wants a checkpoint to keep, by name, as plain data.
+
+        Raises:
+            NotPlainError: If a state of a control callback cannot be kept; an observer's is left out.
+        """
         kept = {name: self._guarded(item, "state_dict", _state_of) for name, item in self.attachments.items()}
-        return {name: dict(state) for name, state in kept.items() if state}
+        return {name: state for name, state in kept.items() if state}
 
     def load_state_dicts(self, states: Mapping[str, Any]) -> None:
         """Give the callbacks the states that `state_dicts` returned; those of callbacks not attached are left out."""
@@ -213,29 +221,59 @@ class Dispatcher:
             else:
                 self._guarded(attachment, "load_state_dict", partial(_restore, state=state))
 
-    def logged_metrics(self) -> dict[str, float]:
+    def logged_metrics(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the monitors among the callbacks add to the training record that is about to be written.
 
         A monitor is a callback with a method ``metrics_to_log(args, state, **context)`` that returns a dict. They are
         called in order; where two return the same name, the later one wins.
+
+        Args:
+            own: The record's own values, which a monitor does not replace.
         """
 
-        def ask(monitor: Any) -> Any:
-            return monitor.metrics_to_log(self.args, self.state, **self.context)
+        def ask(monitor: Any) -> dict[str, Any]:
+            answer = monitor.metrics_to_log(self.args, self.state, **self.context)
+            return self.as_plain(dict(answer or {}), "metrics_to_log")
 
-        answers = (self._guarded(item, "metrics_to_log", ask) or {} for item in self._monitors)
-        return {name: value for answer in answers for name, value in answer.items()}
+        added: dict[str, Any] = {}
+        for item in self._monitors:
+            answer = self._guarded(item, "metrics_to_log", ask) or {}
+            for name in answer.keys() & {*own, *RESERVED}:
+                value = answer.pop(name)
+                if name not in own or value != own[name]:
+                    self.faults.tell_taken(item, name)
+            added |= answer
+        return added
+
+    def as_plain(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """Return values as plain data. What an observer gives that cannot be kept is left out, and told once.
+
+        Raises:
+            NotPlainError: If a value that no observer gives cannot be kept.
+        """
+        observer = called.get()
+        if observer is None:
+            made: dict[str, Any] = plain(values, what)
+            return made
+        kept, errors = plain_items(values, what)
+        for error in errors:
+            self.faults.lost(observer, error)
+        return kept
 
     def _guarded(self, attachment: Attachment, what: str, call: Callable[[Any], Any]) -> Any:
         """Call a callback outside of the events, under the same fault policy and accounting; None if it failed."""
+        token = called.set(attachment if attachment.role == "observer" else None)
         start = perf_counter()
         try:
             if attachment.thread is not None:
                 attachment.thread.flush()
             result = call(attachment.callback)
-        except Exception as error:
+        except NotPlainError as error:
+            return self.faults.lost(attachment, error)
+        except BaseException as error:
             return self.faults.failed(attachment, what, error)
         finally:
+            called.reset(token)
             attachment.seconds += perf_counter() - start
         if what in attachment.failing:
             attachment.recovered()
@@ -245,16 +283,17 @@ class Dispatcher:
 def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:
     for key in COPIED:
         if key in payload:
-            payload = {**payload, key: dict(payload[key])}
+            payload = {**payload, key: copy_plain(payload[key])}
     return payload
 
 
-def _state_of(callback: Any) -> dict[str, Any]:
+def _state_of(callback: Any) -> Any:
+    state: Any = {}
     if hasattr(callback, "state_dict"):
-        return dict(callback.state_dict())
-    if hasattr(callback, "state") and hasattr(type(callback), "from_state"):
-        return dict(callback.state())
-    return {}
+        state = callback.state_dict()
+    elif hasattr(callback, "state") and hasattr(type(callback), "from_state"):
+        state = callback.state()
+    return plain(dict(state), "state_dict()")
 
 
 def _restore(callback: Any, state: Mapping[str, Any]) -> None:

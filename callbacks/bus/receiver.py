@@ -8,7 +8,7 @@ from typing import Any
 
 from ..state import FLAGS, TrainerControl, TrainerState
 from .attachment import Attachment
-from .faults import FaultPolicy
+from .faults import FaultPolicy, called
 
 STEP_EVENTS = frozenset(
     {"on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"}
@@ -27,7 +27,10 @@ class CallbackReceiver:
         faults: Called with what the method raises.
     """
 
-    __slots__ = ("__weakref__", "attachment", "context", "event", "every", "faults", "is_flow", "method", "position")
+    __slots__ = (
+        *("__weakref__", "attachment", "context", "event", "every", "faults", "is_flow", "is_observer", "method"),
+        "position",
+    )
 
     def __init__(
         self, attachment: Attachment, event: str, position: int, context: Mapping[str, Any], faults: FaultPolicy
@@ -39,6 +42,7 @@ class CallbackReceiver:
         self.faults: FaultPolicy = faults
         self.every: int = attachment.every if event in STEP_EVENTS else 1
         self.is_flow: bool = bool(getattr(attachment.callback, "is_flow", False))
+        self.is_observer: bool = attachment.role == "observer"
         self.method: Any = getattr(attachment.callback, event, None)
 
     def __call__(
@@ -48,13 +52,16 @@ class CallbackReceiver:
             return None
         attachment = self.attachment
         before = dict(vars(control))
+        token = called.set(attachment) if self.is_observer else None
         start = perf_counter()
         try:
             returned: TrainerControl | None = self.method(args, state, control, **self.context, **payload)
-        except Exception as error:
+        except BaseException as error:
             self.faults.failed(attachment, self.event, error)
             return None
         finally:
+            if token is not None:
+                called.reset(token)
             attachment.seconds += perf_counter() - start
             attachment.calls += 1
         if attachment.failing and self.event in attachment.failing:
@@ -68,7 +75,7 @@ class CallbackReceiver:
     @property
     def may_steer(self) -> bool:
         """Whether processes must exchange its flags: an observer's have no effect, the flow's are equal everywhere."""
-        return not (self.is_flow or self.attachment.role == "observer")
+        return not (self.is_flow or self.is_observer)
 
     def _note_reasons(self, control: TrainerControl, before: Mapping[str, Any]) -> None:
         """Note the callback as the reason of every flag that was not set before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from trackside.callbacks.types import Role
 
 from .metric_names import Record, numbers_in, rewrite_logs
 from .requirements import import_quietly, require_package
+
+logger: logging.Logger = logging.getLogger("trackside.integrations")
 
 Status = Literal["finished", "failed", "killed"]
 
@@ -50,6 +53,7 @@ class Tracker(TrainerCallback, ABC):
         self._last_steps: Mapping[str, int] | None = None
         self._shown: dict[str, int] | None = None
         self._opened_at_step = 0
+        self._left_out: set[str] = set()
 
     # -- what a subclass defines ----------------------------------------------------------------------------------
 
@@ -161,7 +165,12 @@ class Tracker(TrainerCallback, ABC):
                 self._write(record, record["step"])
 
     def _write(self, logs: Record, step: int) -> None:
-        numbers = numbers_in(rewrite_logs(logs))
+        shown = rewrite_logs(logs)
+        numbers = numbers_in(shown)
+        if left_out := shown.keys() - numbers.keys() - self._left_out:
+            self._left_out |= left_out
+            names = ", ".join(sorted(left_out))
+            logger.warning("%s shows only numbers; it leaves out %s", type(self).__name__, names)
         values = {name: value for name, value in numbers.items() if step > self._last_shown(name)}
         if values:
             self.write(values, step)

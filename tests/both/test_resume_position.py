@@ -13,7 +13,7 @@ WHOLE = 16
 
 
 def resume(trainer_factory, step, data=32, **options):
-    """Resume from the checkpoint of ``step``; return the trainer, the examples seen, and the epoch after each update."""
+    """Resume from the checkpoint of ``step``; return the trainer, the examples seen, and the epochs after updates."""
     trainer = trainer_factory(train_dataset=trainer_factory.dataset(data), **{**RUN, **options})
     counted, epochs = [], []
     engine = trainer._engine

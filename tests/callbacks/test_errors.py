@@ -11,6 +11,7 @@ from trackside.callbacks import errors
 
 ALL = [
     errors.ArgumentError("eval_strategy", "epochs", "one of no, steps, epoch"),
+    errors.NotPlainError("state_dict()", "['figure']", "is of type object"),
     errors.ConfigError("run.yaml: no key 'arg'"),
     errors.UnknownNameError("callback", "csvv", ["csv", "jsonl"]),
     errors.UnknownMetricError("metric_for_best_model", "acc", ["eval_accuracy"]),

@@ -119,6 +119,9 @@ class FakeStep(TrainStep):
     def clear_gradients(self) -> None:
         pass
 
+    def end_run(self) -> None:
+        pass
+
     def take_loss(self) -> float:
         loss, self.losses = self.losses, 0.0
         return loss

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, Field, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -260,6 +261,8 @@ class BaseTrainingArguments(DerivedArguments):
 
     def _infer(self) -> None:
         self.output_dir = staged(self.output_dir, self.staging_dir)
+        logging_dir: str | None = self.given("logging_dir")
+        self.logging_dir = logging_dir and os.path.expanduser(logging_dir)
         self._inferred: dict[str, tuple[Any, Any]] = {}
         self._set("report_to", self.report_to or [])
         self._set("fsdp", self.fsdp or "")

@@ -7,12 +7,11 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
-from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 from ..staging import StagingFolder
@@ -21,9 +20,6 @@ T = TypeVar("T", bound="PlainData")
 
 # fields about the start of a run, without effect on its results
 NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint", "staging_dir"})
-
-
-PLAIN = (bool, int, float, str, NoneType)
 
 
 class PlainData:
@@ -146,14 +142,4 @@ def _default(item: dataclasses.Field[Any]) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, StagingFolder):
         return value.address
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        value = sorted(value, key=str)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
-    return value if isinstance(value, PLAIN) else getattr(value, "__qualname__", str(value))
+    return plain(value, "arguments", rest=lambda other: getattr(other, "__qualname__", str(other)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
 from trackside.callbacks.metrics import evaluation_key, improves, is_undefined
 
+from .discovery import run_id_of
 from .manifest import BrokenCheckpointError
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -29,6 +30,8 @@ class BestModel:
         self._path_of = path_of
         self._load_weights = load_weights
         self._seen: set[str] = set()
+        self.is_loaded: bool = False
+        """Whether the last run ended with the weights of its best checkpoint."""
 
     @property
     def is_wanted(self) -> bool:
@@ -80,14 +83,34 @@ class BestModel:
         if metrics is not None and self.is_metric_needed and evaluation_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
+    def look_for(self, run_id: str | None, *folders: Path, remote: Callable[[], Mapping[str, str]] = dict) -> None:
+        """Look for the best checkpoint of a resumed run by its name and run id; the folder may have been moved.
+
+        Args:
+            run_id: The run that was resumed; None if its checkpoint has no manifest.
+            folders: Where to look: the output folder, and the folder of the checkpoint that was resumed.
+            remote: Returns the run of each checkpoint that can be downloaded into the output folder, by name.
+        """
+        state = self.trainer.state
+        if state.best_model_checkpoint is None:
+            return
+        name = Path(state.best_model_checkpoint).name
+        found = [folder / name for folder in folders if (folder / name).is_dir() and run_id_of(folder / name) == run_id]
+        state.best_model_checkpoint = str((found or [folders[0] / name])[0])
+        if not found and self.is_wanted and state.is_world_process_zero and remote().get(name) != run_id:
+            places = " or ".join(dict.fromkeys(map(str, folders)))
+            logger.warning("the best checkpoint of this run so far, %s, is not in %s", name, places)
+
     def load(self) -> None:
         """Load the weights of the best checkpoint; keep the last weights if it is missing or does not verify."""
+        self.is_loaded = False
         path = self.trainer.state.best_model_checkpoint
         if path is None:
             logger.warning("load_best_model_at_end: no evaluation gave a best model; the last one stays")
             return
-        here = Path(self.trainer.args.output_dir) / Path(path).name  # output_dir may have moved
         try:
-            self._load_weights(Path(path) if Path(path).exists() else here)
+            self._load_weights(Path(path))
         except BrokenCheckpointError as error:  # raised on every process, before anything is loaded
             logger.warning("load_best_model_at_end: the last weights stay, since the best %s", error)
+        else:
+            self.is_loaded = True

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from .manifest import BrokenCheckpointError, read_manifest, verify
+from trackside.callbacks.errors import CheckpointError
+
+from .manifest import BrokenCheckpointError, Contents, contents_of, read_manifest, verify
 from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+STATE_FILE = "trainer_state.json"
 
 
 def find_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -51,10 +58,37 @@ def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Pat
     return None, skipped
 
 
-def get_last_checkpoint(folder: str | Path) -> str | None:
-    """Return the newest checkpoint in ``folder`` that verifies, like the function of that name in transformers."""
-    path, _ = newest_valid(Path(folder).expanduser())
-    return None if path is None else str(path)
+def newest_resumable(output_dir: Path) -> Path | None:
+    """Return the newest checkpoint that verifies, and tell why newer ones do not; None in a folder without checkpoints.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none verifies.
+    """
+    path, skipped = newest_valid(output_dir)
+    tell(skipped)
+    if path is None and skipped:
+        reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
+        raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
+    return path and resumable(contents_of(path))
+
+
+def resumable(contents: Contents) -> Path:
+    """Return the path of a checkpoint that has what a run itself needs; the engine looks for the rest.
+
+    Raises:
+        CheckpointError: If a role is missing; the message names it.
+    """
+    if contents.find(STATE_FILE) is None:
+        raise CheckpointError(f"{contents.path} is not a checkpoint: it has no {STATE_FILE}")
+    if contents.is_sealed:
+        contents.require("progress", "arguments", "rng")
+    return contents.path
+
+
+def tell(skipped: list[BrokenCheckpointError]) -> None:
+    """Log why checkpoints were skipped."""
+    for item in skipped:
+        logger.warning("skipped %s: %s", item.path, item.reason)
 
 
 def subfolders(path: str | Path) -> list[Path]:

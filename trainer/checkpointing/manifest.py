@@ -25,9 +25,9 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import describe, sync_folder
 from trackside.callbacks.errors import CheckpointError
 
-from .documents import DocumentError, check, has_schema, parse, read_document
+from .files.documents import DocumentError, check, has_schema, parse, read_document
+from .files.regular_files import IrregularFileError, is_inside, open_regular, read_regular, status_of
 from .names import step_of
-from .regular_files import IrregularFileError, is_inside, open_regular, read_regular, status_of
 from .saving.hashed_file import remembered
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

@@ -20,19 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import claimed, describe, make_folder, sync_folder
-from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import ArgumentError, CheckpointError, MissingPackageError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, CheckpointError
 
+from ..staging import is_address
+from .discovery import newest_valid
+from .filesystem import opened
 from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
 from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
 from .store import surplus
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-EXTRAS = {"fsspec": "remote", "s3fs": "s3"}
-"""The extras of trackside that install a package."""
-
-LOCAL = frozenset({"file", "local"})
 
 Manifest = dict[str, Any]
 
@@ -52,7 +49,7 @@ class RemoteFolder:
     def __init__(self, address: str, field: str = "output_dir") -> None:
         self.address = address.rstrip("/")
         self.field = field
-        self.fs, self.root = _opened(self.address, field)
+        self.fs, self.root = opened(self.address, field)
 
     def probe(self) -> None:
         """Write and delete a small file.
@@ -273,6 +270,19 @@ class RemoteFolder:
                 temporary.replace(path)
 
 
+def get_last_checkpoint(folder: str | Path) -> str | None:
+    """Return the newest checkpoint in ``folder`` that verifies, like the function of that name in transformers.
+
+    At an address, it is the newest that is complete, as an address; it is verified when it is downloaded.
+    """
+    if is_address(folder):
+        remote = RemoteFolder(str(folder), "folder")
+        names = list(remote.checkpoints())
+        return f"{remote.address}/{names[-1]}" if names else None
+    path, _ = newest_valid(folder)
+    return None if path is None else str(path)
+
+
 def is_kept_apart(name: str) -> bool:
     """Return whether a file, by its name relative to the run's folder, is part of a checkpoint, hidden or temporary."""
     first = name.split("/")[0]
@@ -285,28 +295,3 @@ def is_same(folder: Path, manifest: Manifest) -> bool:
         return read_manifest(folder) == manifest and verify(folder) == manifest
     except BrokenCheckpointError:
         return False
-
-
-def _opened(address: str, field: str) -> tuple[Any, str]:
-    """Return the file system of an address, and the path in it."""
-    if not is_installed("fsspec"):
-        raise MissingPackageError("fsspec", f"{field}={address!r}", extra=EXTRAS["fsspec"])
-    import fsspec
-    from fsspec.registry import known_implementations
-
-    protocol = address.partition("://")[0].rpartition("::")[2]
-    known = known_implementations.get(protocol)
-    try:
-        options = {"auto_mkdir": True} if protocol in LOCAL else {}
-        fs, root = fsspec.url_to_fs(address, use_listings_cache=False, **options)
-    except ImportError as error:
-        package = known["class"].split(".")[0] if known is not None else protocol
-        missing = getattr(error.__cause__, "name", None) or error.name
-        package = (missing or package).split(".")[0] if package == "fsspec" else package
-        raise MissingPackageError(package, f"{field}={address!r}", extra=EXTRAS.get(package)) from error
-    except Exception as error:
-        if known is not None:
-            raise ArgumentError(field, address, f"an address that opens: {describe(error)}") from error
-        near = did_you_mean(protocol, known_implementations)
-        raise ArgumentError(field, address, f"a path, or an address of a kind that fsspec knows.{near}") from None
-    return fs, str(root).rstrip("/")

@@ -29,10 +29,10 @@ from trackside.callbacks._util.atomic_files import claimed, describe, exchange, 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
+from .files.schemas import LARGEST
 from .manifest import seal
-from .names import CHECKPOINT_PREFIX, REPLACED, TEMPORARY, step_of
+from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, TEMPORARY, step_of
 from .saving.hashed_file import remembering
-from .schemas import LARGEST
 
 Write = Callable[[Path], Mapping[str, str] | None]
 """Fills a folder and returns the roles of the files that it wrote; files that are not listed have the role "other"."""
@@ -116,6 +116,16 @@ class CheckpointStore:
         names = {Path(path).name for path in keep} | {path.name for path in ours[-1:]}
         self._discard(surplus(ours, self.save_total_limit, names))
 
+    def remove_runs(self, run_ids: Collection[str]) -> None:
+        """Delete the checkpoints of other runs, and what these left half written; a linked folder stays."""
+        tags = {_tag(run_id) for run_id in run_ids}
+        doomed = [folder for folder, run in self._left_over(TEMPORARY) if run in tags]
+        for folder in subfolders(self.output_dir):
+            is_checkpoint = COMMITTED.fullmatch(folder.name) or REPLACED.fullmatch(folder.name)
+            if is_checkpoint and not folder.is_symlink() and run_id_of(folder) in run_ids:
+                doomed.append(folder)
+        self._discard(doomed)
+
     def clean(self) -> list[Path]:
         """Remove the leftovers of ended processes of this run; return the removed folders.
 
@@ -182,7 +192,7 @@ class CheckpointStore:
 
     def _tag(self) -> str:
         """Return the tag of this run for folder names: a folder that is being written has no manifest yet."""
-        return hashlib.sha256(self.run_id.encode()).hexdigest()[:8]
+        return _tag(self.run_id)
 
     def _left_over(self, pattern: re.Pattern[str]) -> list[tuple[Path, str | None]]:
         """Return the folders that match ``pattern`` and are not in use by a process, each with the tag of its run."""
@@ -204,6 +214,10 @@ def surplus(oldest_first: Sequence[Path], limit: int, keep: Collection[str]) -> 
     """
     deletable = [path for path in oldest_first if path.name not in keep]
     return deletable[: max(len(oldest_first) - limit, 0)]
+
+
+def _tag(run_id: str) -> str:
+    return hashlib.sha256(run_id.encode()).hexdigest()[:8]
 
 
 def _rename(source: Path, target: Path, undo: contextlib.ExitStack) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..engine import Engine, StepResult
@@ -180,7 +181,6 @@ class EvaluationRun:
         compute = self._compute_metrics if self.is_complete and not self._by_batch else None
         if compute is not None and logits is not None and labels is not None:
             metrics = _checked(compute(self._prediction(logits, labels)))
-        metrics = {name: _plain(value) for name, value in metrics.items()}
         if self._losses:
             weight = math.fsum(weight for _, weight in self._losses)
             metrics["loss"] = math.fsum(loss * weight for loss, weight in self._losses) / weight
@@ -194,14 +194,15 @@ class EvaluationRun:
 def _checked(metrics: Any) -> dict[str, Any]:
     if not isinstance(metrics, Mapping):
         raise TracksideTypeError(f"compute_metrics returned {type(metrics).__name__}; it returns a dict of numbers")
-    return dict(metrics)
+    kept = plain(metrics, "compute_metrics()")
+    return {name: _single(kept[name]) if hasattr(metrics.get(name), "shape") else kept[name] for name in kept}
+
+
+def _single(value: Any) -> Any:
+    """Return the value of an array of one value, and other arrays unchanged."""
+    return _single(value[0]) if isinstance(value, list) and len(value) == 1 else value
 
 
 def _bytes_of(step: Sequence[Any]) -> int:
     """Return the size in bytes of the logits, labels and inputs of a step."""
     return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
-
-
-def _plain(value: Any) -> Any:
-    """Return numpy scalars as Python numbers."""
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value

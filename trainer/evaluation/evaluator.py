@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.errors import ArgumentError, NotPlainError
 from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
@@ -112,6 +113,7 @@ class Evaluator:
                 batches, description, only_loss, ignore_keys, prefix
             )
         examples, steps = self._counted
+        output.metrics.update(plain(output.metrics, "metrics"))  # an overridden prediction_loop may return any values
         output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
         output.metrics.update(memory.stop(prefix) if memory else {})
         return output
@@ -174,6 +176,8 @@ class Evaluator:
             trial = partial(self._try_one_batch, dataset, prefix)
             try:
                 found = self._engine.strategy.collectives.outcome("the trial evaluation", trial)[0]
+            except NotPlainError:
+                raise
             except Exception as error:
                 logger.warning("the metrics cannot be checked before the first step: one batch gave %r", error)
                 return None

@@ -14,7 +14,7 @@ from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from . import snapshot
-from ._torch_util import copied, pinned, unwrap
+from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
@@ -33,7 +33,14 @@ class TorchCheckpoint(BaseCheckpoint):
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        return super().snapshot(copy=copy or self.strategy.must_copy)
+        mode = self.train_step.optimizer_mode
+        with mode.evaluating():
+            return super().snapshot(copy=copy or self.strategy.must_copy or mode.exists)
+
+    def save_model(self, output_dir: str | None) -> None:
+        """Write the weights and the other files of the model into ``output_dir``, on the first process."""
+        with self.train_step.optimizer_mode.evaluating():
+            super().save_model(output_dir)
 
     def write_shards(self) -> None:
         """Write this process's shards, if any, of the checkpoint that the first process is writing."""
@@ -63,7 +70,9 @@ class TorchCheckpoint(BaseCheckpoint):
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         if not self.strategy.is_sharded:
-            return super()._write_weights(folder, write_model)
+            is_live = "save_model" in self.overrides  # otherwise copies are written, perhaps in the background
+            with self.train_step.optimizer_mode.evaluating() if is_live else NULL_CONTEXT:
+                return super()._write_weights(folder, write_model)
         self._write_shards(folder)
         return roles_of(f"{snapshot.SHARDS}/{name}" for name in os.listdir(folder / snapshot.SHARDS))
 
@@ -72,7 +81,13 @@ class TorchCheckpoint(BaseCheckpoint):
 
         optimizer = None if self.trainer.args.save_only_model else self.trainer.optimizer
         shared: Any = self.strategy.collectives.gather("the folder of the shards", folder)[0]
-        write_shards(shared, self.trainer.model, optimizer)
+        with self.train_step.optimizer_mode.evaluating():
+            write_shards(shared, self.trainer.model, optimizer)
+
+    def load_weights(self, contents: Contents) -> None:
+        """Load only the weights of a checkpoint."""
+        self.train_step.optimizer_mode.eval()  # they are those of evaluation
+        super().load_weights(contents)
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         if contents.names("shards"):
@@ -87,10 +102,15 @@ class TorchCheckpoint(BaseCheckpoint):
             load_weights(self._model, contents)
 
     def _optimizer_state(self) -> Any:
-        return None if self.strategy.is_sharded else snapshot.optimizer_state(self.trainer.optimizer)
+        if self.strategy.is_sharded:
+            return None
+        state, late = snapshot.optimizer_state(self.trainer.optimizer), self.train_step.parameters.late
+        return {**state, snapshot.LATE: [list(place) for place in late]} if late else state
 
     def _read_optimizer(self, path: Path) -> Any:
-        return snapshot.read_torch(path)
+        state = snapshot.read_torch(path)
+        self.train_step.parameters.add(state.get(snapshot.LATE, ()) if isinstance(state, dict) else ())
+        return state
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

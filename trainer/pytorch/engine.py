@@ -111,7 +111,10 @@ class TorchEngine(BaseEngine):
         self._note_made(TorchMadeOptimizer)
         if args.save_strategy != "no":
             check_data(unwrap(trainer.model).state_dict())
-        self.train_step.begin_run()
+        is_own = self.given_optimizers[0] is not None or self.overrides.any(
+            "create_optimizer", "create_optimizer_and_scheduler"
+        )
+        self.train_step.begin_run(takes_late=not is_own)
         update_context(trainer, self.dispatcher)
 
     def seed(self, checkpoint: Path | None) -> None:

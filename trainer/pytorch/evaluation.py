@@ -73,7 +73,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self.model_io.inspect()
         self.strategy.share_buffers(self.model_io.model)
         try:
-            with eval_mode(trainer.model, self.dtype):
+            with self.train_step.optimizer_mode.evaluating(), eval_mode(trainer.model, self.dtype):
                 yield
         finally:
             self.model_io.past = past

@@ -37,7 +37,7 @@ class OOMRetrier:
 
         If a part fails, the previous gradients are restored, so that the failed attempt has no effect.
         """
-        before = [None if p.grad is None else p.grad.detach().clone() for p in self._step.parameters]
+        before = [None if p.grad is None else p.grad.detach().clone() for p in self._step.parameters.all]
         while True:
             try:
                 return self._in_parts(model, inputs)
@@ -71,7 +71,7 @@ class OOMRetrier:
         return torch.as_tensor(total)
 
     def _put_back(self, before: list[Tensor | None]) -> None:
-        for parameter, gradient in zip(self._step.parameters, before, strict=True):
+        for parameter, gradient in zip(self._step.parameters.all, before, strict=True):
             parameter.grad = gradient
         gc.collect()
         if torch.cuda.is_available():

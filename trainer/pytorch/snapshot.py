@@ -16,6 +16,8 @@ from trackside.callbacks.errors import CheckpointError
 from ..checkpointing.random_state import host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import hashed
 
+LATE = "late_parameters"
+"""Name, in an optimizer's state, of the parameters that were unfrozen during the run: index of the group, and name."""
 WEIGHT_DTYPES = "weight_dtypes"
 """Entry of an optimizer's file beside torch's own: the types of the weights, in the order of the groups."""
 SHARDS = "shards"

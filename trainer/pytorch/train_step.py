@@ -21,7 +21,11 @@ from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
+from .optim.factory import include_new_groups
+from .optim.modes import OptimizerMode
+from .optim.run_parameters import RunParameters
 from .precision.base import Precision
+from .precision.eval_mode import Modes, modes_of, restore_modes
 
 
 class TorchTrainStep(BaseTrainStep):
@@ -34,7 +38,8 @@ class TorchTrainStep(BaseTrainStep):
 
     Attributes:
         context: The context of the current micro-batch or evaluation batch.
-        parameters: The parameters of the optimizer, whose gradients are clipped and cleared.
+        parameters: The parameters that get gradients; those of the optimizer are clipped.
+        optimizer_mode: The mode of an optimizer that has modes.
         grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
     """
 
@@ -46,7 +51,10 @@ class TorchTrainStep(BaseTrainStep):
         super().__init__(engine, precision)
         trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
         self.context: StepContext = StepContext()
-        self.parameters: list[Tensor] = []
+        self.parameters: RunParameters = RunParameters(nn.Module(), None)
+        self.optimizer_mode: OptimizerMode = OptimizerMode()
+        self._modes: Modes = []
+        self._holders = lambda: [trainer, *(item.callback for item in trainer.callback_report.values())]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         self.losses: LossAccumulator = LossAccumulator(
@@ -61,9 +69,25 @@ class TorchTrainStep(BaseTrainStep):
         self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
 
-    def begin_run(self) -> None:
-        """Set up the step for the optimizer and the wrapped model of a new run."""
-        self.parameters = self.precision.parameters(self.trainer.optimizer)
+    def begin_run(self, *, takes_late: bool) -> None:
+        """Set up the step for the optimizer and the wrapped model of a new run.
+
+        Args:
+            takes_late: See `RunParameters`.
+        """
+        trainer, strategy = self.trainer, self.strategy
+        self.parameters.close()
+        self.parameters = RunParameters(
+            trainer.model,
+            trainer.optimizer,
+            self.precision.parameters,
+            self._holders,
+            takes_late=takes_late and not self.precision.has_copies,
+            is_distributed=strategy.world_size > 1,
+            watches=not (strategy.is_sharded or self.precision.has_copies),
+        )
+        self.optimizer_mode = OptimizerMode(trainer.optimizer)
+        self._modes = []
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
         self.losses.take()
@@ -78,6 +102,8 @@ class TorchTrainStep(BaseTrainStep):
         """Run the forward and the backward pass of a micro-batch."""
         if self.strategy.is_sharded:  # the forward pass gathers weights
             self.timer.exchange()
+        if context.index == 0:
+            self._begin_update()
         inputs = self.place(batch.inputs)
         context.is_padding = batch.examples == 0
         self.context = context
@@ -91,21 +117,33 @@ class TorchTrainStep(BaseTrainStep):
                 loss = self._call_training_step(model, inputs)
         self.losses.add(loss, context)
 
+    def _begin_update(self) -> None:
+        """Begin every update in the modes of the first, whatever a callback has left."""
+        model = self.trainer.model
+        if not self._modes or self._modes[0][0] is not model:
+            self._modes = modes_of(model)
+        elif model.training is not self._modes[0][1]:
+            restore_modes(self._modes)
+        if self.optimizer_mode.exists:
+            self.optimizer_mode.train()
+
     def finish_gradients(self) -> Tensor:
         """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
-        trainer, strategy = self.trainer, self.strategy
+        trainer, strategy, parameters = self.trainer, self.strategy, self.parameters
         if self._is_first_update:
             self._is_first_update = False
             trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
+        if parameters.update():
+            include_new_groups(trainer.lr_scheduler)
         self.precision.unscale(trainer.optimizer)
         factor = self.losses.close()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters.stepped if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
-            torch._foreach_mul_(gradients, factor)
+            torch._foreach_mul_([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
         dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
         norm = nn.utils.get_total_norm(dense)
         if trainer.args.max_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.parameters, trainer.args.max_grad_norm, norm)
+            nn.utils.clip_grads_with_norm_(parameters.stepped, trainer.args.max_grad_norm, norm)
         self.grad_norm = strategy.full_tensor(norm)
         return self.grad_norm
 
@@ -117,15 +155,25 @@ class TorchTrainStep(BaseTrainStep):
         return skipped
 
     def clear_gradients(self) -> None:
-        """Clear the gradients as torch's zero_grad does, without its 10 microseconds of overhead."""
-        optimizer = self.trainer.optimizer
+        """Clear the gradients as torch's zero_grad does, without its 10 microseconds of overhead.
+
+        Gradients of parameters that the optimizer does not have are cleared too: they are those of this update.
+        """
+        optimizer, parameters = self.trainer.optimizer, self.parameters
+        for parameter in parameters.others:
+            parameter.grad = None
         if self.precision.clear(optimizer):
             return
         if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
             optimizer.zero_grad()
             return
-        for parameter in self.parameters:
+        for parameter in parameters.stepped:
             parameter.grad = None
+
+    def end_run(self) -> None:
+        """Leave the weights as they are evaluated and kept."""
+        self.optimizer_mode.eval()
+        self.parameters.close()
 
     # -- micro-batch -------------------------------------------------------------------------------------------------
 
@@ -189,7 +237,8 @@ class TorchTrainStep(BaseTrainStep):
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
-        return {**record, "learning_rate": float(self.trainer.optimizer.param_groups[0]["lr"])}
+        group = self.trainer.optimizer.param_groups[0]
+        return {**record, "learning_rate": float(group["lr"])} if "lr" in group else record
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from trackside.callbacks.builtin.journal import plain
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError
 
 from ..outputs import BestRun
@@ -60,7 +60,7 @@ def _lead(search: Search, study: optuna.Study, n_trials: int, options: Mapping[s
             return bool(trial.should_prune())
 
         proposal = search.propose(trial, str(trial.number), search.hyperparameters(trial))
-        trial.set_user_attr(KEPT, plain(proposal.hyperparameters))
+        trial.set_user_attr(KEPT, plain(proposal.hyperparameters, "hyperparameters", rest=repr))
         trainer.gather_objects((proposal, trial.params))
         value = search.attempt(proposal, trial, report)
         if trainer.state.stopped_by is not None:

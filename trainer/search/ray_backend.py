@@ -15,6 +15,7 @@ from ray import tune
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 
 from ..outputs import BestRun
+from ..staging import address_of, is_address
 from .trial import Search, split_options
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -56,10 +57,11 @@ def search_with_ray(
     resources = {"cpu": 1, "gpu": int(has_gpu)} if resources is None else resources
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths resolve as in this process
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics unless requested
-    output_dir = Path(search.args.output_dir).resolve()
-    for_run = {"storage_path": str(output_dir / "ray"), **for_run}
+    local = Path(search.args.output_dir).resolve()
+    for_run = {"storage_path": str(local / "ray"), **for_run}
+    given = address_of(search.args.output_dir)
     try:
-        train = tune.with_parameters(trial, begin=begin, output_dir=str(output_dir))
+        train = tune.with_parameters(trial, begin=begin, output_dir=given if is_address(given) else str(local))
     except (TypeError, PicklingError) as error:
         raise TracksideTypeError(f"this trainer cannot be sent to the processes of ray: {error}") from error
     results = tune.Tuner(

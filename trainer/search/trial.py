@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trackside.callbacks.builtin.journal import plain
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 
 from ..outputs import default_compute_objective
@@ -117,7 +117,10 @@ class Search:
         self._report, self._evaluated = report, (-1, {})
         self._apply_arguments(self._args_for(proposal))
         trainer.state.is_hyper_param_search = True
-        trainer.state.trial_name, trainer.state.trial_params = proposal.name, plain(proposal.hyperparameters)
+        trainer.state.trial_name, trainer.state.trial_params = (
+            proposal.name,
+            plain(proposal.hyperparameters, "hyperparameters", rest=repr),
+        )
         trainer.train(trial=trial)
         if trainer.state.stopped_by is not None or trainer.state.stop_reason == GIVEN_UP:
             return None

@@ -12,6 +12,7 @@ import pytest
 
 from trackside.callbacks._util import atomic_files as files
 from trackside.callbacks._util.atomic_files import (
+    append_line,
     claimed,
     exchange,
     is_in_use,
@@ -169,3 +170,41 @@ def test_without_modules_that_only_posix_has_everything_is_imported_and_files_ar
 
     assert ran.stderr == ""
     assert ran.stdout == "kept\n"
+
+
+def test_a_line_that_does_not_fit_is_not_there_in_part(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("one\n")
+    script = (
+        "import resource; from trackside.callbacks._util.atomic_files import append_line\n"
+        "file = open('log', 'a+b', buffering=0)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, -1))\n"
+        "try: append_line(file, 'a line that is too long\\n')\n"
+        "except OSError as error: print(error.errno)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1)); append_line(file, 'two\\n')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"{errno.EFBIG}\n"
+    assert path.read_text() == "one\ntwo\n"
+
+
+def test_a_line_begins_after_one_that_was_cut_off(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("one\ntw")
+
+    with path.open("a+b", buffering=0) as file:
+        append_line(file, "three\n")
+
+    assert path.read_text() == "one\ntw\nthree\n"
+
+
+def test_a_line_goes_into_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with (tmp_path / "pipe").open("a+b", buffering=0) as file:
+        append_line(file, "one\n")
+        append_line(file, "two\n")
+
+        assert file.read(8) == b"one\ntwo\n"

@@ -11,7 +11,7 @@ from support.fork_process import Fork
 
 from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback
-from trackside.callbacks.builtin.journal import JournalCallback, plain, read_journal
+from trackside.callbacks.builtin.journal import JournalCallback, _plain, read_journal
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import EVENTS
 from trackside.callbacks.replay import last_run, replay
@@ -211,7 +211,7 @@ def test_what_json_cannot_write_becomes_text():
         def __repr__(self):
             return "a thing"
 
-    assert plain({"a": (1, Thing()), 2: None, "b": {3}}) == {"a": [1, "a thing"], "2": None, "b": [3]}
+    assert _plain({"a": (1, Thing()), 2: None, "b": {3}}) == {"a": [1, "a thing"], "2": None, "b": [3]}
 
 
 @pytest.mark.slow
@@ -260,9 +260,9 @@ def steps_in(path):
 def test_a_journal_that_is_open_can_go_to_another_process(tmp_path):
     journal = JournalCallback(tmp_path / "journal.jsonl")
     control = TrainerControl()
-    journal.on_init_end(None, TrainerState(), control)
+    journal.on_epoch_begin(None, TrainerState(), control)
 
     there = pickle.loads(pickle.dumps(journal))
-    there.on_init_end(None, TrainerState(), control)
+    there.on_epoch_begin(None, TrainerState(), control)
 
-    assert [entry["event"] for entry in read_journal(journal.path)] == ["on_init_end", "on_init_end"]
+    assert [entry["event"] for entry in read_journal(journal.path)] == ["on_epoch_begin", "on_epoch_begin"]

@@ -8,7 +8,7 @@ from trackside import LearningRateMonitorCallback
 def logged(track, optimizer, **options):
     run = track(LearningRateMonitorCallback(**options))
     run.dispatcher.context["optimizer"] = optimizer
-    return run.dispatcher.logged_metrics()
+    return run.dispatcher.logged_metrics({})
 
 
 def test_a_single_group_is_the_learning_rate(track):

@@ -32,7 +32,7 @@ def test_the_rates_are_those_of_the_last_steps(track, clock):
         state.num_input_tokens_seen += 100
         run.step()
 
-    assert run.dispatcher.logged_metrics() == {"steps_per_s": 2.0, "samples_per_s": 96.0, "tokens_per_s": 200.0}
+    assert run.dispatcher.logged_metrics({}) == {"steps_per_s": 2.0, "samples_per_s": 96.0, "tokens_per_s": 200.0}
 
 
 def test_the_time_of_evaluations_is_left_out(track, clock):
@@ -45,16 +45,16 @@ def test_the_time_of_evaluations_is_left_out(track, clock):
         clock.now += 50.0
         run.evaluate(eval_loss=1.0)
 
-    assert run.dispatcher.logged_metrics() == {"steps_per_s": 2.0}
+    assert run.dispatcher.logged_metrics({}) == {"steps_per_s": 2.0}
 
 
 def test_before_the_first_step_there_is_nothing_to_log(track, clock):
     run = track(ThroughputMonitorCallback())
 
-    assert run.dispatcher.logged_metrics() == {}
+    assert run.dispatcher.logged_metrics({}) == {}
     run.evaluate(eval_loss=1.0)
     run.send("on_train_begin")
-    assert run.dispatcher.logged_metrics() == {}
+    assert run.dispatcher.logged_metrics({}) == {}
 
 
 @pytest.mark.parametrize("window", [0, -3, 2.5])

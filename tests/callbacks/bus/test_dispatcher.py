@@ -194,7 +194,7 @@ def test_monitors_add_to_the_training_record(track):
     run = track(Monitor())
     run.step(3)
 
-    assert run.dispatcher.logged_metrics() == {"step_squared": 9.0}
+    assert run.dispatcher.logged_metrics({}) == {"step_squared": 9.0}
 
 
 def test_a_monitor_that_fails_is_an_observer_like_any_other(track):
@@ -206,5 +206,5 @@ def test_a_monitor_that_fails_is_an_observer_like_any_other(track):
 
     run = track(Monitor())
 
-    assert [run.dispatcher.logged_metrics() for _ in range(4)] == [{}] * 4
+    assert [run.dispatcher.logged_metrics({}) for _ in range(4)] == [{}] * 4
     assert run.dispatcher.attachments["monitor"].detached_after == 3

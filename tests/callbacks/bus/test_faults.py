@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 
 import pytest
 from support.callback_examples import Raises
 
 from trackside import TrainerCallback
+from trackside.callbacks.bus.faults import StopAtOnce
 
 
 def test_a_control_callback_that_raises_ends_the_run_and_is_named(track):
@@ -124,3 +127,78 @@ def test_an_observer_whose_state_cannot_be_had_does_not_end_the_run(track):
     assert run.dispatcher.state_dicts() == {}
     run.dispatcher.load_state_dicts({"stateless": {}})
     assert run.dispatcher.attachments["stateless"].failures == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit("not logged in"), asyncio.CancelledError(), GeneratorExit()])
+@pytest.mark.parametrize("background", [False, True])
+def test_any_exception_of_an_observer_is_its_failure(track, error, background):
+    class Leaves(TrainerCallback):
+        role = "observer"
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            raise error
+
+        def state_dict(self):
+            raise error
+
+        def metrics_to_log(self, args, state, **context):
+            raise error
+
+    run = track()
+    run.dispatcher.attach(Leaves(), background=background)
+    run.send("on_train_begin")
+    run.send("on_train_end")
+
+    assert run.dispatcher.state_dicts() == {}
+    assert run.dispatcher.logged_metrics({}) == {}
+    assert run.dispatcher.attachments["leaves"].last_error is error
+    assert run.dispatcher.attachments["leaves"].detached_after == 3
+
+
+def test_a_second_stop_signal_ends_the_process_also_inside_an_observer(track):
+    class Slow(TrainerCallback):
+        role = "observer"
+
+        def on_step_end(self, args, state, control, **kwargs):
+            raise StopAtOnce(143)
+
+    with pytest.raises(StopAtOnce):
+        track(Slow()).step()
+
+
+def test_a_control_callback_that_exits_at_the_end_reaches_everyone(track):
+    heard = []
+
+    class Exits(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            raise SystemExit("leaving")
+
+    class Closes(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            heard.append("closed")
+
+    run = track(Exits(), Closes())
+
+    assert isinstance(run.dispatcher.send_to_all("on_train_end"), SystemExit)
+    assert heard == ["closed"]
+
+
+def test_a_full_disk_does_not_detach_an_observer(track):
+    class Writes(TrainerCallback):
+        role = "observer"
+        heard = 0
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.heard += 1
+            if state.global_step < 6:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    writes = Writes()
+    run = track(writes)
+    run.step(8)
+
+    assert writes.heard == 8
+    assert (run.dispatcher.attachments["writes"].failures, run.dispatcher.attachments["writes"].detached_after) == (
+        5,
+        None,
+    )

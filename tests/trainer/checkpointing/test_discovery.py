@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from trackside.trainer.checkpointing.discovery import find_checkpoints, get_last_checkpoint, newest_valid
+from trackside.trainer.checkpointing.discovery import find_checkpoints, newest_valid
+from trackside.trainer.checkpointing.remote import get_last_checkpoint
 from trackside.trainer.checkpointing.store import CheckpointStore
 
 

@@ -143,4 +143,17 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
     """
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         return ReduceLROnPlateau(optimizer, **plateau_options(args, ReduceLROnPlateau))
-    return LambdaLR(optimizer, schedule_of(args, num_training_steps, optimizer.defaults["lr"]))
+    learning_rate: Any = optimizer.defaults.get("lr", optimizer.param_groups[0].get("lr"))
+    return LambdaLR(optimizer, schedule_of(args, num_training_steps, learning_rate))
+
+
+def include_new_groups(schedule: Any) -> None:
+    """Include in a LambdaLR groups that were added to the optimizer, such as layers that are unfrozen.
+
+    The learning rate of such a group is its ``initial_lr``, or else its ``lr``, times the common function.
+    """
+    if type(schedule) is not LambdaLR or len(set(schedule.lr_lambdas)) != 1:
+        return
+    for group in schedule.optimizer.param_groups[len(schedule.base_lrs) :]:
+        schedule.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
+        schedule.lr_lambdas.append(schedule.lr_lambdas[0])

@@ -25,7 +25,7 @@ from trackside.trainer.optim.resuming import (
     schedule_before,
 )
 
-from ..snapshot import WEIGHT_DTYPES, load_optimizer
+from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
 
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
@@ -46,8 +46,7 @@ class TorchMadeOptimizer(MadeOptimizer):
     def __init__(self, optimizer: Any, schedule: Any, model: nn.Module) -> None:
         self.optimizer = optimizer
         self.schedule = schedule
-        names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in model.named_parameters()}
-        self._names = [[names.get(id(each)) for each in group["params"]] for group in optimizer.param_groups]
+        self._model = model
         self._values = [_values_of(group) for group in optimizer.param_groups]
         self.record: dict[str, Any] = {
             "class": type(optimizer).__name__,
@@ -57,6 +56,12 @@ class TorchMadeOptimizer(MadeOptimizer):
             ],
             "schedule": None if schedule is None else _description(schedule),
         }
+
+    @property
+    def _names(self) -> list[list[str | None]]:
+        """The names of the parameters in each group now; parameters that were unfrozen later come last."""
+        names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in self._model.named_parameters()}
+        return [[names.get(id(each)) for each in group["params"]] for group in self.optimizer.param_groups]
 
     # -- optimizer ------------------------------------------------------------------------------------------------
 
@@ -116,7 +121,7 @@ class TorchMadeOptimizer(MadeOptimizer):
     def _pairs(self, content: Any, before: Mapping[str, Any] | None, own: Any) -> dict[int, int]:
         """Return the number of each parameter in the checkpoint, by its number here: by name, or else by position."""
         old, new = _numbers(content), _numbers(own)
-        old_names = [name for names in _old_names(before) for name in names] if before else []
+        old_names = [name for names in _names_at_the_end(before, content) for name in names] if before else []
         names = [name for group in self._names for name in group]
         if len(old_names) == len(old) and _all_named([old_names, names]):
             by_name = dict(zip(old_names, old, strict=True))
@@ -259,6 +264,15 @@ def _steady(options: Mapping[str, Any]) -> list[str]:
 
 def _old_names(before: Mapping[str, Any]) -> list[list[str | None]]:
     return [group["params"] for group in before["groups"]]
+
+
+def _names_at_the_end(before: Mapping[str, Any], content: Mapping[str, Any]) -> list[list[str | None]]:
+    """Return the names in each group when the checkpoint was written, those that were unfrozen last."""
+    late = content.get(LATE, ())
+    return [
+        [*names, *(name.replace("_orig_mod.", "") for place, name in late if place == index)]
+        for index, names in enumerate(_old_names(before))
+    ]
 
 
 def _all_named(names: list[Any]) -> bool:

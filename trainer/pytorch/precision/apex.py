@@ -35,6 +35,7 @@ class ApexPrecision(FullPrecision):
         UnsupportedError: If apex.amp is not installed.
     """
 
+    has_copies = True
     is_ready = False
     """Whether amp was initialized in this process; its state is global, so it cannot be initialized twice."""
 

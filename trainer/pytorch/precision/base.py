@@ -15,8 +15,13 @@ from .._torch_util import NULL_CONTEXT
 
 
 class Precision(ABC):
-    """The number formats of a step, and its loss scaling."""
+    """The number formats of a step, and its loss scaling.
 
+    Attributes:
+        has_copies: Whether the optimizer steps copies of the model's parameters.
+    """
+
+    has_copies = False
     _gradient: Tensor | None = None
     _gradient_of: tuple[Any, ...] = ()
 

@@ -8,7 +8,8 @@ import shutil
 import pytest
 from support.damages import reseal
 
-from trackside.trainer.checkpointing.discovery import find_checkpoints, get_last_checkpoint, newest_valid
+from trackside.trainer.checkpointing.discovery import find_checkpoints, newest_valid
+from trackside.trainer.checkpointing.files.regular_files import IrregularFileError, read_regular
 from trackside.trainer.checkpointing.manifest import (
     MANIFEST,
     BrokenCheckpointError,
@@ -17,7 +18,7 @@ from trackside.trainer.checkpointing.manifest import (
     seal,
     verify,
 )
-from trackside.trainer.checkpointing.regular_files import IrregularFileError, read_regular
+from trackside.trainer.checkpointing.remote import get_last_checkpoint
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def no_pipe_is_waited_for(monkeypatch):
     """Opening a pipe would wait for ever: let the test fail instead."""
-    monkeypatch.setattr("trackside.trainer.checkpointing.regular_files.open_descriptor", watched_open)
+    monkeypatch.setattr("trackside.trainer.checkpointing.files.regular_files.open_descriptor", watched_open)
 
 
 def watched_open(path, flags):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trackside.callbacks.state import TrainerState
-from trackside.trainer.checkpointing.documents import DocumentError, has_schema, read_document
+from trackside.trainer.checkpointing.files.documents import DocumentError, has_schema, read_document
 from trackside.trainer.checkpointing.random_state import host_random_state
 from trackside.trainer.progress import Progress
 

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trackside.callbacks.errors import ArgumentError, CheckpointError
+from trackside.trainer.checkpointing import run_lock
+from trackside.trainer.checkpointing.run_lock import LOCK_FILE, locked, rename
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from trackside.trainer.checkpointing.run_lock import locked
+with locked(Path(sys.argv[1]), "theirs"):
+    if sys.argv[2] == "fork" and os.fork() == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+        os._exit(0)
+    if sys.argv[2] != "fork":
+        print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(folder, how="alone"):
+    """Another process that holds the lock; yields it and the line that it wrote."""
+    command = [sys.executable, "-c", HOLDER, str(folder), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
+    start = time.monotonic()
+    with holder(tmp_path / "out") as (process, _):
+        with pytest.raises(ArgumentError) as caught, locked(tmp_path / "out", "mine"):
+            pass
+
+        assert f"process {process.pid} on {socket.gethostname()}, run theirs, since 20" in str(caught.value)
+        assert str(caught.value).startswith(f"output_dir={str(tmp_path / 'out')!r} is not allowed: another run writes")
+        process.communicate("")
+    with locked(tmp_path / "out", "mine"):
+        assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("how", ["alone", "fork"])
+def test_a_killed_run_holds_nothing_although_its_workers_may_outlive_it(tmp_path, how):
+    with holder(tmp_path, how) as (process, line):
+        process.kill()
+        process.wait()
+
+        with locked(tmp_path, "mine"):
+            assert json.loads((tmp_path / LOCK_FILE).read_text())["run"] == "mine"
+        if how == "fork":
+            os.kill(int(line), signal.SIGKILL)
+
+
+def test_the_trainers_of_one_process_share_a_folder_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("out")
+    with locked(tmp_path / "out", "outer"):
+        with locked(tmp_path / "link", "inner"), locked(tmp_path.joinpath("out", "..", "out"), "innermost"):
+            pass
+        refused = run_in_another_process(tmp_path / "out")
+
+        assert "another run writes into it" in refused
+        assert "run outer" in refused
+    assert run_in_another_process(tmp_path / "out") == ""
+
+
+def run_in_another_process(folder):
+    command = [sys.executable, "-c", HOLDER, str(folder), "alone"]
+    return subprocess.run(command, input="", capture_output=True, text=True).stderr
+
+
+def test_a_forked_process_is_another_run(tmp_path):
+    def try_it(answers):
+        try:
+            with locked(tmp_path, "child"):
+                answers.put("held")
+        except ArgumentError:
+            answers.put("refused")
+
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    with locked(tmp_path, "parent"):
+        child = context.Process(target=try_it, args=(answers,))
+        child.start()
+        assert answers.get(timeout=60) == "refused"
+        child.join()
+        assert "another run" in run_in_another_process(tmp_path)
+
+
+def test_a_resumed_run_is_named_by_its_id(tmp_path):
+    with locked(tmp_path, "new"):
+        rename(tmp_path, "resumed")
+
+        assert "run resumed" in run_in_another_process(tmp_path)
+
+
+def test_a_folder_that_stays_empty_is_removed_again_and_no_other(tmp_path):
+    with locked(tmp_path / "a" / "b", "run"):
+        (tmp_path / "a" / "mine").write_text("")
+    with locked(tmp_path / "c", "run"):
+        (tmp_path / "c" / "mine").write_text("")
+    (tmp_path / "empty").mkdir()
+    with locked(tmp_path / "empty", "run"):
+        pass
+
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "a",
+        "a/mine",
+        "c",
+        "c/mine",
+        "empty",
+    ]
+
+
+def test_a_file_system_without_locks_is_told_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run_lock, "_try", lambda descriptor: 38)
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            with locked(tmp_path / "out", "run"):
+                pass
+
+    assert caplog.messages == [
+        f"{tmp_path / 'out'} cannot be locked (Function not implemented), so a second run into it would not be noticed"
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_only_if_it_is_needed(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with (
+        pytest.raises(CheckpointError, match=r"output_dir='.*/file/out' cannot be written: "),
+        locked(tmp_path / "file" / "out", "run"),
+    ):
+        pass
+    with locked(tmp_path / "file" / "out", "run", is_needed=False):
+        pass

@@ -25,11 +25,12 @@ from .data.loader import Batches, OwnBatches, examples_in
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
+from .model_state import seed_generators
 from .optim.factory import prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
-from .seeding import seed_model, set_seed
+from .seeding import set_seed
 from .train_step import TFTrainStep
 
 
@@ -108,7 +109,7 @@ class TFEngine(BaseEngine):
         seed, rank = self.trainer.args.seed, self.strategy.rank
         set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
         tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
-        seed_model(self.trainer.model, seed)
+        seed_generators(self.trainer.model, seed)
         if checkpoint is not None:
             self.checkpoint.load_random_state(checkpoint)
 

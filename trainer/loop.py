@@ -19,7 +19,7 @@ from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .data.resuming import Division, resume_position
+from .checkpointing.position import Division, resume_position
 from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
@@ -116,7 +116,7 @@ class TrainingLoop:
         saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
         if saved is not None:
             self.progress = saved.progress
-            self.plan = resume_position(self.engine, args, saved, division, self.plan)
+            self.plan = resume_position(args, saved, division, self.plan, self.engine.batches_used)
         self.engine.prepare_model(self.plan.max_steps)
         if saved is not None:
             self.checkpoints.restore(saved, division.differences(self.progress.division or {}))

@@ -100,7 +100,7 @@ class Progress:
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
         optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
         evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
-        division: How the run divides its data, from `data.resuming`; None if unknown.
+        division: How the run divides its data, from `checkpointing.position`; None if unknown.
         batches_before, fraction_before: The position at which the run was resumed with other batches in the current
             epoch, in their number and as a share of the epoch.
         order_seed: Seed of the order of the current epoch; None for that of the arguments.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..checkpointing.restoring import SavedRun
-from ..engine import Engine
 from ..progress import Progress, TrainingPlan
+from .restoring import SavedRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -63,19 +63,26 @@ class Division:
         return {name: (then[name], now[name]) for name in now if then[name] not in (None, now[name])}
 
 
-def resume_position(engine: Engine, args: Any, saved: SavedRun, division: Division, plan: TrainingPlan) -> TrainingPlan:
+def resume_position(
+    args: Any,
+    saved: SavedRun,
+    division: Division,
+    plan: TrainingPlan,
+    batches_used: Callable[[Progress], int | None],
+) -> TrainingPlan:
     """Go to the position of a checkpoint in the data of this run; return the length of the resumed run, and tell it.
 
     Args:
         saved: What the checkpoint says; its position is changed in place.
         division: How this run divides its data.
         plan: The length of a run from the beginning.
+        batches_used: Returns this process's micro-batches for the examples used; None if unknown.
     """
     progress, step, planned = saved.progress, saved.state.global_step, saved.state.max_steps
     if args.ignore_data_skip:  # back to the beginning of the epoch
         progress.batches_in_epoch = progress.examples_in_epoch = progress.batches_before = 0
         progress.fraction_before = 0.0
-    go_to_position(progress, division, engine.batches_used(progress))
+    go_to_position(progress, division, batches_used(progress))
     old_seed = _order_seed(progress, saved.args)
     progress.order_seed = old_seed if progress.examples_in_epoch and old_seed != args.order_seed else None
     plan = resumed_plan(plan, progress, division, step, planned)

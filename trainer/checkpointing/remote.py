@@ -285,7 +285,7 @@ def get_last_checkpoint(folder: str | Path) -> str | None:
         remote = RemoteFolder(str(folder), "folder")
         names = list(remote.checkpoints())
         return f"{remote.address}/{names[-1]}" if names else None
-    path, _ = newest_valid(folder)
+    path, _ = newest_valid(Path(folder).expanduser())
     return None if path is None else str(path)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trackside.callbacks.errors import TracksideValueError, UnsupportedError, did_you_mean
+from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
@@ -27,6 +27,7 @@ from .optim.closure import Closure, needs_closure
 from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
+from .optim.several import backward_of_each
 from .precision.base import Precision
 from .precision.eval_mode import Modes, modes_of, restore_modes
 
@@ -199,35 +200,9 @@ class TorchTrainStep(BaseTrainStep):
             result = self.loss_of(model, inputs)
             loss = None if type(result) is dict else self.mean_loss(result, inputs)
         if loss is None:
-            return self._backward_of_each(result, inputs)
+            return backward_of_each(self, result, inputs)
         self.backward(loss)
         return loss.detach()
-
-    def _backward_of_each(self, losses: dict[str, Any], inputs: Any) -> Tensor:
-        """Run the backward pass of the loss of each optimizer, into its own parameters; return the sum of the losses.
-
-        Raises:
-            TracksideValueError: If a loss has no optimizer.
-            UnsupportedError: On several processes, whose gradients are exchanged in one backward pass.
-        """
-        optimizer, context = self.trainer.optimizer, self.context
-        parts = getattr(optimizer, "parts", {})
-        for name in losses:
-            if name not in parts:
-                known = ", ".join(parts) or "none, since create_optimizer returned one optimizer and not a dict"
-                near = did_you_mean(name, parts)
-                raise TracksideValueError(
-                    f"compute_loss returned a loss for an optimizer {name!r}; known: {known}.{near}"
-                )
-        if self.strategy.world_size > 1:
-            raise UnsupportedError("compute_loss returned several losses, which only a single process can train with")
-        total: Any = 0.0
-        for name, part in losses.items():
-            loss = self.mean_loss(part, inputs)
-            only = optimizer.parameters_of(name)
-            self.precision.backward(loss, context.weight, is_last=context.is_last, only=only)
-            total = total + loss.detach()
-        return torch.as_tensor(total)
 
     def total_loss(self, result: Any, inputs: Any) -> Tensor:
         """Return the mean loss of a result of compute_loss; the sum of several."""

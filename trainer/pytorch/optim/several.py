@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError, did_you_mean
 
 
 class Optimizers(Optimizer):
@@ -145,6 +146,36 @@ class Schedules:
         """Restore the states that `state_dict` returned."""
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
+
+
+def backward_of_each(step: Any, losses: dict[str, Any], inputs: Any) -> Tensor:
+    """Run the backward pass of the loss of each optimizer, into its own parameters; return the sum of the losses.
+
+    Args:
+        step: The training step.
+        losses: Results of compute_loss, by the name of the optimizer.
+        inputs: The micro-batch.
+
+    Raises:
+        TracksideValueError: If a loss has no optimizer.
+        UnsupportedError: On several processes, whose gradients are exchanged in one backward pass.
+    """
+    optimizer, context = step.trainer.optimizer, step.context
+    parts = getattr(optimizer, "parts", {})
+    for name in losses:
+        if name not in parts:
+            known = ", ".join(parts) or "none, since create_optimizer returned one optimizer and not a dict"
+            near = did_you_mean(name, parts)
+            raise TracksideValueError(f"compute_loss returned a loss for optimizer {name!r}; known: {known}.{near}")
+    if step.strategy.world_size > 1:
+        raise UnsupportedError("compute_loss returned several losses, which only a single process can train with")
+    total: Any = 0.0
+    for name, part in losses.items():
+        loss = step.mean_loss(part, inputs)
+        only = optimizer.parameters_of(name)
+        step.precision.backward(loss, context.weight, is_last=context.is_last, only=only)
+        total = total + loss.detach()
+    return torch.as_tensor(total)
 
 
 def as_one_optimizer(made: Any) -> Any:

@@ -33,7 +33,8 @@ class Factory:
     """Makes trainers of one framework; call it with trainer options and arguments by their names."""
 
     framework: str
-    weights_file: str
+    weights_file: str  # in a checkpoint
+    saved_file: str = "model.safetensors"  # in the folder of save_model
     options = (
         *("model", "train_dataset", "eval_dataset", "callbacks", "compute_metrics"),
         *("optimizers", "model_init", "loss_fn"),
@@ -124,7 +125,8 @@ class Torch(Factory):
 
 class TensorFlow(Factory):
     framework = "tensorflow"
-    weights_file = "model.weights.h5"
+    weights_file = "model.safetensors"
+    saved_file = "model.weights.h5"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

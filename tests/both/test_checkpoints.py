@@ -167,7 +167,7 @@ def test_the_manifest_names_the_role_of_each_file(trainer_factory):
 @pytest.mark.parametrize("how", ["save_model", "on_save"])
 def test_a_second_file_of_weights_changes_nothing(trainer_factory, how):
     trainer_factory().save_model(str(trainer_factory.folder / "average"))
-    average = trainer_factory.folder / "average" / trainer_factory.weights_file
+    average = trainer_factory.folder / "average" / trainer_factory.saved_file
 
     def keep_average(folder):
         shutil.copy(average, Path(folder, average.name.replace("model.", "model_ema.")))
@@ -248,7 +248,7 @@ def test_save_model_writes_what_load_weights_reads(trainer_factory):
     trainer.save_model(str(trainer_factory.folder / "saved"))
     other.load_weights(trainer_factory.folder / "saved")
 
-    assert (trainer_factory.folder / "saved" / trainer_factory.weights_file).is_file()
+    assert (trainer_factory.folder / "saved" / trainer_factory.saved_file).is_file()
     np.testing.assert_array_equal(trainer_factory.weights(other), trainer_factory.weights(trainer))
 
 

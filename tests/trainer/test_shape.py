@@ -20,6 +20,7 @@ ONLY_PYTORCH = {
 }
 ONLY_TENSORFLOW = {
     "compiled_step.py": "the tf.functions, which PyTorch, being eager, does not need",
+    "model_state.py": "Keras saves what its layers track; a module of PyTorch has all of its state in state_dict()",
     "update_queue.py": "several updates in one call",
 }
 PARTS = (engine.Engine, engine.TrainStep, engine.EvaluationStep, engine.CheckpointIO)

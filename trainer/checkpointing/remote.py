@@ -189,6 +189,12 @@ class RemoteFolder:
             if manifest["run_id"] != run_id:
                 self.delete(name)
 
+    def clean(self) -> None:
+        """Delete what killed uploads have left: folders without a manifest."""
+        for name in self.names():
+            if not self.fs.exists(f"{self.root}/{name}/{MANIFEST}"):
+                self.delete(name)
+
     def delete(self, name: str) -> None:
         """Delete a checkpoint; its manifest goes first."""
         path = f"{self.root}/{name}"
@@ -279,7 +285,7 @@ def get_last_checkpoint(folder: str | Path) -> str | None:
         remote = RemoteFolder(str(folder), "folder")
         names = list(remote.checkpoints())
         return f"{remote.address}/{names[-1]}" if names else None
-    path, _ = newest_valid(folder)
+    path, _ = newest_valid(Path(folder).expanduser())
     return None if path is None else str(path)
 
 

@@ -62,6 +62,7 @@ class RemoteOutput:
         self.folder.probe()
         self.uploads.replaces_others = overwrites and not is_resumed
         if is_resumed:
+            self.folder.clean()
             self.folder.download_files(self.output_dir, lambda name: role_of(name) != "weights")
 
     def fetch_newest(self, run_id: str | None = None) -> None:

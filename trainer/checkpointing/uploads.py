@@ -7,6 +7,7 @@ fails is tried again after each of `PAUSES_S`, then once more at the end of the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -72,8 +73,9 @@ class Uploads:
                 self._thread.start()
 
     def held(self) -> set[str]:
-        """Return the checkpoint that is being uploaded."""
-        active = self._active
+        """Return the checkpoint that is being uploaded, or is about to be."""
+        with self._changed:
+            active = self._active or next(iter(self._waiting), None)
         return set() if active is None else {str(active.checkpoint)}
 
     def finish(self, *, show: bool) -> None:
@@ -126,10 +128,17 @@ class Uploads:
             try:
                 self._upload(upload)
             except Exception as error:
-                if upload.checkpoint.exists():  # else rotation has deleted it
-                    self.failed.append(upload)
-                    what = f"{upload.checkpoint} could not be uploaded to {self.remote.address}; it stays here"
-                    logger.error("%s: %s", what, describe(error))
+                self._give_up(upload, error)
+
+    def _give_up(self, upload: Upload, error: Exception) -> None:
+        """Report a failure; if rotation has deleted the checkpoint meanwhile, delete what was uploaded of it."""
+        if upload.checkpoint.exists():
+            self.failed.append(upload)
+            what = f"{upload.checkpoint} could not be uploaded to {self.remote.address}; it stays here"
+            logger.error("%s: %s", what, describe(error))
+            return
+        with contextlib.suppress(Exception):  # without a manifest it does not exist anyway
+            self.remote.delete(upload.checkpoint.name)
 
     def _next(self) -> Upload | None:
         with self._changed:

@@ -130,13 +130,15 @@ class TorchEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch for this process, after the sampler's epoch is set."""
         args = self.trainer.args
         self.model_io.past = None
+        if isinstance(self.train_loader, loader.EpochLoader):
+            self.train_loader.seed_order(seed)
         batches = loader.iterate_epoch(
             self.train_loader,
-            seed=args.seed if args.data_seed is None else args.data_seed,
+            seed=args.order_seed if seed is None else seed,
             epoch=epoch,
             skip_examples=0 if args.ignore_data_skip else skip_examples,
             rank=self.strategy.rank,
@@ -144,10 +146,15 @@ class TorchEngine(BaseEngine):
         )
         return self.step_timer.reading(batches)
 
-    def batches_used(self, progress: Progress) -> int:
-        """Return the number of this process's micro-batches that hold the epoch's used examples in ``progress``."""
-        used = loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
-        return progress.batches_in_epoch if used is None else used
+    def batches_used(self, progress: Progress) -> int | None:
+        """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""
+        return loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return ``examples``, the number of training examples or None, and ``columns``, their names if known."""
+        columns = getattr(self.trainer.train_dataset, "column_names", None)
+        is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
+        return {"examples": loader.num_examples(self.train_loader), "columns": columns if is_list else None}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

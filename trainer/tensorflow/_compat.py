@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 # -- models -----------------------------------------------------------------------------------------------------------
 
@@ -36,6 +38,21 @@ def input_structure(model: Any) -> Any:
 def strategy_of(variable: Any) -> Any:
     """Return the tf.distribute.Strategy under which a Keras variable was created; None without one."""
     return getattr(variable.value, "_distribute_strategy", None)
+
+
+def global_seed_generator() -> Any:
+    """Return the generator from which Keras draws where no seed is given; made if it does not exist."""
+    from keras.src.random import seed_generator
+
+    return seed_generator.global_seed_generator()
+
+
+def global_seed() -> int | None:
+    """Return the seed that ``tf.random.set_seed`` set; None if there is none."""
+    from tensorflow.python.eager import context
+
+    seed = context.global_seed()
+    return None if seed is None else int(seed)
 
 
 # -- optimizers -------------------------------------------------------------------------------------------------------
@@ -87,6 +104,58 @@ class OwnWeightDecay:
 def inputs_of(dataset: Any) -> Sequence[Any]:
     """Return the datasets from which a tf.data.Dataset reads; empty if unknown."""
     return dataset._inputs() if hasattr(dataset, "_inputs") else ()
+
+
+def captures_of(dataset: Any) -> dict[str, list[Any]]:
+    """Return the variables' handles that the functions of a tf.data.Dataset use, by the name of the function."""
+    found: dict[str, list[Any]] = {}
+    for wrapper in dataset._functions() if hasattr(dataset, "_functions") else ():
+        function = wrapper.function
+        name = function.name.decode() if isinstance(function.name, bytes) else function.name
+        found[name] = [tensor for tensor in function.captured_inputs if tensor.dtype == tf.resource]
+    for part in inputs_of(dataset):
+        found |= captures_of(part)
+    return found
+
+
+def may_be_random(dataset: Any) -> bool:
+    """Return whether a tf.data.Dataset has a function, or an operation that draws numbers; True if unknown."""
+    if not hasattr(dataset, "_inputs") or not hasattr(dataset, "_functions"):
+        return True
+    name = type(dataset).__name__
+    own = dataset._functions() or any(word in name for word in ("Shuffle", "Random", "Generator", "Variant"))
+    return bool(own) or any(map(may_be_random, dataset._inputs()))
+
+
+class PythonFunction(NamedTuple):
+    """A function that ``tf.numpy_function`` or a related operation calls, and how it is replaced."""
+
+    original: Callable[..., Any]
+    replace: Callable[[Callable[..., Any]], None]
+
+
+def python_function(token: bytes) -> PythonFunction | None:
+    """Return the function that an operation calls, by the operation's token; None if unknown."""
+    from tensorflow.python.ops import script_ops
+
+    functions = getattr(getattr(script_ops, "_py_funcs", None), "_funcs", {})
+    key = token if token in functions else token.decode()
+    found: Any = functions.get(key)
+    if found is None:
+        return None
+    if hasattr(found, "_func"):  # of tf.py_function
+        return PythonFunction(_unwrapped(found._func), partial(setattr, found, "_func"))
+    kept: list[Any] = []  # the functions are held weakly
+
+    def replace(function: Callable[..., Any]) -> None:
+        kept[:] = [function]
+        functions[key] = function
+
+    return PythonFunction(_unwrapped(found), replace)
+
+
+def _unwrapped(function: Any) -> Any:
+    return getattr(function, "__wrapped__", function) if getattr(function, "is_of_stream", False) else function
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

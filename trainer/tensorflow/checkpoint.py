@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..base_engine import BaseCheckpoint
+from ..base_engine import BaseCheckpoint, BaseEngine
 from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
@@ -23,12 +23,28 @@ class TFCheckpoint(BaseCheckpoint):
     _read_file = staticmethod(snapshot.read_file)
     _as_data = staticmethod(snapshot.as_data)
 
+    def __init__(self, engine: BaseEngine) -> None:
+        super().__init__(engine)
+        self.evaluation: Any = engine.evaluation
+
+    def save_model(self, output_dir: str | None) -> None:
+        """Write the weights in the format of Keras into ``output_dir``, on the first process."""
+        self.train_step.queue.flush()
+        if self.trainer.is_world_process_zero():
+            folder = Path(output_dir or self.trainer.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            snapshot.save_for_keras(self.trainer.model, folder)
+
     def write_shards(self) -> None:
         """Do nothing: the first process writes everything."""
 
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
         self.train_step.queue.flush()
-        return snapshot.weights_writer(self.trainer.model, copy=buffers is not None)
+        return snapshot.weights_writer(self.trainer.model)
+
+    def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
+        if not (folder / snapshot.WEIGHTS_FILE).exists():  # Keras' own file lacks state
+            write_model(folder)
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         trainer = self.trainer
@@ -37,6 +53,7 @@ class TFCheckpoint(BaseCheckpoint):
             batches = None if dataset is None else make_batches(dataset, batch_size=1)
             self.model_io.build(batches, self.train_step.precision.policy)
         snapshot.load_weights(trainer.model, contents)
+        self.evaluation.forget_traces()  # a layer may have made constants of its weights, such as Normalization
 
     def _optimizer_state(self) -> Any:
         return snapshot.optimizer_arrays(self.trainer.optimizer)

@@ -25,11 +25,12 @@ from .data.loader import Batches, OwnBatches, examples_in
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
+from .model_state import seed_generators
 from .optim.factory import prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
-from .seeding import seed_model, set_seed
+from .seeding import set_seed
 from .train_step import TFTrainStep
 
 
@@ -108,7 +109,7 @@ class TFEngine(BaseEngine):
         seed, rank = self.trainer.args.seed, self.strategy.rank
         set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
         tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
-        seed_model(self.trainer.model, seed)
+        seed_generators(self.trainer.model, seed)
         if checkpoint is not None:
             self.checkpoint.load_random_state(checkpoint)
 
@@ -118,8 +119,9 @@ class TFEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, each with the examples of all replicas."""
+        self.train_batches.seed = self.trainer.args.order_seed if seed is None else seed
         return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
@@ -129,9 +131,13 @@ class TFEngine(BaseEngine):
             yield TrainBatch(pair, examples, examples)
         self.train_step.queue.flush()
 
-    def batches_used(self, progress: Progress) -> int:
-        """Return the number of micro-batches that hold the epoch's used examples in ``progress``."""
-        return progress.batches_in_epoch
+    def batches_used(self, progress: Progress) -> int | None:
+        """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
+        return self.train_batches.batches_used(progress.examples_in_epoch)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
+        return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

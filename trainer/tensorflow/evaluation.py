@@ -22,6 +22,7 @@ from .data.loader import Batches, OwnBatches, Pair
 from .distributed.strategy import DistributedStrategy
 from .loss import batch_size, sum_and_weight
 from .model_io import ModelIO, without
+from .model_state import undisturbed
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
 from .train_step import TFTrainStep
@@ -83,9 +84,14 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self.model_io.build(self._batches, self.train_step.precision.policy)
         before = apply_policy(self.trainer.model, self.policy)
         try:
-            yield
+            with undisturbed(self.trainer.model):
+                yield
         finally:
             restore_policies(before)
+
+    def forget_traces(self) -> None:
+        """Trace the evaluation step again at its next call."""
+        self._predictors.clear()
 
     def counted(self, batches: Iterable[Any]) -> Iterable[Any]:
         """Return ``batches``; all of their examples count."""

@@ -1,16 +1,17 @@
 """Files of a TensorFlow checkpoint: formats, writing and reading.
 
-Weights are Keras' own ``model.weights.h5``; the optimizer's variables are an .npz file without objects; schedule, loss
-scale and random numbers are JSON. All files are data without code.
+Weights are safetensors, named by layer; the optimizer's variables are an .npz file without objects; schedule, loss
+scale and random numbers are JSON. All files are data without code. ``save_model`` writes Keras' own
+``model.weights.h5``, which earlier versions also wrote into checkpoints; both are read.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,27 @@ from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
-from .seeding import seed_generators
+from . import model_state
+from ._compat import global_seed_generator
 
-WEIGHTS_FILE = "model.weights.h5"
+logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+WEIGHTS_FILE = "model.safetensors"
+"""Weights in a checkpoint."""
+KERAS_FILE = "model.weights.h5"
+"""Weights in the folder of ``save_model``, and in checkpoints of earlier versions."""
+METADATA = {"format": "keras"}
 
 # -- random numbers ---------------------------------------------------------------------------------------------------
 
 
 def random_state(model: Any) -> dict[str, Any]:
-    """Return the states of the random number generators of Python, numpy, TensorFlow and the model's own layers."""
+    """Return the states of the generators of Python, numpy, TensorFlow and Keras, and of the model's own layers."""
     return {
         **host_random_state(),
         "tensorflow": tf.random.get_global_generator().state.numpy().tolist(),
-        "model": [keras.ops.convert_to_numpy(state).tolist() for state in seed_generators(model)],
+        "keras": _global_state().numpy().tolist(),
+        "model": [keras.ops.convert_to_numpy(state).tolist() for state in model_state.generator_states(model)],
     }
 
 
@@ -44,50 +53,116 @@ def set_random_state(state: dict[str, Any], model: Any) -> None:
     """Restore the states that `random_state` returned."""
     set_host_random_state(state)
     tf.random.get_global_generator().state.assign(state["tensorflow"])
-    own = seed_generators(model)
+    own = model_state.generator_states(model)
     if len(own) != len(state["model"]):
         raise CheckpointError(
             f"the checkpoint holds {len(state['model'])} states of random number generators, the model has {len(own)}"
         )
     for variable, value in zip(own, state["model"], strict=True):
-        variable.assign(np.array(value, dtype=np.uint32))
+        model_state.assign(variable, value)
+    if "keras" in state:  # earlier versions left it out
+        model_state.assign(_global_state(), state["keras"])
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def weights_writer(model: Any, *, copy: bool) -> Callable[[Path], None]:
-    """Return a function that writes the weights of ``model`` into a folder.
+def weights_writer(model: Any) -> Callable[[Path], None]:
+    """Return a function that writes the current weights of ``model`` into the folder of a checkpoint.
 
-    Args:
-        copy: Whether to write them now, to a temporary file that the function moves, since the model may change.
+    The values are held, not copied: the next assignment to a variable makes a new buffer if its value is held.
     """
-    if not copy:
-        return lambda folder: model.save_weights(folder / WEIGHTS_FILE)
-    aside = tempfile.TemporaryDirectory(prefix="trackside-")  # deleted with the returned function
-    model.save_weights(Path(aside.name) / WEIGHTS_FILE)
+    values = {name: model_state.held(value) for name, value in model_state.everything(model).items()}
+    return lambda folder: write_arrays(values, folder / WEIGHTS_FILE)
 
-    def move(folder: Path) -> None:
-        shutil.move(Path(aside.name) / WEIGHTS_FILE, folder / WEIGHTS_FILE)
-        aside.cleanup()
 
-    return move
+def write_arrays(values: dict[str, Any], path: Path) -> None:
+    """Write named tensors or arrays to a safetensors file.
+
+    Raises:
+        OSError: If the file cannot be written, with the errno of the system.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in values.items()}
+    try:
+        save_file(arrays, path, metadata=METADATA)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found.group(1)), str(error), str(path)) from error
+
+
+def save_for_keras(model: Any, folder: Path) -> None:
+    """Write the weights of ``model`` in the format of Keras, whose library ends the process if the disk is full."""
+    file = _InMemory()
+    model.save_weights(file)
+    (folder / KERAS_FILE).write_bytes(file.getbuffer())
+
+
+class _InMemory(io.BytesIO):
+    """A file in memory that Keras accepts by its name."""
+
+    def __str__(self) -> str:
+        return KERAS_FILE
 
 
 def load_weights(model: Any, checkpoint: Contents) -> None:
-    """Load the weights of a checkpoint into ``model``.
+    """Load the weights of a checkpoint, or of a folder that ``save_model`` wrote, into ``model``.
 
     Raises:
         CheckpointError: If there are no weights, or they do not fit.
     """
     path = checkpoint.find(WEIGHTS_FILE)
+    if path is not None:
+        _load_arrays(model, path)
+        return
+    path = checkpoint.find(KERAS_FILE)
     if path is None:
-        reason = f"holds no weights of a Keras model: there is no {WEIGHTS_FILE}"
+        reason = f"holds no weights of a Keras model: there is no {WEIGHTS_FILE} and no {KERAS_FILE}"
         raise BrokenCheckpointError(checkpoint.path, reason)
     try:
         model.load_weights(path)
     except Exception as error:
         raise CheckpointError(f"the weights in {path} do not fit the model: {error}") from error
+
+
+def _load_arrays(model: Any, path: Path) -> None:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if metadata.get("format") != METADATA["format"]:
+        found = metadata.get("format", "unknown")
+        raise BrokenCheckpointError(path.parent, f"holds no weights of a Keras model: {path.name} has format {found!r}")
+    _check_fit(model, arrays, path)
+    missing = model_state.load(model, arrays)
+    if missing:
+        logger.warning(
+            "%s has state that the model does not have yet, so the run does not go on exactly: %s. Make it in "
+            "__init__() or build() of its layer, not in call()", path, ", ".join(missing),
+        )  # fmt: skip
+
+
+def _check_fit(model: Any, arrays: dict[str, Any], path: Path) -> None:
+    own = model_state.weights_of(model)
+    given = {name: array for name, array in arrays.items() if not model_state.is_other(name)}
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    wrong = sorted(name for name in own.keys() & given.keys() if tuple(own[name].shape) != given[name].shape)
+    if missing or extra or wrong:
+        raise CheckpointError(
+            f"the weights in {path} do not fit the model: missing {missing[:5] or 'none'}; unknown "
+            f"{extra[:5] or 'none'}; of another shape {wrong[:5] or 'none'}"
+        )
+
+
+def _global_state() -> Any:
+    return global_seed_generator().state.value
 
 
 # -- optimizer --------------------------------------------------------------------------------------------------------
@@ -136,7 +211,7 @@ def uncounted(name: str) -> str:
 
 def weights_in(folder: Path) -> list[str]:
     """Return the names of the weight files in ``folder``; empty if there are none."""
-    return [WEIGHTS_FILE] if (folder / WEIGHTS_FILE).exists() else []
+    return [name for name in (WEIGHTS_FILE, KERAS_FILE) if (folder / name).exists()][:1]
 
 
 def as_data(state: Any, what: str) -> Any:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
+from .pipeline import UserPipeline
 
 SHUFFLE_BUFFER = 100_000
 """Size of the shuffle buffer for a tf.data.Dataset with more examples, or an unknown number."""
@@ -62,6 +63,10 @@ class Batches(ABC):
     def num_batches(self) -> int | None:
         """Return the number of batches in an epoch; None if unknown."""
         return None if self.num_examples is None else self._cut().num_batches
+
+    def batches_used(self, examples: int) -> int | None:
+        """Return the number of an epoch's batches for its first ``examples``; None if unknown."""
+        return None if self.num_examples is None else self._cut().num_batches - self._cut(examples).num_batches
 
     def _cut(self, start: int = 0) -> BatchCut:
         return BatchCut(self.num_examples or 0, self.batch_size, drop_last=self.drop_last, start=start)
@@ -129,6 +134,7 @@ class DatasetBatches(Batches):
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
         self.dataset = dataset
+        self._pipeline = UserPipeline(self.seed)
         self.num_examples, self.is_infinite = _cardinality(dataset)
         self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
 
@@ -141,6 +147,7 @@ class DatasetBatches(Batches):
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
         dataset = self.dataset
         if self.shuffle:
+            dataset = self._pipeline.of_epoch(dataset, epoch)
             size = min(self.num_examples or SHUFFLE_BUFFER, SHUFFLE_BUFFER)
             dataset = dataset.shuffle(size, seed=derive_seed(self.seed, epoch), reshuffle_each_iteration=False)
         if skip_examples:
@@ -157,8 +164,9 @@ class OwnBatches(Batches):
 
     def __init__(self, build: Callable[[int], Any], **options: Any) -> None:
         super().__init__(**options)
-        self.build = build
-        dataset = build(0)
+        self._build = build
+        self._pipeline = UserPipeline(self.seed)
+        dataset = self.as_dataset()
         if not isinstance(dataset, tf.data.Dataset):
             raise TracksideTypeError(f"a tf.data.Dataset of batches is needed, not {type(dataset).__name__}")
         self.num_examples: int | None = None
@@ -171,7 +179,7 @@ class OwnBatches(Batches):
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch, without those of the skipped examples."""
-        for element in self.build(epoch):
+        for element in self.as_dataset(epoch):
             pair = pair_of(element)
             if skip_examples > 0:
                 skip_examples -= examples_in(pair)
@@ -179,8 +187,12 @@ class OwnBatches(Batches):
             yield pair
 
     def as_dataset(self, epoch: int = 0) -> Any:
-        """Return the batches of an epoch as the user built them."""
-        return self.build(epoch)
+        """Return the batches of an epoch as the user built them; for training, with the random numbers of the epoch."""
+        if not self.shuffle:
+            return self._build(epoch)
+        with self._pipeline.building(epoch):
+            dataset = self._build(epoch)
+        return self._pipeline.of_epoch(dataset, epoch) if isinstance(dataset, tf.data.Dataset) else dataset
 
 
 def pair_of(element: Any) -> Pair:

@@ -1,0 +1,169 @@
+"""State of a Keras model in a checkpoint: what Keras leaves out, what evaluations leave alone, and older files."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.tf_models import classified, mlp, weights_of
+
+from trackside.trainer.checkpointing.manifest import MANIFEST
+from trackside.trainer.tensorflow import snapshot
+from trackside.trainer.tensorflow.model_state import everything
+
+layers = keras.layers
+ARRAYS = np.random.default_rng(0).normal(size=(32, 5, 2)).astype(np.float32)
+OPTIONS = {"max_steps": 8, "logging_steps": 1, "save_strategy": "steps", "save_steps": 4, "loss_fn": "mse"}
+
+
+class Noise(layers.Layer):
+    """Draws from Keras' global generator."""
+
+    def call(self, x, training=False):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+class Generator(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.generators = {"a": tf.random.Generator.from_seed(3)}
+
+    def call(self, x, training=False):
+        return x + self.generators["a"].normal(tf.shape(x)) if training else x
+
+
+class Held:
+    """An object that Keras does not know."""
+
+    def __init__(self):
+        self.dense = layers.Dense(2)
+
+
+class Untracked(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.held = Held()
+        self.scale = tf.Variable(np.random.default_rng().normal(size=2).astype(np.float32))
+        self.seen = tf.Variable(0.0)
+
+    def build(self, shape):
+        self.held.dense.build(shape)
+
+    def call(self, x):
+        self.seen.assign_add(1.0)
+        return self.held.dense(x) * self.scale + self.seen
+
+
+class Counts(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.seen.assign_add(1.0)
+        return x + self.seen
+
+
+LAYERS = {
+    "keras.random without a seed": Noise,
+    "tf.random.Generator": Generator,
+    "untracked": Untracked,
+    "counts": Counts,
+    "stateful RNN": lambda: layers.LSTM(3, stateful=True, return_sequences=True, dropout=0.2),
+    "normalization": lambda: layers.Normalization(mean=None, variance=None),
+}
+
+
+def model_with(layer):
+    keras.utils.set_random_seed(np.random.randint(1000))
+    inputs = keras.Input(batch_shape=(8, 5, 2))
+    return keras.Model(inputs, layers.Dense(1)(layers.Flatten()(layer()(inputs))))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_resumed_run_has_all_state_and_an_evaluation_changes_none_of_it(make_trainer, tmp_path, kind):
+    data = ARRAYS, ARRAYS[:, -1, :1]
+
+    def losses(folder, resume=None, **options):
+        trainer = make_trainer(
+            model=model_with(LAYERS[kind]), train_dataset=data, eval_dataset=data, output_dir=str(tmp_path / folder),
+            per_device_train_batch_size=8, per_device_eval_batch_size=8, **OPTIONS, **options,
+        )  # fmt: skip
+        if resume is None:
+            trainer.model.set_weights(first)
+        trainer.train(resume_from_checkpoint=resume)
+        return [record["loss"] for record in trainer.state.log_history if "loss" in record]
+
+    first = model_with(LAYERS[kind]).get_weights()
+    whole = losses("a") if kind != "untracked" else None
+    evaluated = losses("b", eval_strategy="steps", eval_steps=1)
+
+    assert whole in (None, evaluated)
+    assert losses("b", tmp_path / "b" / "checkpoint-4") == evaluated
+
+
+def test_evaluation_sees_weights_that_were_loaded_after_it_was_traced(make_trainer, tmp_path):
+    def make(mean):
+        normalize = layers.Normalization(mean=None)
+        normalize.build((None, 6))
+        normalize.adapt(np.full((4, 6), mean, np.float32))
+        model = keras.Sequential([keras.Input((6,)), normalize, layers.Dense(3)])
+        return make_trainer(model=model, eval_dataset=classified(8))
+
+    saved, other = make(0.5), make(100.0)
+    saved.save_model(str(tmp_path / "saved"))
+    other.evaluate()
+    other.load_weights(tmp_path / "saved")
+
+    assert other.evaluate()["eval_loss"] == saved.evaluate()["eval_loss"]
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes(make_trainer, tmp_path):
+    options = {"model": mlp(dropout=0.3), "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    first, second = make_trainer(**options), make_trainer(**{**options, "model": mlp(dropout=0.3)})
+    first.train()
+    folder = tmp_path / "out" / "checkpoint-2"
+    second.load_weights(folder)
+    old = shutil.copytree(folder, tmp_path / "old" / "checkpoint-2")
+    (old / MANIFEST).unlink()
+    (old / snapshot.WEIGHTS_FILE).unlink()
+    snapshot.save_for_keras(second.model, old)
+
+    second.train(resume_from_checkpoint=old)
+
+    np.testing.assert_array_equal(weights_of(second.model), weights_of(first.model))
+
+
+def test_values_that_a_snapshot_holds_do_not_change_when_training_goes_on(tmp_path):
+    model = mlp()
+    before, write = weights_of(model), snapshot.weights_writer(model)
+    for variable in model.trainable_variables:
+        variable.assign_add(tf.ones(variable.shape))
+    write(tmp_path)
+
+    other = mlp()
+    snapshot._load_arrays(other, tmp_path / snapshot.WEIGHTS_FILE)
+
+    np.testing.assert_array_equal(weights_of(other), before)
+
+
+def test_a_file_that_the_system_refuses_is_an_error_with_its_number(tmp_path):
+    values = everything(mlp())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(OSError, match="os error") as caught:
+            snapshot.write_arrays(values, tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_names_do_not_depend_on_the_counters_of_keras():
+    assert list(everything(mlp())) == list(everything(mlp()))

@@ -134,10 +134,6 @@ class StateFiles(ABC):
     # -- implemented by a framework -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def bytes_needed(self) -> int:
-        """Return a size that a checkpoint reaches at least; 0 if it is not known."""
-
-    @abstractmethod
     def _optimizer_state(self) -> Any:
         """Return the state that `_read_optimizer` returns; None if the shards of the weights hold it."""
 

@@ -178,12 +178,6 @@ def optimizer_outline(optimizer: Any) -> dict[str, Any]:
     return {name: np.empty(0, dtype_of(variable)) for name, variable in named_variables(optimizer)}
 
 
-def bytes_of(*owners: Any) -> int:
-    """Return the bytes of the variables of a model and an optimizer, as far as they exist."""
-    variables = [variable for owner in owners for variable in owner.variables]
-    return sum(math.prod(variable.shape) * dtype_of(variable).itemsize for variable in variables)
-
-
 def dtype_of(variable: Any) -> Any:
     """Return numpy's type of a variable."""
     return tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype().dtype
@@ -227,6 +221,12 @@ def as_data(state: Any, what: str) -> Any:
 def as_native(array: Any) -> Any:
     """Return an array in a type of numpy's own: bfloat16 and the like, which .npz files cannot keep, as float32."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def bytes_of(*owners: Any) -> int:
+    """Return the bytes of the variables of a model and an optimizer, as far as they exist."""
+    variables = [variable for owner in owners for variable in owner.variables]
+    return sum(math.prod(variable.shape) * dtype_of(variable).itemsize for variable in variables)
 
 
 def write_file(content: Any, path: Path) -> None:

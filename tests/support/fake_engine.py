@@ -226,7 +226,10 @@ class FakeEngine(Engine):
     def set_seed(self, seed: int) -> None:
         pass
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[Any]:
+    def describe_data(self) -> dict[str, Any]:
+        return {"examples": None, "columns": None}
+
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
         return iter(range(BATCHES))
 
     def count_examples(self, window: Any) -> int:

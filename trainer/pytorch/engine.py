@@ -30,6 +30,7 @@ from .model_io import ModelIO
 from .nonfinite import watched
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
+from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
 from .seeding import set_seed
 from .train_step import TorchTrainStep
@@ -96,6 +97,7 @@ class TorchEngine(BaseEngine):
         trainer, args, strategy = self.trainer, self.trainer.args, self.strategy
         strategy.move(trainer.model, args.device)
         self.model_io.inspect()
+        self._materialize()
         if args.gradient_checkpointing:
             enable_checkpointing(trainer.model, args.gradient_checkpointing_kwargs)
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
@@ -116,6 +118,25 @@ class TorchEngine(BaseEngine):
         )
         self.train_step.begin_run(takes_late=not is_own)
         update_context(trainer, self.dispatcher)
+
+    def _materialize(self) -> None:
+        """Give the parameters of lazy modules their shapes, which follow from the first batch, for the optimizer.
+
+        Raises:
+            TracksideValueError: If a parameter still has none.
+        """
+        trainer, step = self.trainer, self.train_step
+        if not lazy_names(trainer.model):
+            return
+        batch = next(iter(loader.iterate_epoch(self.train_loader, seed=trainer.args.seed, epoch=0)), None)
+        if batch is not None:
+            with eval_mode(trainer.model, None):
+                step.loss_of(trainer.model, step.place(batch.inputs))
+        if names := lazy_names(trainer.model):
+            raise TracksideValueError(
+                f"{', '.join(names[:5])} have no shape after the first batch, so that no optimizer can have them: "
+                "compute_loss does not use these lazy modules. Call the model once before it is given to the trainer"
+            )
 
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators from the checkpoint, or without one from ``args.seed`` and the rank."""
@@ -178,6 +199,11 @@ class TorchEngine(BaseEngine):
         if reset:
             torch.cuda.reset_peak_memory_stats(device)
         return DeviceMemory(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
+
+
+def lazy_names(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that have no shape yet."""
+    return [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
 
 
 def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:

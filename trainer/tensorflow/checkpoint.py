@@ -40,11 +40,15 @@ class TFCheckpoint(BaseCheckpoint):
 
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
         self.train_step.queue.flush()
-        return snapshot.weights_writer(self.trainer.model)
+        return snapshot.weights_writer(self.trainer.model, buffers)
 
     def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
         if not (folder / snapshot.WEIGHTS_FILE).exists():  # Keras' own file lacks state
             write_model(folder)
+
+    def _copied(self, files: dict[str, Any], buffers: Buffers, /) -> dict[str, Any]:
+        arrays = files.get(self.optimizer_file)
+        return files if arrays is None else {**files, self.optimizer_file: snapshot.copied(arrays, buffers)}
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         trainer = self.trainer

@@ -25,6 +25,7 @@ from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers, copy_all
 from . import model_state
 from ._compat import global_seed_generator
 
@@ -67,13 +68,33 @@ def set_random_state(state: dict[str, Any], model: Any) -> None:
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def weights_writer(model: Any) -> Callable[[Path], None]:
+def weights_writer(model: Any, buffers: Buffers | None) -> Callable[[Path], None]:
     """Return a function that writes the current weights of ``model`` into the folder of a checkpoint.
 
-    The values are held, not copied: the next assignment to a variable makes a new buffer if its value is held.
+    Args:
+        buffers: Memory for a copy of the weights; without it, the values are held, and the next assignment to a
+            variable makes a new buffer, which takes longer.
     """
     values = {name: model_state.held(value) for name, value in model_state.everything(model).items()}
+    values = values if buffers is None else copied(values, buffers)
     return lambda folder: write_arrays(values, folder / WEIGHTS_FILE)
+
+
+def copied(values: dict[str, Any], buffers: Buffers) -> dict[str, Any]:
+    """Return copies of named tensors and arrays, as arrays in the memory of ``buffers``."""
+    copies, pairs = {}, []
+    for name, value in values.items():
+        array = np.asarray(value)  # the memory of a tensor on the host, or a copy of one on a device
+        if array.nbytes < SMALL_BYTES or not array.flags.c_contiguous:
+            copies[name] = array.copy()
+        elif "CPU" not in getattr(value, "device", "CPU"):
+            copies[name] = array
+        else:
+            memory = buffers.take(array.nbytes)
+            copies[name] = memory.view(array.dtype).reshape(array.shape)
+            pairs.append((memory, array.reshape(-1).view(np.uint8)))
+    copy_all(pairs)
+    return copies
 
 
 def write_arrays(values: dict[str, Any], path: Path) -> None:
@@ -169,8 +190,8 @@ def _global_state() -> Any:
 
 
 def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
-    """Return copies of the optimizer's variables, by index and path."""
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(optimizer)}
+    """Return the values of the optimizer's variables, by index and path."""
+    return {name: model_state.held(variable) for name, variable in named_variables(optimizer)}
 
 
 def optimizer_outline(optimizer: Any) -> dict[str, Any]:

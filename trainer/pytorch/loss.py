@@ -152,6 +152,14 @@ def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
         waiting += [following for following, _ in node.next_functions]
 
 
+def rescale(gradients: list[Tensor], factor: Any) -> None:
+    """Multiply gradients by ``factor``; by 0.0 also those that are not finite."""
+    if isinstance(factor, Tensor) or factor != 0.0:
+        torch._foreach_mul_(gradients, factor)
+    else:
+        torch._foreach_zero_(gradients)
+
+
 # -- the sums of an update --------------------------------------------------------------------------------------------
 
 
@@ -174,6 +182,7 @@ class LossAccumulator:
     Attributes:
         is_sum: Whether losses are sums, which are added up and not divided.
         scale: The factor from the losses as they are computed to means.
+        last: The loss of the last update, the part of this process in its mean.
     """
 
     def __init__(
@@ -195,6 +204,7 @@ class LossAccumulator:
         self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
         self._updates: Any = 0
         self._empty: Any = 0
+        self.last: Any = 0.0
 
     def set_unit(self, per_example: float) -> None:
         """Set the number of items of an example, so that the weights of an update add up to about one."""
@@ -267,8 +277,18 @@ class LossAccumulator:
         self._sum_up(self._loss * (factor / self._strategy.world_size))
         return factor
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Return a context whose losses do not count, of an update that is computed again."""
+        total = self._total.clone() if isinstance(self._total, Tensor) else self._total
+        before = (total, self._updates, self._empty)
+        try:
+            yield
+        finally:
+            self._total, self._updates, self._empty = before
+
     def _sum_up(self, loss: Any) -> None:
-        is_empty = self._is_empty
+        self.last, is_empty = loss, self._is_empty
         if is_empty is True:
             self._empty += 1
             return

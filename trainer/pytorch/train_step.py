@@ -8,26 +8,29 @@ the weights when the update is complete. Usually the weights add up to one, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..evaluation.output_collector import map_nested
 from ..optim.lr_schedules import step_schedule
 from .distributed.strategy import DistributedStrategy
-from .inspection.first_loss import FirstLoss, backward_seen
-from .inspection.items import ItemCounter, given_items
 from .inspection.misfit import TORCHS, explain
-from .inspection.non_finite import NonFiniteLoss
-from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
+from .inspection.observer import LossObserver
+from .loss import LossAccumulator, rescale, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
+from .optim.closure import Closure, needs_closure
 from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
+from .optim.several import backward_of_each
 from .precision.base import Precision
 from .precision.eval_mode import Modes, modes_of, restore_modes
 
@@ -64,19 +67,18 @@ class TorchTrainStep(BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
-        self.items: ItemCounter = ItemCounter(trainer, self.model_io)
-        self._first_loss = FirstLoss(trainer, self.items, self.losses, self.strategy)
-        self._non_finite = NonFiniteLoss()
+        self.observer: LossObserver = LossObserver(trainer, self.model_io, self.losses, self.strategy)
         self._inputs: Any = None
-        self._call_training_step = self._own_training_step if "training_step" in overrides else self.training_step
+        is_own = "training_step" in overrides
+        self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(self, self._call_training_step)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
+        self._window: list[TrainBatch] | None = None
         self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
-        self._keeps_losses = not self._is_on_host
 
     def begin_run(self, *, takes_late: bool) -> None:
         """Set up the step for the optimizer and the wrapped model of a new run.
@@ -96,11 +98,14 @@ class TorchTrainStep(BaseTrainStep):
             watches=not (strategy.is_sharded or self.precision.has_copies),
         )
         self.optimizer_mode = OptimizerMode(trainer.optimizer)
+        self._window = [] if needs_closure(trainer.optimizer) else None
+        if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
+            name = type(trainer.optimizer).__name__
+            raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
         self._modes = []
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
-        self._first_loss = FirstLoss(trainer, self.items, self.losses, strategy)
-        self._non_finite = NonFiniteLoss()
+        self.observer.begin_run()
         self.losses.take()
 
     # -- the update, in the order of the loop -----------------------------------------------------------------------
@@ -115,11 +120,17 @@ class TorchTrainStep(BaseTrainStep):
             self.timer.exchange()
         if context.index == 0:
             self._begin_update()
+        if self._window is not None:
+            self._window = [*self._window[: context.index], batch]
         inputs = self.place(batch.inputs)
+        self._count_work(inputs, self.strategy.world_size)
+        self.forward_and_backward(inputs, batch, context)
+
+    def forward_and_backward(self, inputs: Any, batch: TrainBatch, context: StepContext) -> None:
+        """Run the forward and the backward pass of a micro-batch on the device."""
         context.is_padding = batch.examples == 0
         self.context, self._inputs = context, inputs
         self.losses.begin(context)
-        self._count_work(inputs, self.strategy.world_size)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
             if self.retrier is not None:
@@ -127,20 +138,8 @@ class TorchTrainStep(BaseTrainStep):
             else:
                 loss = self._call_training_step(model, inputs)
         value, self._inputs = self.losses.add(loss, context), None
-        if self._keeps_losses or value - value != 0.0:
-            self._look_at(value, inputs)
-
-    def _look_at(self, loss: Any, inputs: Any) -> None:
-        """Leave out an update that is not finite because nothing counts in it, and note other losses."""
-        context = self.context
-        if context.is_single and not isinstance(loss, Tensor) and self._counts_nothing(inputs):
-            self.losses.leave_out()
-        elif not self._non_finite.is_told:
-            self._non_finite.note(loss, self.trainer.state.global_step + 1, context, inputs)
-
-    def _counts_nothing(self, inputs: Any) -> bool:
-        given = self.trainer.loss_items_fn
-        return not float(self.model_io.count_items(inputs) if given is None else given_items(given, inputs))
+        if not self._is_on_host or value - value != 0.0:
+            self.observer.look_at(value, inputs, context)
 
     def _begin_update(self) -> None:
         """Begin every update in the modes of the first, whatever a callback has left."""
@@ -164,11 +163,7 @@ class TorchTrainStep(BaseTrainStep):
         factor = self.losses.close()
         gradients = [p.grad for p in parameters.stepped if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
-            scaled = [*gradients, *(p.grad for p in parameters.others if p.grad is not None)]
-            if isinstance(factor, Tensor) or factor != 0.0:
-                torch._foreach_mul_(scaled, factor)
-            else:  # they may be NaN
-                torch._foreach_zero_(scaled)
+            rescale([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
         dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
         norm = nn.utils.get_total_norm(dense)
         if trainer.args.max_grad_norm > 0:
@@ -178,7 +173,9 @@ class TorchTrainStep(BaseTrainStep):
 
     def optimizer_step(self) -> bool:
         """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
-        skipped = self.precision.step(self.trainer.optimizer)
+        if self._window is not None:
+            self.trainer.optimizer.step(Closure(self, self._window))
+        skipped = self._window is None and self.precision.step(self.trainer.optimizer)
         if not skipped:
             step_schedule(self.trainer.lr_scheduler)
         return skipped
@@ -209,22 +206,18 @@ class TorchTrainStep(BaseTrainStep):
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
         """Run the forward and the backward pass of a micro-batch; return its mean loss, detached."""
         with self.precision.forward():
-            loss = self.mean_loss(self.loss_of(model, inputs), inputs)
+            result = self.loss_of(model, inputs)
+            loss = None if type(result) is dict else self.mean_loss(result, inputs)
+        if loss is None:
+            return backward_of_each(self, result, inputs)
         self.backward(loss)
         return loss.detach()
 
-    def _own_training_step(self, model: nn.Module, inputs: Any) -> Tensor:
-        """Call the training_step of a subclass; the first time, look at the loss of its backward pass."""
-        step: Any = self.trainer.training_step
-        if self._first_loss.is_settled:
-            return cast(Tensor, step(model, inputs))
-
-        def look(loss: Tensor) -> None:
-            if not self._first_loss.is_settled:
-                self._first_loss.settle(loss, inputs, is_raw=True)
-
-        with backward_seen(look):
-            return cast(Tensor, step(model, inputs))
+    def total_loss(self, result: Any, inputs: Any) -> Tensor:
+        """Return the mean loss of a result of compute_loss; the sum of several."""
+        if type(result) is not dict:
+            return self.mean_loss(result, inputs)
+        return torch.stack([self.mean_loss(part, inputs, is_one_of_several=True) for part in result.values()]).sum()
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
@@ -253,21 +246,12 @@ class TorchTrainStep(BaseTrainStep):
                 loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=model_io.rule.is_causal)
         return (loss, outputs) if return_outputs else loss
 
-    def mean_loss(self, result: Any, inputs: Any) -> Tensor:
+    def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
-        context, is_settled = self.context, self._first_loss.is_settled
-        if context.is_single and is_settled and isinstance(result, Tensor) and result.ndim == 0 and self._is_on_host:
-            return result
-        loss, items = as_mean_and_weight(result)
-        if not is_settled and loss.grad_fn is not None and torch.is_grad_enabled():
-            self._first_loss.settle(loss, inputs, items)
-        if context.is_single and items is None and not self.items.is_counted:
-            return loss
-        if items is None:
-            items = self.items.count(loss, inputs)
-        context.items = 0.0 if context.is_padding else items
-        self.losses.weigh(context)
-        return loss
+        context, observer = self.context, self.observer
+        if context.is_single and observer.is_settled and self._is_on_host and isinstance(result, Tensor):
+            return result if result.ndim == 0 else result.mean()
+        return observer.weigh(result, inputs, context, is_one_of_several=is_one_of_several)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""
@@ -289,14 +273,16 @@ class TorchTrainStep(BaseTrainStep):
 
         Waits for the device.
         """
-        self._non_finite.check()
+        self.observer.check()
         return self.losses.take()
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
-        group = self.trainer.optimizer.param_groups[0]
-        return {**record, "learning_rate": float(group["lr"])} if "lr" in group else record
+        optimizer = self.trainer.optimizer
+        parts = {"": optimizer, **{f"_{name}": part for name, part in getattr(optimizer, "parts", {}).items()}}
+        groups = {f"learning_rate{name}": part.param_groups[0] for name, part in parts.items()}
+        return {**record, **{name: float(group["lr"]) for name, group in groups.items() if "lr" in group}}
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""

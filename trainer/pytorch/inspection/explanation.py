@@ -52,6 +52,8 @@ def explain_batch(trainer: Any, step: Any, inputs: Any) -> BatchExplanation:
     try:
         with eval_mode(trainer.model, None), torch.enable_grad(), precision.forward():
             result = step.loss_of(trainer.model, inputs)
+            if type(result) is dict:  # of several optimizers
+                result = torch.stack([as_mean_and_weight(part)[0] for part in result.values()]).sum()
             loss, weight = as_mean_and_weight(result)
             found = counter.find(loss, inputs, weight)
     finally:

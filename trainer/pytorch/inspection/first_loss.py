@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from .._compat import node_kind
 from .items import Findings, ItemCounter
@@ -35,7 +33,6 @@ class FirstLoss:
         self._counter = counter
         self._losses = losses
         self._strategy = strategy
-        self.is_settled = False
 
     def settle(self, loss: Tensor, inputs: Any, items: Any = None, *, is_raw: bool = False) -> None:
         """Find out about a loss before its backward pass, and tell what may be wrong. Waits for the device.
@@ -45,7 +42,6 @@ class FirstLoss:
             items: The weight that compute_loss returned with it.
             is_raw: Whether a training_step of the user runs its backward pass by itself.
         """
-        self.is_settled = True
         found = self._counter.find(loss, inputs, items)
         everywhere = self._strategy.collectives.gather("the items of the first loss", (_unit(found), found.doubt))
         self._losses.set_unit(next((unit for unit, _ in everywhere if unit > 0), 1.0))
@@ -89,20 +85,6 @@ class FirstLoss:
             if not cls.__module__.startswith("trackside.trainer."):
                 for name in ("training_step", "compute_loss"):
                     yield getattr(cls.__dict__.get(name), "__code__", None)
-
-
-@contextmanager
-def backward_seen(look: Callable[[Tensor], None]) -> Iterator[None]:
-    """Return a context that calls ``look`` with each tensor before its method ``backward`` runs."""
-
-    class Mode(TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function is Tensor.backward:
-                look(args[0])
-            return function(*args, **(kwargs or {}))
-
-    with Mode():
-        yield
 
 
 def unknown(doubt: str) -> str:

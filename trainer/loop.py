@@ -262,7 +262,7 @@ class TrainingLoop:
 
     def _log(self) -> None:
         progress = self.progress
-        self._take_loss()
+        progress.add_loss(*self.step.take_loss())
         if progress.pending_steps == 0:
             return
         loss = progress.pending_loss / progress.pending_steps
@@ -270,13 +270,6 @@ class TrainingLoop:
         progress.pending_loss, progress.pending_steps = 0.0, 0
         record = {"loss": loss, **self.step.training_record()}
         self.trainer.log({**record, **self.dispatcher.logged_metrics(record)})
-
-    def _take_loss(self) -> None:
-        """Add the losses since the last call; an update in which nothing counted, such as a label, is left out."""
-        progress, (loss, empty) = self.progress, self.step.take_loss()
-        progress.pending_loss += loss
-        progress.pending_steps -= empty
-        progress.empty_steps += empty
 
     def _evaluate(self) -> None:
         progress = self.progress
@@ -292,7 +285,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
-        self._take_loss()
+        self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
         self.checkpoints.save(self.progress)
 
@@ -305,7 +298,7 @@ class TrainingLoop:
         self.step.end_run()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
-        self._take_loss()
+        progress.add_loss(*self.step.take_loss())
         loss = (progress.total_loss + progress.pending_loss) / max(state.global_step - progress.empty_steps, 1)
         seconds = time.perf_counter() - start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)

@@ -148,6 +148,12 @@ class Progress:
             return self.epoch + 1.0
         return self.epoch + (before + (1.0 - before) * (self.batches_in_epoch - used) / (batches - used))
 
+    def add_loss(self, loss: float, empty: int) -> None:
+        """Add the losses of updates, without those in which nothing counted, of which there were ``empty``."""
+        self.pending_loss += loss
+        self.pending_steps -= empty
+        self.empty_steps += empty
+
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
         self.epoch += 1

@@ -67,7 +67,7 @@ class TorchTrainStep(BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
-        self.observer: LossObserver = LossObserver(trainer, self.model_io, self.losses, self.strategy)
+        self.observer: LossObserver = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
         self._inputs: Any = None
         is_own = "training_step" in overrides
         self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
@@ -243,7 +243,7 @@ class TorchTrainStep(BaseTrainStep):
             if loss_fn is not None:
                 loss = loss_fn(outputs, labels)
             else:
-                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=model_io.rule.is_causal)
+                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=self.observer.shifts(inputs))
         return (loss, outputs) if return_outputs else loss
 
     def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:

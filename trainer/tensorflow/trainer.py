@@ -10,7 +10,7 @@ import keras
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..arguments.constructor import arguments_of, names_arguments
+from ..arguments.constructor import arguments_of, check_pair, names_arguments
 from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
@@ -62,6 +62,7 @@ class TFTrainer(BaseTrainer):
     ) -> None:
         check_keras()
         args = arguments_of(args, TFTrainingArguments)
+        check_pair(optimizers)
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # several processes can be joined only before any operation runs
         set_seed(args.seed, deterministic=args.full_determinism)

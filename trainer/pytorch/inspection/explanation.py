@@ -46,7 +46,7 @@ class BatchExplanation:
 def explain_batch(trainer: Any, step: Any, inputs: Any) -> BatchExplanation:
     """Return what the trainer makes of a batch, on the device; the model is called once, in evaluation mode."""
     model_io, precision = step.model_io, step.precision
-    counter = ItemCounter(trainer, model_io)
+    counter = ItemCounter(trainer, model_io, lambda part: step.loss_of(trainer.model, part))
     interrupted, past = step.context, model_io.past
     step.context = StepContext(count=2)
     try:

@@ -47,14 +47,16 @@ class ItemCounter:
     Args:
         trainer: Has the model, ``loss_fn`` and ``loss_items_fn``.
         model_io: Finds labels; has the rule by which labels count, which is corrected here.
+        loss_of: Returns the loss of a batch, for probes; None if it must not be called once more.
 
     Attributes:
         findings: What was found about the loss of the first micro-batch; None before it.
         is_sum: Whether the loss is a sum.
     """
 
-    def __init__(self, trainer: Any, model_io: Any) -> None:
+    def __init__(self, trainer: Any, model_io: Any, loss_of: Callable[[Any], Any] | None) -> None:
         self._trainer = trainer
+        self._loss_of = loss_of
         self._model_io = model_io
         self._given: Callable[[Any], Any] | None = trainer.loss_items_fn
         self._can_read = True
@@ -125,7 +127,9 @@ class ItemCounter:
         numbers = [float(term.items) for term in terms]
         self._ratios = [number / numbers[0] if numbers[0] else 1.0 for number in numbers]
         found = Findings(f"{_text(numbers[0])} {self._kind_of(terms[0])}")
-        if any(number != numbers[0] for number in numbers) and any(number % max(examples, 1) for number in numbers):
+        if any(number != numbers[0] for number in numbers) and any(
+            number % max(examples, 1) or _leaves_out(term) for number, term in zip(numbers, terms, strict=True)
+        ):
             counts = ", ".join(map(_text, sorted(set(numbers))))
             found.doubt = f"it is a sum of means over different numbers of items ({counts})"
         elif _is_divided_sum(terms[0]) and not self._is_count(numbers[0], inputs):
@@ -134,16 +138,14 @@ class ItemCounter:
 
     def _of_labels(self, reading: Reading, inputs: Any) -> Findings:
         """Return what can be said about a loss whose operations are unknown."""
-        rule, why = self._model_io.rule, f"it was computed by {', '.join(dict.fromkeys(reading.unknown))}"
-        labels = self._model_io.labels_of(inputs)
-        count = self._model_io.count_items(inputs)
-        if rule.counted(labels) is None:
-            return Findings(f"{_text(count)} examples", why)
-        found = None if self._trainer.loss_fn is not None else probe_rule(self._trainer, self._model_io, inputs)
-        if found is None:
-            return Findings(f"{_text(count)} {_labels(rule)}", why)
-        self._model_io.rule = found
-        return Findings(f"{_text(self._model_io.count_items(inputs))} {_labels(found)}, by what the loss depends on")
+        why = f"it was computed by {', '.join(dict.fromkeys(reading.unknown))}"
+        rule = None if self._loss_of is None else probe_rule(self._trainer, self._model_io, inputs, self._loss_of)
+        if rule is not None:
+            self._model_io.rule, why = rule, ""
+        rule, count = self._model_io.rule, _text(self._model_io.count_items(inputs))
+        is_by_examples = rule.counted(self._model_io.labels_of(inputs)) is None
+        how = "" if why else ", as the losses of parts of the batch show"
+        return Findings(f"{count} {'examples' if is_by_examples else _labels(rule)}{how}", why)
 
     def _correct_rule(self, terms: list[Term], inputs: Any) -> None:
         """Correct the rule by which labels count, for evaluation and for num_items_in_batch."""
@@ -231,6 +233,11 @@ def _first_mean(terms: list[Term]) -> Term:
 
 def _is_divided_sum(term: Term) -> bool:
     return term.is_counted and not (is_cross_entropy(term.node) and saved(term.node, "reduction") == 1)
+
+
+def _leaves_out(term: Term) -> bool:
+    """Return whether some of the items of a term do not count."""
+    return term.is_counted and (not is_cross_entropy(term.node) or term.items != saved(term.node, "target").numel())
 
 
 def _labels(rule: LabelRule) -> str:

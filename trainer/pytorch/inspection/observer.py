@@ -14,6 +14,7 @@ from ..loss import LossAccumulator, as_mean_and_weight
 from .first_loss import FirstLoss
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
+from .probe import shifts_labels
 
 
 class LossObserver:
@@ -24,6 +25,7 @@ class LossObserver:
         model_io: Finds labels, and has the rule by which they count.
         losses: Weights the losses.
         strategy: Shares what is found.
+        loss_of: Returns the loss of a model on a batch.
 
     Attributes:
         is_settled: Whether the first loss of the run was looked at.
@@ -31,20 +33,29 @@ class LossObserver:
         counter: Counts the items.
     """
 
-    def __init__(self, trainer: Any, model_io: Any, losses: LossAccumulator, strategy: Any) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        model_io: Any,
+        losses: LossAccumulator,
+        strategy: Any,
+        loss_of: Callable[[Any, Any], Any],
+    ) -> None:
         self._trainer = trainer
         self._model_io = model_io
         self._losses = losses
         self._strategy = strategy
+        self._loss_of = None if strategy.is_sharded else lambda inputs: loss_of(trainer.model, inputs)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
 
     def begin_run(self) -> None:
         """Forget what was found."""
         self._non_finite = NonFiniteLoss()
-        self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io)
+        self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
         self.is_settled = False
+        self._is_probed = self._loss_of is None or "compute_loss" in self._trainer._overrides
 
     def weigh(self, result: Any, inputs: Any, context: Any, *, is_one_of_several: bool) -> Tensor:
         """Return a result of compute_loss as a mean, and set the number of its items and its weight in the update."""
@@ -62,6 +73,15 @@ class LossObserver:
         context.items = 0.0 if context.is_padding else items
         self._losses.weigh(context)
         return loss
+
+    def shifts(self, inputs: Any) -> bool:
+        """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""
+        rule = self._model_io.rule
+        if not self._is_probed and not self.is_settled and self._model_io.computes_loss:
+            found = shifts_labels(self._trainer, self._model_io, inputs)
+            self._is_probed = found is not None
+            rule.is_causal = rule.is_causal if found is None else found
+        return bool(rule.is_causal)
 
     def call(self, training_step: Callable[..., Tensor], model: Any, inputs: Any) -> Tensor:
         """Call the training_step of a user; the first time, look at the loss whose backward pass it runs."""

@@ -45,8 +45,9 @@ class LabelRule:
     def counted(self, labels: Any) -> Tensor | None:
         """Return the integer labels of a batch that may count; None if it counts by examples."""
         label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
-        is_countable = label is not None and not label.is_floating_point() and label.ndim > 0
-        if self.by_examples or not is_countable or isinstance(labels, (tuple, list)):
+        if self.by_examples or label is None or isinstance(labels, (tuple, list)):
+            return None
+        if label.is_floating_point() or label.ndim == 0:
             return None
         return label[..., 1:] if self.is_causal and label.ndim > 1 else label
 

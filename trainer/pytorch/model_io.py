@@ -31,7 +31,7 @@ class ModelIO:
         ignored_outputs: Names of outputs that are not predictions.
         loss_takes_outputs, loss_takes_items: Whether compute_loss takes ``return_outputs``, and whether an overridden
             one takes ``num_items_in_batch``.
-        computes_loss: Whether the model takes labels, and may compute its own loss.
+        computes_loss: Whether the model takes labels and may compute its loss.
         withheld: Names that the model does not get if the trainer computes the loss.
         counts_flos: Whether floating point operations can be counted.
         past: The memory of ``past_index``.
@@ -56,8 +56,9 @@ class ModelIO:
         )
         makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
-        self.computes_loss: bool = trainer.loss_fn is None and (takes_any or not {*self.label_names} - {*names})
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
+        has_other_loss = trainer.loss_fn is not None or "compute_loss" in self._overrides
+        self.computes_loss: bool = not has_other_loss and not self._not_taken
         self.withheld = [*self._not_taken, *(self.label_names if withhold else ())]
         self._find_rule(model)
         self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))

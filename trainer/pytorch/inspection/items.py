@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
+from .._compat import saved
 from ..loss import IGNORED, LabelRule, batch_size
-from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss, saved
+from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss
 from .probe import probe_rule, tensors_in
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

@@ -55,7 +55,7 @@ class LossObserver:
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
         self.is_settled = False
-        self._is_probed = self._loss_of is None or "compute_loss" in self._trainer._overrides
+        self._is_probed = self._loss_of is None
 
     def weigh(self, result: Any, inputs: Any, context: Any, *, is_one_of_several: bool) -> Tensor:
         """Return a result of compute_loss as a mean, and set the number of its items and its weight in the update."""

@@ -192,6 +192,14 @@ class CheckpointIO(ABC):
         """
 
     @abstractmethod
+    def rehearse(self, folder: Path) -> None:
+        """Take the names and types of what `snapshot` writes through writing and reading, before the first update."""
+
+    @abstractmethod
+    def bytes_needed(self) -> int:
+        """Return a size that a checkpoint reaches at least; 0 if it is not known."""
+
+    @abstractmethod
     def release_memory(self) -> None:
         """Free the memory that copies for checkpoints share, after the last one is written."""
 

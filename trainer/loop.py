@@ -20,6 +20,7 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, resume_position
+from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
@@ -130,12 +131,15 @@ class TrainingLoop:
             setattr(state, name, args.steps(name, self.plan.max_steps))
         state.stop_reason = state.stopped_by = None
         state.epoch = self._epoch()
+        rehearse(self.checkpoints)
 
     # -- the run --------------------------------------------------------------------------------------------------
 
     def _run(self) -> TrainOutput:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self.send("on_train_begin")
+        if self.args.save_strategy != "no":
+            self.dispatcher.state_dicts()  # what cannot be kept is told before the first update
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
             self.control.should_evaluate = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
@@ -192,6 +194,16 @@ def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
     return {name: model_state.held(variable) for name, variable in named_variables(optimizer)}
 
 
+def optimizer_outline(optimizer: Any) -> dict[str, Any]:
+    """Return `optimizer_arrays` with arrays of the same types and without values."""
+    return {name: np.empty(0, dtype_of(variable)) for name, variable in named_variables(optimizer)}
+
+
+def dtype_of(variable: Any) -> Any:
+    """Return numpy's type of a variable."""
+    return tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype().dtype
+
+
 def named_variables(optimizer: Any) -> list[tuple[str, Any]]:
     """Return each variable with its index and its name, without Keras' counters, which differ between runs."""
     names = [uncounted(variable.name) for variable in optimizer.variables]
@@ -217,21 +229,45 @@ def weights_in(folder: Path) -> list[str]:
     return [name for name in (WEIGHTS_FILE, KERAS_FILE) if (folder / name).exists()][:1]
 
 
+def as_data(state: Any, what: str) -> Any:
+    """Return a state as `write_file` takes it: arrays as they are, other values as plain data.
+
+    Raises:
+        NotPlainError: If a value has no plain form.
+    """
+    is_arrays = isinstance(state, dict) and all(isinstance(value, np.ndarray) for value in state.values())
+    return {name: as_native(value) for name, value in state.items()} if is_arrays else plain(state, what)
+
+
+def as_native(array: Any) -> Any:
+    """Return an array in a type of numpy's own: bfloat16 and the like, which .npz files cannot keep, as float32."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def bytes_of(*owners: Any) -> int:
+    """Return the bytes of the variables of a model and an optimizer, as far as they exist."""
+    variables = [variable for owner in owners for variable in owner.variables]
+    return sum(math.prod(variable.shape) * dtype_of(variable).itemsize for variable in variables)
+
+
 def write_file(content: Any, path: Path) -> None:
-    """Write arrays to an .npz file, or other content to a JSON file."""
+    """Write arrays to an .npz file, or plain data to a JSON file."""
     if path.suffix == ".npz":
         np.savez(path, **content)
     else:
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a checkpoint.
+def read_file(path: Path) -> Any:
+    """Read a file that `write_file` wrote.
 
     Raises:
         CheckpointError: If it cannot be read.
     """
     try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -167,3 +167,18 @@ def test_a_file_that_the_system_refuses_is_an_error_with_its_number(tmp_path):
 
 def test_names_do_not_depend_on_the_counters_of_keras():
     assert list(everything(mlp())) == list(everything(mlp()))
+
+
+def test_random_operations_of_the_step_that_cannot_be_restored_are_named_once(make_trainer, caplog):
+    class Draws(layers.Layer):
+        def call(self, x, training=False):
+            return x + tf.random.normal(tf.shape(x)) if training else x
+
+    def warnings_of(layer):
+        caplog.clear()
+        model = keras.Sequential([keras.Input((6,)), layer, layers.Dense(3)])
+        make_trainer(model=model, max_steps=3).train()
+        return [record.getMessage() for record in caplog.records if "training step draws" in record.getMessage()]
+
+    assert [message.count("RandomStandardNormal") for message in warnings_of(Draws())] == [1]
+    assert warnings_of(Noise()) == warnings_of(layers.Dropout(0.3)) == []

@@ -11,7 +11,8 @@ from ...engine import StepContext, TrainBatch
 
 def needs_closure(optimizer: Any) -> bool:
     """Return whether the optimizer's ``step`` must be given a function that computes the update again."""
-    parameters = inspect.signature(optimizer.step).parameters.values()
+    # of the class: the method of an object that a schedule has wrapped shows its ``self``
+    _, *parameters = inspect.signature(type(optimizer).step).parameters.values()
     return any(item.default is item.empty and item.kind is item.POSITIONAL_OR_KEYWORD for item in parameters)
 
 

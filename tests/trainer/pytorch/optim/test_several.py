@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from trackside import Trainer, TrainingArguments
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError
+from trackside.trainer.pytorch.optim.closure import needs_closure
 
 LOSS = nn.CrossEntropyLoss()
 DATA = classified(24, dtype=torch.float64)
@@ -169,6 +170,15 @@ def test_an_optimizer_with_a_closure_trains_as_by_hand(tmp_path: Any, accumulati
     torch.testing.assert_close(weights_of(model), weights_of(other), rtol=1e-4, atol=1e-5)
     found = [record["loss"] for record in trainer.state.log_history if "loss" in record]
     assert found == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize(("cls", "needs"), [(SGD, False), (Adam, False), (LBFGS, True)])
+def test_only_an_optimizer_that_must_have_a_closure_gets_one(cls: Any, needs: bool) -> None:
+    optimizer = cls(Two().parameters(), 0.1)
+
+    assert needs_closure(optimizer) is needs
+    StepLR(optimizer, 2)
+    assert needs_closure(optimizer) is needs
 
 
 def test_a_run_with_a_closure_is_resumed_exactly(tmp_path: Any) -> None:

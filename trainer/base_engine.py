@@ -13,7 +13,8 @@ from typing import Any
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import CheckpointError, TracksideValueError
 
-from .checkpointing.manifest import Contents, contents_of, roles_of
+from .checkpointing.manifest import Contents, contents_of
+from .checkpointing.rehearsal import StateFiles
 from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
@@ -124,20 +125,13 @@ class BaseTrainStep(EnginePart, TrainStep):
             self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
 
 
-class BaseCheckpoint(EnginePart, CheckpointIO):
+class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
     """Takes and restores snapshots; a framework adds the writing and reading of weights and single files.
 
     Args:
         engine: Its trainer provides model, optimizer and schedule; an overridden ``save_model`` is called. The
             precision of its train_step has its own state.
-
-    Attributes:
-        optimizer_file: Name of the file with the optimizer's state.
-        suffix: Suffix of the names of the other files.
     """
-
-    optimizer_file: str
-    suffix: str
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
@@ -149,11 +143,7 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
         buffers = self.buffers.lend() if copy else None
         write_model = None if self.strategy.is_sharded else self._model_writer(buffers)
-        files: dict[str, Any] = {}
-        if not self.trainer.args.save_only_model:
-            files[self.optimizer_file] = self._optimizer_state()
-            for name, part in self._small_parts().items():
-                files[name] = None if part is None else part.state_dict() or None
+        files = {} if self.trainer.args.save_only_model else self._states(self._optimizer_state())
         if buffers is not None:
             files = self._copied(files, buffers)
             buffers.complete()
@@ -231,14 +221,6 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
             folder.mkdir(parents=True, exist_ok=True)
             write_model(folder)
 
-    def _small_parts(self) -> dict[str, Any]:
-        """Return the parts besides the optimizer that have their own state, by file name."""
-        precision = self.train_step.precision
-        return {f"scheduler{self.suffix}": self.trainer.lr_scheduler, f"scaler{self.suffix}": precision}
-
-    def _rng_file(self, rank: int) -> str:
-        return f"rng_state_{rank}{self.suffix}"
-
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         """Write the weights by an overridden ``save_model``, if any, and by ``write_model``; return their roles."""
         if "save_model" in self.overrides:
@@ -251,13 +233,6 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Write what ``folder`` lacks of the weights."""
         if not self._weights_in(folder):
             write_model(folder)
-
-    def _write_files(self, folder: Path, files: dict[str, Any]) -> dict[str, str]:
-        """Write each of ``files``, by name, unless it is None; return the roles of those written."""
-        files = {name: content for name, content in files.items() if content is not None}
-        for name, content in files.items():
-            self._write_file(content, folder / name)
-        return roles_of(files)
 
     def _new_buffers(self) -> HostBuffers:
         """Return the memory that the copies of successive snapshots share."""
@@ -282,29 +257,9 @@ class BaseCheckpoint(EnginePart, CheckpointIO):
         """Load the weights; from shards, also the state of ``optimizer``, unless it is None."""
 
     @abstractmethod
-    def _optimizer_state(self) -> Any:
-        """Return the state that `_read_optimizer` returns; None if the shards of the weights hold it."""
-
-    @abstractmethod
     def _read_optimizer(self, path: Path) -> Any:
         """Return the content of the optimizer's file, as `MadeOptimizer.load_optimizer` takes it."""
 
     @abstractmethod
-    def _random_state(self) -> dict[str, Any]:
-        """Return the states of the random number generators of this process."""
-
-    @abstractmethod
     def _set_random_state(self, state: dict[str, Any]) -> None:
         """Restore the states that `_random_state` returned."""
-
-    @abstractmethod
-    def _write_file(self, content: Any, path: Path, /) -> None:
-        """Write a file that holds only data, no code."""
-
-    @abstractmethod
-    def _read_file(self, path: Path, /) -> Any:
-        """Return the content that `_write_file` wrote.
-
-        Raises:
-            CheckpointError: If it cannot be read.
-        """

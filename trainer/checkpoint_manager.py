@@ -26,6 +26,7 @@ from .checkpointing.discovery import (
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
 from .checkpointing.remote_output import RemoteOutput
 from .checkpointing.replacing import EarlierRuns, refuse_others
+from .checkpointing.restoring import SavedRun
 from .checkpointing.run_lock import locked, rename
 from .checkpointing.saving.async_commit import Committer
 from .checkpointing.saving.save_costs import SaveCosts
@@ -283,29 +284,28 @@ class CheckpointManager:
     def _load_best(self, folder: Path) -> None:
         self.engine.checkpoint.load_weights(self.open(folder, run_id=self.run_id))
 
-    def restore(self, checkpoint: Path) -> Progress:
-        """Restore everything from a checkpoint except the random number generators, and send on_load."""
-        trainer, contents = self.trainer, contents_of(self._here(checkpoint))  # `locate` has verified it
-        state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
-        progress = Progress.from_dict(contents.read(PROGRESS_FILE) or {"epoch": int(state.epoch or 0)})
-        self.engine.checkpoint.load_snapshot(contents, progress.optimizer, state.global_step)
-        self._take_state(state)
-        trainer.state.run_id = run_id_of(checkpoint) or self.run_id
-        self.reopen()
-        folders = Path(trainer.args.output_dir), checkpoint.parent
-        self.best.look_for(run_id_of(checkpoint), *folders, remote=self.remote.run_ids)
+    def read(self, checkpoint: Path) -> SavedRun:
+        """Return what a checkpoint, which `locate` has verified, says of its run."""
+        return SavedRun.read(checkpoint, contents_of(self._here(checkpoint)))
+
+    def restore(self, saved: SavedRun, differences: dict[str, tuple[Any, Any]]) -> None:
+        """Restore everything from a checkpoint except position and random number generators, and send on_load."""
+        trainer = self.trainer
+        self.engine.checkpoint.load_snapshot(saved.contents, saved.progress.optimizer, saved.state.global_step)
+        self._take_state(saved.state)
+        trainer.state.run_id = run_id_of(saved.path) or self.run_id
+        self._store = None
+        folders = Path(trainer.args.output_dir), saved.path.parent
+        self.best.look_for(run_id_of(saved.path), *folders, remote=self.remote.run_ids)
         if trainer.state.is_world_process_zero:
             rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
             self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
-        differences = trainer.args.differences(contents.read(ARGS_FILE) or {})
+        differences = {**trainer.args.differences(saved.args), **differences}
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)
-        self.dispatcher.send("on_load", checkpoint=str(checkpoint), differences=differences)
-        if trainer.args.ignore_data_skip:  # back to the beginning of the epoch
-            progress.batches_in_epoch = progress.examples_in_epoch = 0
-        return progress
+        self.dispatcher.send("on_load", checkpoint=str(saved.path), differences=differences)
 
     def _take_state(self, saved: TrainerState) -> None:
         """Fill the trainer's state in place: callbacks and the dispatcher hold references to it."""

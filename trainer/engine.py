@@ -192,6 +192,14 @@ class CheckpointIO(ABC):
         """
 
     @abstractmethod
+    def rehearse(self, folder: Path) -> None:
+        """Take the names and types of what `snapshot` writes through writing and reading, before the first update."""
+
+    @abstractmethod
+    def bytes_needed(self) -> int:
+        """Return a size that a checkpoint reaches at least; 0 if it is not known."""
+
+    @abstractmethod
     def release_memory(self) -> None:
         """Free the memory that copies for checkpoints share, after the last one is written."""
 
@@ -267,16 +275,24 @@ class Engine(ABC):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[Any]:
-        """Return the micro-batches of an epoch for this process, without its first ``skip_examples`` examples."""
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
+        """Return the micro-batches of an epoch for this process, without its first ``skip_examples`` examples.
+
+        Args:
+            seed: Seed of the order, if not that of the arguments.
+        """
 
     @abstractmethod
     def count_examples(self, window: Sequence[Any]) -> int:
         """Return the number of examples in a window, over all processes."""
 
     @abstractmethod
-    def batches_used(self, progress: Progress) -> int:
-        """Return the number of this process's micro-batches that hold the epoch's used examples in ``progress``."""
+    def batches_used(self, progress: Progress) -> int | None:
+        """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""
+
+    @abstractmethod
+    def describe_data(self) -> dict[str, Any]:
+        """Return ``examples``, the number of training examples or None, and ``columns``, their names or types."""
 
     # -- processes and devices --------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
+from .checkpointing.position import Division, resume_position
+from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
@@ -73,7 +75,7 @@ class TrainingLoop:
         self.signals: StopSignals = StopSignals(_answer(self.args) if self.state.is_world_process_zero else None)
         self.first_step: int = 0
         self.examples_seen: int = 0
-        self._is_seeded = False
+        self._is_seeded = self._has_new_seed = False
 
     def run(self) -> TrainOutput:
         """Train until the last step, or until a callback, a signal or an exception ends it."""
@@ -104,17 +106,23 @@ class TrainingLoop:
 
     def _set_up(self) -> None:
         args, state = self.args, self.state
+        batches = self.engine.prepare_data()
         self.plan = plan_training(
-            batches_per_epoch=self.engine.prepare_data(),
+            batches_per_epoch=batches,
             accumulation_steps=args.gradient_accumulation_steps,
             num_train_epochs=args.num_train_epochs,
             max_steps=args.max_steps,
         )
+        division = Division.of(args, self.engine.describe_data(), batches)
+        saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
+        if saved is not None:
+            self.progress = saved.progress
+            self.plan = resume_position(args, saved, division, self.plan, self.engine.batches_used)
         self.engine.prepare_model(self.plan.max_steps)
-        if self.checkpoint is not None:
-            self.progress = self.checkpoints.restore(self.checkpoint)
-            self.progress.batches_in_epoch = self.engine.batches_used(self.progress)
-        self.progress.optimizer = self.engine.optimizer_record()
+        if saved is not None:
+            self.checkpoints.restore(saved, division.differences(self.progress.division or {}))
+            self._has_new_seed = saved.args.get("seed", args.seed) != args.seed
+        self.progress.optimizer, self.progress.division = self.engine.optimizer_record(), division.to_dict()
         self.first_step = state.global_step
         state.max_steps = self.plan.max_steps
         state.num_train_epochs = self.plan.num_train_epochs
@@ -123,12 +131,15 @@ class TrainingLoop:
             setattr(state, name, args.steps(name, self.plan.max_steps))
         state.stop_reason = state.stopped_by = None
         state.epoch = self._epoch()
+        rehearse(self.checkpoints)
 
     # -- the run --------------------------------------------------------------------------------------------------
 
     def _run(self) -> TrainOutput:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self.send("on_train_begin")
+        if self.args.save_strategy != "no":
+            self.dispatcher.state_dicts()  # what cannot be kept is told before the first update
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
             self.control.should_evaluate = True
@@ -140,10 +151,10 @@ class TrainingLoop:
     def _run_epoch(self) -> None:
         progress, control = self.progress, self.control
         control.should_epoch_stop = False
-        batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch)
+        batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         self.send("on_epoch_begin")
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
-            self.engine.seed(self.checkpoint)
+            self.engine.seed(None if self._has_new_seed else self.checkpoint)
             self._is_seeded = True
         ended = True
         for window in windows(batches, self.args.gradient_accumulation_steps):

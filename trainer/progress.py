@@ -100,6 +100,10 @@ class Progress:
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
         optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
         evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
+        division: How the run divides its data, from `checkpointing.position`; None if unknown.
+        batches_before, fraction_before: The position at which the run was resumed with other batches in the current
+            epoch, in their number and as a share of the epoch.
+        order_seed: Seed of the order of the current epoch; None for that of the arguments.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
@@ -113,6 +117,10 @@ class Progress:
     last_save: int = -1
     optimizer: dict[str, Any] | None = None
     evaluation_is_due: bool = False
+    division: dict[str, Any] | None = None
+    batches_before: int = 0
+    fraction_before: float = 0.0
+    order_seed: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,13 +141,17 @@ class Progress:
         If the dataset has no length, ``plan.max_steps`` updates count as an epoch.
         """
         batches = plan.batches_per_epoch or plan.max_steps * accumulation_steps
-        return self.epoch + self.batches_in_epoch / batches
+        before, used = self.fraction_before, self.batches_before
+        if used >= batches:
+            return self.epoch + 1.0
+        return self.epoch + (before + (1.0 - before) * (self.batches_in_epoch - used) / (batches - used))
 
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
         self.epoch += 1
         self.batches_in_epoch = 0
         self.examples_in_epoch = 0
+        self.batches_before, self.fraction_before, self.order_seed = 0, 0.0, None
 
 
 def windows(batches: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -69,6 +69,8 @@ class EarlyStoppingCallback(TrainerCallback):
         self._without_metric = []
         if state.global_step == 0:
             self.load_state_dict({"best": None, "early_stopping_patience_counter": 0})
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:  # resumed
+            control.stop(f"early stopping had ended the run before step {state.global_step}; a larger patience goes on")
         name = self._name(args)
         if args.eval_strategy == "no" and name.startswith("eval_"):
             logger.warning("early stopping watches %r, but eval_strategy='no': nothing is evaluated", name)

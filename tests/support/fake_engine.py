@@ -179,6 +179,12 @@ class FakeCheckpoint(CheckpointIO):
 
         return write
 
+    def rehearse(self, folder: Path) -> None:
+        pass
+
+    def bytes_needed(self) -> int:
+        return 0
+
     def release_memory(self) -> None:
         pass
 
@@ -226,7 +232,10 @@ class FakeEngine(Engine):
     def set_seed(self, seed: int) -> None:
         pass
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[Any]:
+    def describe_data(self) -> dict[str, Any]:
+        return {"examples": None, "columns": None}
+
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
         return iter(range(BATCHES))
 
     def count_examples(self, window: Any) -> int:

@@ -28,6 +28,8 @@ class DerivedArguments(PlainData):
     warmup_steps: float
     warmup_ratio: float
     logging_steps: float
+    seed: int
+    data_seed: int | None
     log_level: str
     log_level_replica: str
 
@@ -57,6 +59,11 @@ class DerivedArguments(PlainData):
     def eval_batch_size(self) -> int:
         """Examples in an evaluation batch of this process, on all its devices."""
         return self.per_device_eval_batch_size * max(1, self.n_gpu)
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the order of the data."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     # -- processes ------------------------------------------------------------------------------------------------
 

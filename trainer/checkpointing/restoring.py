@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks.errors import CheckpointError, TracksideError
+from trackside.callbacks.state import TrainerState
 
 from ..optim.resuming import MadeOptimizer, schedule_before
+from ..progress import Progress
 from .manifest import Contents
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -34,6 +37,33 @@ def restoring(folder: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(f"{what} of {folder} cannot be restored: {describe(error)}") from error
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a checkpoint says of its run.
+
+    Attributes:
+        path: The folder, by the name under which it was asked for.
+        contents: Its files.
+        state: The trainer's state.
+        progress: The position of the loop.
+        args: The arguments by name; empty if the checkpoint has none.
+    """
+
+    path: Path
+    contents: Contents
+    state: TrainerState
+    progress: Progress
+    args: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, contents: Contents) -> SavedRun:
+        """Read the JSON files of a checkpoint, which is verified already."""
+        state = TrainerState.from_dict(contents.read("trainer_state.json") or {})
+        # transformers writes no progress
+        progress = Progress.from_dict(contents.read("progress.json") or {"epoch": int(state.epoch or 0)})
+        return cls(path, contents, state, progress, contents.read("training_args.json") or {})
 
 
 def restore_schedule(

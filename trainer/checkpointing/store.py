@@ -22,7 +22,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trackside.callbacks._util.atomic_files import claimed, describe, exchange, is_in_use, make_folder, sync_folder
@@ -103,6 +103,21 @@ class CheckpointStore:
         self._discard([old] if old is not None else [])
         self.rotate(final, *([] if best is None else [best]), *held)
         return final
+
+    @contextlib.contextmanager
+    def trial_folder(self) -> Iterator[Path]:
+        """Return a context with a folder as `commit` fills it, which is deleted at the end.
+
+        Raises:
+            OSError: If a folder cannot be made in ``output_dir``.
+        """
+        temporary = self._temporary(0)
+        try:
+            make_folder(self.output_dir)
+            with claimed(temporary):
+                yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def rotate(self, *keep: Path | str) -> None:
         """Delete the oldest checkpoints of this run beyond ``save_total_limit``, except those in ``keep``."""

@@ -29,6 +29,8 @@ class TorchCheckpoint(BaseCheckpoint):
     _weights_in = staticmethod(weights_in)
     _copied = staticmethod(copied)
     _write_file = staticmethod(snapshot.write_torch)
+    _as_data = staticmethod(snapshot.as_data)
+    _outline = staticmethod(snapshot.outline)
     _read_file = staticmethod(snapshot.read_torch)
 
     def snapshot(self, *, copy: bool) -> Write:
@@ -111,6 +113,16 @@ class TorchCheckpoint(BaseCheckpoint):
         state = snapshot.read_torch(path)
         self.train_step.parameters.add(state.get(snapshot.LATE, ()) if isinstance(state, dict) else ())
         return state
+
+    def _optimizer_outline(self) -> Any:
+        return self._optimizer_state()
+
+    def bytes_needed(self) -> int:
+        """Return the bytes of the weights and, if known, of the optimizer's state; 0 for a sharded model."""
+        if self.strategy.is_sharded:
+            return 0
+        weights = snapshot.bytes_of(self._model.state_dict(keep_vars=True))
+        return weights + (0 if self.trainer.args.save_only_model else snapshot.optimizer_bytes(self.trainer.optimizer))
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

@@ -30,6 +30,7 @@ from .model_io import ModelIO
 from .nonfinite import watched
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
+from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
 from .seeding import set_seed
 from .train_step import TorchTrainStep
@@ -96,6 +97,7 @@ class TorchEngine(BaseEngine):
         trainer, args, strategy = self.trainer, self.trainer.args, self.strategy
         strategy.move(trainer.model, args.device)
         self.model_io.inspect()
+        self._materialize()
         if args.gradient_checkpointing:
             enable_checkpointing(trainer.model, args.gradient_checkpointing_kwargs)
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
@@ -117,6 +119,25 @@ class TorchEngine(BaseEngine):
         self.train_step.begin_run(takes_late=not is_own)
         update_context(trainer, self.dispatcher)
 
+    def _materialize(self) -> None:
+        """Give the parameters of lazy modules their shapes, which follow from the first batch, for the optimizer.
+
+        Raises:
+            TracksideValueError: If a parameter still has none.
+        """
+        trainer, step = self.trainer, self.train_step
+        if not lazy_names(trainer.model):
+            return
+        batch = next(iter(loader.iterate_epoch(self.train_loader, seed=trainer.args.seed, epoch=0)), None)
+        if batch is not None:
+            with eval_mode(trainer.model, None):
+                step.loss_of(trainer.model, step.place(batch.inputs))
+        if names := lazy_names(trainer.model):
+            raise TracksideValueError(
+                f"{', '.join(names[:5])} have no shape after the first batch, so that no optimizer can have them: "
+                "compute_loss does not use these lazy modules. Call the model once before it is given to the trainer"
+            )
+
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators from the checkpoint, or without one from ``args.seed`` and the rank."""
         if checkpoint is None or not self.checkpoint.load_random_state(checkpoint):
@@ -130,13 +151,15 @@ class TorchEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch for this process, after the sampler's epoch is set."""
         args = self.trainer.args
         self.model_io.past = None
+        if isinstance(self.train_loader, loader.EpochLoader):
+            self.train_loader.seed_order(seed)
         batches = loader.iterate_epoch(
             self.train_loader,
-            seed=args.seed if args.data_seed is None else args.data_seed,
+            seed=args.order_seed if seed is None else seed,
             epoch=epoch,
             skip_examples=0 if args.ignore_data_skip else skip_examples,
             rank=self.strategy.rank,
@@ -144,10 +167,15 @@ class TorchEngine(BaseEngine):
         )
         return self.step_timer.reading(batches)
 
-    def batches_used(self, progress: Progress) -> int:
-        """Return the number of this process's micro-batches that hold the epoch's used examples in ``progress``."""
-        used = loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
-        return progress.batches_in_epoch if used is None else used
+    def batches_used(self, progress: Progress) -> int | None:
+        """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""
+        return loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return ``examples``, the number of training examples or None, and ``columns``, their names if known."""
+        columns = getattr(self.trainer.train_dataset, "column_names", None)
+        is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
+        return {"examples": loader.num_examples(self.train_loader), "columns": columns if is_list else None}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 
@@ -171,6 +199,11 @@ class TorchEngine(BaseEngine):
         if reset:
             torch.cuda.reset_peak_memory_stats(device)
         return DeviceMemory(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
+
+
+def lazy_names(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that have no shape yet."""
+    return [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
 
 
 def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:

@@ -120,7 +120,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
                 outputs = model_io.call(model, inputs, with_labels=labels is not None)
                 find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
                 result = None if self._computes_loss else find(outputs)
-            loss = None if result is None else step.mean_loss(_as_tensor(result), inputs)
+            loss = None if result is None else step.total_loss(_as_tensor(result), inputs)
         if prediction_loss_only:
             return loss, None, None
         ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys

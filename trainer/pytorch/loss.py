@@ -139,6 +139,9 @@ class LossAccumulator:
         device: The device on which losses are summed.
         reference: The divisor of weights: the number of items in a whole update, if examples are items.
         skip_non_finite: Whether to replace a non-finite loss of an update by the mean so far.
+
+    Attributes:
+        last: The loss of the last update, the part of this process in its mean.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class LossAccumulator:
         # on a CPU a number, to which additions are ten times faster than to a tensor
         self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
         self._updates = 0
+        self.last: Any = 0.0
 
     def begin(self, context: StepContext) -> None:
         """Begin a micro-batch; the first one begins an update."""
@@ -197,7 +201,18 @@ class LossAccumulator:
         self._sum_up(self._loss * (factor / self._strategy.world_size))
         return factor
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Return a context whose losses do not count, of an update that is computed again."""
+        total = self._total.clone() if isinstance(self._total, Tensor) else self._total
+        before = (total, self._updates)
+        try:
+            yield
+        finally:
+            self._total, self._updates = before
+
     def _sum_up(self, loss: Any) -> None:
+        self.last = loss
         if self._skip_non_finite:
             mean = self._total / max(self._updates, 1)
             if isinstance(loss, Tensor):

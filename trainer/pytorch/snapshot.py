@@ -5,16 +5,23 @@ They are torch files that load with ``weights_only=True``, as data without code;
 
 from __future__ import annotations
 
+import inspect
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trackside.callbacks.errors import CheckpointError
+from trackside.callbacks._util.plain_data import SCALARS, plain
+from trackside.callbacks.errors import CheckpointError, NotPlainError
 
 from ..checkpointing.random_state import host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import hashed
+from ._torch_util import place_of
 
 LATE = "late_parameters"
 """Name, in an optimizer's state, of the parameters that were unfrozen during the run: index of the group, and name."""
@@ -83,14 +90,102 @@ def _as_saved(loaded: Any, saved: Any, weight_dtype: str) -> Any:
     return loaded
 
 
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def as_data(state: Any, what: str) -> Any:
+    """Return a state as a torch file keeps it: tensors and Python's own types as they are, other values as plain data.
+
+    Arrays of numpy become tensors; their numbers, and other values with an obvious plain form, what `plain` makes.
+
+    Raises:
+        NotPlainError: If a value has no such form, or is a tensor without values; the message has its place.
+    """
+    if isinstance(state, Tensor):
+        if state.is_meta:
+            raise NotPlainError(what, "", "is a tensor on the device 'meta', which has no values")
+        return state
+    if type(state) in KEPT:
+        return state
+    if isinstance(state, Mapping):
+        made = {_key(key, what): as_data(value, f"{what}[{key!r}]") for key, value in state.items()}
+        return OrderedDict(made) if isinstance(state, OrderedDict) else made
+    if isinstance(state, (list, tuple, set)) and not isinstance(state, torch.Size):
+        items = [as_data(value, f"{what}[{place}]") for place, value in enumerate(state)]
+        return next(kind for kind in (list, tuple, set) if isinstance(state, kind))(items)
+    if isinstance(state, np.ndarray) and state.ndim and state.dtype.kind in "biufc":
+        return torch.tensor(state)
+    return plain(state, what)
+
+
+KEPT = {*SCALARS, bytes, bytearray, complex, torch.dtype, torch.device, torch.Size}
+"""Types that torch reads with ``weights_only=True``, and that are kept as they are."""
+
+
+def _key(key: Any, what: str) -> Any:
+    return key if type(key) in KEPT or isinstance(key, tuple) else plain(key, f"a key of {what}")
+
+
+def outline(state: Any) -> Any:
+    """Return a state with empty tensors of the same types."""
+    if type(state) in (Tensor, nn.Parameter):
+        return torch.empty(0, dtype=state.dtype)
+    if isinstance(state, dict):
+        return {key: outline(value) for key, value in state.items()}
+    return type(state)(map(outline, state)) if type(state) in (list, tuple) else state
+
+
+def bytes_of(state: Any) -> int:
+    """Return the bytes of all tensors in a state; what shares memory counts once."""
+    found: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found[place_of(value)] = max(value.nbytes, found.get(place_of(value), 0))
+        elif isinstance(value, (Mapping, list, tuple)):
+            for item in value.values() if isinstance(value, Mapping) else value:
+                visit(item)
+
+    visit(state)
+    return sum(found.values())
+
+
+def optimizer_bytes(optimizer: Any) -> int:
+    """Return the bytes of an optimizer's state, also before its first step, if its class is torch's own; else 0."""
+    if optimizer.state or not type(optimizer).__module__.startswith("torch.optim."):
+        return bytes_of(dict(optimizer.state))
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.zeros(2)
+    try:
+        known = inspect.signature(type(optimizer)).parameters
+        trial = type(optimizer)(
+            [weight], **{name: optimizer.defaults[name] for name in known if name in optimizer.defaults}
+        )
+        trial.step()
+    except Exception:  # with options that need another device, or arguments of the step
+        return 0
+    moments = sum(isinstance(value, Tensor) and value.shape == weight.shape for value in trial.state[weight].values())
+    return moments * sum(weight.nbytes for weight in _weights_of(optimizer))
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
 def write_torch(content: Any, path: Path) -> None:
     """Write a torch file, hashed while it is written.
 
     Raises:
+        CheckpointError: If it holds an object that `read_torch` would not read.
         OSError: If the file cannot be written.
     """
-    with hashed(path) as file:
-        torch.save(content, cast(IO[bytes], file))
+    try:
+        with hashed(path) as file:
+            torch.save(content, cast(IO[bytes], file))
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (pickle.PickleError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path.name} holds what cannot be kept as data: {error}") from error
+    if unsafe:
+        raise CheckpointError(f"{path.name} holds objects that cannot be read as data: {', '.join(sorted(unsafe))}")
 
 
 def read_torch(path: Path) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trackside.callbacks.errors import UnsupportedError
+
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..evaluation.output_collector import map_nested
@@ -21,9 +23,11 @@ from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
+from .optim.closure import Closure, needs_closure
 from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
+from .optim.several import backward_of_each
 from .precision.base import Precision
 from .precision.eval_mode import Modes, modes_of, restore_modes
 
@@ -66,6 +70,7 @@ class TorchTrainStep(BaseTrainStep):
             self.retrier = OOMRetrier(self, self._call_training_step)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
+        self._window: list[TrainBatch] | None = None
         self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
 
@@ -87,6 +92,10 @@ class TorchTrainStep(BaseTrainStep):
             watches=not (strategy.is_sharded or self.precision.has_copies),
         )
         self.optimizer_mode = OptimizerMode(trainer.optimizer)
+        self._window = [] if needs_closure(trainer.optimizer) else None
+        if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
+            name = type(trainer.optimizer).__name__
+            raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
         self._modes = []
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
@@ -104,11 +113,17 @@ class TorchTrainStep(BaseTrainStep):
             self.timer.exchange()
         if context.index == 0:
             self._begin_update()
+        if self._window is not None:
+            self._window = [*self._window[: context.index], batch]
         inputs = self.place(batch.inputs)
+        self._count_work(inputs, self.strategy.world_size)
+        self.forward_and_backward(inputs, batch, context)
+
+    def forward_and_backward(self, inputs: Any, batch: TrainBatch, context: StepContext) -> None:
+        """Run the forward and the backward pass of a micro-batch on the device."""
         context.is_padding = batch.examples == 0
         self.context = context
         self.losses.begin(context)
-        self._count_work(inputs, self.strategy.world_size)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
             if self.retrier is not None:
@@ -149,7 +164,9 @@ class TorchTrainStep(BaseTrainStep):
 
     def optimizer_step(self) -> bool:
         """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
-        skipped = self.precision.step(self.trainer.optimizer)
+        if self._window is not None:
+            self.trainer.optimizer.step(Closure(self, self._window))
+        skipped = self._window is None and self.precision.step(self.trainer.optimizer)
         if not skipped:
             step_schedule(self.trainer.lr_scheduler)
         return skipped
@@ -180,9 +197,18 @@ class TorchTrainStep(BaseTrainStep):
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
         """Run the forward and the backward pass of a micro-batch; return its mean loss, detached."""
         with self.precision.forward():
-            loss = self.mean_loss(self.loss_of(model, inputs), inputs)
+            result = self.loss_of(model, inputs)
+            loss = None if type(result) is dict else self.mean_loss(result, inputs)
+        if loss is None:
+            return backward_of_each(self, result, inputs)
         self.backward(loss)
         return loss.detach()
+
+    def total_loss(self, result: Any, inputs: Any) -> Tensor:
+        """Return the mean loss of a result of compute_loss; the sum of several."""
+        if type(result) is not dict:
+            return self.mean_loss(result, inputs)
+        return torch.stack([self.mean_loss(part, inputs) for part in result.values()]).sum()
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
@@ -237,8 +263,10 @@ class TorchTrainStep(BaseTrainStep):
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
-        group = self.trainer.optimizer.param_groups[0]
-        return {**record, "learning_rate": float(group["lr"])} if "lr" in group else record
+        optimizer = self.trainer.optimizer
+        parts = {"": optimizer, **{f"_{name}": part for name, part in getattr(optimizer, "parts", {}).items()}}
+        groups = {f"learning_rate{name}": part.param_groups[0] for name, part in parts.items()}
+        return {**record, **{name: float(group["lr"]) for name, group in groups.items() if "lr" in group}}
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""

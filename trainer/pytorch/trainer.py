@@ -20,6 +20,7 @@ from .data.collators import DataCollatorWithPadding, default_data_collator, drop
 from .data.factory import make_loader
 from .engine import TorchEngine
 from .optim.factory import create_optimizer, create_scheduler
+from .optim.several import as_one_optimizer, as_one_schedule
 from .seeding import set_seed
 
 
@@ -145,14 +146,21 @@ class Trainer(BaseTrainer):
 
     # -- optimizer and schedule -----------------------------------------------------------------------------------
 
+    def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
+        """Create the optimizer and the schedule unless they exist; overrides may set or return them."""
+        made = self.create_optimizer()
+        self.optimizer = as_one_optimizer(made if self.optimizer is None else self.optimizer)
+        made = self.create_scheduler(num_training_steps)
+        self.lr_scheduler = as_one_schedule(made if self.lr_scheduler is None else self.lr_scheduler)
+
     def create_optimizer(self) -> Any:
-        """Create the optimizer, unless it exists, and return it."""
+        """Create the optimizer, unless it exists, and return it; an override may return several in a dict or list."""
         if self.optimizer is None:
             self.optimizer: Any = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Create the schedule, unless it exists, and return it."""
+        """Create the schedule, unless it exists, and return it; an override may return several in a dict or list."""
         if self.lr_scheduler is None:
             self.lr_scheduler: Any = create_scheduler(optimizer or self.optimizer, self.args, num_training_steps)
         return self.lr_scheduler

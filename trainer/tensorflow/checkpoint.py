@@ -20,7 +20,8 @@ class TFCheckpoint(BaseCheckpoint):
     suffix = ".json"
     _weights_in = staticmethod(snapshot.weights_in)
     _write_file = staticmethod(snapshot.write_file)
-    _read_file = staticmethod(snapshot.read_json)
+    _read_file = staticmethod(snapshot.read_file)
+    _as_data = staticmethod(snapshot.as_data)
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
@@ -39,11 +40,15 @@ class TFCheckpoint(BaseCheckpoint):
 
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
         self.train_step.queue.flush()
-        return snapshot.weights_writer(self.trainer.model)
+        return snapshot.weights_writer(self.trainer.model, buffers)
 
     def _complete(self, folder: Path, write_model: Callable[[Path], None], /) -> None:
         if not (folder / snapshot.WEIGHTS_FILE).exists():  # Keras' own file lacks state
             write_model(folder)
+
+    def _copied(self, files: dict[str, Any], buffers: Buffers, /) -> dict[str, Any]:
+        arrays = files.get(self.optimizer_file)
+        return files if arrays is None else {**files, self.optimizer_file: snapshot.copied(arrays, buffers)}
 
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         trainer = self.trainer
@@ -59,6 +64,14 @@ class TFCheckpoint(BaseCheckpoint):
 
     def _read_optimizer(self, path: Path) -> Any:
         return path
+
+    def _optimizer_outline(self) -> Any:
+        return snapshot.optimizer_outline(self.trainer.optimizer)
+
+    def bytes_needed(self) -> int:
+        """Return the bytes of the variables of the model and of its optimizer, as far as they exist."""
+        optimizer = [] if self.trainer.args.save_only_model else [self.trainer.optimizer]
+        return snapshot.bytes_of(self.trainer.model, *optimizer)
 
     def _random_state(self) -> dict[str, Any]:
         self.train_step.queue.flush()

@@ -119,8 +119,9 @@ class TFEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, each with the examples of all replicas."""
+        self.train_batches.seed = self.trainer.args.order_seed if seed is None else seed
         return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
@@ -130,9 +131,13 @@ class TFEngine(BaseEngine):
             yield TrainBatch(pair, examples, examples)
         self.train_step.queue.flush()
 
-    def batches_used(self, progress: Progress) -> int:
-        """Return the number of micro-batches that hold the epoch's used examples in ``progress``."""
-        return progress.batches_in_epoch
+    def batches_used(self, progress: Progress) -> int | None:
+        """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
+        return self.train_batches.batches_used(progress.examples_in_epoch)
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
+        return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers, copy_all
 from . import model_state
 from ._compat import global_seed_generator
 
@@ -65,13 +68,33 @@ def set_random_state(state: dict[str, Any], model: Any) -> None:
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def weights_writer(model: Any) -> Callable[[Path], None]:
+def weights_writer(model: Any, buffers: Buffers | None) -> Callable[[Path], None]:
     """Return a function that writes the current weights of ``model`` into the folder of a checkpoint.
 
-    The values are held, not copied: the next assignment to a variable makes a new buffer if its value is held.
+    Args:
+        buffers: Memory for a copy of the weights; without it, the values are held, and the next assignment to a
+            variable makes a new buffer, which takes longer.
     """
     values = {name: model_state.held(value) for name, value in model_state.everything(model).items()}
+    values = values if buffers is None else copied(values, buffers)
     return lambda folder: write_arrays(values, folder / WEIGHTS_FILE)
+
+
+def copied(values: dict[str, Any], buffers: Buffers) -> dict[str, Any]:
+    """Return copies of named tensors and arrays, as arrays in the memory of ``buffers``."""
+    copies, pairs = {}, []
+    for name, value in values.items():
+        array = np.asarray(value)  # the memory of a tensor on the host, or a copy of one on a device
+        if array.nbytes < SMALL_BYTES or not array.flags.c_contiguous:
+            copies[name] = array.copy()
+        elif "CPU" not in getattr(value, "device", "CPU"):
+            copies[name] = array
+        else:
+            memory = buffers.take(array.nbytes)
+            copies[name] = memory.view(array.dtype).reshape(array.shape)
+            pairs.append((memory, array.reshape(-1).view(np.uint8)))
+    copy_all(pairs)
+    return copies
 
 
 def write_arrays(values: dict[str, Any], path: Path) -> None:
@@ -167,8 +190,18 @@ def _global_state() -> Any:
 
 
 def optimizer_arrays(optimizer: Any) -> dict[str, Any]:
-    """Return copies of the optimizer's variables, by index and path."""
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(optimizer)}
+    """Return the values of the optimizer's variables, by index and path."""
+    return {name: model_state.held(variable) for name, variable in named_variables(optimizer)}
+
+
+def optimizer_outline(optimizer: Any) -> dict[str, Any]:
+    """Return `optimizer_arrays` with arrays of the same types and without values."""
+    return {name: np.empty(0, dtype_of(variable)) for name, variable in named_variables(optimizer)}
+
+
+def dtype_of(variable: Any) -> Any:
+    """Return numpy's type of a variable."""
+    return tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype().dtype
 
 
 def named_variables(optimizer: Any) -> list[tuple[str, Any]]:
@@ -196,21 +229,45 @@ def weights_in(folder: Path) -> list[str]:
     return [name for name in (WEIGHTS_FILE, KERAS_FILE) if (folder / name).exists()][:1]
 
 
+def as_data(state: Any, what: str) -> Any:
+    """Return a state as `write_file` takes it: arrays as they are, other values as plain data.
+
+    Raises:
+        NotPlainError: If a value has no plain form.
+    """
+    is_arrays = isinstance(state, dict) and all(isinstance(value, np.ndarray) for value in state.values())
+    return {name: as_native(value) for name, value in state.items()} if is_arrays else plain(state, what)
+
+
+def as_native(array: Any) -> Any:
+    """Return an array in a type of numpy's own: bfloat16 and the like, which .npz files cannot keep, as float32."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def bytes_of(*owners: Any) -> int:
+    """Return the bytes of the variables of a model and an optimizer, as far as they exist."""
+    variables = [variable for owner in owners for variable in owner.variables]
+    return sum(math.prod(variable.shape) * dtype_of(variable).itemsize for variable in variables)
+
+
 def write_file(content: Any, path: Path) -> None:
-    """Write arrays to an .npz file, or other content to a JSON file."""
+    """Write arrays to an .npz file, or plain data to a JSON file."""
     if path.suffix == ".npz":
         np.savez(path, **content)
     else:
         path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a checkpoint.
+def read_file(path: Path) -> Any:
+    """Read a file that `write_file` wrote.
 
     Raises:
         CheckpointError: If it cannot be read.
     """
     try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -61,6 +61,7 @@ FIELDS = {
     "greater_is_better": None,
     "resume_from_checkpoint": None,
     "restore_callback_states_from_checkpoint": True,
+    "on_stop_signal": "raise",
     "ignore_data_skip": False,
     "no_cuda": False,
     "seed": 42,

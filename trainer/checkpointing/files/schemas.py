@@ -135,6 +135,19 @@ OPTIMIZER_RECORD = _object(
     "class",
 )
 
+DIVISION = _object(
+    {
+        "dataset": _object({"examples": _maybe(_whole())}, "examples"),
+        "batches_per_epoch": _maybe(_whole(1)),
+        "micro_batch": _whole(1),
+        "accumulation_steps": _whole(1),
+        "world_size": _whole(1),
+        "num_train_epochs": FINITE,
+        "max_steps": _whole(-1),
+    },
+    *("dataset", "batches_per_epoch", "micro_batch"),
+)
+
 PROGRESS_SCHEMA = _object(
     {
         "epoch": _whole(),
@@ -146,6 +159,10 @@ PROGRESS_SCHEMA = _object(
         "last_evaluation": _whole(-1),
         "last_save": _whole(-1),
         "optimizer": _maybe(OPTIMIZER_RECORD),
+        "division": _maybe(DIVISION),
+        "batches_before": _whole(),
+        "fraction_before": FINITE,
+        "order_seed": _maybe(_whole()),
         "evaluation_is_due": FLAG,
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),

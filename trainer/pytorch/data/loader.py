@@ -39,7 +39,7 @@ class EpochLoader(DataLoader[Any]):
     ) -> None:
         self.source = source
         self.order = order
-        self.seed = seed
+        self.seed = self.own_seed = seed
         # a separate generator, so that a new iterator does not draw from the global one
         generator = torch.Generator().manual_seed(derive_seed(seed, 0))
         if isinstance(order, ShardedIterable):
@@ -59,6 +59,10 @@ class EpochLoader(DataLoader[Any]):
         if callable(tell) and not isinstance(self.order, ShardedIterable):
             tell(epoch)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
+
+    def seed_order(self, seed: int | None) -> None:
+        """Use ``seed`` from the next `set_epoch` on; None for the loader's own."""
+        self.seed = self.order.seed = self.own_seed if seed is None else seed
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         return (batch.inputs for batch in self.counted())

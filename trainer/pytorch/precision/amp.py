@@ -6,6 +6,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,9 +40,11 @@ class GradScalerPrecision(AutocastPrecision):
         super().__init__(device, torch.float16)
         self.scaler = torch.amp.GradScaler(device.type)
 
-    def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
+    def backward(
+        self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True, only: Sequence[Tensor] | None = None
+    ) -> None:
         """Run the backward pass of the scaled loss times ``weight``."""
-        super().backward(self.scaler.scale(loss), weight, is_last=is_last)
+        super().backward(self.scaler.scale(loss), weight, is_last=is_last, only=only)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the loss scale out of the gradients."""

@@ -12,6 +12,7 @@ Source:
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,8 +63,12 @@ class ApexPrecision(FullPrecision):
         """Return the master parameters."""
         return list(self.amp.master_params(optimizer))
 
-    def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
+    def backward(
+        self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True, only: Sequence[Tensor] | None = None
+    ) -> None:
         """Run the backward pass of the scaled loss; gradients stay scaled until the last micro-batch of an update."""
+        if only is not None:
+            raise UnsupportedError(f"apex.amp has one loss an update, and compute_loss returned several; {NATIVE}")
         with self.amp.scale_loss(loss * weight, self.optimizer, delay_unscale=not is_last) as scaled:
             scaled.backward()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -37,13 +38,16 @@ class Precision(ABC):
     def forward(self) -> AbstractContextManager[Any]:
         """Return the context for forward passes."""
 
-    def backward(self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True) -> None:
+    def backward(
+        self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True, only: Sequence[Tensor] | None = None
+    ) -> None:
         """Run the backward pass of ``loss`` times ``weight``, a number or a tensor.
 
         The weight is passed as the gradient of the loss and cached, which needs no additional operation.
 
         Args:
             is_last: Whether it is the last backward pass of its update.
+            only: The parameters that get gradients; the graph is kept, for other losses. None: all parameters.
         """
         if isinstance(weight, Tensor):
             gradient = weight.to(loss.dtype).expand_as(loss)
@@ -52,7 +56,10 @@ class Precision(ABC):
             if self._gradient is None or what != self._gradient_of:
                 self._gradient, self._gradient_of = torch.full_like(loss.detach(), weight), what
             gradient = self._gradient
-        run_backward(loss, gradient)
+        if only is None:
+            run_backward(loss, gradient)
+        else:
+            torch.autograd.backward((loss,), (gradient,), retain_graph=True, inputs=only)
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the loss scale out of the gradients."""

@@ -39,7 +39,7 @@ def training_options(args: Any) -> dict[str, Any]:
     """Return the options of `make_batches` for training."""
     return {
         "batch_size": args.train_batch_size,
-        "seed": args.seed if args.data_seed is None else args.data_seed,
+        "seed": args.order_seed,
         "shuffle": True,
         "drop_last": args.dataloader_drop_last,
     }

@@ -64,6 +64,10 @@ class Batches(ABC):
         """Return the number of batches in an epoch; None if unknown."""
         return None if self.num_examples is None else self._cut().num_batches
 
+    def batches_used(self, examples: int) -> int | None:
+        """Return the number of an epoch's batches for its first ``examples``; None if unknown."""
+        return None if self.num_examples is None else self._cut().num_batches - self._cut(examples).num_batches
+
     def _cut(self, start: int = 0) -> BatchCut:
         return BatchCut(self.num_examples or 0, self.batch_size, drop_last=self.drop_last, start=start)
 

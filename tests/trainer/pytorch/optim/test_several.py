@@ -1,0 +1,233 @@
+"""Several optimizers, optimizers with a closure, and lazy modules train as by hand, and are resumed exactly."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.torch_models import classified, weights_of
+from torch import nn
+from torch.optim import LBFGS, SGD, Adam
+from torch.optim.lr_scheduler import StepLR
+
+from trackside import Trainer, TrainingArguments
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError
+from trackside.trainer.pytorch.optim.closure import needs_closure
+
+LOSS = nn.CrossEntropyLoss()
+DATA = classified(24, dtype=torch.float64)
+EXAMPLE = Path(__file__).parents[4] / "examples" / "gan.py"
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Linear(6, 4).double(), nn.Linear(4, 3).double()
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.body(x))
+
+
+def optimizers_of(model: Any) -> dict[str, Any]:
+    return {"body": Adam(model.body.parameters(), 0.05), "head": SGD(model.head.parameters(), 0.1, momentum=0.9)}
+
+
+class TwoTrainer(Trainer):
+    """Has two optimizers with a schedule each, and a loss for each of them."""
+
+    def create_optimizer(self) -> Any:
+        return optimizers_of(self.model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        return [StepLR(part, 2, 0.5) for part in self.optimizer.parts.values()]
+
+    def compute_loss(self, model: Any, inputs: Any) -> Any:
+        x, y = inputs
+        logits = model(x)
+        return {"body": LOSS(logits, y), "head": logits.square().mean()}
+
+
+class OneSchedule(TwoTrainer):
+    """Has the schedule of the arguments for both optimizers."""
+
+    create_scheduler = Trainer.create_scheduler
+
+
+def make(
+    tmp_path: Any, model: Any, cls: Any = TwoTrainer, *, optimizers: Any = (None, None), **options: Any
+) -> Trainer:
+    values = {
+        "per_device_train_batch_size": 4, "max_steps": 4, "logging_steps": 1, "max_grad_norm": 0, "disable_tqdm": True,
+        "save_strategy": "no", "no_cuda": True, "lr_scheduler_type": "constant", **options,
+    }  # fmt: skip
+    loss_fn = LOSS if cls is Trainer else None
+    args = TrainingArguments(str(tmp_path), **values)
+    return cls(model, args, train_dataset=DATA, eval_dataset=DATA, loss_fn=loss_fn, optimizers=optimizers)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_each_loss_reaches_the_parameters_of_its_optimizer_only(tmp_path: Any, accumulation: int) -> None:
+    size = 4 // accumulation
+    trainer = make(tmp_path, Two(), gradient_accumulation_steps=accumulation, per_device_train_batch_size=size)
+
+    trainer.train()
+
+    model = Two()
+    parts = optimizers_of(model)
+    schedules = [StepLR(part, 2, 0.5) for part in parts.values()]
+    loader = make(tmp_path, Two()).get_train_dataloader()
+    for _, (x, y) in zip(range(4), loader, strict=False):
+        logits = model(x)
+        for name, loss in (("body", LOSS(logits, y)), ("head", logits.square().mean())):
+            own = list(getattr(model, name).parameters())
+            for parameter, gradient in zip(own, torch.autograd.grad(loss, own, retain_graph=True), strict=True):
+                parameter.grad = gradient
+        for part in (*parts.values(), *schedules):
+            part.step()
+    torch.testing.assert_close(weights_of(trainer.model), weights_of(model))
+    records = [record for record in trainer.state.log_history if "grad_norm" in record]
+    assert len(records) == 4
+    for record in records:
+        assert record["learning_rate_head"] == pytest.approx(2 * record["learning_rate_body"])
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+@pytest.mark.parametrize("cls", [TwoTrainer, OneSchedule])
+def test_a_run_with_several_optimizers_is_resumed_exactly(tmp_path: Any, cls: Any) -> None:
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "linear"}
+    whole = make(tmp_path, Two(), cls, **options)
+    whole.train()
+
+    resumed = make(tmp_path, Two(), cls, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+    assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
+    assert [group["lr"] for group in whole.optimizer.param_groups] == [
+        group["lr"] for group in resumed.optimizer.param_groups
+    ]
+
+
+def test_the_gradients_of_all_optimizers_are_clipped_together(tmp_path: Any) -> None:
+    model = Two()
+    before = weights_of(model).clone()
+    parts = [SGD(model.body.parameters(), 1.0), SGD(model.head.parameters(), 1.0)]
+
+    make(tmp_path, model, Trainer, optimizers=(parts, None), max_grad_norm=0.01, max_steps=1).train()
+
+    assert (weights_of(model) - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_mistakes_are_named(tmp_path: Any) -> None:
+    class Misspelt(TwoTrainer):
+        def compute_loss(self, model: Any, inputs: Any) -> Any:
+            return {"boddy": super().compute_loss(model, inputs)["body"]}
+
+    model = Two()
+    twice = {"one": SGD(model.parameters(), 0.1), "two": SGD(model.head.parameters(), 0.1)}
+
+    with pytest.raises(TracksideValueError, match=r"optimizer 'boddy'; known: body, head\. Did you mean 'body'"):
+        make(tmp_path, Two(), Misspelt).train()
+    with pytest.raises(TracksideValueError, match="'one' and 'two' have a parameter of shape"):
+        make(tmp_path, model, Trainer, optimizers=(twice, None)).train()
+    with pytest.raises(TracksideTypeError, match="with '1', a int; each must be"):
+        make(tmp_path, model, Trainer, optimizers=([twice["one"], 3], None)).train()
+
+
+def test_the_example_of_a_gan_learns_the_ring(tmp_path: Any) -> None:
+    before, after = runpy.run_path(str(EXAMPLE))["main"](str(tmp_path), max_steps=600)
+
+    assert after < 0.6 * before
+
+
+# -- closures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_optimizer_with_a_closure_trains_as_by_hand(tmp_path: Any, accumulation: int) -> None:
+    model, other = Two(), Two()
+    optimizer = LBFGS(model.parameters(), lr=0.1, max_iter=5, line_search_fn="strong_wolfe")
+    size = 4 // accumulation
+    options = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": size}
+    trainer = make(tmp_path, model, Trainer, optimizers=(optimizer, None), **options)
+
+    trainer.train()
+
+    by_hand = LBFGS(other.parameters(), lr=0.1, max_iter=5, line_search_fn="strong_wolfe")
+    losses = []
+    for _, (x, y) in zip(range(4), make(tmp_path, Two()).get_train_dataloader(), strict=False):
+
+        def closure(x: Any = x, y: Any = y) -> Any:
+            by_hand.zero_grad()
+            loss = LOSS(other(x), y)
+            loss.backward()
+            return loss
+
+        losses.append(float(by_hand.step(closure)))  # the loss of the first evaluation
+    torch.testing.assert_close(weights_of(model), weights_of(other), rtol=1e-4, atol=1e-5)
+    found = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    assert found == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize(("cls", "needs"), [(SGD, False), (Adam, False), (LBFGS, True)])
+def test_only_an_optimizer_that_must_have_a_closure_gets_one(cls: Any, needs: bool) -> None:
+    optimizer = cls(Two().parameters(), 0.1)
+
+    assert needs_closure(optimizer) is needs
+    StepLR(optimizer, 2)
+    assert needs_closure(optimizer) is needs
+
+
+def test_a_run_with_a_closure_is_resumed_exactly(tmp_path: Any) -> None:
+    def trainer() -> Trainer:
+        model = Two()
+        options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+        return make(tmp_path, model, Trainer, optimizers=(LBFGS(model.parameters(), 0.1, max_iter=3), None), **options)
+
+    whole, resumed = trainer(), trainer()
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+    assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
+
+
+def test_a_closure_is_refused_where_an_update_can_be_computed_only_once(tmp_path: Any) -> None:
+    model = Two()
+    options = {"optimizers": (LBFGS(model.parameters()), None), "auto_find_batch_size": True}
+
+    with pytest.raises(UnsupportedError, match="LBFGS needs a closure"):
+        make(tmp_path, model, Trainer, **options).train()
+
+
+# -- lazy modules -----------------------------------------------------------------------------------------------------
+
+
+def lazy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(3)).double()
+
+
+def test_lazy_modules_get_their_shapes_from_the_first_batch_and_train(tmp_path: Any) -> None:
+    model = lazy()
+    trainer = make(tmp_path, model, Trainer, optim="sgd", learning_rate=0.1, save_strategy="steps", save_steps=2)
+
+    trainer.train()
+    first = [tuple(parameter.shape) for parameter in model.parameters()]
+    resumed = make(tmp_path, lazy(), Trainer, optim="sgd", learning_rate=0.1, save_strategy="steps", save_steps=2)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+    assert first == [(4, 6), (4,), (4,), (4,), (3, 4), (3,)]
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == 6
+    assert torch.equal(weights_of(model), weights_of(resumed.model))
+    assert model[1].num_batches_tracked == 4
+
+
+def test_a_lazy_module_that_the_loss_does_not_use_is_named(tmp_path: Any) -> None:
+    model = Two()
+    model.unused = nn.LazyLinear(2)
+
+    with pytest.raises(TracksideValueError, match=r"unused\.weight, unused\.bias have no shape after the first batch"):
+        make(tmp_path, model, Trainer).train()

@@ -278,9 +278,10 @@ def _tell_of_draws(function: Any) -> None:
     found = drawing_operations(function.graph.as_graph_def())
     if found:
         logger.warning(
-            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* or "
-            "a tf.random.Generator in place of tf.random.*", ", ".join(found),
-        )  # fmt: skip
+            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
+            "or a tf.random.Generator in place of tf.random.*",
+            ", ".join(found),
+        )
 
 
 def _stack(leaves: Sequence[Any], shape: tuple[int, int]) -> Any:

@@ -250,10 +250,7 @@ def write_file(content: Any, path: Path) -> None:
     Types that .npz files cannot keep, such as bfloat16, are written as float32.
     """
     if path.suffix == ".npz":
-        arrays = {name: np.asarray(array) for name, array in content.items()}
-        np.savez(
-            path, **{name: array.astype("f4") if array.dtype.kind == "V" else array for name, array in arrays.items()}
-        )
+        np.savez(path, **{name: _as_native(np.asarray(array)) for name, array in content.items()})
     else:
         path.write_text(json.dumps(content), encoding="utf-8")
 

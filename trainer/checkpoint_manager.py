@@ -239,13 +239,14 @@ class CheckpointManager:
         self.remote.begin(is_resumed=bool(wanted), overwrites=args.overwrite_output_dir)
         folder = Path(args.output_dir).resolve()
         runs_begun[folder] += 1
-        name = f"run-in/{folder}/{runs_begun[folder]}"
+        *before, name = [f"run-in/{folder}/{number + 1}" for number in range(runs_begun[folder])]
         # not for a trial: a restarted search may try other hyperparameters in it
         notes = None if self.trainer.state.is_hyper_param_search else self.engine.job_store()
         if notes is None:
             return self._wanted(wanted)
         earlier = self._of_earlier_attempt(notes.get(name).decode()) if notes.check([name]) else None
         checkpoint = earlier or self._wanted(wanted)
+        self.earlier.spare(notes.get(key).decode() for key in before if notes.check([key]))  # runs of this job
         notes.set(name, (checkpoint and run_id_of(checkpoint)) or self.run_id)
         return checkpoint
 
@@ -254,22 +255,20 @@ class CheckpointManager:
         self.remote.fetch_newest(run_id)
         checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
         tell(skipped)
-        logger.warning(
-            "this job was started again; it %s",
-            f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew",
-        )
+        what = f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew"
+        logger.warning("this job was started again; it %s", what)
         return checkpoint
 
     def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
         output_dir = Path(self.trainer.args.output_dir)
+        replaces = self.trainer.args.overwrite_output_dir and not wanted
+        self.earlier = EarlierRuns(output_dir if replaces else None, self.run_id)
         if wanted is True:
             self.remote.fetch_newest()
             return newest_resumable(output_dir)
         if wanted:
             return resumable(open_checkpoint(self.remote.local(str(wanted))))
-        if self.trainer.args.overwrite_output_dir:
-            self.earlier = EarlierRuns(output_dir, self.run_id)
-        else:
+        if not replaces:
             found = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
             refuse_others(found, self.run_id, address_of(self.trainer.args.output_dir))
         return None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.damages import flip_a_byte
 
-from trackside import JournalCallback, TrainerCallback
+from trackside import JournalCallback, TrainerCallback, events
 from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback
 from trackside.callbacks.errors import ArgumentError
 
@@ -111,6 +111,19 @@ def test_overwriting_without_saving_removes_the_earlier_run_at_the_end(trainer_f
     trainer_factory(max_steps=2, overwrite_output_dir=True).train()
 
     assert trainer_factory.checkpoints() == []
+
+
+def test_a_run_that_is_resumed_after_a_failed_overwriting_is_not_removed(trainer_factory):
+    trainer_factory(**SAVES).train()
+    trainer = trainer_factory(**{**SAVES, "max_steps": 6}, overwrite_output_dir=True)
+    fails = trainer.on("on_step_end")(lambda sender, **rest: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    events.on_step_end.disconnect(fails, trainer)
+
+    trainer.train(resume_from_checkpoint=True)
+
+    assert trainer_factory.checkpoints() == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
 
 
 # -- the best checkpoint ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from trackside.callbacks.errors import ArgumentError
@@ -36,6 +36,10 @@ class EarlierRuns:
         found = (run_id_of(path) for path in folders if _is_checkpoint(path))
         self.run_ids: set[str] = {name for name in found if name is not None} - {run_id}
         self._began_s = time.time()
+
+    def spare(self, run_ids: Iterable[str]) -> None:
+        """Leave these runs where they are."""
+        self.run_ids.difference_update(run_ids)
 
     def remove(self, store: CheckpointStore) -> None:
         """Remove the checkpoints of these runs and their results; only what trackside wrote, and only once."""

@@ -20,6 +20,7 @@ from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from ..engine import TrainBatch
 from ._compat import label_out_of_range
+from .data.graph_nodes import drawing_operations
 from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
 
@@ -248,6 +249,8 @@ def compiled(
         nonlocal concrete
         if concrete is None:
             concrete = inner if xla else _traced(inner)
+            if name != "predict" and not xla:
+                _tell_of_draws(concrete)
         given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
         tensors = [tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)]
         try:
@@ -268,6 +271,17 @@ def _traced(function: Any) -> Any:
     except TracksideError as error:
         # without TensorFlow's own thirty lines of traceback
         raise error.with_traceback(None) from error.__cause__
+
+
+def _tell_of_draws(function: Any) -> None:
+    """Warn of random operations whose state is in their kernels, where it can be neither saved nor restored."""
+    found = drawing_operations(function.graph.as_graph_def())
+    if found:
+        logger.warning(
+            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
+            "or a tf.random.Generator in place of tf.random.*",
+            ", ".join(found),
+        )
 
 
 def _stack(leaves: Sequence[Any], shape: tuple[int, int]) -> Any:

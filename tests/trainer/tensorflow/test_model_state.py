@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from support.tf_models import classified, mlp, weights_of
 
-from trackside.trainer.checkpointing.manifest import MANIFEST
+from trackside.trainer.checkpointing.manifest import MANIFEST, roles_of, seal
 from trackside.trainer.tensorflow import snapshot
 from trackside.trainer.tensorflow.model_state import everything
 
@@ -133,6 +133,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes(make_trainer, tmp_path):
     (old / MANIFEST).unlink()
     (old / snapshot.WEIGHTS_FILE).unlink()
     snapshot.save_for_keras(second.model, old)
+    seal(old, run_id="old", step=2, committed_at=1, roles=roles_of(path.name for path in old.iterdir()))
 
     second.train(resume_from_checkpoint=old)
 
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes(make_trainer, tmp_path):
 
 def test_values_that_a_snapshot_holds_do_not_change_when_training_goes_on(tmp_path):
     model = mlp()
-    before, write = weights_of(model), snapshot.weights_writer(model)
+    before, write = weights_of(model), snapshot.weights_writer(model, None)
     for variable in model.trainable_variables:
         variable.assign_add(tf.ones(variable.shape))
     write(tmp_path)
@@ -167,3 +168,18 @@ def test_a_file_that_the_system_refuses_is_an_error_with_its_number(tmp_path):
 
 def test_names_do_not_depend_on_the_counters_of_keras():
     assert list(everything(mlp())) == list(everything(mlp()))
+
+
+def test_random_operations_of_the_step_that_cannot_be_restored_are_named_once(make_trainer, caplog):
+    class Draws(layers.Layer):
+        def call(self, x, training=False):
+            return x + tf.random.normal(tf.shape(x)) if training else x
+
+    def warnings_of(layer):
+        caplog.clear()
+        model = keras.Sequential([keras.Input((6,)), layer, layers.Dense(3)])
+        make_trainer(model=model, max_steps=3).train()
+        return [record.getMessage() for record in caplog.records if "training step draws" in record.getMessage()]
+
+    assert [message.count("RandomStandardNormal") for message in warnings_of(Draws())] == [1]
+    assert warnings_of(Noise()) == warnings_of(layers.Dropout(0.3)) == []

@@ -26,6 +26,7 @@ from trackside.trainer.optim.resuming import (
 )
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
+from .several import Optimizers
 
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
@@ -49,7 +50,7 @@ class TorchMadeOptimizer(MadeOptimizer):
         self._model = model
         self._values = [_values_of(group) for group in optimizer.param_groups]
         self.record: dict[str, Any] = {
-            "class": type(optimizer).__name__,
+            "class": _class_of(optimizer),
             "groups": [
                 {"params": params, "options": _plain_options(values)}
                 for params, values in zip(self._names, self._values, strict=True)
@@ -140,7 +141,7 @@ class TorchMadeOptimizer(MadeOptimizer):
                     continue
                 if parameter.ndim not in made:
                     ready = self.optimizer.state.get(parameter)
-                    made[parameter.ndim] = ready or state_of_one(self.optimizer, group, parameter)
+                    made[parameter.ndim] = ready or state_of_one(_owner(self.optimizer, group), group, parameter)
                 needed = made[parameter.ndim]
                 if not is_same and (needed is None or set(entries[number]) != set(needed)):
                     return False
@@ -213,9 +214,22 @@ def state_of_one(optimizer: Any, group: Mapping[str, Any], parameter: Tensor) ->
     vars(probe).update(hooks, state=defaultdict(dict), param_groups=[{**group, "params": [one]}])
     try:
         type(optimizer).step(probe)
+        return dict(probe.state[one])
     except Exception:
         return None
-    return dict(probe.state[one])
+
+
+def _parts(optimizer: Any) -> list[Any]:
+    """Return the optimizers of which `Optimizers` consists, or the only one."""
+    return list(optimizer.parts.values()) if isinstance(optimizer, Optimizers) else [optimizer]
+
+
+def _class_of(optimizer: Any) -> str:
+    return " and ".join(type(part).__name__ for part in _parts(optimizer))
+
+
+def _owner(optimizer: Any, group: Mapping[str, Any]) -> Any:
+    return next(part for part in _parts(optimizer) if any(each is group for each in part.param_groups))
 
 
 def _like(needed: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:

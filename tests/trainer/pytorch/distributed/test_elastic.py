@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,18 @@ def test_only_what_the_job_itself_wrote_is_taken_for_its_earlier_attempt(make_tr
         trainer.train()
         return began.step
 
+    def another_job() -> None:
+        """Leave a checkpoint of another job, the newest of the folder."""
+        assert run(None, max_steps=9, output_dir=str(tmp_path / "elsewhere")) == 0
+        shutil.rmtree(tmp_path / "checkpoint-9", ignore_errors=True)
+        shutil.move(tmp_path / "elsewhere" / "checkpoint-9", tmp_path)
+
     notes = Notes()
 
     assert run(notes, max_steps=2, save_strategy="no") == 0
-    assert run(None, max_steps=9) == 0  # another job
+    another_job()
     assert run(notes, max_steps=5) == 0  # the first attempt had saved nothing
-    assert run(None, max_steps=9) == 0  # another job, whose checkpoint is the newest now
+    another_job()
     assert run(notes, max_steps=7, overwrite_output_dir=False) == 5
     assert run(notes, is_first=False, max_steps=3) == 0  # a second run of the same script is not a second attempt
     assert run(notes, max_steps=7) == 7  # the third attempt: the first run was done, the second goes on

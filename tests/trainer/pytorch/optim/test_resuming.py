@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.optim.lr_schedules import step_schedule
 from trackside.trainer.pytorch.optim.resuming import TorchMadeOptimizer
+from trackside.trainer.pytorch.optim.several import Optimizers
 
 
 def model_of(*, head: str = "head", frozen: bool = False) -> nn.Module:
@@ -178,6 +179,24 @@ def test_a_value_that_a_callback_changed_stays_while_its_argument_does() -> None
         group = optimizer.param_groups[0]
         assert (group["lr"], group["weight_decay"]) == right
         assert group["note"] == "mine"
+
+
+def several(**options: Any) -> Any:
+    def made(model: nn.Module) -> Any:
+        body, head = list(model.children())
+        adam = torch.optim.Adam(body.parameters(), lr=0.1, **options)
+        return Optimizers({"body": adam, "head": torch.optim.SGD(head.parameters(), lr=0.2)}), None
+
+    return made
+
+
+def test_several_optimizers_are_restored_each_with_its_new_options() -> None:
+    optimizer, _, notes, _ = go_on(several(), several(amsgrad=True, betas=(0.5, 0.9)))
+
+    assert notes == []
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.9)
+    assert {int(state["step"]) for state in optimizer.parts["body"].state.values()} == {5}
 
 
 def test_a_schedule_that_has_ended_is_named() -> None:

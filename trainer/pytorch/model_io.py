@@ -57,8 +57,8 @@ class ModelIO:
         makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
-        has_other_loss = trainer.loss_fn is not None or "compute_loss" in self._overrides
-        self.computes_loss: bool = not has_other_loss and not self._not_taken
+        is_given = trainer.loss_fn is not None or "compute_loss" in self._overrides
+        self.computes_loss: bool = not (is_given or self._not_taken)
         self.withheld = [*self._not_taken, *(self.label_names if withhold else ())]
         self._find_rule(model)
         self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))
@@ -124,12 +124,10 @@ def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
 
 def ignored_by(loss_fn: Any, model: nn.Module) -> int:
     """Return the label that a loss, or without one a model, declares to ignore; -100 without a declaration."""
-    if loss_fn is not None:
-        declared = [getattr(loss_fn, "ignore_index", None)]
-    else:
+    declared = [getattr(loss_fn, "ignore_index", None)]
+    if loss_fn is None:
         config = getattr(model, "config", None)
-        names = [name for name in dir(config) if name.endswith("loss_ignore_index")]
-        declared = [getattr(config, name) for name in names]
+        declared = [getattr(config, name) for name in dir(config) if name.endswith("loss_ignore_index")]
     return next((value for value in declared if type(value) is int), IGNORED)
 
 

@@ -80,12 +80,6 @@ class ItemCounter:
                 return terms[0].items
         return self._model_io.count_items(inputs)
 
-    def learn(self, loss: Any, inputs: Any) -> None:
-        """Learn from a loss in evaluation by which rule labels count."""
-        reading = read_loss(loss)
-        if reading.terms and reading.terms[0].items is not None:
-            self._correct_rule(reading.terms, inputs)
-
     def find(self, loss: Tensor, inputs: Any, items: Any = None) -> Findings:
         """Find out about the loss of the first micro-batch, before its backward pass. Waits for the device.
 

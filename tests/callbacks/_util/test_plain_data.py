@@ -69,7 +69,7 @@ Point = collections.namedtuple("Point", ["x", "y"])
         ({"a": 1}.values(), [1]),
         ({1: "a", 2.5: "b", None: "c", Color.RED: "d"}, {"1": "a", "2.5": "b", "null": "c", "red": "d"}),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_with_a_plain_form_gets_it(value, expected):
     made = plain(value, "the value")

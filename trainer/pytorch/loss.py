@@ -16,6 +16,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from ..engine import StepContext
 from ..evaluation.output_collector import leaves
 from ._torch_util import unwrap
+from .data.batches import batch_size
 from .distributed.strategy import DistributedStrategy
 
 IGNORED = -100
@@ -25,7 +26,7 @@ FEW = 256
 """Maximum number of labels that are counted as a list, which is faster than numpy for few."""
 
 
-def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
+def count_items(labels: Any, batch: Any, *, is_causal: bool, size_of: Callable[[Any], int] = batch_size) -> Any:
     """Return the number of items in the mean loss of a batch, as a number or a tensor on the labels' device.
 
     Integer labels count unless they are -100 (for causal language models from the second token on, as the model shifts
@@ -33,7 +34,7 @@ def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
     """
     label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
     if label is None or label.is_floating_point() or label.ndim == 0 or isinstance(labels, (tuple, list)):
-        return batch_size(batch)
+        return size_of(batch)
     if is_causal and label.ndim > 1:
         label = label[..., 1:]
     if not label.is_cpu:
@@ -41,12 +42,6 @@ def count_items(labels: Any, batch: Any, *, is_causal: bool) -> Any:
     if label.ndim == 1 and len(label) <= FEW:
         return len(label) - label.tolist().count(IGNORED)
     return int(np.count_nonzero(label.numpy() != IGNORED))  # ten times faster than torch
-
-
-def batch_size(batch: Any) -> int:
-    """Return the number of examples in a batch: the first dimension of its first tensor."""
-    tensor = next((leaf for leaf in _tensors(batch) if leaf.ndim), None)
-    return 1 if tensor is None else len(tensor)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -33,11 +33,13 @@ class ModelIO:
             one takes ``num_items_in_batch``.
         counts_flos: Whether floating point operations can be counted.
         past: The memory of ``past_index``.
+        known: The current batch and its number of examples, if a sampler has told it.
     """
 
     def __init__(self, trainer: Any, overrides: Overrides) -> None:
         self._trainer = trainer
         self._overrides = overrides
+        self.known: tuple[Any, int] = (None, 0)
         self.inspect()
 
     def inspect(self) -> None:
@@ -83,7 +85,21 @@ class ModelIO:
 
     def count_items(self, inputs: Any) -> Any:
         """Return the number of items in the mean loss of a batch."""
-        return count_items(self.labels_of(inputs), inputs, is_causal=self.is_causal)
+        return count_items(self.labels_of(inputs), inputs, is_causal=self.is_causal, size_of=self.examples_in)
+
+    def examples_in(self, inputs: Any) -> int:
+        """Return the number of examples in a batch: as its sampler told, or else by ``trainer.batch_size_of``.
+
+        Raises:
+            TracksideTypeError: If an overridden batch_size_of returns no whole number.
+        """
+        batch, examples = self.known
+        if batch is not None and batch is inputs:
+            return examples
+        size = self._trainer.batch_size_of(inputs)
+        if not isinstance(size, (int, np.integer)) or size < 0:
+            raise TracksideTypeError(f"batch_size_of() returned {size!r}; it returns the number of examples in a batch")
+        return int(size)
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
@@ -94,12 +110,14 @@ def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
 
 
 def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
-    """Return the labels in a batch: by name in a dict, last in a tuple; None if there are none."""
+    """Return the labels in a batch: by name in a dict or an object, last in a tuple; None if there are none."""
     if isinstance(batch, (tuple, list)):
         return batch[-1] if len(batch) > 1 else None
     if not isinstance(batch, Mapping):
-        return None
-    found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
+        named = {} if isinstance(batch, Tensor) else {name: getattr(batch, name, None) for name in label_names}
+    else:
+        named = {name: batch.get(name) for name in label_names}
+    found = tuple(label for label in named.values() if label is not None)
     return None if not found else found[0] if len(found) == 1 else found
 
 

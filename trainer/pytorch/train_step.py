@@ -17,8 +17,8 @@ from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
-from ..evaluation.output_collector import map_nested
 from ..optim.lr_schedules import step_schedule
+from .data.batches import copied, moved
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
@@ -67,7 +67,7 @@ class TorchTrainStep(BaseTrainStep):
         self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
-            self.retrier = OOMRetrier(self, self._call_training_step)
+            self.retrier = OOMRetrier(self, self._call_training_step, lambda: engine.train_loader)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
         self._window: list[TrainBatch] | None = None
@@ -124,12 +124,14 @@ class TorchTrainStep(BaseTrainStep):
         context.is_padding = batch.examples == 0
         self.context = context
         self.losses.begin(context)
+        self.model_io.known = inputs, max(batch.examples, 1)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
             if self.retrier is not None:
                 loss = self.retrier.training_step(model, inputs)
             else:
                 loss = self._call_training_step(model, inputs)
+        self.model_io.known = None, 0
         self.losses.add(loss, context)
 
     def _begin_update(self) -> None:
@@ -212,7 +214,7 @@ class TorchTrainStep(BaseTrainStep):
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
-        own = dict(inputs) if isinstance(inputs, Mapping) else inputs
+        own = copied(inputs) if isinstance(inputs, Mapping) else inputs
         if self.model_io.loss_takes_items:
             options["num_items_in_batch"] = self.model_io.count_items(inputs)
         return self._compute_loss(model, own, **options)
@@ -278,5 +280,4 @@ class TorchTrainStep(BaseTrainStep):
         """Return a batch on the device of this process."""
         if self._is_on_host:
             return inputs
-        device = self.trainer.args.device
-        return map_nested(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, inputs)
+        return moved(inputs, self.trainer.args.device)

@@ -110,7 +110,7 @@ class StateFiles(ABC):
                 allowed = "a schedule with state_dict() and load_state_dict(), or save_only_model or save_strategy='no'"
                 raise ArgumentError("lr_scheduler", part, allowed)
             states[name] = None if part is None else part.state_dict() or None
-        return {name: self._as_data(state, f"the state in {name}") for name, state in states.items()}
+        return {name: self._as_data(state, name) for name, state in states.items()}
 
     def _small_parts(self) -> dict[str, Any]:
         """Return the parts besides the optimizer that have their own state, by file name."""
@@ -146,8 +146,8 @@ class StateFiles(ABC):
         """Return the states of the random number generators of this process."""
 
     @abstractmethod
-    def _as_data(self, state: Any, what: str, /) -> Any:
-        """Return a state as its file keeps it.
+    def _as_data(self, state: Any, name: str, /) -> Any:
+        """Return a state as the file ``name`` keeps it.
 
         Raises:
             NotPlainError: If a part of it cannot be kept.

@@ -93,14 +93,19 @@ def _as_saved(loaded: Any, saved: Any, weight_dtype: str) -> Any:
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
-def as_data(state: Any, what: str) -> Any:
-    """Return a state as a torch file keeps it: tensors and Python's own types as they are, other values as plain data.
+def as_data(state: Any, name: str) -> Any:
+    """Return a state as the torch file ``name`` keeps it.
 
-    Arrays of numpy become tensors; their numbers, and other values with an obvious plain form, what `plain` makes.
+    Tensors and Python's own types stay as they are. Arrays of numpy become tensors; numbers of numpy, and other values
+    with an obvious plain form, what `plain` makes of them.
 
     Raises:
         NotPlainError: If a value has no such form, or is a tensor without values; the message has its place.
     """
+    return _as_data(state, f"the state in {name}")
+
+
+def _as_data(state: Any, what: str) -> Any:
     if isinstance(state, Tensor):
         if state.is_meta:
             raise NotPlainError(what, "", "is a tensor on the device 'meta', which has no values")
@@ -108,10 +113,10 @@ def as_data(state: Any, what: str) -> Any:
     if type(state) in KEPT:
         return state
     if isinstance(state, Mapping):
-        made = {_key(key, what): as_data(value, f"{what}[{key!r}]") for key, value in state.items()}
+        made = {_key(key, what): _as_data(value, f"{what}[{key!r}]") for key, value in state.items()}
         return OrderedDict(made) if isinstance(state, OrderedDict) else made
     if isinstance(state, (list, tuple, set)) and not isinstance(state, torch.Size):
-        items = [as_data(value, f"{what}[{place}]") for place, value in enumerate(state)]
+        items = [_as_data(value, f"{what}[{place}]") for place, value in enumerate(state)]
         return next(kind for kind in (list, tuple, set) if isinstance(state, kind))(items)
     if isinstance(state, np.ndarray) and state.ndim and state.dtype.kind in "biufc":
         return torch.tensor(state)

@@ -201,7 +201,7 @@ def optimizer_outline(optimizer: Any) -> dict[str, Any]:
 
 def dtype_of(variable: Any) -> Any:
     """Return numpy's type of a variable."""
-    return tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype().dtype
+    return np.dtype(tf.as_dtype(keras.backend.standardize_dtype(variable.dtype)).as_numpy_dtype)
 
 
 def named_variables(optimizer: Any) -> list[tuple[str, Any]]:
@@ -229,19 +229,13 @@ def weights_in(folder: Path) -> list[str]:
     return [name for name in (WEIGHTS_FILE, KERAS_FILE) if (folder / name).exists()][:1]
 
 
-def as_data(state: Any, what: str) -> Any:
-    """Return a state as `write_file` takes it: arrays as they are, other values as plain data.
+def as_data(state: Any, name: str) -> Any:
+    """Return a state as `write_file` takes it for the file ``name``: arrays as they are, others as plain data.
 
     Raises:
         NotPlainError: If a value has no plain form.
     """
-    is_arrays = isinstance(state, dict) and all(isinstance(value, np.ndarray) for value in state.values())
-    return {name: as_native(value) for name, value in state.items()} if is_arrays else plain(state, what)
-
-
-def as_native(array: Any) -> Any:
-    """Return an array in a type of numpy's own: bfloat16 and the like, which .npz files cannot keep, as float32."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
+    return state if name.endswith(".npz") else plain(state, f"the state in {name}")
 
 
 def bytes_of(*owners: Any) -> int:
@@ -251,11 +245,18 @@ def bytes_of(*owners: Any) -> int:
 
 
 def write_file(content: Any, path: Path) -> None:
-    """Write arrays to an .npz file, or plain data to a JSON file."""
+    """Write arrays to an .npz file, or plain data to a JSON file.
+
+    Types that .npz files cannot keep, such as bfloat16, are written as float32.
+    """
     if path.suffix == ".npz":
-        np.savez(path, **content)
+        np.savez(path, **{name: _as_native(np.asarray(array)) for name, array in content.items()})
     else:
         path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _as_native(array: Any) -> Any:
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def read_file(path: Path) -> Any:

@@ -57,15 +57,15 @@ def test_a_state_is_read_as_it_was_written(value, expected, tmp_path):
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ({"param_groups": [{"rule": lambda: 0}]}, "the state['param_groups'][0]['rule'] is of type function"),
-        ({"state": {0: {"ema": torch.ones(2, device="meta")}}}, "the state['state'][0]['ema'] is a tensor on"),
-        ({"generator": torch.Generator()}, "the state['generator'] is of type torch._C.Generator"),
-        ([range, 1], "the state[0] is of type type"),
+        ({"param_groups": [{"rule": lambda: 0}]}, "the state in x.pt['param_groups'][0]['rule'] is of type function"),
+        ({"state": {0: {"ema": torch.ones(2, device="meta")}}}, "the state in x.pt['state'][0]['ema'] is a tensor on"),
+        ({"generator": torch.Generator()}, "the state in x.pt['generator'] is of type torch._C.Generator"),
+        ([range, 1], "the state in x.pt[0] is of type type"),
     ],
 )
 def test_what_cannot_be_kept_is_told_with_its_place(value, place):
     with pytest.raises(NotPlainError) as raised:
-        as_data(value, "the state")
+        as_data(value, "x.pt")
 
     assert str(raised.value).startswith(place)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from support.tf_models import classified, mlp, weights_of
 
 from trackside import TrainerCallback
+from trackside.trainer.tensorflow import snapshot
 
 layers = keras.layers
 
@@ -130,3 +131,21 @@ def test_a_checkpoint_holds_data_and_no_code(make_trainer, tmp_path):
     state = json.loads((folder / "rng_state_0.json").read_text())
     assert set(state) == {"python", "numpy", "tensorflow", "keras", "model"}
     assert len(state["model"]) == 1  # the generator of the dropout layer, which no file of Keras' holds
+
+
+def test_optimizer_variables_come_back_as_they_were(tmp_path):
+    weights = [keras.Variable(np.ones(3), dtype="bfloat16", name="half"), keras.Variable(np.ones((300, 300)), name="w")]
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(weights)
+    state = snapshot.as_data(snapshot.optimizer_arrays(optimizer), "optimizer.npz")
+
+    snapshot.write_file(state, tmp_path / "optimizer.npz")
+    read = snapshot.read_file(tmp_path / "optimizer.npz")
+
+    variables = dict(snapshot.named_variables(optimizer))
+    assert read.keys() == variables.keys() == snapshot.optimizer_outline(optimizer).keys()
+    for name, variable in variables.items():
+        kept = "float32" if variable.dtype == "bfloat16" else variable.dtype
+        assert (read[name].dtype, read[name].shape) == (kept, variable.shape)
+        np.testing.assert_array_equal(read[name], np.asarray(variable).astype(kept))
+    assert snapshot.bytes_of(optimizer) == sum(np.asarray(variable).nbytes for variable in variables.values())

@@ -16,8 +16,8 @@ from ..base_engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import are_texts, map_nested
+from .batches.parts import map_batch
 from .data import loader
-from .data.batches import map_batch
 from .distributed.strategy import DistributedStrategy
 from .loss import count_items
 from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none

@@ -16,7 +16,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from ..engine import StepContext
 from ..evaluation.output_collector import leaves
 from ._torch_util import unwrap
-from .data.batches import batch_size
+from .batches.parts import batch_size
 from .distributed.strategy import DistributedStrategy
 
 IGNORED = -100

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data.sharding import even_spans
 from ..engine import StepContext
 from ._compat import is_out_of_memory
-from .data.cutting import Cutter
+from .batches.cutting import Cutter
 from .data.loader import EpochLoader
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

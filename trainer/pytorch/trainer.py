@@ -16,7 +16,7 @@ from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
 from ._torch_util import unwrap
 from .arguments import TrainingArguments
-from .data.batches import batch_size
+from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator, drop_unused_columns
 from .data.factory import make_loader
 from .engine import TorchEngine

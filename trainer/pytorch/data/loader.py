@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from trackside.trainer.data.sharding import derive_seed
 
 from ...engine import TrainBatch
-from .batches import batch_size
+from ..batches.parts import batch_size
 from .collators import Collator
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable

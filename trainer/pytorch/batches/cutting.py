@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trackside.callbacks.errors import TracksideValueError
 
-from .batches import PLAIN, Path, map_batch, parts_of
+from .parts import PLAIN, Path, map_batch, parts_of
 
 
 class Cutter:

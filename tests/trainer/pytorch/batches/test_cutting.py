@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trackside.callbacks.errors import TracksideValueError
-from trackside.trainer.pytorch.data.cutting import Cutter
+from trackside.trainer.pytorch.batches.cutting import Cutter
 
 ANCHORS = torch.arange(4.0)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from trackside.trainer.pytorch.data import batches
-from trackside.trainer.pytorch.data.batches import batch_size, copied, map_batch, moved
+from trackside.trainer.pytorch.batches import parts
+from trackside.trainer.pytorch.batches.parts import batch_size, copied, map_batch, moved
 
 X = torch.ones(4, 3)
 META = torch.device("meta")
@@ -145,7 +145,7 @@ def test_examples_are_counted(batch, size):
 
 
 def test_a_number_that_is_a_guess_is_told_once(caplog, monkeypatch):
-    monkeypatch.setattr(batches, "_told", set())
+    monkeypatch.setattr(parts, "_told", set())
     with caplog.at_level(logging.WARNING, "trackside.data"):
         sizes = [batch_size({"a": torch.zeros(2), "b": X}) for _ in range(3)]
 

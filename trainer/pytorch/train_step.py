@@ -67,7 +67,8 @@ class TorchTrainStep(BaseTrainStep):
         self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
-            self.retrier = OOMRetrier(self, self._call_training_step, lambda: engine.train_loader)
+            source: Any = engine  # its loader exists later
+            self.retrier = OOMRetrier(self, self._call_training_step, lambda: source.train_loader)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
         self._window: list[TrainBatch] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -88,12 +88,12 @@ class EpochLoader(DataLoader[Any]):
 
     def sample(self, count: int) -> Any:
         """Return a batch of the first ``count`` examples; the random numbers of the run stay as they are."""
-        order = self.order
+        order, collate = self.order, cast(Callable[[Any], Any], self.collate_fn)
         with host_state_kept(self.seed):
             if isinstance(order, ShardedIterable):
-                return self.collate_fn(TrainBatch(list(islice(self.source, count)), count, count)).inputs
+                return collate(TrainBatch(list(islice(self.source, count)), count, count)).inputs
             indices = torch.arange(count, device="cpu")
-            return self.collate_fn(fetch(self.source, indices if order.as_tensors else indices.tolist()))
+            return collate(fetch(self.source, indices if order.as_tensors else indices.tolist()))
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers or self.pin_memory:

@@ -8,13 +8,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .arguments.base import BaseTrainingArguments
+from .arguments.constructor import check_parts
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine, Overrides
@@ -29,8 +29,6 @@ from .search.trial import Search, hyperparameters_of, takes_trial, varied
 from .stop_signals import StopSignals, pass_on
 
 logger: logging.Logger = logging.getLogger("trackside")
-
-Args = TypeVar("Args", bound=BaseTrainingArguments)
 
 KEPT_BETWEEN_RUNS = frozenset(
     {"is_local_process_zero", "is_world_process_zero", "is_hyper_param_search", "trial_name", "trial_params"}
@@ -64,6 +62,7 @@ class BaseTrainer(TrainerInterface):
         loss_fn: Any,
         model_init: Callable[..., Any] | None,
     ) -> None:
+        check_parts(callbacks, optimizers, compute_metrics, model_init)
         if model_init is not None and tuple(optimizers) != (None, None):
             raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         if args.log_level != "passive":
@@ -299,18 +298,6 @@ class BaseTrainer(TrainerInterface):
         own_sources = self._overrides.any("get_eval_dataloader", "get_eval_tfdataset", "evaluate")
         if self.eval_dataset is None and not own_sources:
             raise ArgumentError(field, value, allowed)
-
-
-def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
-    """Return ``args``, or the default arguments.
-
-    Raises:
-        TracksideTypeError: If ``args`` are not of the class ``wanted``.
-    """
-    args = wanted() if args is None else args
-    if not isinstance(args, wanted):
-        raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
-    return args
 
 
 def check_smoothing(args: Any, loss: str) -> None:

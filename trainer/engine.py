@@ -36,6 +36,7 @@ class StepContext:
         index, count: Index of the micro-batch in the update, from 0, and number of micro-batches of the update.
         is_padding: Whether it only keeps this rank in step with the others and does not count.
         is_single: Whether it is the whole update on one process, so that its mean loss is that of the update.
+        is_weighed: Whether ``weight`` is set.
         is_part: Whether it is a part of a micro-batch that was split to fit into memory.
         items: Number of items in its mean loss; None if they were not counted.
         weight: ``items`` relative to a constant; the factor of its loss in the backward pass.
@@ -45,6 +46,7 @@ class StepContext:
     count: int = 1
     is_padding: bool = False
     is_single: bool = False
+    is_weighed: bool = False
     is_part: bool = False
     items: Any = None
     weight: Any = 1.0
@@ -132,8 +134,11 @@ class TrainStep(ABC):
         """Leave the model as it is used after training; called at the end of a run, also after an exception."""
 
     @abstractmethod
-    def take_loss(self) -> float:
-        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+    def take_loss(self) -> tuple[float, int]:
+        """Return the sum of the losses of the updates since the last call, and in how many of them nothing counted.
+
+        Waits for the device.
+        """
 
     @abstractmethod
     def training_record(self) -> dict[str, float]:

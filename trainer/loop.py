@@ -262,7 +262,7 @@ class TrainingLoop:
 
     def _log(self) -> None:
         progress = self.progress
-        progress.pending_loss += self.step.take_loss()
+        progress.add_loss(*self.step.take_loss())
         if progress.pending_steps == 0:
             return
         loss = progress.pending_loss / progress.pending_steps
@@ -285,7 +285,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
-        self.progress.pending_loss += self.step.take_loss()
+        self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
         self.checkpoints.save(self.progress)
 
@@ -298,8 +298,8 @@ class TrainingLoop:
         self.step.end_run()
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
-        progress.pending_loss += self.step.take_loss()
-        loss = (progress.total_loss + progress.pending_loss) / max(state.global_step, 1)
+        progress.add_loss(*self.step.take_loss())
+        loss = (progress.total_loss + progress.pending_loss) / max(state.global_step - progress.empty_steps, 1)
         seconds = time.perf_counter() - start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos}

@@ -95,8 +95,9 @@ class Progress:
         batches_in_epoch: Micro-batches of the current epoch that each process has used.
         examples_in_epoch: Examples of the current epoch that all processes together have used.
         pending_loss: Sum of the losses of the updates since the last record.
-        pending_steps: Number of those updates.
+        pending_steps: Number of those updates in which something counted.
         total_loss: Sum of the losses of all updates before that.
+        empty_steps: Number of updates of the run in which nothing counted, such as a label.
         last_evaluation, last_save: The steps of the last evaluation and checkpoint; -1 for none.
         optimizer: Optimizer and schedule as made, described by `optim.resuming`; None if unknown.
         evaluation_is_due: Whether the evaluation of this step has still to be done, since a signal stopped the run.
@@ -113,6 +114,7 @@ class Progress:
     pending_loss: float = 0.0
     pending_steps: int = 0
     total_loss: float = 0.0
+    empty_steps: int = 0
     last_evaluation: int = -1
     last_save: int = -1
     optimizer: dict[str, Any] | None = None
@@ -145,6 +147,12 @@ class Progress:
         if used >= batches:
             return self.epoch + 1.0
         return self.epoch + (before + (1.0 - before) * (self.batches_in_epoch - used) / (batches - used))
+
+    def add_loss(self, loss: float, empty: int) -> None:
+        """Add the losses of updates, without those in which nothing counted, of which there were ``empty``."""
+        self.pending_loss += loss
+        self.pending_steps -= empty
+        self.empty_steps += empty
 
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""

@@ -122,9 +122,9 @@ class FakeStep(TrainStep):
     def end_run(self) -> None:
         pass
 
-    def take_loss(self) -> float:
+    def take_loss(self) -> tuple[float, int]:
         loss, self.losses = self.losses, 0.0
-        return loss
+        return loss, 0
 
     def training_record(self) -> dict[str, float]:
         return {"learning_rate": 0.0}

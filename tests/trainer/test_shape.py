@@ -34,7 +34,7 @@ SHARED_NAMES = [
 ]
 PUBLIC_NAMES = {
     "pytorch": [
-        *("backward", "compute_loss_context_manager", "get_eval_dataloader", "get_test_dataloader"),
+        *("backward", "compute_loss_context_manager", "explain_batch", "get_eval_dataloader", "get_test_dataloader"),
         *("get_train_dataloader", "label_names"),
     ],
     "tensorflow": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,17 @@ def run_backward(loss: Tensor, gradient: Tensor) -> None:
         torch.autograd.backward((loss,), (gradient,))
     else:
         _run_engine((loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def node_kind(node: Any) -> str:
+    """Return the operation of a node of autograd, such as "Mul", without the suffix of torch's name for it."""
+    name: str = node.name().rpartition("::")[2]
+    return name.rstrip("0123456789").removesuffix("Backward")
+
+
+def saved(node: Any, name: str) -> Any:
+    """Return what a node of autograd keeps for the backward pass under ``name``; None without it."""
+    return getattr(node, f"_saved_{name}", None)
 
 
 def set_gradient_sync(model: nn.Module, value: bool) -> None:

@@ -19,7 +19,7 @@ from ..evaluation.output_collector import are_texts, map_nested
 from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
-from .loss import count_items
+from .inspection.misfit import TORCHS, explain
 from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
 from .precision.eval_mode import eval_mode
 from .precision.factory import DTYPES
@@ -101,7 +101,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             )
             weight = step.context.items
             if weight is None:
-                weight = count_items(labels, inputs, is_causal=model_io.is_causal, size_of=model_io.examples_in)
+                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not self._has_own_step:
@@ -118,10 +118,11 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         inputs = step.place(inputs)
         labels = model_io.labels_of(inputs)
         with torch.no_grad(), step.precision.forward() if self.dtype is None else nullcontext():
+            step.observer.shifts(inputs)
             if self._has_own_loss or (labels is not None and self._computes_loss):
                 result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
             else:
-                outputs = model_io.call(model, inputs, with_labels=labels is not None)
+                outputs = self._outputs(model, inputs, with_labels=labels is not None)
                 find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
                 result = None if self._computes_loss else find(outputs)
             loss = None if result is None else step.total_loss(_as_tensor(result), inputs)
@@ -132,6 +133,13 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         if trainer.preprocess_logits_for_metrics is not None:
             logits = trainer.preprocess_logits_for_metrics(logits, labels)
         return loss, logits, labels
+
+    def _outputs(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
+        try:
+            return self.model_io.call(model, inputs, with_labels=with_labels)
+        except TORCHS as error:
+            explain(error, self.model_io.model)
+            raise
 
     @property
     def _computes_loss(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,22 +27,47 @@ FEW = 256
 """Maximum number of labels that are counted as a list, which is faster than numpy for few."""
 
 
-def count_items(labels: Any, batch: Any, *, is_causal: bool, size_of: Callable[[Any], int] = batch_size) -> Any:
-    """Return the number of items in the mean loss of a batch, as a number or a tensor on the labels' device.
+@dataclass
+class LabelRule:
+    """Which labels of a batch count in a mean loss.
 
-    Integer labels count unless they are -100 (for causal language models from the second token on, as the model shifts
-    them); other labels, and batches without labels, count by examples.
+    Attributes:
+        is_causal: Whether labels of several dimensions count from the second on, as the model shifts them.
+        ignored: The label that does not count.
+        class_weights: The weight of each label; None if all weigh the same.
+        by_examples: Whether the mean is over examples, whatever their labels.
     """
-    label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
-    if label is None or label.is_floating_point() or label.ndim == 0 or isinstance(labels, (tuple, list)):
-        return size_of(batch)
-    if is_causal and label.ndim > 1:
-        label = label[..., 1:]
-    if not label.is_cpu:
-        return (label != IGNORED).sum()
-    if label.ndim == 1 and len(label) <= FEW:
-        return len(label) - label.tolist().count(IGNORED)
-    return int(np.count_nonzero(label.numpy() != IGNORED))  # ten times faster than torch
+
+    is_causal: bool = False
+    ignored: int = IGNORED
+    class_weights: Tensor | None = None
+    by_examples: bool = False
+
+    def counted(self, labels: Any) -> Tensor | None:
+        """Return the integer labels of a batch that may count; None if it counts by examples."""
+        label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
+        if self.by_examples or label is None or isinstance(labels, (tuple, list)):
+            return None
+        if label.is_floating_point() or label.ndim == 0:
+            return None
+        return label[..., 1:] if self.is_causal and label.ndim > 1 else label
+
+    def count(self, labels: Any, batch: Any, size_of: Callable[[Any], int] = batch_size) -> Any:
+        """Return the number of items in the mean loss of a batch, as a number or a tensor on the labels' device.
+
+        Integer labels count unless they are ignored; other labels, and batches without labels, count by examples.
+        """
+        label = self.counted(labels)
+        if label is None:
+            return size_of(batch)
+        if self.class_weights is not None:
+            weights = self.class_weights.to(label.device)
+            return weights[label[label != self.ignored].long()].sum()
+        if not label.is_cpu:
+            return (label != self.ignored).sum()
+        if label.ndim == 1 and len(label) <= FEW:
+            return len(label) - label.tolist().count(self.ignored)
+        return int(np.count_nonzero(label.numpy() != self.ignored))  # ten times faster than torch
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -72,12 +98,11 @@ def is_causal_lm(model: nn.Module) -> bool:
     )
 
 
-def as_mean_and_weight(result: Any, items: Callable[[], Any]) -> tuple[Tensor, Any]:
-    """Return the result of compute_loss as a mean and its number of items.
+def as_mean_and_weight(result: Any) -> tuple[Tensor, Any]:
+    """Return the result of compute_loss, a mean or ``(loss_sum, weight)``, as a mean and its weight, None without one.
 
-    Args:
-        result: A mean, or ``(loss_sum, weight)``.
-        items: Returns the number of items in the batch; called only if ``result`` has no weight.
+    Raises:
+        TracksideTypeError: If it is neither.
     """
     if isinstance(result, (tuple, list)) and len(result) == 2:
         loss_sum, weight = result
@@ -89,7 +114,7 @@ def as_mean_and_weight(result: Any, items: Callable[[], Any]) -> tuple[Tensor, A
         raise TracksideTypeError(
             f"compute_loss returned {type(result).__name__}; it returns a mean loss, or (loss_sum, weight)"
         )
-    return (result if result.ndim == 0 else result.mean()), items()
+    return (result if result.ndim == 0 else result.mean()), None
 
 
 @contextmanager
@@ -123,7 +148,22 @@ def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
         waiting += [following for following, _ in node.next_functions]
 
 
+def rescale(gradients: list[Tensor], factor: Any) -> None:
+    """Multiply gradients by ``factor``; by 0.0 also those that are not finite."""
+    if isinstance(factor, Tensor) or factor != 0.0:
+        torch._foreach_mul_(gradients, factor)
+    else:
+        torch._foreach_zero_(gradients)
+
+
 # -- the sums of an update --------------------------------------------------------------------------------------------
+
+
+class LossSum(NamedTuple):
+    """The sum of the losses of updates, and the number of updates in which nothing counted."""
+
+    total: float
+    empty: int
 
 
 class LossAccumulator:
@@ -136,6 +176,8 @@ class LossAccumulator:
         skip_non_finite: Whether to replace a non-finite loss of an update by the mean so far.
 
     Attributes:
+        is_sum: Whether losses are sums, which are added up and not divided.
+        scale: The factor from the losses as they are computed to means.
         last: The loss of the last update, the part of this process in its mean.
     """
 
@@ -144,55 +186,90 @@ class LossAccumulator:
     ) -> None:
         self._strategy = strategy
         self._skip_non_finite = skip_non_finite
-        self.reference = reference
+        self._base = self.reference = reference
+        self.is_sum = False
+        self.scale = 1.0
         self._is_alone = strategy.world_size == 1
         self._is_single = True
+        self._is_empty: Any = False
         self._sum_of_weights: Callable[[], Any] | None = None
         self._weights: Any = 0.0
         self._loss: Any = 0.0
         dtype = torch.float32 if device.type in ("mps", "xla") else torch.float64
         # on a CPU a number, to which additions are ten times faster than to a tensor
         self._total: Any = 0.0 if device.type == "cpu" else torch.zeros((), dtype=dtype, device=device)
-        self._updates = 0
+        self._updates: Any = 0
+        self._empty: Any = 0
         self.last: Any = 0.0
+
+    def set_unit(self, per_example: float) -> None:
+        """Set the number of items of an example, so that the weights of an update add up to about one."""
+        self.reference = self._base * per_example
 
     def begin(self, context: StepContext) -> None:
         """Begin a micro-batch; the first one begins an update."""
         context.is_single = context.count == 1 and self._is_alone
         if context.index == 0:
-            self._weights, self._loss, self._sum_of_weights = 0.0, 0.0, None
+            self._weights, self._loss, self._sum_of_weights, self._is_empty = 0.0, 0.0, None, False
 
     def weigh(self, context: StepContext) -> None:
         """Set the weight of a micro-batch; at the last one of an update, begin to sum the weights of all processes."""
-        context.weight = 1.0 if context.is_single else context.items / self.reference
+        context.is_weighed = True
+        if self.is_sum:
+            context.weight = 0.0 if context.is_padding else 1.0
+        else:
+            context.weight = 1.0 if context.is_single else context.items / self.reference
         if context.is_last and not context.is_part and not self._is_alone:
             self._sum_of_weights = self._strategy.all_reduce_async(self._weights + context.weight)
 
-    def add(self, loss: Tensor, context: StepContext) -> None:
-        """Add the mean loss of a micro-batch."""
+    def add(self, loss: Tensor, context: StepContext) -> Any:
+        """Add the mean loss of a micro-batch; return it, as a number on a CPU, and as 0 where nothing counts."""
         weight, self._is_single = context.weight, context.is_single
         self._weights = self._weights + weight
         value = loss.item() if isinstance(loss, Tensor) and loss.is_cpu else loss
         if context.is_single:
+            if context.items is not None:
+                value = self._of_counted(value, context.items)
             self._loss = value
-        elif not isinstance(weight, Tensor):
-            self._loss = self._loss + (value * weight if weight else 0.0)
+            return value
+        if not isinstance(weight, Tensor):
+            value = value if weight else 0.0
         else:
-            self._loss = self._loss + torch.where(weight > 0, value * weight, 0.0)
+            value = torch.where(weight > 0, value, 0.0)
+        self._loss = self._loss + value * weight
+        return value
+
+    def _of_counted(self, value: Any, items: Any) -> Any:
+        """Return the loss of a whole update, or 0 if no item counts, and note which it is."""
+        self._is_empty = items <= 0
+        if isinstance(items, Tensor):
+            return torch.where(self._is_empty, 0.0, value)
+        return 0.0 if self._is_empty else value
+
+    def leave_out(self) -> None:
+        """Leave out the update, which is one micro-batch of which nothing counts."""
+        self._is_empty = True
 
     def close(self) -> Any:
-        """End the update; return the factor from its gradient to that of the mean, 1.0 if they are equal."""
+        """End the update; return the factor from its gradient to that of the mean.
+
+        It is 1.0 if they are equal, and 0.0 if nothing counts.
+        """
         if self._is_single:
-            self._sum_up(self._loss)
-            return 1.0
+            self._sum_up(self._loss * self.scale if self.scale != 1.0 else self._loss)
+            return 0.0 if self._is_empty is True else self.scale
         weights = (self._sum_of_weights or self._strategy.all_reduce_async(self._weights))()
         if isinstance(weights, Tensor) and weights.device.type == "cpu":
             weights = weights.item()
         factor: Any = 0.0
-        if isinstance(weights, Tensor):
+        self._is_empty = weights <= 0
+        if self.is_sum:
+            factor = 0.0 if self._is_empty else float(self._strategy.world_size)
+        elif isinstance(weights, Tensor):
             factor = self._strategy.world_size / weights.clamp_min(1e-12)
         elif weights:
             factor = self._strategy.world_size / weights
+        factor = factor * self.scale
         self._sum_up(self._loss * (factor / self._strategy.world_size))
         return factor
 
@@ -200,26 +277,35 @@ class LossAccumulator:
     def held(self) -> Iterator[None]:
         """Return a context whose losses do not count, of an update that is computed again."""
         total = self._total.clone() if isinstance(self._total, Tensor) else self._total
-        before = (total, self._updates)
+        before = (total, self._updates, self._empty)
         try:
             yield
         finally:
-            self._total, self._updates = before
+            self._total, self._updates, self._empty = before
 
     def _sum_up(self, loss: Any) -> None:
-        self.last = loss
+        self.last, is_empty = loss, self._is_empty
+        if is_empty is True:
+            self._empty += 1
+            return
         if self._skip_non_finite:
-            mean = self._total / max(self._updates, 1)
+            updates = self._updates
             if isinstance(loss, Tensor):
+                mean = self._total / (updates.clamp_min(1) if isinstance(updates, Tensor) else max(updates, 1))
                 loss = torch.where(torch.isfinite(loss), loss, mean)
             elif not math.isfinite(loss):
-                loss = mean
+                loss = self._total / max(updates, 1)
         self._total += loss
-        self._updates += 1
+        if is_empty is False:
+            self._updates += 1
+        else:
+            self._empty = self._empty + is_empty
+            self._updates = self._updates + ~is_empty
 
-    def take(self) -> float:
+    def take(self) -> LossSum:
         """Return the sum of the update losses since the last call. Waits for the device."""
         value = float(self._strategy.all_reduce(self._total))
+        empty = int(self._empty)
         self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
-        self._updates = 0
-        return value
+        self._updates = self._empty = 0
+        return LossSum(value, empty)

@@ -14,7 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
 from ._torch_util import fields_of, has_fields, unwrap
-from .loss import count_items, is_causal_lm
+from .loss import IGNORED, LabelRule, is_causal_lm
 
 
 class ModelIO:
@@ -27,10 +27,12 @@ class ModelIO:
     Attributes:
         model: The user's own model, without wrappers.
         label_names: Names of the labels in a batch that is a dict.
-        is_causal: Whether the model shifts its labels by one.
+        rule: The rule by which labels count in the mean loss; corrected by `inspection` once a loss was computed.
         ignored_outputs: Names of outputs that are not predictions.
         loss_takes_outputs, loss_takes_items: Whether compute_loss takes ``return_outputs``, and whether an overridden
             one takes ``num_items_in_batch``.
+        computes_loss: Whether the model takes labels and may compute its loss.
+        withheld: Names that the model does not get if the trainer computes the loss.
         counts_flos: Whether floating point operations can be counted.
         past: The memory of ``past_index``.
         known: The current batch and its number of examples, if a sampler has told it.
@@ -40,6 +42,7 @@ class ModelIO:
         self._trainer = trainer
         self._overrides = overrides
         self.known: tuple[Any, int] = (None, 0)
+        self._rule_of: tuple[int, int] = (0, 0)
         self.inspect()
 
     def inspect(self) -> None:
@@ -56,8 +59,10 @@ class ModelIO:
         makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
-        self._withheld = [*self._not_taken, *(self.label_names if withhold else ())]
-        self.is_causal: bool = is_causal_lm(model)
+        is_given = trainer.loss_fn is not None or "compute_loss" in self._overrides
+        self.computes_loss: bool = not (is_given or self._not_taken)
+        self.withheld = [*self._not_taken, *(self.label_names if withhold else ())]
+        self._find_rule(model)
         self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))
         parameters = inspect.signature(trainer.compute_loss).parameters
         takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
@@ -67,17 +72,39 @@ class ModelIO:
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
         self.past: Any = None
 
+    def _find_rule(self, model: nn.Module) -> None:
+        """Begin with a rule by what model and loss declare, unless there is one for them."""
+        loss_fn = self._trainer.loss_fn
+        if self._rule_of != (id(model), id(loss_fn)):
+            self._rule_of = (id(model), id(loss_fn))
+            self.rule: LabelRule = LabelRule(is_causal_lm(model) and loss_fn is None, ignored_by(loss_fn, model))
+
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
         """Call the model, with labels if it takes them, and with the memory of ``past_index``."""
-        withheld = self._not_taken if with_labels else self._withheld
+        withheld = self._not_taken if with_labels else self.withheld
         index = self._trainer.args.past_index
         if index >= 0 and self.past is not None and isinstance(inputs, Mapping):
             inputs = {**inputs, "mems": self.past}
-        outputs = call_model(model, inputs, withhold=withheld, with_labels=with_labels)
+        try:
+            outputs = call_model(model, inputs, withhold=withheld, with_labels=with_labels)
+        except TypeError as error:
+            self._explain_labels(inputs, error, with_labels=with_labels)
+            raise
         if index >= 0:
             lacks_loss = self._trainer.loss_fn is None and loss_or_none(outputs) is None
             self.past = output_at(outputs, index - 1 if lacks_loss else index)
         return outputs
+
+    def _explain_labels(self, inputs: Any, error: TypeError, *, with_labels: bool) -> None:
+        """Raise TracksideTypeError if the model does not take the last of a tuple, which a loss_fn would get."""
+        if not with_labels or self._trainer.loss_fn is not None or not isinstance(inputs, (tuple, list)):
+            return
+        if takes(self.model, inputs[:-1]) and not takes(self.model, inputs):
+            raise TracksideTypeError(
+                f"{type(self.model).__name__} has no loss: it takes {len(inputs) - 1} of the {len(inputs)} parts of "
+                "the batch, without the labels, the last. Give the trainer loss_fn=..., which is called as "
+                "loss_fn(outputs, labels), or override compute_loss"
+            ) from error
 
     def labels_of(self, inputs: Any) -> Any:
         """Return the labels in a batch; None if there are none."""
@@ -85,7 +112,7 @@ class ModelIO:
 
     def count_items(self, inputs: Any) -> Any:
         """Return the number of items in the mean loss of a batch."""
-        return count_items(self.labels_of(inputs), inputs, is_causal=self.is_causal, size_of=self.examples_in)
+        return self.rule.count(self.labels_of(inputs), inputs, self.examples_in)
 
     def examples_in(self, inputs: Any) -> int:
         """Return the number of examples in a batch: as its sampler told, or else by ``trainer.batch_size_of``.
@@ -100,6 +127,24 @@ class ModelIO:
         if not isinstance(size, (int, np.integer)) or size < 0:
             raise TracksideTypeError(f"batch_size_of() returned {size!r}; it returns the number of examples in a batch")
         return int(size)
+
+
+def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
+    """Return whether the signature of ``model.forward`` takes ``inputs`` by position."""
+    try:
+        inspect.signature(unwrap(model).forward).bind(*inputs)
+    except TypeError:
+        return False
+    return True
+
+
+def ignored_by(loss_fn: Any, model: nn.Module) -> int:
+    """Return the label that a loss, or without one a model, declares to ignore; -100 without a declaration."""
+    declared = [getattr(loss_fn, "ignore_index", None)]
+    if loss_fn is None:
+        config = getattr(model, "config", None)
+        declared = [getattr(config, name) for name in dir(config) if name.endswith("loss_ignore_index")]
+    return next((value for value in declared if type(value) is int), IGNORED)
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:

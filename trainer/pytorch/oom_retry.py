@@ -61,22 +61,28 @@ class OOMRetrier:
         step, whole, examples = self._step, self._step.context, self._step.model_io.examples_in(inputs)
         cutter = self._cutter = self._cutter or Cutter(inputs, examples, self._samples())
         whole.is_single = False  # the weights of the whole and of the parts are relative to the reference
-        whole.items = step.model_io.count_items(inputs)
         total: Any = 0.0
+        items: Any = 0.0
         spans = even_spans(examples, self._parts)
         try:
             for span in spans:
                 count = whole.count if span == spans[-1] else whole.index + 2
                 step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
-                part = cutter.rows(inputs, examples, *span)
-                step.model_io.known = part, span[1] - span[0]
-                loss = self._training_step(model, part)
-                if whole.items:
-                    total = total + loss * (step.context.weight * step.losses.reference / whole.items)
+                rows = cutter.rows(inputs, examples, *span)
+                step.model_io.known = rows, span[1] - span[0]
+                loss = self._training_step(model, rows)
+                part = step.context.items if step.context.is_weighed else span[1] - span[0]
+                items = items + part
+                total = total + (loss * part if isinstance(part, Tensor) or part else 0.0)
         finally:
             step.context = whole
+        whole.items = items
         step.losses.weigh(whole)
-        return torch.as_tensor(total)
+        if step.losses.is_sum:  # each of one item
+            return torch.as_tensor(total)
+        if isinstance(items, Tensor):
+            return torch.as_tensor(total / items.clamp_min(1e-12))
+        return torch.as_tensor(total / items if items else 0.0)
 
     def _samples(self) -> tuple[Any, Any] | None:
         """Return batches of one and of two training examples; None if the loader or its collator cannot make them."""

@@ -8,6 +8,7 @@ the weights when the update is complete. Usually the weights add up to one, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
-from .loss import LossAccumulator, as_mean_and_weight, smoothed_loss, zero_gradients_of
+from .inspection.misfit import TORCHS, explain
+from .inspection.observer import LossObserver
+from .loss import LossAccumulator, rescale, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
 from .optim.closure import Closure, needs_closure
@@ -64,7 +67,10 @@ class TorchTrainStep(BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
-        self._call_training_step = trainer.training_step if "training_step" in overrides else self.training_step
+        self.observer: LossObserver = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
+        self._inputs: Any = None
+        is_own = "training_step" in overrides
+        self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             source: Any = engine  # its loader exists later
@@ -100,6 +106,7 @@ class TorchTrainStep(BaseTrainStep):
         self._modes = []
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
+        self.observer.begin_run()
         self.losses.take()
 
     # -- the update, in the order of the loop -----------------------------------------------------------------------
@@ -123,7 +130,7 @@ class TorchTrainStep(BaseTrainStep):
     def forward_and_backward(self, inputs: Any, batch: TrainBatch, context: StepContext) -> None:
         """Run the forward and the backward pass of a micro-batch on the device."""
         context.is_padding = batch.examples == 0
-        self.context = context
+        self.context, self._inputs = context, inputs
         self.losses.begin(context)
         self.model_io.known = inputs, max(batch.examples, 1)
         model = self.trainer.model_wrapped
@@ -132,8 +139,10 @@ class TorchTrainStep(BaseTrainStep):
                 loss = self.retrier.training_step(model, inputs)
             else:
                 loss = self._call_training_step(model, inputs)
+        value, self._inputs = self.losses.add(loss, context), None
+        if not self._is_on_host or value - value != 0.0:
+            self.observer.look_at(value, inputs, context)
         self.model_io.known = None, 0
-        self.losses.add(loss, context)
 
     def _begin_update(self) -> None:
         """Begin every update in the modes of the first, whatever a callback has left."""
@@ -157,7 +166,7 @@ class TorchTrainStep(BaseTrainStep):
         factor = self.losses.close()
         gradients = [p.grad for p in parameters.stepped if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
-            torch._foreach_mul_([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
+            rescale([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
         dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
         norm = nn.utils.get_total_norm(dense)
         if trainer.args.max_grad_norm > 0:
@@ -211,14 +220,18 @@ class TorchTrainStep(BaseTrainStep):
         """Return the mean loss of a result of compute_loss; the sum of several."""
         if type(result) is not dict:
             return self.mean_loss(result, inputs)
-        return torch.stack([self.mean_loss(part, inputs) for part in result.values()]).sum()
+        return torch.stack([self.mean_loss(part, inputs, is_one_of_several=True) for part in result.values()]).sum()
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
         own = copied(inputs) if isinstance(inputs, Mapping) else inputs
         if self.model_io.loss_takes_items:
             options["num_items_in_batch"] = self.model_io.count_items(inputs)
-        return self._compute_loss(model, own, **options)
+        try:
+            return self._compute_loss(model, own, **options)
+        except TORCHS as error:
+            explain(error, self.model_io.model)
+            raise
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False) -> Any:
         """Return the loss of a batch by the model, by ``loss_fn``, or with label smoothing."""
@@ -233,22 +246,21 @@ class TorchTrainStep(BaseTrainStep):
             if loss_fn is not None:
                 loss = loss_fn(outputs, labels)
             else:
-                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=model_io.is_causal)
+                loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=self.observer.shifts(inputs))
         return (loss, outputs) if return_outputs else loss
 
-    def mean_loss(self, result: Any, inputs: Any) -> Tensor:
+    def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
-        context = self.context
-        if context.is_single and isinstance(result, Tensor) and result.ndim == 0:
-            return result
-        loss, items = as_mean_and_weight(result, lambda: self.model_io.count_items(inputs))
-        context.items = 0.0 if context.is_padding else items
-        self.losses.weigh(context)
-        return loss
+        context, observer = self.context, self.observer
+        if context.is_single and observer.is_settled and self._is_on_host and isinstance(result, Tensor):
+            return result if result.ndim == 0 else result.mean()
+        return observer.weigh(result, inputs, context, is_one_of_several=is_one_of_several)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""
         context = self.context
+        if not (context.is_weighed or context.is_single):  # a training_step of the user
+            loss = self.mean_loss(loss, self._inputs)
         if context.is_last:
             self.timer.exchange()
         if not isinstance(context.weight, Tensor) and context.weight == 0.0:
@@ -259,8 +271,12 @@ class TorchTrainStep(BaseTrainStep):
 
     # -- records --------------------------------------------------------------------------------------------------
 
-    def take_loss(self) -> float:
-        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+    def take_loss(self) -> tuple[float, int]:
+        """Return the sum of the losses of the updates since the last call, and in how many of them nothing counted.
+
+        Waits for the device.
+        """
+        self.observer.check()
         return self.losses.take()
 
     def training_record(self) -> dict[str, float]:

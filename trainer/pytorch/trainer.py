@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
-from ..base_trainer import BaseTrainer, arguments_of
+from ..arguments.constructor import arguments_of, check_function, names_arguments
+from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
@@ -20,6 +21,8 @@ from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator, drop_unused_columns
 from .data.factory import make_loader
 from .engine import TorchEngine
+from .inspection.explanation import BatchExplanation, explain_batch
+from .inspection.misfit import check_loss_fn
 from .optim.factory import create_optimizer, create_scheduler
 from .optim.several import as_one_optimizer, as_one_schedule
 from .seeding import set_seed
@@ -41,6 +44,8 @@ class Trainer(BaseTrainer):
         callbacks: Callbacks, as instances or classes.
         optimizers: An optimizer and a schedule to use instead of those that ``args`` describe.
         loss_fn: Called as ``loss_fn(outputs, labels)`` for models that return no loss.
+        loss_items_fn: Called with a batch; returns the number of items in its mean loss, where the trainer cannot
+            tell; see `explain_batch`.
         preprocess_logits_for_metrics: Called as ``fn(logits, labels)`` on the device before logits are kept.
         optimizer_cls_and_kwargs: A class of optimizer and its options, called with the parameter groups.
 
@@ -52,6 +57,7 @@ class Trainer(BaseTrainer):
     model: nn.Module
     _engine: TorchEngine
 
+    @names_arguments
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -67,14 +73,19 @@ class Trainer(BaseTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         *,
         loss_fn: Callable[..., Tensor] | None = None,
+        loss_items_fn: Callable[[Any], Any] | None = None,
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
     ) -> None:
         args = arguments_of(args, TrainingArguments)
+        check_loss_fn(loss_fn)
+        check_loss_fn(loss_items_fn, "loss_items_fn")
+        check_function("data_collator", data_collator, "of a list of examples")
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         self.processing_class: Any = processing_class or tokenizer
         self.data_collator: Callable[[list[Any]], Any] = data_collator or _default_collator(self.processing_class)
+        self.loss_items_fn = loss_items_fn
         self.preprocess_logits_for_metrics = preprocess_logits_for_metrics
         self._optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         super().__init__(
@@ -190,6 +201,21 @@ class Trainer(BaseTrainer):
             num_items_in_batch: Ignored; accepted for overrides that pass it on.
         """
         return self._engine.train_step.training_step(model, inputs)
+
+    def explain_batch(self, batch: Any = None) -> BatchExplanation:
+        """Return what the trainer makes of a batch: examples, labels, the loss, and over how many items it is a mean.
+
+        The model is called once, in evaluation mode; nothing is trained.
+
+        Args:
+            batch: A batch as the collator makes it; by default, the first one of training.
+        """
+        if batch is None:
+            with self._engine.checkpoint.random_state_kept():
+                batch = next(iter(self.get_train_dataloader()))
+        step = self._engine.train_step
+        self._engine.strategy.move(self.model, self.args.device)
+        return explain_batch(self, step, step.place(batch))
 
     def compute_loss_context_manager(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass, which sets its precision."""

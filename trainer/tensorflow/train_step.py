@@ -233,10 +233,10 @@ class TFTrainStep(BaseTrainStep):
 
     # -- records --------------------------------------------------------------------------------------------------
 
-    def take_loss(self) -> float:
-        """Return the sum of the losses of the updates since the last call. Waits for the device."""
+    def take_loss(self) -> tuple[float, int]:
+        """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
         self.queue.flush()
-        return self.compiled.take_loss()
+        return self.compiled.take_loss(), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate. Waits for the device."""

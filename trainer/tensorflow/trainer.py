@@ -10,7 +10,8 @@ import keras
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..base_trainer import BaseTrainer, arguments_of
+from ..arguments.constructor import arguments_of, check_pair, names_arguments
+from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
 from .arguments import TFTrainingArguments
@@ -45,6 +46,7 @@ class TFTrainer(BaseTrainer):
     args: TFTrainingArguments
     _engine: TFEngine
 
+    @names_arguments
     def __init__(
         self,
         model: Any = None,
@@ -60,6 +62,7 @@ class TFTrainer(BaseTrainer):
     ) -> None:
         check_keras()
         args = arguments_of(args, TFTrainingArguments)
+        check_pair(optimizers)
         warn_of_unused_overrides(self, TFTrainer, ON_TENSORFLOW)
         _ = args.strategy  # several processes can be joined only before any operation runs
         set_seed(args.seed, deterministic=args.full_determinism)

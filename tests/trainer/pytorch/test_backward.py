@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trackside.trainer.pytorch import _compat
 from trackside.trainer.pytorch._compat import run_backward
-from trackside.trainer.pytorch.loss import FEW, count_items
+from trackside.trainer.pytorch.loss import FEW, LabelRule
 from trackside.trainer.pytorch.precision.base import FullPrecision
 
 
@@ -84,7 +84,5 @@ def test_labels_that_count_are_those_that_are_not_minus_100(
 ) -> None:
     tensor = torch.tensor(labels * repeats, dtype=dtype)
 
-    assert count_items(tensor, (tensor,), is_causal=False) == sum(label != -100 for label in labels) * repeats
-    assert count_items(tensor.reshape(1, -1), (tensor,), is_causal=False) == count_items(
-        tensor, (tensor,), is_causal=False
-    )
+    assert LabelRule().count(tensor, (tensor,)) == sum(label != -100 for label in labels) * repeats
+    assert LabelRule().count(tensor.reshape(1, -1), (tensor,)) == LabelRule().count(tensor, (tensor,))

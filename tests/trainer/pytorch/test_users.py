@@ -176,7 +176,7 @@ def test_a_batch_that_the_model_does_not_take_is_named_beside_what_it_takes(make
 
 
 def test_labels_that_reach_a_model_without_loss_fn_are_explained(make_trainer):
-    with pytest.raises(TypeError, match=r"forward\(x\) was given 2 values by position: .* loss_fn=... holds labels"):
+    with pytest.raises(TypeError, match=r"Linear has no loss: it takes 1 of the 2 parts .* loss_fn=..., which"):
         make_trainer(model=Linear(), train_dataset=TensorDataset(FEATURES, LABELS), loss_fn=None).train()
 
 

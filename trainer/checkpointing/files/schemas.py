@@ -156,6 +156,7 @@ PROGRESS_SCHEMA = _object(
         "pending_loss": NUMBER,
         "pending_steps": _whole(),
         "total_loss": NUMBER,
+        "empty_steps": _whole(),
         "last_evaluation": _whole(-1),
         "last_save": _whole(-1),
         "optimizer": _maybe(OPTIMIZER_RECORD),

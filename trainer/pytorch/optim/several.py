@@ -171,7 +171,7 @@ def backward_of_each(step: Any, losses: dict[str, Any], inputs: Any) -> Tensor:
         raise UnsupportedError("compute_loss returned several losses, which only a single process can train with")
     total: Any = 0.0
     for name, part in losses.items():
-        loss = step.mean_loss(part, inputs)
+        loss = step.mean_loss(part, inputs, is_one_of_several=True)
         only = optimizer.parameters_of(name)
         step.precision.backward(loss, context.weight, is_last=context.is_last, only=only)
         total = total + loss.detach()

@@ -1,0 +1,115 @@
+"""Checks of what the constructor of a trainer gets: names of arguments, and values in the wrong place."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
+
+from .base import BaseTrainingArguments
+
+P = ParamSpec("P")
+Self = TypeVar("Self")
+Args = TypeVar("Args", bound=BaseTrainingArguments)
+
+INSTEAD = {
+    "compute_loss_func": "give loss_fn=..., which is called as loss_fn(outputs, labels)",
+    "peft_config": "give the model that peft.get_peft_model returns",
+    "max_seq_length": "cut the examples in data_collator",
+}
+"""Arguments of other trainers, with the alternatives here."""
+
+
+def names_arguments(
+    constructor: Callable[Concatenate[Self, P], None],
+) -> Callable[Concatenate[Self, P], None]:
+    """Return a constructor that names the nearest argument in its error for an unknown one."""
+    known = [name for name in inspect.signature(constructor).parameters if name != "self"]
+
+    @functools.wraps(constructor)
+    def checked(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        for name in kwargs.keys() - known:
+            raise TracksideTypeError(f"{type(self).__name__}() has no argument {name!r}{_advice(name, known)}")
+        constructor(self, *args, **kwargs)
+
+    return checked
+
+
+def _advice(name: str, known: Sequence[str]) -> str:
+    if name in INSTEAD:
+        return f": {INSTEAD[name]}"
+    if name in {item.name for item in dataclasses.fields(BaseTrainingArguments)}:
+        return ": it is a field of the training arguments, args"
+    return f".{did_you_mean(name, known)}"
+
+
+def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
+    """Return ``args``, or the default arguments.
+
+    Raises:
+        TracksideTypeError: If ``args`` are not of the class ``wanted``.
+    """
+    args = wanted() if args is None else args
+    if not isinstance(args, wanted):
+        raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+    return args
+
+
+def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_init: Any) -> None:
+    """Check the arguments that the trainers share.
+
+    Raises:
+        CallbackError: If callbacks are not a list of callbacks.
+        TracksideTypeError: If another argument is of a wrong type.
+    """
+    check_callbacks(callbacks)
+    check_pair(optimizers)
+    check_function("compute_metrics", compute_metrics, "of an EvalPrediction")
+    check_function("model_init", model_init, "that makes a model")
+
+
+def check_function(name: str, value: Any, of: str) -> None:
+    """Check that an argument of a constructor is a function; a dataset may be in its place.
+
+    Raises:
+        TracksideTypeError: If not.
+    """
+    if value is not None and not callable(value):
+        hint = ""
+        if hasattr(value, "__getitem__") or hasattr(value, "__iter__"):
+            hint = ". Give datasets by name: train_dataset=..., eval_dataset=..."
+        raise TracksideTypeError(f"{name} is a function {of}, not {type(value).__name__}{hint}")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Check that callbacks are a list, and none of them a name.
+
+    Raises:
+        CallbackError: If not.
+    """
+    if callbacks is None:
+        return
+    if isinstance(callbacks, (str, type)) or not hasattr(callbacks, "__iter__"):
+        what = repr(callbacks) if isinstance(callbacks, (str, type)) else type(callbacks).__name__
+        raise CallbackError(f"callbacks is a list of callbacks, not {what}")
+    for callback in callbacks:
+        if isinstance(callback, str):
+            raise CallbackError(
+                f"callbacks takes instances and classes, not the name {callback!r}; names go into the training "
+                f"arguments: callbacks={{{callback!r}: {{}}}}, with the options of the callback"
+            )
+
+
+def check_pair(optimizers: Any) -> None:
+    """Check that optimizers are a pair.
+
+    Raises:
+        TracksideTypeError: If not.
+    """
+    if not isinstance(optimizers, (tuple, list)) or len(optimizers) != 2:
+        found = f"{len(optimizers)} values" if isinstance(optimizers, (tuple, list)) else type(optimizers).__name__
+        raise TracksideTypeError(f"optimizers is a pair, (optimizer, schedule), each of which may be None; not {found}")

@@ -1,0 +1,131 @@
+"""The losses of a run, looked at as they are computed: the first in detail, all for their items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..loss import LossAccumulator, as_mean_and_weight
+from .first_loss import FirstLoss
+from .items import ItemCounter, given_items
+from .non_finite import NonFiniteLoss
+from .probe import shifts_labels
+
+
+class LossObserver:
+    """Counts the items of losses, and tells what is found about them.
+
+    Args:
+        trainer: Has the model, the loss and the arguments.
+        model_io: Finds labels, and has the rule by which they count.
+        losses: Weights the losses.
+        strategy: Shares what is found.
+        loss_of: Returns the loss of a model on a batch.
+
+    Attributes:
+        is_settled: Whether the first loss of the run was looked at.
+        is_on_host: Whether losses can be read without waiting for a device.
+        counter: Counts the items.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        model_io: Any,
+        losses: LossAccumulator,
+        strategy: Any,
+        loss_of: Callable[[Any, Any], Any],
+    ) -> None:
+        self._trainer = trainer
+        self._model_io = model_io
+        self._losses = losses
+        self._strategy = strategy
+        self._loss_of = None if strategy.is_sharded else lambda inputs: loss_of(trainer.model, inputs)
+        self.is_on_host: bool = trainer.args.device.type == "cpu"
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Forget what was found."""
+        self._non_finite = NonFiniteLoss()
+        self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
+        self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
+        self.is_settled = False
+        self._is_probed = self._loss_of is None
+
+    def weigh(self, result: Any, inputs: Any, context: Any, *, is_one_of_several: bool) -> Tensor:
+        """Return a result of compute_loss as a mean, and set the number of its items and its weight in the update."""
+        loss, items = as_mean_and_weight(result)
+        if not self.is_settled and loss.grad_fn is not None and torch.is_grad_enabled():
+            self.is_settled = is_one_of_several
+            if not is_one_of_several:
+                self._settle(loss, inputs, items)
+        if context.is_single and items is None and (self.is_on_host or not self.counter.is_counted):
+            return loss
+        if items is None and is_one_of_several:  # whose weights are those of the last
+            items = self._model_io.count_items(inputs)
+        if items is None:
+            items = self.counter.count(loss, inputs)
+        context.items = 0.0 if context.is_padding else items
+        self._losses.weigh(context)
+        return loss
+
+    def shifts(self, inputs: Any) -> bool:
+        """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""
+        rule = self._model_io.rule
+        if not self._is_probed and not self.is_settled and self._model_io.computes_loss:
+            found = shifts_labels(self._trainer, self._model_io, inputs)
+            self._is_probed = found is not None
+            rule.is_causal = rule.is_causal if found is None else found
+        return bool(rule.is_causal)
+
+    def call(self, training_step: Callable[..., Tensor], model: Any, inputs: Any) -> Tensor:
+        """Call the training_step of a user; the first time, look at the loss whose backward pass it runs."""
+        if self.is_settled:
+            return training_step(model, inputs)
+
+        def look(loss: Tensor) -> None:
+            if not self.is_settled:
+                self._settle(loss, inputs, is_raw=True)
+
+        with _backward_seen(look):
+            loss = training_step(model, inputs)
+        self.is_settled = True
+        return loss
+
+    def look_at(self, loss: Any, inputs: Any, context: Any) -> None:
+        """Leave out an update that is not finite because nothing counts in it, and note other losses."""
+        if context.is_single and not isinstance(loss, Tensor) and self._counts_nothing(inputs):
+            self._losses.leave_out()
+        elif not self._non_finite.is_told:
+            self._non_finite.note(loss, self._trainer.state.global_step + 1, context, inputs)
+
+    def check(self) -> None:
+        """Look at the losses on a device. Waits for it."""
+        self._non_finite.check()
+
+    def _settle(self, loss: Tensor, inputs: Any, items: Any = None, *, is_raw: bool = False) -> None:
+        self.is_settled = True
+        self._first.settle(loss, inputs, items, is_raw=is_raw)
+
+    def _counts_nothing(self, inputs: Any) -> bool:
+        given = self._trainer.loss_items_fn
+        return not float(self._model_io.count_items(inputs) if given is None else given_items(given, inputs))
+
+
+@contextmanager
+def _backward_seen(look: Callable[[Tensor], None]) -> Iterator[None]:
+    """Return a context that calls ``look`` with each tensor before its method ``backward`` runs."""
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is Tensor.backward:
+                look(args[0])
+            return function(*args, **(kwargs or {}))
+
+    with Mode():
+        yield

@@ -94,7 +94,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         inputs = self._cast(placed)
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
-        model_io.known = inputs, max(batch.examples, 1)
+        model_io.examples_in.known = inputs, max(batch.examples, 1)
         try:
             loss, logits, labels = self.trainer.prediction_step(
                 self.trainer.model, inputs, prediction_loss_only, ignore_keys
@@ -103,7 +103,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             if weight is None:
                 weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
-            step.context, model_io.known = interrupted, (None, 0)
+            step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not self._has_own_step:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None

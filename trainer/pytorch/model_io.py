@@ -14,6 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
 from ._torch_util import fields_of, has_fields, unwrap
+from .batches.example_counter import ExampleCounter
 from .loss import IGNORED, LabelRule, is_causal_lm
 
 
@@ -34,14 +35,13 @@ class ModelIO:
         computes_loss: Whether the model takes labels and may compute its loss.
         withheld: Names that the model does not get if the trainer computes the loss.
         counts_flos: Whether floating point operations can be counted.
-        past: The memory of ``past_index``.
-        known: The current batch and its number of examples, if a sampler has told it.
+        past, examples_in: The memory of ``past_index``, and a function from a batch to its number of examples.
     """
 
     def __init__(self, trainer: Any, overrides: Overrides) -> None:
         self._trainer = trainer
         self._overrides = overrides
-        self.known: tuple[Any, int] = (None, 0)
+        self.examples_in: ExampleCounter = ExampleCounter(trainer)
         self._rule_of: tuple[int, int] = (0, 0)
         self.inspect()
 
@@ -114,20 +114,6 @@ class ModelIO:
         """Return the number of items in the mean loss of a batch."""
         return self.rule.count(self.labels_of(inputs), inputs, self.examples_in)
 
-    def examples_in(self, inputs: Any) -> int:
-        """Return the number of examples in a batch: as its sampler told, or else by ``trainer.batch_size_of``.
-
-        Raises:
-            TracksideTypeError: If an overridden batch_size_of returns no whole number.
-        """
-        batch, examples = self.known
-        if batch is not None and batch is inputs:
-            return examples
-        size = self._trainer.batch_size_of(inputs)
-        if not isinstance(size, (int, np.integer)) or size < 0:
-            raise TracksideTypeError(f"batch_size_of() returned {size!r}; it returns the number of examples in a batch")
-        return int(size)
-
 
 def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
     """Return whether the signature of ``model.forward`` takes ``inputs`` by position."""
@@ -158,11 +144,8 @@ def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
     """Return the labels in a batch: by name in a dict or an object, last in a tuple; None if there are none."""
     if isinstance(batch, (tuple, list)):
         return batch[-1] if len(batch) > 1 else None
-    if not isinstance(batch, Mapping):
-        named = {} if isinstance(batch, Tensor) else {name: getattr(batch, name, None) for name in label_names}
-    else:
-        named = {name: batch.get(name) for name in label_names}
-    found = tuple(label for label in named.values() if label is not None)
+    named = (batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None) for name in label_names)
+    found = tuple(label for label in named if label is not None)
     return None if not found else found[0] if len(found) == 1 else found
 
 

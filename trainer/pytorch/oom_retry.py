@@ -69,7 +69,7 @@ class OOMRetrier:
                 count = whole.count if span == spans[-1] else whole.index + 2
                 step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
                 rows = cutter.rows(inputs, examples, *span)
-                step.model_io.known = rows, span[1] - span[0]
+                step.model_io.examples_in.known = rows, span[1] - span[0]
                 loss = self._training_step(model, rows)
                 part = step.context.items if step.context.is_weighed else span[1] - span[0]
                 items = items + part

@@ -132,7 +132,7 @@ class TorchTrainStep(BaseTrainStep):
         context.is_padding = batch.examples == 0
         self.context, self._inputs = context, inputs
         self.losses.begin(context)
-        self.model_io.known = inputs, max(batch.examples, 1)
+        self.model_io.examples_in.known = inputs, max(batch.examples, 1)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
             if self.retrier is not None:
@@ -142,7 +142,7 @@ class TorchTrainStep(BaseTrainStep):
         value, self._inputs = self.losses.add(loss, context), None
         if not self._is_on_host or value - value != 0.0:
             self.observer.look_at(value, inputs, context)
-        self.model_io.known = None, 0
+        self.model_io.examples_in.known = None, 0
 
     def _begin_update(self) -> None:
         """Begin every update in the modes of the first, whatever a callback has left."""

@@ -111,3 +111,18 @@ def test_a_part_without_examples_is_not_cut_to_fit_into_memory(tmp_path):
         weights.append(model.weight.detach().clone())
 
     torch.testing.assert_close(*weights)
+
+
+class EightBit(nn.Linear):
+    is_quantized = True
+
+    def to(self, *args, **kwargs):
+        raise ValueError("`.to` is not supported for `8-bit` models")
+
+
+def test_a_model_that_is_placed_already_is_not_moved(tmp_path):
+    trainer = trainer_of(tmp_path, Own, lambda rows: stacked(rows, Attributes))
+    trainer.model = trainer.model_wrapped = EightBit(3, 1)
+
+    assert trainer.train().global_step == 1
+    assert trainer.evaluate()["eval_loss"] > 0

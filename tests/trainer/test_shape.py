@@ -34,7 +34,14 @@ SHARED_NAMES = [
 ]
 PUBLIC_NAMES = {
     "pytorch": [
-        *("backward", "compute_loss_context_manager", "explain_batch", "get_eval_dataloader", "get_test_dataloader"),
+        *(
+            "backward",
+            "batch_size_of",
+            "compute_loss_context_manager",
+            "explain_batch",
+            "get_eval_dataloader",
+            "get_test_dataloader",
+        ),
         *("get_train_dataloader", "label_names"),
     ],
     "tensorflow": [

@@ -31,6 +31,14 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def is_placed(model: nn.Module) -> bool:
+    """Return whether a model stays where it is: dispatched or quantized by transformers, or on several devices."""
+    names = ("hf_device_map", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit")
+    if any(getattr(model, name, None) for name in names):
+        return True
+    return len({parameter.device for parameter in model.parameters()}) > 1
+
+
 def has_fields(value: Any) -> bool:
     """Return whether ``value`` is an object with fields: a dataclass, or an object with instance attributes."""
     return dataclasses.is_dataclass(value) or hasattr(value, "__dict__")

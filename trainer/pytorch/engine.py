@@ -162,6 +162,7 @@ class TorchEngine(BaseEngine):
             seed=args.order_seed if seed is None else seed,
             epoch=epoch,
             skip_examples=0 if args.ignore_data_skip else skip_examples,
+            size_of=self.model_io.examples_in,
             rank=self.strategy.rank,
             world_size=self.strategy.world_size,
         )

@@ -16,6 +16,7 @@ from ..base_engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import are_texts, map_nested
+from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
 from .inspection.misfit import TORCHS, explain
@@ -80,7 +81,9 @@ class TorchEvaluation(EnginePart, EvaluationStep):
 
     def counted(self, batches: Iterable[Any]) -> Iterator[TrainBatch]:
         """Return the batches, each with the number of its examples that count."""
-        return loader.counted(batches, rank=self.strategy.rank, world_size=self.strategy.world_size)
+        return loader.counted(
+            batches, self.model_io.examples_in, rank=self.strategy.rank, world_size=self.strategy.world_size
+        )
 
     def evaluation_step(
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
@@ -91,15 +94,16 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         inputs = self._cast(placed)
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
+        model_io.examples_in.known = inputs, max(batch.examples, 1)
         try:
             loss, logits, labels = self.trainer.prediction_step(
                 self.trainer.model, inputs, prediction_loss_only, ignore_keys
             )
             weight = step.context.items
+            if weight is None:
+                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
-            step.context = interrupted
-        if weight is None:
-            weight = model_io.rule.count(labels, inputs)
+            step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not self._has_own_step:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
@@ -173,7 +177,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         dtype = self.dtype
         if dtype is None:
             return inputs
-        return map_nested(lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
+        return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; nested ones padded, sparse ones dense."""

@@ -17,6 +17,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from ..engine import StepContext
 from ..evaluation.output_collector import leaves
 from ._torch_util import unwrap
+from .batches.parts import batch_size
 from .distributed.strategy import DistributedStrategy
 
 IGNORED = -100
@@ -51,14 +52,14 @@ class LabelRule:
             return None
         return label[..., 1:] if self.is_causal and label.ndim > 1 else label
 
-    def count(self, labels: Any, batch: Any) -> Any:
+    def count(self, labels: Any, batch: Any, size_of: Callable[[Any], int] = batch_size) -> Any:
         """Return the number of items in the mean loss of a batch, as a number or a tensor on the labels' device.
 
         Integer labels count unless they are ignored; other labels, and batches without labels, count by examples.
         """
         label = self.counted(labels)
         if label is None:
-            return batch_size(batch)
+            return size_of(batch)
         if self.class_weights is not None:
             weights = self.class_weights.to(label.device)
             return weights[label[label != self.ignored].long()].sum()
@@ -67,12 +68,6 @@ class LabelRule:
         if label.ndim == 1 and len(label) <= FEW:
             return len(label) - label.tolist().count(self.ignored)
         return int(np.count_nonzero(label.numpy() != self.ignored))  # ten times faster than torch
-
-
-def batch_size(batch: Any) -> int:
-    """Return the number of examples in a batch: the first dimension of its first tensor."""
-    tensor = next((leaf for leaf in _tensors(batch) if leaf.ndim), None)
-    return 1 if tensor is None else len(tensor)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
 from ._torch_util import fields_of, has_fields, unwrap
+from .batches.example_counter import ExampleCounter
 from .loss import IGNORED, LabelRule, is_causal_lm
 
 
@@ -34,12 +35,13 @@ class ModelIO:
         computes_loss: Whether the model takes labels and may compute its loss.
         withheld: Names that the model does not get if the trainer computes the loss.
         counts_flos: Whether floating point operations can be counted.
-        past: The memory of ``past_index``.
+        past, examples_in: The memory of ``past_index``, and a function from a batch to its number of examples.
     """
 
     def __init__(self, trainer: Any, overrides: Overrides) -> None:
         self._trainer = trainer
         self._overrides = overrides
+        self.examples_in: ExampleCounter = ExampleCounter(trainer)
         self._rule_of: tuple[int, int] = (0, 0)
         self.inspect()
 
@@ -110,7 +112,7 @@ class ModelIO:
 
     def count_items(self, inputs: Any) -> Any:
         """Return the number of items in the mean loss of a batch."""
-        return self.rule.count(self.labels_of(inputs), inputs)
+        return self.rule.count(self.labels_of(inputs), inputs, self.examples_in)
 
 
 def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
@@ -139,12 +141,11 @@ def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
 
 
 def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
-    """Return the labels in a batch: by name in a dict, last in a tuple; None if there are none."""
+    """Return the labels in a batch: by name in a dict or an object, last in a tuple; None if there are none."""
     if isinstance(batch, (tuple, list)):
         return batch[-1] if len(batch) > 1 else None
-    if not isinstance(batch, Mapping):
-        return None
-    found = tuple(batch[name] for name in label_names if batch.get(name) is not None)
+    named = (batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None) for name in label_names)
+    found = tuple(label for label in named if label is not None)
     return None if not found else found[0] if len(found) == 1 else found
 
 

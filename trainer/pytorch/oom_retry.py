@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..data.sharding import even_spans
 from ..engine import StepContext
-from ..evaluation.output_collector import map_nested
 from ._compat import is_out_of_memory
-from .loss import batch_size
+from .batches.cutting import Cutter
+from .data.loader import EpochLoader
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -25,12 +25,17 @@ class OOMRetrier:
     Args:
         step: The training step, which has parameters, losses and context.
         training_step: Runs the forward and the backward pass of a part; returns its mean loss.
+        train_loader: Returns the loader of the batches.
     """
 
-    def __init__(self, step: Any, training_step: Callable[[nn.Module, Any], Tensor]) -> None:
+    def __init__(
+        self, step: Any, training_step: Callable[[nn.Module, Any], Tensor], train_loader: Callable[[], Any]
+    ) -> None:
         self._step = step
         self._training_step = training_step
+        self._train_loader = train_loader
         self._parts = 1
+        self._cutter: Cutter | None = None
 
     def training_step(self, model: nn.Module, inputs: Any) -> Tensor:
         """Run the forward and the backward pass of a micro-batch; return its mean loss.
@@ -42,7 +47,7 @@ class OOMRetrier:
             try:
                 return self._in_parts(model, inputs)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or self._parts >= batch_size(inputs):
+                if not is_out_of_memory(error) or self._parts >= self._step.model_io.examples_in(inputs):
                     raise
                 message = str(error)
             self._put_back(before)
@@ -53,16 +58,19 @@ class OOMRetrier:
         """Run the backward pass of ``inputs`` in parts, weighted by their items."""
         if self._parts == 1:
             return self._training_step(model, inputs)
-        step, whole = self._step, self._step.context
+        step, whole, examples = self._step, self._step.context, self._step.model_io.examples_in(inputs)
+        cutter = self._cutter = self._cutter or Cutter(inputs, examples, self._samples())
         whole.is_single = False  # the weights of the whole and of the parts are relative to the reference
         total: Any = 0.0
         items: Any = 0.0
-        spans = even_spans(batch_size(inputs), self._parts)
+        spans = even_spans(examples, self._parts)
         try:
             for span in spans:
                 count = whole.count if span == spans[-1] else whole.index + 2
                 step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
-                loss = self._training_step(model, _rows(inputs, *span))
+                rows = cutter.rows(inputs, examples, *span)
+                step.model_io.examples_in.known = rows, span[1] - span[0]
+                loss = self._training_step(model, rows)
                 part = step.context.items if step.context.is_weighed else span[1] - span[0]
                 items = items + part
                 total = total + (loss * part if isinstance(part, Tensor) or part else 0.0)
@@ -76,13 +84,18 @@ class OOMRetrier:
             return torch.as_tensor(total / items.clamp_min(1e-12))
         return torch.as_tensor(total / items if items else 0.0)
 
+    def _samples(self) -> tuple[Any, Any] | None:
+        """Return batches of one and of two training examples; None if the loader or its collator cannot make them."""
+        loader = self._train_loader()
+        try:
+            return (loader.sample(1), loader.sample(2)) if isinstance(loader, EpochLoader) else None
+        except Exception as error:
+            logger.info("batches of one and of two examples cannot be made: %r", error)
+            return None
+
     def _put_back(self, before: list[Tensor | None]) -> None:
         for parameter, gradient in zip(self._step.parameters.all, before, strict=True):
             parameter.grad = gradient
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _rows(inputs: Any, start: int, stop: int) -> Any:
-    return map_nested(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs)

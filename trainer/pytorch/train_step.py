@@ -18,8 +18,8 @@ from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
-from ..evaluation.output_collector import map_nested
 from ..optim.lr_schedules import step_schedule
+from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
 from .inspection.misfit import TORCHS, explain
 from .inspection.observer import LossObserver
@@ -73,7 +73,8 @@ class TorchTrainStep(BaseTrainStep):
         self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
-            self.retrier = OOMRetrier(self, self._call_training_step)
+            source: Any = engine  # its loader exists later
+            self.retrier = OOMRetrier(self, self._call_training_step, lambda: source.train_loader)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
         self._window: list[TrainBatch] | None = None
@@ -131,6 +132,7 @@ class TorchTrainStep(BaseTrainStep):
         context.is_padding = batch.examples == 0
         self.context, self._inputs = context, inputs
         self.losses.begin(context)
+        self.model_io.examples_in.known = inputs, max(batch.examples, 1)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
             if self.retrier is not None:
@@ -140,6 +142,7 @@ class TorchTrainStep(BaseTrainStep):
         value, self._inputs = self.losses.add(loss, context), None
         if not self._is_on_host or value - value != 0.0:
             self.observer.look_at(value, inputs, context)
+        self.model_io.examples_in.known = None, 0
 
     def _begin_update(self) -> None:
         """Begin every update in the modes of the first, whatever a callback has left."""
@@ -221,7 +224,7 @@ class TorchTrainStep(BaseTrainStep):
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
-        own = dict(inputs) if isinstance(inputs, Mapping) else inputs
+        own = copied(inputs) if isinstance(inputs, Mapping) else inputs
         if self.model_io.loss_takes_items:
             options["num_items_in_batch"] = self.model_io.count_items(inputs)
         try:
@@ -294,5 +297,4 @@ class TorchTrainStep(BaseTrainStep):
         """Return a batch on the device of this process."""
         if self._is_on_host:
             return inputs
-        device = self.trainer.args.device
-        return map_nested(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, inputs)
+        return moved(inputs, self.trainer.args.device)

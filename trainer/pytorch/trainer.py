@@ -17,6 +17,7 @@ from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
 from ._torch_util import unwrap
 from .arguments import TrainingArguments
+from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator, drop_unused_columns
 from .data.factory import make_loader
 from .engine import TorchEngine
@@ -233,6 +234,15 @@ class Trainer(BaseTrainer):
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None if missing."""
         return self._engine.evaluation.prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    def batch_size_of(self, batch: Any) -> int:
+        """Return the number of examples in a batch.
+
+        It is called for batches of a loader that is not the trainer's own, whose sampler knows the number, and for
+        parts of a batch. An object declares it with ``num_examples``, ``num_graphs`` or ``batch_size``; otherwise it
+        is the leading size of most parts of the batch.
+        """
+        return batch_size(batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return the floating point operations of a batch; 0 if the model cannot count them."""

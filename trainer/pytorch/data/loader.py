@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader
 from trackside.trainer.data.sharding import derive_seed
 
 from ...engine import TrainBatch
-from ..loss import batch_size as batch_size_of
+from ..batches.parts import batch_size
 from .collators import Collator
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable
 from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
+
+SizeOf = Callable[[Any], int]
 
 
 class EpochLoader(DataLoader[Any]):
@@ -84,6 +86,15 @@ class EpochLoader(DataLoader[Any]):
         counts = self.order.cut.counts()
         return (TrainBatch(inputs, *each) for inputs, each in zip(self._batches(), counts, strict=True))
 
+    def sample(self, count: int) -> Any:
+        """Return a batch of the first ``count`` examples; the random numbers of the run stay as they are."""
+        order, collate = self.order, cast(Callable[[Any], Any], self.collate_fn)
+        with host_state_kept(self.seed):
+            if isinstance(order, ShardedIterable):
+                return collate(TrainBatch(list(islice(self.source, count)), count, count)).inputs
+            indices = torch.arange(count, device="cpu")
+            return collate(fetch(self.source, indices if order.as_tensors else indices.tolist()))
+
     def _batches(self) -> Iterator[Any]:
         if self.num_workers or self.pin_memory:
             return super().__iter__()
@@ -107,7 +118,14 @@ def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
 
 
 def iterate_epoch(
-    loader: Any, *, seed: int, epoch: int, skip_examples: int = 0, rank: int = 0, world_size: int = 1
+    loader: Any,
+    *,
+    seed: int,
+    epoch: int,
+    skip_examples: int = 0,
+    size_of: SizeOf = batch_size,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[TrainBatch]:
     """Return the batches of an epoch, each with the number of its examples that count.
 
@@ -118,6 +136,7 @@ def iterate_epoch(
 
     Args:
         skip_examples: Examples of the epoch that all ranks together have already used.
+        size_of: Returns the number of examples in a batch of another loader.
         rank, world_size: Number of this rank, and number of ranks.
 
     Returns:
@@ -126,7 +145,7 @@ def iterate_epoch(
     seed = derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
         _begin_epoch(loader, seed, epoch)
-        return _behind(_counted_foreign(loader, _reading(loader, seed, rank), rank, world_size), skip_examples)
+        return _behind(_counted_foreign(loader, _reading(loader, seed, rank), size_of, rank, world_size), skip_examples)
     loader.set_epoch(epoch, skip_examples)
     batches = loader.counted()
     order = loader.order
@@ -135,7 +154,7 @@ def iterate_epoch(
     return batches
 
 
-def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:
+def counted(loader: Any, size_of: SizeOf = batch_size, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:
     """Return this rank's batches of ``loader``, each with the number of its examples that count.
 
     An EpochLoader yields the batches of its rank. Any other loader yields the same batches on every rank, and the ranks
@@ -145,18 +164,21 @@ def counted(loader: Any, *, rank: int = 0, world_size: int = 1) -> Iterator[Trai
     """
     if isinstance(loader, EpochLoader):
         return loader.counted()
-    return _counted_foreign(loader, loader if world_size == 1 else _reading(loader, 0, rank), rank, world_size)
+    started = loader if world_size == 1 else _reading(loader, 0, rank)
+    return _counted_foreign(loader, started, size_of, rank, world_size)
 
 
-def _counted_foreign(loader: Any, started: Iterable[Any], rank: int, world_size: int) -> Iterator[TrainBatch]:
+def _counted_foreign(
+    loader: Any, started: Iterable[Any], size_of: SizeOf, rank: int, world_size: int
+) -> Iterator[TrainBatch]:
     if world_size == 1 or _splits_by_rank(loader):
         for inputs in started:
-            size = batch_size_of(inputs)
+            size = size_of(inputs)
             yield TrainBatch(inputs, size, size * world_size)
         return
     batches = iter(started)
     while turn := list(islice(batches, world_size)):
-        sizes = [batch_size_of(inputs) for inputs in turn]
+        sizes = [size_of(inputs) for inputs in turn]
         yield TrainBatch(turn[min(rank, len(turn) - 1)], sizes[rank] if rank < len(turn) else 0, sum(sizes))
 
 

@@ -21,7 +21,7 @@ from trackside.callbacks.state import TrainerControl
 from ...distributed.collectives import Call, Collectives
 from ...distributed.control_sync import SIGNAL_COUNTS, control_counts, signal_in, take_control
 from ...stop_signals import EvaluationStopped
-from .._torch_util import NULL_CONTEXT
+from .._torch_util import NULL_CONTEXT, is_placed
 from .rendezvous import join
 from .watchdog import Watchdog
 
@@ -56,8 +56,9 @@ class DistributedStrategy(ABC):
     # -- the model ------------------------------------------------------------------------------------------------
 
     def move(self, model: nn.Module, device: torch.device) -> None:
-        """Move the model to ``device``; its parameters remain the same objects."""
-        model.to(device)
+        """Move the model to ``device``, unless it is placed; its parameters remain the same objects."""
+        if not is_placed(model):
+            model.to(device)
 
     def shard(self, model: nn.Module) -> nn.Module:
         """Return the model in the form for which the optimizer is created."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...engine import StepContext
-from ..loss import as_mean_and_weight, batch_size
+from ..loss import as_mean_and_weight
 from ..precision.eval_mode import eval_mode
 from .first_loss import unknown
 from .items import ItemCounter
@@ -60,7 +60,7 @@ def explain_batch(trainer: Any, step: Any, inputs: Any) -> BatchExplanation:
         step.context, model_io.past = interrupted, past
     return BatchExplanation(
         batch=in_words(inputs),
-        examples=batch_size(inputs),
+        examples=model_io.examples_in(inputs),
         labels=_labels(model_io, inputs),
         withheld=_withheld(model_io, trainer, inputs),
         loss=f"{float(loss.detach()):g}, {_source(trainer, step, inputs)}",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideTypeError
 
 from .._compat import saved
-from ..loss import IGNORED, LabelRule, batch_size
+from ..loss import IGNORED, LabelRule
 from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss
 from .probe import probe_rule, tensors_in
 
@@ -96,7 +96,7 @@ class ItemCounter:
         self._can_read = bool(reading.terms) and not self.is_sum
         self.is_counted = any(term.is_counted for term in reading.terms)
         number = self.count(loss, inputs) if items is None else items
-        findings.per_example = float(number) / max(batch_size(inputs), 1)
+        findings.per_example = float(number) / max(self._model_io.examples_in(inputs), 1)
         findings.is_fixed = items is None and self._can_read and not self.is_counted
         self.findings = findings
         return findings
@@ -112,7 +112,7 @@ class ItemCounter:
             return Findings(f"{_text(items)}, the weight beside the loss")
         if not reading.terms:
             return self._of_labels(reading, inputs)
-        terms, examples = reading.terms, batch_size(inputs)
+        terms, examples = reading.terms, self._model_io.examples_in(inputs)
         sums = [term for term in terms if term.kind == "sum"]
         if len(sums) == len(terms):
             return Findings("a sum, which is not divided", is_sum=True)
@@ -145,7 +145,7 @@ class ItemCounter:
     def _correct_rule(self, terms: list[Term], inputs: Any) -> None:
         """Correct the rule by which labels count, for evaluation and for num_items_in_batch."""
         rule = rule_in(terms, self._model_io.labels_of(inputs))
-        if rule is None and float(terms[0].items) == batch_size(inputs):
+        if rule is None and float(terms[0].items) == self._model_io.examples_in(inputs):
             rule = LabelRule(is_causal=self._model_io.rule.is_causal, by_examples=True)
         if rule is not None:
             self._model_io.rule = rule
@@ -160,7 +160,7 @@ class ItemCounter:
 
     def _is_count(self, number: float, inputs: Any) -> bool:
         """Return whether a divisor is the number of something in the batch."""
-        known = {float(batch_size(inputs)), float(self._model_io.count_items(inputs))}
+        known = {float(self._model_io.examples_in(inputs)), float(self._model_io.count_items(inputs))}
         for tensor in tensors_in(inputs):
             known |= {float(tensor.numel()), *map(float, tensor.shape[:1])}
             if not tensor.is_complex() and tensor.numel():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...evaluation.output_collector import leaves, map_nested
-from ..loss import IGNORED, LabelRule, as_mean_and_weight, batch_size
+from ..loss import IGNORED, LabelRule, as_mean_and_weight
 from ..model_io import loss_or_none
 from ..precision.eval_mode import eval_mode
 
@@ -23,7 +23,7 @@ def probe_rule(trainer: Any, model_io: Any, inputs: Any, loss_of: Callable[[Any]
     model shifts its labels. Then the loss of the batch must be the mean of those of two parts, weighted by the rule.
     The model is called up to four times, in evaluation mode and without gradients.
     """
-    labels, size, rule = model_io.labels_of(inputs), batch_size(inputs), model_io.rule
+    labels, size, rule = model_io.labels_of(inputs), model_io.examples_in(inputs), model_io.rule
     if size < 2 or not isinstance(inputs, (Mapping, tuple, list)):
         return None
     parts = [inputs, _rows(inputs, size, 0, size // 2), _rows(inputs, size, size // 2, size)]

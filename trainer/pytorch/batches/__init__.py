@@ -1,0 +1,1 @@
+"""Batches of any structure: moved, counted and cut."""

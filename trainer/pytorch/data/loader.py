@@ -97,7 +97,8 @@ class EpochLoader(DataLoader[Any]):
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers or self.pin_memory:
-            return super().__iter__()
+            with torch.device("cpu"):  # torch draws a seed there from a generator of the host
+                return super().__iter__()
         collate: Callable[[Any], Any] = self.collate_fn
         if isinstance(self.order, ShardedIterable):
             return map(collate, self.order)
@@ -147,11 +148,16 @@ def iterate_epoch(
         _begin_epoch(loader, seed, epoch)
         return _behind(_counted_foreign(loader, _reading(loader, seed, rank), size_of, rank, world_size), skip_examples)
     loader.set_epoch(epoch, skip_examples)
-    batches = loader.counted()
+    batches = _begun_when_read(loader)
     order = loader.order
     if isinstance(order, ShardedIterable) and order.shards_itself and loader.num_workers > 1:
         return _behind(batches, skip_examples)
     return batches
+
+
+def _begun_when_read(loader: EpochLoader) -> Iterator[TrainBatch]:
+    """Yield the batches; workers start with the first one, after on_epoch_begin, so that they see what it changed."""
+    yield from loader.counted()
 
 
 def counted(loader: Any, size_of: SizeOf = batch_size, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:

@@ -20,7 +20,7 @@ begun with one batch size must continue in the same order with another."""
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> Tensor:
     """Return a permutation of the indices below ``num_examples`` that depends on ``seed`` and ``epoch`` alone."""
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-    return torch.randperm(num_examples, generator=generator)
+    return torch.randperm(num_examples, generator=generator, device="cpu")
 
 
 def length_grouped_order(lengths: Sequence[int], *, seed: int, epoch: int) -> Tensor:
@@ -33,9 +33,9 @@ def length_grouped_order(lengths: Sequence[int], *, seed: int, epoch: int) -> Te
         ``get_length_grouped_indices`` of transformers, except the size of a megabatch.
     """
     if not len(lengths):
-        return torch.empty(0, dtype=torch.long)
+        return torch.empty(0, dtype=torch.long, device="cpu")
     size = max(1, min(MEGABATCH, len(lengths) // 4))
-    known = torch.as_tensor(lengths)
+    known = torch.as_tensor(lengths, device="cpu")
     parts = [
         part[torch.argsort(known[part], descending=True, stable=True)]
         for part in torch.split(epoch_order(len(lengths), seed=seed, epoch=epoch), size)
@@ -98,7 +98,7 @@ class EpochBatchSampler(Sampler[Any]):
     def order(self) -> Tensor:
         """Return the order of the whole epoch."""
         if not self.shuffle:
-            return torch.arange(self.cut.num_examples)
+            return torch.arange(self.cut.num_examples, device="cpu")
         if self.lengths is not None:
             return length_grouped_order(self.lengths, seed=self.seed, epoch=self.epoch)
         return epoch_order(self.cut.num_examples, seed=self.seed, epoch=self.epoch)

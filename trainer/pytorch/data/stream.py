@@ -54,7 +54,7 @@ class ShardedIterable(IterableDataset[TrainBatch]):
         self.dataset: Any = dataset
         self.cut: BatchCut = cut
         self.seed: int = seed
-        self._epoch_and_skip = torch.zeros(2, dtype=torch.long)
+        self._epoch_and_skip = torch.zeros(2, dtype=torch.long, device="cpu")
 
     @property
     def shards_itself(self) -> bool:

@@ -132,11 +132,12 @@ def fetch(dataset: Any, indices: Any) -> Any:
 
 
 def init_worker(worker_id: int) -> None:
-    """Ignore signals in a worker that are meant for the trainer.
+    """Ignore signals in a worker that are meant for the trainer, and make new tensors there on the host.
 
     Ctrl-C, and the signals of a scheduler or of torchrun, reach the whole process group. The trainer finishes its
     step and saves, and needs its workers until then. A SIGTERM from the parent still ends a worker immediately.
     """
+    torch.set_default_device("cpu")
     for name in STOP_SIGNALS:
         if name != "SIGTERM" and hasattr(signal, name):
             signal.signal(signal.Signals[name], signal.SIG_IGN)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
+from trackside import Trainer, TrainerCallback, TrainingArguments
 from trackside.trainer.pytorch.data.workers import SeededDataset, fetch, host_state_kept, seed_worker, unseen_as_worker
 from trackside.trainer.pytorch.snapshot import random_state
 
@@ -125,3 +126,47 @@ def test_a_worker_that_hangs_does_not_keep_the_training_process_from_ending():
     process.communicate(timeout=120)
 
     assert time.monotonic() - start < 120
+
+
+class Leveled(torch.utils.data.Dataset):
+    """Examples that hold the level at which a callback has set the dataset."""
+
+    level = 0
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.tensor([float(self.level)])
+
+
+def test_the_workers_of_an_epoch_see_what_its_first_event_changed(tmp_path):
+    seen = []
+
+    class Raise(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            data.level += 1
+
+    class Loss(Trainer):
+        def compute_loss(self, model, inputs):
+            seen.append(inputs.max().item())
+            return model(inputs).mean()
+
+    data = Leveled()
+    args = TrainingArguments(
+        tmp_path, num_train_epochs=3, dataloader_num_workers=2, save_strategy="no", disable_tqdm=True
+    )
+
+    Loss(torch.nn.Linear(1, 1), args, train_dataset=data, callbacks=[Raise]).train()
+
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_default_device_leaves_indices_and_workers_on_the_host(tmp_path, workers):
+    args = TrainingArguments(tmp_path, dataloader_num_workers=workers, per_device_train_batch_size=4)
+    with torch.device("meta"):  # as torch.set_default_device does
+        trainer = Trainer(torch.nn.Linear(1, 1, device="cpu"), args, train_dataset=Leveled())
+        batches = list(trainer.get_train_dataloader())
+
+    assert [batch.device.type for batch in batches] == ["cpu" if workers else "meta"] * 2

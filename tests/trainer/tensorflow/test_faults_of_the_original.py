@@ -10,7 +10,7 @@ from support.tf_models import LOSS, classified, mlp, weights_of
 
 from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.errors import ArgumentError
-from trackside.trainer.evaluation import output_collector
+from trackside.trainer.evaluation import growing_array
 
 layers = keras.layers
 
@@ -187,8 +187,8 @@ def test_fault_9_labels_may_be_a_dict_in_training_evaluation_and_prediction(make
 @pytest.mark.parametrize(("known", "most"), [(True, 1), (False, 20)])
 def test_fault_10_predictions_are_gathered_in_place(make_trainer, monkeypatch, known, most):
     allocated = []
-    new = output_collector._filled
-    monkeypatch.setattr(output_collector, "_filled", lambda *args: allocated.append(1) or new(*args))
+    new = growing_array._filled
+    monkeypatch.setattr(growing_array, "_filled", lambda *args: allocated.append(1) or new(*args))
     data = tf.data.Dataset.from_tensor_slices(classified(300)[0])
     data = data if known else data.filter(lambda features: True)
 

@@ -305,3 +305,8 @@ def check_smoothing(args: Any, loss: str) -> None:
     if args.label_smoothing_factor > 0:
         allowed = f"0 beside {loss}, which is taken as it is; smooth the labels there"
         raise ArgumentError("label_smoothing_factor", args.label_smoothing_factor, allowed)
+
+
+def checkpoints_of(trainer: BaseTrainer) -> CheckpointManager:
+    """Return the checkpoints of a trainer, for the command line."""
+    return trainer._checkpoints

@@ -13,6 +13,7 @@ from trackside.cli import report
 from trackside.config.component import built
 from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
+from trackside.trainer.base_trainer import checkpoints_of
 from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 from trackside.trainer.checkpointing.remote_output import RemoteOutput
 from trackside.trainer.staging import is_address
@@ -68,7 +69,7 @@ def train(config: RunConfig) -> Outcome:
         _conclude(outcome, built)
     if trainer.is_world_process_zero():
         outcome.picture = report.draw_loss_curve(trainer.state.log_history, output_dir / report.LOSS_CURVE)
-        trainer._checkpoints.remote.upload_files()
+        checkpoints_of(trainer).remote.upload_files()
     return outcome
 
 
@@ -107,7 +108,7 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
             until_training.pop_all()
             (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
             if trainer.is_world_process_zero():
-                trainer._checkpoints.remote.remove(TRAIN_RESULTS)
+                checkpoints_of(trainer).remote.remove(TRAIN_RESULTS)
 
         with StopSignals():  # the run does not pass a signal on: the command line tells how to go on
             return dict(trainer.train().metrics)
@@ -206,7 +207,7 @@ def _conclude(outcome: Outcome, built: dict[str, Any]) -> None:
 
 def _evaluation_of(trainer: BaseTrainer) -> dict[str, float]:
     """Return the metrics that training measured on the present weights of the model; empty if it measured none."""
-    state, has_best = trainer.state, trainer._checkpoints.best.is_loaded
+    state, has_best = trainer.state, checkpoints_of(trainer).best.is_loaded
     step = state.best_global_step if has_best else state.global_step
     records = [record for record in state.log_history if record.get("step") == step]
     found = {name: value for record in records for name, value in record.items() if name.startswith("eval_")}
@@ -224,7 +225,7 @@ def _predict(outcome: Outcome, dataset: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {**_arrays("predictions", output.predictions), **_arrays("label_ids", output.label_ids)}
     np.savez(path, **arrays)
-    outcome.trainer._checkpoints.remote.upload_files()
+    checkpoints_of(outcome.trainer).remote.upload_files()
     outcome.predictions = path
 
 

@@ -47,6 +47,14 @@ class Send(TrainerCallback):
         self._hear("train_end")
 
 
+@pytest.fixture(autouse=True)
+def default_handlers() -> Any:
+    """Undo what ``nohup`` does to SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def stopped(trainer: Any, name: str = "SIGTERM", **options: Any) -> None:
     """Train until the signal ``name`` is passed on."""
     raised = KeyboardInterrupt if name == "SIGINT" else SystemExit

@@ -121,7 +121,7 @@ class Normed(Odd):
 
 class Lazy(Odd):
     def build(self) -> None:
-        self.lazy, self.unused = nn.LazyLinear(3), nn.LazyLinear(2)
+        self.lazy = nn.LazyLinear(3)
 
     def inner(self, x: Tensor) -> Tensor:
         return self.lazy(x)

@@ -146,13 +146,23 @@ def bytes_of(state: Any) -> int:
 
     def visit(value: Any) -> None:
         if isinstance(value, Tensor):
-            found[place_of(value)] = max(value.nbytes, found.get(place_of(value), 0))
+            for part in (value,) if value.layout is torch.strided else _parts_of_sparse(value):
+                found[place_of(part)] = max(part.nbytes, found.get(place_of(part), 0))
         elif isinstance(value, (Mapping, list, tuple)):
             for item in value.values() if isinstance(value, Mapping) else value:
                 visit(item)
 
     visit(state)
     return sum(found.values())
+
+
+def _parts_of_sparse(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return the dense tensors of a sparse one."""
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
 
 
 def optimizer_bytes(optimizer: Any) -> int:

@@ -182,5 +182,9 @@ def sentence_of(error: BaseException) -> str:
 
 def label_out_of_range(error: BaseException) -> str | None:
     """Return TensorFlow's message about a label outside the classes of a model; None for other errors."""
-    found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", str(error))
+    text = str(error)
+    found = re.search(r"a label value of .*? outside the valid range of \[.*?\)", text)
+    if found is None and "SparseSoftmaxCrossEntropyWithLogits" in text:  # the deterministic kernel
+        found = re.search(r"= (-?\d+) is not in (\[0, \d+\))", text)
+        return f"a label value of {found[1]} which is outside the valid range of {found[2]}" if found else None
     return found.group(0) if found else None

@@ -7,6 +7,8 @@ import random
 import numpy as np
 import tensorflow as tf
 
+from ._compat import global_seed_generator
+
 
 def set_seed(seed: int, deterministic: bool = False) -> None:
     """Seed Python, numpy and TensorFlow, including its global generator.
@@ -16,6 +18,7 @@ def set_seed(seed: int, deterministic: bool = False) -> None:
         deterministic: Also make TensorFlow choose deterministic kernels, and turn off its rewriting of sums, whose
             order varies between traces; both are slower.
     """
+    global_seed_generator()  # made before, since Keras draws its seed from Python's generator
     random.seed(seed)
     np.random.seed(seed % 2**32)
     tf.random.set_seed(seed)

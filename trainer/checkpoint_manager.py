@@ -170,7 +170,7 @@ class CheckpointManager:
             logger.error("the last checkpoint could not be saved: %s", error)
 
     def close(self) -> None:
-        """Finish the uploads, and delete what was held at the last commit, and is no more; the last thing of a run."""
+        """Finish the uploads, and delete what callbacks have released since the last commit; the last step of a run."""
         best = self.trainer.state.best_model_checkpoint
         if self.trainer.state.is_world_process_zero:
             self.remote.finish(show=not self.trainer.args.disable_tqdm)

@@ -181,7 +181,7 @@ class ExtraTensor(Odd):
 
 
 class Code:
-    """What is no data."""
+    """An object that is not data."""
 
 
 class ExtraCode(Odd):

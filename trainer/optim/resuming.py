@@ -16,11 +16,13 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
+from .lr_schedules import follows_metric
+
 MAX_DEPTH = 8
-"""Nesting of values up to which `plain` looks at them."""
+"""Nesting of values up to which `described` looks at them."""
 
 MAX_ITEMS = 64
-"""Elements of arrays up to which `plain` has their values; of larger ones it has the shape."""
+"""Elements of arrays up to which `described` has their values; of larger ones it has the shape."""
 
 
 class MadeOptimizer(ABC):
@@ -47,7 +49,6 @@ class MadeOptimizer(ABC):
             Sentences about state that could not be restored.
         """
 
-    @abstractmethod
     def load_schedule(self, state: Any, before: Mapping[str, Any] | None, step: int) -> list[str]:
         """Restore the schedule if it was made alike, or else go to the same position with the new one.
 
@@ -59,6 +60,28 @@ class MadeOptimizer(ABC):
         Returns:
             A sentence about the new learning rate, if the schedule was made differently.
         """
+        schedule, now, then = self.schedule, self.record["schedule"], schedule_before(before)
+        if schedule is None:
+            return []
+        if state is not None and then == now:
+            schedule.load_state_dict(state)
+        elif follows_metric(schedule):
+            if state is not None and (not then or then["class"] == now["class"]):
+                made = then["state"] if then else now["state"]
+                schedule.load_state_dict(merged(schedule.state_dict(), state, made, now["state"]))
+        else:
+            position = position_of(state, then, now, step)
+            self._go_to(position)
+            return [rate_note(now["class"], self._rate(), position)] if then else []
+        return []
+
+    @abstractmethod
+    def _go_to(self, position: int) -> None:
+        """Take the schedule, as made, to where it is after ``position`` updates."""
+
+    @abstractmethod
+    def _rate(self) -> float:
+        """Return the learning rate where the schedule is."""
 
 
 def schedule_before(before: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -118,11 +141,11 @@ def fresh_note(names: list[str]) -> list[str]:
 # -- descriptions -----------------------------------------------------------------------------------------------------
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def described(value: Any, depth: int = 0) -> Any:
     """Return a value in JSON types, so that values that work alike are equal, in another process too.
 
     Example:
-        >>> plain({"betas": (0.9, 0.99), "max": float("inf")})
+        >>> described({"betas": (0.9, 0.99), "max": float("inf")})
         {'betas': [0.9, 0.99], 'max': 'inf'}
     """
     if value is None or isinstance(value, (bool, int, str)):
@@ -132,24 +155,29 @@ def plain(value: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         return type(value).__name__
     if isinstance(value, Mapping):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): described(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, depth + 1) for item in value]
-    return _described(value, depth + 1)
+        return [described(item, depth + 1) for item in value]
+    return _described_object(value, depth + 1)
 
 
-def _described(value: Any, depth: int) -> Any:
+def _described_object(value: Any, depth: int) -> Any:
     if isinstance(value, partial):
-        return [plain(part, depth) for part in (value.func, value.args, value.keywords)]
+        return [described(part, depth) for part in (value.func, value.args, value.keywords)]
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        return [value.__qualname__, _digest(value.__code__), plain(value.__defaults__, depth), plain(cells, depth)]
+        return [
+            value.__qualname__,
+            _digest(value.__code__),
+            described(value.__defaults__, depth),
+            described(cells, depth),
+        ]
     if hasattr(value, "tolist") and hasattr(value, "shape"):  # an array or a tensor
         is_small = math.prod(value.shape) <= MAX_ITEMS
-        return plain(value.tolist(), depth) if is_small else [type(value).__name__, *value.shape]
+        return described(value.tolist(), depth) if is_small else [type(value).__name__, *value.shape]
     if isinstance(value, type) or not hasattr(value, "__dict__"):
         return getattr(value, "__qualname__", type(value).__name__)
-    return [type(value).__name__, plain(vars(value), depth)]
+    return [type(value).__name__, described(vars(value), depth)]
 
 
 def _is_filled(cell: Any) -> bool:

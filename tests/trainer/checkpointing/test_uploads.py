@@ -63,13 +63,20 @@ def test_what_is_being_uploaded_is_held_and_what_waits_is_left_out_once_deleted(
     assert (queue.held(), queue.failed) == (set(), [])
 
 
-def test_a_checkpoint_that_is_deleted_during_its_upload_leaves_nothing(remote, tmp_path):
+@pytest.fixture
+def uploading(remote, tmp_path):
+    """Return a checkpoint whose upload waits in its middle, and the queue."""
     path = commit(tmp_path / "out", 1)
     remote.fs = Slow(remote.fs)
     queue = uploads.Uploads(remote, tmp_path / "out", None)
-
     queue.add(path, None, "run")
     assert remote.fs.reached.wait(30)
+    return path, queue
+
+
+def test_a_checkpoint_that_is_deleted_during_its_upload_leaves_nothing(remote, uploading):
+    path, queue = uploading
+
     shutil.rmtree(path)
     remote.fs.goes_on.set()
     queue.finish(show=False)
@@ -77,14 +84,10 @@ def test_a_checkpoint_that_is_deleted_during_its_upload_leaves_nothing(remote, t
     assert (remote.names(), queue.failed) == ([], [])
 
 
-def test_a_checkpoint_replaced_during_its_upload_is_uploaded_whole(remote, tmp_path):
-    path = commit(tmp_path / "out", 1)
-    remote.fs = Slow(remote.fs)
-    queue = uploads.Uploads(remote, tmp_path / "out", None)
+def test_a_checkpoint_replaced_during_its_upload_is_uploaded_whole(remote, uploading, tmp_path):
+    path, queue = uploading
 
-    queue.add(path, None, "run")
-    assert remote.fs.reached.wait(30)
-    commit(tmp_path / "out", 1)
+    commit(path.parent, 1)
     remote.fs.goes_on.set()
     queue.finish(show=False)
 

@@ -13,17 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from trackside.callbacks.errors import TracksideValueError
-from trackside.trainer.optim.lr_schedules import follows_metric
-from trackside.trainer.optim.resuming import (
-    MadeOptimizer,
-    class_note,
-    fresh_note,
-    merged,
-    plain,
-    position_of,
-    rate_note,
-    schedule_before,
-)
+from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note, merged
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
 from .several import Optimizers
@@ -154,22 +144,6 @@ class TorchMadeOptimizer(MadeOptimizer):
 
     # -- schedule -------------------------------------------------------------------------------------------------
 
-    def load_schedule(self, state: Any, before: Mapping[str, Any] | None, step: int) -> list[str]:
-        """Restore the schedule, or go to its position with the new one, which sets the learning rates there."""
-        schedule, now, then = self.schedule, self.record["schedule"], schedule_before(before)
-        if schedule is None or (state is not None and then == now):
-            if schedule is not None:
-                schedule.load_state_dict(state)
-            return []
-        if follows_metric(schedule):
-            if state is not None and (not then or then["class"] == now["class"]):
-                made = then["state"] if then else now["state"]
-                schedule.load_state_dict(merged(schedule.state_dict(), state, made, now["state"]))
-            return []
-        position = position_of(state, then, now, step)
-        self._go_to(position)
-        return [rate_note(now["class"], float(self.optimizer.param_groups[0]["lr"]), position)] if then else []
-
     def _go_to(self, position: int) -> None:
         """Step the schedule from its beginning; what it does not set keeps its value."""
         groups = self.optimizer.param_groups
@@ -182,8 +156,12 @@ class TorchMadeOptimizer(MadeOptimizer):
             name = type(self.schedule).__name__
             raise TracksideValueError(f"the schedule {name} cannot go to update {position}: {error}") from error
         for group, values, own in zip(groups, self._values, decided, strict=True):
-            unset = [name for name in values if name != "lr" and plain(group[name]) == plain(values[name])]
+            unset = [name for name in values if name != "lr" and described(group[name]) == described(values[name])]
             group.update({name: own[name] for name in unset})
+
+    def _rate(self) -> float:
+        """Return the learning rate of the first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
 
 def _step_to(schedule: Any, position: int) -> None:
@@ -257,8 +235,8 @@ def _reordered(content: Mapping[str, Any], own: Mapping[str, Any], pairs: Mappin
 
 def _description(schedule: Any) -> dict[str, Any]:
     state = schedule.state_dict() if hasattr(schedule, "state_dict") else vars(schedule)
-    functions = plain(getattr(schedule, "lr_lambdas", None))
-    return {"class": type(schedule).__name__, "state": plain(state), "functions": functions}
+    functions = described(getattr(schedule, "lr_lambdas", None))
+    return {"class": type(schedule).__name__, "state": described(state), "functions": functions}
 
 
 def _values_of(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,7 +246,7 @@ def _values_of(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) for name, value in values.items() if name not in NOT_COMPARED}
+    return {name: described(value) for name, value in values.items() if name not in NOT_COMPARED}
 
 
 def _steady(options: Mapping[str, Any]) -> list[str]:

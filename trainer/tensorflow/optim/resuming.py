@@ -14,20 +14,11 @@ from typing import Any
 import numpy as np
 
 from trackside.callbacks.errors import CheckpointError
-from trackside.trainer.optim.resuming import (
-    MadeOptimizer,
-    class_note,
-    fresh_note,
-    merged,
-    plain,
-    position_of,
-    rate_note,
-    schedule_before,
-)
+from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note
 
 from .._compat import has_keras_schedule
 from ..snapshot import named_variables, uncounted
-from .factory import PlateauSchedule, Schedule
+from .factory import Schedule
 
 COUNTER, RATE = "iteration", "learning_rate"
 """Names of the variables of every optimizer."""
@@ -49,7 +40,7 @@ class TFMadeOptimizer(MadeOptimizer):
         self._ids = _ids(optimizer, model)
         self.record: dict[str, Any] = {
             "class": type(optimizer).__name__,
-            "options": {**plain(optimizer.get_config()), "name": None},
+            "options": {**described(optimizer.get_config()), "name": None},
             "slots": self._ids,
             "schedule": None if schedule is None else _description(schedule),
         }
@@ -103,32 +94,23 @@ class TFMadeOptimizer(MadeOptimizer):
     # -- schedule -------------------------------------------------------------------------------------------------
 
     def load_schedule(self, state: Any, before: Mapping[str, Any] | None, step: int) -> list[str]:
-        """Restore the schedule, or go to its position with the new one."""
-        schedule, now, then = self.schedule, self.record["schedule"], schedule_before(before)
-        if schedule is None:
-            return []
-        notes = []
-        if state is not None and then == now:
-            schedule.load_state_dict(state)
-        elif isinstance(schedule, PlateauSchedule):
-            if state is not None and (not then or then["class"] == now["class"]):
-                made = then["state"] if then else now["state"]
-                schedule.load_state_dict(merged(schedule.state_dict(), state, made, now["state"]))
-        else:
-            position = position_of(state, then, now, step)
-            _go_to(schedule, position)
-            notes = [rate_note(now["class"], float(schedule.get_last_lr()[0]), position)] if then else []
-        if not has_keras_schedule(self.optimizer):
-            self.optimizer.learning_rate.assign(schedule.get_last_lr()[0])
+        """Restore the schedule, and give its learning rate to the optimizer."""
+        notes = super().load_schedule(state, before, step)
+        if self.schedule is not None and not has_keras_schedule(self.optimizer):
+            self.optimizer.learning_rate.assign(self._rate())
         return notes
 
+    def _go_to(self, position: int) -> None:
+        """Take the schedule to a position; one of the user's own is stepped there."""
+        if isinstance(self.schedule, Schedule):
+            self.schedule.load_state_dict({"last_epoch": position})
+            return
+        for _ in range(position):
+            self.schedule.step()
 
-def _go_to(schedule: Any, position: int) -> None:
-    if isinstance(schedule, Schedule):
-        schedule.load_state_dict({"last_epoch": position})
-        return
-    for _ in range(position):
-        schedule.step()
+    def _rate(self) -> float:
+        """Return the learning rate of the schedule."""
+        return float(self.schedule.get_last_lr()[0])
 
 
 def _ids(optimizer: Any, model: Any) -> dict[str, str]:
@@ -155,4 +137,4 @@ def _ids(optimizer: Any, model: Any) -> dict[str, str]:
 
 
 def _description(schedule: Any) -> dict[str, Any]:
-    return {"class": type(schedule).__name__, "state": plain(getattr(schedule, "__dict__", {}))}
+    return {"class": type(schedule).__name__, "state": described(getattr(schedule, "__dict__", {}))}

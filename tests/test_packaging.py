@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,25 @@ def test_every_extra_that_an_error_names_is_declared(setup_cfg):
     named = {extra for source in sources for extra in re.findall(r"extra=\"(\w+)\"", source)}
 
     assert named - set(setup_cfg["options.extras_require"]) == set()
+
+
+@pytest.mark.parametrize(("folder", "extra"), [("pytorch", "torch"), ("tensorflow", "tensorflow")])
+def test_a_framework_needs_no_package_but_those_of_its_extra(setup_cfg, folder, extra):
+    options = setup_cfg["options"], setup_cfg["options.extras_require"]
+    required = lines(options[0]["install_requires"]) + lines(options[1][extra])
+    known = {re.split(r"[^\w-]", line)[0] for line in required} | ({"keras"} if extra == "tensorflow" else set())
+
+    found = {name for path in (ROOT / "trainer" / folder).rglob("*.py") for name in imported_by(path)}
+
+    assert found - known - sys.stdlib_module_names - {"trackside"} == set()
+
+
+def imported_by(path: Path) -> set[str]:
+    """Return the packages that a module imports, inside of its functions too."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in names}
 
 
 def test_every_constraint_lies_in_the_declared_range(setup_cfg):

@@ -17,6 +17,9 @@ from trackside.trainer.checkpointing.manifest import Contents, open_checkpoint
 FILES = {"arguments": "training_args.json", "state": "trainer_state.json", "progress": "progress.json"}
 """The JSON files that are compared key by key."""
 
+WIDTH = 60
+"""Characters of a value that are shown; --json has all of it."""
+
 ROLES = {"weights": ("weights", "shards"), "optimizer": ("optimizer",)}
 """The parts with arrays, and the roles of their files."""
 
@@ -137,4 +140,5 @@ def _json(contents: Contents, name: str) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."

@@ -94,6 +94,9 @@ def test_the_differences_of_two_checkpoints(framework, capsys):
     text = printed(capsys, "diff", first, second, "--top", "1")
     assert "Weights: 0 arrays are the same" in text
     assert "more (--top)" in text
+    longer = printed(capsys, "diff", first, made(framework, "longer", num_train_epochs=5)[0])
+    assert "max_steps" in longer
+    assert max(map(len, longer.splitlines()[1:])) < 200
 
 
 def test_prune_keeps_the_best_and_the_newest_of_each_run_and_what_is_not_whole(capsys):

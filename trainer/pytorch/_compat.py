@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,8 +27,12 @@ def run_backward(loss: Tensor, gradient: Tensor) -> None:
 
 def node_kind(node: Any) -> str:
     """Return the operation of a node of autograd, such as "Mul", without the suffix of torch's name for it."""
-    name: str = node.name().rpartition("::")[2]
-    return name.rstrip("0123456789").removesuffix("Backward")
+    return _kind_of(node.name())
+
+
+@cache  # read in every micro-batch
+def _kind_of(name: str) -> str:
+    return name.rpartition("::")[2].rstrip("0123456789").removesuffix("Backward")
 
 
 def saved(node: Any, name: str) -> Any:

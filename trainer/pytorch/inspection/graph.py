@@ -26,7 +26,7 @@ MOST_NODES = 64
 """Number of nodes after which the search gives up."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Term:
     """A mean or a sum in a loss.
 
@@ -43,7 +43,7 @@ class Term:
     node: Any
 
 
-@dataclass
+@dataclass(slots=True)
 class Reading:
     """The terms of a loss, and the constant that it was multiplied by.
 

@@ -55,6 +55,65 @@ def global_seed() -> int | None:
     return None if seed is None else int(seed)
 
 
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+FunctionLoss: Any = keras.losses.MeanSquaredError.__base__
+"""Keras' loss around a function of labels and outputs, which it brings to one rank."""
+
+
+try:
+    from keras.src.trainers.compile_utils import CompileLoss as _CompileLoss
+except ImportError as error:  # pragma: no cover
+    raise ImportError(f"Keras {keras.__version__} has no CompileLoss; install one that setup.cfg allows") from error
+
+CompileLoss: Any = _CompileLoss
+"""Keras' assignment of losses, labels and weights to the outputs of a model."""
+
+
+def keras_mask(nested: Any) -> Any:
+    """Return the mask that Keras keeps with a tensor; None without one, or for nested tensors."""
+    return getattr(nested, "_keras_mask", None)
+
+
+def with_mask_of(source: Any, tensor: Any) -> Any:
+    """Return ``tensor``, made from ``source``, with the mask that Keras keeps with ``source``."""
+    mask = keras_mask(source)
+    if mask is not None:
+        tensor._keras_mask = mask
+    return tensor
+
+
+def same_rank(first: Any, second: Any) -> tuple[Any, Any]:
+    """Return two tensors of the same rank, if their ranks differ by a last dimension of 1."""
+    one, other = first.shape.rank, second.shape.rank
+    if one == other + 1 and first.shape[-1] == 1:
+        return (first, tf.expand_dims(second, -1)) if other == 1 else (tf.squeeze(first, -1), second)
+    if other == one + 1 and second.shape[-1] == 1:
+        return (tf.expand_dims(first, -1), second) if one == 1 else (first, tf.squeeze(second, -1))
+    return first, second
+
+
+def compiled_loss_weights(model: Any) -> Any:
+    """Return the ``loss_weights`` with which a model was compiled; None without any."""
+    compiled = getattr(model, "_compile_loss", None)
+    if hasattr(compiled, "_user_loss_weights"):
+        return compiled._user_loss_weights
+    return (model.get_compile_config() or {}).get("loss_weights")
+
+
+def keras_step(model: Any, name: str) -> Any:
+    """Return a method of ``keras.Model`` that the class of a model overrides, such as ``train_step``; None if not."""
+    own = getattr(type(model), name, None)
+    is_of_keras = str(getattr(own, "__module__", "keras")).split(".")[0] == "keras"
+    return None if is_of_keras and name not in vars(model) else getattr(model, name)
+
+
+def call_compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+    """Call a model's ``compute_loss``, which took no ``training`` before Keras 3.3."""
+    call = getattr(model, "_compute_loss", model.compute_loss)
+    return call(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+
+
 # -- optimizers -------------------------------------------------------------------------------------------------------
 
 

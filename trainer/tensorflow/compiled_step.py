@@ -23,6 +23,7 @@ from ._compat import label_out_of_range
 from .data.graph_nodes import drawing_operations
 from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
+from .objective.items import sum_dtype
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -140,11 +141,17 @@ class CompiledStep:
     @property
     def gradients(self) -> list[Any]:
         """The gradients of the update in progress, in the order of the trainable variables."""
-        return [self._strategy.local(accumulator)[0] for accumulator in self.accumulators[:-2]]
+        return [self._strategy.local(accumulator)[0] for accumulator in self._of_gradients()]
+
+    def _of_gradients(self) -> list[Any]:
+        """Return the accumulators that hold the gradients of the update, once they are normalized."""
+        return self.accumulators[: len(self._step.trainer.model.trainable_variables)]
 
     def _make_accumulators(self) -> None:
+        sums = self._number_of_sums()
         with self._strategy.scope():
             shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
+            of_sums = () if sums == 1 else (sums,)
             self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
@@ -152,8 +159,20 @@ class CompiledStep:
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for shape, dtype in [*shapes, *[((), "float32")] * 2]
+                for shape, dtype in [*shapes * sums, *[(of_sums, sum_dtype())] * 2]
             ]
+
+    def _number_of_sums(self) -> int:
+        """Return how many sums of losses a micro-batch has, found by a trace unless there is certainly one."""
+        if not self._step.model_io.has_one_sum():
+            rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
+            given = [self._spec] if rows is None else [self._spec, rows]
+            batch = (lambda pair: (pair, None)) if rows is None else (lambda pair, rows: (pair, rows))
+            trace = tf.function(
+                lambda *args: self._strategy.run(self._step.accumulate_on_replica, batch(*args)), given, autograph=False
+            )
+            trace.get_concrete_function()
+        return len(self._step.reductions)
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
         def on_replica(batch: Any, rows: Any) -> None:
@@ -177,7 +196,7 @@ class CompiledStep:
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
-            self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
+            self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
         self._step.set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())

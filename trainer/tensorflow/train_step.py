@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
-
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.loader import Pair
 from .distributed.strategy import DistributedStrategy
-from .loss import LossAccumulator, sum_and_weight
+from .loss import LossAccumulator, batch_size, items_of
 from .model_io import ModelIO
+from .objective.items import MEAN, sum_dtype
+from .objective.sums import Sums, global_norm, single_sum, stacked, summed, update_of, with_penalties
 from .oom_retry import OOMRetrier
 from .optim.factory import rate_of
 from .precision.base import Precision
@@ -47,6 +47,7 @@ class TFTrainStep(BaseTrainStep):
         retrier: Halves micro-batches that do not fit into memory; None unless ``args.auto_find_batch_size``.
         compiled: The functions of the run; None before the first run.
         reference: The divisor of sums of losses: the number of examples in a whole update.
+        reductions: The reduction of each sum of losses, found while the step is traced.
     """
 
     model_io: ModelIO
@@ -65,6 +66,8 @@ class TFTrainStep(BaseTrainStep):
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
+        self.reductions: tuple[str, ...] = (MEAN,)
+        self._without_gradient: frozenset[int] = frozenset()
         self._trace_counts = trace_counts
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, the host decides whether to skip the step
@@ -143,7 +146,7 @@ class TFTrainStep(BaseTrainStep):
         losses, last = self.losses, len(window) - 1
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
-            losses.begin(counts, is_first=index == 0)
+            losses.begin(counts, is_first=index == 0, is_whole=counts is None and last == 0)
             if index < last:
                 losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
             else:
@@ -151,36 +154,67 @@ class TFTrainStep(BaseTrainStep):
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
-        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale."""
-        model, variables = self.trainer.model, self.trainer.model.trainable_variables
-        with tf.GradientTape() as tape:
-            per_example_loss, _ = self.trainer.run_model(features, labels, True)
-            if per_example_loss is None:
-                raise TracksideValueError("there are no labels in the training batches, and so no loss")
-            loss, weight = sum_and_weight(per_example_loss, labels, features)
-            loss, weight = loss / nb_instances, weight / nb_instances
-            penalties = model.losses  # regularization: once in the mean of the update
-            if penalties:
-                loss = loss + tf.add_n([tf.cast(value, tf.float32) for value in penalties]) * weight
-            loss, _ = self.losses.add(loss, weight)
+        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale.
+
+        If there are several sums, the gradients of one follow those of the other.
+        """
+        variables = self.trainer.model.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            sums = self.sums(features, labels, True)
+            if sums is None:
+                raise self.model_io.no_loss()
+            sums = single_sum(sums) if self.losses.is_whole else sums
+            self.reductions = sums.reductions
+            divisor = tf.cast(nb_instances, sums.totals[0].dtype)
+            loss, _ = self.losses.add(*(stacked([value / divisor for value in part]) for part in sums[:2]))
             scaled = self.precision.scaled(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+            parts = [scaled] if len(sums.totals) == 1 else tf.unstack(scaled)
+        found = [tape.gradient(part, [variable.value for variable in variables]) for part in parts]
+        self._note_gradients(found)
         return [
             # zeros if the loss does not depend on a variable; dense tensors for sparse gradients
             tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
+            for gradients in found
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
+
+    def sums(self, features: Any, labels: Any, training: bool) -> Sums | None:
+        """Return the sums of the losses of a batch, with those of the model's layers; None without any loss."""
+        loss, logits = self.trainer.run_model(features, labels, training)
+        return self.sums_of(loss, logits, features, labels)
+
+    def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any) -> Sums | None:
+        """Return the sums of what `run_model` returned."""
+        items, is_total, examples = [], False, tf.cast(batch_size(features), sum_dtype())
+        if loss is not None:
+            items, is_total = items_of(loss, labels, logits, examples, self.losses.sample_weight)
+        if not is_total and (items or self.model_io.loss is None):
+            items = with_penalties(items, self.trainer.model, examples)
+        return summed(items, examples) if items else None
+
+    def _note_gradients(self, found: list[list[Any]]) -> None:
+        """Note which variables have no gradient, and so are left as they are.
+
+        Raises:
+            TracksideValueError: If none has a gradient.
+        """
+        lacking = [all(gradient is None for gradient in gradients) for gradients in zip(*found, strict=True)]
+        if lacking and all(lacking):
+            raise self.model_io.no_gradient()
+        self._without_gradient = frozenset(index for index, lacks in enumerate(lacking) if lacks)
 
     def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the loss of each example (None without labels) and the logits."""
         loss, logits = self.model_io.call(features, labels, training)
-        if labels is not None and not self.model_io.has_loss:
+        if self.model_io.computes_loss and "compute_loss" not in self.overrides and (training or labels is not None):
+            loss = self.model_io.loss_by_model(features, labels, logits, self.losses.take_weight(), training)
+        elif labels is not None and not self.model_io.has_loss:
             loss = self.trainer.compute_loss(labels, logits)
         return loss, logits
 
     def compute_loss(self, labels: Any, logits: Any) -> Any:
         """Return the loss of each example by the loss function, or with label smoothing."""
-        return self.model_io.loss_of(labels, logits)
+        return self.model_io.loss_of(labels, logits, self.losses.take_weight())
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
         """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches."""
@@ -196,10 +230,14 @@ class TFTrainStep(BaseTrainStep):
             sums: Gradients, loss and weight, each summed over the micro-batches of this replica.
         """
         *gradients, loss, weight = self.strategy.sum_replicas(sums)
-        share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-        loss = loss * share
-        factor = self.precision.unscaled(share)
-        norm = tf.linalg.global_norm(gradients) * factor
+        if self.reductions == (MEAN,):
+            share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
+            loss = loss * share
+        else:
+            gradients, loss = update_of(gradients, loss, weight, self.reductions, self.reference)
+            share = tf.ones_like(loss)
+        factor = self.precision.unscaled(tf.cast(share, tf.float32))
+        norm = global_norm(gradients) * factor
         max_grad_norm = self.trainer.args.max_grad_norm
         if max_grad_norm > 0:
             factor = factor * tf.minimum(1.0, max_grad_norm / (norm + 1e-6))
@@ -207,7 +245,9 @@ class TFTrainStep(BaseTrainStep):
 
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
-        self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables)
+        pairs = list(zip(gradients, self.trainer.model.trainable_variables, strict=True))
+        pairs = [pair for index, pair in enumerate(pairs) if index not in self._without_gradient]
+        self.trainer.optimizer.apply(*map(list, zip(*pairs, strict=True)))
         return tf.constant(False)
 
     def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:

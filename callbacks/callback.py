@@ -96,7 +96,7 @@ class TrainerCallback:
     def on_optimizer_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[OptimizerStepContext]
     ) -> Control | None:
-        """The optimizer stepped, gradients are not cleared yet; ``skipped`` if the loss scaler skipped the step."""
+        """The optimizer stepped; the schedule did not, gradients are not cleared; ``skipped`` if the loss scaler skipped the step."""
 
     def on_step_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """``state.global_step`` rose by one."""

@@ -38,8 +38,9 @@ What a run sends, in order (a test compares this drawing with real runs of both 
         on_log
         on_evaluate
 
-``predict()`` sends on_predict_begin, on_prediction_step for each batch, and then on_predict. An exception sends on_exception before
-on_train_end, which always comes. on_callback_error is sent when an observer that keeps failing is detached.
+``predict()`` sends on_predict_begin, on_prediction_step for each batch, and then on_predict. An exception sends
+on_exception before on_train_end, which always comes. on_callback_error is sent when an observer that keeps failing is
+detached.
 
 Connect a plain function to one trainer, or to all of them::
 

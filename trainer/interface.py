@@ -50,7 +50,7 @@ class TrainerInterface(ABC):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's; log them, send on_evaluate_begin and on_evaluate.
+        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them, and send the events.
 
         Args:
             eval_dataset: A dataset, or a dict of datasets, whose names become part of the metrics' names.

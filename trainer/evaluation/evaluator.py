@@ -74,7 +74,7 @@ class Evaluator:
         return self._signals is not None and self._signals.received is not None
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them; send on_evaluate_begin and on_evaluate."""
+        """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
         self._dispatcher.send("on_evaluate_begin")
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self._engine.evaluation.is_dict_of_datasets(dataset):

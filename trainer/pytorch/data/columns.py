@@ -122,8 +122,8 @@ def columns_of(dataset: Any) -> tuple[bool, list[str] | None]:
         return any(has_columns for has_columns, _ in parts), parts[0][1] if parts else None
     names, form = getattr(dataset, "column_names", None), getattr(dataset, "format", None)
     has_transform = isinstance(form, dict) and form.get("type") == "custom"  # its columns are known only at collation
-    is_known = isinstance(names, list | tuple) and not has_transform
-    return hasattr(dataset, "column_names"), list(names) if is_known else None
+    known = list(names) if isinstance(names, list | tuple) and not has_transform else None
+    return hasattr(dataset, "column_names"), known
 
 
 def forward_arguments(model: nn.Module) -> tuple[list[str], bool]:

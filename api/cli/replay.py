@@ -13,7 +13,8 @@ from trackside.callbacks.replay import Replay, replay
 from trackside.cli.main import split_overrides
 from trackside.cli.report import costs
 from trackside.config.run_config import read_callbacks
-from trackside.config.source import COMMAND_LINE, read_source
+from trackside.config.source import read_source
+from trackside.config.yaml_reader import COMMAND_LINE
 
 OPTIONS = {"--help": 0, "-h": 0, "--callback": 1, "--output_dir": 1}
 """The command's own options, with the number of values they take; all others are options of callbacks."""

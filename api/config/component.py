@@ -15,7 +15,8 @@ from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert
 from trackside.callbacks._util.imports import import_from
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
-from trackside.config.source import Keys, Source, plain, readings
+from trackside.config.source import Source, plain, readings
+from trackside.config.yaml_reader import Keys
 
 FUNCTIONS = ("loss_fn", "compute_metrics", "data_collator")
 """Components that are called during the run: a function is used as it is, with its init_args bound."""

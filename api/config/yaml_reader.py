@@ -210,12 +210,11 @@ class _Reader:
 
     def _key(self, node: Node, keys: Keys) -> Any:
         """Return the value of a key: a name, or within a value also a number, true or false."""
-        is_scalar = isinstance(node, ScalarNode)
-        shown = str(node.value) if is_scalar else "?"
-        if node.tag not in TEXTS and not (is_scalar and node.tag in PLAIN_KEYS and _is_in_value(keys)):
-            needed = "text, a number, true or false" if _is_in_value(keys) else "a name"
-            raise self._error(node, (*keys, shown), f"{needed} is needed as key")
-        return self._scalar(node, (*keys, shown)) if is_scalar else None
+        path = (*keys, str(node.value) if isinstance(node, ScalarNode) else "?")
+        if isinstance(node, ScalarNode) and (node.tag in TEXTS or (node.tag in PLAIN_KEYS and _is_in_value(keys))):
+            return self._scalar(node, path)
+        needed = "text, a number, true or false" if _is_in_value(keys) else "a name"
+        raise self._error(node, path, f"{needed} is needed as key")
 
     def _place(self, node: Node) -> str:
         return f"{self._name}:{node.start_mark.line + 1}" if self._name else COMMAND_LINE

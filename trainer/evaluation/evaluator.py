@@ -96,7 +96,8 @@ class Evaluator:
             update_context(self._trainer, self._dispatcher, eval_dataloader=before)
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate."""
+        """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
+        self._dispatcher.send("on_evaluate_begin")
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self._is_training and eval_dataset is None and dataset is not self._dataset_shown:
             self.show_batches()
@@ -118,7 +119,8 @@ class Evaluator:
         return output.metrics
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
-        """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
+        """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
+        self._dispatcher.send("on_predict_begin")
         with self._training_left_alone():
             batches = self._engine.evaluation.test_batches(test_dataset)
             output = self._timed(batches, "Prediction", None, ignore_keys, prefix)

@@ -96,7 +96,7 @@ class TrainerCallback:
     def on_optimizer_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[OptimizerStepContext]
     ) -> Control | None:
-        """The optimizer stepped; the schedule did not, gradients are not cleared; ``skipped`` if the loss scaler skipped the step."""
+        """The optimizer stepped, the schedule not yet, and gradients are not cleared; ``skipped`` by the loss scaler."""
 
     def on_step_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """``state.global_step`` rose by one."""

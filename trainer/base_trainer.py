@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
@@ -69,7 +69,7 @@ class BaseTrainer(TrainerInterface):
             logger.setLevel(args.get_process_log_level())
         self.args: Any = args
         self.model_init = model_init
-        self.model: Any = model
+        self.model = model
         self.model_wrapped: Any = None
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
@@ -98,7 +98,7 @@ class BaseTrainer(TrainerInterface):
         self._evaluator = Evaluator(self, self._engine, self._dispatcher, self._overrides)
         self._writer = MetricsWriter(self, self._dispatcher)
         if self.model is None and self.model_init is not None:
-            self.model = self.call_model_init()
+            self._model = self.call_model_init()
         self._check_model()
         self._engine.configure()
         update_context(
@@ -118,15 +118,31 @@ class BaseTrainer(TrainerInterface):
         self.state.run_id = None  # a copy is another run
         self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
 
+    if not TYPE_CHECKING:  # `Trainer` declares the type of its model
+
+        @property
+        def model(self) -> Any:
+            """The model. Another one, or None, takes its place with all that belongs to it, unless in a run."""
+            return self._model
+
+        @model.setter
+        def model(self, model: Any) -> None:
+            before, self._model = vars(self).get("_model"), model
+            if "_writer" in vars(self) and model is not before and not self._evaluator.is_training:
+                if model is not None:
+                    self._check_model()
+                self._engine.replace_model()
+                update_context(self, self._dispatcher, train_dataloader=None, eval_dataloader=None)
+
+        @model.deleter
+        def model(self) -> None:
+            self.model = None
+
     # -- implemented by a framework -----------------------------------------------------------------------------------
 
     @abstractmethod
     def _make_engine(self) -> Engine:
         """Return the engine, not yet configured."""
-
-    @abstractmethod
-    def _check_model(self) -> None:
-        """Raise TracksideTypeError if the model is missing or does not belong to this framework."""
 
     # -- train ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +191,7 @@ class BaseTrainer(TrainerInterface):
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
+        self._check_model()
         self._reset()
         best = self._checkpoints.best
         if best.is_metric_needed:

@@ -45,6 +45,10 @@ class TrainerInterface(ABC):
     _evaluator: Evaluator
     _writer: MetricsWriter
 
+    @abstractmethod
+    def _check_model(self) -> None:
+        """Raise TracksideTypeError if the model is missing or does not belong to this framework."""
+
     # -- evaluate and predict -------------------------------------------------------------------------------------
 
     def evaluate(
@@ -57,12 +61,14 @@ class TrainerInterface(ABC):
             ignore_keys: Outputs of the model to leave out of the predictions.
             metric_key_prefix: Prefix of every metric's name.
         """
+        self._check_model()
         return self._evaluator.evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
+        self._check_model()
         return self._evaluator.predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def prediction_loop(

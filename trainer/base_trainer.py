@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
@@ -117,26 +117,6 @@ class BaseTrainer(TrainerInterface):
         vars(self).update(kept, model_wrapped=None)
         self.state.run_id = None  # a copy is another run
         self._assemble(lambda dispatcher: dispatcher.attach_all(callbacks))
-
-    if not TYPE_CHECKING:  # `Trainer` declares the type of its model
-
-        @property
-        def model(self) -> Any:
-            """The model. Another one, or None, takes its place with all that belongs to it, unless in a run."""
-            return self._model
-
-        @model.setter
-        def model(self, model: Any) -> None:
-            before, self._model = vars(self).get("_model"), model
-            if "_writer" in vars(self) and model is not before and not self._evaluator.is_training:
-                if model is not None:
-                    self._check_model()
-                self._engine.replace_model()
-                update_context(self, self._dispatcher, train_dataloader=None, eval_dataloader=None)
-
-        @model.deleter
-        def model(self) -> None:
-            self.model = None
 
     # -- implemented by a framework -----------------------------------------------------------------------------------
 

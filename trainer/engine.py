@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
+from .distributed.launcher import JobStore
 from .memory_metrics import DeviceMemory
 from .progress import Progress
 from .step_timer import StepTimer
@@ -91,19 +92,6 @@ class Overrides(frozenset[str]):
     def any(self, *names: str) -> bool:
         """Return whether one of ``names`` is overridden."""
         return not self.isdisjoint(names)
-
-
-class JobStore(Protocol):
-    """A key-value store of short texts that persists when the launcher restarts the processes of a job."""
-
-    def set(self, name: str, text: str, /) -> None:
-        """Write a text."""
-
-    def get(self, name: str, /) -> bytes:
-        """Return a text."""
-
-    def check(self, names: list[str], /) -> bool:
-        """Return whether all of these texts exist."""
 
 
 class TrainStep(ABC):

@@ -15,7 +15,8 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
-from ..engine import JobStore, Overrides, TrainBatch
+from ..distributed.launcher import JobStore
+from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ._torch_util import unwrap

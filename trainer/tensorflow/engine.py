@@ -15,7 +15,8 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
 from ..data.sharding import derive_seed
-from ..engine import JobStore, Overrides, TrainBatch
+from ..distributed.launcher import JobStore
+from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer

@@ -104,6 +104,14 @@ class TrainerCallback:
     def on_log(self, args: Args, state: State, control: Control, **kwargs: Unpack[LogContext]) -> Control | None:
         """A record was added to ``state.log_history``; ``logs`` is a copy of it."""
 
+    def on_evaluate_begin(
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]
+    ) -> Control | None:
+        """An evaluation begins; no batch of it was read, and the model is still in training mode."""
+
+    def on_predict_begin(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
+        """A prediction begins; no batch of it was read, and the model is still in training mode."""
+
     def on_prediction_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]
     ) -> Control | None:

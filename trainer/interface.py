@@ -75,7 +75,7 @@ class TrainerInterface(ABC):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate.
+        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them, and send the events.
 
         Args:
             eval_dataset: A dataset, or a dict of datasets, whose names become part of the metrics' names.
@@ -88,7 +88,7 @@ class TrainerInterface(ABC):
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
+        """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
         self._check_model()
         return self._evaluator.predict(test_dataset, ignore_keys, metric_key_prefix)
 

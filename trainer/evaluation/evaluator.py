@@ -77,7 +77,8 @@ class Evaluator:
         return self._signals is not None and self._signals.received is not None
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        """Return the metrics on ``eval_dataset``, or on the trainer's dataset; log them and send on_evaluate."""
+        """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
+        self._dispatcher.send("on_evaluate_begin")
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self._engine.evaluation.is_dict_of_datasets(dataset):
             metrics: dict[str, float] = {}
@@ -97,7 +98,8 @@ class Evaluator:
         return output.metrics
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
-        """Return predictions, labels and metrics on ``test_dataset``, and send on_predict."""
+        """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
+        self._dispatcher.send("on_predict_begin")
         with self._training_left_alone():
             batches = self._engine.evaluation.test_batches(test_dataset)
             output = self._timed(batches, "Prediction", None, ignore_keys, prefix)

@@ -22,7 +22,7 @@ from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
 from .data.factory import make_batches, training_options
-from .data.loader import OwnBatches, examples_in
+from .data.loader import Batches, OwnBatches, examples_in
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
@@ -64,7 +64,7 @@ class TFEngine(BaseEngine):
         trainer = self.trainer
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
-        self.train_batches: Any = None
+        self.train_batches: Batches = None  # type: ignore[assignment]  # prepare_data creates it
         self.epoch_number = 0
         self.trace_counts.clear()
         self.model_io = ModelIO(trainer, self.overrides, self.strategy)

@@ -52,6 +52,12 @@ class BaseEngine(Engine):
         self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
         self.made: MadeOptimizer | None = None
 
+    def replace_model(self) -> None:
+        """Let go of the previous model, optimizer, schedule and training data, and set up for the present model."""
+        self.made = None
+        self.trainer.optimizer, self.trainer.lr_scheduler = self.given_optimizers
+        self.configure()
+
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
         """Have the trainer create the optimizer and the schedule again, unless the user gave them.
 

@@ -269,6 +269,10 @@ class Engine(ABC):
     def set_seed(self, seed: int) -> None:
         """Seed every random number generator."""
 
+    @abstractmethod
+    def replace_model(self) -> None:
+        """Let go of the previous model and of what was made for it, and go on with the trainer's present one."""
+
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     @abstractmethod

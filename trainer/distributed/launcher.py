@@ -38,6 +38,19 @@ class ProcessRank:
     launcher: str | None = None
 
 
+class JobStore(Protocol):
+    """A key-value store of short texts that persists when the launcher restarts the processes of a job."""
+
+    def set(self, name: str, text: str, /) -> None:
+        """Write a text."""
+
+    def get(self, name: str, /) -> bytes:
+        """Return a text."""
+
+    def check(self, names: list[str], /) -> bool:
+        """Return whether all of these texts exist."""
+
+
 def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:
     """Return the rank of this process from the first launcher that sets both a rank and a world size.
 

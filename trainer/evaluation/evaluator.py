@@ -34,6 +34,9 @@ class Evaluator:
         engine: The framework-specific part of the trainer.
         dispatcher: Sends the events.
         overrides: The documented methods that the trainer overrides.
+
+    Attributes:
+        is_training: Whether a run is going on.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -42,7 +45,7 @@ class Evaluator:
         self._dispatcher = dispatcher
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
-        self._is_training = False
+        self.is_training: bool = False
         self._signals: StopSignals | None = None
         self._told: set[str] = set()
         self._dataset_shown: Any = None
@@ -53,14 +56,14 @@ class Evaluator:
 
         Outside of it, evaluations draw on: predictions with random inputs differ from call to call.
         """
-        self._is_training = True
+        self.is_training = True
         try:
             yield
         finally:
-            self._is_training = False
+            self.is_training = False
 
     def _training_left_alone(self) -> AbstractContextManager[None]:
-        return self._engine.checkpoint.random_state_kept() if self._is_training else nullcontext()
+        return self._engine.checkpoint.random_state_kept() if self.is_training else nullcontext()
 
     @contextmanager
     def stop_at(self, signals: StopSignals) -> Iterator[None]:

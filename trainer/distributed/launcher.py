@@ -132,16 +132,3 @@ def _number(environ: Mapping[str, str], name: str, default: int = 0, low: int = 
     if number < low:
         raise ArgumentError(name, text, f"a whole number, at least {low}, in the environment of this process")
     return number
-
-
-class JobStore(Protocol):
-    """A key-value store of short texts that persists when the launcher restarts the processes of a job."""
-
-    def set(self, name: str, text: str, /) -> None:
-        """Write a text."""
-
-    def get(self, name: str, /) -> bytes:
-        """Return a text."""
-
-    def check(self, names: list[str], /) -> bool:
-        """Return whether all of these texts exist."""

@@ -102,7 +102,7 @@ class Evaluator:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
         self._dispatcher.send("on_evaluate_begin")
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
-        if self._is_training and eval_dataset is None and dataset is not self._dataset_shown:
+        if self.is_training and eval_dataset is None and dataset is not self._dataset_shown:
             self.show_batches()
         if self._engine.evaluation.is_dict_of_datasets(dataset):
             metrics: dict[str, float] = {}

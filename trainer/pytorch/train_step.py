@@ -18,7 +18,6 @@ from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
-from ..optim.lr_schedules import step_schedule
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
 from .inspection.misfit import TORCHS, explain
@@ -79,7 +78,6 @@ class TorchTrainStep(BaseTrainStep):
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
         self._has_sparse = False
         self._window: list[TrainBatch] | None = None
-        self._used_groups: list[dict[str, Any]] = []
         self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
 
@@ -185,12 +183,6 @@ class TorchTrainStep(BaseTrainStep):
         self._used_groups = used_groups(optimizer)
         return skipped
 
-    def end_update(self, skipped: bool) -> None:
-        """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
-        if not skipped:
-            step_schedule(self.trainer.lr_scheduler)
-        self.clear_gradients()
-
     def clear_gradients(self) -> None:
         """Clear the gradients as torch's zero_grad does, without its 10 microseconds of overhead.
 
@@ -291,10 +283,6 @@ class TorchTrainStep(BaseTrainStep):
         """Return the gradient norm and the learning rates of the last update. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
         return {**record, **learning_rates(self._used_groups)}
-
-    def used_groups(self) -> list[dict[str, Any]]:
-        """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
-        return self._used_groups
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""

@@ -118,10 +118,8 @@ class TFTrainStep(BaseTrainStep):
             self.compiled.apply(self._next_learning_rate())
         return skipped
 
-    def end_update(self, skipped: bool) -> None:
-        """Step the schedule, unless the step was skipped; the next update overwrites the gradients."""
-        if not skipped:
-            step_schedule(self.trainer.lr_scheduler)
+    def clear_gradients(self) -> None:
+        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _execute(self, updates: list[Update]) -> None:
         """Do queued updates, in one call if the queue is full, since each other number would need another trace."""

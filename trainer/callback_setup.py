@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.builtin.printer import PrinterCallback
 from trackside.callbacks.builtin.progress import ProgressCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -25,8 +24,7 @@ DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
 
 
 def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any]) -> None:
-    """Attach flow control, the given list, a progress bar if there is none, and callbacks named by the arguments."""
-    dispatcher.attach(DefaultFlowCallback(), origin="default")
+    """Attach the given list, a progress bar if there is none, and the callbacks that the arguments name."""
     for callback in callbacks:
         dispatcher.attach(callback)
     reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})

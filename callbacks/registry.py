@@ -12,7 +12,7 @@ A package is imported only when one of its names is used, so that a broken one d
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +76,18 @@ def claims_by_name() -> dict[str, list[Registration]]:
     return claims
 
 
-def find(name: str) -> Registration:
+def find(name: str, claims: Mapping[str, list[Registration]] | None = None) -> Registration:
     """Return the registration of a name.
+
+    Args:
+        name: The name.
+        claims: The result of `claims_by_name`, to look up several names with one search of the path.
 
     Raises:
         UnknownNameError: If it is not registered; the message names the nearest.
         CallbackError: If several packages register it; the message names them all.
     """
-    claims = claims_by_name()
+    claims = claims_by_name() if claims is None else claims
     if name not in claims:
         raise UnknownNameError("callback", name, claims)
     if len(claims[name]) > 1:

@@ -217,7 +217,7 @@ def plot(options: argparse.Namespace) -> None:
     from trackside.callbacks.state import TrainerState
     from trackside.cli import report
 
-    folder = Path(options.output_dir)
+    folder = Path(os.path.expanduser(options.output_dir))
     states = sorted(folder.glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
         raise ConfigError(f"{folder}: the folder has no trainer_state.json, from which the curve is drawn")

@@ -12,10 +12,11 @@ from typing import Any
 from trackside.callbacks._util.conversion import hints_of, members_of
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks._util.options import Options
-from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
+from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, overruled_names, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.config.component import FUNCTIONS, Component, built, checked_option, read_component
-from trackside.config.source import COMPONENTS, DATA, Source, Text, plain, read_source
+from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings
+from trackside.trainer.arguments.aliases import Alias
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 """Frameworks, each with the name of its module and of its extra."""
@@ -75,6 +76,7 @@ def load_config(
     _make_importable([*(path.parent for path in source.files), Path()])
     framework = _framework(source)
     _check_arg_names(source, arguments_class(framework))
+    _drop_overruled(source, arguments_class(framework))
     callbacks, entries = read_callbacks(source, registered_only=registered_only)
     return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
 
@@ -109,13 +111,13 @@ def _make_importable(folders: Sequence[Path]) -> None:
 
 def _framework(source: Source) -> str:
     framework = plain(source.values.get("framework", "pytorch"))
-    if framework not in FRAMEWORKS:
+    if not isinstance(framework, str) or framework not in FRAMEWORKS:
         near = did_you_mean(str(framework), FRAMEWORKS)
         raise source.error(["framework"], f"{' or '.join(FRAMEWORKS)} is needed.{near}")
     if not is_installed(FRAMEWORKS[framework]):
         missing = MissingPackageError(FRAMEWORKS[framework], f"framework: {framework}", FRAMEWORKS[framework])
         raise ConfigError(f"{source.where('framework')}: {missing}")
-    return str(framework)
+    return framework
 
 
 def _check_arg_names(source: Source, cls: Any) -> None:
@@ -127,13 +129,34 @@ def _check_arg_names(source: Source, cls: Any) -> None:
             raise source.error(["args", name], f"there is no such argument.{did_you_mean(name, known)}")
 
 
+def _drop_overruled(source: Source, cls: Any) -> None:
+    """Drop arguments that a later source gives under another name.
+
+    Raises:
+        ConfigError: If one file gives an argument under two names.
+    """
+    given = source.values["args"]
+    origins = {keys[1]: place for keys, place in source.places.items() if keys[0] == "args" and len(keys) == 2}
+    names: dict[str, list[str]] = {}
+    for name in given:
+        alias = getattr(cls, name, None)
+        names.setdefault(alias.field if isinstance(alias, Alias) else name, []).append(name)
+    for several in names.values():
+        for name in overruled_names(several, origins):
+            del given[name]
+        if len(kept := [name for name in several if name in given]) > 1:
+            written = " and as ".join(map(repr, kept))
+            raise source.error(["args", kept[-1]], f"the same argument is given as {written}; keep one")
+
+
 def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
     """Return the training arguments, which check types and allowed values themselves."""
     hints = hints_of(cls)
-    given = {name: plain(value) for name, value in source.values["args"].items()}
+    given = {}
     for name, value in source.values["args"].items():
-        if isinstance(value, Text) and str in members_of(hints.get(name)) and given[name] is not None:
-            given[name] = str(value)  # a text stays as it was typed
+        hint = hints.get(name)
+        found = readings(value, hint)
+        given[name] = found[-1] if str in members_of(hint) else found[0]  # a text is as it was typed: fields read it
     try:
         args = cls(**given)
         args.callbacks = callbacks
@@ -153,3 +176,6 @@ def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) 
         entry.options[name] = built(checked_option(source, keys, source.at(keys), options, name))
         target: Any = callbacks[entry.name]
         (target[above[0]] if above else target)[key] = entry.options[name]
+    for keys in entry.overruled:
+        target = callbacks[entry.name]
+        del (target[keys[0]] if keys[1:] else target)[keys[-1]]

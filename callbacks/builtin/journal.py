@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .._util.atomic_files import append_line
+from .._util.atomic_files import append_line, open_to_append
 from .._util.plain_data import plain
 from ..callback import TrainerCallback
 from ..events import EVENTS
@@ -122,10 +122,10 @@ class JournalCallback(TrainerCallback):
         if self._first is not None:
             path, first = self._first
             self._first = None
-            with _open(path) as file:
+            with open_to_append(path) as file:
                 append_line(file, json.dumps(first) + "\n")
         if self._file is None:
-            self._file = _open(self._path_of(args))
+            self._file = open_to_append(self._path_of(args))
         append_line(self._file, json.dumps(entry) + "\n")
 
     def _path_of(self, args: Args) -> Path:
@@ -135,11 +135,6 @@ class JournalCallback(TrainerCallback):
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _open(path: Path) -> FileIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a+b", buffering=0)
 
 
 def _plain(value: Any) -> Any:

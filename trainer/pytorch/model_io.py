@@ -48,7 +48,7 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the trainer's current model; reset the memory of ``past_index``."""
         trainer, args = self._trainer, self._trainer.args
-        self.model: nn.Module = unwrap(trainer.model)
+        self.model: nn.Module = nn.Module() if trainer.model is None else unwrap(trainer.model)
         model = self.model
         config = getattr(model, "config", None)
         names, takes_any = forward_parameters(model)

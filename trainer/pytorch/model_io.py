@@ -77,8 +77,9 @@ class ModelIO:
         loss_fn = self._trainer.loss_fn
         if self._rule_of != (id(model), id(loss_fn)):
             self._rule_of = (id(model), id(loss_fn))
-            is_causal = is_causal_lm(model) and loss_fn is None
-            self.rule: LabelRule = LabelRule(is_causal, ignored_by(loss_fn, model), class_weights_of(loss_fn))
+            weights = loss_fn.weight if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
+            declared = (is_causal_lm(model) and loss_fn is None, ignored_by(loss_fn, model), weights)
+            self.rule: LabelRule = LabelRule(*declared)
 
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
         """Call the model, with labels if it takes them, and with the memory of ``past_index``."""
@@ -132,11 +133,6 @@ def ignored_by(loss_fn: Any, model: nn.Module) -> int:
         config = getattr(model, "config", None)
         declared = [getattr(config, name) for name in dir(config) if name.endswith("loss_ignore_index")]
     return next((value for value in declared if type(value) is int), IGNORED)
-
-
-def class_weights_of(loss_fn: Any) -> Tensor | None:
-    """Return the class weights of a loss of torch that divides by them; None without any."""
-    return loss_fn.weight if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:

@@ -105,7 +105,8 @@ def keras_step(model: Any, name: str) -> Any:
     """Return a method of ``keras.Model`` that the class of a model overrides, such as ``train_step``; None if not."""
     own = getattr(type(model), name, None)
     is_of_keras = str(getattr(own, "__module__", "keras")).split(".")[0] == "keras"
-    return None if is_of_keras and name not in vars(model) else getattr(model, name)
+    is_own = not is_of_keras or name in getattr(model, "__dict__", {})
+    return getattr(model, name) if is_own else None
 
 
 def call_compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
@@ -184,6 +185,19 @@ def may_be_random(dataset: Any) -> bool:
     name = type(dataset).__name__
     own = dataset._functions() or any(word in name for word in ("Shuffle", "Random", "Generator", "Variant"))
     return bool(own) or any(map(may_be_random, dataset._inputs()))
+
+
+def shuffled_by_index(dataset: Any, seed: int) -> Any:
+    """Return a tf.data.Dataset whose source is read in an order of ``seed``, so that no example is held in a buffer.
+
+    Raises:
+        tf.errors.OpError: If one of its transformations cannot give an element by its index; some raise at the
+            first element.
+        ImportError: If this version of TensorFlow has no such operation.
+    """
+    from tensorflow.python.data.experimental.ops.global_shuffle_op import _global_shuffle
+
+    return _global_shuffle(dataset, seed=seed, reshuffle_each_iteration=False)
 
 
 class PythonFunction(NamedTuple):

@@ -49,8 +49,8 @@ class ModelIO:
         names = getattr(model, "output_names", None)
         self.loss: Objective | None = compiled_objective(model) if given is None else Objective(given, names=names)
         self.computes_loss: bool = given is None and keras_step(model, "compute_loss") is not None
-        self._takes_labels = takes_labels(model)
-        self._spreads = spreads_features(model)
+        self._takes_labels = model is not None and takes_labels(model)
+        self._spreads = model is not None and spreads_features(model)
         has_none = self.loss is None and not self.computes_loss
         self._smooths = has_none and trainer.args.label_smoothing_factor > 0
         self.has_loss: bool = has_none and not self._smooths and "compute_loss" not in self._overrides

@@ -95,7 +95,7 @@ def same_rank(first: Any, second: Any) -> tuple[Any, Any]:
 
 def compiled_loss_weights(model: Any) -> Any:
     """Return the ``loss_weights`` with which a model was compiled; None without any."""
-    compiled = getattr(model, "_compile_loss", None)
+    compiled: Any = getattr(model, "_compile_loss", None)
     if hasattr(compiled, "_user_loss_weights"):
         return compiled._user_loss_weights
     return (model.get_compile_config() or {}).get("loss_weights")

@@ -17,6 +17,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideValueError
 
 from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
+from .objective.sums import Sums, summed, with_penalties
 
 
 def batch_size(batch: Any) -> Any:
@@ -108,6 +109,24 @@ def items_of(loss: Any, labels: Any, logits: Any, examples: Any, sample_weight: 
         return [mean_of_examples(losses, examples)], False
     losses = tf.where(counted > 0, losses, 0.0)
     return [Item(losses, tf.reduce_sum(losses), tf.reduce_sum(counted))], False
+
+
+def sums_of_batch(
+    loss: Any, logits: Any, features: Any, labels: Any, sample_weight: Any, model: Any, *, only_layers: bool
+) -> Sums | None:
+    """Return the sums of the losses of a batch, with those of the model's layers; None without any loss.
+
+    Args:
+        loss: What ``run_model`` returned; None without labels.
+        only_layers: Whether the losses of layers count without any other.
+    """
+    items: list[Item] = []
+    is_total, examples = False, tf.cast(batch_size(features), sum_dtype())
+    if loss is not None:
+        items, is_total = items_of(loss, labels, logits, examples, sample_weight)
+    if not is_total and (items or only_layers):
+        items = with_penalties(items, model, examples)
+    return summed(items, examples) if items else None
 
 
 def _times(losses: Any, sample_weight: Any) -> Any:

@@ -22,10 +22,10 @@ from ..optim.lr_schedules import step_schedule
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.loader import Pair
 from .distributed.strategy import DistributedStrategy
-from .loss import LossAccumulator, batch_size, items_of
+from .loss import LossAccumulator, sums_of_batch
 from .model_io import ModelIO
-from .objective.items import MEAN, sum_dtype
-from .objective.sums import Sums, global_norm, single_sum, stacked, summed, update_of, with_penalties
+from .objective.items import MEAN
+from .objective.sums import Sums, global_norm, single_sum, stacked, update_of
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
@@ -159,7 +159,8 @@ class TFTrainStep(BaseTrainStep):
         """
         variables = self.trainer.model.trainable_variables
         with tf.GradientTape(persistent=True) as tape:
-            sums = self.sums(features, labels, True)
+            loss, logits = self.trainer.run_model(features, labels, True)
+            sums = self.sums_of(loss, logits, features, labels)
             if sums is None:
                 raise self.model_io.no_loss()
             sums = single_sum(sums) if self.losses.is_whole else sums
@@ -177,19 +178,10 @@ class TFTrainStep(BaseTrainStep):
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
 
-    def sums(self, features: Any, labels: Any, training: bool) -> Sums | None:
-        """Return the sums of the losses of a batch, with those of the model's layers; None without any loss."""
-        loss, logits = self.trainer.run_model(features, labels, training)
-        return self.sums_of(loss, logits, features, labels)
-
     def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any) -> Sums | None:
-        """Return the sums of what `run_model` returned."""
-        items, is_total, examples = [], False, tf.cast(batch_size(features), sum_dtype())
-        if loss is not None:
-            items, is_total = items_of(loss, labels, logits, examples, self.losses.sample_weight)
-        if not is_total and (items or self.model_io.loss is None):
-            items = with_penalties(items, self.trainer.model, examples)
-        return summed(items, examples) if items else None
+        """Return the sums of what `run_model` returned, with losses of the model's layers; None without any loss."""
+        weight, has_none = self.losses.take_weight(), self.model_io.loss is None
+        return sums_of_batch(loss, logits, features, labels, weight, self.trainer.model, only_layers=has_none)
 
     def _note_gradients(self, found: list[list[Any]]) -> None:
         """Note which variables have no gradient, and so are left as they are.

@@ -148,7 +148,7 @@ def are_classes(labels: Any, outputs: Any) -> bool:
     ranks, last = (labels.shape.rank, outputs.shape.rank), outputs.shape.rank and outputs.shape[-1]
     if None in ranks or last in (None, 0, 1):
         return False
-    return ranks[0] + 1 == ranks[1] or (ranks[0] == ranks[1] and labels.shape[-1] == 1)
+    return bool(ranks[0] + 1 == ranks[1] or (ranks[0] == ranks[1] and labels.shape[-1] == 1))
 
 
 def known_labels(labels: Any, outputs: Any) -> Any:

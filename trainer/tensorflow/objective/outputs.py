@@ -114,6 +114,7 @@ class LossOfOutputs(CompileLoss):  # type: ignore[misc]
         self.items: list[Item] = []
         self._examples = examples
         self._found: list[Any] = []
+        self._flat_losses: list[Any] = []
 
     def _build_nested(self, *args: Any) -> None:
         super()._build_nested(*args)

@@ -18,7 +18,8 @@ from ..transformers_compat import advice, warn_of_unused_overrides
 from ._torch_util import unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size
-from .data.collators import DataCollatorWithPadding, default_data_collator, drop_unused_columns
+from .data.collators import DataCollatorWithPadding, default_data_collator
+from .data.columns import drop_unused_columns
 from .data.factory import make_loader
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
@@ -26,6 +27,9 @@ from .inspection.misfit import check_loss_fn
 from .optim.factory import create_optimizer, create_scheduler
 from .optim.several import as_one_optimizer, as_one_schedule
 from .seeding import set_seed
+
+READ_BATCHES = ("compute_loss", "training_step", "prediction_step", "batch_size_of", "floating_point_ops")
+"""Methods that get whole batches, columns that the model does not take included."""
 
 
 class Trainer(BaseTrainer):
@@ -134,8 +138,9 @@ class Trainer(BaseTrainer):
     def _loader(self, dataset: Any, **options: Any) -> Iterable[Any]:
         """Return a loader of the batches of this process, without the columns that the model does not take."""
         collate = self.data_collator
-        if self.args.remove_unused_columns and getattr(dataset, "column_names", None) is not None:
-            collate = drop_unused_columns(collate, dataset, unwrap(self.model), self.label_names)
+        if self.args.remove_unused_columns:
+            reads = self.loss_items_fn is not None or self._overrides.any(*READ_BATCHES)
+            collate = drop_unused_columns(collate, dataset, unwrap(self.model), self.label_names, reads_batches=reads)
         strategy = self._engine.strategy
         return make_loader(
             dataset,

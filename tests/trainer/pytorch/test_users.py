@@ -172,7 +172,7 @@ def test_a_batch_that_the_model_does_not_take_is_named_beside_what_it_takes(make
             return self.layer(feature)
 
     with pytest.raises(TypeError, match=r"forward\(feature\) was given features by name: .*Did you mean 'feature'"):
-        make_trainer(model=Model(), train_dataset=data).train()
+        make_trainer(model=Model(), train_dataset=data, remove_unused_columns=False).train()
 
 
 def test_labels_that_reach_a_model_without_loss_fn_are_explained(make_trainer):

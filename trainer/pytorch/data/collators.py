@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import default_collate
 
-from trackside.callbacks.errors import TracksideValueError, did_you_mean
+from trackside.callbacks.errors import TracksideValueError
 
-from .._torch_util import fields_of, has_fields, unwrap
-from ..model_io import forward_parameters
-
-logger: logging.Logger = logging.getLogger("trackside.data")
+from .._torch_util import fields_of, has_fields
 
 Collator = Callable[[list[Any]], Any]
 
@@ -39,7 +35,7 @@ def default_data_collator(features: list[Any]) -> Any:
     if isinstance(first, tuple) and not hasattr(first, "_fields"):
         return tuple(default_collate(features))
     if not isinstance(first, Mapping):
-        if isinstance(first, Tensor | np.ndarray) or not has_fields(first):
+        if not is_object(first):
             return default_collate(features)
         features = [fields_of(feature) for feature in features]
         first = features[0]
@@ -48,6 +44,11 @@ def default_data_collator(features: list[Any]) -> Any:
         if name not in LABEL_COLUMNS and value is not None and not isinstance(value, str):
             batch[name] = _stacked(name, value, [feature[name] for feature in features])
     return batch
+
+
+def is_object(example: Any) -> bool:
+    """Return whether the fields of an example are its entries, as those of a dataclass are."""
+    return not isinstance(example, Mapping | Tensor | np.ndarray) and has_fields(example)
 
 
 def _labels(first: Mapping[str, Any], features: list[Any]) -> dict[str, Any]:
@@ -114,78 +115,3 @@ class DataCollatorWithPadding:
             if name in batch:
                 batch["labels"] = batch.pop(name)
         return batch
-
-
-# -- columns that the model does not take -----------------------------------------------------------------------------
-
-
-class UsedColumns:
-    """A collator that drops columns which the model does not take, then calls another; the dataset is unchanged.
-
-    Attributes:
-        collate_fn: The other collator.
-        columns: Names that are kept.
-        model_name: Name of the model, for messages.
-    """
-
-    def __init__(self, collate_fn: Collator, columns: Sequence[str], model_name: str) -> None:
-        self.collate_fn = collate_fn
-        self.columns: frozenset[str] = frozenset(columns)
-        self.model_name = model_name
-        self._has_told = False
-
-    def __call__(self, features: list[Any]) -> Any:
-        if isinstance(features[0], Mapping):
-            self.check(features[0])
-            features = [{key: row[key] for key in row if key in self.columns} for row in features]
-        return self.collate_fn(features)
-
-    def check(self, names: Sequence[str] | Mapping[str, Any]) -> None:
-        """Log once which of ``names`` are dropped.
-
-        Raises:
-            TracksideValueError: If all of them are dropped.
-        """
-        if self._has_told:
-            return
-        dropped = [name for name in names if name not in self.columns]
-        if dropped and len(dropped) == len(names):
-            taken = ", ".join(sorted(self.columns))
-            raise TracksideValueError(
-                f"{self.model_name}.forward takes none of the dataset's columns {', '.join(dropped)}; it takes {taken}."
-                f"{did_you_mean(dropped[0], self.columns)} Rename columns, or set "
-                "remove_unused_columns=False and let the data_collator choose"
-            )
-        if dropped:
-            logger.info("columns that %s.forward does not take are dropped: %s", self.model_name, ", ".join(dropped))
-        self._has_told = True
-
-
-def drop_unused_columns(collate_fn: Collator, dataset: Any, model: nn.Module, label_names: Sequence[str]) -> Collator:
-    """Return a collator that drops columns which the model's forward does not take, and calls ``collate_fn``.
-
-    It applies to datasets with named columns (datasets.Dataset); for other datasets, and for models whose forward takes
-    no named arguments, ``collate_fn`` itself is returned.
-
-    Raises:
-        TracksideValueError: If no column is left; the message names them.
-    """
-    if not hasattr(dataset, "column_names"):
-        return collate_fn
-    taken = forward_arguments(model)
-    if not taken:
-        return collate_fn
-    wrapped = UsedColumns(collate_fn, [*taken, *LABEL_COLUMNS, *label_names], type(model).__name__)
-    form = getattr(dataset, "format", None)
-    has_transform = isinstance(form, dict) and form.get("type") == "custom"  # its columns are known only at collation
-    if isinstance(dataset.column_names, list | tuple) and not has_transform:
-        wrapped.check(dataset.column_names)
-    return wrapped
-
-
-def forward_arguments(model: nn.Module) -> list[str]:
-    """Return the argument names of the forward of ``model``, inside the wrappers of compile, DDP and PEFT."""
-    inner: Any = unwrap(model)
-    if hasattr(inner, "get_base_model"):
-        inner = inner.get_base_model()
-    return forward_parameters(inner)[0]

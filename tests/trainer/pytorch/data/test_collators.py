@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import logging
 from collections import namedtuple
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from trackside.callbacks.errors import TracksideValueError
-from trackside.trainer.pytorch.data.collators import (
-    DataCollatorWithPadding,
-    default_data_collator,
-    drop_unused_columns,
-    forward_arguments,
-)
+from trackside.trainer.pytorch.data.collators import DataCollatorWithPadding, default_data_collator
 
 
 @dataclass
@@ -107,67 +100,3 @@ def test_padding_gives_a_plain_dict_with_labels(tokenizer):
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
     assert features == [{"input_ids": [1, 2, 1], "label": 1}, {"input_ids": [2], "label": 0}]
-
-
-class Model(nn.Module):
-    def forward(self, x, mask=None, **kwargs):
-        return x
-
-
-class TakesAnything(nn.Module):
-    def forward(self, *args, **kwargs):
-        return args
-
-
-def hugging_face(**columns):
-    return pytest.importorskip("datasets").Dataset.from_dict(columns)
-
-
-def test_columns_that_forward_does_not_take_are_dropped_at_collation(caplog):
-    dataset = hugging_face(x=[1, 2], extra=[3, 4], label=[0, 1])
-    caplog.set_level(logging.INFO, "trackside.data")
-
-    collate = drop_unused_columns(default_data_collator, dataset, Model(), ["labels"])
-    batches = [collate([dataset[0]]), collate([dataset[1]])]
-
-    assert [sorted(batch) for batch in batches] == [["labels", "x"]] * 2
-    assert dataset.column_names == ["x", "extra", "label"]
-    assert [record.getMessage() for record in caplog.records] == [
-        "columns that Model.forward does not take are dropped: extra"
-    ]
-
-
-def test_dropping_all_columns_is_an_error_that_names_them():
-    with pytest.raises(TracksideValueError) as caught:
-        drop_unused_columns(default_data_collator, hugging_face(xs=[1], other=[2]), Model(), ["labels"])
-
-    assert "Model.forward takes none of the dataset's columns xs, other; it takes " in str(caught.value)
-    assert "Did you mean 'x'?" in str(caught.value)
-
-
-def test_columns_that_a_transform_makes_are_seen_at_collation():
-    dataset = hugging_face(raw=[1, 2]).with_transform(
-        lambda batch: {"x": [[v] for v in batch["raw"]], "n": batch["raw"]}
-    )
-
-    collate = drop_unused_columns(default_data_collator, dataset, Model(), ["labels"])
-
-    assert collate([dataset[0], dataset[1]])["x"].tolist() == [[1], [2]]
-
-
-def test_a_stream_of_unknown_columns_is_checked_at_the_first_batch():
-    dataset = pytest.importorskip("datasets").IterableDataset.from_generator(lambda: iter([{"y": 1}]))
-    collate = drop_unused_columns(default_data_collator, dataset, Model(), [])
-
-    with pytest.raises(TracksideValueError, match="takes none of the dataset's columns y"):
-        collate(list(dataset))
-
-
-def test_other_datasets_and_models_without_named_inputs_keep_their_collator():
-    assert drop_unused_columns(default_data_collator, [{"y": 1}], Model(), []) is default_data_collator
-    assert drop_unused_columns(default_data_collator, hugging_face(y=[1]), TakesAnything(), []) is default_data_collator
-
-
-def test_the_arguments_of_forward_are_seen_through_wrappers():
-    assert forward_arguments(nn.DataParallel(Model())) == ["x", "mask"]
-    assert forward_arguments(torch.compile(Model(), backend="eager")) == ["x", "mask"]

@@ -262,7 +262,9 @@ def print_table(title: str, unit: str, scale: float, times: dict[str, list[Secon
         low, middle, high = (value * scale for value in statistics.quantiles([wall for wall, _ in values], n=4))
         ratios = [statistics.median(v[i] / b[i] for v, b in zip(values, times[HAND], strict=True)) for i in (0, 1)]
         spread = f"{low:.1f} - {high:.1f}"
-        print(f"{name:40} {middle:10.1f} {spread:>20} {ratios[0]:7.3f} {ratios[1]:7.3f}{notes.get(name, '')}", flush=True)
+        print(
+            f"{name:40} {middle:10.1f} {spread:>20} {ratios[0]:7.3f} {ratios[1]:7.3f}{notes.get(name, '')}", flush=True
+        )
 
 
 def timed(call: Callable[[], Any]) -> Iterator[Seconds]:

@@ -126,9 +126,15 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        for pair in self.train_batches.epoch(epoch, skip):
-            examples = examples_in(pair)
-            yield TrainBatch(pair, examples, examples)
+        # what must see or time the data needs them on the host, before the step
+        is_on_host = self.model_io.counts_flos or self.step_timer.is_on
+        reader = None if is_on_host else self.train_batches.reader(epoch, skip)
+        if reader is not None:
+            yield from reader
+        else:
+            for pair in self.train_batches.epoch(epoch, skip):
+                examples = examples_in(pair)
+                yield TrainBatch(pair, examples, examples)
         self.train_step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int | None:

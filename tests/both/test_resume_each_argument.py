@@ -95,6 +95,7 @@ SECOND = {
     "poly_power": 2.0,
     "xla": True,
     "steps_per_execution": 2,
+    "shuffle_buffer_mib": 1,
     "full_determinism": True,
     "on_stop_signal": "return",
     "report_to": ["jsonl"],

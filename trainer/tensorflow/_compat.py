@@ -141,6 +141,19 @@ def may_be_random(dataset: Any) -> bool:
     return bool(own) or any(map(may_be_random, dataset._inputs()))
 
 
+def shuffled_by_index(dataset: Any, seed: int) -> Any:
+    """Return a tf.data.Dataset whose source is read in an order of ``seed``, so that no example is held in a buffer.
+
+    Raises:
+        tf.errors.OpError: If one of its transformations cannot give an element by its index; some raise at the
+            first element.
+        ImportError: If this version of TensorFlow has no such operation.
+    """
+    from tensorflow.python.data.experimental.ops.global_shuffle_op import _global_shuffle
+
+    return _global_shuffle(dataset, seed=seed, reshuffle_each_iteration=False)
+
+
 class PythonFunction(NamedTuple):
     """A function that ``tf.numpy_function`` or a related operation calls, and how it is replaced."""
 

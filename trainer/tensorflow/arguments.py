@@ -52,6 +52,9 @@ class TFTrainingArguments(BaseTrainingArguments):
     poly_power: float = option(1.0, "Power of the polynomial schedule.", at_least(0))
     xla: bool = option(False, "Compile the step with XLA.")
     steps_per_execution: int = option(1, "Updates in one call, where no callback listens in between.", at_least(1))
+    shuffle_buffer_mib: int = option(
+        256, "Maximum memory of the examples that wait in the shuffle buffer of a tf.data.Dataset, in MiB.", at_least(1)
+    )
 
     def validate(self) -> None:
         """Check every field, and that the requested features exist in TensorFlow."""

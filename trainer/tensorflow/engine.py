@@ -15,13 +15,15 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
 from ..data.sharding import derive_seed
-from ..engine import JobStore, Overrides, TrainBatch
+from ..distributed.launcher import JobStore
+from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
 from .data.factory import make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
+from .data.readers import Reader, RowsReader
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
@@ -52,7 +54,6 @@ class TFEngine(BaseEngine):
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint
     model_io: ModelIO
-    train_batches: Batches
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
@@ -64,6 +65,7 @@ class TFEngine(BaseEngine):
         trainer = self.trainer
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
+        self.train_batches: Batches = None  # type: ignore[assignment]  # prepare_data creates it
         self.epoch_number = 0
         self.trace_counts.clear()
         self.model_io = ModelIO(trainer, self.overrides, self.strategy)
@@ -126,9 +128,7 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        # what must see or time the data needs them on the host, before the step
-        is_on_host = self.model_io.counts_flos or self.step_timer.is_on
-        reader = None if is_on_host else self.train_batches.reader(epoch, skip)
+        reader = self._reader(epoch, skip)
         if reader is not None:
             yield from reader
         else:
@@ -136,6 +136,13 @@ class TFEngine(BaseEngine):
                 examples = examples_in(pair)
                 yield TrainBatch(pair, examples, examples)
         self.train_step.queue.flush()
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader | None:
+        """Return a reader of the epoch's batches, unless the host must have each of them, or has them anyway."""
+        if self.model_io.counts_flos or self.step_timer.is_on:
+            return None
+        reader = self.train_batches.reader(epoch, skip_examples)
+        return None if isinstance(reader, RowsReader) and self.train_step.queue.size == 1 else reader
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""

@@ -33,7 +33,7 @@ def run_alone(code, **environ):
     return result.stdout.split()
 
 
-def test_the_fields_are_the_shared_ones_and_four_more():
+def test_the_fields_are_the_shared_ones_and_five_more():
     shared, found = BaseTrainingArguments().to_dict(), TFTrainingArguments().to_dict()
 
     assert {name: found[name] for name in found if name not in shared} == {
@@ -41,6 +41,7 @@ def test_the_fields_are_the_shared_ones_and_four_more():
         "poly_power": 1.0,
         "xla": False,
         "steps_per_execution": 1,
+        "shuffle_buffer_mib": 256,
     }
     assert {name: found[name] for name in shared} == shared
 
@@ -54,7 +55,9 @@ def test_making_arguments_imports_no_framework():
     assert run_alone(code) == ["False", "False"]
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps_per_execution", 0), ("poly_power", -1), ("xla", "on")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps_per_execution", 0), ("shuffle_buffer_mib", 0), ("poly_power", -1), ("xla", "on")]
+)
 def test_its_own_fields_are_checked(field, value):
     with pytest.raises(ArgumentError, match=f"{field}={value!r} is not allowed"):
         TFTrainingArguments("out", **{field: value})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import tensorflow as tf
 from support.tf_models import mlp
 
 from trackside.trainer.tensorflow import _compat
+from trackside.trainer.tensorflow.data.shuffling import Shuffling
 from trackside.trainer.tensorflow.optim.torch_parity import SGD, AdamW
 
 
@@ -109,3 +112,12 @@ def test_the_dataset_below_a_dataset_is_known():
 
     assert list(_compat.inputs_of(below.prefetch(1))) == [below]
     assert _compat.inputs_of(object()) == ()
+
+
+def test_without_the_operation_for_shuffling_by_index_examples_are_held(monkeypatch):
+    dataset = tf.data.Dataset.range(9).map(lambda number: tf.fill((2**18,), number))
+    assert Shuffling(dataset, 9, 1).by_index
+
+    monkeypatch.setitem(sys.modules, "tensorflow.python.data.experimental.ops.global_shuffle_op", None)
+
+    assert not Shuffling(dataset, 9, 1).by_index

@@ -17,6 +17,8 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.dis
 from trackside.callbacks.errors import ArgumentError, RankError, did_you_mean
 from trackside.trainer.distributed.launcher import rendezvous_endpoint
 
+from . import ending
+
 PERIOD_S = 0.01
 """Interval between two reads of the store, in seconds."""
 
@@ -51,6 +53,8 @@ def join(args: Any, device: torch.device) -> Store:
             world_size=args.world_size,
             timeout=timeout,
         )
+        ending.own(dist.group.WORLD)
+    ending.leave_at_exit()
     return PrefixStore(f"watch-{next(_watches_made)}", _own_connection(store))
 
 

@@ -22,6 +22,7 @@ from ...distributed.collectives import Call, Collectives
 from ...distributed.control_sync import SIGNAL_COUNTS, control_counts, signal_in, take_control
 from ...stop_signals import EvaluationStopped
 from .._torch_util import NULL_CONTEXT, is_placed
+from . import ending
 from .rendezvous import join
 from .watchdog import Watchdog
 
@@ -220,6 +221,7 @@ class MultiProcess(DistributedStrategy):
             raise
         except BaseException as error:
             MultiProcess._broken = self._world
+            ending.abandon(self._world)
             first = self.watchdog.explain(error)
             self.watchdog.report(first)
             if first is not error:

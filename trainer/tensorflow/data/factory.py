@@ -42,6 +42,7 @@ def training_options(args: Any) -> dict[str, Any]:
         "seed": args.order_seed,
         "shuffle": True,
         "drop_last": args.dataloader_drop_last,
+        "shuffle_buffer_mib": args.shuffle_buffer_mib,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, cast
@@ -20,9 +21,10 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from ...data.sharding import BatchCut, derive_seed
 from .pipeline import UserPipeline
 from .readers import IteratorReader, Pair, Reader, RowsReader, tokens_per_example
+from .shuffling import Shuffling
 
-SHUFFLE_BUFFER = 100_000
-"""Size of the shuffle buffer for a tf.data.Dataset with more examples, or an unknown number."""
+SHUFFLE_BUFFER_MIB = 256
+"""Default bound on the memory of a shuffle buffer."""
 
 LABELS = ("labels", "label", "label_ids")
 """Names of labels among the features."""
@@ -41,11 +43,20 @@ class Batches(ABC):
     is_infinite: bool = False
     element_spec: Pair
 
-    def __init__(self, *, batch_size: int, seed: int = 0, shuffle: bool = False, drop_last: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        shuffle_buffer_mib: int = SHUFFLE_BUFFER_MIB,
+    ) -> None:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.shuffle_buffer_mib = shuffle_buffer_mib
 
     @abstractmethod
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
@@ -148,6 +159,11 @@ class DatasetBatches(Batches):
         self.num_examples, self.is_infinite = _cardinality(dataset)
         self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
 
+    @cached_property
+    def _shuffling(self) -> Shuffling:
+        # of the first epoch in a resumed run, too, where it may read examples
+        return Shuffling(self._pipeline.of_epoch(self.dataset, 0), self.num_examples, self.shuffle_buffer_mib)
+
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; skipped examples are read, but not used."""
         for element in self.as_dataset(epoch, skip_examples):
@@ -162,9 +178,8 @@ class DatasetBatches(Batches):
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
         dataset = self.dataset
         if self.shuffle:
-            dataset = self._pipeline.of_epoch(dataset, epoch)
-            size = min(self.num_examples or SHUFFLE_BUFFER, SHUFFLE_BUFFER)
-            dataset = dataset.shuffle(size, seed=derive_seed(self.seed, epoch), reshuffle_each_iteration=False)
+            shuffling = self._shuffling
+            dataset = shuffling.apply(self._pipeline.of_epoch(dataset, epoch), derive_seed(self.seed, epoch))
         if skip_examples:
             dataset = dataset.skip(skip_examples)
         return dataset.batch(self.batch_size, drop_remainder=self.drop_last).prefetch(2)

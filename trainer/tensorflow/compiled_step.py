@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideError, TracksideValueError
+from trackside.callbacks.errors import TracksideValueError
 
 from ..engine import TrainBatch
-from ._compat import flat_call, label_out_of_range
-from .data.graph_nodes import drawing_operations
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
 from .objective.items import sum_dtype
+from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -63,14 +62,15 @@ class CompiledStep:
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
-        self._xla = step.trainer.args.xla and strategy.replicas == 1
+        self._eager = runs_eagerly(step.trainer.model)
+        self._xla = step.trainer.args.xla and strategy.replicas == 1 and not self._eager
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
         self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
-        if step.trainer.args.xla and not self._xla:
+        if step.trainer.args.xla and strategy.replicas > 1:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
         self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
@@ -244,7 +244,7 @@ class CompiledStep:
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
-        return compiled(name, function, signature, self._trace_counts, xla=xla)
+        return compiled(name, function, signature, self._trace_counts, xla=xla, eager=self._eager)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
@@ -272,62 +272,3 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
         f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
     )
-
-
-def compiled(
-    name: str, function: Callable[..., Any], signature: list[Any], trace_counts: Counter[str], *, xla: bool
-) -> Callable[..., Any]:
-    """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
-
-    The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
-    """
-    places = [spec is not None for spec in tf.nest.flatten(signature)]
-
-    def counted(*tensors: Any) -> Any:
-        trace_counts[name] += 1
-        rest = iter(tensors)
-        return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
-
-    specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
-    dtypes = [spec.dtype for spec in tf.nest.flatten(specs, expand_composites=True)]
-    inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
-    concrete: Callable[..., Any] | None = None
-
-    def call(*args: Any) -> Any:
-        nonlocal concrete
-        if concrete is None:
-            traced = _traced(inner)
-            concrete = flat_call(traced)
-            if name != "predict" and not xla:
-                _tell_of_draws(traced)
-        given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
-        tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
-        try:
-            return concrete(tensors)
-        except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
-            if label is None:
-                raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
-
-    return call
-
-
-def _traced(function: Any) -> Any:
-    """Return the only trace of ``function``; a direct call saves as much time as the step of a small model takes."""
-    try:
-        return function.get_concrete_function()
-    except TracksideError as error:
-        # without TensorFlow's own thirty lines of traceback
-        raise error.with_traceback(None) from error.__cause__
-
-
-def _tell_of_draws(function: Any) -> None:
-    """Warn of random operations whose state is in their kernels, where it can be neither saved nor restored."""
-    found = drawing_operations(function.graph.as_graph_def())
-    if found:
-        logger.warning(
-            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
-            "or a tf.random.Generator in place of tf.random.*",
-            ", ".join(found),
-        )

@@ -15,7 +15,7 @@ from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
-from .compiled_step import compiled, rows_of
+from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
 from .data.loader import Batches, OwnBatches
@@ -28,6 +28,7 @@ from .objective.items import MEAN
 from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
+from .tracing.function import compiled, runs_eagerly
 from .train_step import TFTrainStep
 
 
@@ -120,8 +121,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         if key not in self._predictors:
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
-            xla = self.trainer.args.xla and rows is None
-            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, xla=xla)
+            xla, eager = self.trainer.args.xla and rows is None, runs_eagerly(self.trainer.model)
+            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, xla=xla, eager=eager)
             self._predictors[key] = predict
         return self._predictors[key]
 

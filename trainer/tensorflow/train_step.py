@@ -24,8 +24,9 @@ from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sums_of_batch
 from .model_io import ModelIO
+from .objective.gradients import dense, global_norm, update_of, without_gradient
 from .objective.items import MEAN
-from .objective.sums import Sums, global_norm, single_sum, stacked, update_of
+from .objective.sums import Sums, single_sum, stacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
@@ -170,29 +171,15 @@ class TFTrainStep(BaseTrainStep):
             scaled = self.precision.scaled(loss)
             parts = [scaled] if len(sums.totals) == 1 else tf.unstack(scaled)
         found = [tape.gradient(part, [variable.value for variable in variables]) for part in parts]
-        self._note_gradients(found)
-        return [
-            # zeros if the loss does not depend on a variable; dense tensors for sparse gradients
-            tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
-            for gradients in found
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
+        self._without_gradient = without_gradient(found)
+        if self._without_gradient == set(range(len(variables))):
+            raise self.model_io.no_gradient()
+        return dense(found, variables)
 
     def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any) -> Sums | None:
         """Return the sums of what `run_model` returned, with losses of the model's layers; None without any loss."""
         weight, has_none = self.losses.take_weight(), self.model_io.loss is None
         return sums_of_batch(loss, logits, features, labels, weight, self.trainer.model, only_layers=has_none)
-
-    def _note_gradients(self, found: list[list[Any]]) -> None:
-        """Note which variables have no gradient, and so are left as they are.
-
-        Raises:
-            TracksideValueError: If none has a gradient.
-        """
-        lacking = [all(gradient is None for gradient in gradients) for gradients in zip(*found, strict=True)]
-        if lacking and all(lacking):
-            raise self.model_io.no_gradient()
-        self._without_gradient = frozenset(index for index, lacks in enumerate(lacking) if lacks)
 
     def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the loss of each example (None without labels) and the logits."""

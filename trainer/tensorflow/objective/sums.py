@@ -102,35 +102,3 @@ def mean_of_sums(total: Any, weight: Any, reductions: Sequence[str]) -> Any:
         return total / tf.maximum(weight, 1e-12)
     is_sum = [how == SUM for how in reductions] if len(reductions) > 1 else reductions[0] == SUM
     return tf.where(is_sum, total, total / tf.maximum(weight, 1e-12))
-
-
-def update_of(
-    gradients: Sequence[Any], loss: Any, weight: Any, reductions: Sequence[str], reference: float
-) -> tuple[list[Any], Any]:
-    """Return the gradients of an update and its loss.
-
-    Args:
-        gradients: The gradients of each sum, one sum after the other.
-        loss, weight: The sums, divided by ``reference``.
-    """
-    means = mean_of_sums(loss, weight, reductions)
-    means = tf.where(weight > 0, means, 0.0) if SUM not in reductions else means
-    shares = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-    whole = [how != MEAN for how in reductions] if len(reductions) > 1 else reductions[0] != MEAN
-    shares = tf.reshape(tf.where(whole, reference, shares), [-1])
-    count = len(gradients) // len(reductions)
-    of_sums = [gradients[start : start + count] for start in range(0, len(gradients), count)]
-    joint = [
-        tf.add_n([part * tf.cast(shares[index], part.dtype) for index, part in enumerate(parts)])
-        for parts in zip(*of_sums, strict=True)
-    ]
-    scaled = [how == SUM for how in reductions] if len(reductions) > 1 else reductions[0] == SUM
-    return joint, tf.reduce_sum(tf.where(scaled, means * reference, means))
-
-
-def global_norm(gradients: Sequence[Any]) -> Any:
-    """Return the joint L2 norm of gradients of any types of numbers, in float32."""
-    if any(gradient.dtype != tf.float32 for gradient in gradients):
-        widest = tf.float64 if any(gradient.dtype == tf.float64 for gradient in gradients) else tf.float32
-        gradients = [tf.cast(gradient, widest) for gradient in gradients]
-    return tf.cast(tf.linalg.global_norm(gradients), tf.float32)

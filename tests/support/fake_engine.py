@@ -217,8 +217,13 @@ class FakeEngine(Engine):
         self.evaluation = FakeEvaluation(trainer.sizes, trainer.fault)
         self.checkpoint = FakeCheckpoint(self.strategy.collectives, trainer.fault)
 
-    def prepare_data(self) -> int | None:
+    def prepare_data(self, resized: Any = None) -> int | None:
         return BATCHES
+
+    def refresh_data(self, epoch: int) -> tuple[bool, int]:
+        return False, BATCHES
+
+    def reschedule(self, max_steps: int, step: int) -> None: ...
 
     def replace_model(self) -> None: ...
 

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.plain_data import plain
+from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .checkpointing.position import Division, go_to_resized, resume_position
+from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
-from .progress import Progress, TrainingPlan, plan_training, show_plan, windows
-from .stop_signals import EvaluationStopped, StopSignals, answer_of
+from .progress import Progress, TrainingPlan, show_plan, windows
+from .stop_signals import EvaluationStopped, StopSignals, answer
 
 
 class TrainingLoop:
@@ -69,10 +70,11 @@ class TrainingLoop:
         self.state: TrainerState = trainer.state
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
+        self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
         self.progress: Progress = Progress()
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
-        self.signals: StopSignals = StopSignals(answer_of(self.args) if self.state.is_world_process_zero else None)
+        self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
         self.first_step: int = 0
         self.examples_seen: int = 0
         self._is_seeded = self._has_new_seed = False
@@ -107,17 +109,7 @@ class TrainingLoop:
     def _set_up(self) -> None:
         args, state = self.args, self.state
         saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
-        batches = self.engine.prepare_data(None if saved is None else saved.progress.resized)
-        self.plan = plan_training(
-            batches_per_epoch=batches,
-            accumulation_steps=args.gradient_accumulation_steps,
-            num_train_epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-        )
-        division = Division.of(args, self.engine.describe_data(), batches)
-        if saved is not None:
-            self.progress = saved.progress
-            self.plan = resume_position(args, saved, division, self.plan, self.engine.batches_used)
+        self.plan, self.progress, division = plan_run(args, self.engine, saved)
         self.engine.prepare_model(self.plan.max_steps)
         if saved is not None:
             self.checkpoints.restore(saved, division.differences(self.progress.division or {}))
@@ -159,7 +151,7 @@ class TrainingLoop:
         for window in windows(batches, self.args.gradient_accumulation_steps):
             self._run_update(window)
             self._act()
-            if control.should_epoch_stop or control.should_training_stop:
+            if control.should_epoch_stop or self._is_over:
                 ended = control.should_epoch_stop
                 break
         if ended and progress.batches_in_epoch == 0:
@@ -168,6 +160,7 @@ class TrainingLoop:
             progress.next_epoch()
             self.state.epoch = self._epoch()
             self._end_with_epochs()
+        self.flow.on_epoch_end(self.args, self.state, control)
         self.send("on_epoch_end")
         self._sync_control()
         self._act()
@@ -203,9 +196,10 @@ class TrainingLoop:
             send("on_pre_optimizer_step", grad_norm=grad_norm)
             skipped = step.optimizer_step()
             send("on_optimizer_step", skipped=skipped)
-            step.clear_gradients()
+            step.end_update(skipped)
         self._count(window)
         self.checkpoints.committer.raise_if_failed()
+        self.flow.on_step_end(self.args, self.state, self.control)
         send("on_step_end")
         self._sync_control(after_update=True)
 
@@ -221,6 +215,11 @@ class TrainingLoop:
 
     def _epoch(self) -> float:
         return self.progress.epoch_with_fraction(self.plan, self.args.gradient_accumulation_steps)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether training ends here, whatever callbacks have made of the flag after the last step."""
+        return self.control.should_training_stop or self.state.global_step >= self.state.max_steps
 
     def _sync_control(self, *, after_update: bool = False) -> None:
         """Give all processes the same flags, and turn a signal into a stop at the same step on all of them."""
@@ -263,7 +262,7 @@ class TrainingLoop:
     def _ask_for_last(self, action: str) -> None:
         """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
         control, progress, step = self.control, self.progress, self.state.global_step
-        if not control.should_training_stop:
+        if not self._is_over:
             return
         if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
             control.request("should_save", "training stops")
@@ -280,7 +279,8 @@ class TrainingLoop:
         progress.total_loss += progress.pending_loss
         progress.pending_loss, progress.pending_steps = 0.0, 0
         record = {"loss": loss, **self.step.training_record()}
-        self.trainer.log({**record, **self.dispatcher.logged_metrics(record)})
+        added = self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())
+        self.trainer.log({**record, **added})
 
     def _evaluate(self) -> None:
         progress = self.progress

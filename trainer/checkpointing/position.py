@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..progress import Progress, TrainingPlan, replan
+from ..progress import Progress, TrainingPlan, plan_training, replan
 from .restoring import SavedRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -61,6 +61,25 @@ class Division:
         now = {"train_dataset": self.dataset, "world_size": self.world_size}
         then = {"train_dataset": before.get("dataset"), "world_size": before.get("world_size")}
         return {name: (then[name], now[name]) for name in now if then[name] not in (None, now[name])}
+
+
+def plan_run(args: Any, engine: Any, saved: SavedRun | None) -> tuple[TrainingPlan, Progress, Division]:
+    """Have an engine build its data; return the length of a run, its position, and how it divides the data.
+
+    Args:
+        saved: What the checkpoint says; None for a run from the beginning.
+    """
+    batches = engine.prepare_data(None if saved is None else saved.progress.resized)
+    division = Division.of(args, engine.describe_data(), batches)
+    plan = plan_training(
+        batches_per_epoch=batches,
+        accumulation_steps=args.gradient_accumulation_steps,
+        num_train_epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+    )
+    if saved is None:
+        return plan, Progress(), division
+    return resume_position(args, saved, division, plan, engine.batches_used), saved.progress, division
 
 
 def resume_position(

@@ -169,7 +169,7 @@ def test_a_replay_buffer_that_grows_in_the_first_event_is_planned_from_the_begin
 
     rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
     assert trainer.state.global_step == 4
-    np.testing.assert_allclose(rates, [1e-6 * (1 - step / 4) for step in range(1, 5)], atol=1e-15)
+    np.testing.assert_allclose(rates, [1e-6 * (1 - step / 4) for step in range(4)], atol=1e-15)
 
 
 def test_a_schedule_of_the_user_stays_and_the_run_says_so(tmp_path, caplog):

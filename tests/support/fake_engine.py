@@ -116,8 +116,10 @@ class FakeStep(TrainStep):
     def optimizer_step(self) -> bool:
         return False
 
-    def clear_gradients(self) -> None:
-        pass
+    def end_update(self, skipped: bool) -> None: ...
+
+    def used_groups(self) -> list[dict[str, Any]]:
+        return []
 
     def end_run(self) -> None:
         pass

@@ -114,6 +114,7 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.precision: Any = precision
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
+        self._tokens = 0
 
     def end_run(self) -> None:
         """Do nothing: the model is used after training as it was trained."""
@@ -128,7 +129,19 @@ class BaseTrainStep(EnginePart, TrainStep):
         if self.model_io.counts_flos:
             self._flos += self.trainer.floating_point_ops(inputs)
         if isinstance(inputs, dict) and "input_ids" in inputs:
-            self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
+            if self.trainer.args.include_num_input_tokens_seen == "non_padding" and "attention_mask" in inputs:
+                self._tokens += int(inputs["attention_mask"].sum())  # of this process; see `_tokens_record`
+            else:
+                self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
+
+    def _tokens_record(self) -> dict[str, float]:
+        """Return the number of input tokens so far, of all processes, if a log record is to have it."""
+        args, state = self.trainer.args, self.trainer.state
+        if args.include_num_input_tokens_seen == "non_padding":
+            state.num_input_tokens_seen += int(self.strategy.all_reduce(self._tokens))
+            self._tokens = 0
+        seen = state.num_input_tokens_seen
+        return {} if args.include_num_input_tokens_seen == "no" else {"num_input_tokens_seen": seen}
 
 
 class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):

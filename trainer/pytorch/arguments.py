@@ -9,16 +9,16 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
-from ..arguments.base import BaseTrainingArguments
+from ..arguments.base import BaseTrainingArguments, DictOrText
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
-from ..arguments.fields import at_least, choice, option
+from ..arguments.fields import above, at_least, choice, dict_option, mapping, option
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
-from .availability import check_apex_amp, check_optimizer
+from .availability import check_apex_amp, check_liger, check_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,18 @@ class TrainingArguments(BaseTrainingArguments):
         "per_device_train_batch_size is the most that a process takes at once.",
         at_least(1),
     )
+    dataloader_multiprocessing_context: str | None = choice(
+        None, "Start method of loading processes; fork on Linux if not given.", Literal["fork", "spawn", "forkserver"]
+    )
+    ddp_static_graph: bool | None = option(None, "DistributedDataParallel's static_graph.")
+    neftune_noise_alpha: float | None = option(
+        None, "Scale of NEFTune's noise on embeddings in training, such as 5.", above(0)
+    )
+    torch_empty_cache_steps: int | None = option(
+        None, "Updates after which unused memory of the device is given back, each time.", at_least(1)
+    )
+    use_liger_kernel: bool = option(False, "Replace layers of the model by those of the package liger-kernel.")
+    liger_kernel_config: DictOrText = dict_option("Which layers; a dict or JSON.", mapping)
 
     def validate(self) -> None:
         """Check every field, and that the requested features are available here."""
@@ -54,6 +66,10 @@ class TrainingArguments(BaseTrainingArguments):
         if self.global_batch_size is not None:
             self._set("gradient_accumulation_steps", self._cut_of_update[0])
         check_optimizer(self.optim)
+        if self.liger_kernel_config and not self.use_liger_kernel:
+            raise ArgumentError("liger_kernel_config", self.liger_kernel_config, "only with use_liger_kernel=True")
+        if self.use_liger_kernel:
+            check_liger()
         check_processes(self)
         if self.uses_xla:
             check_cores(self)

@@ -28,6 +28,7 @@ NOT_HERE: Refusals = {
     "fsdp": (bool, "only PyTorch has it; replicas come from args.strategy"),
     "parallel": (bool, "only PyTorch has it; replicas come from args.strategy"),
     "group_by_length": (bool, "only PyTorch has it; use tf.data's bucket_by_sequence_length in get_train_tfdataset"),
+    "include_num_input_tokens_seen": (lambda value: value == "non_padding", "only PyTorch has it; use 'all'"),
     "label_names": (bool, "only PyTorch has it; a dataset gives (features, labels), and labels may be a dict"),
     "past_index": (lambda value: value >= 0, "only PyTorch has it; keep the memory in the model's variables"),
     "tpu_num_cores": (lambda value: value is not None, "only PyTorch has it; use tpu_name"),

@@ -19,6 +19,7 @@ from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
 
@@ -115,6 +116,21 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
         self._tokens = 0
+        self._used_groups: list[dict[str, Any]] = []
+
+    def end_update(self, skipped: bool) -> None:
+        """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
+        if not skipped:
+            step_schedule(self.trainer.lr_scheduler)
+        self.clear_gradients()
+
+    @abstractmethod
+    def clear_gradients(self) -> None:
+        """Clear the gradients."""
+
+    def used_groups(self) -> list[dict[str, Any]]:
+        """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
+        return self._used_groups
 
     def end_run(self) -> None:
         """Do nothing: the model is used after training as it was trained."""
@@ -128,7 +144,7 @@ class BaseTrainStep(EnginePart, TrainStep):
         """Count the operations and the tokens of a micro-batch, of as many ``processes``, each with as many tokens."""
         if self.model_io.counts_flos:
             self._flos += self.trainer.floating_point_ops(inputs)
-        if isinstance(inputs, dict) and "input_ids" in inputs:
+        if isinstance(inputs, Mapping) and "input_ids" in inputs:
             if self.trainer.args.include_num_input_tokens_seen == "non_padding" and "attention_mask" in inputs:
                 self._tokens += int(inputs["attention_mask"].sum())  # of this process; see `_tokens_record`
             else:

@@ -187,6 +187,7 @@ class BaseTrainer(TrainerInterface):
             watch_memory=self._evaluator.watch_memory,
             report_costs=self._writer.report_costs,
         )
+        self._evaluator.show_batches()
         with self._evaluator.within_training():
             output = loop.run()
         if self.state.stopped_by is None:

@@ -111,11 +111,11 @@ class TrainStep(ABC):
 
     @abstractmethod
     def optimizer_step(self) -> bool:
-        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer; return whether the loss scaler skipped the step."""
 
     @abstractmethod
-    def clear_gradients(self) -> None:
-        """Clear the gradients."""
+    def end_update(self, skipped: bool) -> None:
+        """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
 
     @abstractmethod
     def end_run(self) -> None:
@@ -130,7 +130,11 @@ class TrainStep(ABC):
 
     @abstractmethod
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate for a log record. Waits for the device."""
+        """Return the gradient norm and the learning rate of the last update for a log record. Waits for the device."""
+
+    @abstractmethod
+    def used_groups(self) -> list[dict[str, Any]]:
+        """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
 
     @abstractmethod
     def take_flos(self) -> float:

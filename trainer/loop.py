@@ -192,7 +192,7 @@ class TrainingLoop:
             send("on_pre_optimizer_step", grad_norm=grad_norm)
             skipped = step.optimizer_step()
             send("on_optimizer_step", skipped=skipped)
-            step.clear_gradients()
+            step.end_update(skipped)
         self._count(window)
         self.checkpoints.committer.raise_if_failed()
         send("on_step_end")
@@ -269,7 +269,8 @@ class TrainingLoop:
         progress.total_loss += progress.pending_loss
         progress.pending_loss, progress.pending_steps = 0.0, 0
         record = {"loss": loss, **self.step.training_record()}
-        self.trainer.log({**record, **self.dispatcher.logged_metrics(record)})
+        added = self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())
+        self.trainer.log({**record, **added})
 
     def _evaluate(self) -> None:
         progress = self.progress

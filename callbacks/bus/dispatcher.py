@@ -221,7 +221,7 @@ class Dispatcher:
             else:
                 self._guarded(attachment, "load_state_dict", partial(_restore, state=state))
 
-    def logged_metrics(self, own: Mapping[str, Any]) -> dict[str, Any]:
+    def logged_metrics(self, own: Mapping[str, Any], **context: Any) -> dict[str, Any]:
         """Return what the monitors among the callbacks add to the training record that is about to be written.
 
         A monitor is a callback with a method ``metrics_to_log(args, state, **context)`` that returns a dict. They are
@@ -229,10 +229,11 @@ class Dispatcher:
 
         Args:
             own: The record's own values, which a monitor does not replace.
+            context: What monitors get by keyword beside the context of every event.
         """
 
         def ask(monitor: Any) -> dict[str, Any]:
-            answer = monitor.metrics_to_log(self.args, self.state, **self.context)
+            answer = monitor.metrics_to_log(self.args, self.state, **self.context, **context)
             return self.as_plain(dict(answer or {}), "metrics_to_log")
 
         added: dict[str, Any] = {}

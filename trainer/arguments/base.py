@@ -34,7 +34,7 @@ from .fields import (
     true_or_text,
     words,
 )
-from .foreign import FOREIGN_FIELDS, TransformersFields, is_foreign
+from .foreign import DECLARED, FOREIGN_FIELDS, KINDS, is_foreign
 from .properties import LOGGING_DIR, DerivedArguments
 from .validation import check_combinations
 
@@ -49,7 +49,6 @@ else:  # annotations for HfArgumentParser: it refuses most unions, and turns a p
     TrueOrPath, BoolOrNone, Interval, Save = str, bool, enums.IntervalChoice, enums.SaveChoice
     MetricInputs, ReportTo = list[str], list[str] | str | None
 
-Unlisted: Any = object if TYPE_CHECKING else TransformersFields
 DictOrText = dict[str, Any] | str | None
 Sampling = Literal["random", "sequential", "group_by_length"]
 Tokens = Literal["no", "all", "non_padding"]
@@ -57,7 +56,7 @@ NAMES, NUMBER = list[str] | None, int | float
 
 
 @dataclass
-class BaseTrainingArguments(DerivedArguments, Unlisted):
+class BaseTrainingArguments(DerivedArguments):
     """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
 
     Creating an instance has no side effects: no folder, no process group, no device. A field that is changed later is
@@ -174,6 +173,14 @@ class BaseTrainingArguments(DerivedArguments, Unlisted):
     gradient_checkpointing_kwargs: DictOrText = dict_option("Its options.", mapping)
     activation_checkpointing: bool = other_name("Another name of gradient_checkpointing.")
     activation_checkpointing_kwargs: DictOrText = other_name("Another name of gradient_checkpointing_kwargs.")
+    neftune_noise_alpha: float | None = option(
+        None, "Scale of NEFTune's noise on embeddings in training, such as 5.", above(0)
+    )
+    use_liger_kernel: bool = option(False, "Replace layers of the model by those of the package liger-kernel.")
+    liger_kernel_config: DictOrText = dict_option("Which layers; a dict or JSON.", mapping)
+    torch_empty_cache_steps: int | None = option(
+        None, "Updates after which unused memory of the device is given back, each time.", at_least(1)
+    )
     auto_find_batch_size: bool = option(
         False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
     )
@@ -185,6 +192,7 @@ class BaseTrainingArguments(DerivedArguments, Unlisted):
     ddp_find_unused_parameters: bool | None = option(None, "DistributedDataParallel's find_unused_parameters.")
     ddp_bucket_cap_mb: int | None = option(None, "DistributedDataParallel's bucket_cap_mb.", at_least(1))
     ddp_broadcast_buffers: bool | None = option(None, "DistributedDataParallel's broadcast_buffers.")
+    ddp_static_graph: bool | None = option(None, "DistributedDataParallel's static_graph.")
     fsdp: list[str] | str | None = option(
         "",
         "Shard with FSDP2: full_shard or shard_grad_op, with offload, auto_wrap.",
@@ -204,6 +212,9 @@ class BaseTrainingArguments(DerivedArguments, Unlisted):
     # -- data -----------------------------------------------------------------------------------------------------
     dataloader_drop_last: bool = option(False, "Drop a last, smaller training batch; evaluation is always complete.")
     dataloader_num_workers: int = option(0, "Processes that load data; 0 loads in the training process.", at_least(0))
+    dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = choice(
+        None, "Start method of loading processes; fork on Linux if not given.", Literal["fork", "spawn", "forkserver"]
+    )
     dataloader_pin_memory: bool = option(True, "Load into pinned memory, from which copies to the GPU are quick.")
     dataloader_persistent_workers: bool = option(False, "Keep loading processes from one epoch to the next.")
     dataloader_prefetch_factor: int | None = option(None, "Batches that each loading process is ahead.", at_least(1))
@@ -231,6 +242,10 @@ class BaseTrainingArguments(DerivedArguments, Unlisted):
     log_level_replica: enums.LogLevel = choice("warning", "Level of messages on the others.", enums.LogLevel)
     skip_memory_metrics: bool = option(True, "False adds memory used to the metrics, at some cost in time.")
     parallel: Literal["dp"] | None = choice(None, "'dp': nn.DataParallel on all GPUs of one process.", Literal["dp"])
+
+    if not TYPE_CHECKING:  # fields of transformers only, after the others
+        __annotations__.update(KINDS)
+        locals().update(DECLARED)
 
     def __post_init__(self) -> None:
         self.validate()

@@ -51,12 +51,17 @@ class ForeignField:
         if self.note and value != self.default:
             warnings.warn(f"{self.name}={value!r}: {self.note}", UserWarning, stacklevel=4)
 
-    def declared(self) -> tuple[str, Any, dataclasses.Field[Any]]:
-        """Return the field as `dataclasses.make_dataclass` takes it."""
-        kind = bool if isinstance(self.default, bool) else int if isinstance(self.default, int) else str
-        about = {"help": "Of transformers; " + self.instead.replace("%", "%%") + "."}
+    @property
+    def kind(self) -> Any:
+        """The type of the field; values of other types are refused anyway, and command-line parsers take few."""
+        return type(self.default) if self.default is not None else str | None
+
+    def declared(self) -> dataclasses.Field[Any]:
+        """Return the field of a dataclass."""
+        about = {"help": f"Of transformers; {self.instead}."}
         field: Any = dataclasses.field(default=self.default, kw_only=True, repr=False, compare=False, metadata=about)
-        return self.name, kind if self.default is not None else kind | None, field
+        made: dataclasses.Field[Any] = field
+        return made
 
 
 FOREIGN_FIELDS = (
@@ -113,15 +118,11 @@ FOREIGN_FIELDS = (
     ForeignField("use_mps_device", False, "true or false", (True,)),  # an MPS device is used where there is one
 )
 
-TransformersFields: Any = dataclasses.make_dataclass(
-    "TransformersFields", [item.declared() for item in FOREIGN_FIELDS], init=False, repr=False, eq=False
-)
-"""Base class of TrainingArguments that declares the fields."""
+DECLARED: dict[str, dataclasses.Field[Any]] = {item.name: item.declared() for item in FOREIGN_FIELDS}
+KINDS: dict[str, Any] = {item.name: item.kind for item in FOREIGN_FIELDS}
+"""What TrainingArguments declares."""
 
 
 def is_foreign(cls: Any, name: str) -> bool:
     """Return whether the field ``name`` of ``cls`` is one of these, and not one that a subclass declares anew."""
     return name in DECLARED and cls.__dataclass_fields__[name] is DECLARED[name]
-
-
-DECLARED: dict[str, dataclasses.Field[Any]] = TransformersFields.__dataclass_fields__

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
-from ..arguments.base import BaseTrainingArguments, DictOrText
+from ..arguments.base import BaseTrainingArguments
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
-from ..arguments.fields import above, at_least, choice, dict_option, mapping, option
+from ..arguments.fields import at_least, choice, option
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
 from .availability import check_apex_amp, check_liger, check_optimizer
@@ -47,18 +47,6 @@ class TrainingArguments(BaseTrainingArguments):
         "per_device_train_batch_size is the most that a process takes at once.",
         at_least(1),
     )
-    dataloader_multiprocessing_context: str | None = choice(
-        None, "Start method of loading processes; fork on Linux if not given.", Literal["fork", "spawn", "forkserver"]
-    )
-    ddp_static_graph: bool | None = option(None, "DistributedDataParallel's static_graph.")
-    neftune_noise_alpha: float | None = option(
-        None, "Scale of NEFTune's noise on embeddings in training, such as 5.", above(0)
-    )
-    torch_empty_cache_steps: int | None = option(
-        None, "Updates after which unused memory of the device is given back, each time.", at_least(1)
-    )
-    use_liger_kernel: bool = option(False, "Replace layers of the model by those of the package liger-kernel.")
-    liger_kernel_config: DictOrText = dict_option("Which layers; a dict or JSON.", mapping)
 
     def validate(self) -> None:
         """Check every field, and that the requested features are available here."""

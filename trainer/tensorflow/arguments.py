@@ -27,6 +27,8 @@ NOT_HERE: Refusals = {
     "gradient_checkpointing": (bool, "only PyTorch has it; wrap layers in tf.recompute_grad"),
     "fsdp": (bool, "only PyTorch has it; replicas come from args.strategy"),
     "parallel": (bool, "only PyTorch has it; replicas come from args.strategy"),
+    "neftune_noise_alpha": (lambda value: value is not None, "only PyTorch has it; add a GaussianNoise layer"),
+    "use_liger_kernel": (bool, "only PyTorch has it; use xla=True"),
     "group_by_length": (bool, "only PyTorch has it; use tf.data's bucket_by_sequence_length in get_train_tfdataset"),
     "include_num_input_tokens_seen": (lambda value: value == "non_padding", "only PyTorch has it; use 'all'"),
     "label_names": (bool, "only PyTorch has it; a dataset gives (features, labels), and labels may be a dict"),

@@ -47,8 +47,9 @@ def main(argv: Sequence[str]) -> int:
     check_journal(Path(options.journal))
     try:
         replayed = replay(options.journal, callbacks, output_dir=options.output_dir)
-    except TracksideError as error:
-        raise ConfigError(str(error)) from error
+    except Exception as error:
+        kind = "" if isinstance(error, TracksideError) else f"{options.journal}: {type(error).__name__}: "
+        raise ConfigError(" ".join([f"{kind}{error}", *getattr(error, "__notes__", ())])) from error
     print("\n".join(ending(replayed)))
     print(costs(replayed.callback_report, sum(item.seconds for item in replayed.callback_report.values())))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,9 @@ from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, overruled_names, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
+from trackside.callbacks.registry import only_registered
 from trackside.config.component import FUNCTIONS, Component, built, checked_option, read_component
+from trackside.config.module_search import search_beside
 from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings
 from trackside.trainer.arguments.aliases import Alias
 
@@ -32,6 +33,7 @@ class RunConfig:
         args: The TrainingArguments (or TFTrainingArguments).
         callbacks: The map of callbacks, with the places of its entries.
         entries: The enabled callbacks, with their classes imported and their options converted.
+        registered_only: Whether only registered classes may be imported.
     """
 
     source: Source
@@ -39,6 +41,7 @@ class RunConfig:
     args: Any
     callbacks: CallbackMap
     entries: list[CallbackConfig] = field(default_factory=list)
+    registered_only: bool = False
 
     def components(self) -> dict[str, Component | dict[str, Component]]:
         """Import the components that the configuration names, and check their options. This imports the framework.
@@ -47,7 +50,8 @@ class RunConfig:
             ConfigError: If something cannot be imported, or an option is wrong.
         """
         given = {key: self.source.values.get(key) for key in COMPONENTS}
-        return {key: self._component(key, value) for key, value in given.items() if value is not None}
+        with only_registered(self.registered_only):
+            return {key: self._component(key, value) for key, value in given.items() if value is not None}
 
     def _component(self, key: str, value: Any) -> Component | dict[str, Component]:
         several = key in DATA and isinstance(value, Mapping) and "class_path" not in value
@@ -64,21 +68,25 @@ def load_config(
     """Read, merge and check configuration files and the command line, without importing a framework.
 
     Args:
-        files: YAML files; the later wins. Their folders and the current one are added to ``sys.path``, so that a
-            file can name the modules beside it.
+        files: YAML files; the later wins. Their folders and the current one are added at the end of ``sys.path``, so
+            that a file can name the modules beside it.
         overrides: ``(key, text)`` pairs of the command line, which win over all files.
-        registered_only: Refuse callbacks with a ``class_path``.
+        registered_only: Import only what installed packages register: callbacks by name, and class paths that
+            `trackside.callbacks.registry.components` knows.
 
     Raises:
         ConfigError: If anything is wrong; the message has file and line, key, value, and the nearest name.
     """
     source = read_source(files, overrides)
-    _make_importable([*(path.parent for path in source.files), Path()])
+    if not registered_only:
+        search_beside(source)
     framework = _framework(source)
     _check_arg_names(source, arguments_class(framework))
     _drop_overruled(source, arguments_class(framework))
-    callbacks, entries = read_callbacks(source, registered_only=registered_only)
-    return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
+    with only_registered(registered_only):
+        callbacks, entries = read_callbacks(source, registered_only=registered_only)
+    args = _arguments(source, arguments_class(framework), callbacks)
+    return RunConfig(source, framework, args, callbacks, entries, registered_only)
 
 
 def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[CallbackConfig]]:
@@ -101,12 +109,6 @@ def arguments_class(framework: str) -> Any:
     import trackside
 
     return trackside.TrainingArguments if framework == "pytorch" else trackside.TFTrainingArguments
-
-
-def _make_importable(folders: Sequence[Path]) -> None:
-    for folder in dict.fromkeys(str(path.resolve()) for path in reversed(folders)):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
 
 
 def _framework(source: Source) -> str:

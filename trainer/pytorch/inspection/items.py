@@ -149,8 +149,9 @@ class ItemCounter:
 
     def _correct_rule(self, terms: list[Term], inputs: Any) -> None:
         """Correct the rule by which labels count, for evaluation and for num_items_in_batch."""
-        rule = rule_in(terms, self._model_io.labels_of(inputs))
-        if rule is None and float(terms[0].items) == self._model_io.examples_in(inputs):
+        rule, items = rule_in(terms, self._model_io.labels_of(inputs)), float(terms[0].items)
+        is_ambiguous = terms[0].is_counted and items == float(self._model_io.count_items(inputs))
+        if rule is None and items == self._model_io.examples_in(inputs) and not is_ambiguous:
             rule = LabelRule(is_causal=self._model_io.rule.is_causal, by_examples=True)
         if rule is not None:
             self._model_io.rule = rule

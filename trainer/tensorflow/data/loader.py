@@ -135,7 +135,7 @@ class ArrayBatches(Batches):
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
         order, leaves = self._order(epoch), tf.nest.flatten(self.arrays)
-        indices = tf.data.Dataset.from_tensor_slices(np.arange(self.num_examples) if order is None else order)
+        indices = tf.data.Dataset.from_tensor_slices(np.arange(self._count_examples()) if order is None else order)
 
         def rows(index: Any) -> Any:
             taken = tf.numpy_function(lambda i: [leaf[i] for leaf in leaves], [index], [leaf.dtype for leaf in leaves])
@@ -151,7 +151,7 @@ class ArrayBatches(Batches):
     def _order(self, epoch: int) -> Any:
         if not self.shuffle:
             return None
-        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self.num_examples)
+        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self._count_examples())
 
     def _take(self, rows: Any) -> Pair:
         if self._is_flat:

@@ -95,13 +95,6 @@ class BaseEngine(Engine):
         made.reschedule(make, step)
         trainer.lr_scheduler = made.schedule
 
-    def _tell_of_size(self, examples: int | None, before: int | None) -> None:
-        """Log that the data does not have the size to which a callback had changed it before the checkpoint."""
-        if examples != before and self.strategy.rank == 0:
-            words = "resuming: the training data has %s examples, and a callback had changed their number to %s: the "
-            words += "resumed run is exact if the callback sets it again in on_epoch_begin"
-            logger.warning(words, examples, before)
-
     def optimizer_record(self) -> dict[str, Any] | None:
         """Return the description of optimizer and schedule as made; None before the model is prepared."""
         return None if self.made is None else self.made.record

@@ -15,6 +15,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
+from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
@@ -88,7 +89,7 @@ class TorchEngine(BaseEngine):
         batches = self._agreed_batches()
         if resized is None:
             return batches
-        self._tell_of_size(loader.num_examples(self.train_loader), resized[0])
+        tell_of_size(loader.num_examples(self.train_loader), resized[0], self.strategy.rank)
         if not loader.expect(self.train_loader, resized[0]):
             return resized[1]
         return loader.batches_per_epoch(self.train_loader, self.strategy.world_size)

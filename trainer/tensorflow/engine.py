@@ -14,6 +14,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
+from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
@@ -81,7 +82,7 @@ class TFEngine(BaseEngine):
         self._build_batches()
         if resized is None:
             return self.train_batches.num_batches()
-        self._tell_of_size(self.train_batches.num_examples, resized[0])
+        tell_of_size(self.train_batches.num_examples, resized[0], self.strategy.rank)
         if self.train_batches.num_examples is None:
             return resized[1]
         self.train_batches.num_examples = resized[0]

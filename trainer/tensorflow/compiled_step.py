@@ -20,9 +20,9 @@ from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from ..engine import TrainBatch
 from ._compat import label_out_of_range
-from .data.graph_nodes import drawing_operations
 from .data.loader import Pair, examples_in, map_leaves, stacked
 from .distributed.strategy import DistributedStrategy
+from .draws.state import DRAWS
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -202,7 +202,7 @@ class CompiledStep:
         return value
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
-        return compiled(name, function, signature, self._trace_counts, xla=self._xla)
+        return compiled(name, function, signature, self._trace_counts, self._strategy, xla=self._xla)
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
@@ -228,9 +228,17 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
 
 
 def compiled(
-    name: str, function: Callable[..., Any], signature: list[Any], trace_counts: Counter[str], *, xla: bool
+    name: str,
+    function: Callable[..., Any],
+    signature: list[Any],
+    trace_counts: Counter[str],
+    strategy: DistributedStrategy,
+    *,
+    xla: bool,
 ) -> Callable[..., Any]:
     """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
+
+    Its random operations draw by the state that checkpoints keep.
 
     The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
     """
@@ -248,9 +256,10 @@ def compiled(
     def call(*args: Any) -> Any:
         nonlocal concrete
         if concrete is None:
-            concrete = inner if xla else _traced(inner)
-            if name != "predict" and not xla:
-                _tell_of_draws(concrete)
+            with DRAWS.replacing(strategy):
+                traced = _traced(inner)
+            DRAWS.tell_of_others(traced.graph)
+            concrete = inner if xla else traced
         given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
         tensors = [tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)]
         try:
@@ -271,17 +280,6 @@ def _traced(function: Any) -> Any:
     except TracksideError as error:
         # without TensorFlow's own thirty lines of traceback
         raise error.with_traceback(None) from error.__cause__
-
-
-def _tell_of_draws(function: Any) -> None:
-    """Warn of random operations whose state is in their kernels, where it can be neither saved nor restored."""
-    found = drawing_operations(function.graph.as_graph_def())
-    if found:
-        logger.warning(
-            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
-            "or a tf.random.Generator in place of tf.random.*",
-            ", ".join(found),
-        )
 
 
 def _stack(leaves: Sequence[Any], shape: tuple[int, int]) -> Any:

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -145,25 +144,31 @@ class _Places(threading.local):
     """The places of random operations in the functions that a thread traces: name of the function, and index in it."""
 
     def __init__(self) -> None:
-        self._next_in: WeakKeyDictionary[Any, Counter[str]] = WeakKeyDictionary()
-        self._of_step: Any = None
+        self._next_in: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._step: tuple[Any, str] = (None, "")
 
     @contextmanager
     def beginning(self, graph: Any) -> Iterator[None]:
         """Return a context in which ``graph`` is that of a micro-batch, however the step is divided into functions."""
-        before, self._of_step = self._of_step, graph
-        self._next_in[graph] = Counter()
+        before, self._step = self._step, (graph, _letters(graph.get_name_scope()))
+        self._next_in[graph] = 0
         try:
             yield
         finally:
-            self._of_step = before
+            self._step = before
 
     def next(self, graph: Any) -> tuple[str, int]:
-        """Return the place of the next operation."""
-        count = self._next_in.setdefault(graph, Counter())
-        count[""] += 1
-        # names have the counters of Keras and TensorFlow, which differ between processes
-        return "" if graph is self._of_step else re.sub(r"[\d_]+", "", getattr(graph, "name", "")), count[""] - 1
+        """Return the place of the next operation, which is the same in every process that traces the step."""
+        of_step, scope = self._step
+        index = self._next_in.get(graph, 0)
+        self._next_in[graph] = index + 1
+        name = "" if graph is of_step else _letters(getattr(graph, "name", "")).removeprefix(scope)
+        return name, index
+
+
+def _letters(name: str) -> str:
+    """Return a name without the counters of Keras and TensorFlow."""
+    return re.sub(r"[\d_/]+", "", name)
 
 
 def _device() -> str:

@@ -105,7 +105,7 @@ class _VectorizedLoops(threading.local):
         function = self.functions[kind]
         names = inspect.signature(function).parameters
         given = {name: _plain(value) for name, value in attributes.items() if name in names}
-        return tf.nest.flatten(function(*inputs, **given))
+        return list(tf.nest.flatten(function(*inputs, **given)))
 
 
 def _plain(value: Any) -> Any:

@@ -152,6 +152,7 @@ def test_two_runs_are_alike_and_a_resumed_run_goes_on_exactly(make_trainer, tmp_
     assert "resumed run will differ" not in caplog.text
 
 
+@pytest.mark.slow
 def test_xla_draws_exactly_too(make_trainer, tmp_path, caplog):
     def run(folder, resume=None):
         options = {**SAVES, "xla": True, "output_dir": str(tmp_path / folder)}

@@ -96,13 +96,21 @@ class TrainerCallback:
     def on_optimizer_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[OptimizerStepContext]
     ) -> Control | None:
-        """The optimizer stepped, gradients are not cleared yet; ``skipped`` if the loss scaler skipped the step."""
+        """The optimizer stepped; the schedule and the gradients are as before; ``skipped`` by the loss scaler."""
 
     def on_step_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """``state.global_step`` rose by one."""
 
     def on_log(self, args: Args, state: State, control: Control, **kwargs: Unpack[LogContext]) -> Control | None:
         """A record was added to ``state.log_history``; ``logs`` is a copy of it."""
+
+    def on_evaluate_begin(
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]
+    ) -> Control | None:
+        """An evaluation begins; no batch of it was read, and the model is still in training mode."""
+
+    def on_predict_begin(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
+        """A prediction begins; no batch of it was read, and the model is still in training mode."""
 
     def on_prediction_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]

@@ -32,13 +32,15 @@ What a run sends, in order (a test compares this drawing with real runs of both 
             on_save
 
     EVALUATE:
+        on_evaluate_begin
         for each evaluation batch:
             on_prediction_step
         on_log
         on_evaluate
 
-``predict()`` sends on_prediction_step for each batch and then on_predict. An exception sends on_exception before
-on_train_end, which always comes. on_callback_error is sent when an observer that keeps failing is detached.
+``predict()`` sends on_predict_begin, on_prediction_step for each batch, and then on_predict. An exception sends
+on_exception before on_train_end, which always comes. on_callback_error is sent when an observer that keeps failing is
+detached.
 
 Connect a plain function to one trainer, or to all of them::
 
@@ -74,6 +76,8 @@ EventName = Literal[
     "on_optimizer_step",
     "on_step_end",
     "on_log",
+    "on_evaluate_begin",
+    "on_predict_begin",
     "on_prediction_step",
     "on_evaluate",
     "on_predict",
@@ -240,6 +244,8 @@ on_pre_optimizer_step: Signal = Signal("on_pre_optimizer_step")
 on_optimizer_step: Signal = Signal("on_optimizer_step")
 on_step_end: Signal = Signal("on_step_end")
 on_log: Signal = Signal("on_log")
+on_evaluate_begin: Signal = Signal("on_evaluate_begin")
+on_predict_begin: Signal = Signal("on_predict_begin")
 on_prediction_step: Signal = Signal("on_prediction_step")
 on_evaluate: Signal = Signal("on_evaluate")
 on_predict: Signal = Signal("on_predict")

@@ -28,8 +28,8 @@ PUBLIC_NAMES = """
 """
 EVENTS = """
     on_init_end on_load on_train_begin on_epoch_begin on_step_begin on_substep_end on_pre_optimizer_step
-    on_optimizer_step on_step_end on_log on_prediction_step on_evaluate on_predict on_save on_epoch_end on_exception
-    on_train_end on_callback_error
+    on_optimizer_step on_step_end on_log on_evaluate_begin on_predict_begin on_prediction_step on_evaluate on_predict
+    on_save on_epoch_end on_exception on_train_end on_callback_error
 """
 FRAMEWORK_OF = {
     "Trainer": "torch",

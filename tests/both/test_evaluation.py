@@ -46,6 +46,43 @@ def test_there_is_one_prediction_step_for_each_batch(trainer_factory, examples):
     assert first["eval_loss"] == second["eval_loss"] > 0
 
 
+def test_weights_are_swapped_in_before_the_first_batch_and_back_after_the_last(trainer_factory):
+    trainer = trainer_factory(eval_dataset=trainer_factory.dataset(9), eval_strategy="epoch", num_train_epochs=2)
+    factors: list[float] = []
+
+    def scale(model, factor):
+        factors.append(factor)
+        if hasattr(model, "set_weights"):
+            model.set_weights([weight * factor for weight in model.get_weights()])
+        else:
+            for parameter in model.parameters():
+                parameter.data *= factor
+
+    for begin, end in (("on_evaluate_begin", "on_evaluate"), ("on_predict_begin", "on_predict")):
+        trainer.on(begin)(lambda sender, **kwargs: scale(sender.model, 2.0**-20))
+        trainer.on(end)(lambda sender, **kwargs: scale(sender.model, 2.0**20))
+    trainer.train()
+    swapped, logits = trainer.evaluate(), trainer.predict(trainer_factory.dataset(9)).predictions
+    for event in ("on_evaluate_begin", "on_predict_begin"):
+        trainer.on(event)(lambda sender, **kwargs: scale(sender.model, 2.0**20))
+
+    assert factors[:8] == [2.0**-20, 2.0**20] * 4
+    assert np.abs(logits).max() < 1e-5 < np.abs(trainer.predict(trainer_factory.dataset(9)).predictions).max()
+    classes = logits.shape[-1]
+    assert swapped["eval_loss"] == pytest.approx(np.log(classes), rel=1e-4) != trainer.evaluate()["eval_loss"]
+
+
+def test_a_model_is_in_training_mode_when_an_evaluation_within_training_begins(trainer_factory):
+    trainer = trainer_factory(eval_dataset=trainer_factory.dataset(9), eval_strategy="epoch", num_train_epochs=1)
+    seen = []
+    trainer.on("on_evaluate_begin")(lambda sender, **kwargs: seen.append(getattr(sender.model, "training", True)))
+    trainer.on("on_prediction_step")(lambda sender, **kwargs: seen.append("batch"))
+
+    trainer.train()
+
+    assert seen == [True, "batch", "batch"]
+
+
 def test_a_dict_of_sets_gives_metrics_for_each_and_one_on_evaluate(trainer_factory, accuracy):
     sets = {"easy": trainer_factory.dataset(9), "hard": trainer_factory.dataset(11, seed=1)}
     trainer = trainer_factory(eval_dataset=sets, compute_metrics=accuracy, eval_strategy="epoch", num_train_epochs=1)

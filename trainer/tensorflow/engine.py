@@ -15,13 +15,15 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
 from ..data.sharding import derive_seed
-from ..engine import JobStore, Overrides, TrainBatch
+from ..distributed.launcher import JobStore
+from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
 from .data.factory import make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
+from .data.readers import IteratorReader
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .draws.state import DRAWS
 from .evaluation import TFEvaluation
@@ -53,7 +55,6 @@ class TFEngine(BaseEngine):
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint
     model_io: ModelIO
-    train_batches: Batches
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
@@ -65,6 +66,7 @@ class TFEngine(BaseEngine):
         trainer = self.trainer
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
+        self.train_batches: Batches = None  # type: ignore[assignment]  # prepare_data creates it
         self.epoch_number = 0
         self.trace_counts.clear()
         self.model_io = ModelIO(trainer, self.overrides, self.strategy)
@@ -128,10 +130,17 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        for pair in self.train_batches.epoch(epoch, skip):
-            examples = examples_in(pair)
-            yield TrainBatch(pair, examples, examples)
-        self.train_step.queue.flush()
+        step, batches = self.train_step, self.train_batches
+        # what counts operations or times the reading needs each batch on the host, before the step
+        reader = None if self.model_io.counts_flos or self.step_timer.is_on else batches.reader(epoch, skip)
+        if reader is not None and (step.queue.size > 1 or isinstance(reader, IteratorReader)):
+            yield from reader
+        else:
+            pairs = batches.epoch(epoch, skip) if reader is None else (reader.read() for _ in reader)
+            for pair in pairs:
+                examples = examples_in(pair)
+                yield TrainBatch(pair, examples, examples)
+        step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""

@@ -244,7 +244,10 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""
         used = self.used_groups()
         self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
-        return {"grad_norm": float(self.compiled.grad_norm.numpy()), "learning_rate": used[0]["lr"]} if used else {}
+        if not used:
+            return self._tokens_record()
+        norm = float(self.compiled.grad_norm.numpy())
+        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""

@@ -26,6 +26,7 @@ from .data.factory import check_same_spec, make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
 from .data.readers import IteratorReader
 from .distributed.strategy import DistributedStrategy, strategy_for
+from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
@@ -139,6 +140,7 @@ class TFEngine(BaseEngine):
         set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
         tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
         seed_generators(self.trainer.model, seed)
+        DRAWS.seed(seed)
         if checkpoint is not None:
             self.checkpoint.load_random_state(checkpoint)
 

@@ -189,8 +189,8 @@ def tell_of_size(examples: int | None, before: int | None, rank: int) -> None:
     """Log that the data does not have the size to which a callback had changed it before the checkpoint."""
     if examples != before and rank == 0:
         logger.warning(
-            "resuming: the training data has %s examples, and a callback had changed their number to %s: the resumed run "
-            "is exact if the callback sets it again in on_epoch_begin",
+            "resuming: the training data has %s examples, and a callback had changed their number to %s: the resumed "
+            "run is exact if the callback sets it again in on_epoch_begin",
             examples,
             before,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import keras
@@ -57,18 +58,6 @@ def global_seed() -> int | None:
 
 # -- losses -----------------------------------------------------------------------------------------------------------
 
-FunctionLoss: Any = keras.losses.MeanSquaredError.__base__
-"""Keras' loss around a function of labels and outputs, which it brings to one rank."""
-
-
-try:
-    from keras.src.trainers.compile_utils import CompileLoss as _CompileLoss
-except ImportError as error:  # pragma: no cover
-    raise ImportError(f"Keras {keras.__version__} has no CompileLoss; install one that setup.cfg allows") from error
-
-CompileLoss: Any = _CompileLoss
-"""Keras' assignment of losses, labels and weights to the outputs of a model."""
-
 
 def keras_mask(nested: Any) -> Any:
     """Return the mask that Keras keeps with a tensor; None without one, or for nested tensors."""
@@ -83,24 +72,6 @@ def with_mask_of(source: Any, tensor: Any) -> Any:
     return tensor
 
 
-def same_rank(first: Any, second: Any) -> tuple[Any, Any]:
-    """Return two tensors of the same rank, if their ranks differ by a last dimension of 1."""
-    one, other = first.shape.rank, second.shape.rank
-    if one == other + 1 and first.shape[-1] == 1:
-        return (first, tf.expand_dims(second, -1)) if other == 1 else (tf.squeeze(first, -1), second)
-    if other == one + 1 and second.shape[-1] == 1:
-        return (tf.expand_dims(first, -1), second) if one == 1 else (first, tf.squeeze(second, -1))
-    return first, second
-
-
-def compiled_loss_weights(model: Any) -> Any:
-    """Return the ``loss_weights`` with which a model was compiled; None without any."""
-    compiled: Any = getattr(model, "_compile_loss", None)
-    if hasattr(compiled, "_user_loss_weights"):
-        return compiled._user_loss_weights
-    return (model.get_compile_config() or {}).get("loss_weights")
-
-
 def keras_step(model: Any, name: str) -> Any:
     """Return a method of ``keras.Model`` that the class of a model overrides, such as ``train_step``; None if not."""
     own = getattr(type(model), name, None)
@@ -113,6 +84,63 @@ def call_compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: An
     """Call a model's ``compute_loss``, which took no ``training`` before Keras 3.3."""
     call = getattr(model, "_compute_loss", model.compute_loss)
     return call(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+
+
+# -- random operations ------------------------------------------------------------------------------------------------
+
+
+class Unseeded(int):
+    """A seed that TensorFlow chose for an operation without one of the user."""
+
+
+def random_functions(kind: str) -> list[tuple[Any, str]]:
+    """Return the modules and names of the functions that add an operation of ``kind`` to a graph."""
+    from tensorflow.python.ops import gen_image_ops, gen_random_ops
+
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+    places = [(gen_random_ops, name), (gen_image_ops, name), (tf.raw_ops, kind)]
+    return [(module, attribute) for module, attribute in places if hasattr(module, attribute)]
+
+
+def telling_seeds() -> Callable[[], None]:
+    """Let TensorFlow mark the seeds that it chooses as `Unseeded`; return a function that undoes it."""
+    from tensorflow.python.framework import random_seed
+
+    original = random_seed.get_seed
+
+    def get_seed(op_seed: Any) -> Any:
+        seeds = original(op_seed)
+        return tuple(Unseeded(seed or 0) for seed in seeds) if op_seed is None and seeds[1] is not None else seeds
+
+    random_seed.get_seed = get_seed
+    return partial(setattr, random_seed, "get_seed", original)
+
+
+def vectorizing(within: Callable[[Callable[..., Any]], Callable[..., Any]], create: Any) -> Callable[[], None]:
+    """Let ``tf.vectorized_map`` and related functions report what they do; return a function that undoes it.
+
+    Args:
+        within: Wraps the function whose operations they convert.
+        create: Called with the kind, inputs and attributes of each operation that they add; returns its outputs, or
+            None where TensorFlow is to add it.
+    """
+    from tensorflow.python.ops.parallel_for import control_flow_ops, pfor
+
+    implementation, original = control_flow_ops._pfor_impl, pfor._create_op
+
+    def convert(loop_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return implementation(within(loop_fn), *args, **kwargs)
+
+    def create_op(op_type: str, inputs: Any, op_dtypes: Any, attrs: Any = None) -> Any:
+        outputs = create(op_type, inputs, attrs)
+        return original(op_type, inputs, op_dtypes, attrs) if outputs is None else SimpleNamespace(outputs=outputs)
+
+    control_flow_ops._pfor_impl, pfor._create_op = convert, create_op
+
+    def undo() -> None:
+        control_flow_ops._pfor_impl, pfor._create_op = implementation, original
+
+    return undo
 
 
 # -- optimizers -------------------------------------------------------------------------------------------------------

@@ -244,7 +244,8 @@ class CompiledStep:
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
-        return compiled(name, function, signature, self._trace_counts, xla=xla, eager=self._eager)
+        eager, strategy = self._eager, self._strategy
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:

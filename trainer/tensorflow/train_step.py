@@ -22,11 +22,12 @@ from ..optim.lr_schedules import step_schedule
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
+from .draws.state import DRAWS
 from .loss import LossAccumulator, sums_of_batch
 from .model_io import ModelIO
 from .objective.gradients import dense, global_norm, update_of, without_gradient
 from .objective.items import MEAN
-from .objective.sums import Sums, single_sum, stacked
+from .objective.sums import Sums, single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
@@ -147,10 +148,11 @@ class TFTrainStep(BaseTrainStep):
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
             losses.begin(counts, is_first=index == 0, is_whole=counts is None and last == 0)
-            if index < last:
-                losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
-            else:
-                self.trainer.apply_gradients(features, labels, nb_instances)
+            with DRAWS.micro_batch():
+                if index < last:
+                    losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+                else:
+                    self.trainer.apply_gradients(features, labels, nb_instances)
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
@@ -168,8 +170,7 @@ class TFTrainStep(BaseTrainStep):
             self.reductions = sums.reductions
             divisor = tf.cast(nb_instances, sums.totals[0].dtype)
             loss, _ = self.losses.add(*(stacked([value / divisor for value in part]) for part in sums[:2]))
-            scaled = self.precision.scaled(loss)
-            parts = [scaled] if len(sums.totals) == 1 else tf.unstack(scaled)
+            parts = unstacked(self.precision.scaled(loss))
         found = [tape.gradient(part, [variable.value for variable in variables]) for part in parts]
         self._without_gradient = without_gradient(found)
         if self._without_gradient == set(range(len(variables))):
@@ -241,7 +242,8 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradients, the loss sum and the weight of a replica's rows of a micro-batch."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
-        gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
+        with DRAWS.micro_batch():
+            gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
     def set_learning_rate(self, learning_rate: Any) -> None:
@@ -260,7 +262,10 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""
         used = self.used_groups()
         self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
-        return {"grad_norm": float(self.compiled.grad_norm.numpy()), "learning_rate": used[0]["lr"]} if used else {}
+        if not used:
+            return self._tokens_record()
+        norm = float(self.compiled.grad_norm.numpy())
+        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""

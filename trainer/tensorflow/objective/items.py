@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from .._compat import keras_mask, same_rank, with_mask_of
+from .._compat import keras_mask, with_mask_of
+from ._compat import same_rank
 
 IGNORED = -100
 """Label of a class that losses and metrics ignore."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
-from .._compat import CompileLoss, FunctionLoss, compiled_loss_weights
+from ._compat import CompileLoss, FunctionLoss, compiled_loss_weights
 from .items import (
     MEAN,
     MISUSE,

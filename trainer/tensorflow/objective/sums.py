@@ -92,6 +92,11 @@ def stacked(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else tf.stack(values)
 
 
+def unstacked(values: Any) -> list[Any]:
+    """Return the scalar tensors that `stacked` joined."""
+    return [values] if values.shape.rank == 0 else tf.unstack(values)
+
+
 def mean_of_sums(total: Any, weight: Any, reductions: Sequence[str]) -> Any:
     """Return the loss that each sum reports: divided by its weight, unless it is to stay a sum.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +11,8 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from .._compat import flat_call, label_out_of_range
-from ..data.graph_nodes import drawing_operations
-
-logger: logging.Logger = logging.getLogger("trackside.trainer")
+from ..distributed.strategy import DistributedStrategy
+from ..draws.state import DRAWS
 
 
 def runs_eagerly(model: Any) -> bool:
@@ -23,9 +21,18 @@ def runs_eagerly(model: Any) -> bool:
 
 
 def compiled(
-    name: str, function: Callable[..., Any], signature: list[Any], trace_counts: Counter[str], *, xla: bool, eager: bool
+    name: str,
+    function: Callable[..., Any],
+    signature: list[Any],
+    trace_counts: Counter[str],
+    strategy: DistributedStrategy,
+    *,
+    xla: bool,
+    eager: bool,
 ) -> Callable[..., Any]:
     """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
+
+    Its random operations draw by the state that checkpoints keep, unless it runs as Python.
 
     The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
 
@@ -56,10 +63,10 @@ def compiled(
     def call(*args: Any) -> Any:
         nonlocal concrete
         if concrete is None:
-            traced = _traced(inner)
+            with DRAWS.replacing(strategy):
+                traced = _traced(inner)
+            DRAWS.tell_of_others(traced.graph)
             concrete = flat_call(traced)
-            if name != "predict" and not xla:
-                _tell_of_draws(traced)
         given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
         tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
         try:
@@ -80,14 +87,3 @@ def _traced(function: Any) -> Any:
     except TracksideError as error:
         # without TensorFlow's own thirty lines of traceback
         raise error.with_traceback(None) from error.__cause__
-
-
-def _tell_of_draws(function: Any) -> None:
-    """Warn of random operations whose state is in their kernels, where it can be neither saved nor restored."""
-    found = drawing_operations(function.graph.as_graph_def())
-    if found:
-        logger.warning(
-            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
-            "or a tf.random.Generator in place of tf.random.*",
-            ", ".join(found),
-        )

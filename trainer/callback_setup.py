@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.builtin.printer import PrinterCallback
 from trackside.callbacks.builtin.progress import ProgressCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -27,7 +26,7 @@ DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
 def attach_from_arguments(
     dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any], make: Callable[[CallbackConfig], Any] | None = None
 ) -> None:
-    """Attach flow control, the given list, a progress bar if there is none, and callbacks named by the arguments.
+    """Attach the given list, a progress bar if there is none, and the callbacks that the arguments name.
 
     Args:
         dispatcher: The dispatcher to attach them to.
@@ -35,7 +34,6 @@ def attach_from_arguments(
         callbacks: The given list.
         make: See `trackside.callbacks.config.attach.attach_from_map`.
     """
-    dispatcher.attach(DefaultFlowCallback(), origin="default")
     for callback in callbacks:
         dispatcher.attach(callback)
     reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})

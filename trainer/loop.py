@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.plain_data import plain
+from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .checkpointing.position import Division, resume_position
+from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
-from .progress import Progress, TrainingPlan, plan_training, windows
-from .stop_signals import EvaluationStopped, StopSignals
+from .progress import Progress, TrainingPlan, show_plan, windows
+from .stop_signals import EvaluationStopped, StopSignals, answer
 
 
 class TrainingLoop:
@@ -69,10 +70,11 @@ class TrainingLoop:
         self.state: TrainerState = trainer.state
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
+        self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
         self.progress: Progress = Progress()
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
-        self.signals: StopSignals = StopSignals(_answer(self.args) if self.state.is_world_process_zero else None)
+        self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
         self.first_step: int = 0
         self.examples_seen: int = 0
         self._is_seeded = self._has_new_seed = False
@@ -106,29 +108,16 @@ class TrainingLoop:
 
     def _set_up(self) -> None:
         args, state = self.args, self.state
-        batches = self.engine.prepare_data()
-        self.plan = plan_training(
-            batches_per_epoch=batches,
-            accumulation_steps=args.gradient_accumulation_steps,
-            num_train_epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-        )
-        division = Division.of(args, self.engine.describe_data(), batches)
         saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
-        if saved is not None:
-            self.progress = saved.progress
-            self.plan = resume_position(args, saved, division, self.plan, self.engine.batches_used)
+        self.plan, self.progress, division = plan_run(args, self.engine, saved)
         self.engine.prepare_model(self.plan.max_steps)
         if saved is not None:
             self.checkpoints.restore(saved, division.differences(self.progress.division or {}))
             self._has_new_seed = saved.args.get("seed", args.seed) != args.seed
         self.progress.optimizer, self.progress.division = self.engine.optimizer_record(), division.to_dict()
         self.first_step = state.global_step
-        state.max_steps = self.plan.max_steps
-        state.num_train_epochs = self.plan.num_train_epochs
+        show_plan(self.plan, args, state)
         state.train_batch_size = args.per_device_train_batch_size
-        for name in ("logging_steps", "eval_steps", "save_steps"):
-            setattr(state, name, args.steps(name, self.plan.max_steps))
         state.stop_reason = state.stopped_by = None
         state.epoch = self._epoch()
         rehearse(self.checkpoints)
@@ -153,6 +142,8 @@ class TrainingLoop:
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         self.send("on_epoch_begin")
+        if progress.batches_in_epoch != self.plan.batches_per_epoch and self._take_changed_data():
+            batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
             self._is_seeded = True
@@ -160,7 +151,7 @@ class TrainingLoop:
         for window in windows(batches, self.args.gradient_accumulation_steps):
             self._run_update(window)
             self._act()
-            if control.should_epoch_stop or control.should_training_stop:
+            if control.should_epoch_stop or self._is_over:
                 ended = control.should_epoch_stop
                 break
         if ended and progress.batches_in_epoch == 0:
@@ -169,9 +160,22 @@ class TrainingLoop:
             progress.next_epoch()
             self.state.epoch = self._epoch()
             self._end_with_epochs()
+        self.flow.on_epoch_end(self.args, self.state, control)
         self.send("on_epoch_end")
         self._sync_control()
         self._act()
+
+    def _take_changed_data(self) -> bool:
+        """Plan the run anew if on_epoch_begin changed the size of the data; return whether it changed the data."""
+        engine, progress, step = self.engine, self.progress, self.state.global_step
+        is_changed, batches = engine.refresh_data(progress.epoch)
+        if batches is not None and batches != self.plan.batches_per_epoch:
+            division = Division.of(self.args, engine.describe_data(), batches)
+            self.plan = go_to_resized(self.args, progress, division, self.plan, step, engine.batches_used(progress))
+            engine.reschedule(self.plan.max_steps, step)
+            progress.optimizer = engine.optimizer_record()
+            show_plan(self.plan, self.args, self.state)
+        return is_changed
 
     def _end_with_epochs(self) -> None:
         """Stop after the last epoch even if updates remain because epochs were cut short; max_steps is not given."""
@@ -195,6 +199,7 @@ class TrainingLoop:
             step.end_update(skipped)
         self._count(window)
         self.checkpoints.committer.raise_if_failed()
+        self.flow.on_step_end(self.args, self.state, self.control)
         send("on_step_end")
         self._sync_control(after_update=True)
 
@@ -210,6 +215,11 @@ class TrainingLoop:
 
     def _epoch(self) -> float:
         return self.progress.epoch_with_fraction(self.plan, self.args.gradient_accumulation_steps)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether training ends here, whatever callbacks have made of the flag after the last step."""
+        return self.control.should_training_stop or self.state.global_step >= self.state.max_steps
 
     def _sync_control(self, *, after_update: bool = False) -> None:
         """Give all processes the same flags, and turn a signal into a stop at the same step on all of them."""
@@ -252,7 +262,7 @@ class TrainingLoop:
     def _ask_for_last(self, action: str) -> None:
         """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
         control, progress, step = self.control, self.progress, self.state.global_step
-        if not control.should_training_stop:
+        if not self._is_over:
             return
         if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
             control.request("should_save", "training stops")
@@ -308,9 +318,3 @@ class TrainingLoop:
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
         return TrainOutput(state.global_step, loss, metrics)
-
-
-def _answer(args: Any) -> str:
-    """Return what the terminal shows when a stop signal arrives."""
-    how = "saving and stopping" if args.save_strategy != "no" else "stopping, without saving (save_strategy='no'),"
-    return f"{how} after this step; send it again to stop at once"

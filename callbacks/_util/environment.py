@@ -55,7 +55,8 @@ def resolved(value: Any, *, is_secret: bool = True) -> Any:
 
 
 def _variable(found: re.Match[str]) -> str:
-    value = os.environ.get(found["name"], found["default"])
+    default: str | None = found["default"]
+    value = os.environ.get(found["name"], default)
     if value is None:
         hint = f"set it, or give a default: ${{ENV:{found['name']},default}}"
         raise TracksideValueError(f"the environment variable {found['name']} is not set; {hint}")

@@ -118,12 +118,6 @@ class EnginePart:
         self.model_io: Any = engine.model_io
 
 
-def mixed(why: str) -> str:
-    """Return what is told where the examples of a batch depend on each other."""
-    remedy = "Only a larger per_device_train_batch_size lets more examples see each other"
-    return f"an update differs from that of one large batch, since {why}. {remedy}"
-
-
 class BaseTrainStep(EnginePart, TrainStep):
     """One update; counts what it works through.
 

@@ -19,9 +19,10 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_engine import BaseEngine, BaseTrainStep, mixed
+from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
+from ..progress import mixed
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...base_engine import mixed
+from ...progress import mixed
 from .._compat import node_kind
 from .items import Findings, ItemCounter
 from .mixing import batch_norm_in

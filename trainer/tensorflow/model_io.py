@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..engine import Overrides
+from ..progress import mixed
 from ._compat import call_compute_loss, input_structure, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
@@ -19,6 +22,8 @@ from .loss import as_tensor, batch_size, smoothed_loss
 from .objective.items import MISUSE, is_of_keras, mean_of_examples, sum_dtype
 from .objective.outputs import Objective, compiled_objective
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class ModelIO:
@@ -89,6 +94,13 @@ class ModelIO:
     def _lacks_loss(self) -> bool:
         own = self._overrides.any("run_model", "training_step")
         return self.has_loss and not self._takes_labels and not own
+
+    def tell_of_batch_norm(self) -> None:
+        """Warn of a layer of batch normalization whose statistics depend on how an update is divided."""
+        accumulates = self._trainer.args.gradient_accumulation_steps > 1
+        norm = batch_norm_in(self._trainer.model, accumulates=accumulates)
+        if norm and (accumulates or self._strategy.replicas > 1):
+            logger.warning("%s", mixed(norm))
 
     def has_one_sum(self) -> bool:
         """Return whether all losses certainly have the same weights: a single output, and no loss of a layer."""
@@ -257,3 +269,16 @@ def in_float32(logits: Any) -> Any:
         return with_mask_of(leaf, tf.cast(leaf, tf.float32)) if is_half else leaf
 
     return tf.nest.map_structure(cast, logits)
+
+
+def batch_norm_in(model: Any, *, accumulates: bool) -> str:
+    """Return a trainable layer of batch normalization, in words; empty without one.
+
+    Args:
+        accumulates: Whether an update has several micro-batches, whose statistics ``synchronized=True`` does not join.
+    """
+    for layer in layers_of(model):
+        is_joined = getattr(layer, "synchronized", False) and not accumulates
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and not is_joined:
+            return f"{type(layer).__name__} ({layer.name}) computes statistics over the examples of a micro-batch"
+    return ""

@@ -79,6 +79,8 @@ class TFTrainStep(BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        if self.trainer.is_world_process_zero():
+            self.model_io.tell_of_batch_norm()
 
     # -- an update --------------------------------------------------------------------------------------------------
 

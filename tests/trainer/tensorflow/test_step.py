@@ -133,3 +133,21 @@ def test_a_step_runs_as_python_for_debugging(make_trainer, how):
 
     assert len(seen) == 17  # 15 updates and 2 evaluation batches
     assert all(seen)
+
+
+@pytest.mark.parametrize(("accumulation", "trainable", "told"), [(2, True, 1), (1, True, 0), (2, False, 0)])
+def test_batch_normalization_is_told_once_where_a_batch_is_split(make_trainer, caplog, accumulation, trainable, told):
+    layers = [
+        tf.keras.layers.Dense(8),
+        tf.keras.layers.BatchNormalization(trainable=trainable),
+        tf.keras.layers.Dense(3),
+    ]
+    trainer = make_trainer(
+        model=tf.keras.Sequential(layers), gradient_accumulation_steps=accumulation, num_train_epochs=2
+    )
+
+    trainer.train()
+
+    messages = [record.message for record in caplog.records if "one large batch" in record.message]
+    assert len(messages) == told
+    assert all("computes statistics over the examples of a micro-batch" in message for message in messages)

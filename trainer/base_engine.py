@@ -19,6 +19,7 @@ from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .epoch_loss import WatchedLosses
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
 
@@ -101,7 +102,12 @@ class BaseTrainStep(EnginePart, TrainStep):
     Args:
         engine: Its timer is told when this process is about to wait for others.
         precision: Scales the loss.
+
+    Attributes:
+        losses: The sums of the losses, made by a framework.
     """
+
+    losses: Any
 
     def __init__(self, engine: BaseEngine, precision: Any) -> None:
         super().__init__(engine)
@@ -111,6 +117,18 @@ class BaseTrainStep(EnginePart, TrainStep):
 
     def end_run(self) -> None:
         """Do nothing: the model is used after training as it was trained."""
+
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates of this run, each as it was computed."""
+        self.losses.watched = WatchedLosses(self.strategy.all_reduce)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call, and in how many updates nothing counted.
+
+        Waits for the device.
+        """
+        taken: tuple[float, int] = self.losses.watched.take()
+        return taken
 
     def take_flos(self) -> float:
         """Return the floating point operations of this process since the last call."""

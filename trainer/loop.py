@@ -22,6 +22,7 @@ from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, resume_position
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
+from .epoch_loss import EpochLoss
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows
@@ -70,6 +71,7 @@ class TrainingLoop:
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
         self.progress: Progress = Progress()
+        self.epoch_loss = dispatcher.context["epoch_loss"] = EpochLoss(self)
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(_answer(self.args) if self.state.is_world_process_zero else None)
@@ -152,6 +154,7 @@ class TrainingLoop:
         progress, control = self.progress, self.control
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
+        self.epoch_loss.begin_epoch()
         self.send("on_epoch_begin")
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
@@ -183,6 +186,7 @@ class TrainingLoop:
         """Do one update: forward and backward pass of every micro-batch, then the optimizer step."""
         step, send = self.step, self.send
         send("on_step_begin")
+        self.epoch_loss.expect(window)
         if not step.fused_update(window):
             for index, batch in enumerate(window):
                 if index:
@@ -285,6 +289,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
+        self.epoch_loss.settle()
         self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
         self.checkpoints.save(self.progress)

@@ -61,6 +61,7 @@ class CompiledStep:
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._watched: Any = None
         self._by_length: dict[int, Callable[..., Any]] = {}
         self._several: dict[int, Callable[..., Any]] = {}
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
@@ -187,6 +188,8 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
+        if self._watched is not None:
+            self._watched.assign_add(loss)
         if self._skip_non_finite:
             mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
@@ -199,6 +202,19 @@ class CompiledStep:
         value = float(self._loss_total.numpy())
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
+        return value
+
+    def watch_losses(self) -> None:
+        """Begin to sum the losses as they are; functions that were traced before are traced again."""
+        self._watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._by_length.clear()
+        self._several.clear()
+        self._normalize = self._compiled("normalize", self._normalize_once, [])
+
+    def take_watched_losses(self) -> float:
+        """Return the sum of these losses since the last call. Waits for the device."""
+        value = float(self._watched.numpy())
+        self._watched.assign(0.0)
         return value
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:

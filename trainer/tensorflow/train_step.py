@@ -238,6 +238,15 @@ class TFTrainStep(BaseTrainStep):
         self.queue.flush()
         return self.compiled.take_loss(), 0
 
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates, each as it was computed."""
+        self.compiled.watch_losses()
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
+        self.queue.flush()
+        return self.compiled.take_watched_losses(), 0
+
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate. Waits for the device."""
         self.queue.flush()

@@ -72,6 +72,7 @@ class KerasCallbackAdapter(TrainerCallback):
         self._phase: str | None = None
         self._batch = self._begun = 0
         self._sums = (0.0, 0.0)
+        self._logged: float | None = None
         self._was_swapped = self._is_failed = self._is_silent = self._has_own_schedule = False
         for event in BATCH_HOOKS:  # only if needed, since a listener may keep steps from being fused
             if needs_batches(callback, event):
@@ -85,7 +86,8 @@ class KerasCallbackAdapter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         check_run(self.callback, args, kwargs, has_own_schedule=self._has_own_schedule)
-        kwargs["epoch_loss"].watch()
+        if "epoch_loss" in kwargs:  # there is none in a replay
+            kwargs["epoch_loss"].watch()
         fit = self._join(args, state, kwargs, is_run=True)
         restored, self._restored = self._restored, None
         if restored is not None:
@@ -112,12 +114,19 @@ class KerasCallbackAdapter(TrainerCallback):
 
     def _on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         batch = state.global_step - 1 - self._joined(args, state, kwargs).first_step
-        self._call(control, "on_train_batch_end", batch, logs=_logs(kwargs["epoch_loss"].mean()))
+        self._call(control, "on_train_batch_end", batch, logs=_logs(self._loss(kwargs)))
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._logged = kwargs["logs"].get("loss", self._logged)
+
+    def _loss(self, kwargs: Mapping[str, Any]) -> float | None:
+        """Return the mean loss of the epoch so far; in a replay, the newest in a record. Waits for the device."""
+        return kwargs["epoch_loss"].mean() if "epoch_loss" in kwargs else self._logged
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         fit = self._joined(args, state, kwargs)
         if self is _members(kwargs, self)[0]:
-            fit.end_epoch(kwargs["epoch_loss"].mean(), waits=control.should_evaluate)
+            fit.end_epoch(self._loss(kwargs), waits=control.should_evaluate)
         if fit.ended is not None and not fit.ended.waits:
             self._report_epoch(control)
 
@@ -160,12 +169,12 @@ class KerasCallbackAdapter(TrainerCallback):
         self, phase: str, args: Any, state: TrainerState, control: TrainerControl, kwargs: Mapping[str, Any]
     ) -> None:
         self._joined(args, state, kwargs)
-        if kwargs.get("epoch_loss") is not None:
+        if "epoch_loss" in kwargs:
             kwargs["epoch_loss"].settle()  # updates that wait in a queue change the weights
         self._end_phase(control, {})  # of an evaluation that was cut short
         self._phase, self._batch, self._begun, self._sums = phase, 0, 0, (0.0, 0.0)
         self._call(control, f"on_{phase}_begin", {})
-        if hasattr(self, "on_prediction_step") and "on_prediction_step" in vars(self):
+        if "on_prediction_step" in vars(self):
             self._begin_batch(control)
 
     def _begin_batch(self, control: TrainerControl) -> None:

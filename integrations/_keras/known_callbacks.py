@@ -84,6 +84,11 @@ def check_run(callback: Any, args: Any, context: Mapping[str, Any], *, has_own_s
     name, kind = type(callback).__name__, str(getattr(args, "lr_scheduler_type", "constant"))
     if context.get("model") is not None and not is_keras_model(context["model"]):
         _check_without_keras(callback, name)
+    elif is_a(callback, "SwapEMAWeights") and not getattr(context.get("optimizer"), "use_ema", True):
+        raise CallbackError(
+            f"{name} of Keras needs an optimizer that averages the weights: give "
+            "optimizers=(keras.optimizers.AdamW(..., use_ema=True), None), or any other of Keras with use_ema=True"
+        )
     elif is_a(callback, "ReduceLROnPlateau") and (kind != "constant" or has_own_schedule):
         schedule = "the schedule in optimizers=" if has_own_schedule else f"lr_scheduler_type={kind!r}"
         raise CallbackError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from trackside.cli.main import main
-
 if __name__ == "__main__":
+    if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):
+        del sys.path[0]  # as for the command `trackside`: what lies here shadows no installed package
+    from trackside.cli.main import main
+
     sys.exit(main())

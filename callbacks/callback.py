@@ -96,7 +96,7 @@ class TrainerCallback:
     def on_optimizer_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[OptimizerStepContext]
     ) -> Control | None:
-        """The optimizer stepped, gradients are not cleared yet; ``skipped`` if the loss scaler skipped the step."""
+        """The optimizer stepped; the schedule and the gradients are as before; ``skipped`` by the loss scaler."""
 
     def on_step_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """``state.global_step`` rose by one."""

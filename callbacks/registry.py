@@ -7,18 +7,25 @@ A package gives a name to a callback class in its own metadata::
         slack = my_package.slack:SlackCallback
 
 A package is imported only when one of its names is used, so that a broken one does not affect other runs.
+
+The group ``trackside.components`` registers what else a configuration may name by ``class_path`` under
+``--registered-only``: models, datasets and losses, each under any name.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ._util.imports import importable
 from .errors import CallbackError, UnknownNameError
 
 GROUP = "trackside.callbacks"
+
+COMPONENTS = "trackside.components"
 
 
 @dataclass(frozen=True)
@@ -76,14 +83,18 @@ def claims_by_name() -> dict[str, list[Registration]]:
     return claims
 
 
-def find(name: str) -> Registration:
+def find(name: str, claims: Mapping[str, list[Registration]] | None = None) -> Registration:
     """Return the registration of a name.
+
+    Args:
+        name: The name.
+        claims: The result of `claims_by_name`, to look up several names with one search of the path.
 
     Raises:
         UnknownNameError: If it is not registered; the message names the nearest.
         CallbackError: If several packages register it; the message names them all.
     """
-    claims = claims_by_name()
+    claims = claims_by_name() if claims is None else claims
     if name not in claims:
         raise UnknownNameError("callback", name, claims)
     if len(claims[name]) > 1:
@@ -100,3 +111,20 @@ def load(name: str) -> Callable[..., Any]:
         UnknownNameError, CallbackError: See `find` and `Registration.load`.
     """
     return find(name).load()
+
+
+def components() -> set[str]:
+    """Return the class paths of all registered components."""
+    found = importlib.metadata.entry_points(group=COMPONENTS)
+    return {entry_point.value.replace(":", ".").replace(" ", "") for entry_point in found}
+
+
+@contextmanager
+def only_registered(is_asked: bool = True) -> Iterator[None]:
+    """Let only registered components be imported by their class path, if that ``is_asked``."""
+    token = importable.set(components()) if is_asked else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            importable.reset(token)

@@ -6,16 +6,20 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from .builtin.journal import PAYLOAD, read_journal
+from .builtin.journal import LEFT_OUT, PAYLOAD, read_journal
 from .bus.attachment import Attachment
 from .bus.dispatcher import Dispatcher
 from .config.attach import attach_from_map
 from .errors import TracksideValueError
 from .state import TrainerControl, TrainerState
+
+RECORDED = {item.name for item in fields(TrainerState)} - LEFT_OUT
+"""Fields of the state that a journal holds."""
 
 ENDS = ("on_exception", "on_train_end")
 
@@ -50,9 +54,11 @@ class Replay:
     def __init__(self, args: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> None:
         folder = time.strftime("%Y-%m-%d_%H-%M-%S_replay")  # a new one each time, so that no curve is drawn twice
         here = {"output_dir": str(output_dir), "logging_dir": str(Path(output_dir) / "runs" / folder)}
-        name = args.get("run_name") or Path(str(args.get("output_dir", output_dir))).resolve().name
+        folder_of_run = os.path.abspath(str(args.get("output_dir", output_dir)))
+        name = str(args.get("run_name") or os.path.basename(folder_of_run))
+        recorded = {key: value for key, value in args.items() if not hasattr(RecordedArguments, key)}
         self.args: RecordedArguments = RecordedArguments(
-            **{"process_index": 0, "world_size": 1, **args, **here, "run_name": name}
+            **{"process_index": 0, "world_size": 1, **recorded, **here, "run_name": name}
         )
         self.state: TrainerState = TrainerState()
         self.control: TrainerControl = TrainerControl()
@@ -83,7 +89,7 @@ class Replay:
     def _send(self, entry: Mapping[str, Any]) -> None:
         state, event = self.state, entry["event"]
         for name, value in entry.get("state", {}).items():
-            if hasattr(state, name) and (name != "stop_reason" or self.stopped_at is None):
+            if name in RECORDED and (name != "stop_reason" or self.stopped_at is None):
                 setattr(state, name, value)
         state.global_step, state.epoch = entry["step"], entry["epoch"]
         payload = {key: entry[key] for key in PAYLOAD if key in entry}

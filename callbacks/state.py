@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ._util.conversion import convert, hints_of
 from ._util.plain_data import to_json
+from .errors import TracksideValueError
 
 
 @dataclass
@@ -81,8 +83,26 @@ class TrainerState:
 
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> TrainerState:
-        """Read a state from ``json_path``; keys of other versions are kept."""
-        return cls.from_dict(json.loads(Path(json_path).read_text(encoding="utf-8")))
+        """Read a state from ``json_path``; keys of other versions are kept.
+
+        Raises:
+            TracksideValueError: If it is not a state; the message has the file, and the line or the field.
+        """
+        try:
+            values = json.loads(Path(json_path).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise TracksideValueError(f"{json_path}:{error.lineno}: this is not valid JSON: {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise TracksideValueError(f"{json_path}: this is not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise TracksideValueError(f"{json_path}: a state is a map, not {type(values).__name__}")
+        hints = hints_of(cls)
+        for name in values.keys() & hints.keys():
+            try:
+                values[name] = convert(values[name], hints[name])
+            except TracksideValueError as error:
+                raise TracksideValueError(f"{json_path}: {name}: {error}") from None
+        return cls.from_dict(values)
 
 
 FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")

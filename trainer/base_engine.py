@@ -20,6 +20,7 @@ from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .epoch_loss import WatchedLosses
+from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
 
@@ -52,6 +53,12 @@ class BaseEngine(Engine):
         self.step_timer = step_timer
         self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
         self.made: MadeOptimizer | None = None
+
+    def replace_model(self) -> None:
+        """Let go of the previous model, optimizer, schedule and training data, and set up for the present model."""
+        self.made = None
+        self.trainer.optimizer, self.trainer.lr_scheduler = self.given_optimizers
+        self.configure()
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
         """Have the trainer create the optimizer and the schedule again, unless the user gave them.
@@ -114,6 +121,21 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.precision: Any = precision
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
+        self._used_groups: list[dict[str, Any]] = []
+
+    def end_update(self, skipped: bool) -> None:
+        """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
+        if not skipped:
+            step_schedule(self.trainer.lr_scheduler)
+        self.clear_gradients()
+
+    @abstractmethod
+    def clear_gradients(self) -> None:
+        """Clear the gradients."""
+
+    def used_groups(self) -> list[dict[str, Any]]:
+        """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
+        return self._used_groups
 
     def end_run(self) -> None:
         """Do nothing: the model is used after training as it was trained."""

@@ -69,7 +69,7 @@ class BaseTrainer(TrainerInterface):
             logger.setLevel(args.get_process_log_level())
         self.args: Any = args
         self.model_init = model_init
-        self.model: Any = model
+        self.model = model
         self.model_wrapped: Any = None
         self.train_dataset = train_dataset
         self.eval_dataset = eval_dataset
@@ -98,7 +98,7 @@ class BaseTrainer(TrainerInterface):
         self._evaluator = Evaluator(self, self._engine, self._dispatcher, self._overrides)
         self._writer = MetricsWriter(self, self._dispatcher)
         if self.model is None and self.model_init is not None:
-            self.model = self.call_model_init()
+            self._model = self.call_model_init()
         self._check_model()
         self._engine.configure()
         update_context(
@@ -123,10 +123,6 @@ class BaseTrainer(TrainerInterface):
     @abstractmethod
     def _make_engine(self) -> Engine:
         """Return the engine, not yet configured."""
-
-    @abstractmethod
-    def _check_model(self) -> None:
-        """Raise TracksideTypeError if the model is missing or does not belong to this framework."""
 
     # -- train ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +171,7 @@ class BaseTrainer(TrainerInterface):
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)
+        self._check_model()
         self._reset()
         best = self._checkpoints.best
         if best.is_metric_needed:
@@ -190,6 +187,7 @@ class BaseTrainer(TrainerInterface):
             watch_memory=self._evaluator.watch_memory,
             report_costs=self._writer.report_costs,
         )
+        self._evaluator.show_batches()
         with self._evaluator.within_training():
             output = loop.run()
         if self.state.stopped_by is None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.builtin.printer import PrinterCallback
 from trackside.callbacks.builtin.progress import ProgressCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
-from trackside.callbacks.config.callback_config import CallbackMap
+from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap
 from trackside.callbacks.errors import ArgumentError, CallbackError, did_you_mean
 from trackside.callbacks.registry import claims_by_name, load, registered
 
@@ -24,9 +23,17 @@ DISPLAYS = ("progress", "printer", "rich_progress", "notebook")
 """Names of the callbacks that display a run; if none is attached, the trainer attaches one."""
 
 
-def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any]) -> None:
-    """Attach flow control, the given list, a progress bar if there is none, and callbacks named by the arguments."""
-    dispatcher.attach(DefaultFlowCallback(), origin="default")
+def attach_from_arguments(
+    dispatcher: Dispatcher, args: Any, callbacks: Sequence[Any], make: Callable[[CallbackConfig], Any] | None = None
+) -> None:
+    """Attach the given list, a progress bar if there is none, and the callbacks that the arguments name.
+
+    Args:
+        dispatcher: The dispatcher to attach them to.
+        args: The training arguments.
+        callbacks: The given list.
+        make: See `trackside.callbacks.config.attach.attach_from_map`.
+    """
     for callback in callbacks:
         dispatcher.attach(callback)
     reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})
@@ -35,8 +42,8 @@ def attach_from_arguments(dispatcher: Dispatcher, args: Any, callbacks: Sequence
     named = {*dispatcher.attachments, *reported, *args.callbacks}
     if not named.intersection(DISPLAYS):  # before the configured callbacks, whose before and after options may name it
         dispatcher.attach(PrinterCallback if args.disable_tqdm else ProgressCallback, origin="default")
-    attach_from_map(dispatcher, reported)
-    attach_from_map(dispatcher, args.callbacks)
+    attach_from_map(dispatcher, reported, make)
+    attach_from_map(dispatcher, args.callbacks, make)
 
 
 def update_context(trainer: Any, dispatcher: Dispatcher, **changed: Any) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
+from .distributed.launcher import JobStore
 from .memory_metrics import DeviceMemory
 from .progress import Progress
 from .step_timer import StepTimer
@@ -93,19 +94,6 @@ class Overrides(frozenset[str]):
         return not self.isdisjoint(names)
 
 
-class JobStore(Protocol):
-    """A key-value store of short texts that persists when the launcher restarts the processes of a job."""
-
-    def set(self, name: str, text: str, /) -> None:
-        """Write a text."""
-
-    def get(self, name: str, /) -> bytes:
-        """Return a text."""
-
-    def check(self, names: list[str], /) -> bool:
-        """Return whether all of these texts exist."""
-
-
 class TrainStep(ABC):
     """One update, from a batch to the optimizer. The loop calls the methods in this order."""
 
@@ -123,11 +111,11 @@ class TrainStep(ABC):
 
     @abstractmethod
     def optimizer_step(self) -> bool:
-        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer; return whether the loss scaler skipped the step."""
 
     @abstractmethod
-    def clear_gradients(self) -> None:
-        """Clear the gradients."""
+    def end_update(self, skipped: bool) -> None:
+        """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
 
     @abstractmethod
     def end_run(self) -> None:
@@ -142,7 +130,11 @@ class TrainStep(ABC):
 
     @abstractmethod
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate for a log record. Waits for the device."""
+        """Return the gradient norm and the learning rate of the last update for a log record. Waits for the device."""
+
+    @abstractmethod
+    def used_groups(self) -> list[dict[str, Any]]:
+        """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
 
     @abstractmethod
     def take_flos(self) -> float:
@@ -276,6 +268,10 @@ class Engine(ABC):
     @abstractmethod
     def set_seed(self, seed: int) -> None:
         """Seed every random number generator."""
+
+    @abstractmethod
+    def replace_model(self) -> None:
+        """Let go of the previous model and of what was made for it, and go on with the trainer's present one."""
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 

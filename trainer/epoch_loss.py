@@ -65,19 +65,15 @@ class EpochLoss:
             self._loop.step.watch_losses()
             self.is_watched = True
 
-    def begin_epoch(self) -> None:
-        """Begin an epoch, unless the run is resumed within it."""
-        if self.is_watched and self._progress.batches_in_epoch == 0:
-            self.settle()
-            self._progress.epoch_loss, self._progress.epoch_loss_examples = 0.0, 0
-
     def expect(self, window: Sequence[Any]) -> None:
         """Note that an update on these micro-batches comes next."""
         if self.is_watched:
-            examples = self._loop.engine.count_examples(window)
-            if examples != self._examples:
+            examples, progress = self._loop.engine.count_examples(window), self._progress
+            if examples != self._examples or progress.batches_in_epoch == 0:
                 self.settle()
                 self._examples = examples
+            if progress.batches_in_epoch == 0:
+                progress.epoch_loss, progress.epoch_loss_examples = 0.0, 0
             self._updates += 1
 
     def settle(self) -> None:

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.events import EventName, Listener, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
+from .callback_setup import update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
@@ -45,6 +46,30 @@ class TrainerInterface(ABC):
     _evaluator: Evaluator
     _writer: MetricsWriter
 
+    if not TYPE_CHECKING:  # `Trainer` declares the type of its model
+
+        @property
+        def model(self) -> Any:
+            """The model. Another one, or None, takes its place with all that belongs to it, unless in a run."""
+            return self._model
+
+        @model.setter
+        def model(self, model: Any) -> None:
+            before, self._model = vars(self).get("_model"), model
+            if "_writer" in vars(self) and model is not before and not self._evaluator.is_training:
+                if model is not None:
+                    self._check_model()
+                self._engine.replace_model()
+                update_context(self, self._dispatcher, train_dataloader=None, eval_dataloader=None)
+
+        @model.deleter
+        def model(self) -> None:
+            self.model = None
+
+    @abstractmethod
+    def _check_model(self) -> None:
+        """Raise TracksideTypeError if the model is missing or does not belong to this framework."""
+
     # -- evaluate and predict -------------------------------------------------------------------------------------
 
     def evaluate(
@@ -57,12 +82,14 @@ class TrainerInterface(ABC):
             ignore_keys: Outputs of the model to leave out of the predictions.
             metric_key_prefix: Prefix of every metric's name.
         """
+        self._check_model()
         return self._evaluator.evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
+        self._check_model()
         return self._evaluator.predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def prediction_loop(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.plain_data import plain
+from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
@@ -26,7 +27,7 @@ from .epoch_loss import EpochLoss
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows
-from .stop_signals import EvaluationStopped, StopSignals
+from .stop_signals import EvaluationStopped, StopSignals, answer
 
 
 class TrainingLoop:
@@ -70,11 +71,12 @@ class TrainingLoop:
         self.state: TrainerState = trainer.state
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
+        self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
         self.progress: Progress = Progress()
         self.epoch_loss = dispatcher.context["epoch_loss"] = EpochLoss(self)
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
-        self.signals: StopSignals = StopSignals(_answer(self.args) if self.state.is_world_process_zero else None)
+        self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
         self.first_step: int = 0
         self.examples_seen: int = 0
         self._is_seeded = self._has_new_seed = False
@@ -154,7 +156,6 @@ class TrainingLoop:
         progress, control = self.progress, self.control
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
-        self.epoch_loss.begin_epoch()
         self.send("on_epoch_begin")
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
@@ -163,7 +164,7 @@ class TrainingLoop:
         for window in windows(batches, self.args.gradient_accumulation_steps):
             self._run_update(window)
             self._act()
-            if control.should_epoch_stop or control.should_training_stop:
+            if control.should_epoch_stop or self._is_over:
                 ended = control.should_epoch_stop
                 break
         if ended and progress.batches_in_epoch == 0:
@@ -172,6 +173,7 @@ class TrainingLoop:
             progress.next_epoch()
             self.state.epoch = self._epoch()
             self._end_with_epochs()
+        self.flow.on_epoch_end(self.args, self.state, control)
         self.send("on_epoch_end")
         self._sync_control()
         self._act()
@@ -196,9 +198,10 @@ class TrainingLoop:
             send("on_pre_optimizer_step", grad_norm=grad_norm)
             skipped = step.optimizer_step()
             send("on_optimizer_step", skipped=skipped)
-            step.clear_gradients()
+            step.end_update(skipped)
         self._count(window)
         self.checkpoints.committer.raise_if_failed()
+        self.flow.on_step_end(self.args, self.state, self.control)
         send("on_step_end")
         self._sync_control(after_update=True)
 
@@ -214,6 +217,11 @@ class TrainingLoop:
 
     def _epoch(self) -> float:
         return self.progress.epoch_with_fraction(self.plan, self.args.gradient_accumulation_steps)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether training ends here, whatever callbacks have made of the flag after the last step."""
+        return self.control.should_training_stop or self.state.global_step >= self.state.max_steps
 
     def _sync_control(self, *, after_update: bool = False) -> None:
         """Give all processes the same flags, and turn a signal into a stop at the same step on all of them."""
@@ -256,7 +264,7 @@ class TrainingLoop:
     def _ask_for_last(self, action: str) -> None:
         """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
         control, progress, step = self.control, self.progress, self.state.global_step
-        if not control.should_training_stop:
+        if not self._is_over:
             return
         if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
             control.request("should_save", "training stops")
@@ -273,16 +281,14 @@ class TrainingLoop:
         progress.total_loss += progress.pending_loss
         progress.pending_loss, progress.pending_steps = 0.0, 0
         record = {"loss": loss, **self.step.training_record()}
-        self.trainer.log({**record, **self.dispatcher.logged_metrics(record)})
+        added = self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())
+        self.trainer.log({**record, **added})
 
     def _evaluate(self) -> None:
         progress = self.progress
-        try:
+        with suppress(EvaluationStopped):
             with self.stop_evaluating(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
-        except EvaluationStopped:
-            pass
-        else:
             progress.last_evaluation, progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)
         self._sync_control()
@@ -312,9 +318,3 @@ class TrainingLoop:
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
         return TrainOutput(state.global_step, loss, metrics)
-
-
-def _answer(args: Any) -> str:
-    """Return what the terminal shows when a stop signal arrives."""
-    how = "saving and stopping" if args.save_strategy != "no" else "stopping, without saving (save_strategy='no'),"
-    return f"{how} after this step; send it again to stop at once"

@@ -147,3 +147,9 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
+def answer(args: Any) -> str:
+    """Return what the terminal shows when a stop signal arrives."""
+    how = "saving and stopping" if args.save_strategy != "no" else "stopping, without saving (save_strategy='no'),"
+    return f"{how} after this step; send it again to stop at once"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackside.callbacks.errors import ConfigError
+from trackside.callbacks.errors import ConfigError, TracksideError
 
 if TYPE_CHECKING:
     from trackside.cli.runner import Outcome
@@ -217,11 +217,15 @@ def plot(options: argparse.Namespace) -> None:
     from trackside.callbacks.state import TrainerState
     from trackside.cli import report
 
-    folder = Path(options.output_dir)
+    folder = Path(os.path.expanduser(options.output_dir))
     states = sorted(folder.glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
         raise ConfigError(f"{folder}: the folder has no trainer_state.json, from which the curve is drawn")
-    picture = report.draw_loss_curve(TrainerState.load_from_json(states[-1]).log_history, folder / report.LOSS_CURVE)
+    try:
+        state = TrainerState.load_from_json(states[-1])
+    except (TracksideError, OSError) as error:
+        raise ConfigError(str(error)) from error
+    picture = report.draw_loss_curve(state.log_history, folder / report.LOSS_CURVE)
     if picture is None:
         raise ConfigError("drawing needs the package 'matplotlib', which is not installed. Run: pip install matplotlib")
     print(picture)
@@ -256,7 +260,7 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
     for run in (train, evaluate, predict, plan):
         command = _command(commands, run, epilog=OVERRIDES)
         command.add_argument("files", nargs="+", metavar="run.yaml", help="configuration files; the later wins")
-        command.add_argument("--registered-only", action="store_true", help="refuse callbacks with a class_path")
+        command.add_argument("--registered-only", action="store_true", help="import only what packages register")
         if run is train and with_arguments:
             command.epilog = f"{OVERRIDES}\n\nFields of args:\n{_fields()}"
         if run in (evaluate, predict):

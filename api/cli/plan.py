@@ -11,6 +11,7 @@ from trackside.callbacks import registry
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.config.attach import UnknownCallback, stand_in
 from trackside.callbacks.config.callback_config import CallbackConfig
 from trackside.callbacks.errors import TracksideError
 from trackside.callbacks.state import TrainerControl, TrainerState
@@ -25,11 +26,13 @@ def plan(config: RunConfig) -> str:
     """Return a text with components, callbacks in the order of the calls, and arguments, each with its origin.
 
     Raises:
-        ConfigError: If the configuration is wrong, as for training; model and data are imported, but not built.
+        ConfigError: If the configuration is wrong, as for training. What it names is imported, unless only registered
+            classes may be, but nothing of it is called.
     """
-    config.components()
+    if not config.registered_only:
+        config.components()
     dispatcher = Dispatcher(config, config.args, TrainerState(), TrainerControl())
-    attach_from_arguments(dispatcher, config.args, [])
+    attach_from_arguments(dispatcher, config.args, [], make=stand_in)
     blocks = [
         f"Framework: {config.framework}",
         block("Components", _components(config)),
@@ -47,6 +50,8 @@ def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator
         hears = ", ".join(sorted(item.on)) if item.on is not None else "all it has"
         hears += f", every {item.every} steps" if item.every > 1 else ""
         role = f"{item.role}, background" if item.background else item.role
+        if isinstance(item.callback, UnknownCallback):
+            role = hears = "known when it is called"
         options = entries.get(item.name, "")
         yield item.name, role, item.on_error, hears, options, f"{cls.__module__}.{cls.__qualname__}", item.origin
 

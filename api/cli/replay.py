@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from trackside.callbacks.replay import Replay, replay
 from trackside.cli.main import split_overrides
 from trackside.cli.report import costs
 from trackside.config.run_config import read_callbacks
-from trackside.config.source import COMMAND_LINE, read_source
+from trackside.config.source import read_source
+from trackside.config.yaml_reader import COMMAND_LINE
 
 OPTIONS = {"--help": 0, "-h": 0, "--callback": 1, "--output_dir": 1}
 """The command's own options, with the number of values they take; all others are options of callbacks."""
@@ -31,17 +33,23 @@ def main(argv: Sequence[str]) -> int:
         epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
         allow_abbrev=False,
     )
-    parser.add_argument("journal", metavar="JOURNAL", help="the journal of the run, written by the callback 'journal'")
+    parser.add_argument(
+        "journal",
+        type=os.path.expanduser,
+        metavar="JOURNAL",
+        help="the journal of the run, written by the callback 'journal'",
+    )
     parser.add_argument("--callback", action="append", default=[], metavar="NAME", help="a callback to replay to")
     place = "for what callbacks write; default: replay, beside the journal"
-    parser.add_argument("--output_dir", metavar="FOLDER", help=place)
+    parser.add_argument("--output_dir", type=os.path.expanduser, metavar="FOLDER", help=place)
     options = parser.parse_args(own)
     callbacks = callback_map(options.callback, overrides)
     check_journal(Path(options.journal))
     try:
         replayed = replay(options.journal, callbacks, output_dir=options.output_dir)
-    except TracksideError as error:
-        raise ConfigError(str(error)) from error
+    except Exception as error:
+        kind = "" if isinstance(error, TracksideError) else f"{options.journal}: {type(error).__name__}: "
+        raise ConfigError(" ".join([f"{kind}{error}", *getattr(error, "__notes__", ())])) from error
     print("\n".join(ending(replayed)))
     print(costs(replayed.callback_report, sum(item.seconds for item in replayed.callback_report.values())))
     return 0

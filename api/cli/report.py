@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from trackside.callbacks._util.imports import is_installed
 
@@ -98,7 +99,7 @@ def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Pat
         accuracies = losses.twinx()
         accuracies.set_ylabel("accuracy")
         accuracies.plot(*zip(*points, strict=True), "C2s--", label="eval accuracy", markersize=3)
-    if all(record[key] > 0 for record in log_history for key in ("loss", "eval_loss") if key in record):
+    if all(value > 0 for key in ("loss", "eval_loss") for _, value in curve(log_history, key)):
         losses.set_yscale("log")  # keeps the small losses of a long run apart
     losses.grid(alpha=0.3)
     if any(axes.lines for axes in figure.axes):
@@ -108,14 +109,19 @@ def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Pat
     return path
 
 
-def curve(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    """Return the ``(step, value)`` pairs of one metric.
+def curve(log_history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return the ``(step, value)`` pairs of one metric, without those that are not numbers.
 
     Example:
         >>> curve([{"loss": 2.0, "step": 10}, {"eval_loss": 1.9, "step": 10}, {"loss": 1.5, "step": 20}], "loss")
         [(10, 2.0), (20, 1.5)]
     """
-    return [(record["step"], record[key]) for record in log_history if key in record]
+    found = [(record.get("step"), record.get(key)) for record in log_history]
+    return [(step, value) for step, value in found if _is_number(step) and _is_number(value)]
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > sys.float_info.max
 
 
 def _ending(state: TrainerState) -> list[Row]:

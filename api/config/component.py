@@ -15,7 +15,8 @@ from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert
 from trackside.callbacks._util.imports import import_from
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
-from trackside.config.source import Keys, Source, Text, plain
+from trackside.config.source import Source, plain, readings
+from trackside.config.yaml_reader import Keys
 
 FUNCTIONS = ("loss_fn", "compute_metrics", "data_collator")
 """Components that are called during the run: a function is used as it is, with its init_args bound."""
@@ -93,7 +94,7 @@ def read_component(source: Source, keys: Keys, value: object, *, is_called_later
         raise source.error(written_at, str(error)) from error
     if not callable(target):
         raise source.error(written_at, f"a class or a function is needed, not {type(target).__name__}")
-    given = value.get("init_args") or {}
+    given = {} if value.get("init_args") is None else value["init_args"]
     if not isinstance(given, Mapping):
         raise source.error((*keys, "init_args"), "a map from options to values is needed")
     return _checked(source, keys, (*keys, "init_args"), target, given, is_called_later)
@@ -123,12 +124,12 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
         known = ", ".join(options.parameters) or "none"
         near = did_you_mean(name, options.parameters)
         raise source.error(keys, f"{options.name} has no such option.{near} Options: {known}")
-    if plain(value) is None and options.parameters[name].default is None:
-        return None
-    texts = [str(value)] if isinstance(value, Text) else []  # 5 is a number, unless the option is a text
-    for candidate in (plain(value), *texts):
+    hint, may_be_none = options.hints.get(name, Any), options.parameters[name].default is None
+    for candidate in readings(value, hint, may_be_none=may_be_none):
+        if candidate is None and may_be_none:
+            return None
         try:
-            return _converted(source, keys, candidate, options.hints.get(name, Any))
+            return _converted(source, keys, candidate, hint)
         except ConfigError:
             raise
         except TracksideValueError as error:
@@ -149,7 +150,7 @@ def _converted(source: Source, keys: Keys, value: object, hint: Any) -> Any:
             return [_converted(source, (*keys, str(index)), item, item_hint) for index, item in enumerate(value)]
     kinds = [kind_of(member) for member in members]
     is_open = any(kind is Any or isinstance(kind, typing.TypeVar) for kind in kinds)
-    made = [kind for kind in kinds if isinstance(kind, type) and kind not in PLAIN]
+    made = [kind for kind in kinds if isinstance(kind, type) and kind is not Any and kind not in PLAIN]
     classes: list[Any] = [kind for kind in made if not issubclass(kind, Enum)]
     if is_open and _names_an_object(value):
         return read_component(source, keys, value)

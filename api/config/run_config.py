@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any
 from trackside.callbacks._util.conversion import hints_of, members_of
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks._util.options import Options
-from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, parse_callback_map
+from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, overruled_names, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
+from trackside.callbacks.registry import only_registered
 from trackside.config.component import FUNCTIONS, Component, built, checked_option, read_component
-from trackside.config.source import COMPONENTS, DATA, Source, Text, plain, read_source
+from trackside.config.module_search import search_beside
+from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings
+from trackside.trainer.arguments.aliases import Alias
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 """Frameworks, each with the name of its module and of its extra."""
@@ -31,6 +33,7 @@ class RunConfig:
         args: The TrainingArguments (or TFTrainingArguments).
         callbacks: The map of callbacks, with the places of its entries.
         entries: The enabled callbacks, with their classes imported and their options converted.
+        registered_only: Whether only registered classes may be imported.
     """
 
     source: Source
@@ -38,6 +41,7 @@ class RunConfig:
     args: Any
     callbacks: CallbackMap
     entries: list[CallbackConfig] = field(default_factory=list)
+    registered_only: bool = False
 
     def components(self) -> dict[str, Component | dict[str, Component]]:
         """Import the components that the configuration names, and check their options. This imports the framework.
@@ -46,7 +50,8 @@ class RunConfig:
             ConfigError: If something cannot be imported, or an option is wrong.
         """
         given = {key: self.source.values.get(key) for key in COMPONENTS}
-        return {key: self._component(key, value) for key, value in given.items() if value is not None}
+        with only_registered(self.registered_only):
+            return {key: self._component(key, value) for key, value in given.items() if value is not None}
 
     def _component(self, key: str, value: Any) -> Component | dict[str, Component]:
         several = key in DATA and isinstance(value, Mapping) and "class_path" not in value
@@ -63,20 +68,25 @@ def load_config(
     """Read, merge and check configuration files and the command line, without importing a framework.
 
     Args:
-        files: YAML files; the later wins. Their folders and the current one are added to ``sys.path``, so that a
-            file can name the modules beside it.
+        files: YAML files; the later wins. Their folders and the current one are added at the end of ``sys.path``, so
+            that a file can name the modules beside it.
         overrides: ``(key, text)`` pairs of the command line, which win over all files.
-        registered_only: Refuse callbacks with a ``class_path``.
+        registered_only: Import only what installed packages register: callbacks by name, and class paths that
+            `trackside.callbacks.registry.components` knows.
 
     Raises:
         ConfigError: If anything is wrong; the message has file and line, key, value, and the nearest name.
     """
     source = read_source(files, overrides)
-    _make_importable([*(path.parent for path in source.files), Path()])
+    if not registered_only:
+        search_beside(source)
     framework = _framework(source)
     _check_arg_names(source, arguments_class(framework))
-    callbacks, entries = read_callbacks(source, registered_only=registered_only)
-    return RunConfig(source, framework, _arguments(source, arguments_class(framework), callbacks), callbacks, entries)
+    _drop_overruled(source, arguments_class(framework))
+    with only_registered(registered_only):
+        callbacks, entries = read_callbacks(source, registered_only=registered_only)
+    args = _arguments(source, arguments_class(framework), callbacks)
+    return RunConfig(source, framework, args, callbacks, entries, registered_only)
 
 
 def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[CallbackMap, list[CallbackConfig]]:
@@ -101,21 +111,15 @@ def arguments_class(framework: str) -> Any:
     return trackside.TrainingArguments if framework == "pytorch" else trackside.TFTrainingArguments
 
 
-def _make_importable(folders: Sequence[Path]) -> None:
-    for folder in dict.fromkeys(str(path.resolve()) for path in reversed(folders)):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-
-
 def _framework(source: Source) -> str:
     framework = plain(source.values.get("framework", "pytorch"))
-    if framework not in FRAMEWORKS:
+    if not isinstance(framework, str) or framework not in FRAMEWORKS:
         near = did_you_mean(str(framework), FRAMEWORKS)
         raise source.error(["framework"], f"{' or '.join(FRAMEWORKS)} is needed.{near}")
     if not is_installed(FRAMEWORKS[framework]):
         missing = MissingPackageError(FRAMEWORKS[framework], f"framework: {framework}", FRAMEWORKS[framework])
         raise ConfigError(f"{source.where('framework')}: {missing}")
-    return str(framework)
+    return framework
 
 
 def _check_arg_names(source: Source, cls: Any) -> None:
@@ -127,13 +131,34 @@ def _check_arg_names(source: Source, cls: Any) -> None:
             raise source.error(["args", name], f"there is no such argument.{did_you_mean(name, known)}")
 
 
+def _drop_overruled(source: Source, cls: Any) -> None:
+    """Drop arguments that a later source gives under another name.
+
+    Raises:
+        ConfigError: If one file gives an argument under two names.
+    """
+    given = source.values["args"]
+    origins = {keys[1]: place for keys, place in source.places.items() if keys[0] == "args" and len(keys) == 2}
+    names: dict[str, list[str]] = {}
+    for name in given:
+        alias = getattr(cls, name, None)
+        names.setdefault(alias.field if isinstance(alias, Alias) else name, []).append(name)
+    for several in names.values():
+        for name in overruled_names(several, origins):
+            del given[name]
+        if len(kept := [name for name in several if name in given]) > 1:
+            written = " and as ".join(map(repr, kept))
+            raise source.error(["args", kept[-1]], f"the same argument is given as {written}; keep one")
+
+
 def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
     """Return the training arguments, which check types and allowed values themselves."""
     hints = hints_of(cls)
-    given = {name: plain(value) for name, value in source.values["args"].items()}
+    given = {}
     for name, value in source.values["args"].items():
-        if isinstance(value, Text) and str in members_of(hints.get(name)) and given[name] is not None:
-            given[name] = str(value)  # a text stays as it was typed
+        hint = hints.get(name)
+        found = readings(value, hint)
+        given[name] = found[-1] if str in members_of(hint) else found[0]  # a text is as it was typed: fields read it
     try:
         args = cls(**given)
         args.callbacks = callbacks
@@ -153,3 +178,6 @@ def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) 
         entry.options[name] = built(checked_option(source, keys, source.at(keys), options, name))
         target: Any = callbacks[entry.name]
         (target[above[0]] if above else target)[key] = entry.options[name]
+    for keys in entry.overruled:
+        target = callbacks[entry.name]
+        del (target[keys[0]] if keys[1:] else target)[keys[-1]]

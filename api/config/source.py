@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
-
+from trackside.callbacks._util.conversion import choices_of, kind_of, members_of
 from trackside.callbacks.errors import ConfigError, did_you_mean
-
-Keys = tuple[str, ...]
-
-COMMAND_LINE = "command line"
+from trackside.config.yaml_reader import COMMAND_LINE, SIZE_LIMIT, Keys, read_text, read_yaml
 
 DATA = ("train_data", "eval_data", "test_data")
 
@@ -25,26 +21,62 @@ COMPONENTS = ("model", *DATA, "loss_fn", "compute_metrics", "data_collator", "pr
 TOP_KEYS = ("framework", *COMPONENTS, "args", "callbacks")
 
 
+NULLS = ("", "~", "null", "Null", "NULL")
+"""Texts that YAML reads as null."""
+
+TEXT_TYPES = (str, Path, os.PathLike, types.NoneType)
+"""Types of options that take texts only."""
+
+
 class Text(str):
     """A value as typed on the command line; the type of the option or argument decides what it means."""
 
     __slots__ = ()
 
-    def plain(self) -> Any:
-        """Return what the text means as YAML, or the text itself where it is not YAML."""
-        try:
-            return _yaml().load(self)
-        except YAMLError:
-            return str(self)
-
 
 def plain(value: object) -> Any:
-    """Return ``value`` with every `Text` in it read as YAML."""
+    """Return ``value`` with every `Text` in it read as YAML.
+
+    Raises:
+        ConfigError: See `trackside.config.yaml_reader.read_text`.
+    """
+    return _each_text(value, read_text)
+
+
+def verbatim(value: object) -> Any:
+    """Return ``value`` with every `Text` in it as it was typed."""
+    return _each_text(value, str)
+
+
+def readings(value: object, hint: Any, *, may_be_none: bool = False) -> list[Any]:
+    """Return what ``value`` may mean for an option of the type ``hint``, the likeliest first.
+
+    On the command line, a text for an option that takes texts stays as it was typed. What YAML reads as null is None
+    where None is allowed.
+
+    Args:
+        may_be_none: Whether None is allowed whatever ``hint`` says.
+
+    Example:
+        >>> readings(Text("5"), str), readings(Text("5"), str | int), readings(Text("null"), str | None)
+        (['5'], [5, '5'], [None])
+    """
+    members = members_of(hint)
     if isinstance(value, Text):
-        return value.plain()
+        if value in NULLS and (may_be_none or types.NoneType in members):
+            return [None]
+        if all(kind_of(item) in TEXT_TYPES or choices_of(item) for item in members):
+            return [str(value)]
+    found = plain(value)
+    return [str(value)] if isinstance(found, str) and str in members else [found, verbatim(value)]
+
+
+def _each_text(value: object, read: Callable[[str], Any]) -> Any:
+    if isinstance(value, Text):
+        return read(str(value))
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _each_text(item, read) for key, item in value.items()}
+    return [_each_text(item, read) for item in value] if isinstance(value, list) else value
 
 
 @dataclass
@@ -70,8 +102,24 @@ class Source:
         """Return the value at the end of ``keys``, or None."""
         value: Any = self.values
         for key in keys:
-            has_keys = isinstance(value, Mapping)
-            value = value[int(key)] if isinstance(value, list) else value.get(key) if has_keys else None
+            if isinstance(value, list):
+                value = value[int(key)] if key.isdecimal() else None
+            else:
+                value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def expanded(self, keys: Keys, *, only_maps: bool = False) -> Any:
+        """Return the value at the end of ``keys``, after a text of the command line there was read as YAML.
+
+        Args:
+            only_maps: Leave a text as it is unless it means a map.
+        """
+        value = self.at(keys)
+        if isinstance(value, Text):
+            found = read_text(str(value), keys, self.places)
+            if isinstance(found, dict) or not only_maps:
+                self.set(keys, found)
+                return found
         return value
 
     def error(self, keys: Sequence[str], message: str) -> ConfigError:
@@ -87,21 +135,51 @@ class Source:
         shown = "" if isinstance(value, Mapping) or is_absent else f"={value!r}"
         return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
 
-    def merge(self, later: Source, keys: Keys = ()) -> None:
+    def merge(self, later: Source, keys: Keys = (), *, is_same_source: bool = False) -> None:
         """Merge ``later`` below ``keys`` into this source; its values win, and its class drops the options of another.
 
-        The place of a map that both have is the first one.
+        The place of a map that both have is the first one; all other places are in the order of writing.
+
+        Args:
+            is_same_source: Whether ``later`` may name the class of options that are here already.
         """
-        for key, new in later.at(keys).items():
-            path, old = (*keys, key), self.at((*keys, key))
-            has_both = isinstance(old, dict) and isinstance(new, dict)
-            if has_both and new.get("class_path", old.get("class_path")) == old.get("class_path"):
-                if path in later.places:
-                    self.places.setdefault(path, later.places[path])
-                self.merge(later, path)
-            else:
-                self.at(keys)[key] = new
-                self.places |= {below: place for below, place in later.places.items() if below[: len(path)] == path}
+        for key in later.at(keys):
+            path = (*keys, key)
+            old, new = _as_maps(self, later, path)
+            if isinstance(old, dict) and isinstance(new, dict):
+                before = old.get("class_path", new.get("class_path") if is_same_source else None)
+                if new.get("class_path", before) == before:
+                    self.set(path, old)
+                    if path in later.places:
+                        self.places.setdefault(path, later.places[path])
+                    self.merge(later, path, is_same_source=is_same_source)
+                    continue
+            if isinstance(old, (dict, list)):
+                for below in self._below(path):
+                    del self.places[below]
+            self.set(path, new)
+            for below in later._below(path) if isinstance(new, (dict, list)) else [path]:
+                self.places.pop(below, None)
+                self.places[below] = later.where(*below)
+
+    def _below(self, keys: Keys) -> list[Keys]:
+        return [place for place in self.places if place[: len(keys)] == keys]
+
+    def set(self, keys: Keys, value: Any) -> None:
+        """Set the value at the end of ``keys``."""
+        self.at(keys[:-1])[keys[-1]] = value
+
+
+def _as_maps(earlier: Source, later: Source, keys: Keys) -> tuple[Any, Any]:
+    """Return the values of two sources at ``keys``; where one is a map, a text that means a map is one too."""
+    old, new = earlier.at(keys), later.at(keys)
+    if isinstance(new, dict):
+        old = earlier.expanded(keys, only_maps=True)
+        if isinstance(old, str) and "init_args" in new and "class_path" not in new:
+            old = {"class_path": str(old)}
+    elif isinstance(old, dict):
+        new = later.expanded(keys, only_maps=True)
+    return old, new
 
 
 def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]] = ()) -> Source:
@@ -124,82 +202,50 @@ def read_file(path: Path) -> Source:
     Raises:
         ConfigError: See `read_source`.
     """
-    source = Source(files=[path])
-    loader = _yaml()
+    path = Path(os.path.expanduser(path))
     try:
-        node = loader.compose(path.read_text(encoding="utf-8"))
-        if node is not None:
-            _note_places(node, (), path, source.places)
-            source.values = loader.constructor.construct_document(node)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: this is not valid YAML: {error.problem or error.context}") from None
-    except (OSError, UnicodeError, YAMLError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:
         raise ConfigError(_unreadable(path, error)) from None
-    if not isinstance(source.values, dict):
-        raise ConfigError(f"{path}: a configuration is a map with the keys {', '.join(TOP_KEYS)}")
+    values, places = read_yaml(text, str(path))
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path}:1: a configuration is a map with the keys {', '.join(TOP_KEYS)}")
+    source = Source(values or {}, places, [path])
     _normalise(source)
     return source
 
 
 def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
-    """Return a source of ``(key, text)`` pairs; keys outside `TOP_KEYS` are fields of ``args``."""
+    """Return a source of ``(key, text)`` pairs, the later of which win; keys outside `TOP_KEYS` are fields of ``args``.
+
+    Raises:
+        ConfigError: See `read_source`.
+    """
     source = Source()
     for key, text in overrides:
-        parts = key.split(".")
-        if parts[0] not in TOP_KEYS:
-            near = did_you_mean(parts[0], TOP_KEYS) if len(parts) > 1 else ""
+        first, *rest = key.split(".")
+        first = first.replace("-", "_")
+        if first not in TOP_KEYS:
+            near = did_you_mean(first, TOP_KEYS) if rest else ""
             if near:
                 raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: there is no such key.{near}")
-            parts = ["args", parts[0].replace("-", "_"), *parts[1:]]
-        level = source.values
-        for depth, part in enumerate(parts[:-1], 1):
-            source.places[tuple(parts[:depth])] = COMMAND_LINE
-            if not isinstance(level.setdefault(part, {}), dict):
-                raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: {'.'.join(parts[:depth])} has a value already")
-            level = level[part]
-        level[parts[-1]] = Text(text)
-        source.places[tuple(parts)] = COMMAND_LINE
+            first, rest = "args", [first, *rest]
+        if first == "args" and rest:
+            rest[0] = rest[0].replace("-", "_")
+        source.merge(_one_value((first, *rest), Text(text)), is_same_source=True)
     _normalise(source)
     return source
 
 
-# -- YAML -------------------------------------------------------------------------------------------------------------
-
-
-def _yaml() -> YAML:
-    """Return a reader of YAML 1.2 for plain values: 3e-4 is a number, and on and off are text."""
-    return YAML(typ="safe", pure=True)
-
-
-def _note_places(node: Node, keys: Keys, path: Path, places: dict[Keys, str], above: tuple[Node, ...] = ()) -> None:
-    """Note the line of every key below ``node``.
-
-    Raises:
-        ConfigError: If a key is written twice, is not a name, or has an alias of what holds it.
-    """
-    if node in above:
-        raise ConfigError(f"{path}:{above[-1].start_mark.line + 1}: {'.'.join(keys)}: an alias of what it stands in")
-    above = (*above, node)
-    if isinstance(node, SequenceNode):
-        for index, item in enumerate(node.value):
-            _note_places(item, (*keys, str(index)), path, places, above)
-    if not isinstance(node, MappingNode):
-        return
-    is_value = "init_args" in keys or (len(keys) > 1 and (keys[0] == "args" or isinstance(above[-2], SequenceNode)))
-    lines: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key_node.tag != "tag:yaml.org,2002:str" and not is_value:
-            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))}: a name is needed as key")
-        if key in lines:
-            raise ConfigError(f"{path}:{line}: {'.'.join((*keys, key))} is written twice; first on line {lines[key]}")
-        lines[key] = line
-        places[(*keys, key)] = f"{path}:{line}"
-        _note_places(value_node, (*keys, key), path, places, above)
+def _one_value(keys: Keys, value: Text) -> Source:
+    """Return a source that holds only ``value``, at the end of ``keys``."""
+    made: Any = value
+    for key in reversed(keys):
+        made = {key: made}
+    source = Source(made, {keys[:depth]: COMMAND_LINE for depth in range(1, len(keys) + 1)})
+    _normalise(source)
+    return source
 
 
 def _unreadable(path: Path, error: Exception) -> str:
@@ -217,21 +263,31 @@ def _unreadable(path: Path, error: Exception) -> str:
 def _normalise(source: Source) -> None:
     """Check the top-level keys, and expand the short forms of components and callbacks."""
     values = source.values
-    for key, value in values.items():
+    for key in list(values):
         if key not in TOP_KEYS:
             near = did_you_mean(str(key), TOP_KEYS)
             raise source.error([key], f"there is no such key.{near} Keys: {', '.join(TOP_KEYS)}")
-        if key in COMPONENTS and isinstance(value, str):
-            values[key] = {"class_path": str(value)}
+        if key in COMPONENTS:
+            _normalise_component(source, (key,))
+            if key in DATA and isinstance(values[key], dict) and "class_path" not in values[key]:
+                for name in values[key]:
+                    _normalise_component(source, (key, name))
     for key in ("args", "callbacks"):
-        found = values.get(key)
-        found = found.plain() if isinstance(found, Text) else found
+        found = source.expanded((key,))
         values[key] = {} if found is None else found
         if not isinstance(values[key], dict):
             raise source.error([key], "a map from names to values is needed")
-    for name, entry in values["callbacks"].items():
-        entry = entry.plain() if isinstance(entry, Text) else entry
+    for name in values["callbacks"]:
+        entry = source.expanded(("callbacks", name))
         if isinstance(entry, bool):
             source.places["callbacks", name, "enabled"] = source.where("callbacks", name)
             entry = {"enabled": entry}
         values["callbacks"][name] = {} if entry is None else entry
+        source.expanded(("callbacks", name, "init_args"))
+
+
+def _normalise_component(source: Source, keys: Keys) -> None:
+    value = source.expanded(keys)
+    if isinstance(value, str):
+        source.set(keys, {"class_path": str(value)})
+    source.expanded((*keys, "init_args"))

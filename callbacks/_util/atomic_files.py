@@ -10,6 +10,8 @@ import contextlib
 import errno
 import os
 import secrets
+import select
+import stat
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -21,19 +23,24 @@ IS_POSIX = os.name == "posix"
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
+READER_S = 1.0
+"""Longest wait for the reader of a full pipe, in seconds."""
+
 
 def write_atomically(path: str | Path, content: str | bytes, *, sync: bool = True) -> None:
     """Replace the file ``path`` by one that holds ``content``; a reader finds all of it or the old file.
 
     Args:
-        path: The file; its folder must exist.
+        path: The file, or a link to it, which stays; its folder must exist.
         content: The whole content; text is written as UTF-8.
         sync: Also wait until the file is on the disk, so that it outlives a power cut.
 
     Raises:
-        CheckpointError: If it cannot be written; what was there before is untouched.
+        CheckpointError: If it cannot be written, or is a stream (see `is_stream`); what was there before is untouched.
     """
-    path = Path(path)
+    if is_stream(path):
+        raise CheckpointError(f"{path} is not a file that can be replaced: it is a pipe or a device")
+    path = Path(path).resolve()
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
@@ -52,27 +59,58 @@ def write_atomically(path: str | Path, content: str | bytes, *, sync: bool = Tru
         raise failure from error
 
 
+def is_stream(path: str | Path) -> bool:
+    """Return whether ``path`` takes text and keeps none of its own: a pipe, a device, or what /dev and /proc name.
+
+    ``/dev/stdout`` is one although it may lead to a file: that file is the file of the process that started this one.
+    """
+    path = Path(path)
+    for _ in range(40):  # as many links as Linux follows
+        if path.absolute().parts[1:2] in (("dev",), ("proc",)):
+            return True
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # there is nothing yet
+        return False
+
+
+def open_to_append(path: Path) -> FileIO:
+    """Return ``path`` opened for `append_line`, after making its folder; a pipe whose reader is late does not block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_stream(path):
+        return path.open("a+b", buffering=0)
+    flags = os.O_NONBLOCK | os.O_APPEND | (os.O_RDWR if path.is_fifo() else os.O_WRONLY)
+    return os.fdopen(os.open(path, flags), "wb", buffering=0)
+
+
 def append_line(file: FileIO, line: str) -> None:
     """Append a line of text to a file, all of it or nothing.
 
     It begins on a new line even if a killed process left a part of one at the end.
 
     Args:
-        file: Opened with mode ``a+b`` and without a buffer, which would hold back the rest of a line that failed.
+        file: From `open_to_append`: without a buffer, which would hold back the rest of a line that failed.
         line: Ends with a newline.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If it cannot be written, or a pipe is full and its reader takes nothing for a second.
     """
-    end = file.seek(0, os.SEEK_END) if file.seekable() else 0
+    is_whole = file.seekable() and file.readable()  # a stream is only added to
+    end = file.seek(0, os.SEEK_END) if is_whole else 0
     data = line.encode("utf-8", errors="backslashreplace")
     if end and file.seek(end - 1) >= 0 and file.read(1) != b"\n":
         data = b"\n" + data
     try:
         while data:
-            data = data[file.write(data) :]
+            written = file.write(data)
+            if written is None and not select.select([], [file], [], READER_S)[1]:
+                raise BlockingIOError(errno.EAGAIN, f"nothing reads from the pipe {file.name}")
+            data = data[written or 0 :]
     except OSError:
-        if file.seekable():
+        if is_whole:
             with contextlib.suppress(OSError):
                 file.truncate(end)
         raise

@@ -231,12 +231,17 @@ def read_str(value: Any) -> str:
     return text
 
 
+def read_path(value: Any) -> Path:
+    """Return ``value`` as a path if it is text or a path; ``~`` is the home folder."""
+    return Path(os.path.expanduser(read_str(value)))
+
+
 SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     bool: ("true or false", read_bool),
     int: ("a whole number", read_int),
     float: ("a number", read_float),
     str: ("a text", read_str),
-    **dict.fromkeys((Path, os.PathLike), ("a path", lambda value: Path(read_str(value)))),
+    **dict.fromkeys((Path, os.PathLike), ("a path", read_path)),
 }
 """Types of one value, each with what it is in words and with the function that reads it."""
 

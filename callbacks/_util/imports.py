@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+
+importable: ContextVar[Container[str] | None] = ContextVar("importable", default=None)
+"""The only paths that may be imported; None: all."""
 
 
 def import_from(path: Any) -> Any:
     """Return the object at a dotted path, such as ``package.module.Class`` or ``module.Class.method``.
 
     Raises:
-        ConfigError: If it cannot be imported; the message says why and names the nearest.
+        ConfigError: If it cannot be imported, or is not among those of `importable`; the message says why and names
+            the nearest.
 
     Example:
         >>> import_from("collections.abc.Mapping.get").__qualname__
@@ -23,6 +28,8 @@ def import_from(path: Any) -> Any:
     parts = path.split(".") if isinstance(path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError("a dotted path such as package.module.Class is needed")
+    if (allowed := importable.get()) is not None and path not in allowed:
+        raise ConfigError("only registered classes are imported here (registered only), and this is not one")
     for length in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:length])
         try:

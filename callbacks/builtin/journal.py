@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import uuid
@@ -12,12 +13,16 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .._util.atomic_files import append_line
+from .._util.atomic_files import append_line, open_to_append
+from .._util.conversion import convert, hints_of
 from .._util.plain_data import plain
 from ..callback import TrainerCallback
+from ..errors import TracksideValueError
 from ..events import EVENTS
 from ..state import FLAGS, TrainerControl, TrainerState
 from ..types import Args, Role
+
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
 """The payload that is written; without the gradient norm, since reading it waits for the device."""
@@ -33,6 +38,20 @@ COSTS = ("calls", "seconds", "background_s", "dropped", "failures", "detached_af
 
 LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "extra"})
 """Fields of the state that are not written; the records are in the journal as events."""
+
+
+SHAPES: dict[str, Any] = {
+    "event": str,
+    "step": int,
+    "epoch": int | float | None,
+    "run": str,
+    "checkpoint": str | None,
+    **dict.fromkeys(("args", "state", "logs", "metrics", "differences"), dict),
+}
+"""Keys of a line, each with the types of its value."""
+
+NEEDED = {"on_train_begin": ("run", "args"), "on_log": ("logs",), "on_evaluate": ("metrics",)}
+"""What a line of these events has besides."""
 
 
 class JournalCallback(TrainerCallback):
@@ -122,10 +141,10 @@ class JournalCallback(TrainerCallback):
         if self._first is not None:
             path, first = self._first
             self._first = None
-            with _open(path) as file:
+            with open_to_append(path) as file:
                 append_line(file, json.dumps(first) + "\n")
         if self._file is None:
-            self._file = _open(self._path_of(args))
+            self._file = open_to_append(self._path_of(args))
         append_line(self._file, json.dumps(entry) + "\n")
 
     def _path_of(self, args: Args) -> Path:
@@ -135,11 +154,6 @@ class JournalCallback(TrainerCallback):
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _open(path: Path) -> FileIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a+b", buffering=0)
 
 
 def _plain(value: Any) -> Any:
@@ -155,12 +169,47 @@ def decisions_of(control: TrainerControl) -> dict[str, Any]:
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Yield every event of a journal; torn lines are left out."""
+    """Yield every event of a journal.
+
+    Torn lines are left out; so are lines that no journal holds, of which one warning tells the number.
+    """
+    foreign = 0
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(entry, dict) and entry.get("event") in EVENTS:
+            if is_event(entry):
                 yield entry
+            else:
+                foreign += 1
+    if foreign:
+        logger.warning("%s: lines that are not events are left out: %d", path, foreign)
+
+
+def is_event(entry: Any) -> bool:
+    """Return whether ``entry`` is an event as a journal holds it.
+
+    Example:
+        >>> is_event({"event": "on_step_end", "step": 3, "epoch": 0.5}), is_event({"event": "on_log", "step": "3"})
+        (True, False)
+    """
+    if not isinstance(entry, dict) or not {"event", "step", "epoch"} <= set(entry):
+        return False
+    if any(not isinstance(entry[key], kinds) for key, kinds in SHAPES.items() if key in entry):
+        return False
+    if entry["event"] not in EVENTS or not 0 <= entry["step"] < 2**63 or isinstance(entry["step"], bool):
+        return False
+    return set(NEEDED.get(entry["event"], ())) <= set(entry) and _fits(entry.get("state", {}))
+
+
+def _fits(state: Mapping[str, Any]) -> bool:
+    """Return whether each field of a state has its type."""
+    hints = hints_of(TrainerState)
+    try:
+        for name in state.keys() & hints.keys():
+            convert(state[name], hints[name])
+    except TracksideValueError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._util.atomic_files import append_line, write_atomically
+from .._util.atomic_files import append_line, open_to_append
 from .log_file import LogFileCallback
 
 
@@ -17,14 +17,19 @@ class JSONLinesLoggerCallback(LogFileCallback):
     name: str | None = "jsonl"
     default_name: str = "log.jsonl"
 
-    def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the content of the file by ``records``."""
-        write_atomically(path, "".join(line_of(record) for record in records), sync=False)
+    def whole(self, records: Sequence[Mapping[str, Any]]) -> str:
+        """Return one line for each record."""
+        return "".join(map(line_of, records))
 
-    def append(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Add one record at the end of the file."""
-        with path.open("a+b", buffering=0) as file:
+    def append(self, path: Path, record: Mapping[str, Any]) -> bool:
+        """Add one line at the end of the file."""
+        with open_to_append(path) as file:
             append_line(file, line_of(record))
+        return True
+
+    def streamed(self, record: Mapping[str, Any]) -> str:
+        """Return the line of a record."""
+        return line_of(record)
 
 
 def line_of(record: Mapping[str, Any]) -> str:

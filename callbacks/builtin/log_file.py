@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+from .._util.atomic_files import append_line, is_stream, open_to_append, write_atomically
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
+
+REWRITING_SHARE = 0.05
+REWRITING_S = 0.1
+"""What rewriting may take: this share of the time since the run began, and these seconds on top."""
 
 
 class LogFileCallback(TrainerCallback):
@@ -18,7 +26,10 @@ class LogFileCallback(TrainerCallback):
     When training begins, the file is written anew from the history: a new run starts with an empty file, and a resumed
     one drops what the killed run had logged after its checkpoint, so that each step appears once. From then on records
     are appended. Where a record cannot be written, since the disk is full for a moment, the next one writes all that
-    the file lacks. Only the first process writes.
+    the file lacks. A record that needs the whole file to be written anew is held back, until the end of the run at the
+    latest, if rewriting has taken more than a twentieth of the run. Only the first process writes.
+
+    A link is followed. A pipe or a device (``/dev/stdout``) gets each record as it comes, and nothing anew.
 
     Args:
         path: The file; None: ``default_name`` in ``args.output_dir``.
@@ -31,33 +42,61 @@ class LogFileCallback(TrainerCallback):
         self.path: Path | None = None if path is None else Path(path).expanduser()
         self._is_of_run = False
         self._is_behind = False
+        self._begun_s = self._rewriting_s = 0.0
+        self._stream: FileIO | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_stream": None}  # another process opens it anew
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self._is_of_run = self._is_behind = True
-            self.rewrite(self.file_of(args), state.log_history)
-            self._is_behind = False
+        path = self.file_of(args)
+        if not state.is_world_process_zero or is_stream(path):
+            return
+        self._is_of_run = self._is_behind = True
+        self._begun_s, self._rewriting_s = perf_counter(), 0.0
+        self._rewrite(path, state.log_history)
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs:
             return
+        path, record = self.file_of(args), {"step": state.global_step, **logs}
+        if is_stream(path):
+            self._stream = self._stream or open_to_append(path)
+            append_line(self._stream, self.streamed(record))
+            return
         was_behind, self._is_behind = self._is_behind, self._is_of_run
-        if was_behind:
-            self.rewrite(self.file_of(args), state.log_history)
-        else:
-            self.append(self.file_of(args), {"step": state.global_step, **logs})
-        self._is_behind = False
+        if not was_behind and self.append(path, record):
+            self._is_behind = False
+        elif self._rewriting_s <= REWRITING_S + REWRITING_SHARE * (perf_counter() - self._begun_s):
+            self._rewrite(path, state.log_history)
+
+    def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._is_behind and state.is_world_process_zero:
+            self._rewrite(self.file_of(args), state.log_history)
+        self._begun_s = float("-inf")  # what is evaluated after the run is written at once
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def file_of(self, args: Args) -> Path:
-        """Return the path of the file, after making its folder."""
-        path = self.path or Path(args.output_dir) / self.default_name
+        """Return the path of the file."""
+        return self.path or Path(args.output_dir) / self.default_name
+
+    def _rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        start_s = perf_counter()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        write_atomically(path, self.whole(records), sync=False)
+        self._rewriting_s += perf_counter() - start_s
+        self._is_behind = False
 
-    def rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the content of the file by ``records``."""
-        raise NotImplementedError
+    @abstractmethod
+    def whole(self, records: Sequence[Mapping[str, Any]]) -> str:
+        """Return the content of a file that holds ``records``."""
 
-    def append(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Add one record at the end of the file."""
-        raise NotImplementedError
+    @abstractmethod
+    def append(self, path: Path, record: Mapping[str, Any]) -> bool:
+        """Add one record at the end of the file; return False if the file has to be written anew for it."""
+
+    @abstractmethod
+    def streamed(self, record: Mapping[str, Any]) -> str:
+        """Return one record as text for a pipe or a device, which keeps what it got before."""

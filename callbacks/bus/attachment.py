@@ -30,8 +30,9 @@ class AttachOptions:
         on_error: Overrides the policy that the class declares.
         before: Names of callbacks that it must precede, against the usual order.
         after: Names of callbacks that it must follow.
-        on: The only events at which it is called. None: all that it overrides.
-        every: It is called only at steps and records whose step is a multiple of this.
+        on: The only events at which it is called; it always gets on_train_end, to close what it has open, and a
+            monitor is asked only with on_log. None: all that it overrides.
+        every: It is called only at steps and records whose step is a multiple of this; so is what a monitor adds.
         background: Call it on a thread of its own; observers only. None: as the class says.
         timeout_s: A call in the background that takes longer is abandoned. None: the class's ``timeout_s``.
         origin: Where the callback comes from, for `trackside plan`. None: file and line of its class.
@@ -139,6 +140,10 @@ class Attachment(AttachOptions):
     def location(self) -> str:
         """File and line of the callback's class, for error messages."""
         return location_of(type(self.callback))
+
+    def hears(self, event: str) -> bool:
+        """Return whether it is called at ``event``, if it overrides it."""
+        return self.on is None or event in (*self.on, "on_train_end")
 
     def recovered(self) -> None:
         """Note that an event at which it raised succeeded again."""

@@ -123,14 +123,15 @@ class Dispatcher:
         for receiver in self._connected:
             EVENTS[receiver.event].disconnect(receiver, self.trainer)
         attached = [item for item in self.attachments.values() if item.detached_after is None]
-        self._monitors = [item for item in attached if hasattr(item.callback, "metrics_to_log")]
+        asked = [item for item in attached if item.hears("on_log")]
+        self._monitors = [item for item in asked if hasattr(item.callback, "metrics_to_log")]
         self._connected = [found for position, item in enumerate(attached) for found in self._receivers(item, position)]
         for receiver in self._connected:
             EVENTS[receiver.event].connect(receiver, self.trainer, weak=True)
 
     def _receivers(self, attachment: Attachment, position: int) -> Sequence[CallbackReceiver]:
         overridden = overridden_events(attachment.callback)
-        heard = [event for event in overridden if attachment.on is None or event in attachment.on]
+        heard = [event for event in overridden if attachment.hears(event)]
         common = (position, self.context, self.faults)
         if attachment.thread is None:
             return [CallbackReceiver(attachment, event, *common) for event in heard]
@@ -221,7 +222,7 @@ class Dispatcher:
             else:
                 self._guarded(attachment, "load_state_dict", partial(_restore, state=state))
 
-    def logged_metrics(self, own: Mapping[str, Any]) -> dict[str, Any]:
+    def logged_metrics(self, own: Mapping[str, Any], **context: Any) -> dict[str, Any]:
         """Return what the monitors among the callbacks add to the training record that is about to be written.
 
         A monitor is a callback with a method ``metrics_to_log(args, state, **context)`` that returns a dict. They are
@@ -229,14 +230,15 @@ class Dispatcher:
 
         Args:
             own: The record's own values, which a monitor does not replace.
+            context: What monitors get by keyword beside the context of every event.
         """
 
         def ask(monitor: Any) -> dict[str, Any]:
-            answer = monitor.metrics_to_log(self.args, self.state, **self.context)
+            answer = monitor.metrics_to_log(self.args, self.state, **self.context, **context)
             return self.as_plain(dict(answer or {}), "metrics_to_log")
 
         added: dict[str, Any] = {}
-        for item in self._monitors:
+        for item in [item for item in self._monitors if self.state.global_step % item.every == 0]:
             answer = self._guarded(item, "metrics_to_log", ask) or {}
             for name in answer.keys() & {*own, *RESERVED}:
                 value = answer.pop(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -45,6 +45,7 @@ class CallbackConfig:
         options: The arguments of ``make``.
         written_at: The keys within the entry under which each option is written.
         attach_options: How it is attached.
+        overruled: The keys within the entry that a later source gives under another name of the option.
         locations: The locations of the whole map, as in `CallbackMap.origins`.
     """
 
@@ -53,6 +54,7 @@ class CallbackConfig:
     options: dict[str, Any]
     written_at: dict[str, tuple[str, ...]]
     attach_options: AttachOptions
+    overruled: list[tuple[str, ...]] = field(default_factory=list)
     locations: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -88,15 +90,18 @@ def parse_callback_map(callbacks: Mapping[str, Any]) -> list[CallbackConfig]:
         raise ConfigError(f"callbacks={callbacks!r}: a map from names to options is needed")
     callbacks = callbacks if isinstance(callbacks, CallbackMap) else CallbackMap(callbacks)
     enabled = {name: value for name, value in callbacks.items() if not is_disabled(value)}
-    known = [*registry.claims_by_name(), *enabled]
+    claims = registry.claims_by_name()
+    known = [*claims, *enabled]
     for name, value in callbacks.items():
         if name not in known and value in (False, {"enabled": False}):
             near = did_you_mean(name, known)
             raise _error(callbacks.origins, name, False, f"there is no callback of that name to leave out.{near}")
-    return [_parsed(name, value, callbacks) for name, value in enabled.items()]
+    return [_parsed(name, value, callbacks, claims) for name, value in enabled.items()]
 
 
-def _parsed(name: str, value: Any, callbacks: CallbackMap) -> CallbackConfig:
+def _parsed(
+    name: str, value: Any, callbacks: CallbackMap, claims: Mapping[str, list[registry.Registration]]
+) -> CallbackConfig:
     """Return one entry of ``callbacks``, checked."""
     if value is not None and value is not True and not isinstance(value, Mapping):
         message = "the options of a callback are a map; true, false and nothing also do"
@@ -104,9 +109,9 @@ def _parsed(name: str, value: Any, callbacks: CallbackMap) -> CallbackConfig:
     entry = _Entry(name, value if isinstance(value, Mapping) else {}, callbacks.origins)
     if entry.values.get("enabled", True) is not True:
         raise entry.error("enabled", message="true or false is needed")
-    make, source = entry.target(callbacks.registered_only)
+    make, source = entry.target(claims, callbacks.registered_only)
     options = Options(make)
-    keys = {entry.option_name(options, key): key for key in entry.options}
+    keys, overruled = entry.keys_of(options)
     if missing := options.missing(keys):
         raise entry.error(message=f"{options.name} needs the option {', '.join(missing)}")
     return CallbackConfig(
@@ -114,9 +119,34 @@ def _parsed(name: str, value: Any, callbacks: CallbackMap) -> CallbackConfig:
         make=make,
         options={option: entry.options[key] for option, key in keys.items()},
         written_at={option: (*entry.above, key) for option, key in keys.items()},
+        overruled=[(*entry.above, key) for key in overruled],
         attach_options=entry.attach_options(f"{callbacks.origins.get(name, IN_PYTHON)}, {source}"),
         locations=callbacks.origins,
     )
+
+
+def overruled_names(names: Sequence[str], origins: Mapping[str, str]) -> list[str]:
+    """Return those names of one option that were written in an earlier source than the last of them.
+
+    Args:
+        names: The names under which it was written.
+        origins: The location of each name, in the order of writing.
+
+    Example:
+        >>> overruled_names(["csv.path", "csv.csv_path"], {"csv.csv_path": "a.yaml:1", "csv.path": "b.yaml:1"})
+        ['csv.csv_path']
+    """
+    written = [name for name in origins if name in names]
+    if len(written) < max(len(names), 2):
+        return []
+    *earlier, last = written
+    file = _file(origins[last])
+    return [name for name in earlier if not file or _file(origins[name]) != file]
+
+
+def _file(origin: str) -> str:
+    """Return the file of a location; empty for the command line, where each option is a source of its own."""
+    return origin.rpartition(":")[0]
 
 
 def is_disabled(value: Any) -> bool:
@@ -148,11 +178,13 @@ class _Entry:
             value = value[key]
         return _error(self.locations, ".".join((self.name, *keys)), value, message)
 
-    def target(self, registered_only: bool) -> tuple[Callable[..., Any], str]:
+    def target(
+        self, claims: Mapping[str, list[registry.Registration]], registered_only: bool
+    ) -> tuple[Callable[..., Any], str]:
         """Return what makes the callback, and which package it is from."""
         path = self.values.get("class_path")
         if path is None:
-            return self._registered(registered_only)
+            return self._registered(claims, registered_only)
         if registered_only:
             raise self.error("class_path", message="only registered callbacks are allowed here (registered only)")
         try:
@@ -163,9 +195,11 @@ class _Entry:
             raise self.error("class_path", message=f"a class is needed, not {target!r}")
         return target, f"class_path {path}"
 
-    def _registered(self, registered_only: bool) -> tuple[Callable[..., Any], str]:
+    def _registered(
+        self, claims: Mapping[str, list[registry.Registration]], registered_only: bool
+    ) -> tuple[Callable[..., Any], str]:
         try:
-            registration = registry.find(self.name)
+            registration = registry.find(self.name, claims)
             return registration.load(), f"{registration.package} {registration.version}"
         except TracksideError as error:
             is_unknown = isinstance(error, UnknownNameError) and not registered_only
@@ -191,6 +225,22 @@ class _Entry:
             raise self.error(key, message=f"where there is init_args, options go into it.{near}")
         return init_args
 
+    def keys_of(self, options: Options) -> tuple[dict[str, str], list[str]]:
+        """Return the key under which each option is written last, and the keys that are overruled by it."""
+        names: dict[str, list[str]] = {}
+        for key in self.options:
+            names.setdefault(self.option_name(options, key), []).append(key)
+        overruled = []
+        stem = ".".join((self.name, *self.above, ""))
+        for keys in names.values():
+            dropped = overruled_names([stem + key for key in keys], self.locations)
+            overruled += [key for key in keys if stem + key in dropped]
+            keys[:] = [key for key in keys if stem + key not in dropped]
+            if len(keys) > 1:
+                written = " and as ".join(map(repr, keys))
+                raise self.error(*self.above, keys[-1], message=f"the same option is given as {written}; keep one")
+        return {option: keys[0] for option, keys in names.items()}, overruled
+
     def option_name(self, options: Options, key: str) -> str:
         """Return the option that is meant; early_stopping's early_stopping_patience may be written as patience."""
         stem, known = f"{self.name}_", options.parameters
@@ -205,7 +255,7 @@ class _Entry:
 
     def attach_options(self, origin: str) -> AttachOptions:
         """Return how the callback is attached."""
-        given = {key: self.values[key] for key in ATTACH_KEYS if self.values.get(key) is not None}
+        given = {key: self.values[key] for key in ATTACH_KEYS if key in self.values}
         for key, value in given.items():
             try:
                 AttachOptions(**{key: value})

@@ -116,6 +116,9 @@ def plain_names(metrics: Mapping[str, Any], only: str = "") -> dict[str, Any]:
 
 def _updates(loader: Any, micro_batches: int) -> int | None:
     """Return the updates in an epoch of ``loader``; None if it has no length."""
+    if isinstance(loader, dict):  # several evaluation datasets by name
+        parts = [_updates(part, micro_batches) for part in loader.values()]
+        return None if None in parts else sum(part for part in parts if part)
     try:
         batches = loader.num_batches() if hasattr(loader, "num_batches") else len(loader)
     except (TypeError, NotImplementedError):

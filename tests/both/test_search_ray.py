@@ -33,5 +33,5 @@ def test_trials_in_processes_of_ray_come_to_what_training_here_comes_to(framewor
     assert rates == {("given", "1e-06"), ("given", "0.05")}
     assert all(text.split()[2] == name for name, text in marks.items())
     assert all((tmp_path / "out" / name / "log.csv").is_file() for name in marks)
-    assert found["names"] == ["default_flow", "marks", "later"]
+    assert found["names"] == ["marks", "later"]
     assert found["error"] == "learning_rate=-1.0 is not allowed: a finite number, at least 0"

@@ -195,4 +195,4 @@ def test_an_update_that_the_loss_scale_holds_back_is_reported_and_the_schedule_w
     rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
     assert watch.skipped == [False, True, False, False]
     np.testing.assert_array_equal(watch.weights[0], watch.weights[1])
-    assert rates == pytest.approx([0.75e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+    assert rates == pytest.approx([1e-3, 0.75e-3, 0.75e-3, 0.5e-3])

@@ -220,6 +220,8 @@ class FakeEngine(Engine):
     def prepare_data(self) -> int | None:
         return BATCHES
 
+    def replace_model(self) -> None: ...
+
     def optimizer_record(self) -> None:
         return None
 

@@ -29,7 +29,16 @@ SHARED_NAMES = [
     *("add_callback", "call_model_init", "callback_report", "compute_loss", "create_optimizer"),
     *("create_optimizer_and_scheduler", "create_scheduler", "evaluate", "floating_point_ops", "gather_objects"),
     *("hyperparameter_search", "is_local_process_zero", "is_world_process_zero", "load_weights", "log", "log_metrics"),
-    *("num_examples", "on", "pop_callback", "predict", "prediction_loop", "prediction_step", "remove_callback"),
+    *(
+        "model",
+        "num_examples",
+        "on",
+        "pop_callback",
+        "predict",
+        "prediction_loop",
+        "prediction_step",
+        "remove_callback",
+    ),
     *("save_metrics", "save_model", "save_state", "store_flos", "train", "training_step"),
 ]
 PUBLIC_NAMES = {

@@ -18,6 +18,9 @@ from .serialization import PlainData
 
 CONVERTED = (bool, int, float, str, NoneType, list[str], dict[str, Any])
 
+LARGEST = 2**63 - 1
+"""The largest whole number that frameworks take."""
+
 
 def convert_fields(args: PlainData) -> None:
     """Convert each field of ``args`` to its declared type and check its rule.
@@ -54,7 +57,9 @@ def _converted(item: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         why = f" ({error})" if isinstance(value, str) and reads else ""
         raise ArgumentError(item.name, value, _allowed(hint, rule, value) + why) from None
-    if (isinstance(typed, float) and not math.isfinite(typed)) or not (rule is None or rule.holds(typed)):
+    is_too_large = isinstance(typed, int) and abs(typed) > LARGEST
+    is_finite = not isinstance(typed, float) or math.isfinite(typed)
+    if is_too_large or not is_finite or not (rule is None or rule.holds(typed)):
         raise ArgumentError(item.name, value, _allowed(hint, rule, typed))
     return typed if rule is None else rule.becomes(typed)
 

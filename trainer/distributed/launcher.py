@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from trackside.callbacks.errors import ArgumentError
 
@@ -35,6 +36,19 @@ class ProcessRank:
     world_size: int = 1
     local_rank: int = -1
     launcher: str | None = None
+
+
+class JobStore(Protocol):
+    """A key-value store of short texts that persists when the launcher restarts the processes of a job."""
+
+    def set(self, name: str, text: str, /) -> None:
+        """Write a text."""
+
+    def get(self, name: str, /) -> bytes:
+        """Return a text."""
+
+    def check(self, names: list[str], /) -> bool:
+        """Return whether all of these texts exist."""
 
 
 def detect_launcher(environ: Mapping[str, str] | None = None) -> ProcessRank:

@@ -34,6 +34,9 @@ class Evaluator:
         engine: The framework-specific part of the trainer.
         dispatcher: Sends the events.
         overrides: The documented methods that the trainer overrides.
+
+    Attributes:
+        is_training: Whether a run is going on.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -42,11 +45,12 @@ class Evaluator:
         self._dispatcher = dispatcher
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
-        self._is_training = False
+        self.is_training: bool = False
         self._signals: StopSignals | None = None
         self._told: set[str] = set()
         self._current: CurrentBatch = CurrentBatch()
         dispatcher.context["evaluation_batch"] = self._current
+        self._dataset_shown: Any = None
 
     @contextmanager
     def within_training(self) -> Iterator[None]:
@@ -54,14 +58,14 @@ class Evaluator:
 
         Outside of it, evaluations draw on: predictions with random inputs differ from call to call.
         """
-        self._is_training = True
+        self.is_training = True
         try:
             yield
         finally:
-            self._is_training = False
+            self.is_training = False
 
     def _training_left_alone(self) -> AbstractContextManager[None]:
-        return self._engine.checkpoint.random_state_kept() if self._is_training else nullcontext()
+        return self._engine.checkpoint.random_state_kept() if self.is_training else nullcontext()
 
     @contextmanager
     def stop_at(self, signals: StopSignals) -> Iterator[None]:
@@ -75,10 +79,33 @@ class Evaluator:
     def _is_stopped(self) -> bool:
         return self._signals is not None and self._signals.received is not None
 
+    def show_batches(self) -> None:
+        """Let callbacks have the batches of the trainer's own evaluation dataset as ``eval_dataloader``."""
+        dataset, evaluation = self._trainer.eval_dataset, self._engine.evaluation
+        batches: Any = None
+        if evaluation.is_dict_of_datasets(dataset):
+            batches = {name: evaluation.evaluation_batches(part) for name, part in dataset.items()}
+        elif dataset is not None or self._trainer.args.eval_strategy != "no":
+            batches = evaluation.evaluation_batches(None)
+        self._dataset_shown = dataset
+        update_context(self._trainer, self._dispatcher, eval_dataloader=batches)
+
+    @contextmanager
+    def _shown(self, batches: Any) -> Iterator[None]:
+        """Return a context in which callbacks have ``batches`` as ``eval_dataloader``."""
+        before = self._dispatcher.context.get("eval_dataloader")
+        update_context(self._trainer, self._dispatcher, eval_dataloader=batches)
+        try:
+            yield
+        finally:
+            update_context(self._trainer, self._dispatcher, eval_dataloader=before)
+
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
         self._dispatcher.send("on_evaluate_begin")
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
+        if self.is_training and eval_dataset is None and dataset is not self._dataset_shown:
+            self.show_batches()
         if self._engine.evaluation.is_dict_of_datasets(dataset):
             metrics: dict[str, float] = {}
             for name, part in dataset.items():
@@ -110,9 +137,8 @@ class Evaluator:
     ) -> PredictionOutput:
         """Run the trainer's ``prediction_loop``, and add speed and memory to its metrics."""
         start_s, memory = time.perf_counter(), self.watch_memory()
-        update_context(self._trainer, self._dispatcher, eval_dataloader=batches)
         self._counted = (None, 0)
-        with self._engine.propagate_errors():
+        with self._engine.propagate_errors(), self._shown(batches):
             output: PredictionOutput = self._trainer.prediction_loop(
                 batches, description, only_loss, ignore_keys, prefix
             )

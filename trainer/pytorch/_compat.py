@@ -40,6 +40,12 @@ def saved(node: Any, name: str) -> Any:
     return getattr(node, f"_saved_{name}", None)
 
 
+def shape_of(node: Any, index: int) -> tuple[int, ...]:
+    """Return the shape of a result of a node of autograd, without unpacking what it keeps; empty if it is unknown."""
+    results = getattr(node, "_input_metadata", ())
+    return tuple(results[index].shape) if index < len(results) else ()
+
+
 def set_gradient_sync(model: nn.Module, value: bool) -> None:
     """Set the flag that DDP's no_sync sets, bypassing the slow attribute assignment of nn.Module."""
     object.__setattr__(model, "require_backward_grad_sync", value)

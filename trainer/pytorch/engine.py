@@ -15,7 +15,8 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
-from ..engine import JobStore, Overrides, TrainBatch
+from ..distributed.launcher import JobStore
+from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ._torch_util import unwrap
@@ -58,11 +59,11 @@ class TorchEngine(BaseEngine):
         super().__init__(trainer, dispatcher, overrides, strategy, step_timer_of(device))
         self.strategy.describe_progress = lambda: f"step {trainer.state.global_step + 1}"
         self.strategy.needs_control_sync = dispatcher.may_steer
-        self.train_loader: Any = None
 
     def configure(self) -> None:
         """Create the parts that depend on the arguments."""
         set_tf32(self.trainer.args.tf32)
+        self.train_loader: Any = None
         self.trainer.model_wrapped = self.trainer.model
         self.model_io = ModelIO(self.trainer, self.overrides)
         self.train_step = TorchTrainStep(self, self._make_precision())

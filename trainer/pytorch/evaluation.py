@@ -118,7 +118,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         inputs = step.place(inputs)
         labels = model_io.labels_of(inputs)
         with torch.no_grad(), step.precision.forward() if self.dtype is None else nullcontext():
-            step.observer.shifts(inputs)
+            step.observer.look_before_training(inputs)
             if self._has_own_loss or (labels is not None and self._computes_loss):
                 result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
             else:

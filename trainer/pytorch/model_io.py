@@ -48,7 +48,7 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the trainer's current model; reset the memory of ``past_index``."""
         trainer, args = self._trainer, self._trainer.args
-        self.model: nn.Module = unwrap(trainer.model)
+        self.model: nn.Module = nn.Module() if trainer.model is None else unwrap(trainer.model)
         model = self.model
         config = getattr(model, "config", None)
         names, takes_any = forward_parameters(model)
@@ -59,16 +59,15 @@ class ModelIO:
         makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
-        is_given = trainer.loss_fn is not None or "compute_loss" in self._overrides
-        self.computes_loss: bool = not (is_given or self._not_taken)
+        has_own_loss = "compute_loss" in self._overrides
+        self.computes_loss: bool = not (trainer.loss_fn is not None or has_own_loss or self._not_taken)
         self.withheld = [*self._not_taken, *(self.label_names if withhold else ())]
         self._find_rule(model)
         self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))
         parameters = inspect.signature(trainer.compute_loss).parameters
         takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
         self.loss_takes_outputs: bool = "return_outputs" in parameters or takes_all
-        takes_items = "num_items_in_batch" in parameters or takes_all
-        self.loss_takes_items: bool = takes_items and "compute_loss" in self._overrides
+        self.loss_takes_items: bool = has_own_loss and ("num_items_in_batch" in parameters or takes_all)
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
         self.past: Any = None
 
@@ -77,7 +76,9 @@ class ModelIO:
         loss_fn = self._trainer.loss_fn
         if self._rule_of != (id(model), id(loss_fn)):
             self._rule_of = (id(model), id(loss_fn))
-            self.rule: LabelRule = LabelRule(is_causal_lm(model) and loss_fn is None, ignored_by(loss_fn, model))
+            weights = loss_fn.weight if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
+            is_causal, ignored = is_causal_lm(model) and loss_fn is None, ignored_by(loss_fn, model)
+            self.rule: LabelRule = LabelRule(is_causal, ignored, weights)
 
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
         """Call the model, with labels if it takes them, and with the memory of ``past_index``."""
@@ -127,8 +128,7 @@ def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
 def ignored_by(loss_fn: Any, model: nn.Module) -> int:
     """Return the label that a loss, or without one a model, declares to ignore; -100 without a declaration."""
     declared = [getattr(loss_fn, "ignore_index", None)]
-    if loss_fn is None:
-        config = getattr(model, "config", None)
+    if loss_fn is None and (config := getattr(model, "config", None)) is not None:
         declared = [getattr(config, name) for name in dir(config) if name.endswith("loss_ignore_index")]
     return next((value for value in declared if type(value) is int), IGNORED)
 

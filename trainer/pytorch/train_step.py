@@ -18,7 +18,6 @@ from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
-from ..optim.lr_schedules import step_schedule
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
 from .inspection.misfit import TORCHS, explain
@@ -31,6 +30,7 @@ from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
 from .optim.several import backward_of_each
+from .optim.used import learning_rates, used_groups
 from .precision.base import Precision
 from .precision.eval_mode import Modes, modes_of, restore_modes
 
@@ -103,7 +103,7 @@ class TorchTrainStep(BaseTrainStep):
         if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
             name = type(trainer.optimizer).__name__
             raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
-        self._modes = []
+        self._modes, self._used_groups = [], []
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
         self.observer.begin_run()
@@ -175,12 +175,12 @@ class TorchTrainStep(BaseTrainStep):
         return self.grad_norm
 
     def optimizer_step(self) -> bool:
-        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer; return whether the loss scaler skipped the step."""
+        optimizer = self.trainer.optimizer
         if self._window is not None:
-            self.trainer.optimizer.step(Closure(self, self._window))
-        skipped = self._window is None and self.precision.step(self.trainer.optimizer)
-        if not skipped:
-            step_schedule(self.trainer.lr_scheduler)
+            optimizer.step(Closure(self, self._window))
+        skipped = self._window is None and self.precision.step(optimizer)
+        self._used_groups = used_groups(optimizer)
         return skipped
 
     def clear_gradients(self) -> None:
@@ -280,12 +280,9 @@ class TorchTrainStep(BaseTrainStep):
         return self.losses.take()
 
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate. Waits for the device."""
+        """Return the gradient norm and the learning rates of the last update. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
-        optimizer = self.trainer.optimizer
-        parts = {"": optimizer, **{f"_{name}": part for name, part in getattr(optimizer, "parts", {}).items()}}
-        groups = {f"learning_rate{name}": part.param_groups[0] for name, part in parts.items()}
-        return {**record, **{name: float(group["lr"]) for name, group in groups.items() if "lr" in group}}
+        return {**record, **learning_rates(self._used_groups)}
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""

@@ -44,6 +44,7 @@ class CompiledStep:
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
+        learning_rate: The learning rate of the last update.
         has_stepped: Whether an update was done.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
@@ -51,6 +52,7 @@ class CompiledStep:
     def __init__(self, step: Any, spec: Any, trace_counts: Counter[str]) -> None:
         strategy: DistributedStrategy = step.strategy
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+        self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.has_stepped: bool = False
         self.accumulators: list[Any] = []
         self._step = step
@@ -105,7 +107,7 @@ class CompiledStep:
         return np.stack([rows_of(self._strategy, batch.inputs) for batch in window])
 
     def _update(self, window: Any, rows: Any, learning_rate: Any) -> Any:
-        self._step.set_learning_rate(learning_rate)
+        self._set_learning_rate(learning_rate)
         loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
         self._record(loss, norm)
         return skipped
@@ -180,10 +182,15 @@ class CompiledStep:
         def on_replica() -> None:
             self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
 
-        self._step.set_learning_rate(learning_rate)
+        self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
 
     # -- shared parts ---------------------------------------------------------------------------------------------
+
+    def _set_learning_rate(self, learning_rate: Any) -> None:
+        """Set the learning rate of the update, and keep it: Keras' own schedules go on with the update."""
+        self._step.set_learning_rate(learning_rate)
+        self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""

@@ -15,7 +15,8 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
 from ..data.sharding import derive_seed
-from ..engine import JobStore, Overrides, TrainBatch
+from ..distributed.launcher import JobStore
+from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer
@@ -52,7 +53,6 @@ class TFEngine(BaseEngine):
     evaluation: TFEvaluation
     checkpoint: TFCheckpoint
     model_io: ModelIO
-    train_batches: Batches
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
@@ -64,6 +64,7 @@ class TFEngine(BaseEngine):
         trainer = self.trainer
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
+        self.train_batches: Batches = None  # type: ignore[assignment]  # prepare_data creates it
         self.epoch_number = 0
         self.trace_counts.clear()
         self.model_io = ModelIO(trainer, self.overrides, self.strategy)

@@ -44,8 +44,8 @@ class ModelIO:
         trainer, model = self._trainer, self._trainer.model
         given = trainer.loss_fn
         self.loss: LossFunction | None = compiled_loss(model) if given is None else per_example(given)
-        self._takes_labels = takes_labels(model)
-        self._spreads = spreads_features(model)
+        self._takes_labels = model is not None and takes_labels(model)
+        self._spreads = model is not None and spreads_features(model)
         self._smooths = self.loss is None and trainer.args.label_smoothing_factor > 0
         self.has_loss: bool = self.loss is None and not self._smooths and "compute_loss" not in self._overrides
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")

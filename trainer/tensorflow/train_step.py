@@ -27,7 +27,6 @@ from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sum_and_weight
 from .model_io import ModelIO
 from .oom_retry import OOMRetrier
-from .optim.factory import rate_of
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
 
@@ -66,6 +65,7 @@ class TFTrainStep(BaseTrainStep):
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self._trace_counts = trace_counts
+        self._used_rate = 0.0
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, the host decides whether to skip the step
         self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
@@ -83,7 +83,7 @@ class TFTrainStep(BaseTrainStep):
         self.timer.exchange()
         for batch in window:
             self._count_work(batch.inputs.features)
-        skipped, learning_rate = False, self._learning_rate()
+        skipped, learning_rate = False, self._next_learning_rate()
         if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
             self.queue.add(window, learning_rate)
         else:
@@ -108,15 +108,14 @@ class TFTrainStep(BaseTrainStep):
         return self.compiled.normalize()
 
     def optimizer_step(self) -> bool:
-        """Step the optimizer and the schedule; return whether the loss scaler skipped the step."""
+        """Step the optimizer; return whether the loss scaler skipped the step."""
         skipped = False
         if self.precision.is_scaled:
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
             self.precision.update(is_finite)
             skipped = not is_finite
         if not skipped:
-            self.compiled.apply(self._learning_rate())
-            step_schedule(self.trainer.lr_scheduler)
+            self.compiled.apply(self._next_learning_rate())
         return skipped
 
     def clear_gradients(self) -> None:
@@ -248,18 +247,30 @@ class TFTrainStep(BaseTrainStep):
         return self.compiled.take_watched_losses(), 0
 
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate. Waits for the device."""
-        self.queue.flush()
-        record = {"grad_norm": float(self.compiled.grad_norm.numpy())} if self.compiled.has_stepped else {}
+        """Return the gradient norm and the learning rate of the last update. Waits for the device."""
+        used = self.used_groups()
         self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
+        return {"grad_norm": float(self.compiled.grad_norm.numpy()), "learning_rate": used[0]["lr"]} if used else {}
+
+    def used_groups(self) -> list[dict[str, Any]]:
+        """Return the learning rate of the last update as that of a single group; empty before the first update."""
+        self.queue.flush()
+        if not self.compiled.has_stepped:
+            return []
         has_schedule = self.trainer.lr_scheduler is not None
-        return {**record, "learning_rate": self._learning_rate() if has_schedule else rate_of(self.trainer.optimizer)}
+        rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())
+        return [{"lr": rate, "momentum": getattr(self.trainer.optimizer, "momentum", None)}]
 
     def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
         args = self.trainer.args
         return len(window) == args.gradient_accumulation_steps and all(
             batch.examples_of_all == args.train_batch_size for batch in window
         )
+
+    def _next_learning_rate(self) -> float:
+        """Return the learning rate of an update that is about to be done, and keep it for its record."""
+        self._used_rate = self._learning_rate()
+        return self._used_rate
 
     def _learning_rate(self) -> float:
         schedule = self.trainer.lr_scheduler

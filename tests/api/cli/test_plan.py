@@ -13,7 +13,7 @@ def test_plan_shows_callbacks_in_order_with_origin_and_arguments_and_runs_nothin
     assert main(["plan", run_yaml, "--callbacks.early_stopping.patience", "5"]) == 0
 
     text = capsys.readouterr().out
-    names = ("default_flow", "early_stopping", "printer", "csv")
+    names = ("early_stopping", "printer", "csv")
     places = [text.index(f"\n  {name} ") for name in names]
     assert places == sorted(places)
     assert "run.yaml:18, trackside " in text

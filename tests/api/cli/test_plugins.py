@@ -25,6 +25,8 @@ class Slack(TrainerCallback):
         self.channel = channel
 
     def on_log(self, args, state, control, **kwargs) -> None: ...
+
+def Net(): ...
 """
 
 TRACKERS = "from trackside.trainer.callback_setup import trackers; print(trackers('all'))"
@@ -50,6 +52,9 @@ def command(tmp_path):
         lines = [f"{callback} = {package}:{cls}\n" for callback, cls in callbacks.items()]
         (metadata / "entry_points.txt").write_text(f"[trackside.callbacks]\n{''.join(lines)}")
         (site / f"{package}.py").write_text(source)
+    components = "[trackside.components]\nnet = ts_good:Net\n"
+    with (site / "ts_good-2.5.dist-info" / "entry_points.txt").open("a") as file:
+        file.write(components)
     path = os.pathsep.join([str(site), *(item for item in sys.path if item)])
 
     def run(*arguments, start=("-m", "trackside")):
@@ -110,6 +115,19 @@ def test_two_packages_that_claim_one_name_are_both_told(command):
     assert "ts-one 1.0, ts_one:Slack" in done.stderr
     assert "ts-two 2.0, ts_two:Slack" in done.stderr
     assert "class_path ts_two.Slack" in chosen.stdout
+
+
+def test_registered_only_builds_what_a_package_registers_as_a_component(command):
+    arguments = ("--registered-only", "--train_data", "ts_good.Slack")
+    plan_of("{}")
+    Path("run.yaml").write_text(Path("run.yaml").read_text() + "model: ts_good.Net\n")
+
+    done = command("train", "run.yaml", *arguments)
+
+    assert done.returncode == 2
+    assert (
+        "command line: train_data.class_path='ts_good.Slack': only registered classes are imported here" in done.stderr
+    )
 
 
 def test_report_to_all_asks_for_no_tracker_of_another_package(command):

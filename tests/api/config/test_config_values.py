@@ -33,16 +33,52 @@ def test_text_on_the_command_line_stays_text_for_a_field_that_takes_text(write):
     assert load_config([write("run.yaml", RUN)], [("run_name", "012")]).args.run_name == "012"
 
 
+@pytest.mark.parametrize("text", ["fix for issue #12", "#1", "first\nsecond", "'quoted'", "a: b", "[x", "{}", "1e3"])
+def test_a_text_on_the_command_line_is_as_it_was_typed_where_a_text_is_taken(text, write):
+    keys = ("callbacks.wandb.notes", "model.init_args.label", "run_name")
+
+    config = load_config([write("run.yaml", RUN)], [(key, text) for key in keys])
+
+    notes = next(entry for entry in config.entries if entry.name == "wandb").options["notes"]
+    label = config.components()["model"].init_args["label"]
+    assert notes == label == config.args.run_name == text
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("typed", "value"), [("#1", "#1"), ("5 # x", "5 # x"), ("5", 5), ("'5'", "5"), ("{a: on}", {"a": "on"}), ("", None)]
+)
+def test_where_any_value_is_taken_a_text_means_what_it_means_in_a_file_but_has_no_comments(typed, value, write):
+    config = load_config([write("run.yaml", RUN)], [("train_data.init_args.split", typed)])
+
+    assert config.components()["train_data"].init_args["split"] == value
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
     [
-        ("args: {5: 1}\n", "run.yaml:1: args.5: a name is needed as key"),
-        ("callbacks: &a\n  csv: {path: *a}\n", "run.yaml:2: callbacks.csv.path: an alias of what it stands in"),
-        ("callbacks: &a\n  csv:\n  - *a\n", "run.yaml:3: callbacks.csv.0: an alias of what it stands in"),
+        ("callbacks.early_stopping.patience", "callbacks.early_stopping.patience='null': a whole number is needed"),
+        ("callbacks.csv.every", "callbacks.csv.every=None: a whole number from 1"),
+        ("model.init_args.width", "model.init_args.width='null': a whole number is needed"),
+        ("seed", "args.seed=None is not allowed: a whole number"),
     ],
 )
-def test_keys_that_are_not_names_and_aliases_of_themselves_are_refused_with_their_line(text, expected, write):
-    assert refused(text, write=write).startswith(expected)
+def test_null_is_refused_where_it_is_not_allowed(key, expected, write):
+    assert refused(RUN, (key, "null"), write=write).startswith(f"command line: {expected}")
+
+
+def test_null_is_none_where_it_is_allowed(write):
+    config = load_config([write("run.yaml", RUN)], [("callbacks.csv.path", "null"), ("run_name", "null")])
+
+    assert (config.entries[1].options["path"], config.args.run_name) == (None, None)
+
+
+def test_a_path_may_begin_with_the_home_folder(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write("paths_beside.py", "from pathlib import Path\ndef at(path: Path): return path\n")
+
+    config = load_config([write("run.yaml", "model: {class_path: paths_beside.at, init_args: {path: ~/data}}\n")])
+
+    assert config.components()["model"].build() == tmp_path / "data"
 
 
 # -- objects among the options ----------------------------------------------------------------------------------------

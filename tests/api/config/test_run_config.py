@@ -40,6 +40,65 @@ def test_later_files_win_and_the_command_line_wins_over_all(write):
     assert [entry.name for entry in config.entries] == ["early_stopping"]
 
 
+def test_an_override_changes_one_of_two_that_share_an_anchor(write):
+    text = """\
+        model: parts_beside.Model
+        train_data: &data {class_path: parts_beside.data, init_args: {split: train}}
+        eval_data: *data
+        callbacks:
+          csv: &often {every: 1}
+          jsonl: *often
+        """
+    overrides = [
+        ("eval_data.init_args.split", "test"),
+        ("callbacks.csv.every", "100"),
+        ("model.init_args.width", "1"),
+    ]
+
+    config = load_config([write("run.yaml", text)], overrides)
+
+    parts = config.components()
+    assert (parts["train_data"].init_args, parts["eval_data"].init_args) == ({"split": "train"}, {"split": "test"})
+    assert [entry.attach_options.every for entry in config.entries] == [100, 1]
+    assert config.source.where("train_data", "init_args", "split") == "run.yaml:2"
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_section_on_the_command_line_is_merged_with_single_options(turn, write):
+    overrides = [("args.learning-rate", "0.1"), ("args", "{seed: 3}"), ("callbacks", "{csv: {every: 5}}")]
+    overrides += [("callbacks.csv.path", "x"), ("model.init_args.width", "7"), ("model.init_args", "{depth: 2}")]
+
+    config = load_config([write("run.yaml", RUN)], overrides[::turn])
+
+    assert (config.args.learning_rate, config.args.seed, config.args.max_steps) == (0.1, 3, 10)
+    assert config.callbacks["csv"] == {"every": 5, "path": "x"}
+    assert config.components()["model"].init_args == {"width": 7, "depth": 2}
+    assert config.source.where("args", "seed") == "command line"
+
+
+def test_the_options_of_a_class_may_be_typed_before_it(write):
+    overrides = [("model.init_args.width", "3"), ("model", "parts_beside.Deep"), ("model.init_args.layers", "9")]
+
+    model = load_config([write("run.yaml", RUN)], overrides).components()["model"].build()
+
+    assert (type(model).__name__, model.width, model.layers) == ("Deep", 3, 9)
+
+
+def test_the_command_line_wins_under_every_name_of_an_option(write):
+    files = [
+        write("team.yaml", "callbacks: {early_stopping: {patience: 2}}\nargs: {evaluation_strategy: steps}\n"),
+        write("mine.yaml", "callbacks: {early_stopping: {early_stopping_patience: 3}}\n"),
+    ]
+
+    without = load_config(files)
+    config = load_config(files, [("callbacks.early_stopping.patience", "10"), ("eval_strategy", "no")])
+
+    assert without.entries[0].options == without.callbacks["early_stopping"] == {"early_stopping_patience": 3}
+    assert config.entries[0].options == {"early_stopping_patience": 10}
+    assert config.callbacks["early_stopping"] == {"patience": 10}
+    assert (without.args.eval_strategy, config.args.eval_strategy) == ("steps", "no")
+
+
 def test_an_override_can_bring_in_and_leave_out_callbacks(write):
     config = load_config([write("run.yaml", RUN)], [("callbacks.csv.enabled", "false"), ("callbacks.printer", "true")])
 

@@ -54,7 +54,7 @@ from trackside.config.run_config import load_config
         ),
         ("args:\n  seed: 1\n  seed: 2\n", "run.yaml:3: args.seed is written twice; first on line 2"),
         ("args: {seed: 1\n", "run.yaml:2:1: this is not valid YAML: "),
-        ("- 1\n", "run.yaml: a configuration is a map with the keys framework, model, "),
+        ("- 1\n", "run.yaml:1: a configuration is a map with the keys framework, model, "),
         (
             "model:\n  class_path: no_such_module.Model\n",
             "run.yaml:2: model.class_path='no_such_module.Model': ",
@@ -70,6 +70,19 @@ from trackside.config.run_config import load_config
             "model:\n  class_path: parts_beside.Model\n  init_args:\n    width: wide\n",
             "run.yaml:4: model.init_args.width='wide': a whole number is needed",
         ),
+        (
+            "callbacks:\n  early_stopping:\n    patience: 2\n    early_stopping_patience: 5\n",
+            "run.yaml:4: callbacks.early_stopping.early_stopping_patience=5: the same option is given as 'patience'",
+        ),
+        (
+            "args: {eval_strategy: steps, evaluation_strategy: no}\n",
+            "run.yaml:1: args.evaluation_strategy='no': the same argument is given as 'eval_strategy' and as",
+        ),
+        ("callbacks: {csv: [1]}\n", "run.yaml:1: callbacks.csv=[1]: the options of a callback are a map"),
+        ("framework: [1]\n", "run.yaml:1: framework=[1]: pytorch or tensorflow is needed"),
+        ("model: [1]\n", "run.yaml:1: model=[1]: class_path is needed"),
+        ("model: {class_path: parts_beside.Model, init_args: 0}\n", "run.yaml:1: model.init_args=0: a map from opt"),
+        ("args: {max_steps: " + "9" * 30 + "}\n", "run.yaml:1: args.max_steps=999"),
         ("model: parts_beside.Model\n", "run.yaml:1: model.init_args: Model also needs width"),
     ],
 )

@@ -96,16 +96,16 @@ def test_every_decision_has_a_reason(make_trainer):
         for entry in entries
         if entry["event"] == "on_step_end" and "decisions" in entry
     }
-    assert decided[2] == {"should_log": "default_flow at on_step_end"}
+    assert decided[2] == {"should_log": "logging_steps=2"}
     assert decided[3] == {"should_save": "asks at on_step_end"}
-    assert decided[4] == dict.fromkeys(("should_evaluate", "should_log"), "default_flow at on_step_end")
-    assert decided[7] == {"should_training_stop": "default_flow at on_step_end"}
+    assert decided[4] == {"should_log": "logging_steps=2", "should_evaluate": "eval_steps=4"}
+    assert decided[7] == {"should_training_stop": "max_steps=7"}
     because = [
         (entry["event"], entry["step"], entry["because"].split(" to ")[0]) for entry in entries if "because" in entry
     ]
     assert because[:3] == [
         ("on_save", 3, "asks at on_step_end"),
-        ("on_evaluate", 4, "default_flow at on_step_end"),
+        ("on_evaluate", 4, "eval_steps=4"),
         ("on_save", 4, "eval_accuracy has improved"),
     ]
     assert because[3:][0] == ("on_evaluate", 7, "training stops")

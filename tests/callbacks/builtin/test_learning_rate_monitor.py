@@ -47,3 +47,16 @@ def test_optimizers_without_momentum_log_none(track):
     torch = pytest.importorskip("torch")
 
     assert logged(track, torch.optim.Adagrad([torch.zeros(1)], lr=0.25), momentum=True) == {"learning_rate": 0.25}
+
+
+def test_groups_of_one_name_are_told_apart(track):
+    torch = pytest.importorskip("torch")
+    named = [("head", 0.25), ("head", 0.5), ("head_0", 1.0), (None, 2.0)]
+    groups = [{"params": [torch.zeros(1)], "lr": rate, **({"name": name} if name else {})} for name, rate in named]
+
+    assert logged(track, torch.optim.SGD(groups)) == {
+        "learning_rate_head_1": 0.25,
+        "learning_rate_head_2": 0.5,
+        "learning_rate_head_0": 1.0,
+        "learning_rate_3": 2.0,
+    }

@@ -273,7 +273,7 @@ def test_optimizer_and_schedule_of_ones_own_are_taken_whether_set_or_returned(ma
     trainer.train()
 
     assert isinstance(trainer.optimizer, keras.optimizers.SGD)
-    assert [record["learning_rate"] for record in trainer.state.log_history[:4]] == [0.75, 0.5, 0.25, 0.0]
+    assert [record["learning_rate"] for record in trainer.state.log_history[:4]] == [1.0, 0.75, 0.5, 0.25]
 
 
 def test_without_an_optimizer_the_method_that_makes_none_is_named(make_trainer):

@@ -28,6 +28,7 @@ class BatchExplanation:
         loss: The loss, and where it is from.
         items: The number of items in the mean, and how it is known.
         doubt: Why the number may be wrong; empty if it is known.
+        mixing: How the loss compares the examples of a batch with each other; empty if it is not known to.
     """
 
     batch: str
@@ -37,6 +38,7 @@ class BatchExplanation:
     loss: str
     items: str
     doubt: str
+    mixing: str
 
     def __repr__(self) -> str:
         shown = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -66,6 +68,7 @@ def explain_batch(trainer: Any, step: Any, inputs: Any) -> BatchExplanation:
         loss=f"{float(loss.detach()):g}, {_source(trainer, step, inputs)}",
         items=found.items,
         doubt=unknown(found.doubt) if found.doubt else "",
+        mixing=found.mixing,
     )
 
 

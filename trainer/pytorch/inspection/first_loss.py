@@ -12,9 +12,11 @@ from torch import Tensor
 
 from .._compat import node_kind
 from .items import Findings, ItemCounter
+from .mixing import batch_norm_in
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
+MIXED = "Only a larger per_device_train_batch_size lets more examples see each other"
 DIVISOR = "gradient_accumulation_steps"
 
 
@@ -43,9 +45,11 @@ class FirstLoss:
             is_raw: Whether a training_step of the user runs its backward pass by itself.
         """
         found = self._counter.find(loss, inputs, items)
-        everywhere = self._strategy.collectives.gather("the items of the first loss", (_unit(found), found.doubt))
-        self._losses.set_unit(next((unit for unit, _ in everywhere if unit > 0), 1.0))
-        found.doubt = next((doubt for _, doubt in everywhere if doubt), "")
+        own = (_unit(found), found.doubt, found.mixing)
+        everywhere = self._strategy.collectives.gather("the items of the first loss", own)
+        self._losses.set_unit(next((unit for unit, _, _ in everywhere if unit > 0), 1.0))
+        found.doubt = next((doubt for _, doubt, _ in everywhere if doubt), "")
+        found.mixing = next((mixing for _, _, mixing in everywhere if mixing), "")
         self._losses.is_sum = self._counter.is_sum and not is_raw
         accumulation = self._trainer.args.gradient_accumulation_steps
         if self._divides(loss, found.factor, accumulation, is_raw=is_raw):
@@ -57,6 +61,9 @@ class FirstLoss:
             )
         if accumulation > 1 or self._strategy.world_size > 1:
             self._tell_doubt(found, is_raw=is_raw)
+            norm = batch_norm_in(self._trainer.model, accumulates=accumulation > 1)
+            for mixing in filter(None, (norm, found.mixing and f"the loss mixes examples: {found.mixing}")):
+                self._tell(f"an update differs from that of one large batch, since {mixing}. {MIXED}")
 
     def _tell_doubt(self, found: Findings, *, is_raw: bool) -> None:
         if is_raw:

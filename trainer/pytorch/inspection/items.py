@@ -16,6 +16,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from .._compat import saved
 from ..loss import IGNORED, LabelRule
 from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss
+from .mixing import comparison_in
 from .probe import probe_rule, tensors_in
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -28,6 +29,7 @@ class Findings:
     Attributes:
         items: The number of items in the mean, and how it is known.
         doubt: Why the number may be wrong; empty if it is known.
+        mixing: How the loss compares the examples of a batch with each other; empty if it is not known to.
         is_sum: Whether the loss is a sum, which is not divided.
         factor: The constant that the loss was multiplied by last; NaN if it is unknown.
         per_example: Items in each example, of the first micro-batch.
@@ -36,6 +38,7 @@ class Findings:
 
     items: str
     doubt: str = ""
+    mixing: str = ""
     is_sum: bool = False
     factor: float = math.nan
     per_example: float = 1.0
@@ -92,11 +95,13 @@ class ItemCounter:
             reading = Reading(unknown=["nn.DataParallel"])
         findings = self._findings(reading, inputs, items)
         findings.factor = reading.factor
+        examples, labels = self._model_io.examples_in(inputs), self._model_io.labels_of(inputs)
+        findings.mixing = comparison_in(loss, examples, labels)
         self.is_sum = findings.is_sum and items is None
         self._can_read = bool(reading.terms) and not self.is_sum
         self.is_counted = any(term.is_counted for term in reading.terms)
         number = self.count(loss, inputs) if items is None else items
-        findings.per_example = float(number) / max(self._model_io.examples_in(inputs), 1)
+        findings.per_example = float(number) / max(examples, 1)
         findings.is_fixed = items is None and self._can_read and not self.is_counted
         self.findings = findings
         return findings
@@ -144,8 +149,9 @@ class ItemCounter:
 
     def _correct_rule(self, terms: list[Term], inputs: Any) -> None:
         """Correct the rule by which labels count, for evaluation and for num_items_in_batch."""
-        rule = rule_in(terms, self._model_io.labels_of(inputs))
-        if rule is None and float(terms[0].items) == self._model_io.examples_in(inputs):
+        rule, items = rule_in(terms, self._model_io.labels_of(inputs)), float(terms[0].items)
+        is_ambiguous = terms[0].is_counted and items == float(self._model_io.count_items(inputs))
+        if rule is None and items == self._model_io.examples_in(inputs) and not is_ambiguous:
             rule = LabelRule(is_causal=self._model_io.rule.is_causal, by_examples=True)
         if rule is not None:
             self._model_io.rule = rule

@@ -14,7 +14,10 @@ from ..loss import LossAccumulator, as_mean_and_weight
 from .first_loss import FirstLoss
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
-from .probe import shifts_labels
+from .probe import evaluated, loss_of_model, rows_of, shifts_labels
+
+FEW = 4
+"""Number of examples whose loss is computed with gradients in an evaluation before any training."""
 
 
 class LossObserver:
@@ -73,6 +76,24 @@ class LossObserver:
         context.items = 0.0 if context.is_padding else items
         self._losses.weigh(context)
         return loss
+
+    def look_before_training(self, inputs: Any) -> None:
+        """Find out by which rule labels count in an evaluation before any training, from a few of its first examples.
+
+        The loss of the model is computed once more, with gradients; with label smoothing, only the shift is looked for.
+        """
+        labels = self._model_io.rule.counted(self._model_io.labels_of(inputs))
+        if self._is_probed or self.is_settled or not self._model_io.computes_loss or labels is None or labels.ndim < 2:
+            return
+        if self._loss_of is None or self._trainer.args.label_smoothing_factor > 0:
+            self.shifts(inputs)
+            return
+        self._is_probed = True
+        part = rows_of(inputs, self._model_io.examples_in(inputs), 0, FEW)
+        with evaluated(self._trainer, self._model_io, part), torch.enable_grad():
+            loss = loss_of_model(self._trainer, self._model_io, part)
+            if loss is not None:
+                ItemCounter(self._trainer, self._model_io, self._loss_of).find(as_mean_and_weight(loss)[0], part)
 
     def shifts(self, inputs: Any) -> bool:
         """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""

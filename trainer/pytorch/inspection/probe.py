@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...evaluation.output_collector import leaves, map_nested
+from ...evaluation.output_collector import leaves
+from ..batches.parts import map_batch
 from ..loss import IGNORED, LabelRule, as_mean_and_weight
 from ..model_io import loss_or_none
 from ..precision.eval_mode import eval_mode
@@ -26,7 +29,7 @@ def probe_rule(trainer: Any, model_io: Any, inputs: Any, loss_of: Callable[[Any]
     labels, size, rule = model_io.labels_of(inputs), model_io.examples_in(inputs), model_io.rule
     if size < 2 or not isinstance(inputs, (Mapping, tuple, list)):
         return None
-    parts = [inputs, _rows(inputs, size, 0, size // 2), _rows(inputs, size, size // 2, size)]
+    parts = [inputs, rows_of(inputs, size, 0, size // 2), rows_of(inputs, size, size // 2, size)]
     other = _with_other_first_labels(labels)
     if other is not None:
         parts.append(_with_labels(inputs, labels, other))
@@ -44,22 +47,30 @@ def shifts_labels(trainer: Any, model_io: Any, inputs: Any) -> bool | None:
     if other is None or not isinstance(inputs, (Mapping, tuple, list)):
         return None
     parts = [inputs, _with_labels(inputs, labels, other)]
-
-    def loss_of(part: Any) -> Any:
-        return loss_or_none(model_io.call(trainer.model, part, with_labels=True))
-
-    first, second = _losses(trainer, model_io, parts, loss_of)
+    first, second = _losses(trainer, model_io, parts, lambda part: loss_of_model(trainer, model_io, part))
     return None if math.isnan(first) else first == second
+
+
+def loss_of_model(trainer: Any, model_io: Any, inputs: Any) -> Any:
+    """Return the loss that the model computes of a batch by itself; None without one."""
+    return loss_or_none(model_io.call(trainer.model, inputs, with_labels=True))
+
+
+@contextmanager
+def evaluated(trainer: Any, model_io: Any, inputs: Any) -> Iterator[None]:
+    """Return a context in which calls of the model leave no trace: evaluation mode, random numbers, ``past_index``."""
+    past = model_io.past
+    try:
+        with eval_mode(trainer.model, None), torch.random.fork_rng(devices=_devices(inputs)):
+            yield
+    finally:
+        model_io.past = past
 
 
 def _losses(trainer: Any, model_io: Any, parts: list[Any], loss_of: Callable[[Any], Any]) -> list[float]:
     """Return the mean losses of batches, in evaluation mode; NaN without one."""
-    past = model_io.past
-    try:
-        with eval_mode(trainer.model, None), torch.random.fork_rng(devices=_devices(parts[0])):
-            found = [loss_of(part) for part in parts]
-    finally:
-        model_io.past = past
+    with evaluated(trainer, model_io, parts[0]):
+        found = [loss_of(part) for part in parts]
     return [math.nan if loss is None else float(as_mean_and_weight(loss)[0]) for loss in found]
 
 
@@ -77,10 +88,16 @@ def _is_mean(losses: list[float], counts: list[float]) -> bool:
     return abs(mean - whole) <= 1e-4 * abs(first - second) + 1e-6 * abs(whole)
 
 
-def _rows(inputs: Any, size: int, start: int, stop: int) -> Any:
-    return map_nested(
-        lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == size else leaf, inputs
-    )
+def rows_of(inputs: Any, size: int, start: int, stop: int) -> Any:
+    """Return some of the examples of a batch of ``size``: of all its tensors and lists with one item for each."""
+
+    def has_rows(part: Any, path: Any) -> bool:
+        if isinstance(part, (Tensor, np.ndarray)):
+            return part.ndim > 0 and len(part) == size
+        is_list = isinstance(part, list) and bool(path) and len(part) == size
+        return is_list and not all(isinstance(item, Tensor) and item.ndim and len(item) == size for item in part)
+
+    return map_batch(lambda part, path: part[start:stop] if has_rows(part, path) else part, inputs, is_whole=has_rows)
 
 
 def _with_other_first_labels(labels: Any) -> Tensor | None:

@@ -73,12 +73,41 @@ def test_shifted_labels_are_recognized_by_what_the_loss_depends_on(opaque: bool,
     assert "unknown over how many items" not in caplog.text
 
 
-def test_evaluation_before_training_weighs_batches_by_the_labels_that_the_model_shifts(tmp_path: Any) -> None:
-    data = tokens([2, 7, 1, 4])
+class OfExamples(TokenModel):
+    """Returns the mean of the means of its examples, as a CTC loss does."""
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.head(self.embedding(input_ids)).transpose(1, 2)
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return {"loss": (losses.sum(1) / (labels != -100).sum(1)).mean(), "logits": logits}
+
+
+class IgnoresThree(TokenModel):
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.head(self.embedding(input_ids)).transpose(1, 2)
+        return {"loss": functional.cross_entropy(logits, labels, ignore_index=3)}
+
+
+class LogitsOnly(TokenModel):
+    def forward(self, input_ids: Tensor) -> Any:
+        return super().forward(input_ids, torch.zeros_like(input_ids))["logits"].transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss_fn"),
+    [
+        (ShiftedModel, None),
+        (OfExamples, None),
+        (IgnoresThree, None),
+        (LogitsOnly, nn.CrossEntropyLoss(weight=torch.arange(1.0, 6).double())),
+    ],
+)
+def test_evaluation_before_training_weighs_batches_as_the_loss_does(model: Any, loss_fn: Any, tmp_path: Any) -> None:
+    data = tokens([2, 7, 1, 4], fill=3 if model is IgnoresThree else -100)
     losses = []
     for size in (1, 4):
         args = TrainingArguments(str(tmp_path), per_device_eval_batch_size=size, disable_tqdm=True)
-        losses.append(Trainer(ShiftedModel(), args, eval_dataset=data).evaluate()["eval_loss"])
+        losses.append(Trainer(model(), args, eval_dataset=data, loss_fn=loss_fn).evaluate()["eval_loss"])
 
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
 
@@ -88,12 +117,8 @@ def test_what_an_evaluation_after_training_counts_is_what_the_loss_counted(optio
     data = tokens([2, 7, 1, 4], fill=4)
     loss = nn.CrossEntropyLoss(weight=torch.arange(1.0, 6).double(), ignore_index=4)
 
-    class Flat(TokenModel):
-        def forward(self, input_ids: Tensor) -> Any:
-            return super().forward(input_ids, torch.zeros_like(input_ids))["logits"].transpose(1, 2)
-
     own = {"label_smoothing_factor": 0.1} if option == "label_smoothing_factor" else {"loss_fn": loss}
-    model = ShiftedModel() if option == "label_smoothing_factor" else Flat()
+    model = ShiftedModel() if option == "label_smoothing_factor" else LogitsOnly()
     trainer = trained(tmp_path, model=model, data=data, **own)
 
     losses = []

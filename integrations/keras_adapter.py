@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.errors import CallbackError
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.callbacks.types import Role
 
@@ -80,14 +81,20 @@ class KerasCallbackAdapter(TrainerCallback):
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._has_own_schedule = kwargs.get("lr_scheduler") is not None
+        self._check(args, kwargs)
+
+    def _check(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        report = getattr(kwargs.get("trainer"), "callback_report", {})
+        if any(item.callback is self and item.thread is not None for item in report.values()):
+            raise CallbackError(f"{self.name} reads the loss and the model, and cannot do so in the background")
         check_run(self.callback, args, kwargs, has_own_schedule=self._has_own_schedule)
 
     # -- training -------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        check_run(self.callback, args, kwargs, has_own_schedule=self._has_own_schedule)
-        if "epoch_loss" in kwargs:  # there is none in a replay
-            kwargs["epoch_loss"].watch()
+        self._check(args, kwargs)
+        if "current_epoch" in kwargs:  # there is none in a replay
+            kwargs["current_epoch"].watch_loss()
         fit = self._join(args, state, kwargs, is_run=True)
         restored, self._restored = self._restored, None
         if restored is not None:
@@ -104,7 +111,7 @@ class KerasCallbackAdapter(TrainerCallback):
         fit = self._joined(args, state, kwargs)
         self._report_epoch(control)  # its evaluation did not come
         if self is _members(kwargs, self)[0]:
-            fit.begin_epoch(state)
+            fit.begin_epoch(state, kwargs.get("current_epoch"))
         self._call(control, "on_epoch_begin", fit.epoch, {})
 
     def _on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -121,7 +128,7 @@ class KerasCallbackAdapter(TrainerCallback):
 
     def _loss(self, kwargs: Mapping[str, Any]) -> float | None:
         """Return the mean loss of the epoch so far; in a replay, the newest in a record. Waits for the device."""
-        return kwargs["epoch_loss"].mean() if "epoch_loss" in kwargs else self._logged
+        return kwargs["current_epoch"].mean_loss() if "current_epoch" in kwargs else self._logged
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         fit = self._joined(args, state, kwargs)
@@ -169,8 +176,8 @@ class KerasCallbackAdapter(TrainerCallback):
         self, phase: str, args: Any, state: TrainerState, control: TrainerControl, kwargs: Mapping[str, Any]
     ) -> None:
         self._joined(args, state, kwargs)
-        if "epoch_loss" in kwargs:
-            kwargs["epoch_loss"].settle()  # updates that wait in a queue change the weights
+        if "current_epoch" in kwargs:
+            kwargs["current_epoch"].settle()  # updates that wait in a queue change the weights
         self._end_phase(control, {})  # of an evaluation that was cut short
         self._phase, self._batch, self._begun, self._sums = phase, 0, 0, (0.0, 0.0)
         self._call(control, f"on_{phase}_begin", {})

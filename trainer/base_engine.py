@@ -18,8 +18,8 @@ from .checkpointing.rehearsal import StateFiles
 from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
+from .current_epoch import WatchedLosses
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
-from .epoch_loss import WatchedLosses
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer

@@ -22,8 +22,8 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, resume_position
 from .checkpointing.rehearsal import rehearse
+from .current_epoch import CurrentEpoch
 from .engine import Engine, StepContext, TrainStep
-from .epoch_loss import EpochLoss
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, plan_training, windows
@@ -73,7 +73,7 @@ class TrainingLoop:
         self.send: Callable[..., Any] = dispatcher.send
         self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
         self.progress: Progress = Progress()
-        self.epoch_loss = dispatcher.context["epoch_loss"] = EpochLoss(self)
+        self.current_epoch = dispatcher.context["current_epoch"] = CurrentEpoch(self)
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
@@ -188,7 +188,7 @@ class TrainingLoop:
         """Do one update: forward and backward pass of every micro-batch, then the optimizer step."""
         step, send = self.step, self.send
         send("on_step_begin")
-        self.epoch_loss.expect(window)
+        self.current_epoch.expect(window)
         if not step.fused_update(window):
             for index, batch in enumerate(window):
                 if index:
@@ -295,7 +295,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
-        self.epoch_loss.settle()
+        self.current_epoch.settle()
         self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
         self.checkpoints.save(self.progress)

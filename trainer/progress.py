@@ -105,7 +105,7 @@ class Progress:
         batches_before, fraction_before: The position at which the run was resumed with other batches in the current
             epoch, in their number and as a share of the epoch.
         order_seed: Seed of the order of the current epoch; None for that of the arguments.
-        epoch_loss: Sum of the losses of the examples of the current epoch, where a callback asks for `EpochLoss`.
+        epoch_loss: Sum of the losses of the examples of the current epoch, where a callback asks for `CurrentEpoch`.
         epoch_loss_examples: Number of those examples.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """

@@ -75,12 +75,15 @@ class Fit:
         rate = LearningRate(optimizer, context.get("lr_scheduler"), getattr(args, "lr_scheduler_type", "constant"))
         return cls(fitted(context.get("model"), optimizer, loss), params, rate, is_run)
 
-    def begin_epoch(self, state: Any) -> None:
-        """Begin an epoch, or go on within one."""
-        whole = int(state.epoch or 0)
-        done = round(((state.epoch or 0) - whole) * (self.params["steps"] or 0))
-        self.epoch, self.first_step = whole, state.global_step - done
-        self.validation = {}
+    def begin_epoch(self, state: Any, current: Any) -> None:
+        """Begin an epoch, or go on within one.
+
+        Args:
+            state: The state of the run.
+            current: Knows the number of the epoch and its updates; None in a replay.
+        """
+        number, done = (int(state.epoch or 0), 0) if current is None else (current.number, current.updates)
+        self.epoch, self.first_step, self.validation = number, state.global_step - done, {}
 
     def end_epoch(self, loss: float | None, *, waits: bool) -> None:
         """End the epoch with its mean loss, to which an evaluation that is still to come adds its metrics."""

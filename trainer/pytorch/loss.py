@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
+from ..current_epoch import WatchedLosses
 from ..engine import StepContext
-from ..epoch_loss import WatchedLosses
 from ..evaluation.output_collector import leaves
 from ._torch_util import unwrap
 from .batches.parts import batch_size

@@ -1,4 +1,4 @@
-"""Mean loss of the current epoch, for callbacks that ask for it; computed only if one does."""
+"""Current epoch of a run, for callbacks: its number, its updates, and their mean loss."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ class WatchedLosses:
         return taken
 
 
-class EpochLoss:
-    """The mean over the examples of the current epoch of the losses of its updates, each as it was computed.
+class CurrentEpoch:
+    """The epoch that a run is in, for callbacks: its number, its updates, and their mean loss.
 
-    A log record has the mean over updates since the last record, without losses that are not finite. This is the number
-    that ``Model.fit`` shows. The device sums the losses of updates with equally many examples; their sum is read where
-    the number changes (at a smaller last batch) and where the mean is read.
+    The mean loss is that over the examples of the epoch of the losses of its updates, each as it was computed. A log
+    record has the mean over updates since the last record, without losses that are not finite; this is the number that
+    ``Model.fit`` shows. It is computed only if a callback asks for it. The device sums the losses of updates with
+    equally many examples; their sum is read where the number changes (at a smaller last batch) and where the mean is
+    read.
 
     Args:
         loop: Its step sums the losses; its progress keeps the sums, so that they are in the checkpoint.
 
     Attributes:
-        is_watched: Whether a callback asked for it in this run.
+        is_watched: Whether a callback asked for the mean loss in this run.
     """
 
     def __init__(self, loop: Any) -> None:
@@ -55,11 +57,21 @@ class EpochLoss:
         self.is_watched: bool = False
 
     @property
+    def number(self) -> int:
+        """The number of the epoch, from 0."""
+        return self._progress.epoch
+
+    @property
+    def updates(self) -> int:
+        """The updates done in it."""
+        return -(-self._progress.batches_in_epoch // int(self._loop.args.gradient_accumulation_steps))
+
+    @property
     def _progress(self) -> Progress:
         progress: Progress = self._loop.progress
         return progress
 
-    def watch(self) -> None:
+    def watch_loss(self) -> None:
         """Begin to sum the losses of this run; called by callbacks at on_train_begin."""
         if not self.is_watched:
             self._loop.step.watch_losses()
@@ -84,7 +96,7 @@ class EpochLoss:
             self._progress.epoch_loss_examples += (self._updates - empty) * self._examples
             self._updates = 0
 
-    def mean(self) -> float | None:
+    def mean_loss(self) -> float | None:
         """Return the mean so far; None if nothing has counted yet. Waits for the device."""
         self.settle()
         examples = self._progress.epoch_loss_examples

@@ -106,7 +106,7 @@ class FittedModel:
         optimizer: Optimizer of the trainer.
     """
 
-    OWN = frozenset({"optimizer", "stop_training", "train_function"})
+    OWN = frozenset({"history", "optimizer", "stop_training", "train_function"})
 
     def __init__(self, model: Any, optimizer: Any) -> None:
         shown = None if optimizer is None else FittedOptimizer(optimizer)

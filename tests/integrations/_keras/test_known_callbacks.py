@@ -85,9 +85,9 @@ class FakeLogger:
 
 
 ON_KERAS_MODELS = {
-    "scheduler": (lambda: C.LearningRateScheduler(lambda epoch: 0.1), "LearningRateScheduler.*lr_scheduler_type"),
+    "scheduler": (lambda: C.LearningRateScheduler(lambda epoch: 0.1), "a schedule in optimizers="),
     "plateau": (C.ReduceLROnPlateau, "lr_scheduler_type='reduce_lr_on_plateau'"),
-    "checkpoint": (lambda: C.ModelCheckpoint("m.keras"), "ModelCheckpoint.*save_strategy"),
+    "checkpoint": (lambda: C.ModelCheckpoint("m.keras"), "save_strategy"),
     "average": (C.SwapEMAWeights, "AveragedModel"),
     "best weights": (lambda: C.EarlyStopping(restore_best_weights=True), "load_best_model_at_end=True"),
     "histograms": (lambda: C.TensorBoard("tb", histogram_freq=1), "leave these options out"),
@@ -124,9 +124,8 @@ def test_averaged_weights_without_an_average_are_refused_before_the_first_update
     assert trainer.state.global_step == 0
 
 
-@pytest.mark.parametrize(
-    ("metric", "mode"), [("val_accuracy", "max"), ("val_auc", "max"), ("mean_squared_error", "min")]
-)
+@TRAINERS
+@pytest.mark.parametrize(("metric", "mode"), [("val_accuracy", "max"), ("auc", "max"), ("mean_squared_error", "min")])
 def test_the_direction_of_a_metric_of_keras_is_known(trainer_of, metric, mode):
     callback = C.EarlyStopping(metric)
 

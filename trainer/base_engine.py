@@ -121,6 +121,7 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.precision: Any = precision
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
+        self._tokens = 0
         self._used_groups: list[dict[str, Any]] = []
 
     def end_update(self, skipped: bool) -> None:
@@ -161,8 +162,20 @@ class BaseTrainStep(EnginePart, TrainStep):
         """Count the operations and the tokens of a micro-batch, of as many ``processes``, each with as many tokens."""
         if self.model_io.counts_flos:
             self._flos += self.trainer.floating_point_ops(inputs)
-        if isinstance(inputs, dict) and "input_ids" in inputs:
-            self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
+        if isinstance(inputs, Mapping) and "input_ids" in inputs:
+            if self.trainer.args.include_num_input_tokens_seen == "non_padding" and "attention_mask" in inputs:
+                self._tokens += int(inputs["attention_mask"].sum())  # of this process; see `_tokens_record`
+            else:
+                self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
+
+    def _tokens_record(self) -> dict[str, float]:
+        """Return the number of input tokens so far, of all processes, if a log record is to have it."""
+        args, state = self.trainer.args, self.trainer.state
+        if args.include_num_input_tokens_seen == "non_padding":
+            state.num_input_tokens_seen += int(self.strategy.all_reduce(self._tokens))
+            self._tokens = 0
+        seen = state.num_input_tokens_seen
+        return {} if args.include_num_input_tokens_seen == "no" else {"num_input_tokens_seen": seen}
 
 
 class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):

@@ -74,7 +74,7 @@ class PlainData:
 
     @classmethod
     def _unknown(cls, name: str, value: Any) -> ArgumentError:
-        near = did_you_mean(name, cls.__dataclass_fields__)
+        near = did_you_mean(name, [item.name for item in cls.fields()])
         return ArgumentError(name, value, f"{cls.__name__} has no such field.{near}")
 
     @classmethod
@@ -119,7 +119,7 @@ class PlainData:
         shown = [
             f"{item.name}={_plain(self.given(item.name))!r}"
             for item in self.fields()
-            if self.given(item.name) != _default(item)
+            if self.given(item.name) != default_of(item)
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -134,7 +134,8 @@ def _takes(function: Any, name: str) -> bool:
     return name in parameters or any(item.kind is item.VAR_KEYWORD for item in parameters.values())
 
 
-def _default(item: dataclasses.Field[Any]) -> Any:
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """Return the default of a field."""
     made = item.default_factory
     return item.default if made is dataclasses.MISSING else made()
 

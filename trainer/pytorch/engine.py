@@ -33,6 +33,9 @@ from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
+from .preparation.device_cache import giving_back
+from .preparation.embedding_noise import add_noise
+from .preparation.kernels import use_liger_kernels
 from .seeding import set_seed
 from .train_step import TorchTrainStep
 from .weights.files import check_data
@@ -101,6 +104,8 @@ class TorchEngine(BaseEngine):
         self._materialize()
         if args.gradient_checkpointing:
             enable_checkpointing(trainer.model, args.gradient_checkpointing_kwargs)
+        if args.use_liger_kernel:
+            use_liger_kernels(trainer.model, args.liger_kernel_config)
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
             trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         trainer.model = strategy.shard(trainer.model)
@@ -118,6 +123,8 @@ class TorchEngine(BaseEngine):
             "create_optimizer", "create_optimizer_and_scheduler"
         )
         self.train_step.begin_run(takes_late=not is_own)
+        if args.neftune_noise_alpha is not None:
+            self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)
 
     def _materialize(self) -> None:
@@ -167,7 +174,12 @@ class TorchEngine(BaseEngine):
             rank=self.strategy.rank,
             world_size=self.strategy.world_size,
         )
+        if args.torch_empty_cache_steps is not None:
+            batches = giving_back(batches, args.torch_empty_cache_steps, args.device, self._step)
         return self.step_timer.reading(batches)
+
+    def _step(self) -> int:
+        return int(self.trainer.state.global_step)
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""

@@ -120,7 +120,7 @@ class Trainer(BaseTrainer):
             batch_size=args.train_batch_size,
             global_batch_size=args.global_micro_batch_size,
             seed=args.seed if args.data_seed is None else args.data_seed,
-            shuffle=True,
+            shuffle=args.train_sampling_strategy != "sequential",
             drop_last=args.dataloader_drop_last,
         )
 

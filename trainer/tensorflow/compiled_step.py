@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from ..engine import TrainBatch
-from ._compat import label_out_of_range
+from ._compat import flat_call, label_out_of_range
 from .data.graph_nodes import drawing_operations
-from .data.loader import Pair, examples_in, map_leaves, stacked
+from .data.loader import examples_in, map_leaves, stacked
+from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -30,6 +30,9 @@ MAX_MICRO_BATCHES = 8
 """Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
+
+BatchIn = Callable[[Any, Any], Pair]
+"""Returns the batch with an index of those that a reader took."""
 
 
 class CompiledStep:
@@ -64,8 +67,8 @@ class CompiledStep:
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._watched: Any = None
-        self._by_length: dict[int, Callable[..., Any]] = {}
-        self._several: dict[int, Callable[..., Any]] = {}
+        self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
+        self._update = self._traced_update()
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
         if step.trainer.args.xla and not self._xla:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
@@ -79,49 +82,60 @@ class CompiledStep:
 
     def update(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
         """Do an update; return whether it was skipped, still on the device."""
-        length = len(window)
-        function = self._by_length.get(length)
-        if function is None:
-            signature = [(self._spec,) * length, self._rows, LEARNING_RATE]
-            function = self._by_length[length] = self._compiled("update", self._update, signature)
-        rows = None if self._rows is None else self._rows_of_window(window)
+        length, reader = len(window), window[0].inputs
+        if not isinstance(reader, IteratorReader):
+            reader = HeldReader([inputs_of(batch) for batch in window], self._spec)
+        key = (type(reader), length, False)
+        if key not in self._whole:
+            signature = [reader.signature, self._rows, LEARNING_RATE]
+            self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
         self.has_stepped = True
-        return function(tuple([batch.inputs for batch in window]), rows, learning_rate)
+        return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
 
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
-        """Do several updates of the same structure in one call, each given by micro-batches and a learning rate."""
+        """Do several updates of as many micro-batches in one call, each given by micro-batches and a learning rate."""
         windows = [window for window, _ in updates]
-        length = len(windows[0])
-        function = self._several.get(length)
-        if function is None:
-            spec = map_leaves(stacked, map_leaves(stacked, self._spec))
-            signature = [spec, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
-            function = self._several[length] = self._compiled("updates", self._updates_of(length), signature)
-        batches = [batch.inputs for window in windows for batch in window]
-        inputs = map_leaves(lambda *leaves: _stack(leaves, (len(windows), length)), *batches)
+        length, first = len(windows[0]), windows[0][0]
+        reader = first.inputs
+        if not isinstance(reader, Reader):
+            held = [batch.inputs for window in windows for batch in window]
+            reader = joined(held, first.examples_of_all, self._spec)
+        key = (type(reader), length, True)
+        if key not in self._whole:
+            signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
+            self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
         self.has_stepped = True
-        rows = None if self._rows is None else np.stack([self._rows_of_window(window) for window in windows])
-        function(inputs, rows, np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32))
+        rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])
+        rates = np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32)
+        self._whole[key](reader.take(length * len(windows)), rows, rates)
 
-    def _rows_of_window(self, window: Sequence[TrainBatch]) -> Any:
-        return np.stack([rows_of(self._strategy, batch.inputs) for batch in window])
+    def _rows_of(self, window: Sequence[TrainBatch]) -> Any:
+        if self._rows is None:
+            return None
+        return np.stack([self._strategy.rows(batch.examples_of_all) for batch in window])
 
-    def _update(self, window: Any, rows: Any, learning_rate: Any) -> Any:
-        self._set_learning_rate(learning_rate)
-        loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
-        self._record(loss, norm)
-        return skipped
+    def _one_of(self, batch_in: BatchIn, length: int) -> Callable[..., Any]:
+        def update(taken: Any, rows: Any, learning_rate: Any) -> Any:
+            return self._update(_window(batch_in, taken, 0, length), rows, learning_rate)
 
-    def _updates_of(self, length: int) -> Callable[..., Any]:
-        def updates(inputs: Any, rows: Any, learning_rates: Any) -> None:
+        return update
+
+    def _several_of(self, batch_in: BatchIn, length: int) -> Callable[..., Any]:
+        def updates(taken: Any, rows: Any, learning_rates: Any) -> None:
             def body(index: Any) -> tuple[Any]:
-                window = tuple(map_leaves(itemgetter((index, number)), inputs) for number in range(length))
+                window = _window(batch_in, taken, index * length, length)
                 self._update(window, None if rows is None else rows[index], learning_rates[index])
                 return (index + 1,)
 
             tf.while_loop(lambda index: index < tf.size(learning_rates), body, (tf.constant(0),))
 
         return updates
+
+    def _update_once(self, window: Any, rows: Any, learning_rate: Any) -> Any:
+        self._set_learning_rate(learning_rate)
+        loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
+        self._record(loss, norm)
+        return skipped
 
     # -- an update in pieces --------------------------------------------------------------------------------------
 
@@ -214,8 +228,8 @@ class CompiledStep:
     def watch_losses(self) -> None:
         """Begin to sum the losses as they are; functions that were traced before are traced again."""
         self._watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._by_length.clear()
-        self._several.clear()
+        self._whole.clear()
+        self._update = self._traced_update()
         self._normalize = self._compiled("normalize", self._normalize_once, [])
 
     def take_watched_losses(self) -> float:
@@ -224,8 +238,18 @@ class CompiledStep:
         self._watched.assign(0.0)
         return value
 
+    def _traced_update(self) -> Callable[..., Any]:
+        return tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
+
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
-        return compiled(name, function, signature, self._trace_counts, xla=self._xla)
+        # data are read outside of XLA; what is compiled by it is an update
+        xla = self._xla and not name.startswith("update")
+        return compiled(name, function, signature, self._trace_counts, xla=xla)
+
+
+def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
+    """Return the micro-batches of an update, in the order in which they are read."""
+    return tuple([batch_in(taken, first + number) for number in range(length)])
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
@@ -265,19 +289,21 @@ def compiled(
         return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
 
     specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
+    dtypes = [spec.dtype for spec in tf.nest.flatten(specs, expand_composites=True)]
     inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
     concrete: Callable[..., Any] | None = None
 
     def call(*args: Any) -> Any:
         nonlocal concrete
         if concrete is None:
-            concrete = inner if xla else _traced(inner)
+            traced = _traced(inner)
+            concrete = flat_call(traced)
             if name != "predict" and not xla:
-                _tell_of_draws(concrete)
-        given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
-        tensors = [tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)]
+                _tell_of_draws(traced)
+        given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
+        tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
         try:
-            return concrete(*tensors)
+            return concrete(tensors)
         except tf.errors.InvalidArgumentError as error:
             label = label_out_of_range(error)
             if label is None:
@@ -305,9 +331,3 @@ def _tell_of_draws(function: Any) -> None:
             "or a tf.random.Generator in place of tf.random.*",
             ", ".join(found),
         )
-
-
-def _stack(leaves: Sequence[Any], shape: tuple[int, int]) -> Any:
-    if isinstance(leaves[0], np.ndarray):
-        return np.stack(leaves).reshape(*shape, *leaves[0].shape)
-    return tf.reshape(tf.stack(leaves), (*shape, *leaves[0].shape))

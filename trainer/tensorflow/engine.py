@@ -23,6 +23,7 @@ from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
 from .data.factory import make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
+from .data.readers import IteratorReader
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
@@ -127,10 +128,17 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        for pair in self.train_batches.epoch(epoch, skip):
-            examples = examples_in(pair)
-            yield TrainBatch(pair, examples, examples)
-        self.train_step.queue.flush()
+        step, batches = self.train_step, self.train_batches
+        # what counts operations or times the reading needs each batch on the host, before the step
+        reader = None if self.model_io.counts_flos or self.step_timer.is_on else batches.reader(epoch, skip)
+        if reader is not None and (step.queue.size > 1 or isinstance(reader, IteratorReader)):
+            yield from reader
+        else:
+            pairs = batches.epoch(epoch, skip) if reader is None else (reader.read() for _ in reader)
+            for pair in pairs:
+                examples = examples_in(pair)
+                yield TrainBatch(pair, examples, examples)
+        step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""

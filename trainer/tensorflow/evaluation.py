@@ -18,7 +18,8 @@ from ..evaluation.output_collector import map_nested
 from .compiled_step import compiled, rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
-from .data.loader import Batches, OwnBatches, Pair
+from .data.loader import Batches, OwnBatches
+from .data.readers import Pair
 from .distributed.strategy import DistributedStrategy
 from .loss import batch_size, sum_and_weight
 from .model_io import ModelIO, without

@@ -22,7 +22,7 @@ from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
-from .data.loader import Pair
+from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sum_and_weight
 from .model_io import ModelIO
@@ -72,6 +72,7 @@ class TFTrainStep(BaseTrainStep):
 
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
+        self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
 
     # -- an update --------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ class TFTrainStep(BaseTrainStep):
             return False
         self.timer.exchange()
         for batch in window:
-            self._count_work(batch.inputs.features)
+            self._count(batch)
         skipped, learning_rate = False, self._next_learning_rate()
         if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
             self.queue.add(window, learning_rate)
@@ -99,9 +100,9 @@ class TFTrainStep(BaseTrainStep):
         if self._is_in_one_piece:
             raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
         self.queue.flush()
-        self._count_work(batch.inputs.features)
+        self._count(batch)
         accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
-        accumulate(batch.inputs, context.index == 0)
+        accumulate(inputs_of(batch), context.index == 0)
 
     def finish_gradients(self) -> Any:
         """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
@@ -122,12 +123,11 @@ class TFTrainStep(BaseTrainStep):
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _execute(self, updates: list[Update]) -> None:
-        """Do queued updates, in one call if the queue is full, since each other number would need another trace."""
-        if len(updates) == self.queue.size:
+        """Do queued updates in one call."""
+        if len(updates) > 1:
             self.compiled.updates(updates)
         else:
-            for window, learning_rate in updates:
-                self.compiled.update(window, learning_rate)
+            self.compiled.update(*updates[0])
 
     # -- traced methods, on a replica ------------------------------------------------------------------------------
 
@@ -250,7 +250,10 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""
         used = self.used_groups()
         self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
-        return {"grad_norm": float(self.compiled.grad_norm.numpy()), "learning_rate": used[0]["lr"]} if used else {}
+        if not used:
+            return self._tokens_record()
+        norm = float(self.compiled.grad_norm.numpy())
+        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
@@ -262,10 +265,18 @@ class TFTrainStep(BaseTrainStep):
         return [{"lr": rate, "momentum": getattr(self.trainer.optimizer, "momentum", None)}]
 
     def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
+        """Return whether an update has as many micro-batches as most; those that are read, as many examples, too."""
         args = self.trainer.args
         return len(window) == args.gradient_accumulation_steps and all(
-            batch.examples_of_all == args.train_batch_size for batch in window
+            isinstance(batch.inputs, Reader) or batch.examples_of_all == args.train_batch_size for batch in window
         )
+
+    def _count(self, batch: TrainBatch) -> None:
+        inputs = batch.inputs
+        if isinstance(inputs, Reader):
+            self.trainer.state.num_input_tokens_seen += batch.examples * (inputs.tokens or 0)
+        else:
+            self._count_work(inputs.features)
 
     def _next_learning_rate(self) -> float:
         """Return the learning rate of an update that is about to be done, and keep it for its record."""

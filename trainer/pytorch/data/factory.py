@@ -43,7 +43,7 @@ def make_loader(
         batch_size: Examples in one batch of one rank.
         global_batch_size: Examples in one batch of all ranks, if it is not ``batch_size`` for each rank.
         args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
-            dataloader_prefetch_factor, and for group_by_length and length_column_name.
+            dataloader_prefetch_factor, dataloader_multiprocessing_context, group_by_length and length_column_name.
         shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
 
     Raises:
@@ -140,7 +140,7 @@ def _worker_options(args: Any) -> dict[str, Any]:
         options |= {
             "persistent_workers": args.dataloader_persistent_workers,
             "prefetch_factor": args.dataloader_prefetch_factor,
-            "multiprocessing_context": START_METHOD,
+            "multiprocessing_context": args.dataloader_multiprocessing_context or START_METHOD,
             "worker_init_fn": init_worker,
         }
     return options

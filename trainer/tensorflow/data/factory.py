@@ -40,7 +40,7 @@ def training_options(args: Any) -> dict[str, Any]:
     return {
         "batch_size": args.train_batch_size,
         "seed": args.order_seed,
-        "shuffle": True,
+        "shuffle": args.train_sampling_strategy != "sequential",
         "drop_last": args.dataloader_drop_last,
         "shuffle_buffer_mib": args.shuffle_buffer_mib,
     }

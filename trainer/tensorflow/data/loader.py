@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from itertools import repeat
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
 from .pipeline import UserPipeline
+from .readers import IteratorReader, Pair, Reader, RowsReader, tokens_per_example
 from .shuffling import Shuffling
 
 SHUFFLE_BUFFER_MIB = 256
@@ -26,13 +28,6 @@ SHUFFLE_BUFFER_MIB = 256
 
 LABELS = ("labels", "label", "label_ids")
 """Names of labels among the features."""
-
-
-class Pair(NamedTuple):
-    """Features and labels of an example or a batch; labels are None if there are none."""
-
-    features: Any
-    labels: Any
 
 
 class Batches(ABC):
@@ -70,6 +65,15 @@ class Batches(ABC):
     @abstractmethod
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
+
+    def reader(self, epoch: int, skip_examples: int) -> Reader | None:
+        """Return the batches of an epoch, to be read later; None if their number and sizes are not known before."""
+        is_known = self.num_examples is not None or self.is_infinite
+        is_counted = tokens_per_example(self.element_spec.features) is not None
+        return self._reader(epoch, skip_examples) if is_known and is_counted else None
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader | None:
+        return None
 
     def num_batches(self) -> int | None:
         """Return the number of batches in an epoch; None if unknown."""
@@ -110,10 +114,16 @@ class ArrayBatches(Batches):
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; skipping examples costs nothing."""
+        reader = self._reader(epoch, skip_examples)
+        return (reader.read() for _ in reader)
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader:
         order, cut = self._order(epoch), self._cut(skip_examples)
-        for index in range(cut.num_batches):
-            low, high = cut.span(index)
-            yield self._take(slice(low, high) if order is None else order[low:high])
+
+        def rows_at(low: int, high: int) -> Pair:
+            return self._take(slice(low, high) if order is None else order[low:high])
+
+        return RowsReader(cut, self.element_spec, rows_at)
 
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
@@ -158,6 +168,11 @@ class DatasetBatches(Batches):
         """Yield the batches of an epoch; skipped examples are read, but not used."""
         for element in self.as_dataset(epoch, skip_examples):
             yield pair_of(element)
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader:
+        cut = self._cut(skip_examples)
+        sizes = repeat(self.batch_size) if self.is_infinite else (size for size, _ in cut.counts())
+        return IteratorReader(self.as_dataset(epoch, skip_examples), sizes, self.element_spec, pair_of)
 
     def as_dataset(self, epoch: int = 0, skip_examples: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""

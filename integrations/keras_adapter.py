@@ -133,7 +133,9 @@ class KerasCallbackAdapter(TrainerCallback):
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         fit = self._joined(args, state, kwargs)
         if self is _members(kwargs, self)[0]:
-            fit.end_epoch(self._loss(kwargs), waits=control.should_evaluate)
+            is_replay = "current_epoch" not in kwargs  # where no flag is set
+            waits = control.should_evaluate or (is_replay and args.eval_strategy == "epoch")
+            fit.end_epoch(self._loss(kwargs), waits=waits)
         if fit.ended is not None and not fit.ended.waits:
             self._report_epoch(control)
 

@@ -49,6 +49,7 @@ class CompiledStep:
         grad_norm: Joint norm of the last update's gradients before clipping.
         learning_rate: The learning rate of the last update.
         has_stepped: Whether an update was done.
+        watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
 
@@ -66,9 +67,9 @@ class CompiledStep:
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._watched: Any = None
+        self.watched: Any = None
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
-        self._update = self._traced_update()
+        self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
         if step.trainer.args.xla and not self._xla:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
@@ -209,8 +210,8 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
-        if self._watched is not None:
-            self._watched.assign_add(loss)
+        if self.watched is not None:
+            self.watched.assign_add(loss)
         if self._skip_non_finite:
             mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
@@ -224,22 +225,6 @@ class CompiledStep:
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
         return value
-
-    def watch_losses(self) -> None:
-        """Begin to sum the losses as they are; functions that were traced before are traced again."""
-        self._watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._whole.clear()
-        self._update = self._traced_update()
-        self._normalize = self._compiled("normalize", self._normalize_once, [])
-
-    def take_watched_losses(self) -> float:
-        """Return the sum of these losses since the last call. Waits for the device."""
-        value = float(self._watched.numpy())
-        self._watched.assign(0.0)
-        return value
-
-    def _traced_update(self) -> Callable[..., Any]:
-        return tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update

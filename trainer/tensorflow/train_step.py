@@ -239,12 +239,14 @@ class TFTrainStep(BaseTrainStep):
 
     def watch_losses(self) -> None:
         """Begin to sum the losses of the updates, each as it was computed."""
-        self.compiled.watch_losses()
+        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def take_watched_losses(self) -> tuple[float, int]:
         """Return the sum of these losses since the last call; all updates count. Waits for the device."""
         self.queue.flush()
-        return self.compiled.take_watched_losses(), 0
+        value = float(self.compiled.watched.numpy())
+        self.compiled.watched.assign(0.0)
+        return value, 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

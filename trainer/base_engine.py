@@ -18,7 +18,7 @@ from .checkpointing.rehearsal import StateFiles
 from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
-from .current_epoch import WatchedLosses
+from .current_epoch import WatchesLosses
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
@@ -80,6 +80,22 @@ class BaseEngine(Engine):
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
+    def reschedule(self, max_steps: int, step: int) -> None:
+        """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""
+        trainer, made = self.trainer, self.made
+        if trainer.lr_scheduler is None or made is None:
+            return
+        if self.given_optimizers[1] is not None or "create_optimizer_and_scheduler" in self.overrides:
+            logger.warning("the schedule, which is yours, stays as it was made")
+            return
+
+        def make() -> Any:
+            trainer.lr_scheduler = None
+            return trainer.create_scheduler(max_steps)
+
+        made.reschedule(make, step)
+        trainer.lr_scheduler = made.schedule
+
     def optimizer_record(self) -> dict[str, Any] | None:
         """Return the description of optimizer and schedule as made; None before the model is prepared."""
         return None if self.made is None else self.made.record
@@ -103,18 +119,13 @@ class EnginePart:
         self.model_io: Any = engine.model_io
 
 
-class BaseTrainStep(EnginePart, TrainStep):
+class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
     """One update; counts what it works through.
 
     Args:
         engine: Its timer is told when this process is about to wait for others.
         precision: Scales the loss.
-
-    Attributes:
-        losses: The sums of the losses, made by a framework.
     """
-
-    losses: Any
 
     def __init__(self, engine: BaseEngine, precision: Any) -> None:
         super().__init__(engine)
@@ -140,18 +151,6 @@ class BaseTrainStep(EnginePart, TrainStep):
 
     def end_run(self) -> None:
         """Do nothing: the model is used after training as it was trained."""
-
-    def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates of this run, each as it was computed."""
-        self.losses.watched = WatchedLosses(self.strategy.all_reduce)
-
-    def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call, and in how many updates nothing counted.
-
-        Waits for the device.
-        """
-        taken: tuple[float, int] = self.losses.watched.take()
-        return taken
 
     def take_flos(self) -> float:
         """Return the floating point operations of this process since the last call."""

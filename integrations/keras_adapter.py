@@ -75,9 +75,10 @@ class KerasCallbackAdapter(TrainerCallback):
         self._sums = (0.0, 0.0)
         self._logged: float | None = None
         self._was_swapped = self._is_failed = self._is_silent = self._has_own_schedule = False
-        for event in BATCH_HOOKS:  # only if needed, since a listener may keep steps from being fused
-            if needs_batches(callback, event):
-                setattr(self, event, getattr(self, f"_{event}"))
+        batches = {"on_step_begin": self._on_step_begin, "on_step_end": self._on_step_end}
+        for event, method in {**batches, "on_prediction_step": self._on_prediction_step}.items():
+            if needs_batches(callback, event):  # a listener may keep updates from being fused
+                setattr(self, event, method)
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._has_own_schedule = kwargs.get("lr_scheduler") is not None

@@ -20,7 +20,6 @@ BATCH_HOOKS = {
 }
 """The events at which an adapter listens only if the callback overrides one of these methods."""
 
-SETS_RATE = ("LearningRateScheduler", "ReduceLROnPlateau")
 ON_FIRST_RANK = ("CSVLogger", "ProgbarLogger", "RemoteMonitor", "TensorBoard")
 """Callbacks that only write, to one place: they are called on the first process only."""
 

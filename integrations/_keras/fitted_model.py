@@ -39,7 +39,7 @@ class _KerasModel:
         # not by setattr, which would make the optimizer a part of the model
         vars(model).update(stop_training=False)
         if optimizer is not None:
-            config = getattr(model, "_compile_config", None)
+            config: Any = getattr(model, "_compile_config", None)
             vars(model)["optimizer"] = optimizer
             if hasattr(config, "config"):  # what a saved model is compiled with
                 vars(model)["_compile_config"] = type(config)(**{**config.config, "optimizer": _of_keras(optimizer)})
@@ -70,7 +70,7 @@ def _of_keras(optimizer: Any) -> Any:
     """Return an optimizer of the class of Keras that one of trackside derives from, which any Keras loads."""
     if not type(optimizer).__module__.startswith("trackside."):
         return optimizer
-    base = next(cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("keras."))
+    base: Any = next(cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("keras."))
     config = optimizer.get_config()
     if base.__name__ == "AdamW":  # the only one that does not take None
         config["weight_decay"] = config["weight_decay"] or 0.0

@@ -18,8 +18,8 @@ from .checkpointing.rehearsal import StateFiles
 from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
-from .current_epoch import WatchesLosses
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .measuring.current_epoch import WatchesLosses
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer

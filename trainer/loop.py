@@ -22,8 +22,8 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
-from .current_epoch import CurrentEpoch
 from .engine import Engine, StepContext, TrainStep
+from .measuring.current_epoch import CurrentEpoch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, show_plan, windows

@@ -221,10 +221,8 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._loss_total.numpy())
-        self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return value
+        return taken(self._loss_total)
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
@@ -235,6 +233,13 @@ class CompiledStep:
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
     """Return the micro-batches of an update, in the order in which they are read."""
     return tuple([batch_in(taken, first + number) for number in range(length)])
+
+
+def taken(total: Any) -> float:
+    """Return the value of a variable, which is zero then. Waits for the device."""
+    value = float(total.numpy())
+    total.assign(0.0)
+    return value
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:

@@ -23,7 +23,7 @@ from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from ..progress import mixed
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -255,9 +255,7 @@ class TFTrainStep(BaseTrainStep):
     def take_watched_losses(self) -> tuple[float, int]:
         """Return the sum of these losses since the last call; all updates count. Waits for the device."""
         self.queue.flush()
-        value = float(self.compiled.watched.numpy())
-        self.compiled.watched.assign(0.0)
-        return value, 0
+        return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -211,12 +211,7 @@ class TFTrainStep(BaseTrainStep):
             sums: Gradients, loss and weight, each summed over the micro-batches of this replica.
         """
         *gradients, loss, weight = self.strategy.sum_replicas(sums)
-        if self.reductions == (MEAN,):
-            share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-            loss = loss * share
-        else:
-            gradients, loss = update_of(gradients, loss, weight, self.reductions, self.reference)
-            share = tf.ones_like(loss)
+        gradients, loss, share = update_of(gradients, loss, weight, self.reductions, self.reference)
         factor = self.precision.unscaled(tf.cast(share, tf.float32))
         norm = global_norm(gradients) * factor
         max_grad_norm = self.trainer.args.max_grad_norm
@@ -259,6 +254,15 @@ class TFTrainStep(BaseTrainStep):
         """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
         self.queue.flush()
         return self.compiled.take_loss(), 0
+
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates, each as it was computed."""
+        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
+        self.queue.flush()
+        return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

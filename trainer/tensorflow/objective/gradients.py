@@ -28,13 +28,16 @@ def dense(found: Sequence[Sequence[Any]], variables: Sequence[Any]) -> list[Any]
 
 def update_of(
     gradients: Sequence[Any], loss: Any, weight: Any, reductions: Sequence[str], reference: float
-) -> tuple[list[Any], Any]:
-    """Return the gradients of an update and its loss.
+) -> tuple[Sequence[Any], Any, Any]:
+    """Return the gradients of an update, its loss, and a factor by which the gradients are still to be multiplied.
 
     Args:
         gradients: The gradients of each sum, one sum after the other.
         loss, weight: The sums, divided by ``reference``.
     """
+    if reductions == (MEAN,):
+        share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
+        return gradients, loss * share, share
     means = mean_of_sums(loss, weight, reductions)
     means = tf.where(weight > 0, means, 0.0) if SUM not in reductions else means
     shares = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
@@ -47,7 +50,8 @@ def update_of(
         for parts in zip(*of_sums, strict=True)
     ]
     scaled = [how == SUM for how in reductions] if len(reductions) > 1 else reductions[0] == SUM
-    return joint, tf.reduce_sum(tf.where(scaled, means * reference, means))
+    loss = tf.reduce_sum(tf.where(scaled, means * reference, means))
+    return joint, loss, tf.ones_like(loss)
 
 
 def global_norm(gradients: Sequence[Any]) -> Any:

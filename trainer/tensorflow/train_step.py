@@ -9,6 +9,7 @@ The traced methods (see below) run while a tf.function of `compiled_step` is tra
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -21,15 +22,18 @@ from trackside.callbacks.errors import TracksideValueError
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from ..progress import mixed
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import LossAccumulator, sum_and_weight
-from .model_io import ModelIO
+from .model_io import ModelIO, batch_norm_in
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class TFTrainStep(BaseTrainStep):
@@ -75,6 +79,10 @@ class TFTrainStep(BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        accumulates = self.trainer.args.gradient_accumulation_steps > 1
+        norm = batch_norm_in(self.trainer.model, accumulates=accumulates)
+        if norm and (accumulates or self.strategy.replicas > 1) and self.trainer.is_world_process_zero():
+            logger.warning("%s", mixed(norm))
 
     # -- an update --------------------------------------------------------------------------------------------------
 
@@ -239,6 +247,15 @@ class TFTrainStep(BaseTrainStep):
         """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
         self.queue.flush()
         return self.compiled.take_loss(), 0
+
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates, each as it was computed."""
+        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
+        self.queue.flush()
+        return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

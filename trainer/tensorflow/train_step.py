@@ -30,7 +30,7 @@ from .objective.items import MEAN
 from .objective.sums import Sums, single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
+from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue, is_whole
 
 
 class TFTrainStep(BaseTrainStep):
@@ -92,7 +92,7 @@ class TFTrainStep(BaseTrainStep):
         for batch in window:
             self._count(batch)
         skipped, learning_rate = False, self._next_learning_rate()
-        if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
+        if self.queue.takes(self.trainer.state.global_step + 1) and is_whole(window, self.trainer.args):
             self.queue.add(window, learning_rate)
         else:
             self.queue.flush()
@@ -281,13 +281,6 @@ class TFTrainStep(BaseTrainStep):
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())
         return [{"lr": rate, "momentum": getattr(self.trainer.optimizer, "momentum", None)}]
-
-    def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
-        """Return whether an update has as many micro-batches as most; those that are read, as many examples, too."""
-        args = self.trainer.args
-        return len(window) == args.gradient_accumulation_steps and all(
-            isinstance(batch.inputs, Reader) or batch.examples_of_all == args.train_batch_size for batch in window
-        )
 
     def _count(self, batch: TrainBatch) -> None:
         inputs = batch.inputs

@@ -28,7 +28,7 @@ def dense(found: Sequence[Sequence[Any]], variables: Sequence[Any]) -> list[Any]
 
 def update_of(
     gradients: Sequence[Any], loss: Any, weight: Any, reductions: Sequence[str], reference: float
-) -> tuple[Sequence[Any], Any, Any]:
+) -> tuple[list[Any], Any, Any]:
     """Return the gradients of an update, its loss, and a factor by which the gradients are still to be multiplied.
 
     Args:
@@ -37,7 +37,7 @@ def update_of(
     """
     if reductions == (MEAN,):
         share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-        return gradients, loss * share, share
+        return list(gradients), loss * share, share
     means = mean_of_sums(loss, weight, reductions)
     means = tf.where(weight > 0, means, 0.0) if SUM not in reductions else means
     shares = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)

@@ -14,8 +14,8 @@ from trackside.callbacks.errors import ConfigError
 from trackside.cli.chaos.instants import drawn
 from trackside.cli.chaos.job import OUTPUT_DIR
 from trackside.cli.chaos.launch import Ended, Watch, run_until
-from trackside.cli.chaos.streams import END, LIVE, Difference, Found, differences, read_run
-from trackside.cli.chaos.trace import BATCH, read_trace
+from trackside.cli.chaos.streams import END, Difference, Found, differences, read_run
+from trackside.cli.chaos.trace import BATCH, LIVE, read_trace
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.names import step_of
 

@@ -136,7 +136,7 @@ def _of_checkpoint(contents: Contents, state: Mapping[str, Any], out: Path) -> S
 
 
 def _arrays(contents: Contents, roles: tuple[str, ...]) -> Streams:
-    found = {}
+    found: Streams = {}
     for role in roles:
         for name, array in arrays_of(contents, role)[0].items():
             found[f"{ROLES[role]}: {name}"] = digest(array)

@@ -43,7 +43,7 @@ class Trace:
 
     def _is_traced(self, trainer: Any) -> bool:
         is_alone = trainer.args.world_size == 1  # the weights of several processes may be parts
-        return is_alone and os.path.realpath(trainer.args.output_dir) == self.output_dir
+        return bool(is_alone) and os.path.realpath(trainer.args.output_dir) == self.output_dir
 
     def _begin(self, trainer: Any, **kwargs: Any) -> None:
         if not self._is_traced(trainer):
@@ -137,8 +137,9 @@ def _random_numbers(model: Any) -> dict[str, int]:
 def _of_torch() -> dict[str, Any]:
     import torch
 
-    has_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return {"torch": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state_all()} if has_cuda else {})
+    cuda: Any = torch.cuda
+    own = {"cuda": cuda.get_rng_state_all()} if cuda.is_initialized() else {}
+    return {"torch": torch.get_rng_state(), **own}
 
 
 def _of_tensorflow(model: Any) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
 from .data.columns import drop_unused_columns
 from .data.factory import make_loader
+from .dropin.counted_loss import CountedLoss
+from .dropin.surface import TransformersSurface
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
 from .inspection.misfit import check_loss_fn
@@ -32,7 +34,7 @@ READ_BATCHES = ("compute_loss", "training_step", "prediction_step", "batch_size_
 """Methods that get whole batches, columns that the model does not take included."""
 
 
-class Trainer(BaseTrainer):
+class Trainer(TransformersSurface, BaseTrainer):
     """Trains, evaluates and predicts with a PyTorch model.
 
     Args:
@@ -52,6 +54,8 @@ class Trainer(BaseTrainer):
             tell; see `explain_batch`.
         preprocess_logits_for_metrics: Called as ``fn(logits, labels)`` on the device before logits are kept.
         optimizer_cls_and_kwargs: A class of optimizer and its options, called with the parameter groups.
+        compute_loss_func: Called as ``compute_loss_func(outputs, labels, num_items_in_batch=...)``, in place of
+            ``loss_fn``.
 
     Raises:
         ArgumentError: If arguments contradict each other.
@@ -80,9 +84,12 @@ class Trainer(BaseTrainer):
         loss_items_fn: Callable[[Any], Any] | None = None,
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
     ) -> None:
         args = arguments_of(args, TrainingArguments)
         check_loss_fn(loss_fn)
+        if compute_loss_func is not None:
+            loss_fn = CountedLoss(self, compute_loss_func, instead_of=loss_fn)
         check_loss_fn(loss_items_fn, "loss_items_fn")
         check_function("data_collator", data_collator, "of a list of examples")
         warn_of_unused_overrides(self, Trainer)
@@ -173,7 +180,10 @@ class Trainer(BaseTrainer):
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless it exists, and return it; an override may return several in a dict or list."""
         if self.optimizer is None:
-            self.optimizer: Any = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
+            pair = self._optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer: Any = create_optimizer(
+                self.model, self.args, pair, self.get_decay_parameter_names(self.model)
+            )
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

@@ -24,6 +24,7 @@ from ..optim.lr_schedules import step_schedule
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
+from .draws.state import DRAWS
 from .loss import LossAccumulator, sum_and_weight
 from .model_io import ModelIO
 from .oom_retry import OOMRetrier
@@ -143,10 +144,11 @@ class TFTrainStep(BaseTrainStep):
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
             losses.begin(counts, is_first=index == 0)
-            if index < last:
-                losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
-            else:
-                self.trainer.apply_gradients(features, labels, nb_instances)
+            with DRAWS.micro_batch():
+                if index < last:
+                    losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+                else:
+                    self.trainer.apply_gradients(features, labels, nb_instances)
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
@@ -222,7 +224,8 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradients, the loss sum and the weight of a replica's rows of a micro-batch."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
-        gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
+        with DRAWS.micro_batch():
+            gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
     def set_learning_rate(self, learning_rate: Any) -> None:

@@ -21,8 +21,8 @@ from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
 from .data.columns import drop_unused_columns
 from .data.factory import make_loader
+from .dropin import surface
 from .dropin.counted_loss import CountedLoss
-from .dropin.surface import TransformersSurface
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
 from .inspection.misfit import check_loss_fn
@@ -34,7 +34,7 @@ READ_BATCHES = ("compute_loss", "training_step", "prediction_step", "batch_size_
 """Methods that get whole batches, columns that the model does not take included."""
 
 
-class Trainer(TransformersSurface, BaseTrainer):
+class Trainer(BaseTrainer):
     """Trains, evaluates and predicts with a PyTorch model.
 
     Args:
@@ -89,7 +89,7 @@ class Trainer(TransformersSurface, BaseTrainer):
         args = arguments_of(args, TrainingArguments)
         check_loss_fn(loss_fn)
         if compute_loss_func is not None:
-            loss_fn = CountedLoss(self, compute_loss_func, instead_of=loss_fn)
+            loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
         check_loss_fn(loss_items_fn, "loss_items_fn")
         check_function("data_collator", data_collator, "of a list of examples")
         warn_of_unused_overrides(self, Trainer)
@@ -263,6 +263,27 @@ class Trainer(TransformersSurface, BaseTrainer):
         """Return the floating point operations of a batch; 0 if the model cannot count them."""
         count = getattr(unwrap(self.model), "floating_point_ops", None)
         return int(count(inputs)) if count is not None else 0
+
+    def _items_of(self, labels: Any) -> Any:
+        model_io = self._engine.model_io
+        return model_io.rule.count(labels, {"labels": labels}, model_io.examples_in)
+
+    # -- names of the transformers Trainer, for scripts that were written for it ------------------------------------
+
+    accelerator = surface.accelerator
+    callback_handler = surface.callback_handler
+    is_in_train = surface.is_in_train
+    is_model_parallel = surface.is_model_parallel
+    get_num_trainable_parameters = surface.get_num_trainable_parameters
+    get_decay_parameter_names = surface.get_decay_parameter_names
+    get_learning_rates = surface.get_learning_rates
+    get_optimizer_group = surface.get_optimizer_group
+    get_optimizer_cls_and_kwargs = staticmethod(surface.get_optimizer_cls_and_kwargs)
+    get_total_train_batch_size = surface.get_total_train_batch_size
+    get_batch_samples = surface.get_batch_samples
+    num_tokens = staticmethod(surface.num_tokens)
+    metrics_format = staticmethod(surface.metrics_format)
+    create_model_card = surface.create_model_card
 
 
 def _default_collator(processing_class: Any) -> Callable[[list[Any]], Any]:

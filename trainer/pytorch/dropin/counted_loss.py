@@ -17,23 +17,21 @@ class CountedLoss:
     update is that of one large batch.
 
     Args:
-        trainer: Its engine counts the items of labels.
         function: Called as ``function(outputs, labels, num_items_in_batch=...)``.
+        count: Returns the number of items of labels.
         instead_of: The ``loss_fn`` that was given too.
 
     Raises:
         ArgumentError: If both were given.
     """
 
-    def __init__(self, trainer: Any, function: Callable[..., Tensor], *, instead_of: Any) -> None:
+    def __init__(self, function: Callable[..., Tensor], count: Callable[[Any], Any], *, instead_of: Any) -> None:
         if instead_of is not None:
             raise ArgumentError("compute_loss_func", function, "None together with loss_fn; give one of the two")
         if not callable(function):
             raise ArgumentError("compute_loss_func", function, "a function of (outputs, labels, num_items_in_batch)")
-        self._trainer = trainer
         self._function = function
+        self._count = count
 
     def __call__(self, outputs: Any, labels: Any) -> Tensor:
-        model_io = self._trainer._engine.model_io
-        items = model_io.rule.count(labels, {"labels": labels}, model_io.examples_in)
-        return self._function(outputs, labels, num_items_in_batch=items)
+        return self._function(outputs, labels, num_items_in_batch=self._count(labels))

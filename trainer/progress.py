@@ -223,3 +223,9 @@ def windows(batches: Iterator[T], size: int) -> Iterator[list[T]]:
     """
     while window := list(islice(batches, size)):
         yield window
+
+
+def mixed(why: str) -> str:
+    """Return what is told where the examples of a batch depend on each other."""
+    remedy = "Only a larger per_device_train_batch_size lets more examples see each other"
+    return f"an update differs from that of one large batch, since {why}. {remedy}"

@@ -9,6 +9,7 @@ The traced methods (see below) run while a tf.function of `compiled_step` is tra
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -21,15 +22,18 @@ from trackside.callbacks.errors import TracksideValueError
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
+from ..progress import mixed
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import LossAccumulator, sum_and_weight
-from .model_io import ModelIO
+from .model_io import ModelIO, batch_norm_in
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class TFTrainStep(BaseTrainStep):
@@ -75,6 +79,10 @@ class TFTrainStep(BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        accumulates = self.trainer.args.gradient_accumulation_steps > 1
+        norm = batch_norm_in(self.trainer.model, accumulates=accumulates)
+        if norm and (accumulates or self.strategy.replicas > 1) and self.trainer.is_world_process_zero():
+            logger.warning("%s", mixed(norm))
 
     # -- an update --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ use the global random number generators; in workers they are seeded for each bat
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -22,6 +24,10 @@ from .loader import EpochLoader
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable
 from .workers import START_METHOD, init_worker
+
+logger: logging.Logger = logging.getLogger("trackside.data")
+
+_told: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 
 
 def make_loader(
@@ -66,6 +72,20 @@ def make_loader(
     if as_tensors:
         dataset, collate_fn = WholeBatches(dataset), _as_is
     return EpochLoader(dataset, sampler, collate_fn, seed, options, measure)
+
+
+def tell_of_loader(loader: DataLoader[Any], batch_size: int, rank: int) -> None:
+    """Log once that a DataLoader of the user is used as it is, and what does not apply to it."""
+    if loader in _told or rank > 0:
+        return
+    _told.add(loader)
+    own = "batches of its own" if loader.batch_size is None else f"batches of {loader.batch_size}"
+    logger.warning(
+        "a DataLoader is used as it is, with %s: the batch size of the arguments (%d), data_collator, dataloader_* and "
+        "group_by_length do not apply, and no column is dropped",
+        own,
+        batch_size,
+    )
 
 
 def example_lengths(dataset: Any, column: str = "length") -> list[int]:
@@ -121,11 +141,6 @@ def _is_quick(dataset: Any, collate_fn: Collator) -> bool:
 
 
 def _is_map_style(dataset: Any) -> bool:
-    if isinstance(dataset, DataLoader):
-        raise TracksideTypeError(
-            "a DataLoader is not a dataset: give the dataset behind it, or override get_train_dataloader() or "
-            "get_eval_dataloader()"
-        )
     if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
         raise TracksideTypeError(
             "a tuple of arrays is not a dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"

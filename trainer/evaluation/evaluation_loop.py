@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
@@ -31,6 +32,19 @@ END = object()
 """Sentinel after the last batch."""
 
 
+@dataclass
+class CurrentBatch:
+    """The batch that an evaluation has just done, for callbacks at on_prediction_step.
+
+    Attributes:
+        result: Its loss and outputs, still on the device; None outside of an evaluation.
+        is_last: Whether no batch follows.
+    """
+
+    result: StepResult | None = None
+    is_last: bool = False
+
+
 class EvaluationRun:
     """One evaluation and its gathered outputs.
 
@@ -41,6 +55,7 @@ class EvaluationRun:
         only_loss: Whether to keep no outputs.
         is_stopped: Returns whether a signal asks to end the evaluation; asked after each batch, or, on several
             processes, whenever they exchange their outputs.
+        current: Shows callbacks the batch just done.
 
     Attributes:
         examples: Number of examples evaluated, over all processes.
@@ -57,8 +72,10 @@ class EvaluationRun:
         expected: int | None,
         only_loss: bool,
         is_stopped: Callable[[], bool] = lambda: False,
+        current: CurrentBatch | None = None,
     ) -> None:
         self._engine = engine
+        self._current = current or CurrentBatch()
         self._is_stopped = is_stopped
         self._start_s = time.perf_counter()
         self._compute_metrics = compute_metrics
@@ -104,12 +121,14 @@ class EvaluationRun:
             self._waiting.append(result)
             if self._by_batch or following is END or len(self._waiting) >= self._due:
                 self._flush(is_last=following is END)
+            self._current.result, self._current.is_last = result, following is END
             on_step()
             if self._engine.strategy.collectives.world_size == 1 and self._is_stopped():
                 raise EvaluationStopped
             if self.steps == max_batches:
                 self.is_complete = following is END
                 break
+        self._current.result = None
 
     def _flush(self, is_last: bool) -> None:
         """Move pending outputs to the host, and bring the outputs of all ranks into the order of the dataset.

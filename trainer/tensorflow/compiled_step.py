@@ -49,6 +49,7 @@ class CompiledStep:
         grad_norm: Joint norm of the last update's gradients before clipping.
         learning_rate: The learning rate of the last update.
         has_stepped: Whether an update was done.
+        watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
 
@@ -66,6 +67,7 @@ class CompiledStep:
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.watched: Any = None
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
         self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
@@ -208,6 +210,8 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
+        if self.watched is not None:
+            self.watched.assign_add(loss)
         if self._skip_non_finite:
             mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
@@ -217,10 +221,8 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._loss_total.numpy())
-        self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return value
+        return taken(self._loss_total)
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
@@ -231,6 +233,13 @@ class CompiledStep:
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
     """Return the micro-batches of an update, in the order in which they are read."""
     return tuple([batch_in(taken, first + number) for number in range(length)])
+
+
+def taken(total: Any) -> float:
+    """Return the value of a variable, which is zero then. Waits for the device."""
+    value = float(total.numpy())
+    total.assign(0.0)
+    return value
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:

@@ -23,7 +23,7 @@ from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from ..progress import mixed
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -247,6 +247,15 @@ class TFTrainStep(BaseTrainStep):
         """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
         self.queue.flush()
         return self.compiled.take_loss(), 0
+
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates, each as it was computed."""
+        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
+        self.queue.flush()
+        return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from trackside.trainer.pytorch.arguments import TrainingArguments as TrainingArguments
     from trackside.trainer.pytorch.data.collators import DataCollatorWithPadding as DataCollatorWithPadding
     from trackside.trainer.pytorch.data.collators import default_data_collator as default_data_collator
-    from trackside.trainer.pytorch.dropin.seq2seq import Seq2SeqTrainer as Seq2SeqTrainer
-    from trackside.trainer.pytorch.dropin.seq2seq import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
+    from trackside.trainer.pytorch.seq2seq.arguments import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
+    from trackside.trainer.pytorch.seq2seq.trainer import Seq2SeqTrainer as Seq2SeqTrainer
     from trackside.trainer.pytorch.trainer import Trainer as Trainer
     from trackside.trainer.tensorflow.arguments import TFTrainingArguments as TFTrainingArguments
     from trackside.trainer.tensorflow.trainer import TFTrainer as TFTrainer
@@ -101,7 +101,8 @@ _NAMES = {
     ),
     "trackside.trainer.pytorch.arguments": "TrainingArguments",
     "trackside.trainer.pytorch.data.collators": "DataCollatorWithPadding default_data_collator",
-    "trackside.trainer.pytorch.dropin.seq2seq": "Seq2SeqTrainer Seq2SeqTrainingArguments",
+    "trackside.trainer.pytorch.seq2seq.arguments": "Seq2SeqTrainingArguments",
+    "trackside.trainer.pytorch.seq2seq.trainer": "Seq2SeqTrainer",
     "trackside.trainer.pytorch.trainer": "Trainer",
     "trackside.trainer.tensorflow.arguments": "TFTrainingArguments",
     "trackside.trainer.tensorflow.trainer": "TFTrainer",

@@ -37,13 +37,15 @@ def _lines(trainer: Any, about: Mapping[str, Any], folder: Path) -> list[str]:
     data = f" on {', '.join(_listed(about['dataset']))}" if "dataset" in about else ""
     lines += [f"{type(trainer.model).__name__}, {origin}{data}.", ""]
     history = trainer.state.log_history
-    last = next((record for record in reversed(history) if any(key.startswith("eval_") for key in record)), {})
+    last: Mapping[str, Any] = next(
+        (record for record in reversed(history) if any(key.startswith("eval_") for key in record)), {}
+    )
     results = [f"- {key.removeprefix('eval_')}: {value}" for key, value in last.items() if key.startswith("eval_")]
     if results:
         lines += ["Results on the evaluation set:", "", *results, ""]
     args = trainer.args.to_dict()
     lines += ["## Arguments", "", *(f"- {key}: {args[key]}" for key in SHOWN), ""]
-    lines += ["## Evaluations", "", *_table(history), ""] if results else []
+    lines += ["## Evaluations", "", *_table(evaluations), ""] if results else []
     return [*lines, "## Versions", "", *_versions()]
 
 
@@ -56,8 +58,7 @@ def _front_matter(about: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {json.dumps(value)}" for key, value in front.items()]  # JSON is YAML
 
 
-def _table(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [record for record in history if any(key.startswith("eval_") for key in record)]
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     speed = ("_runtime", "_per_second")
     names = list(dict.fromkeys(key for row in rows for key in ("step", "epoch", *row) if not key.endswith(speed)))
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]

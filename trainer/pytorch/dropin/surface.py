@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..optim.factory import OPTIMIZERS, choose_optimizer, decay_parameter_names
+from ...optim.choice import choose_optimizer
+from ..optim.factory import OPTIMIZERS, decay_parameter_names
 from .accelerator import AcceleratorView
 from .callback_handler import CallbackHandler
 from .model_card import write_model_card
 
 
-@cached_property
 def accelerator(self: Any) -> AcceleratorView:
     """Processes, device and backward pass under the names of ``accelerate.Accelerator``."""
     return AcceleratorView(self)
 
 
-@cached_property
 def callback_handler(self: Any) -> CallbackHandler:
     """The callbacks, and the sending of events, under the names of that Trainer."""
     return CallbackHandler(self._dispatcher)
 
 
-@property
 def is_in_train(self: Any) -> bool:
     """Whether a run is going on."""
     return bool(self._evaluator.is_training)
 
 
-@property
 def is_model_parallel(self: Any) -> bool:
     """Whether the model is on several devices."""
     return len({parameter.device for parameter in self.model.parameters()}) > 1

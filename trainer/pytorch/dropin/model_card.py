@@ -37,9 +37,8 @@ def _lines(trainer: Any, about: Mapping[str, Any], folder: Path) -> list[str]:
     data = f" on {', '.join(_listed(about['dataset']))}" if "dataset" in about else ""
     lines += [f"{type(trainer.model).__name__}, {origin}{data}.", ""]
     history = trainer.state.log_history
-    last: Mapping[str, Any] = next(
-        (record for record in reversed(history) if any(key.startswith("eval_") for key in record)), {}
-    )
+    evaluations = [record for record in history if any(key.startswith("eval_") for key in record)]
+    last = evaluations[-1] if evaluations else {}
     results = [f"- {key.removeprefix('eval_')}: {value}" for key, value in last.items() if key.startswith("eval_")]
     if results:
         lines += ["Results on the evaluation set:", "", *results, ""]

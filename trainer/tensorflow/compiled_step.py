@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideError, TracksideValueError
+from trackside.callbacks.errors import TracksideValueError
 
 from ..engine import TrainBatch
-from ._compat import flat_call, label_out_of_range
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
-from .draws.state import DRAWS
+from .objective.items import sum_dtype
+from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -63,7 +63,8 @@ class CompiledStep:
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
-        self._xla = step.trainer.args.xla and strategy.replicas == 1
+        self._eager = runs_eagerly(step.trainer.model)
+        self._xla = step.trainer.args.xla and strategy.replicas == 1 and not self._eager
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
@@ -71,7 +72,7 @@ class CompiledStep:
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
         self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
-        if step.trainer.args.xla and not self._xla:
+        if step.trainer.args.xla and strategy.replicas > 1:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
         self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
@@ -158,11 +159,17 @@ class CompiledStep:
     @property
     def gradients(self) -> list[Any]:
         """The gradients of the update in progress, in the order of the trainable variables."""
-        return [self._strategy.local(accumulator)[0] for accumulator in self.accumulators[:-2]]
+        return [self._strategy.local(accumulator)[0] for accumulator in self._of_gradients()]
+
+    def _of_gradients(self) -> list[Any]:
+        """Return the accumulators that hold the gradients of the update, once they are normalized."""
+        return self.accumulators[: len(self._step.trainer.model.trainable_variables)]
 
     def _make_accumulators(self) -> None:
+        sums = self._number_of_sums()
         with self._strategy.scope():
             shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
+            of_sums = () if sums == 1 else (sums,)
             self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
@@ -170,8 +177,20 @@ class CompiledStep:
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for shape, dtype in [*shapes, *[((), "float32")] * 2]
+                for shape, dtype in [*shapes * sums, *[(of_sums, sum_dtype())] * 2]
             ]
+
+    def _number_of_sums(self) -> int:
+        """Return how many sums of losses a micro-batch has, found by a trace unless there is certainly one."""
+        if not self._step.model_io.has_one_sum():
+            rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
+            given = [self._spec] if rows is None else [self._spec, rows]
+            batch = (lambda pair: (pair, None)) if rows is None else (lambda pair, rows: (pair, rows))
+            trace = tf.function(
+                lambda *args: self._strategy.run(self._step.accumulate_on_replica, batch(*args)), given, autograph=False
+            )
+            trace.get_concrete_function()
+        return len(self._step.reductions)
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
         def on_replica(batch: Any, rows: Any) -> None:
@@ -195,7 +214,7 @@ class CompiledStep:
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
-            self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
+            self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
         self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
@@ -227,7 +246,8 @@ class CompiledStep:
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
-        return compiled(name, function, signature, self._trace_counts, self._strategy, xla=xla)
+        eager, strategy = self._eager, self._strategy
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
@@ -262,59 +282,3 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
         f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
     )
-
-
-def compiled(
-    name: str,
-    function: Callable[..., Any],
-    signature: list[Any],
-    trace_counts: Counter[str],
-    strategy: DistributedStrategy,
-    *,
-    xla: bool,
-) -> Callable[..., Any]:
-    """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
-
-    Its random operations draw by the state that checkpoints keep.
-
-    The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
-    """
-    places = [spec is not None for spec in tf.nest.flatten(signature)]
-
-    def counted(*tensors: Any) -> Any:
-        trace_counts[name] += 1
-        rest = iter(tensors)
-        return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
-
-    specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
-    dtypes = [spec.dtype for spec in tf.nest.flatten(specs, expand_composites=True)]
-    inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
-    concrete: Callable[..., Any] | None = None
-
-    def call(*args: Any) -> Any:
-        nonlocal concrete
-        if concrete is None:
-            with DRAWS.replacing(strategy):
-                traced = _traced(inner)
-            DRAWS.tell_of_others(traced.graph)
-            concrete = flat_call(traced)
-        given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
-        tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
-        try:
-            return concrete(tensors)
-        except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
-            if label is None:
-                raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
-
-    return call
-
-
-def _traced(function: Any) -> Any:
-    """Return the only trace of ``function``; a direct call saves as much time as the step of a small model takes."""
-    try:
-        return function.get_concrete_function()
-    except TracksideError as error:
-        # without TensorFlow's own thirty lines of traceback
-        raise error.with_traceback(None) from error.__cause__

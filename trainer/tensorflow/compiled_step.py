@@ -94,6 +94,13 @@ class CompiledStep:
         self.has_stepped = True
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
 
+    def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
+        """Do queued updates in one call."""
+        if len(updates) > 1:
+            self.updates(updates)
+        else:
+            self.update(*updates[0])
+
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
         """Do several updates of as many micro-batches in one call, each given by micro-batches and a learning rate."""
         windows = [window for window, _ in updates]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ class CompiledStep:
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
-        learning_rate: The learning rate of the last update.
+        learning_rate: The learning rate of the last update by the optimizer's own schedule.
+        last_norm: ``grad_norm`` at the last call of `take_loss`.
         has_stepped: Whether an update was done.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
@@ -56,6 +58,7 @@ class CompiledStep:
         strategy: DistributedStrategy = step.strategy
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+        self.last_norm: float = 0.0
         self.has_stepped: bool = False
         self.accumulators: list[Any] = []
         self._step = step
@@ -203,7 +206,8 @@ class CompiledStep:
     def _set_learning_rate(self, learning_rate: Any) -> None:
         """Set the learning rate of the update, and keep it: Keras' own schedules go on with the update."""
         self._step.set_learning_rate(learning_rate)
-        self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
+        if self._step.trainer.lr_scheduler is None:
+            self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
@@ -217,10 +221,28 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._loss_total.numpy())
+        loss, self.last_norm = self._take([]).numpy().tolist()
+        return float(loss)
+
+    def announce_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of the optimizer to that of the next update."""
+        self._announce([tf.convert_to_tensor(learning_rate, tf.float32)])
+
+    @cached_property
+    def _take(self) -> Callable[[list[Any]], Any]:
+        return flat_call(tf.function(self._take_once, autograph=False).get_concrete_function())
+
+    @cached_property
+    def _announce(self) -> Callable[[list[Any]], Any]:
+        return flat_call(
+            tf.function(self._step.set_learning_rate, autograph=False).get_concrete_function(LEARNING_RATE)
+        )
+
+    def _take_once(self) -> Any:
+        taken = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return value
+        return taken
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
@@ -236,23 +258,6 @@ def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pai
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
     """Return the rows of a batch for each replica of this process; None with a single replica."""
     return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
-
-
-def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
-    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
-
-    Args:
-        trainer: The name of its class.
-        heard: The events inside an update that callbacks listen to.
-    """
-    in_pieces = (
-        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
-    )
-    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
-    return TracksideValueError(
-        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
-    )
 
 
 def compiled(

@@ -21,7 +21,7 @@ from trackside.callbacks.errors import TracksideValueError
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, sum_and_weight
@@ -98,7 +98,7 @@ class TFTrainStep(BaseTrainStep):
         """Run the forward and the backward pass of a micro-batch."""
         self.timer.exchange()
         if self._is_in_one_piece:
-            raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
+            raise _not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
         self.queue.flush()
         self._count(batch)
         accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
@@ -238,13 +238,14 @@ class TFTrainStep(BaseTrainStep):
         return self.compiled.take_loss(), 0
 
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate of the last update. Waits for the device."""
+        """Return the gradient norm and the learning rate of the last update, after its loss was taken."""
         used = self.used_groups()
-        self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
+        if self.trainer.lr_scheduler is not None:  # as callbacks see it in PyTorch
+            self.compiled.announce_rate(self._learning_rate())
         if not used:
             return self._tokens_record()
-        norm = float(self.compiled.grad_norm.numpy())
-        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
+        norm, rate = self.compiled.last_norm, used[0]["lr"]
+        return {"grad_norm": norm, "learning_rate": rate, **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
@@ -277,3 +278,20 @@ class TFTrainStep(BaseTrainStep):
     def _learning_rate(self) -> float:
         schedule = self.trainer.lr_scheduler
         return 0.0 if schedule is None else float(schedule.get_last_lr()[0])
+
+
+def _not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
+    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
+
+    Args:
+        trainer: The name of its class.
+        heard: The events inside an update that callbacks listen to.
+    """
+    in_pieces = (
+        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
+    )
+    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
+    return TracksideValueError(
+        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
+        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
+    )

@@ -12,4 +12,4 @@ _.hyperparameter_search, _.remove_callback, _.compute_loss_context_manager, _._p
 _.get_warmup_steps, _.from_json, num_items_in_batch, _internal_call, start_time
 # called or read by torch, Keras, blinker and Python
 _.read_metadata, _.transform_descriptors, _._apply_weight_decay, _._on_step_begin, _._on_step_end, _.set_class
-_.add_param_group, param_group, _._listeners, _.allow_tf32, _.benchmark, __getattr__, __dir__, worker_id
+_.add_param_group, param_group, _._listeners, _.allow_tf32, _.benchmark, __getattr__, __dir__, worker_id, _.exc_text

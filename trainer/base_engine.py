@@ -79,6 +79,22 @@ class BaseEngine(Engine):
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
+    def reschedule(self, max_steps: int, step: int) -> None:
+        """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""
+        trainer, made = self.trainer, self.made
+        if trainer.lr_scheduler is None or made is None:
+            return
+        if self.given_optimizers[1] is not None or "create_optimizer_and_scheduler" in self.overrides:
+            logger.warning("the schedule, which is yours, stays as it was made")
+            return
+
+        def make() -> Any:
+            trainer.lr_scheduler = None
+            return trainer.create_scheduler(max_steps)
+
+        made.reschedule(make, step)
+        trainer.lr_scheduler = made.schedule
+
     def optimizer_record(self) -> dict[str, Any] | None:
         """Return the description of optimizer and schedule as made; None before the model is prepared."""
         return None if self.made is None else self.made.record

@@ -20,12 +20,12 @@ from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .checkpointing.position import Division, resume_position
+from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
-from .progress import Progress, TrainingPlan, plan_training, windows
+from .progress import Progress, TrainingPlan, show_plan, windows
 from .stop_signals import EvaluationStopped, StopSignals, answer
 
 
@@ -108,29 +108,16 @@ class TrainingLoop:
 
     def _set_up(self) -> None:
         args, state = self.args, self.state
-        batches = self.engine.prepare_data()
-        self.plan = plan_training(
-            batches_per_epoch=batches,
-            accumulation_steps=args.gradient_accumulation_steps,
-            num_train_epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-        )
-        division = Division.of(args, self.engine.describe_data(), batches)
         saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
-        if saved is not None:
-            self.progress = saved.progress
-            self.plan = resume_position(args, saved, division, self.plan, self.engine.batches_used)
+        self.plan, self.progress, division = plan_run(args, self.engine, saved)
         self.engine.prepare_model(self.plan.max_steps)
         if saved is not None:
             self.checkpoints.restore(saved, division.differences(self.progress.division or {}))
             self._has_new_seed = saved.args.get("seed", args.seed) != args.seed
         self.progress.optimizer, self.progress.division = self.engine.optimizer_record(), division.to_dict()
         self.first_step = state.global_step
-        state.max_steps = self.plan.max_steps
-        state.num_train_epochs = self.plan.num_train_epochs
+        show_plan(self.plan, args, state)
         state.train_batch_size = args.per_device_train_batch_size
-        for name in ("logging_steps", "eval_steps", "save_steps"):
-            setattr(state, name, args.steps(name, self.plan.max_steps))
         state.stop_reason = state.stopped_by = None
         state.epoch = self._epoch()
         rehearse(self.checkpoints)
@@ -155,6 +142,8 @@ class TrainingLoop:
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         self.send("on_epoch_begin")
+        if progress.batches_in_epoch != self.plan.batches_per_epoch and self._take_changed_data():
+            batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
             self._is_seeded = True
@@ -175,6 +164,18 @@ class TrainingLoop:
         self.send("on_epoch_end")
         self._sync_control()
         self._act()
+
+    def _take_changed_data(self) -> bool:
+        """Plan the run anew if on_epoch_begin changed the size of the data; return whether it changed the data."""
+        engine, progress, step = self.engine, self.progress, self.state.global_step
+        is_changed, batches = engine.refresh_data(progress.epoch)
+        if batches is not None and batches != self.plan.batches_per_epoch:
+            division = Division.of(self.args, engine.describe_data(), batches)
+            self.plan = go_to_resized(self.args, progress, division, self.plan, step, engine.batches_used(progress))
+            engine.reschedule(self.plan.max_steps, step)
+            progress.optimizer = engine.optimizer_record()
+            show_plan(self.plan, self.args, self.state)
+        return is_changed
 
     def _end_with_epochs(self) -> None:
         """Stop after the last epoch even if updates remain because epochs were cut short; max_steps is not given."""

@@ -266,8 +266,9 @@ class BaseTrainingArguments(DerivedArguments):
             ArgumentError: If a value is not allowed.
             UnsupportedError: If a value is allowed, but not supported here.
         """
-        convert_fields(self)
+        references = convert_fields(self)
         self._infer()
+        self._note_references(references)
         check_combinations(self)
 
     def _infer(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import keras
@@ -53,6 +54,63 @@ def global_seed() -> int | None:
 
     seed = context.global_seed()
     return None if seed is None else int(seed)
+
+
+# -- random operations ------------------------------------------------------------------------------------------------
+
+
+class Unseeded(int):
+    """A seed that TensorFlow chose for an operation without one of the user."""
+
+
+def random_functions(kind: str) -> list[tuple[Any, str]]:
+    """Return the modules and names of the functions that add an operation of ``kind`` to a graph."""
+    from tensorflow.python.ops import gen_image_ops, gen_random_ops
+
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+    places = [(gen_random_ops, name), (gen_image_ops, name), (tf.raw_ops, kind)]
+    return [(module, attribute) for module, attribute in places if hasattr(module, attribute)]
+
+
+def telling_seeds() -> Callable[[], None]:
+    """Let TensorFlow mark the seeds that it chooses as `Unseeded`; return a function that undoes it."""
+    from tensorflow.python.framework import random_seed
+
+    original = random_seed.get_seed
+
+    def get_seed(op_seed: Any) -> Any:
+        seeds = original(op_seed)
+        return tuple(Unseeded(seed or 0) for seed in seeds) if op_seed is None and seeds[1] is not None else seeds
+
+    random_seed.get_seed = get_seed
+    return partial(setattr, random_seed, "get_seed", original)
+
+
+def vectorizing(within: Callable[[Callable[..., Any]], Callable[..., Any]], create: Any) -> Callable[[], None]:
+    """Let ``tf.vectorized_map`` and related functions report what they do; return a function that undoes it.
+
+    Args:
+        within: Wraps the function whose operations they convert.
+        create: Called with the kind, inputs and attributes of each operation that they add; returns its outputs, or
+            None where TensorFlow is to add it.
+    """
+    from tensorflow.python.ops.parallel_for import control_flow_ops, pfor
+
+    implementation, original = control_flow_ops._pfor_impl, pfor._create_op
+
+    def convert(loop_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return implementation(within(loop_fn), *args, **kwargs)
+
+    def create_op(op_type: str, inputs: Any, op_dtypes: Any, attrs: Any = None) -> Any:
+        outputs = create(op_type, inputs, attrs)
+        return original(op_type, inputs, op_dtypes, attrs) if outputs is None else SimpleNamespace(outputs=outputs)
+
+    control_flow_ops._pfor_impl, pfor._create_op = convert, create_op
+
+    def undo() -> None:
+        control_flow_ops._pfor_impl, pfor._create_op = implementation, original
+
+    return undo
 
 
 # -- optimizers -------------------------------------------------------------------------------------------------------

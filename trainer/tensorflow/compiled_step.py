@@ -20,10 +20,10 @@ from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from ..engine import TrainBatch
 from ._compat import flat_call, label_out_of_range
-from .data.graph_nodes import drawing_operations
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .draws.state import DRAWS
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -247,7 +247,7 @@ class CompiledStep:
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
-        return compiled(name, function, signature, self._trace_counts, xla=xla)
+        return compiled(name, function, signature, self._trace_counts, self._strategy, xla=xla)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
@@ -261,9 +261,17 @@ def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
 
 
 def compiled(
-    name: str, function: Callable[..., Any], signature: list[Any], trace_counts: Counter[str], *, xla: bool
+    name: str,
+    function: Callable[..., Any],
+    signature: list[Any],
+    trace_counts: Counter[str],
+    strategy: DistributedStrategy,
+    *,
+    xla: bool,
 ) -> Callable[..., Any]:
     """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
+
+    Its random operations draw by the state that checkpoints keep.
 
     The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
     """
@@ -282,10 +290,10 @@ def compiled(
     def call(*args: Any) -> Any:
         nonlocal concrete
         if concrete is None:
-            traced = _traced(inner)
+            with DRAWS.replacing(strategy):
+                traced = _traced(inner)
+            DRAWS.tell_of_others(traced.graph)
             concrete = flat_call(traced)
-            if name != "predict" and not xla:
-                _tell_of_draws(traced)
         given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
         tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
         try:
@@ -306,14 +314,3 @@ def _traced(function: Any) -> Any:
     except TracksideError as error:
         # without TensorFlow's own thirty lines of traceback
         raise error.with_traceback(None) from error.__cause__
-
-
-def _tell_of_draws(function: Any) -> None:
-    """Warn of random operations whose state is in their kernels, where it can be neither saved nor restored."""
-    found = drawing_operations(function.graph.as_graph_def())
-    if found:
-        logger.warning(
-            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
-            "or a tf.random.Generator in place of tf.random.*",
-            ", ".join(found),
-        )

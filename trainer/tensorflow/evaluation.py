@@ -21,6 +21,7 @@ from .data.factory import check_finite, make_batches
 from .data.loader import Batches, OwnBatches
 from .data.readers import Pair
 from .distributed.strategy import DistributedStrategy
+from .draws.state import DRAWS
 from .loss import batch_size, sum_and_weight
 from .model_io import ModelIO, without
 from .model_state import undisturbed
@@ -86,7 +87,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self.model_io.build(self._batches, self.train_step.precision.policy)
         before = apply_policy(self.trainer.model, self.policy)
         try:
-            with undisturbed(self.trainer.model):
+            with undisturbed(self.trainer.model), DRAWS.undisturbed():
                 yield
         finally:
             restore_policies(before)
@@ -124,7 +125,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
             xla = self.trainer.args.xla and rows is None
-            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, xla=xla)
+            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, xla=xla)
             self._predictors[key] = predict
         return self._predictors[key]
 
@@ -152,7 +153,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         def on_replica(pair: Any, rows: Any) -> tuple[Any, Any, Any]:
             (features, labels), counts = self.strategy.replica_slice(pair, rows)
             losses.begin(counts)
-            logits = self.trainer.prediction_step(features, labels, size)
+            with DRAWS.micro_batch():
+                logits = self.trainer.prediction_step(features, labels, size)
             return losses.loss, losses.weight, logits
 
         sums, weights, logits = self.strategy.run(on_replica, (pair, rows))

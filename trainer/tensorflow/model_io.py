@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..engine import Overrides
-from ._compat import input_structure, is_misfit, sentence_of
+from ._compat import input_structure, is_misfit, layers_of, sentence_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
 from .loss import LossFunction, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
@@ -215,3 +216,16 @@ def in_float32(logits: Any) -> Any:
     return tf.nest.map_structure(
         lambda leaf: tf.cast(leaf, tf.float32) if getattr(leaf, "dtype", None) in half else leaf, logits
     )
+
+
+def batch_norm_in(model: Any, *, accumulates: bool) -> str:
+    """Return a trainable layer of batch normalization, in words; empty without one.
+
+    Args:
+        accumulates: Whether an update has several micro-batches, whose statistics ``synchronized=True`` does not join.
+    """
+    for layer in layers_of(model):
+        is_joined = getattr(layer, "synchronized", False) and not accumulates
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and not is_joined:
+            return f"{type(layer).__name__} ({layer.name}) computes statistics over the examples of a micro-batch"
+    return ""

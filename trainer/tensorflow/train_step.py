@@ -9,6 +9,7 @@ The traced methods (see below) run while a tf.function of `compiled_step` is tra
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +22,18 @@ from trackside.callbacks.errors import TracksideValueError
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
+from ..progress import mixed
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
+from .draws.state import DRAWS
 from .loss import LossAccumulator, sum_and_weight
-from .model_io import ModelIO
+from .model_io import ModelIO, batch_norm_in
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class TFTrainStep(BaseTrainStep):
@@ -74,6 +79,10 @@ class TFTrainStep(BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        accumulates = self.trainer.args.gradient_accumulation_steps > 1
+        norm = batch_norm_in(self.trainer.model, accumulates=accumulates)
+        if norm and (accumulates or self.strategy.replicas > 1) and self.trainer.is_world_process_zero():
+            logger.warning("%s", mixed(norm))
 
     # -- an update --------------------------------------------------------------------------------------------------
 
@@ -143,10 +152,11 @@ class TFTrainStep(BaseTrainStep):
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
             losses.begin(counts, is_first=index == 0)
-            if index < last:
-                losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
-            else:
-                self.trainer.apply_gradients(features, labels, nb_instances)
+            with DRAWS.micro_batch():
+                if index < last:
+                    losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+                else:
+                    self.trainer.apply_gradients(features, labels, nb_instances)
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
@@ -222,7 +232,8 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradients, the loss sum and the weight of a replica's rows of a micro-batch."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
-        gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
+        with DRAWS.micro_batch():
+            gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
     def set_learning_rate(self, learning_rate: Any) -> None:

@@ -108,3 +108,21 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_update(make_trainer)
 
     assert small._engine.train_step.retrier.parts == 4
     np.testing.assert_allclose(weights_of(small.model), weights_of(plain.model), atol=1e-6)
+
+
+@pytest.mark.parametrize(("accumulation", "trainable", "told"), [(2, True, 1), (1, True, 0), (2, False, 0)])
+def test_batch_normalization_is_told_once_where_a_batch_is_split(make_trainer, caplog, accumulation, trainable, told):
+    layers = [
+        tf.keras.layers.Dense(8),
+        tf.keras.layers.BatchNormalization(trainable=trainable),
+        tf.keras.layers.Dense(3),
+    ]
+    trainer = make_trainer(
+        model=tf.keras.Sequential(layers), gradient_accumulation_steps=accumulation, num_train_epochs=2
+    )
+
+    trainer.train()
+
+    messages = [record.message for record in caplog.records if "one large batch" in record.message]
+    assert len(messages) == told
+    assert all("computes statistics over the examples of a micro-batch" in message for message in messages)

@@ -57,6 +57,14 @@ def check_finite(batches: Batches) -> Batches:
     return batches
 
 
+def check_same_spec(spec: Any, before: Any) -> None:
+    """Raise TracksideValueError unless a dataset that takes the place of another in a run has the same types."""
+    if spec != before:
+        raise TracksideValueError(
+            f"the other train_dataset gives {spec}, but the run was prepared for {before}; types and shapes must stay"
+        )
+
+
 def _check_not_batched(dataset: Any) -> None:
     """Raise if ``dataset`` yields batches, which would be batched again."""
     at: Any = dataset

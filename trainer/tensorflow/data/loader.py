@@ -66,6 +66,15 @@ class Batches(ABC):
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
 
+    def begin(self, epoch: int) -> bool:
+        """Take the size of the data in ``epoch``; return whether it is another than was expected."""
+        before, self.num_examples = self.num_examples, self._count_examples()
+        return before != self.num_examples
+
+    @abstractmethod
+    def _count_examples(self) -> int | None:
+        """Return the number of examples in an epoch; None if unknown."""
+
     def reader(self, epoch: int, skip_examples: int) -> Reader | None:
         """Return the batches of an epoch, to be read later; None if their number and sizes are not known before."""
         is_known = self.num_examples is not None or self.is_infinite
@@ -99,8 +108,6 @@ class Batches(ABC):
 class ArrayBatches(Batches):
     """Batches of arrays in memory: nested tuples and dicts of arrays with the same first dimension."""
 
-    num_examples: int
-
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
         self.arrays: Pair = map_leaves(_as_array, pair_of(dataset))
@@ -108,7 +115,7 @@ class ArrayBatches(Batches):
         lengths = {len(leaf) for leaf in leaves if leaf is not None}
         if len(lengths) != 1:
             raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
-        self.num_examples = lengths.pop()
+        self.num_examples: int | None = self._count_examples()
         self.element_spec: Pair = map_leaves(spec_of, self.arrays)
         self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)
 
@@ -128,7 +135,7 @@ class ArrayBatches(Batches):
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
         order, leaves = self._order(epoch), tf.nest.flatten(self.arrays)
-        indices = tf.data.Dataset.from_tensor_slices(np.arange(self.num_examples) if order is None else order)
+        indices = tf.data.Dataset.from_tensor_slices(np.arange(self._count_examples()) if order is None else order)
 
         def rows(index: Any) -> Any:
             taken = tf.numpy_function(lambda i: [leaf[i] for leaf in leaves], [index], [leaf.dtype for leaf in leaves])
@@ -138,10 +145,13 @@ class ArrayBatches(Batches):
 
         return indices.batch(self.batch_size, drop_remainder=self.drop_last).map(rows).prefetch(2)
 
+    def _count_examples(self) -> int:
+        return len(next(leaf for leaf in tf.nest.flatten(self.arrays) if leaf is not None))
+
     def _order(self, epoch: int) -> Any:
         if not self.shuffle:
             return None
-        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self.num_examples)
+        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self._count_examples())
 
     def _take(self, rows: Any) -> Pair:
         if self._is_flat:
@@ -158,6 +168,9 @@ class DatasetBatches(Batches):
         self._pipeline = UserPipeline(self.seed)
         self.num_examples, self.is_infinite = _cardinality(dataset)
         self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
+
+    def _count_examples(self) -> int | None:
+        return _cardinality(self.dataset)[0]
 
     @cached_property
     def _shuffling(self) -> Shuffling:
@@ -196,6 +209,7 @@ class OwnBatches(Batches):
         super().__init__(**options)
         self._build = build
         self._pipeline = UserPipeline(self.seed)
+        self._begun: tuple[int, Any] = (-1, None)
         dataset = self.as_dataset()
         if not isinstance(dataset, tf.data.Dataset):
             raise TracksideTypeError(f"a tf.data.Dataset of batches is needed, not {type(dataset).__name__}")
@@ -203,13 +217,23 @@ class OwnBatches(Batches):
         self._num_batches, self.is_infinite = _cardinality(dataset)
         self.element_spec: Pair = map_leaves(_any_batch, pair_of(dataset.element_spec))
 
+    def begin(self, epoch: int) -> bool:
+        """Build the dataset of ``epoch``, which may have another number of batches."""
+        self._begun = epoch, self.as_dataset(epoch)
+        before, self._num_batches = self._num_batches, _cardinality(self._begun[1])[0]
+        return before != self._num_batches
+
+    def _count_examples(self) -> None:
+        return None
+
     def num_batches(self) -> int | None:
         """Return the number of batches in an epoch; None if unknown."""
         return self._num_batches
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch, without those of the skipped examples."""
-        for element in self.as_dataset(epoch):
+        begun, self._begun = self._begun, (-1, None)
+        for element in begun[1] if begun[0] == epoch else self.as_dataset(epoch):
             pair = pair_of(element)
             if skip_examples > 0:
                 skip_examples -= examples_in(pair)

@@ -26,21 +26,21 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its two means."""
-        rate, root = self._corrected(variable, learning_rate)
+        rate, root_share = self._corrected(variable, learning_rate)
         mean, square = (slot_of(self, variable, name).value for name in ("momentum", "velocity"))
         mean.assign_add((gradient - mean) * (1.0 - self.beta_1))
         square.assign_add((gradient * gradient - square) * (1.0 - self.beta_2))
-        denominator = tf.sqrt(square) / root + self.epsilon
+        denominator = tf.sqrt(square) * root_share + self.epsilon
         variable.assign_sub(mean * rate / denominator)
 
     def _corrected(self, variable: Any, learning_rate: Any) -> tuple[Any, Any]:
-        """Return the rate and the root by which an update corrects the means, once for variables of a type."""
+        """Return the factors by which an update corrects the mean and the root, once for all variables of a type."""
         dtype, shared = variable.dtype, _shared.get(self, {})
         key = tf.compat.v1.get_default_graph(), dtype, variable.device
         if key not in shared:
             step = tf.cast(self.iterations.value + 1, dtype)
             correction_1, correction_2 = (1.0 - tf.pow(tf.cast(b, dtype), step) for b in (self.beta_1, self.beta_2))
-            shared[key] = tf.cast(learning_rate, dtype) / correction_1, tf.sqrt(correction_2)
+            shared[key] = tf.cast(learning_rate, dtype) / correction_1, tf.math.rsqrt(correction_2)
         found: tuple[Any, Any] = shared[key]
         return found
 

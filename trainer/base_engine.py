@@ -19,6 +19,7 @@ from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .measuring.current_epoch import WatchesLosses
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
@@ -118,7 +119,7 @@ class EnginePart:
         self.model_io: Any = engine.model_io
 
 
-class BaseTrainStep(EnginePart, TrainStep):
+class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
     """One update; counts what it works through.
 
     Args:

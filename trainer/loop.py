@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
+from .measuring.current_epoch import CurrentEpoch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, show_plan, windows
@@ -72,11 +73,11 @@ class TrainingLoop:
         self.send: Callable[..., Any] = dispatcher.send
         self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
         self.progress: Progress = Progress()
+        self.current_epoch = dispatcher.context["current_epoch"] = CurrentEpoch(self)
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
-        self.first_step: int = 0
-        self.examples_seen: int = 0
+        self.first_step = self.examples_seen = 0
         self._is_seeded = self._has_new_seed = False
 
     def run(self) -> TrainOutput:
@@ -187,6 +188,7 @@ class TrainingLoop:
         """Do one update: forward and backward pass of every micro-batch, then the optimizer step."""
         step, send = self.step, self.send
         send("on_step_begin")
+        self.current_epoch.expect(window)
         if not step.fused_update(window):
             for index, batch in enumerate(window):
                 if index:
@@ -284,18 +286,16 @@ class TrainingLoop:
 
     def _evaluate(self) -> None:
         progress = self.progress
-        try:
+        with suppress(EvaluationStopped):
             with self.stop_evaluating(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
-        except EvaluationStopped:
-            pass
-        else:
             progress.last_evaluation, progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)
         self._sync_control()
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
+        self.current_epoch.settle()
         self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
         self.checkpoints.save(self.progress)
@@ -317,4 +317,4 @@ class TrainingLoop:
         metrics |= memory.stop("train") if memory else {}
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
-        return TrainOutput(state.global_step, loss, metrics)
+        return TrainOutput(state.global_step, loss, {**metrics, "epoch": self._epoch()})

@@ -154,6 +154,8 @@ class Progress:
         order_seed: Seed of the order of the current epoch; None for that of the arguments.
         resized: Examples and micro-batches of the current epoch, if a callback has changed the size of the data in the
             run; None if it has not.
+        epoch_loss: Sum of the losses of the examples of the current epoch, where a callback asks for `CurrentEpoch`.
+        epoch_loss_examples: Number of those examples.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
@@ -173,6 +175,8 @@ class Progress:
     fraction_before: float = 0.0
     order_seed: int | None = None
     resized: tuple[int | None, int] | None = None
+    epoch_loss: float = 0.0
+    epoch_loss_examples: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

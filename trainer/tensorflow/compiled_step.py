@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideError, TracksideValueError
+from trackside.callbacks.errors import TracksideValueError
 
 from ..engine import TrainBatch
-from ._compat import flat_call, label_out_of_range
+from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
-from .draws.state import DRAWS
+from .objective.items import sum_dtype
+from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -51,6 +52,7 @@ class CompiledStep:
         learning_rate: The learning rate of the last update by the optimizer's own schedule.
         last_norm: ``grad_norm`` at the last call of `take_loss`.
         has_stepped: Whether an update was done.
+        watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
 
@@ -65,14 +67,16 @@ class CompiledStep:
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
-        self._xla = step.trainer.args.xla and strategy.replicas == 1
+        self._eager = runs_eagerly(step.trainer.model)
+        self._xla = step.trainer.args.xla and strategy.replicas == 1 and not self._eager
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.watched: Any = None
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
         self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
-        if step.trainer.args.xla and not self._xla:
+        if step.trainer.args.xla and strategy.replicas > 1:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
         self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
@@ -159,11 +163,17 @@ class CompiledStep:
     @property
     def gradients(self) -> list[Any]:
         """The gradients of the update in progress, in the order of the trainable variables."""
-        return [self._strategy.local(accumulator)[0] for accumulator in self.accumulators[:-2]]
+        return [self._strategy.local(accumulator)[0] for accumulator in self._of_gradients()]
+
+    def _of_gradients(self) -> list[Any]:
+        """Return the accumulators that hold the gradients of the update, once they are normalized."""
+        return self.accumulators[: len(self._step.trainer.model.trainable_variables)]
 
     def _make_accumulators(self) -> None:
+        sums = self._number_of_sums()
         with self._strategy.scope():
             shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
+            of_sums = () if sums == 1 else (sums,)
             self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
@@ -171,8 +181,20 @@ class CompiledStep:
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for shape, dtype in [*shapes, *[((), "float32")] * 2]
+                for shape, dtype in [*shapes * sums, *[(of_sums, sum_dtype())] * 2]
             ]
+
+    def _number_of_sums(self) -> int:
+        """Return how many sums of losses a micro-batch has, found by a trace unless there is certainly one."""
+        if not self._step.model_io.has_one_sum():
+            rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
+            given = [self._spec] if rows is None else [self._spec, rows]
+            batch = (lambda pair: (pair, None)) if rows is None else (lambda pair, rows: (pair, rows))
+            trace = tf.function(
+                lambda *args: self._strategy.run(self._step.accumulate_on_replica, batch(*args)), given, autograph=False
+            )
+            trace.get_concrete_function()
+        return len(self._step.reductions)
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
         def on_replica(batch: Any, rows: Any) -> None:
@@ -196,7 +218,7 @@ class CompiledStep:
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
-            self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
+            self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
         self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
@@ -212,6 +234,8 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
+        if self.watched is not None:
+            self.watched.assign_add(loss)
         if self._skip_non_finite:
             mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
@@ -239,15 +263,16 @@ class CompiledStep:
         )
 
     def _take_once(self) -> Any:
-        taken = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
+        values = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return taken
+        return values
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
-        return compiled(name, function, signature, self._trace_counts, self._strategy, xla=xla)
+        eager, strategy = self._eager, self._strategy
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
@@ -255,62 +280,30 @@ def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pai
     return tuple([batch_in(taken, first + number) for number in range(length)])
 
 
+def taken(total: Any) -> float:
+    """Return the value of a variable, which is zero then. Waits for the device."""
+    value = float(total.numpy())
+    total.assign(0.0)
+    return value
+
+
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
     """Return the rows of a batch for each replica of this process; None with a single replica."""
     return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
 
 
-def compiled(
-    name: str,
-    function: Callable[..., Any],
-    signature: list[Any],
-    trace_counts: Counter[str],
-    strategy: DistributedStrategy,
-    *,
-    xla: bool,
-) -> Callable[..., Any]:
-    """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
+def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
+    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
 
-    Its random operations draw by the state that checkpoints keep.
-
-    The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
+    Args:
+        trainer: The name of its class.
+        heard: The events inside an update that callbacks listen to.
     """
-    places = [spec is not None for spec in tf.nest.flatten(signature)]
-
-    def counted(*tensors: Any) -> Any:
-        trace_counts[name] += 1
-        rest = iter(tensors)
-        return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
-
-    specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
-    dtypes = [spec.dtype for spec in tf.nest.flatten(specs, expand_composites=True)]
-    inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
-    concrete: Callable[..., Any] | None = None
-
-    def call(*args: Any) -> Any:
-        nonlocal concrete
-        if concrete is None:
-            with DRAWS.replacing(strategy):
-                traced = _traced(inner)
-            DRAWS.tell_of_others(traced.graph)
-            concrete = flat_call(traced)
-        given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
-        tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
-        try:
-            return concrete(tensors)
-        except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
-            if label is None:
-                raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
-
-    return call
-
-
-def _traced(function: Any) -> Any:
-    """Return the only trace of ``function``; a direct call saves as much time as the step of a small model takes."""
-    try:
-        return function.get_concrete_function()
-    except TracksideError as error:
-        # without TensorFlow's own thirty lines of traceback
-        raise error.with_traceback(None) from error.__cause__
+    in_pieces = (
+        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
+    )
+    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
+    return TracksideValueError(
+        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
+        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
+    )

@@ -57,6 +57,13 @@ class UpdateQueue:
             self._execute(waiting)
 
 
+def is_whole(window: Sequence[TrainBatch], args: Any) -> bool:
+    """Return whether an update has as many micro-batches as most; those that are read, as many examples, too."""
+    return len(window) == args.gradient_accumulation_steps and all(
+        isinstance(batch.inputs, Reader) or batch.examples_of_all == args.train_batch_size for batch in window
+    )
+
+
 class StepObservers:
     """Determines the steps at which a callback could observe the model.
 

@@ -282,14 +282,15 @@ class TrainingLoop:
         self.trainer.log({**record, **added})
 
     def _evaluate(self) -> None:
-        progress = self.progress
+        self.send("on_evaluate_begin")
         try:
             with self.stop_evaluating(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
         except EvaluationStopped:
             pass
         else:
-            progress.last_evaluation, progress.evaluation_is_due = self.state.global_step, False
+            self.send("on_evaluate", metrics=metrics, scheduled=True)
+            self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)
         self._sync_control()
 

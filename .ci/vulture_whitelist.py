@@ -3,6 +3,7 @@
 
 # fields of arguments, of the state and of payloads
 _.do_train, _.evaluate_during_training, _.evaluation_strategy, _.per_gpu_train_batch_size, _.per_gpu_eval_batch_size
+_.adafactor, _.activation_checkpointing, _.activation_checkpointing_kwargs, _.include_inputs_for_metrics
 _.tpu_metrics_debug, _.use_cpu, _.trial_name, _.trial_params, _.train_dataloader, _.eval_dataloader, _.exception
 _.training_loss, _.emissions_kg, _.background_s, _.NO, _.EPOCH
 _.padding, _.pad_to_multiple_of, _.max_length, _.return_tensors
@@ -11,4 +12,4 @@ _.hyperparameter_search, _.remove_callback, _.compute_loss_context_manager, _._p
 _.get_warmup_steps, _.from_json, num_items_in_batch, _internal_call, start_time
 # called or read by torch, Keras, blinker and Python
 _.read_metadata, _.transform_descriptors, _._apply_weight_decay, _._on_step_begin, _._on_step_end, _.set_class
-_.add_param_group, param_group, _._listeners, _.allow_tf32, _.benchmark, __getattr__, __dir__, worker_id
+_.add_param_group, param_group, _._listeners, _.allow_tf32, _.benchmark, __getattr__, __dir__, worker_id, _.exc_text

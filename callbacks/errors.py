@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .secrets import masked
+
 
 class TracksideError(Exception):
     """The base class of all errors that trackside raises on purpose. They can be copied and pickled."""
@@ -42,7 +44,7 @@ class ArgumentError(TracksideValueError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{field}={value!r} is not allowed: {allowed}")
+        super().__init__(f"{field}={masked(value, field)!r} is not allowed: {allowed}")
 
 
 class NotPlainError(TracksideTypeError):

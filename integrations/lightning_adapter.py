@@ -36,7 +36,7 @@ class LightningLoggerAdapter(Tracker):
             found = type(logger).__name__
             raise TracksideTypeError(f"{found} is not a Lightning logger: it has no method {', '.join(missing)}")
         super().__init__()
-        self.logger = logger
+        self.logger = self.adapted = logger
 
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
         """Log the arguments."""

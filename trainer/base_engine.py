@@ -19,6 +19,7 @@ from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .measuring.current_epoch import WatchesLosses
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
@@ -79,6 +80,22 @@ class BaseEngine(Engine):
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
+    def reschedule(self, max_steps: int, step: int) -> None:
+        """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""
+        trainer, made = self.trainer, self.made
+        if trainer.lr_scheduler is None or made is None:
+            return
+        if self.given_optimizers[1] is not None or "create_optimizer_and_scheduler" in self.overrides:
+            logger.warning("the schedule, which is yours, stays as it was made")
+            return
+
+        def make() -> Any:
+            trainer.lr_scheduler = None
+            return trainer.create_scheduler(max_steps)
+
+        made.reschedule(make, step)
+        trainer.lr_scheduler = made.schedule
+
     def optimizer_record(self) -> dict[str, Any] | None:
         """Return the description of optimizer and schedule as made; None before the model is prepared."""
         return None if self.made is None else self.made.record
@@ -102,7 +119,7 @@ class EnginePart:
         self.model_io: Any = engine.model_io
 
 
-class BaseTrainStep(EnginePart, TrainStep):
+class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
     """One update; counts what it works through.
 
     Args:
@@ -115,6 +132,7 @@ class BaseTrainStep(EnginePart, TrainStep):
         self.precision: Any = precision
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
+        self._tokens = 0
         self._used_groups: list[dict[str, Any]] = []
 
     def end_update(self, skipped: bool) -> None:
@@ -143,8 +161,20 @@ class BaseTrainStep(EnginePart, TrainStep):
         """Count the operations and the tokens of a micro-batch, of as many ``processes``, each with as many tokens."""
         if self.model_io.counts_flos:
             self._flos += self.trainer.floating_point_ops(inputs)
-        if isinstance(inputs, dict) and "input_ids" in inputs:
-            self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
+        if isinstance(inputs, Mapping) and "input_ids" in inputs:
+            if self.trainer.args.include_num_input_tokens_seen == "non_padding" and "attention_mask" in inputs:
+                self._tokens += int(inputs["attention_mask"].sum())  # of this process; see `_tokens_record`
+            else:
+                self.trainer.state.num_input_tokens_seen += math.prod(inputs["input_ids"].shape) * processes
+
+    def _tokens_record(self) -> dict[str, float]:
+        """Return the number of input tokens so far, of all processes, if a log record is to have it."""
+        args, state = self.trainer.args, self.trainer.state
+        if args.include_num_input_tokens_seen == "non_padding":
+            state.num_input_tokens_seen += int(self.strategy.all_reduce(self._tokens))
+            self._tokens = 0
+        seen = state.num_input_tokens_seen
+        return {} if args.include_num_input_tokens_seen == "no" else {"num_input_tokens_seen": seen}
 
 
 class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):

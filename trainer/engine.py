@@ -63,8 +63,8 @@ class StepResult:
     """The result of one evaluation step; everything but ``examples`` may still be on the device.
 
     Attributes:
-        loss: Mean loss of the batch; None without labels.
-        weight: Number of items in the mean.
+        loss: Mean loss of the batch, or several losses that are added up; None without labels.
+        weight: Number of items in the mean, or in each of the means.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
         examples: Number of examples of this process in the batch, without padding.
     """
@@ -250,12 +250,16 @@ class Engine(ABC):
         """Create the parts that depend on the arguments; called for a new trainer, and when its arguments change."""
 
     @abstractmethod
-    def prepare_data(self) -> int | None:
-        """Build the source of training batches; return the micro-batches per epoch on each process, if known."""
+    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
+        """Build the source of training batches, of a size ``resized`` (see `Progress`); return batches per epoch."""
 
     @abstractmethod
     def prepare_model(self, max_steps: int) -> None:
         """Place and wrap the model; create the optimizer and the schedule."""
+
+    @abstractmethod
+    def reschedule(self, max_steps: int, step: int) -> None:
+        """Make the schedule for another length of the run, after ``step`` updates, unless the user gave it."""
 
     @abstractmethod
     def optimizer_record(self) -> dict[str, Any] | None:
@@ -277,11 +281,11 @@ class Engine(ABC):
 
     @abstractmethod
     def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
-        """Return the micro-batches of an epoch for this process, without its first ``skip_examples`` examples.
+        """Return this process's micro-batches of an epoch, ordered by ``seed``, behind ``skip_examples`` examples."""
 
-        Args:
-            seed: Seed of the order, if not that of the arguments.
-        """
+    @abstractmethod
+    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+        """Take the training data as callbacks have left it; return whether it changed, and its micro-batches."""
 
     @abstractmethod
     def count_examples(self, window: Sequence[Any]) -> int:

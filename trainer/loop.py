@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .checkpoint_manager import CheckpointManager
-from .checkpointing.position import Division, resume_position
+from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
+from .measuring.current_epoch import CurrentEpoch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
-from .progress import Progress, TrainingPlan, plan_training, windows
+from .progress import Progress, TrainingPlan, show_plan, windows
 from .stop_signals import EvaluationStopped, StopSignals, answer
 
 
@@ -72,11 +73,11 @@ class TrainingLoop:
         self.send: Callable[..., Any] = dispatcher.send
         self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
         self.progress: Progress = Progress()
+        self.current_epoch = dispatcher.context["current_epoch"] = CurrentEpoch(self)
         self.checkpoint = checkpoint
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
-        self.first_step: int = 0
-        self.examples_seen: int = 0
+        self.first_step = self.examples_seen = 0
         self._is_seeded = self._has_new_seed = False
 
     def run(self) -> TrainOutput:
@@ -108,29 +109,16 @@ class TrainingLoop:
 
     def _set_up(self) -> None:
         args, state = self.args, self.state
-        batches = self.engine.prepare_data()
-        self.plan = plan_training(
-            batches_per_epoch=batches,
-            accumulation_steps=args.gradient_accumulation_steps,
-            num_train_epochs=args.num_train_epochs,
-            max_steps=args.max_steps,
-        )
-        division = Division.of(args, self.engine.describe_data(), batches)
         saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
-        if saved is not None:
-            self.progress = saved.progress
-            self.plan = resume_position(args, saved, division, self.plan, self.engine.batches_used)
+        self.plan, self.progress, division = plan_run(args, self.engine, saved)
         self.engine.prepare_model(self.plan.max_steps)
         if saved is not None:
             self.checkpoints.restore(saved, division.differences(self.progress.division or {}))
             self._has_new_seed = saved.args.get("seed", args.seed) != args.seed
         self.progress.optimizer, self.progress.division = self.engine.optimizer_record(), division.to_dict()
         self.first_step = state.global_step
-        state.max_steps = self.plan.max_steps
-        state.num_train_epochs = self.plan.num_train_epochs
+        show_plan(self.plan, args, state)
         state.train_batch_size = args.per_device_train_batch_size
-        for name in ("logging_steps", "eval_steps", "save_steps"):
-            setattr(state, name, args.steps(name, self.plan.max_steps))
         state.stop_reason = state.stopped_by = None
         state.epoch = self._epoch()
         rehearse(self.checkpoints)
@@ -155,6 +143,8 @@ class TrainingLoop:
         control.should_epoch_stop = False
         batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         self.send("on_epoch_begin")
+        if progress.batches_in_epoch != self.plan.batches_per_epoch and self._take_changed_data():
+            batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
             self._is_seeded = True
@@ -176,6 +166,18 @@ class TrainingLoop:
         self._sync_control()
         self._act()
 
+    def _take_changed_data(self) -> bool:
+        """Plan the run anew if on_epoch_begin changed the size of the data; return whether it changed the data."""
+        engine, progress, step = self.engine, self.progress, self.state.global_step
+        is_changed, batches = engine.refresh_data(progress.epoch)
+        if batches is not None and batches != self.plan.batches_per_epoch:
+            division = Division.of(self.args, engine.describe_data(), batches)
+            self.plan = go_to_resized(self.args, progress, division, self.plan, step, engine.batches_used(progress))
+            engine.reschedule(self.plan.max_steps, step)
+            progress.optimizer = engine.optimizer_record()
+            show_plan(self.plan, self.args, self.state)
+        return is_changed
+
     def _end_with_epochs(self) -> None:
         """Stop after the last epoch even if updates remain because epochs were cut short; max_steps is not given."""
         epochs = self.plan.num_train_epochs
@@ -186,6 +188,7 @@ class TrainingLoop:
         """Do one update: forward and backward pass of every micro-batch, then the optimizer step."""
         step, send = self.step, self.send
         send("on_step_begin")
+        self.current_epoch.expect(window)
         if not step.fused_update(window):
             for index, batch in enumerate(window):
                 if index:
@@ -283,12 +286,9 @@ class TrainingLoop:
 
     def _evaluate(self) -> None:
         self.send("on_evaluate_begin")
-        try:
+        with suppress(EvaluationStopped):
             with self.stop_evaluating(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
-        except EvaluationStopped:
-            pass
-        else:
             self.send("on_evaluate", metrics=metrics, scheduled=True)
             self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)
@@ -296,6 +296,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
+        self.current_epoch.settle()
         self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
         self.checkpoints.save(self.progress)

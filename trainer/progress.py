@@ -46,14 +46,61 @@ def plan_training(
         if max_steps <= 0:
             raise ArgumentError("max_steps", max_steps, "a whole number above 0, since train_dataset has no length")
         return TrainingPlan(max_steps, 1, None)
-    if batches_per_epoch == 0:
-        raise TracksideValueError(
-            "an epoch of train_dataset holds no batch: it is empty, or smaller than one batch with dataloader_drop_last"
-        )
+    check_epoch(batches_per_epoch)
     updates_per_epoch = math.ceil(batches_per_epoch / accumulation_steps)
     if max_steps <= 0:
         max_steps = math.ceil(updates_per_epoch * num_train_epochs)
     return TrainingPlan(max_steps, math.ceil(max_steps / updates_per_epoch), batches_per_epoch)
+
+
+def replan(
+    plan: TrainingPlan,
+    progress: Progress,
+    batches: int,
+    *,
+    step: int,
+    accumulation_steps: int,
+    num_train_epochs: float,
+    max_steps: int,
+) -> TrainingPlan:
+    """Return the length of a run whose current and later epochs have another number of micro-batches than planned.
+
+    Args:
+        plan: The length until now.
+        progress: The position, in micro-batches of the current epoch.
+        batches: Micro-batches in the current epoch on each process.
+        step: Updates completed.
+
+    Raises:
+        TracksideValueError: If an epoch holds no batch.
+
+    Example:
+        >>> replan(TrainingPlan(6, 3, 2), Progress(epoch=1), 4, step=2, accumulation_steps=1, num_train_epochs=3,
+        ...     max_steps=-1)
+        TrainingPlan(max_steps=10, num_train_epochs=3, batches_per_epoch=4)
+    """
+    check_epoch(batches)
+    updates = math.ceil(batches / accumulation_steps)
+    begun = step - math.ceil(progress.batches_in_epoch / accumulation_steps)
+    if max_steps > 0:
+        return TrainingPlan(max_steps, progress.epoch + math.ceil((max_steps - begun) / updates), batches)
+    owed = math.ceil(round(updates * (num_train_epochs - progress.epoch), 6))
+    return TrainingPlan(begun + max(owed, step - begun), plan.num_train_epochs, batches)
+
+
+def check_epoch(batches: int) -> None:
+    """Raise TracksideValueError if an epoch holds no batch."""
+    if batches == 0:
+        raise TracksideValueError(
+            "an epoch of train_dataset holds no batch: it is empty, or smaller than one batch with dataloader_drop_last"
+        )
+
+
+def show_plan(plan: TrainingPlan, args: Any, state: Any) -> None:
+    """Set the fields of the state that show the length of a run, and the intervals that may be shares of it."""
+    state.max_steps, state.num_train_epochs = plan.max_steps, plan.num_train_epochs
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        setattr(state, name, args.steps(name, plan.max_steps))
 
 
 def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
@@ -105,6 +152,10 @@ class Progress:
         batches_before, fraction_before: The position at which the run was resumed with other batches in the current
             epoch, in their number and as a share of the epoch.
         order_seed: Seed of the order of the current epoch; None for that of the arguments.
+        resized: Examples and micro-batches of the current epoch, if a callback has changed the size of the data in the
+            run; None if it has not.
+        epoch_loss: Sum of the losses of the examples of the current epoch, where a callback asks for `CurrentEpoch`.
+        epoch_loss_examples: Number of those examples.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
@@ -123,6 +174,9 @@ class Progress:
     batches_before: int = 0
     fraction_before: float = 0.0
     order_seed: int | None = None
+    resized: tuple[int | None, int] | None = None
+    epoch_loss: float = 0.0
+    epoch_loss_examples: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,3 +227,9 @@ def windows(batches: Iterator[T], size: int) -> Iterator[list[T]]:
     """
     while window := list(islice(batches, size)):
         yield window
+
+
+def mixed(why: str) -> str:
+    """Return what is told where the examples of a batch depend on each other."""
+    remedy = "Only a larger per_device_train_batch_size lets more examples see each other"
+    return f"an update differs from that of one large batch, since {why}. {remedy}"

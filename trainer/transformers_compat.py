@@ -1,10 +1,9 @@
-"""Compatibility with the transformers Trainer: its methods and fields without a counterpart, and alternatives."""
+"""Compatibility with the transformers Trainer: its methods without a counterpart, and alternatives."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 INSTEAD = {
     "accelerator": "call self.backward(loss) for accelerator.backward, self.gather_objects(value) for its gather",
@@ -24,43 +23,6 @@ INSTEAD = {
     "_wrap_model": "wrap the model before the trainer gets it",
 }
 """Methods and attributes of that Trainer, with the alternatives here."""
-
-
-UNUSED_FIELDS: dict[str, Any] = {
-    "accelerator_config": None,
-    "activation_checkpointing": None,
-    "activation_checkpointing_kwargs": None,
-    "average_tokens_across_devices": True,
-    "dataloader_in_order": True,
-    "dataloader_multiprocessing_context": None,
-    "ddp_static_graph": None,
-    "deepspeed": None,
-    "enable_jit_checkpoint": False,
-    "eval_use_gather_object": False,
-    "hub_always_push": False,
-    "hub_model_id": None,
-    "hub_private_repo": None,
-    "hub_revision": None,
-    "hub_strategy": "every_save",
-    "hub_token": None,
-    "include_num_input_tokens_seen": "no",
-    "liger_kernel_config": None,
-    "log_on_each_node": True,
-    "neftune_noise_alpha": None,
-    "optim_target_modules": None,
-    "parallelism_config": None,
-    "project": "huggingface",
-    "push_to_hub": False,
-    "save_on_each_node": False,
-    "torch_empty_cache_steps": None,
-    "trackio_bucket_id": None,
-    "trackio_space_id": None,
-    "trackio_static_space_id": None,
-    "train_sampling_strategy": "random",
-    "use_cache": False,
-    "use_liger_kernel": False,
-}
-"""Fields of its TrainingArguments that do not exist here, with their defaults, which its callbacks may read."""
 
 
 ON_TENSORFLOW = {

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trackside.callbacks.errors import ConfigError, TracksideError
+from trackside.callbacks.secrets import masked, scrub
 
 if TYPE_CHECKING:
     from trackside.cli.runner import Outcome
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except ConfigError as error:
-        print(f"trackside: error: {error}", file=sys.stderr)
+        print(scrub(f"trackside: error: {error}"), file=sys.stderr)
         return WRONG_CONFIG
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -114,7 +115,7 @@ def split_overrides(
 def command_that_resumes(argv: Sequence[str]) -> str:
     """Return the command line that goes on with the run of ``argv`` from the newest checkpoint in its output_dir.
 
-    Every option is repeated but the choice of another checkpoint.
+    Every option is repeated but the choice of another checkpoint; secrets are masked, to be filled in.
 
     Example:
         >>> command_that_resumes(["train", "my run.yaml", "--seed", "1", "--resume_from_checkpoint=old"])
@@ -122,6 +123,7 @@ def command_that_resumes(argv: Sequence[str]) -> str:
     """
     own, overrides = split_overrides(argv)
     kept = [(key, text) for key, text in overrides if key.replace("-", "_").removeprefix("args.") != RESUME]
+    kept = [(key, masked(text, key)) for key, text in kept]
     words = [
         [f"--{key}={text}"] if text.startswith("--") else [f"--{key}", text] for key, text in [*kept, (RESUME, "true")]
     ]

@@ -14,6 +14,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import UnknownCallback, stand_in
 from trackside.callbacks.config.callback_config import CallbackConfig
 from trackside.callbacks.errors import TracksideError
+from trackside.callbacks.secrets import masked
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.cli.report import block, table
 from trackside.config.run_config import RunConfig
@@ -58,10 +59,10 @@ def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator
 
 def _given(entry: CallbackConfig) -> Iterator[str]:
     """Yield the options of an entry as written, with their place if it is another file than that of the entry."""
-    for option, value in entry.options.items():
+    for option in entry.options:
         place, home = entry.location_of(option), entry.location
         is_elsewhere = place.rpartition(":")[0] != home.rpartition(":")[0]
-        yield f"{entry.written_at[option][-1]}={value!r}" + (f" ({place})" if is_elsewhere else "")
+        yield f"{entry.written_at[option][-1]}={entry.shown(option)!r}" + (f" ({place})" if is_elsewhere else "")
 
 
 def _components(config: RunConfig) -> Iterator[tuple[str, ...]]:
@@ -84,7 +85,9 @@ def _arguments(config: RunConfig) -> Iterator[tuple[str, ...]]:
     yield "name", "value", "origin"
     written = config.source.values["args"]
     for name in sorted((item.name for item in config.args.fields()), key=lambda name: name not in written):
-        value = address_of(config.args.output_dir) if name == "output_dir" else getattr(config.args, name)
+        value = masked(config.args.written(name), name)
+        if value == config.args.given(name):
+            value = address_of(config.args.output_dir) if name == "output_dir" else getattr(config.args, name)
         origin = config.source.where("args", name) if name in written else "default"
         if name != "callbacks":
             yield name, str(value.value if isinstance(value, Enum) else value), origin

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from trackside.callbacks._util.imports import is_installed
+from trackside.callbacks.secrets import scrub
 
 if TYPE_CHECKING:
     from trackside.callbacks.bus.attachment import Attachment
@@ -161,8 +162,8 @@ def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
 
 def _trouble(item: Attachment) -> str:
     if item.detached_after is not None:
-        return f"detached after {item.detached_after} failures: {item.last_error!r}"
-    return f"{item.failures} failures: {item.last_error!r}" if item.failures else ""
+        return scrub(f"detached after {item.detached_after} failures: {item.last_error!r}")
+    return scrub(f"{item.failures} failures: {item.last_error!r}") if item.failures else ""
 
 
 def block(title: str, rows: Iterable[Sequence[str]]) -> str:

@@ -140,6 +140,8 @@ def build(config: RunConfig, needed: Sequence[str], unused: Sequence[str] = ()) 
     for key in needed:
         if config.source.values.get(key) is None:
             raise ConfigError(f"{config.source.where()}: {key} is missing; give it a class_path")
+    for entry in config.entries:
+        entry.arguments()  # a variable of the environment that is not set is told before the model is made
     components = {key: part for key, part in config.components().items() if key not in unused}
     from trackside import set_seed
 

@@ -12,10 +12,12 @@ from enum import Enum
 from typing import Any
 
 from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert, describe, kind_of, members_of
+from trackside.callbacks._util.environment import has_reference, is_set, resolved
 from trackside.callbacks._util.imports import import_from
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
-from trackside.config.source import Source, plain, readings
+from trackside.callbacks.secrets import masked, scrub
+from trackside.config.source import Source, plain, readings, verbatim
 from trackside.config.yaml_reader import Keys
 
 FUNCTIONS = ("loss_fn", "compute_metrics", "data_collator")
@@ -55,9 +57,37 @@ class Component:
             is_unknown = "unexpected keyword argument" in message and any(repr(name) in message for name in init_args)
             is_missing = "missing" in message and "required" in message
             if isinstance(error, TypeError) and (is_unknown or is_missing):  # by a base class, behind **kwargs
-                raise ConfigError(f"{self.where}: {self.key}: {message}") from error
+                raise ConfigError(scrub(f"{self.where}: {self.key}: {message}")) from error
             error.add_note(f"raised while building {self.key} ({self.where})")
             raise
+
+
+@dataclass
+class FromEnvironment:
+    """An option with references such as ``${ENV:NAME}``, which are resolved when its component is made.
+
+    Attributes:
+        written: The option as written.
+        converted: Converts the resolved value to the type of the option.
+        where: Place and keys of the option, for errors.
+    """
+
+    written: Any
+    converted: Callable[[Any], Any]
+    where: str
+
+    def build(self) -> Any:
+        """Return the value.
+
+        Raises:
+            ConfigError: If a variable is not set, or the option does not allow its value.
+        """
+        try:
+            return built(self.converted(resolved(self.written)))
+        except ConfigError:
+            raise
+        except TracksideValueError as error:
+            raise ConfigError(f"{self.where}: {error}") from None
 
 
 def built(value: object) -> Any:
@@ -66,7 +96,7 @@ def built(value: object) -> Any:
         return [built(item) for item in value]
     if isinstance(value, dict):
         return {key: built(item) for key, item in value.items()}
-    return value.build() if isinstance(value, Component) else value
+    return value.build() if isinstance(value, (Component, FromEnvironment)) else value
 
 
 def read_component(source: Source, keys: Keys, value: object, *, is_called_later: bool = False) -> Component:
@@ -119,12 +149,20 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
         ConfigError: If the option is unknown, or does not allow the value.
     """
     if name not in options.parameters:
+        if options.takes_any and has_reference(value):
+            return FromEnvironment(verbatim(value), lambda item: item, f"{source.where(*keys)}: {'.'.join(keys)}")
         if options.takes_any:
             return plain(value)
         known = ", ".join(options.parameters) or "none"
         near = did_you_mean(name, options.parameters)
         raise source.error(keys, f"{options.name} has no such option.{near} Options: {known}")
     hint, may_be_none = options.hints.get(name, Any), options.parameters[name].default is None
+    if has_reference(written := verbatim(value)):
+        where = f"{source.where(*keys)}: {'.'.join(keys)}={masked(written, keys[-1])!r}"
+        found = FromEnvironment(written, lambda item: _converted(source, keys, item, hint), where)
+        if is_set(written):
+            found.build()  # to check it before anything is made
+        return found
     for candidate in readings(value, hint, may_be_none=may_be_none):
         if candidate is None and may_be_none:
             return None

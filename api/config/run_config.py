@@ -14,9 +14,10 @@ from trackside.callbacks._util.options import Options
 from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, overruled_names, parse_callback_map
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.callbacks.registry import only_registered
-from trackside.config.component import FUNCTIONS, Component, built, checked_option, read_component
+from trackside.callbacks.secrets import Secret, scrub
+from trackside.config.component import FUNCTIONS, Component, FromEnvironment, built, checked_option, read_component
 from trackside.config.module_search import search_beside
-from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings
+from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings, verbatim
 from trackside.trainer.arguments.aliases import Alias
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
@@ -167,7 +168,7 @@ def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
         raise ConfigError(f"{source.where('args', error.field)}: args.{error}") from error
     except TracksideError as error:
         name = str(error).split("=")[0]
-        raise ConfigError(f"{source.where('args', name)}: args.{error}") from error
+        raise ConfigError(scrub(f"{source.where('args', name)}: args.{error}")) from error
 
 
 def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) -> None:
@@ -175,7 +176,9 @@ def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) 
     options = Options(entry.make)
     for name, (*above, key) in entry.written_at.items():
         keys = ("callbacks", entry.name, *above, key)
-        entry.options[name] = built(checked_option(source, keys, source.at(keys), options, name))
+        checked = checked_option(source, keys, source.at(keys), options, name)
+        written = isinstance(checked, FromEnvironment) or isinstance(source.at(keys), Secret)
+        entry.options[name] = verbatim(source.at(keys)) if written else built(checked)
         target: Any = callbacks[entry.name]
         (target[above[0]] if above else target)[key] = entry.options[name]
     for keys in entry.overruled:

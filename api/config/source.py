@@ -11,6 +11,7 @@ from typing import Any
 
 from trackside.callbacks._util.conversion import choices_of, kind_of, members_of
 from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.callbacks.secrets import masked, scrub
 from trackside.config.yaml_reader import COMMAND_LINE, SIZE_LIMIT, Keys, read_text, read_yaml
 
 DATA = ("train_data", "eval_data", "test_data")
@@ -132,8 +133,9 @@ class Source:
         """
         value = self.at(keys)
         is_absent = value is None and tuple(keys) not in self.places
-        shown = "" if isinstance(value, Mapping) or is_absent else f"={value!r}"
-        return ConfigError(f"{self.where(*keys)}: {'.'.join(keys)}{shown}: {message}")
+        path = ".".join(keys)
+        shown = "" if isinstance(value, Mapping) or is_absent else f"={masked(value, path)!r}"
+        return ConfigError(scrub(f"{self.where(*keys)}: {path}{shown}: {message}"))
 
     def merge(self, later: Source, keys: Keys = (), *, is_same_source: bool = False) -> None:
         """Merge ``later`` below ``keys`` into this source; its values win, and its class drops the options of another.
@@ -229,7 +231,7 @@ def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
         if first not in TOP_KEYS:
             near = did_you_mean(first, TOP_KEYS) if rest else ""
             if near:
-                raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: there is no such key.{near}")
+                raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: there is no such key.{near}")
             first, rest = "args", [first, *rest]
         if first == "args" and rest:
             rest[0] = rest[0].replace("-", "_")

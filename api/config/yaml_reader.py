@@ -12,6 +12,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from trackside.callbacks.errors import ConfigError
+from trackside.callbacks.secrets import Secret
 
 Keys = tuple[str, ...]
 
@@ -36,6 +37,9 @@ TYPED = tuple(TAG + name for name in ("null", "bool", "int", "float"))
 
 TEXTS = tuple(TAG + name for name in ("str", "timestamp", "value", "merge"))
 """Tags of scalars that are text here: YAML 1.2 knows no dates."""
+
+SECRET = "!secret"
+"""The tag that marks a text as a secret."""
 
 MERGE = TAG + "merge"
 
@@ -199,6 +203,8 @@ class _Reader:
     def _scalar(self, node: ScalarNode, keys: Keys) -> Any:
         if node.tag in TEXTS:
             return str(node.value)
+        if node.tag == SECRET:
+            return Secret(node.value)
         if node.tag not in TYPED:
             raise self._error(node, keys, f"the tag {node.tag} is not allowed")
         try:

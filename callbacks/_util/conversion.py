@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TracksideValueError, did_you_mean
+from ..secrets import Secret
 from .imports import import_from
 
 
@@ -236,11 +237,17 @@ def read_path(value: Any) -> Path:
     return Path(os.path.expanduser(read_str(value)))
 
 
+def read_secret(value: Any) -> Secret:
+    """Return ``value`` as a secret if it is text."""
+    return Secret(read_str(value))
+
+
 SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     bool: ("true or false", read_bool),
     int: ("a whole number", read_int),
     float: ("a number", read_float),
     str: ("a text", read_str),
+    Secret: ("a text", read_secret),
     **dict.fromkeys((Path, os.PathLike), ("a path", read_path)),
 }
 """Types of one value, each with what it is in words and with the function that reads it."""

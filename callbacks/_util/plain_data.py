@@ -20,6 +20,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from ..errors import NotPlainError
+from ..secrets import MASK, Secret
 
 SCALARS = frozenset({type(None), bool, int, float, str})
 """Types that are plain already."""
@@ -124,6 +125,8 @@ class _Conversion:
             return self._refuse(value, path[:3], f"is nested deeper than {DEPTH_LIMIT} levels, or contains itself")
         if isinstance(value, Enum):
             return self.convert(value.value, path)
+        if isinstance(value, Secret):
+            return MASK
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, Mapping):

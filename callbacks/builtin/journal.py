@@ -19,6 +19,7 @@ from .._util.plain_data import plain
 from ..callback import TrainerCallback
 from ..errors import TracksideValueError
 from ..events import EVENTS
+from ..secrets import masked, scrub
 from ..state import FLAGS, TrainerControl, TrainerState
 from ..types import Args, Role
 
@@ -129,7 +130,7 @@ class JournalCallback(TrainerCallback):
         self._close()  # events before the run may have gone into another folder
         self._known = {}
         self._is_in_run = True
-        values = args.to_dict() if hasattr(args, "to_dict") else vars(args)
+        values = args.to_dict() if hasattr(args, "to_dict") else masked(vars(args))
         return {"run": self.run, "args": _plain(values), "state": _plain(self._changes(state))}
 
     def _changes(self, state: TrainerState) -> dict[str, Any]:
@@ -157,7 +158,7 @@ class JournalCallback(TrainerCallback):
 
 
 def _plain(value: Any) -> Any:
-    return plain(value, "an event", rest=repr)
+    return plain(value, "an event", rest=lambda other: scrub(repr(other)))
 
 
 def decisions_of(control: TrainerControl) -> dict[str, Any]:

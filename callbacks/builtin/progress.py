@@ -37,6 +37,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         bar = self.training_bar
         if bar is not None:
+            bar.total = state.max_steps
             bar.update(state.global_step - bar.n)
 
     def on_prediction_step(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, CallbackError, TracksideTypeError, check_cou
 from ..events import EventName, signal_named
 from ..types import OnError, Role
 from .callback_thread import CallbackThread
-from .introspection import check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
+from .introspection import check_adapted, check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
@@ -171,6 +171,7 @@ def attachment_of(
             callback is to run in the background.
     """
     options = options or AttachOptions()
+    check_adapted(callback)
     if isinstance(callback, type):
         callback = instantiate(callback)
     cls = type(callback)
@@ -198,9 +199,14 @@ def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> 
     return CallbackThread(name, float(declared_s if options.timeout_s is None else options.timeout_s))
 
 
+def _adapted(callback: Any) -> Any:
+    """Return what an adapter calls; None for other callbacks."""
+    return getattr(callback, "adapted", None)
+
+
 def _free_name(callback: Any, name: object, taken: Mapping[str, Attachment]) -> str:
     cls = type(callback)
-    if any(type(other.callback) is cls for other in taken.values()):
+    if any(type(other.callback) is cls and _adapted(other.callback) is _adapted(callback) for other in taken.values()):
         logger.warning("a second callback of class %s is attached; both stay", cls.__name__)
     base = name if isinstance(name, str) and name else snake_case(cls.__name__)
     free, number = base, 2

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 from ..errors import CallbackTimeoutError, NotPlainError
+from ..secrets import ScrubSecrets
 from .attachment import Attachment
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
+logger.addFilter(ScrubSecrets())  # errors of a callback may hold its address or its key
 
 FAILURES_IN_A_ROW = 3
 """An observer is detached after this many failures one after the other."""

@@ -43,6 +43,30 @@ def overridden_events(callback: Any) -> Iterator[str]:
             yield event
 
 
+ADAPTERS = {
+    "KerasCallbackAdapter": ("set_model", "set_params", "on_train_batch_end"),
+    "LightningLoggerAdapter": ("log_hyperparams", "log_metrics", "finalize"),
+}
+"""The methods by which a callback, or a logger, of another library is recognized, and the adapter that takes it."""
+
+
+def check_adapted(callback: Any) -> None:
+    """Check that a callback, an instance or a class, is not one that needs an adapter.
+
+    Raises:
+        CallbackError: If it does; the message names the adapter.
+    """
+    if hasattr(callback, "role"):
+        return
+    for adapter, methods in ADAPTERS.items():
+        if all(callable(getattr(callback, method, None)) for method in methods):
+            name = callback.__name__ if isinstance(callback, type) else type(callback).__name__
+            raise CallbackError(
+                f"{name} ({location_of(callback if isinstance(callback, type) else type(callback))}) is not called by "
+                f"trackside as it is; wrap it: callbacks=[{adapter}({name}(...))], from trackside import {adapter}"
+            )
+
+
 def check_hooks(cls: type) -> None:
     """Check that ``cls`` has ``on_...`` methods, and that each is that of an event.
 

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .._util.environment import has_reference
 from ..bus.attachment import attachment_of
 from ..bus.dispatcher import Dispatcher
 from ..bus.introspection import check_hooks
-from ..errors import CallbackOrderError, TracksideError
+from ..errors import CallbackOrderError, ConfigError, TracksideError
 from ..events import EVENTS
 from .callback_config import CallbackConfig, parse_callback_map
 
@@ -51,7 +52,7 @@ def _locations(configs: Iterable[CallbackConfig], names: Iterable[str]) -> list[
 def _made(config: CallbackConfig) -> Any:
     if isinstance(config.make, type):
         check_hooks(config.make)  # before it is called: it may be any class
-    return config.make(**config.options)
+    return config.make(**config.arguments())
 
 
 def _checked(config: CallbackConfig, make: Callable[[CallbackConfig], Any]) -> Any:
@@ -60,6 +61,8 @@ def _checked(config: CallbackConfig, make: Callable[[CallbackConfig], Any]) -> A
         callback = make(config)
         attachment_of(callback, config.attach_options, taken={})
         return callback
+    except ConfigError:
+        raise
     except (TracksideError, TypeError, ValueError) as error:
         raise config.refused(error) from error
 
@@ -78,7 +81,7 @@ def stand_in(config: CallbackConfig) -> Any:
     cls = config.make
     if not isinstance(cls, type):
         return type(getattr(cls, "__name__", config.name), (UnknownCallback,), _place_of(cls))()
-    if cls.__module__.startswith(OWN):
+    if cls.__module__.startswith(OWN) and not has_reference(config.options):
         return _made(config)
     check_hooks(cls)
     declared = {name: inspect.getattr_static(cls, name) for name in dir(cls) if name in DECLARED or name in EVENTS}

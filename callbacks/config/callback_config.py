@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .. import registry
+from .._util.conversion import convert, members_of
+from .._util.environment import has_reference, resolved
 from .._util.imports import import_from
 from .._util.options import Options
 from ..bus.attachment import AttachOptions
-from ..errors import ArgumentError, ConfigError, TracksideError, UnknownNameError, did_you_mean
+from ..errors import ArgumentError, ConfigError, TracksideError, TracksideValueError, UnknownNameError, did_you_mean
+from ..secrets import Secret, masked, remember, scrub
 
 ATTACH_KEYS = tuple(item.name for item in fields(AttachOptions) if item.name not in ("name", "origin"))
 """Keys of an entry that say how its callback is attached; name and origin follow from where the entry is."""
@@ -66,15 +69,39 @@ class CallbackConfig:
         """Return the location of an option, or of one of `ENTRY_KEYS`."""
         return _location(self.locations, ".".join((self.name, *self.written_at.get(option, (option,)))))
 
+    def shown(self, option: str) -> Any:
+        """Return the value of an option as it may be shown: a secret is masked."""
+        return masked(self.options[option], option)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options as the constructor gets them, with references to the environment resolved.
+
+        Raises:
+            ConfigError: If a variable is not set; the message has the place and the name.
+        """
+        return {name: self._resolved(name, value) for name, value in self.options.items()}
+
+    def _resolved(self, name: str, value: Any) -> Any:
+        if not has_reference(value):
+            return value
+        try:
+            return convert(resolved(value), Options(self.make).hints.get(name, Any))
+        except TracksideValueError as error:
+            key = ".".join((self.name, *self.written_at[name]))
+            raise _error(self.locations, key, value, str(error)) from None
+
     def refused(self, error: Exception) -> ConfigError:
         """Return an error of the constructor as one that tells the location in the map."""
         option = getattr(error, "field", None)
         if isinstance(error, ArgumentError) and option in self.written_at:
             key = ".".join((self.name, *self.written_at[option]))
-            shown = f"callbacks.{key}={self.options[option]!r} is not allowed: {error.allowed}"
-            return ConfigError(f"{self.location_of(option)}: {shown}")
-        given = ", ".join(f"{keys[-1]}={self.options[name]!r}" for name, keys in self.written_at.items())
-        return ConfigError(f"{self.location}: callbacks.{self.name}: {error}" + (f" (given: {given})" if given else ""))
+            shown = (
+                f"callbacks.{key}={masked(self.options[option], f'callbacks.{key}')!r} is not allowed: {error.allowed}"
+            )
+            return ConfigError(scrub(f"{self.location_of(option)}: {shown}"))
+        given = ", ".join(f"{keys[-1]}={self.shown(name)!r}" for name, keys in self.written_at.items())
+        hint = f" (given: {given})" if given else ""
+        return ConfigError(scrub(f"{self.location}: callbacks.{self.name}: {error}{hint}"))
 
 
 def parse_callback_map(callbacks: Mapping[str, Any]) -> list[CallbackConfig]:
@@ -114,6 +141,8 @@ def _parsed(
     keys, overruled = entry.keys_of(options)
     if missing := options.missing(keys):
         raise entry.error(message=f"{options.name} needs the option {', '.join(missing)}")
+    remember(entry.options)
+    remember({key: Secret(value) for key, value in _marked(options, keys, entry.options)})
     return CallbackConfig(
         name=name,
         make=make,
@@ -123,6 +152,13 @@ def _parsed(
         attach_options=entry.attach_options(f"{callbacks.origins.get(name, IN_PYTHON)}, {source}"),
         locations=callbacks.origins,
     )
+
+
+def _marked(options: Options, keys: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the options that the class marks as secrets, with their values."""
+    for option, key in keys.items():
+        if Secret in members_of(options.hints.get(option)) and isinstance(given[key], str):
+            yield key, given[key]
 
 
 def overruled_names(names: Sequence[str], origins: Mapping[str, str]) -> list[str]:
@@ -155,8 +191,8 @@ def is_disabled(value: Any) -> bool:
 
 
 def _error(locations: Mapping[str, str], key: str, value: Any, message: str) -> ConfigError:
-    shown = "" if isinstance(value, Mapping) else f"={value!r}"
-    return ConfigError(f"{_location(locations, key)}: callbacks.{key}{shown}: {message}")
+    shown = "" if isinstance(value, Mapping) else f"={masked(value, f'callbacks.{key}')!r}"
+    return ConfigError(scrub(f"{_location(locations, key)}: callbacks.{key}{shown}: {message}"))
 
 
 def _location(locations: Mapping[str, str], key: str) -> str:

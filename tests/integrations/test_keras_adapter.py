@@ -113,19 +113,23 @@ def test_a_checkpoint_of_keras_holds_the_best_weights():
 
 
 def test_the_model_that_a_callback_knows_is_the_trainers_and_is_left_as_it_is(make):
-    callback = keras.callbacks.LambdaCallback()
+    seen = []
+
+    def look(epoch, logs):
+        known = callback.model
+        known.note = "set on the model"
+        seen.append((known.optimizer is not None, float(known.optimizer.learning_rate) >= 0, known.stop_training))
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            known.nothing  # noqa: B018
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=look)
     trainer = make(callback)
     before = set(vars(trainer.model))
     trainer.train()
 
-    known = callback.model
-    known.note = "set on the model"
-    assert known.optimizer is not None
-    assert known.stop_training is False
+    assert seen == [(True, True, False)] * 3
     assert trainer.model.note == "set on the model"
     assert set(vars(trainer.model)) - before <= {"note"}
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        known.nothing  # noqa: B018
 
 
 def test_several_keras_callbacks_get_names_of_their_own(make):

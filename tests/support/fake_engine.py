@@ -116,8 +116,10 @@ class FakeStep(TrainStep):
     def optimizer_step(self) -> bool:
         return False
 
-    def clear_gradients(self) -> None:
-        pass
+    def end_update(self, skipped: bool) -> None: ...
+
+    def used_groups(self) -> list[dict[str, Any]]:
+        return []
 
     def end_run(self) -> None:
         pass
@@ -217,8 +219,13 @@ class FakeEngine(Engine):
         self.evaluation = FakeEvaluation(trainer.sizes, trainer.fault)
         self.checkpoint = FakeCheckpoint(self.strategy.collectives, trainer.fault)
 
-    def prepare_data(self) -> int | None:
+    def prepare_data(self, resized: Any = None) -> int | None:
         return BATCHES
+
+    def refresh_data(self, epoch: int) -> tuple[bool, int]:
+        return False, BATCHES
+
+    def reschedule(self, max_steps: int, step: int) -> None: ...
 
     def replace_model(self) -> None: ...
 

@@ -243,7 +243,7 @@ MODELS = {
     "wav2vec2": Kind(seeded(wav2vec2), speech),
     "whisper": Kind(seeded(whisper), spoken),
     "clip": Kind(seeded(clip), pictured, with_return_loss, told="its classes are the examples"),
-    "siglip": Kind(seeded(siglip), pictured, with_return_loss, told="examples with each other"),
+    "siglip": Kind(seeded(siglip), pictured, with_return_loss, told="it compares the examples with each other"),
     "mamba": Kind(seeded(mamba), lambda number: {name: text(number)[name] for name in ("input_ids", "labels")}),
     "florence2": Kind(seeded(florence2), asked),
     "vision_encoder_decoder": Kind(seeded(vision_encoder_decoder), captioned),

@@ -9,7 +9,7 @@ from typing import Any
 from trackside.callbacks._util.conversion import describe, read_bool
 from trackside.callbacks.errors import ArgumentError
 
-from .serialization import PlainData
+from .serialization import PlainData, default_of
 
 
 def other_name(help: str) -> Any:
@@ -37,13 +37,13 @@ class Alias:
         return self if args is None else self._shown(getattr(args, self.field))
 
     def __set__(self, args: PlainData, value: Any) -> None:
-        current, default = getattr(args, self.field), args.__dataclass_fields__[self.field].default
+        current, default = getattr(args, self.field), default_of(args.__dataclass_fields__[self.field])
         is_new = "_inferred" not in vars(args)
         if value is None or (is_new and value in (self._shown(current), self._shown(default))):
             return  # dataclasses.replace and command-line parsers pass back the value that they read
         if self.replacement:
             message = f"{self.name} is deprecated; use {self.replacement} instead"
-            warnings.warn(message, FutureWarning, stacklevel=4 if is_new else 3)
+            warnings.warn(message, FutureWarning, stacklevel=3 if is_new else 2)
         wanted = self._read(value, default)
         if is_new and current != default:
             raise ArgumentError(self.name, value, f"it contradicts {self.field}={current!r}; give one of the two")
@@ -66,6 +66,10 @@ ALIASES = (
     Alias("evaluate_during_training", "eval_strategy", "eval_strategy='steps'", "steps"),
     Alias("per_gpu_train_batch_size", "per_device_train_batch_size", "per_device_train_batch_size"),
     Alias("per_gpu_eval_batch_size", "per_device_eval_batch_size", "per_device_eval_batch_size"),
+    Alias("activation_checkpointing", "gradient_checkpointing"),
+    Alias("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
+    Alias("adafactor", "optim", "optim='adafactor'", "adafactor"),
+    Alias("include_inputs_for_metrics", "include_for_metrics", "include_for_metrics=['inputs']", "inputs"),
     Alias("use_cpu", "no_cuda"),
     Alias("tpu_metrics_debug", "debug", "debug='tpu_metrics_debug'", "tpu_metrics_debug"),
 )

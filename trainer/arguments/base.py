@@ -7,11 +7,9 @@ import os
 from dataclasses import KW_ONLY, Field, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.metrics import is_greater_better
 
 from ..staging import staged
-from ..transformers_compat import UNUSED_FIELDS
 from . import enums
 from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
@@ -19,6 +17,7 @@ from .fields import (
     INTERVAL,
     MAX_STEPS,
     NOT_EMPTY,
+    TOKENS,
     WARMUP,
     above,
     assignments,
@@ -32,8 +31,10 @@ from .fields import (
     option,
     some_of,
     spaced,
+    true_or_text,
     words,
 )
+from .foreign import DECLARED, FOREIGN_FIELDS, KINDS, is_foreign
 from .properties import LOGGING_DIR, DerivedArguments
 from .validation import check_combinations
 
@@ -49,6 +50,8 @@ else:  # annotations for HfArgumentParser: it refuses most unions, and turns a p
     MetricInputs, ReportTo = list[str], list[str] | str | None
 
 DictOrText = dict[str, Any] | str | None
+Sampling = Literal["random", "sequential", "group_by_length"]
+Tokens = Literal["no", "all", "non_padding"]
 NAMES, NUMBER = list[str] | None, int | float
 
 
@@ -109,6 +112,7 @@ class BaseTrainingArguments(DerivedArguments):
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", from_up_to(0, 1))
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
     optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName)
+    adafactor: bool = other_name("Deprecated: optim='adafactor'.")
     optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
     lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)
     lr_scheduler_kwargs: DictOrText = dict_option("More options of the schedule: a dict, or JSON.", mapping)
@@ -124,6 +128,9 @@ class BaseTrainingArguments(DerivedArguments):
     logging_strategy: Interval = choice("steps", "When to log: no, steps, epoch.", enums.IntervalStrategy)
     logging_steps: float = option(500, "Updates between records, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     logging_first_step: bool = option(False, "Log the first update too.")
+    include_num_input_tokens_seen: Tokens = option(
+        "no", "Log the number of input tokens trained on: no, all, non_padding.", TOKENS, true_or_text, kinds=str | bool
+    )
     logging_nan_inf_filter: bool = option(False, "Log the running mean in place of a loss that is not finite.")
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -160,8 +167,20 @@ class BaseTrainingArguments(DerivedArguments):
     torch_compile: bool = option(False, "Compile the model with torch.compile.")
     torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns torch_compile on.", NOT_EMPTY)
     torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns torch_compile on.", NOT_EMPTY)
-    gradient_checkpointing: bool = option(False, "Compute activations again in the backward pass to save memory.")
+    gradient_checkpointing: bool = option(
+        False, "Compute activations again in the backward pass to save memory.", kinds=bool | None
+    )
     gradient_checkpointing_kwargs: DictOrText = dict_option("Its options.", mapping)
+    activation_checkpointing: bool = other_name("Another name of gradient_checkpointing.")
+    activation_checkpointing_kwargs: DictOrText = other_name("Another name of gradient_checkpointing_kwargs.")
+    neftune_noise_alpha: float | None = option(
+        None, "Scale of NEFTune's noise on embeddings in training, such as 5.", above(0)
+    )
+    use_liger_kernel: bool = option(False, "Replace layers of the model by those of the package liger-kernel.")
+    liger_kernel_config: DictOrText = dict_option("Which layers; a dict or JSON.", mapping)
+    torch_empty_cache_steps: int | None = option(
+        None, "Updates after which unused memory of the device is given back, each time.", at_least(1)
+    )
     auto_find_batch_size: bool = option(
         False, "On out-of-memory halve the micro-batch and double the accumulation, as often as needed."
     )
@@ -173,6 +192,7 @@ class BaseTrainingArguments(DerivedArguments):
     ddp_find_unused_parameters: bool | None = option(None, "DistributedDataParallel's find_unused_parameters.")
     ddp_bucket_cap_mb: int | None = option(None, "DistributedDataParallel's bucket_cap_mb.", at_least(1))
     ddp_broadcast_buffers: bool | None = option(None, "DistributedDataParallel's broadcast_buffers.")
+    ddp_static_graph: bool | None = option(None, "DistributedDataParallel's static_graph.")
     fsdp: list[str] | str | None = option(
         "",
         "Shard with FSDP2: full_shard or shard_grad_op, with offload, auto_wrap.",
@@ -192,16 +212,23 @@ class BaseTrainingArguments(DerivedArguments):
     # -- data -----------------------------------------------------------------------------------------------------
     dataloader_drop_last: bool = option(False, "Drop a last, smaller training batch; evaluation is always complete.")
     dataloader_num_workers: int = option(0, "Processes that load data; 0 loads in the training process.", at_least(0))
+    dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = choice(
+        None, "Start method of loading processes; fork on Linux if not given.", Literal["fork", "spawn", "forkserver"]
+    )
     dataloader_pin_memory: bool = option(True, "Load into pinned memory, from which copies to the GPU are quick.")
     dataloader_persistent_workers: bool = option(False, "Keep loading processes from one epoch to the next.")
     dataloader_prefetch_factor: int | None = option(None, "Batches that each loading process is ahead.", at_least(1))
     group_by_length: bool = option(False, "Put examples of similar length into a batch.")
+    train_sampling_strategy: Sampling = choice(
+        "random", "Order of the training examples: random, sequential, group_by_length.", Sampling
+    )
     length_column_name: str = option("length", "Column with lengths that are already known.", NOT_EMPTY)
     remove_unused_columns: bool = option(True, "Drop columns at collation that the model does not take.")
     label_names: list[str] | None = option(None, "Names of the labels; found from the model if not given.", reads=words)
     include_for_metrics: MetricInputs = option(
         [], "What compute_metrics gets too: inputs, loss.", some_of("inputs", "loss"), reads=words
     )
+    include_inputs_for_metrics: bool = other_name("Deprecated: include_for_metrics=['inputs'].")
     batch_eval_metrics: bool = option(False, "Call compute_metrics on each batch, and once more for the result.")
     eval_do_concat_batches: bool = option(True, "Join the predictions of all batches; False keeps a list.")
     past_index: int = option(-1, "Output to feed back as mems; -1 for none.", at_least(-1))
@@ -216,37 +243,21 @@ class BaseTrainingArguments(DerivedArguments):
     skip_memory_metrics: bool = option(True, "False adds memory used to the metrics, at some cost in time.")
     parallel: Literal["dp"] | None = choice(None, "'dp': nn.DataParallel on all GPUs of one process.", Literal["dp"])
 
+    if not TYPE_CHECKING:  # fields of transformers only, after the others
+        __annotations__.update(KINDS)
+        locals().update(DECLARED)
+
     def __post_init__(self) -> None:
         self.validate()
 
-    if not TYPE_CHECKING:  # a type checker reports unknown names itself
-
-        def __getattr__(self, name: str) -> Any:
-            """Return the default of a field that only transformers has, for callbacks written for transformers."""
-            if name in UNUSED_FIELDS:
-                return UNUSED_FIELDS[name]
-            return super().__getattribute__(name)  # raises the usual AttributeError
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            """Set a field or an attribute; raise ArgumentError for a field that only transformers has."""
-            if name in UNUSED_FIELDS and value != UNUSED_FIELDS[name] and not self._declares(name):
-                raise self._unknown(name, value)
-            super().__setattr__(name, value)
-
-    @classmethod
-    def _declares(cls, name: str) -> bool:
-        return name in cls.__dataclass_fields__ or hasattr(cls, name)
-
-    @classmethod
-    def _unknown(cls, name: str, value: Any) -> ArgumentError:
-        if name in UNUSED_FIELDS:
-            return ArgumentError(name, value, f"{cls.__name__} does not have this field of transformers; leave it out")
-        return super()._unknown(name, value)
-
     @classmethod
     def fields(cls) -> tuple[Field[Any], ...]:
-        """Return the fields in their order, without aliases."""
-        return tuple(item for item in super().fields() if not isinstance(getattr(cls, item.name, None), Alias))
+        """Return the fields in their order, without aliases and those that only transformers has."""
+        return tuple(
+            item
+            for item in super().fields()
+            if not (isinstance(getattr(cls, item.name, None), Alias) or is_foreign(cls, item.name))
+        )
 
     def validate(self) -> None:
         """Check every field, convert each to its type, and infer the fields that follow from others.
@@ -255,8 +266,9 @@ class BaseTrainingArguments(DerivedArguments):
             ArgumentError: If a value is not allowed.
             UnsupportedError: If a value is allowed, but not supported here.
         """
-        convert_fields(self)
+        references = convert_fields(self)
         self._infer()
+        self._note_references(references)
         check_combinations(self)
 
     def _infer(self) -> None:
@@ -266,6 +278,8 @@ class BaseTrainingArguments(DerivedArguments):
         self._inferred: dict[str, tuple[Any, Any]] = {}
         self._set("report_to", self.report_to or [])
         self._set("fsdp", self.fsdp or "")
+        self._set("group_by_length", self.group_by_length or self.train_sampling_strategy == "group_by_length")
+        self._set("gradient_checkpointing", bool(self.gradient_checkpointing))
         self._set("do_eval", True if self.eval_strategy != "no" else self.do_eval)
         self._set("torch_compile", self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode))
         self._set("local_rank", self.local_rank if self.place.local_rank < 0 else self.place.local_rank)
@@ -285,5 +299,8 @@ class BaseTrainingArguments(DerivedArguments):
 
 
 # dataclass() has replaced these with defaults
-for _name, _property in {"logging_dir": LOGGING_DIR, **{alias.name: alias for alias in ALIASES}}.items():
+for _name, _property in {
+    "logging_dir": LOGGING_DIR,
+    **{item.name: item for item in (*ALIASES, *FOREIGN_FIELDS)},
+}.items():
     setattr(BaseTrainingArguments, _name, _property)

@@ -11,7 +11,9 @@ from types import NoneType
 from typing import Any
 
 from trackside.callbacks._util.conversion import convert, describe, hints_of, members_of, read_str
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks._util.environment import has_reference, resolved
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
+from trackside.callbacks.secrets import is_secret_name
 
 from .fields import Argument, Rule, refusal
 from .serialization import PlainData
@@ -22,8 +24,10 @@ LARGEST = 2**63 - 1
 """The largest whole number that frameworks take."""
 
 
-def convert_fields(args: PlainData) -> None:
-    """Convert each field of ``args`` to its declared type and check its rule.
+def convert_fields(args: PlainData) -> dict[str, Any]:
+    """Convert each field of ``args`` to its declared type and check its rule; return those that name the environment.
+
+    A reference such as ``${ENV:NAME}`` becomes the value of the variable.
 
     A field that a subclass declares is left unchanged if its type is not made of `CONVERTED`, or its value is the
     default.
@@ -32,11 +36,23 @@ def convert_fields(args: PlainData) -> None:
         ArgumentError: If a field cannot be converted, or breaks its rule; the message has the field, the value and the
             allowed values.
     """
+    references = {}
     cls: Any = type(args)  # the class is hashable; an instance is not
     for item, kinds in _convertible(cls):
-        value = args.given(item.name)
+        value = written = args.given(item.name)
+        if item.name != "callbacks" and has_reference(written):
+            references[item.name] = written
+            value = _from_environment(item.name, written)
         if isinstance(item, Argument) or value is not item.default:
             setattr(args, item.name, _converted(item, kinds, value))
+    return references
+
+
+def _from_environment(name: str, value: Any) -> Any:
+    try:
+        return resolved(value, is_secret=is_secret_name(name))
+    except TracksideValueError as error:
+        raise ArgumentError(name, value, str(error)) from None
 
 
 @functools.cache

@@ -125,6 +125,12 @@ def _is_interval(value: float) -> bool:
 
 MAX_STEPS = Rule(lambda value: value == -1 or value >= 1, "at least 1, or -1 for none")
 NOT_EMPTY = Rule(bool, "not empty")
+TOKENS = Rule(
+    lambda value: value in ("no", "all", "non_padding", True, False),
+    "no, all or non_padding",
+    ("no", "all", "non_padding"),
+    lambda value: {True: "all", False: "no"}.get(value, value),
+)
 INTERVAL = Rule(_is_interval, "at least 1, or a share of max_steps between 0 and 1")
 WARMUP = Rule(lambda value: value == 0 or _is_interval(value), "at least 0, or a share of the run below 1")
 
@@ -141,6 +147,11 @@ def words(text: str) -> list[str]:
     """
     found = text.replace(",", " ").split()
     return [] if found == ["none"] else found
+
+
+def true_or_text(text: str) -> bool | str:
+    """Return ``text``, or the bool that it spells."""
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def spaced(text: str) -> str:

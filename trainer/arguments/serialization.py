@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, did_you_mean
+from trackside.callbacks.secrets import masked, remember
 
 from ..staging import StagingFolder
 
@@ -55,9 +56,21 @@ class PlainData:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON types: enums as their values, and objects without a JSON type as their names.
 
-        `from_dict` restores equal arguments from the result.
+        `from_dict` restores equal arguments from the result, but for secrets, which are masked (see
+        `trackside.callbacks.secrets`); what came from the environment is its reference.
         """
-        return {item.name: _plain(self.given(item.name)) for item in self.fields()}
+        return {item.name: masked(_plain(self.written(item.name)), item.name) for item in self.fields()}
+
+    def _note_references(self, references: Mapping[str, Any]) -> None:
+        """Note which fields hold the values of the references to the environment that were given for them."""
+        known = self.__dict__.setdefault("_references", {})
+        known.update({name: (self.given(name), reference) for name, reference in references.items()})
+        remember({item.name: self.given(item.name) for item in self.fields() if item.name != "callbacks"})
+
+    def written(self, name: str) -> Any:
+        """Return the value given for the field ``name``; for one that came from the environment, its reference."""
+        value, (read, reference) = self.given(name), self.__dict__.get("_references", {}).get(name, (None, None))
+        return reference if reference is not None and value == read else value
 
     def to_json_string(self) -> str:
         """Return `to_dict` as indented JSON."""
@@ -74,7 +87,7 @@ class PlainData:
 
     @classmethod
     def _unknown(cls, name: str, value: Any) -> ArgumentError:
-        near = did_you_mean(name, cls.__dataclass_fields__)
+        near = did_you_mean(name, [item.name for item in cls.fields()])
         return ArgumentError(name, value, f"{cls.__name__} has no such field.{near}")
 
     @classmethod
@@ -97,7 +110,7 @@ class PlainData:
     def replace(self: T, **changes: Any) -> T:
         """Return a copy with ``changes``; fields inferred from others are inferred again."""
         inferred: dict[str, tuple[Any, Any]] = self.__dict__.get("_inferred", {})
-        values = {item.name: copy.deepcopy(self.given(item.name)) for item in self.fields()}
+        values = {item.name: copy.deepcopy(self.written(item.name)) for item in self.fields()}
         values |= {name: before for name, (before, after) in inferred.items() if values[name] == after}
         return type(self).from_dict(values | changes)
 
@@ -107,7 +120,7 @@ class PlainData:
         Fields that either side lacks, and fields about the start of a run, are left out.
         """
         new = json.loads(self.to_json_string())
-        old = json.loads(json.dumps(dict(old), default=str))
+        old = masked(json.loads(json.dumps(dict(old), default=str)))
         names = [name for name in new if name in old and name not in NOT_COMPARED]
         return {name: (old[name], new[name]) for name in names if old[name] != new[name]}
 
@@ -117,9 +130,9 @@ class PlainData:
     def __repr__(self) -> str:
         """Show the fields that differ from their defaults."""
         shown = [
-            f"{item.name}={_plain(self.given(item.name))!r}"
+            f"{item.name}={masked(_plain(self.written(item.name)), item.name)!r}"
             for item in self.fields()
-            if self.given(item.name) != _default(item)
+            if self.given(item.name) != default_of(item)
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -134,7 +147,8 @@ def _takes(function: Any, name: str) -> bool:
     return name in parameters or any(item.kind is item.VAR_KEYWORD for item in parameters.values())
 
 
-def _default(item: dataclasses.Field[Any]) -> Any:
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """Return the default of a field."""
     made = item.default_factory
     return item.default if made is dataclasses.MISSING else made()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..progress import Progress, TrainingPlan
+from ..progress import Progress, TrainingPlan, plan_training, replan
 from .restoring import SavedRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -61,6 +61,25 @@ class Division:
         now = {"train_dataset": self.dataset, "world_size": self.world_size}
         then = {"train_dataset": before.get("dataset"), "world_size": before.get("world_size")}
         return {name: (then[name], now[name]) for name in now if then[name] not in (None, now[name])}
+
+
+def plan_run(args: Any, engine: Any, saved: SavedRun | None) -> tuple[TrainingPlan, Progress, Division]:
+    """Have an engine build its data; return the length of a run, its position, and how it divides the data.
+
+    Args:
+        saved: What the checkpoint says; None for a run from the beginning.
+    """
+    batches = engine.prepare_data(None if saved is None else saved.progress.resized)
+    division = Division.of(args, engine.describe_data(), batches)
+    plan = plan_training(
+        batches_per_epoch=batches,
+        accumulation_steps=args.gradient_accumulation_steps,
+        num_train_epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+    )
+    if saved is None:
+        return plan, Progress(), division
+    return resume_position(args, saved, division, plan, engine.batches_used), saved.progress, division
 
 
 def resume_position(
@@ -161,3 +180,65 @@ def tell_plan(plan: TrainingPlan, step: int, planned: int, epochs: float, *, by_
     elif by_epochs and plan.max_steps != planned:
         words = "the run ends after %d updates instead of %d: %d are left of %s"
         logger.warning(words, plan.max_steps, planned, plan.max_steps - step, asked)
+
+
+# -- data that a callback resizes -------------------------------------------------------------------------------------
+
+
+def tell_of_size(examples: int | None, before: int | None, rank: int) -> None:
+    """Log that the data does not have the size to which a callback had changed it before the checkpoint."""
+    if examples != before and rank == 0:
+        logger.warning(
+            "resuming: the training data has %s examples, and a callback had changed their number to %s: the resumed "
+            "run is exact if the callback sets it again in on_epoch_begin",
+            examples,
+            before,
+        )
+
+
+def go_to_resized(
+    args: Any, progress: Progress, division: Division, plan: TrainingPlan, step: int, used: int | None
+) -> TrainingPlan:
+    """Take another size of the data into account, from the current epoch on; return the new length, and tell it.
+
+    Args:
+        progress: The position; changed in place.
+        division: How the run divides its data from now on.
+        plan: The length until now.
+        step: Updates completed.
+        used: Micro-batches for the examples used in the epoch; None if unknown.
+    """
+    before, batches, is_first = progress.division or {}, division.batches_per_epoch, progress.resized is None
+    assert batches is not None
+    is_within = progress.examples_in_epoch > 0
+    go_to_position(progress, division, used)
+    progress.resized, progress.division = (division.dataset["examples"], batches), division.to_dict()
+    new = replan(
+        plan,
+        progress,
+        batches,
+        step=step,
+        accumulation_steps=args.gradient_accumulation_steps,
+        num_train_epochs=args.num_train_epochs,
+        max_steps=args.max_steps,
+    )
+    if args.process_index == 0:
+        level = logging.WARNING if is_first or is_within else logging.INFO
+        logger.log(level, *_words_of(progress.epoch, before, division, plan, new, is_within=is_within))
+    return new
+
+
+def _words_of(
+    epoch: int, before: dict[str, Any], now: Division, plan: TrainingPlan, new: TrainingPlan, *, is_within: bool
+) -> tuple[Any, ...]:
+    """Return a message for a logger, with its arguments."""
+    sizes = [
+        f"{batches} batches" if examples is None else f"{examples} examples"
+        for examples, batches in (
+            (now.dataset["examples"], now.batches_per_epoch),
+            ((before.get("dataset") or {}).get("examples"), before.get("batches_per_epoch")),
+        )
+    ]
+    rest = " Its rest is not what the interrupted run would have seen." if is_within else ""
+    words = "epoch %d of the training data has %s instead of %s: the run ends after %d updates instead of %d.%s"
+    return words, epoch, *sizes, new.max_steps, plan.max_steps, rest

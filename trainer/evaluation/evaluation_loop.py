@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
@@ -31,6 +32,19 @@ END = object()
 """Sentinel after the last batch."""
 
 
+@dataclass
+class CurrentBatch:
+    """The batch that an evaluation has just done, for callbacks at on_prediction_step.
+
+    Attributes:
+        result: Its loss and outputs, still on the device; None outside of an evaluation.
+        is_last: Whether no batch follows.
+    """
+
+    result: StepResult | None = None
+    is_last: bool = False
+
+
 class EvaluationRun:
     """One evaluation and its gathered outputs.
 
@@ -41,6 +55,7 @@ class EvaluationRun:
         only_loss: Whether to keep no outputs.
         is_stopped: Returns whether a signal asks to end the evaluation; asked after each batch, or, on several
             processes, whenever they exchange their outputs.
+        current: Shows callbacks the batch just done.
 
     Attributes:
         examples: Number of examples evaluated, over all processes.
@@ -57,8 +72,10 @@ class EvaluationRun:
         expected: int | None,
         only_loss: bool,
         is_stopped: Callable[[], bool] = lambda: False,
+        current: CurrentBatch | None = None,
     ) -> None:
         self._engine = engine
+        self._current = current or CurrentBatch()
         self._is_stopped = is_stopped
         self._start_s = time.perf_counter()
         self._compute_metrics = compute_metrics
@@ -75,7 +92,7 @@ class EvaluationRun:
         self._inputs: Collector = Collector(expected, **options)
         self._waiting: list[StepResult] = []
         self._metrics: dict[str, Any] = {}
-        self._losses: list[tuple[float, float]] = []
+        self._losses: list[tuple[list[float], list[float]]] = []
         self._only_loss = only_loss
         self.examples: int = 0
         self.steps: int = 0
@@ -104,12 +121,14 @@ class EvaluationRun:
             self._waiting.append(result)
             if self._by_batch or following is END or len(self._waiting) >= self._due:
                 self._flush(is_last=following is END)
+            self._current.result, self._current.is_last = result, following is END
             on_step()
             if self._engine.strategy.collectives.world_size == 1 and self._is_stopped():
                 raise EvaluationStopped
             if self.steps == max_batches:
                 self.is_complete = following is END
                 break
+        self._current.result = None
 
     def _flush(self, is_last: bool) -> None:
         """Move pending outputs to the host, and bring the outputs of all ranks into the order of the dataset.
@@ -151,8 +170,10 @@ class EvaluationRun:
                 self._compute_for_batch(parts, is_last)
 
     def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any, examples: int) -> None:
-        if loss is not None and float(weight) > 0:
-            self._losses.append((float(np.mean(loss)), float(weight)))
+        weights = np.ravel(weight).tolist()
+        if loss is not None and any(weights):
+            losses = [float(np.mean(loss))] if len(weights) == 1 else np.ravel(loss).tolist()
+            self._losses.append((losses, weights))
         if not self._by_batch:
             self._logits.append(logits, examples)
             self._labels.append(labels, examples)
@@ -182,13 +203,21 @@ class EvaluationRun:
         if compute is not None and logits is not None and labels is not None:
             metrics = _checked(compute(self._prediction(logits, labels)))
         if self._losses:
-            weight = math.fsum(weight for _, weight in self._losses)
-            metrics["loss"] = math.fsum(loss * weight for loss, weight in self._losses) / weight
+            metrics["loss"] = _mean_of(self._losses)
         return PredictionOutput(logits, labels, prefixed(metrics, prefix))
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
-        losses = np.array([loss for loss, _ in self._losses]) if "loss" in self._wanted else None
+        losses = np.array([math.fsum(loss) for loss, _ in self._losses]) if "loss" in self._wanted else None
         return EvalPrediction(logits, labels, self._inputs.result(), losses)
+
+
+def _mean_of(batches: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """Return the mean of losses of batches, each with its weight; several losses of a batch are added up."""
+    means = []
+    for losses, weights in zip(*(zip(*part, strict=True) for part in zip(*batches, strict=True)), strict=True):
+        parts = [loss * weight for loss, weight in zip(losses, weights, strict=True) if weight > 0]
+        means.append(math.fsum(parts) / math.fsum(weights) if any(weights) else 0.0)
+    return math.fsum(means)
 
 
 def _checked(metrics: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..engine import Engine, Overrides
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from ..stop_signals import StopSignals
-from .evaluation_loop import EvaluationRun
+from .evaluation_loop import CurrentBatch, EvaluationRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -48,6 +48,8 @@ class Evaluator:
         self.is_training: bool = False
         self._signals: StopSignals | None = None
         self._told: set[str] = set()
+        self._current: CurrentBatch = CurrentBatch()
+        dispatcher.context["evaluation_batch"] = self._current
         self._dataset_shown: Any = None
         self._depth = 0
 
@@ -197,6 +199,7 @@ class Evaluator:
             expected=expected,
             only_loss=only_loss,
             is_stopped=self._is_stopped,
+            current=self._current,
         )
         with evaluation.eval_mode():
             run.over(evaluation.counted(batches), ignore_keys, **options)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
@@ -74,6 +74,15 @@ class MadeOptimizer(ABC):
             self._go_to(position)
             return [rate_note(now["class"], self._rate(), position)] if then else []
         return []
+
+    @abstractmethod
+    def reschedule(self, make: Callable[[], Any], step: int) -> None:
+        """Replace the schedule by one for another length of the run, at the same position, unless it is made alike.
+
+        Args:
+            make: Makes the schedule.
+            step: Updates completed.
+        """
 
     @abstractmethod
     def _go_to(self, position: int) -> None:

@@ -70,3 +70,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
         return "DefaultCPUAllocator: " in str(error)
     is_device_error = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
     return isinstance(error, torch.OutOfMemoryError) or is_device_error
+
+
+def end_workers(loader: Any) -> None:
+    """End the persistent workers of a DataLoader; its next iteration starts others."""
+    loader._iterator = None

@@ -31,6 +31,14 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def is_distributed(model: nn.Module, *, by_trainer: bool) -> bool:
+    """Return whether the user has distributed a model; one that is sharded may be so ``by_trainer``."""
+    names = {cls.__name__ for cls in type(model).__mro__}
+    return bool({"DistributedDataParallel", "FullyShardedDataParallel"} & names) or (
+        "FSDPModule" in names and not by_trainer
+    )
+
+
 def is_placed(model: nn.Module) -> bool:
     """Return whether a model stays where it is: dispatched or quantized by transformers, or on several devices."""
     names = ("hf_device_map", "is_quantized", "quantization_method", "is_loaded_in_8bit", "is_loaded_in_4bit")

@@ -18,7 +18,7 @@ from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
 from ..arguments.fields import at_least, choice, option
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
-from .availability import check_apex_amp, check_optimizer
+from .availability import check_apex_amp, check_liger, check_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,10 @@ class TrainingArguments(BaseTrainingArguments):
         if self.global_batch_size is not None:
             self._set("gradient_accumulation_steps", self._cut_of_update[0])
         check_optimizer(self.optim)
+        if self.liger_kernel_config and not self.use_liger_kernel:
+            raise ArgumentError("liger_kernel_config", self.liger_kernel_config, "only with use_liger_kernel=True")
+        if self.use_liger_kernel:
+            check_liger()
         check_processes(self)
         if self.uses_xla:
             check_cores(self)

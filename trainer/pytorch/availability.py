@@ -27,6 +27,16 @@ def check_optimizer(name: str) -> None:
         raise ArgumentError("optim", str(name), apex_needed(name, reason))
 
 
+def check_liger() -> None:
+    """Raise if liger-kernel is not installed, without importing it.
+
+    Raises:
+        MissingPackageError: If it is not.
+    """
+    if not is_installed("liger_kernel"):
+        raise MissingPackageError("liger-kernel", "use_liger_kernel=True")
+
+
 def apex_needed(name: str, reason: str) -> str:
     """Return the message that apex is needed, with the reason and the equivalent optimizer of torch."""
     instead = f"; optim={NATIVE[name]!r} does the same with torch alone" if name in NATIVE else ""

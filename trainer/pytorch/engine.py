@@ -15,6 +15,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
+from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
@@ -33,6 +34,9 @@ from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
+from .preparation.device_cache import giving_back
+from .preparation.embedding_noise import add_noise
+from .preparation.kernels import use_liger_kernels
 from .seeding import set_seed
 from .train_step import TorchTrainStep
 from .weights.files import check_data
@@ -64,6 +68,7 @@ class TorchEngine(BaseEngine):
         """Create the parts that depend on the arguments."""
         set_tf32(self.trainer.args.tf32)
         self.train_loader: Any = None
+        self._loaded: Any = None
         self.trainer.model_wrapped = self.trainer.model
         self.model_io = ModelIO(self.trainer, self.overrides)
         self.train_step = TorchTrainStep(self, self._make_precision())
@@ -78,8 +83,27 @@ class TorchEngine(BaseEngine):
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
-    def prepare_data(self) -> int | None:
+    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
         """Build the training loader; return its number of batches per epoch, if known."""
+        self._build_loader()
+        batches = self._agreed_batches()
+        if resized is None:
+            return batches
+        tell_of_size(loader.num_examples(self.train_loader), resized[0], self.strategy.rank)
+        if not loader.expect(self.train_loader, resized[0]):
+            return resized[1]
+        return loader.batches_per_epoch(self.train_loader, self.strategy.world_size)
+
+    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+        """Take another ``trainer.train_dataset``, or another length, into account."""
+        is_other = self.trainer.train_dataset is not self._loaded
+        if is_other:
+            self._build_loader()
+        is_resized = isinstance(self.train_loader, loader.EpochLoader) and self.train_loader.refresh()
+        return is_other or is_resized, self._agreed_batches()
+
+    def _build_loader(self) -> None:
+        self._loaded = self.trainer.train_dataset
         self.train_loader = self.trainer.get_train_dataloader()
         if self.train_loader is None or hasattr(self.train_loader, "__next__"):
             found = "None" if self.train_loader is None else "an iterator, which can be read only once"
@@ -88,6 +112,8 @@ class TorchEngine(BaseEngine):
                 "starts anew"
             )
         update_context(self.trainer, self.dispatcher, train_dataloader=self.train_loader)
+
+    def _agreed_batches(self) -> int | None:
         batches = loader.batches_per_epoch(self.train_loader, self.strategy.world_size)
         sizes = (loader.num_examples(self.train_loader), batches)
         check_same_data(self.strategy.collectives.gather("the sizes of train_dataset", sizes))
@@ -101,6 +127,8 @@ class TorchEngine(BaseEngine):
         self._materialize()
         if args.gradient_checkpointing:
             enable_checkpointing(trainer.model, args.gradient_checkpointing_kwargs)
+        if args.use_liger_kernel:
+            use_liger_kernels(trainer.model, args.liger_kernel_config)
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
             trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         trainer.model = strategy.shard(trainer.model)
@@ -118,7 +146,14 @@ class TorchEngine(BaseEngine):
             "create_optimizer", "create_optimizer_and_scheduler"
         )
         self.train_step.begin_run(takes_late=not is_own)
+        if args.neftune_noise_alpha is not None:
+            self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)
+
+    def reschedule(self, max_steps: int, step: int) -> None:
+        """Make the schedule for another length of the run."""
+        super().reschedule(max_steps, step)
+        update_context(self.trainer, self.dispatcher)
 
     def _materialize(self) -> None:
         """Give the parameters of lazy modules their shapes, which follow from the first batch, for the optimizer.
@@ -167,7 +202,12 @@ class TorchEngine(BaseEngine):
             rank=self.strategy.rank,
             world_size=self.strategy.world_size,
         )
+        if args.torch_empty_cache_steps is not None:
+            batches = giving_back(batches, args.torch_empty_cache_steps, args.device, self._step)
         return self.step_timer.reading(batches)
+
+    def _step(self) -> int:
+        return int(self.trainer.state.global_step)
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""
@@ -177,7 +217,7 @@ class TorchEngine(BaseEngine):
         """Return ``examples``, the number of training examples or None, and ``columns``, their names if known."""
         columns = getattr(self.trainer.train_dataset, "column_names", None)
         is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-        return {"examples": loader.num_examples(self.train_loader), "columns": columns if is_list else None}
+        return {"examples": loader.expected_examples(self.train_loader), "columns": columns if is_list else None}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from trackside.callbacks.errors import TracksideTypeError
 
 from ..engine import StepContext
 from ..evaluation.output_collector import leaves
+from ..measuring.current_epoch import WatchedLosses
 from ._torch_util import unwrap
 from .batches.parts import batch_size
 from .distributed.strategy import DistributedStrategy
@@ -179,6 +180,7 @@ class LossAccumulator:
         is_sum: Whether losses are sums, which are added up and not divided.
         scale: The factor from the losses as they are computed to means.
         last: The loss of the last update, the part of this process in its mean.
+        watched: Another sum of the losses, for callbacks that ask for it; None if none does.
     """
 
     def __init__(
@@ -201,6 +203,7 @@ class LossAccumulator:
         self._updates: Any = 0
         self._empty: Any = 0
         self.last: Any = 0.0
+        self.watched: WatchedLosses | None = None
 
     def set_unit(self, per_example: float) -> None:
         """Set the number of items of an example, so that the weights of an update add up to about one."""
@@ -277,14 +280,17 @@ class LossAccumulator:
     def held(self) -> Iterator[None]:
         """Return a context whose losses do not count, of an update that is computed again."""
         total = self._total.clone() if isinstance(self._total, Tensor) else self._total
-        before = (total, self._updates, self._empty)
+        before = (total, self._updates, self._empty, self.watched)
+        self.watched = None
         try:
             yield
         finally:
-            self._total, self._updates, self._empty = before
+            self._total, self._updates, self._empty, self.watched = before
 
     def _sum_up(self, loss: Any) -> None:
         self.last, is_empty = loss, self._is_empty
+        if self.watched is not None:
+            self.watched.add(loss, is_empty)
         if is_empty is True:
             self._empty += 1
             return

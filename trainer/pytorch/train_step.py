@@ -71,6 +71,7 @@ class TorchTrainStep(BaseTrainStep):
         self._inputs: Any = None
         is_own = "training_step" in overrides
         self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
+        self.noise: Any = None
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             source: Any = engine  # its loader exists later
@@ -123,9 +124,8 @@ class TorchTrainStep(BaseTrainStep):
             self._begin_update()
         if self._window is not None:
             self._window = [*self._window[: context.index], batch]
-        inputs = self.place(batch.inputs)
-        self._count_work(inputs, self.strategy.world_size)
-        self.forward_and_backward(inputs, batch, context)
+        self._count_work(batch.inputs, self.strategy.world_size)
+        self.forward_and_backward(self.place(batch.inputs), batch, context)
 
     def forward_and_backward(self, inputs: Any, batch: TrainBatch, context: StepContext) -> None:
         """Run the forward and the backward pass of a micro-batch on the device."""
@@ -202,6 +202,8 @@ class TorchTrainStep(BaseTrainStep):
     def end_run(self) -> None:
         """Leave the weights as they are evaluated and kept."""
         self.optimizer_mode.eval()
+        if self.noise is not None:
+            self.noise.remove()
         self.parameters.close()
 
     # -- micro-batch -------------------------------------------------------------------------------------------------
@@ -282,10 +284,11 @@ class TorchTrainStep(BaseTrainStep):
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rates of the last update. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
-        return {**record, **learning_rates(self._used_groups)}
+        return {**record, **learning_rates(self._used_groups), **self._tokens_record()}
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""
+        self._tokens_record()
         return float(self.strategy.all_reduce(super().take_flos())) if self.model_io.counts_flos else 0.0
 
     # -- helpers ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from trackside.callbacks.errors import TracksideTypeError
 
@@ -15,12 +16,12 @@ from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
-from ._torch_util import unwrap
+from ._torch_util import is_distributed, unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
 from .data.columns import drop_unused_columns
-from .data.factory import make_loader
+from .data.factory import make_loader, tell_of_loader
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
 from .inspection.misfit import check_loss_fn
@@ -39,8 +40,8 @@ class Trainer(BaseTrainer):
         model: Any ``nn.Module``; without one, ``model_init`` creates it.
         args: The training arguments; by default, the default arguments.
         data_collator: Converts a list of examples to a batch.
-        train_dataset: Map-style or iterable dataset of dicts, tuples or objects.
-        eval_dataset: A dataset, or a dict of datasets.
+        train_dataset: Map-style or iterable dataset of dicts, tuples or objects; or a DataLoader, used as it is.
+        eval_dataset: A dataset or a DataLoader, or a dict of them.
         processing_class: Tokenizer, processor or similar; saved with the model, and used for padding.
         tokenizer: Former name of ``processing_class``.
         model_init: Creates a new model at each call of train(); takes nothing, or a trial.
@@ -106,9 +107,14 @@ class Trainer(BaseTrainer):
 
     def _check_model(self) -> None:
         model: Any = self.model
+        found = type(model).__name__
         if not isinstance(model, nn.Module):
-            found = type(model).__name__
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
+        if is_distributed(model, by_trainer=bool(self.args.fsdp)):
+            raise TracksideTypeError(
+                f"the model is in {found} already; give Trainer the module inside. It distributes it itself, over the "
+                "processes of the launcher: by DistributedDataParallel, or by the arguments fsdp and fsdp_config"
+            )
 
     # -- data -----------------------------------------------------------------------------------------------------
 
@@ -120,7 +126,7 @@ class Trainer(BaseTrainer):
             batch_size=args.train_batch_size,
             global_batch_size=args.global_micro_batch_size,
             seed=args.seed if args.data_seed is None else args.data_seed,
-            shuffle=True,
+            shuffle=args.train_sampling_strategy != "sequential",
             drop_last=args.dataloader_drop_last,
         )
 
@@ -136,7 +142,13 @@ class Trainer(BaseTrainer):
         )
 
     def _loader(self, dataset: Any, **options: Any) -> Iterable[Any]:
-        """Return a loader of the batches of this process, without the columns that the model does not take."""
+        """Return a loader of the batches of this process, without the columns that the model does not take.
+
+        A DataLoader of the user is returned as it is.
+        """
+        if isinstance(dataset, DataLoader):
+            tell_of_loader(dataset, options["batch_size"], self._engine.strategy.rank)
+            return dataset
         collate = self.data_collator
         if self.args.remove_unused_columns:
             reads = self.loss_items_fn is not None or self._overrides.any(*READ_BATCHES)

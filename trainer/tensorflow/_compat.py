@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import keras
@@ -55,6 +56,93 @@ def global_seed() -> int | None:
     return None if seed is None else int(seed)
 
 
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def keras_mask(nested: Any) -> Any:
+    """Return the mask that Keras keeps with a tensor; None without one, or for nested tensors."""
+    return getattr(nested, "_keras_mask", None)
+
+
+def with_mask_of(source: Any, tensor: Any) -> Any:
+    """Return ``tensor``, made from ``source``, with the mask that Keras keeps with ``source``."""
+    mask = keras_mask(source)
+    if mask is not None:
+        tensor._keras_mask = mask
+    return tensor
+
+
+def keras_step(model: Any, name: str) -> Any:
+    """Return a method of ``keras.Model`` that the class of a model overrides, such as ``train_step``; None if not."""
+    own = getattr(type(model), name, None)
+    is_of_keras = str(getattr(own, "__module__", "keras")).split(".")[0] == "keras"
+    is_own = not is_of_keras or name in getattr(model, "__dict__", {})
+    return getattr(model, name) if is_own else None
+
+
+def call_compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+    """Call a model's ``compute_loss``, which took no ``training`` before Keras 3.3."""
+    call = getattr(model, "_compute_loss", model.compute_loss)
+    return call(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+
+
+# -- random operations ------------------------------------------------------------------------------------------------
+
+
+class Unseeded(int):
+    """A seed that TensorFlow chose for an operation without one of the user."""
+
+
+def random_functions(kind: str) -> list[tuple[Any, str]]:
+    """Return the modules and names of the functions that add an operation of ``kind`` to a graph."""
+    from tensorflow.python.ops import gen_image_ops, gen_random_ops
+
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+    places = [(gen_random_ops, name), (gen_image_ops, name), (tf.raw_ops, kind)]
+    return [(module, attribute) for module, attribute in places if hasattr(module, attribute)]
+
+
+def telling_seeds() -> Callable[[], None]:
+    """Let TensorFlow mark the seeds that it chooses as `Unseeded`; return a function that undoes it."""
+    from tensorflow.python.framework import random_seed
+
+    original = random_seed.get_seed
+
+    def get_seed(op_seed: Any) -> Any:
+        seeds = original(op_seed)
+        return tuple(Unseeded(seed or 0) for seed in seeds) if op_seed is None and seeds[1] is not None else seeds
+
+    random_seed.get_seed = get_seed
+    return partial(setattr, random_seed, "get_seed", original)
+
+
+def vectorizing(within: Callable[[Callable[..., Any]], Callable[..., Any]], create: Any) -> Callable[[], None]:
+    """Let ``tf.vectorized_map`` and related functions report what they do; return a function that undoes it.
+
+    Args:
+        within: Wraps the function whose operations they convert.
+        create: Called with the kind, inputs and attributes of each operation that they add; returns its outputs, or
+            None where TensorFlow is to add it.
+    """
+    from tensorflow.python.ops.parallel_for import control_flow_ops, pfor
+
+    implementation, original = control_flow_ops._pfor_impl, pfor._create_op
+
+    def convert(loop_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return implementation(within(loop_fn), *args, **kwargs)
+
+    def create_op(op_type: str, inputs: Any, op_dtypes: Any, attrs: Any = None) -> Any:
+        outputs = create(op_type, inputs, attrs)
+        return original(op_type, inputs, op_dtypes, attrs) if outputs is None else SimpleNamespace(outputs=outputs)
+
+    control_flow_ops._pfor_impl, pfor._create_op = convert, create_op
+
+    def undo() -> None:
+        control_flow_ops._pfor_impl, pfor._create_op = implementation, original
+
+    return undo
+
+
 # -- optimizers -------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +184,20 @@ class OwnWeightDecay:
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Do nothing, instead of Keras' weight decay."""
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+
+
+def flat_call(function: Any) -> Callable[[list[Any]], Any]:
+    """Return a call of a tf.types.experimental.ConcreteFunction with flat tensors, which skips checks of arguments.
+
+    They take as much time as the step of a small model.
+    """
+    if not hasattr(function, "_call_flat") or not hasattr(function, "captured_inputs"):
+        return lambda tensors: function(*tensors)
+    captured = function.captured_inputs
+    return lambda tensors: function._call_flat(tensors, captured)
 
 
 # -- datasets ---------------------------------------------------------------------------------------------------------

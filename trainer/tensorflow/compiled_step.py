@@ -10,19 +10,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideError, TracksideValueError
+from trackside.callbacks.errors import TracksideValueError
 
 from ..engine import TrainBatch
-from ._compat import label_out_of_range
-from .data.graph_nodes import drawing_operations
-from .data.loader import Pair, examples_in, map_leaves, stacked
+from .data.loader import examples_in, map_leaves, stacked
+from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .objective.items import sum_dtype
+from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -30,6 +30,9 @@ MAX_MICRO_BATCHES = 8
 """Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
+
+BatchIn = Callable[[Any, Any], Pair]
+"""Returns the batch with an index of those that a reader took."""
 
 
 class CompiledStep:
@@ -46,6 +49,7 @@ class CompiledStep:
         grad_norm: Joint norm of the last update's gradients before clipping.
         learning_rate: The learning rate of the last update.
         has_stepped: Whether an update was done.
+        watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
 
@@ -59,14 +63,16 @@ class CompiledStep:
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
-        self._xla = step.trainer.args.xla and strategy.replicas == 1
+        self._eager = runs_eagerly(step.trainer.model)
+        self._xla = step.trainer.args.xla and strategy.replicas == 1 and not self._eager
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._by_length: dict[int, Callable[..., Any]] = {}
-        self._several: dict[int, Callable[..., Any]] = {}
+        self.watched: Any = None
+        self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
+        self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
-        if step.trainer.args.xla and not self._xla:
+        if step.trainer.args.xla and strategy.replicas > 1:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
         self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
@@ -78,49 +84,60 @@ class CompiledStep:
 
     def update(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
         """Do an update; return whether it was skipped, still on the device."""
-        length = len(window)
-        function = self._by_length.get(length)
-        if function is None:
-            signature = [(self._spec,) * length, self._rows, LEARNING_RATE]
-            function = self._by_length[length] = self._compiled("update", self._update, signature)
-        rows = None if self._rows is None else self._rows_of_window(window)
+        length, reader = len(window), window[0].inputs
+        if not isinstance(reader, IteratorReader):
+            reader = HeldReader([inputs_of(batch) for batch in window], self._spec)
+        key = (type(reader), length, False)
+        if key not in self._whole:
+            signature = [reader.signature, self._rows, LEARNING_RATE]
+            self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
         self.has_stepped = True
-        return function(tuple([batch.inputs for batch in window]), rows, learning_rate)
+        return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
 
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
-        """Do several updates of the same structure in one call, each given by micro-batches and a learning rate."""
+        """Do several updates of as many micro-batches in one call, each given by micro-batches and a learning rate."""
         windows = [window for window, _ in updates]
-        length = len(windows[0])
-        function = self._several.get(length)
-        if function is None:
-            spec = map_leaves(stacked, map_leaves(stacked, self._spec))
-            signature = [spec, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
-            function = self._several[length] = self._compiled("updates", self._updates_of(length), signature)
-        batches = [batch.inputs for window in windows for batch in window]
-        inputs = map_leaves(lambda *leaves: _stack(leaves, (len(windows), length)), *batches)
+        length, first = len(windows[0]), windows[0][0]
+        reader = first.inputs
+        if not isinstance(reader, Reader):
+            held = [batch.inputs for window in windows for batch in window]
+            reader = joined(held, first.examples_of_all, self._spec)
+        key = (type(reader), length, True)
+        if key not in self._whole:
+            signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
+            self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
         self.has_stepped = True
-        rows = None if self._rows is None else np.stack([self._rows_of_window(window) for window in windows])
-        function(inputs, rows, np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32))
+        rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])
+        rates = np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32)
+        self._whole[key](reader.take(length * len(windows)), rows, rates)
 
-    def _rows_of_window(self, window: Sequence[TrainBatch]) -> Any:
-        return np.stack([rows_of(self._strategy, batch.inputs) for batch in window])
+    def _rows_of(self, window: Sequence[TrainBatch]) -> Any:
+        if self._rows is None:
+            return None
+        return np.stack([self._strategy.rows(batch.examples_of_all) for batch in window])
 
-    def _update(self, window: Any, rows: Any, learning_rate: Any) -> Any:
-        self._set_learning_rate(learning_rate)
-        loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
-        self._record(loss, norm)
-        return skipped
+    def _one_of(self, batch_in: BatchIn, length: int) -> Callable[..., Any]:
+        def update(taken: Any, rows: Any, learning_rate: Any) -> Any:
+            return self._update(_window(batch_in, taken, 0, length), rows, learning_rate)
 
-    def _updates_of(self, length: int) -> Callable[..., Any]:
-        def updates(inputs: Any, rows: Any, learning_rates: Any) -> None:
+        return update
+
+    def _several_of(self, batch_in: BatchIn, length: int) -> Callable[..., Any]:
+        def updates(taken: Any, rows: Any, learning_rates: Any) -> None:
             def body(index: Any) -> tuple[Any]:
-                window = tuple(map_leaves(itemgetter((index, number)), inputs) for number in range(length))
+                window = _window(batch_in, taken, index * length, length)
                 self._update(window, None if rows is None else rows[index], learning_rates[index])
                 return (index + 1,)
 
             tf.while_loop(lambda index: index < tf.size(learning_rates), body, (tf.constant(0),))
 
         return updates
+
+    def _update_once(self, window: Any, rows: Any, learning_rate: Any) -> Any:
+        self._set_learning_rate(learning_rate)
+        loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
+        self._record(loss, norm)
+        return skipped
 
     # -- an update in pieces --------------------------------------------------------------------------------------
 
@@ -142,11 +159,17 @@ class CompiledStep:
     @property
     def gradients(self) -> list[Any]:
         """The gradients of the update in progress, in the order of the trainable variables."""
-        return [self._strategy.local(accumulator)[0] for accumulator in self.accumulators[:-2]]
+        return [self._strategy.local(accumulator)[0] for accumulator in self._of_gradients()]
+
+    def _of_gradients(self) -> list[Any]:
+        """Return the accumulators that hold the gradients of the update, once they are normalized."""
+        return self.accumulators[: len(self._step.trainer.model.trainable_variables)]
 
     def _make_accumulators(self) -> None:
+        sums = self._number_of_sums()
         with self._strategy.scope():
             shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
+            of_sums = () if sums == 1 else (sums,)
             self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
@@ -154,8 +177,20 @@ class CompiledStep:
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for shape, dtype in [*shapes, *[((), "float32")] * 2]
+                for shape, dtype in [*shapes * sums, *[(of_sums, sum_dtype())] * 2]
             ]
+
+    def _number_of_sums(self) -> int:
+        """Return how many sums of losses a micro-batch has, found by a trace unless there is certainly one."""
+        if not self._step.model_io.has_one_sum():
+            rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
+            given = [self._spec] if rows is None else [self._spec, rows]
+            batch = (lambda pair: (pair, None)) if rows is None else (lambda pair, rows: (pair, rows))
+            trace = tf.function(
+                lambda *args: self._strategy.run(self._step.accumulate_on_replica, batch(*args)), given, autograph=False
+            )
+            trace.get_concrete_function()
+        return len(self._step.reductions)
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
         def on_replica(batch: Any, rows: Any) -> None:
@@ -179,7 +214,7 @@ class CompiledStep:
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
-            self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
+            self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
         self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
@@ -194,6 +229,8 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
+        if self.watched is not None:
+            self.watched.assign_add(loss)
         if self._skip_non_finite:
             mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
@@ -203,13 +240,26 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._loss_total.numpy())
-        self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return value
+        return taken(self._loss_total)
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
-        return compiled(name, function, signature, self._trace_counts, xla=self._xla)
+        # data are read outside of XLA; what is compiled by it is an update
+        xla = self._xla and not name.startswith("update")
+        eager, strategy = self._eager, self._strategy
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
+
+
+def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
+    """Return the micro-batches of an update, in the order in which they are read."""
+    return tuple([batch_in(taken, first + number) for number in range(length)])
+
+
+def taken(total: Any) -> float:
+    """Return the value of a variable, which is zero then. Waits for the device."""
+    value = float(total.numpy())
+    total.assign(0.0)
+    return value
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
@@ -232,66 +282,3 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
         f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
     )
-
-
-def compiled(
-    name: str, function: Callable[..., Any], signature: list[Any], trace_counts: Counter[str], *, xla: bool
-) -> Callable[..., Any]:
-    """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
-
-    The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
-    """
-    places = [spec is not None for spec in tf.nest.flatten(signature)]
-
-    def counted(*tensors: Any) -> Any:
-        trace_counts[name] += 1
-        rest = iter(tensors)
-        return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
-
-    specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
-    inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
-    concrete: Callable[..., Any] | None = None
-
-    def call(*args: Any) -> Any:
-        nonlocal concrete
-        if concrete is None:
-            concrete = inner if xla else _traced(inner)
-            if name != "predict" and not xla:
-                _tell_of_draws(concrete)
-        given = [leaf for leaf in tf.nest.flatten(args) if leaf is not None]
-        tensors = [tf.convert_to_tensor(leaf, spec.dtype) for leaf, spec in zip(given, specs, strict=True)]
-        try:
-            return concrete(*tensors)
-        except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
-            if label is None:
-                raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
-
-    return call
-
-
-def _traced(function: Any) -> Any:
-    """Return the only trace of ``function``; a direct call saves as much time as the step of a small model takes."""
-    try:
-        return function.get_concrete_function()
-    except TracksideError as error:
-        # without TensorFlow's own thirty lines of traceback
-        raise error.with_traceback(None) from error.__cause__
-
-
-def _tell_of_draws(function: Any) -> None:
-    """Warn of random operations whose state is in their kernels, where it can be neither saved nor restored."""
-    found = drawing_operations(function.graph.as_graph_def())
-    if found:
-        logger.warning(
-            "a resumed run will differ: the training step draws by %s, whose state cannot be saved. Use keras.random.* "
-            "or a tf.random.Generator in place of tf.random.*",
-            ", ".join(found),
-        )
-
-
-def _stack(leaves: Sequence[Any], shape: tuple[int, int]) -> Any:
-    if isinstance(leaves[0], np.ndarray):
-        return np.stack(leaves).reshape(*shape, *leaves[0].shape)
-    return tf.reshape(tf.stack(leaves), (*shape, *leaves[0].shape))

@@ -14,6 +14,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 
 from ..base_engine import BaseEngine
 from ..callback_setup import update_context
+from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
@@ -21,9 +22,11 @@ from ..memory_metrics import DeviceMemory
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
-from .data.factory import make_batches, training_options
+from .data.factory import check_same_spec, make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
+from .data.readers import IteratorReader
 from .distributed.strategy import DistributedStrategy, strategy_for
+from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
@@ -65,6 +68,7 @@ class TFEngine(BaseEngine):
         set_tf32(trainer.args.tf32)
         trainer.model_wrapped = trainer.model
         self.train_batches: Batches = None  # type: ignore[assignment]  # prepare_data creates it
+        self._loaded: Any = None
         self.epoch_number = 0
         self.trace_counts.clear()
         self.model_io = ModelIO(trainer, self.overrides, self.strategy)
@@ -74,15 +78,34 @@ class TFEngine(BaseEngine):
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
-    def prepare_data(self) -> int | None:
+    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
         """Build the source of training batches; return its number of batches per epoch, if known."""
+        self._build_batches()
+        if resized is None:
+            return self.train_batches.num_batches()
+        tell_of_size(self.train_batches.num_examples, resized[0], self.strategy.rank)
+        if self.train_batches.num_examples is None:
+            return resized[1]
+        self.train_batches.num_examples = resized[0]
+        return self.train_batches.num_batches()
+
+    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+        """Take another ``trainer.train_dataset``, or other batches of a subclass in this epoch, into account."""
+        spec, is_other = self.train_batches.element_spec, self.trainer.train_dataset is not self._loaded
+        if is_other:
+            self._build_batches()
+            check_same_spec(self.train_batches.element_spec, spec)
+        is_resized = self.train_batches.begin(epoch)
+        return is_other or is_resized, self.train_batches.num_batches()
+
+    def _build_batches(self) -> None:
         trainer, options = self.trainer, training_options(self.trainer.args)
+        self._loaded = trainer.train_dataset
         if "get_train_tfdataset" in self.overrides:
             self.train_batches = OwnBatches(self._own_batches, **options)
         else:
             self.train_batches = make_batches(trainer.train_dataset, **options)
         update_context(trainer, self.dispatcher, train_dataloader=self.train_batches)
-        return self.train_batches.num_batches()
 
     def _own_batches(self, epoch: int) -> Any:
         self.epoch_number = epoch
@@ -105,12 +128,19 @@ class TFEngine(BaseEngine):
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)
 
+    def reschedule(self, max_steps: int, step: int) -> None:
+        """Make the schedule for another length of the run."""
+        with self.strategy.scope():
+            super().reschedule(max_steps, step)
+        update_context(self.trainer, self.dispatcher)
+
     def seed(self, checkpoint: Path | None) -> None:
         """Set the random number generators from the checkpoint, or without one from ``args.seed`` and the rank."""
         seed, rank = self.trainer.args.seed, self.strategy.rank
         set_seed(seed if rank == 0 else derive_seed(seed, rank) % 2**32)
         tf.random.set_seed(seed)  # the order of a tf.data.Dataset depends on it, and is the same on every process
         seed_generators(self.trainer.model, seed)
+        DRAWS.seed(seed)
         if checkpoint is not None:
             self.checkpoint.load_random_state(checkpoint)
 
@@ -127,10 +157,17 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        for pair in self.train_batches.epoch(epoch, skip):
-            examples = examples_in(pair)
-            yield TrainBatch(pair, examples, examples)
-        self.train_step.queue.flush()
+        step, batches = self.train_step, self.train_batches
+        # what counts operations or times the reading needs each batch on the host, before the step
+        reader = None if self.model_io.counts_flos or self.step_timer.is_on else batches.reader(epoch, skip)
+        if reader is not None and (step.queue.size > 1 or isinstance(reader, IteratorReader)):
+            yield from reader
+        else:
+            pairs = batches.epoch(epoch, skip) if reader is None else (reader.read() for _ in reader)
+            for pair in pairs:
+                examples = examples_in(pair)
+                yield TrainBatch(pair, examples, examples)
+        step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""

@@ -15,16 +15,21 @@ from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
-from .compiled_step import compiled, rows_of
+from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
-from .data.loader import Batches, OwnBatches, Pair
+from .data.loader import Batches, OwnBatches
+from .data.readers import Pair
 from .distributed.strategy import DistributedStrategy
-from .loss import batch_size, sum_and_weight
+from .draws.state import DRAWS
+from .loss import batch_size
 from .model_io import ModelIO, without
 from .model_state import undisturbed
+from .objective.items import MEAN
+from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
+from .tracing.function import compiled, runs_eagerly
 from .train_step import TFTrainStep
 
 
@@ -48,6 +53,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self.policy: str | None = POLICIES.get(name)
         self._trace_counts = trace_counts
         self._batches: Batches | None = None
+        self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
@@ -84,7 +90,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self.model_io.build(self._batches, self.train_step.precision.policy)
         before = apply_policy(self.trainer.model, self.policy)
         try:
-            with undisturbed(self.trainer.model):
+            with undisturbed(self.trainer.model), DRAWS.undisturbed():
                 yield
         finally:
             restore_policies(before)
@@ -116,8 +122,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
         if key not in self._predictors:
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
-            xla = self.trainer.args.xla and rows is None
-            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, xla=xla)
+            xla, eager = self.trainer.args.xla and rows is None, runs_eagerly(self.trainer.model)
+            options = {"xla": xla, "eager": eager}
+            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, **options)
             self._predictors[key] = predict
         return self._predictors[key]
 
@@ -126,15 +133,18 @@ class TFEvaluation(EnginePart, EvaluationStep):
         if losses[0] is None:
             return None, 0.0, _joined(logits, rows)
         weight = tf.add_n(weights)
-        return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits, rows)
+        return mean_of_sums(tf.add_n(losses), weight, self._reductions), weight, _joined(logits, rows)
 
     # -- traced methods --------------------------------------------------------------------------------------------
 
     def prediction_step(self, features: Any, labels: Any) -> Any:
         """Return the logits of a batch on one replica, and record its loss."""
-        per_example_loss, logits = self.trainer.run_model(features, labels, False)
-        if per_example_loss is not None and labels is not None:
-            self.train_step.losses.add(*sum_and_weight(per_example_loss, labels, features))
+        step = self.train_step
+        loss, logits = self.trainer.run_model(features, labels, False)
+        sums = step.sums_of(loss if labels is not None else None, logits, features, labels)
+        if sums is not None:
+            self._reductions = sums.reductions
+            step.losses.add(stacked(sums.totals), stacked(sums.weights))
         return logits
 
     def distributed_prediction_steps(self, batch: tuple[Any, Any]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -145,7 +155,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         def on_replica(pair: Any, rows: Any) -> tuple[Any, Any, Any]:
             (features, labels), counts = self.strategy.replica_slice(pair, rows)
             losses.begin(counts)
-            logits = self.trainer.prediction_step(features, labels, size)
+            with DRAWS.micro_batch():
+                logits = self.trainer.prediction_step(features, labels, size)
             return losses.loss, losses.weight, logits
 
         sums, weights, logits = self.strategy.run(on_replica, (pair, rows))

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..engine import Overrides
-from ._compat import input_structure, is_misfit, sentence_of
+from ..progress import mixed
+from ._compat import call_compute_loss, input_structure, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
-from .loss import LossFunction, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
+from .loss import as_tensor, batch_size, smoothed_loss
+from .objective.items import MISUSE, is_of_keras, mean_of_examples, sum_dtype
+from .objective.outputs import Objective, compiled_objective
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class ModelIO:
@@ -28,7 +35,8 @@ class ModelIO:
         strategy: The strategy of the model's variables.
 
     Attributes:
-        loss: The loss function: ``loss_fn``, or the compiled loss of the model; None without one.
+        loss: ``loss_fn``, or the compiled loss of the model; None without one.
+        computes_loss: Whether the model overrides ``compute_loss`` of Keras, which then computes the loss.
         has_loss: Whether the model computes its own loss from labels, if it takes them.
         counts_flos: Whether floating point operations can be counted.
     """
@@ -43,11 +51,14 @@ class ModelIO:
         """Inspect the trainer's current model."""
         trainer, model = self._trainer, self._trainer.model
         given = trainer.loss_fn
-        self.loss: LossFunction | None = compiled_loss(model) if given is None else per_example(given)
+        names = getattr(model, "output_names", None)
+        self.loss: Objective | None = compiled_objective(model) if given is None else Objective(given, names=names)
+        self.computes_loss: bool = given is None and keras_step(model, "compute_loss") is not None
         self._takes_labels = model is not None and takes_labels(model)
         self._spreads = model is not None and spreads_features(model)
-        self._smooths = self.loss is None and trainer.args.label_smoothing_factor > 0
-        self.has_loss: bool = self.loss is None and not self._smooths and "compute_loss" not in self._overrides
+        has_none = self.loss is None and not self.computes_loss
+        self._smooths = has_none and trainer.args.label_smoothing_factor > 0
+        self.has_loss: bool = has_none and not self._smooths and "compute_loss" not in self._overrides
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
 
     def build(self, batches: Batches | None, policy: str | None) -> None:
@@ -76,11 +87,44 @@ class ModelIO:
         """Raise TracksideValueError if there is no loss for training, or it does not support label smoothing."""
         if self.loss is not None:
             check_smoothing(self._trainer.args, "the loss that the model was compiled with")
-        if self.has_loss and not self._takes_labels and not self._overrides.any("run_model", "training_step"):
-            raise TracksideValueError(
-                f"{type(self._trainer.model).__name__} has no loss: compile it with one, give TFTrainer loss_fn=..., "
-                "let its call() take labels and return (loss, logits), or override run_model"
+        model = self._trainer.model
+        if self._lacks_loss() and not model.losses and all(map(is_of_keras, layers_of(model))):
+            raise self.no_loss()
+
+    def _lacks_loss(self) -> bool:
+        own = self._overrides.any("run_model", "training_step")
+        return self.has_loss and not self._takes_labels and not own
+
+    def tell_of_batch_norm(self) -> None:
+        """Warn of a layer of batch normalization whose statistics depend on how an update is divided."""
+        accumulates = self._trainer.args.gradient_accumulation_steps > 1
+        norm = batch_norm_in(self._trainer.model, accumulates=accumulates)
+        if norm and (accumulates or self._strategy.replicas > 1):
+            logger.warning("%s", mixed(norm))
+
+    def has_one_sum(self) -> bool:
+        """Return whether all losses certainly have the same weights: a single output, and no loss of a layer."""
+        model = self._trainer.model
+        return len(getattr(model, "outputs", None) or ()) == 1 and not model.losses
+
+    def no_loss(self) -> TracksideValueError:
+        """Return the error for a training batch without a loss."""
+        name = type(self._trainer.model).__name__
+        if self._lacks_loss():
+            return TracksideValueError(
+                f"{name} has no loss: compile it with one, give TFTrainer loss_fn=..., let its call() take labels and "
+                "return (loss, logits), call add_loss() in a layer, or override run_model"
             )
+        return TracksideValueError("there are no labels in the training batches, and so no loss")
+
+    def no_gradient(self) -> TracksideValueError:
+        """Return the error for a loss without a gradient."""
+        name = f"the loss {self.loss.name}" if self.loss is not None else "the loss of run_model or of the model"
+        return TracksideValueError(
+            f"{name} has no gradient with respect to any trainable variable, so nothing would be learned: it rounds, "
+            "compares, takes an argmax, updates a metric or leaves TensorFlow (numpy_function). Compute it of the "
+            "outputs with differentiable operations"
+        )
 
     def call(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the model's own loss, or None, and the logits in float32."""
@@ -90,8 +134,8 @@ class ModelIO:
         loss, logits = loss_and_logits(outputs) if with_labels else (None, outputs)
         return loss, in_float32(logits)
 
-    def loss_of(self, labels: Any, logits: Any) -> Any:
-        """Return the loss of each example by the loss function, or with label smoothing.
+    def loss_of(self, labels: Any, logits: Any, sample_weight: Any) -> Any:
+        """Return the losses by the loss function, or with label smoothing, as `as_tensor` has them.
 
         Raises:
             TracksideValueError: If the loss does not accept the labels and outputs; the message describes them.
@@ -101,12 +145,19 @@ class ModelIO:
             return smoothed_loss(labels, logits, self._trainer.args.label_smoothing_factor)
         assert self.loss is not None
         try:
-            return self.loss(safe_labels(labels), logits)
-        except (LookupError, TypeError, ValueError) as error:
+            return as_tensor(self.loss.items(labels, logits, sample_weight, batch_size(labels)), labels, logits)
+        except MISUSE as error:
             raise TracksideValueError(
                 f"the loss cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
                 f"{sentence_of(error)}"
-            ) from (None if is_of_keras(self.loss) else error)
+            ) from (None if is_of_keras(self.loss.loss) else error)
+
+    def loss_by_model(self, features: Any, labels: Any, logits: Any, sample_weight: Any, training: bool) -> Any:
+        """Return the loss of a batch by the ``compute_loss`` of the model, which includes those of its layers."""
+        total = call_compute_loss(self._trainer.model, features, labels, logits, sample_weight, training)
+        total = tf.reduce_mean(total) * self._strategy.replicas  # Keras divides by the number of replicas
+        items = [mean_of_examples(tf.cast(total, sum_dtype()), batch_size(features))]
+        return as_tensor(items, features if labels is None else labels, logits, is_total=True)
 
 
 # -- the call ---------------------------------------------------------------------------------------------------------
@@ -212,6 +263,22 @@ def without(logits: Any, ignore_keys: Sequence[str] | None) -> Any:
 def in_float32(logits: Any) -> Any:
     """Return half-precision outputs in float32, in which losses and metrics are computed."""
     half = (tf.float16, tf.bfloat16)
-    return tf.nest.map_structure(
-        lambda leaf: tf.cast(leaf, tf.float32) if getattr(leaf, "dtype", None) in half else leaf, logits
-    )
+
+    def cast(leaf: Any) -> Any:
+        is_half = getattr(leaf, "dtype", None) in half
+        return with_mask_of(leaf, tf.cast(leaf, tf.float32)) if is_half else leaf
+
+    return tf.nest.map_structure(cast, logits)
+
+
+def batch_norm_in(model: Any, *, accumulates: bool) -> str:
+    """Return a trainable layer of batch normalization, in words; empty without one.
+
+    Args:
+        accumulates: Whether an update has several micro-batches, whose statistics ``synchronized=True`` does not join.
+    """
+    for layer in layers_of(model):
+        is_joined = getattr(layer, "synchronized", False) and not accumulates
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and not is_joined:
+            return f"{type(layer).__name__} ({layer.name}) computes statistics over the examples of a micro-batch"
+    return ""

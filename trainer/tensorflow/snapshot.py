@@ -28,6 +28,7 @@ from ..checkpointing.random_state import host_random_state, set_host_random_stat
 from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers, copy_all
 from . import model_state
 from ._compat import global_seed_generator
+from .draws.state import DRAWS
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -41,11 +42,12 @@ METADATA = {"format": "keras"}
 
 
 def random_state(model: Any) -> dict[str, Any]:
-    """Return the states of the generators of Python, numpy, TensorFlow and Keras, and of the model's own layers."""
+    """Return the states of the generators of Python, numpy, TensorFlow and Keras, of the model's layers and draws."""
     return {
         **host_random_state(),
         "tensorflow": tf.random.get_global_generator().state.numpy().tolist(),
         "keras": _global_state().numpy().tolist(),
+        "draws": DRAWS.value(),
         "model": [keras.ops.convert_to_numpy(state).tolist() for state in model_state.generator_states(model)],
     }
 
@@ -63,6 +65,8 @@ def set_random_state(state: dict[str, Any], model: Any) -> None:
         model_state.assign(variable, value)
     if "keras" in state:  # earlier versions left it out
         model_state.assign(_global_state(), state["keras"])
+    if "draws" in state:  # and this
+        DRAWS.restore(state["draws"])
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

@@ -16,19 +16,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
-
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
-from .data.loader import Pair
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
+from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
-from .loss import LossAccumulator, sum_and_weight
+from .draws.state import DRAWS
+from .loss import LossAccumulator, sums_of_batch
 from .model_io import ModelIO
+from .objective.gradients import dense, global_norm, update_of, without_gradient
+from .objective.items import MEAN
+from .objective.sums import Sums, single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
+from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue, is_whole
 
 
 class TFTrainStep(BaseTrainStep):
@@ -46,6 +48,7 @@ class TFTrainStep(BaseTrainStep):
         retrier: Halves micro-batches that do not fit into memory; None unless ``args.auto_find_batch_size``.
         compiled: The functions of the run; None before the first run.
         reference: The divisor of sums of losses: the number of examples in a whole update.
+        reductions: The reduction of each sum of losses, found while the step is traced.
     """
 
     model_io: ModelIO
@@ -64,6 +67,8 @@ class TFTrainStep(BaseTrainStep):
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
+        self.reductions: tuple[str, ...] = (MEAN,)
+        self._without_gradient: frozenset[int] = frozenset()
         self._trace_counts = trace_counts
         self._used_rate = 0.0
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
@@ -72,7 +77,10 @@ class TFTrainStep(BaseTrainStep):
 
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
+        self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        if self.trainer.is_world_process_zero():
+            self.model_io.tell_of_batch_norm()
 
     # -- an update --------------------------------------------------------------------------------------------------
 
@@ -82,9 +90,9 @@ class TFTrainStep(BaseTrainStep):
             return False
         self.timer.exchange()
         for batch in window:
-            self._count_work(batch.inputs.features)
+            self._count(batch)
         skipped, learning_rate = False, self._next_learning_rate()
-        if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
+        if self.queue.takes(self.trainer.state.global_step + 1) and is_whole(window, self.trainer.args):
             self.queue.add(window, learning_rate)
         else:
             self.queue.flush()
@@ -99,9 +107,9 @@ class TFTrainStep(BaseTrainStep):
         if self._is_in_one_piece:
             raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
         self.queue.flush()
-        self._count_work(batch.inputs.features)
+        self._count(batch)
         accumulate = self.compiled.accumulate if self.retrier is None else self.retrier.accumulate
-        accumulate(batch.inputs, context.index == 0)
+        accumulate(inputs_of(batch), context.index == 0)
 
     def finish_gradients(self) -> Any:
         """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
@@ -122,12 +130,11 @@ class TFTrainStep(BaseTrainStep):
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _execute(self, updates: list[Update]) -> None:
-        """Do queued updates, in one call if the queue is full, since each other number would need another trace."""
-        if len(updates) == self.queue.size:
+        """Do queued updates in one call."""
+        if len(updates) > 1:
             self.compiled.updates(updates)
         else:
-            for window, learning_rate in updates:
-                self.compiled.update(window, learning_rate)
+            self.compiled.update(*updates[0])
 
     # -- traced methods, on a replica ------------------------------------------------------------------------------
 
@@ -142,44 +149,53 @@ class TFTrainStep(BaseTrainStep):
         losses, last = self.losses, len(window) - 1
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
-            losses.begin(counts, is_first=index == 0)
-            if index < last:
-                losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
-            else:
-                self.trainer.apply_gradients(features, labels, nb_instances)
+            losses.begin(counts, is_first=index == 0, is_whole=counts is None and last == 0)
+            with DRAWS.micro_batch():
+                if index < last:
+                    losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+                else:
+                    self.trainer.apply_gradients(features, labels, nb_instances)
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
-        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale."""
-        model, variables = self.trainer.model, self.trainer.model.trainable_variables
-        with tf.GradientTape() as tape:
-            per_example_loss, _ = self.trainer.run_model(features, labels, True)
-            if per_example_loss is None:
-                raise TracksideValueError("there are no labels in the training batches, and so no loss")
-            loss, weight = sum_and_weight(per_example_loss, labels, features)
-            loss, weight = loss / nb_instances, weight / nb_instances
-            penalties = model.losses  # regularization: once in the mean of the update
-            if penalties:
-                loss = loss + tf.add_n([tf.cast(value, tf.float32) for value in penalties]) * weight
-            loss, _ = self.losses.add(loss, weight)
-            scaled = self.precision.scaled(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        return [
-            # zeros if the loss does not depend on a variable; dense tensors for sparse gradients
-            tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
+        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale.
+
+        If there are several sums, the gradients of one follow those of the other.
+        """
+        variables = self.trainer.model.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            loss, logits = self.trainer.run_model(features, labels, True)
+            sums = self.sums_of(loss, logits, features, labels)
+            if sums is None:
+                raise self.model_io.no_loss()
+            sums = single_sum(sums) if self.losses.is_whole else sums
+            self.reductions = sums.reductions
+            divisor = tf.cast(nb_instances, sums.totals[0].dtype)
+            loss, _ = self.losses.add(*(stacked([value / divisor for value in part]) for part in sums[:2]))
+            parts = unstacked(self.precision.scaled(loss))
+        found = [tape.gradient(part, [variable.value for variable in variables]) for part in parts]
+        self._without_gradient = without_gradient(found)
+        if self._without_gradient == set(range(len(variables))):
+            raise self.model_io.no_gradient()
+        return dense(found, variables)
+
+    def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any) -> Sums | None:
+        """Return the sums of what `run_model` returned, with losses of the model's layers; None without any loss."""
+        weight, has_none = self.losses.take_weight(), self.model_io.loss is None
+        return sums_of_batch(loss, logits, features, labels, weight, self.trainer.model, only_layers=has_none)
 
     def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the loss of each example (None without labels) and the logits."""
         loss, logits = self.model_io.call(features, labels, training)
-        if labels is not None and not self.model_io.has_loss:
+        if self.model_io.computes_loss and "compute_loss" not in self.overrides and (training or labels is not None):
+            loss = self.model_io.loss_by_model(features, labels, logits, self.losses.take_weight(), training)
+        elif labels is not None and not self.model_io.has_loss:
             loss = self.trainer.compute_loss(labels, logits)
         return loss, logits
 
     def compute_loss(self, labels: Any, logits: Any) -> Any:
         """Return the loss of each example by the loss function, or with label smoothing."""
-        return self.model_io.loss_of(labels, logits)
+        return self.model_io.loss_of(labels, logits, self.losses.take_weight())
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
         """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches."""
@@ -195,10 +211,9 @@ class TFTrainStep(BaseTrainStep):
             sums: Gradients, loss and weight, each summed over the micro-batches of this replica.
         """
         *gradients, loss, weight = self.strategy.sum_replicas(sums)
-        share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-        loss = loss * share
-        factor = self.precision.unscaled(share)
-        norm = tf.linalg.global_norm(gradients) * factor
+        gradients, loss, share = update_of(gradients, loss, weight, self.reductions, self.reference)
+        factor = self.precision.unscaled(tf.cast(share, tf.float32))
+        norm = global_norm(gradients) * factor
         max_grad_norm = self.trainer.args.max_grad_norm
         if max_grad_norm > 0:
             factor = factor * tf.minimum(1.0, max_grad_norm / (norm + 1e-6))
@@ -206,7 +221,9 @@ class TFTrainStep(BaseTrainStep):
 
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
-        self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables)
+        pairs = list(zip(gradients, self.trainer.model.trainable_variables, strict=True))
+        pairs = [pair for index, pair in enumerate(pairs) if index not in self._without_gradient]
+        self.trainer.optimizer.apply(*map(list, zip(*pairs, strict=True)))
         return tf.constant(False)
 
     def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:
@@ -222,7 +239,8 @@ class TFTrainStep(BaseTrainStep):
         """Return the gradients, the loss sum and the weight of a replica's rows of a micro-batch."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
-        gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
+        with DRAWS.micro_batch():
+            gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
     def set_learning_rate(self, learning_rate: Any) -> None:
@@ -237,11 +255,23 @@ class TFTrainStep(BaseTrainStep):
         self.queue.flush()
         return self.compiled.take_loss(), 0
 
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates, each as it was computed."""
+        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
+        self.queue.flush()
+        return taken(self.compiled.watched), 0
+
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""
         used = self.used_groups()
         self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
-        return {"grad_norm": float(self.compiled.grad_norm.numpy()), "learning_rate": used[0]["lr"]} if used else {}
+        if not used:
+            return self._tokens_record()
+        norm = float(self.compiled.grad_norm.numpy())
+        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
@@ -252,11 +282,12 @@ class TFTrainStep(BaseTrainStep):
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())
         return [{"lr": rate, "momentum": getattr(self.trainer.optimizer, "momentum", None)}]
 
-    def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
-        args = self.trainer.args
-        return len(window) == args.gradient_accumulation_steps and all(
-            batch.examples_of_all == args.train_batch_size for batch in window
-        )
+    def _count(self, batch: TrainBatch) -> None:
+        inputs = batch.inputs
+        if isinstance(inputs, Reader):
+            self.trainer.state.num_input_tokens_seen += batch.examples * (inputs.tokens or 0)
+        else:
+            self._count_work(inputs.features)
 
     def _next_learning_rate(self) -> float:
         """Return the learning rate of an update that is about to be done, and keep it for its record."""

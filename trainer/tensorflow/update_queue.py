@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..engine import TrainBatch
+from .data.readers import Reader
 
 BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
@@ -21,7 +22,7 @@ class UpdateQueue:
 
     Args:
         size: Number of updates in one call; below 2, none is queued.
-        execute: Does the updates of a list, which have the same shapes.
+        execute: Does the updates of a list; batches that are read have the same shapes.
         is_observed: Returns whether a callback observes the model after a number of completed updates.
     """
 
@@ -43,11 +44,22 @@ class UpdateQueue:
         if len(self._waiting) == self.size:
             self.flush()
 
+    def clear(self) -> None:
+        """Forget the updates that a run left when it failed."""
+        self._waiting = []
+
     def flush(self) -> None:
         """Do all queued updates."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             self._execute(waiting)
+
+
+def is_whole(window: Sequence[TrainBatch], args: Any) -> bool:
+    """Return whether an update has as many micro-batches as most; those that are read, as many examples, too."""
+    return len(window) == args.gradient_accumulation_steps and all(
+        isinstance(batch.inputs, Reader) or batch.examples_of_all == args.train_batch_size for batch in window
+    )
 
 
 class StepObservers:
@@ -80,4 +92,6 @@ def _interval(receiver: Callable[..., Any]) -> int:
 
 
 def _shapes(window: Sequence[TrainBatch]) -> list[Any]:
-    return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten([b.inputs for b in window])]
+    """Return the shapes of batches that are read; empty for others."""
+    read = [batch.inputs for batch in window if not isinstance(batch.inputs, Reader)]
+    return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten(read)]

@@ -67,14 +67,14 @@ def test_a_constructor_of_a_subclass_takes_what_it_declares():
 def test_a_subclass_may_have_a_field_of_transformers():
     @dataclasses.dataclass
     class Args(BaseTrainingArguments):
-        use_liger_kernel: bool = False
+        use_cache: bool = False
         hub_token: str = dataclasses.field(default_factory=str)
 
-    args = Args("out", use_liger_kernel=True)
-    args.use_liger_kernel, args.hub_token = "true", "x"
+    args = Args("out", use_cache=True)
+    args.use_cache, args.hub_token = "true", "x"
     args.validate()
 
-    assert (args.use_liger_kernel, args.hub_token) == (True, "x")
+    assert (args.use_cache, args.hub_token) == (True, "x")
 
 
 def test_fields_of_a_subclass_may_have_any_type():

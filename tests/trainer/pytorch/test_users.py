@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
 from trackside import TrainingArguments
 
@@ -211,7 +211,6 @@ class OnceOnly(IterableDataset[Any]):
         ("train.csv", "str is not a dataset"),
         ({"x": FEATURES}, "dict is not a dataset"),
         ((FEATURES, LABELS), "give TensorDataset"),
-        (DataLoader(classified(4)), "a DataLoader is not a dataset"),
         (classified(0), "holds no batch"),
         (OnceOnly(), "gave no batch"),
     ],

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from support.tf_models import mlp
+from tensorflow.python.framework import random_seed
+from tensorflow.python.ops.parallel_for import control_flow_ops, pfor
 
 from trackside.trainer.tensorflow import _compat
 from trackside.trainer.tensorflow.data.shuffling import Shuffling
+from trackside.trainer.tensorflow.draws.operations import DRAWN_BY, patched
 from trackside.trainer.tensorflow.optim.torch_parity import SGD, AdamW
 
 
@@ -121,3 +124,23 @@ def test_without_the_operation_for_shuffling_by_index_examples_are_held(monkeypa
     monkeypatch.setitem(sys.modules, "tensorflow.python.data.experimental.ops.global_shuffle_op", None)
 
     assert not Shuffling(dataset, 9, 1).by_index
+
+
+def test_random_operations_are_added_by_functions_that_can_be_replaced():
+    for kind in DRAWN_BY:
+        modules = [module.__name__.rsplit(".", 1)[-1] for module, _ in _compat.random_functions(kind)]
+
+        assert len(modules) == 2, kind
+        assert modules[-1] == "raw_ops"
+
+
+def test_what_is_patched_while_a_step_is_traced_is_as_it_was_afterwards():
+    def found():
+        functions = [getattr(*place) for kind in DRAWN_BY for place in _compat.random_functions(kind)]
+        return [random_seed.get_seed, control_flow_ops._pfor_impl, pfor._create_op, *functions]
+
+    before = found()
+    with patched(lambda given: tf.constant([1, 2])):
+        assert not {*map(id, found())} & {*map(id, before)}
+
+    assert found() == before

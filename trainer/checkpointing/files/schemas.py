@@ -166,6 +166,8 @@ PROGRESS_SCHEMA = _object(
         "fraction_before": FINITE,
         "order_seed": _maybe(_whole()),
         "evaluation_is_due": FLAG,
+        "epoch_loss": NUMBER,
+        "epoch_loss_examples": _whole(),
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),
 )
@@ -209,6 +211,7 @@ SCHEDULE_SCHEMA = _object(
     {
         "last_epoch": _whole(-1),
         "learning_rate": NUMBER,
+        "held": _maybe(NUMBER),
         "num_bad_epochs": _whole(),
         "cooldown_counter": _whole(),
         "best": _maybe(NUMBER),

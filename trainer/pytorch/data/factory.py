@@ -6,12 +6,15 @@ use the global random number generators; in workers they are seeded for each bat
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 
@@ -21,6 +24,10 @@ from .loader import EpochLoader
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable
 from .workers import START_METHOD, init_worker
+
+logger: logging.Logger = logging.getLogger("trackside.data")
+
+_told: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 
 
 def make_loader(
@@ -43,7 +50,7 @@ def make_loader(
         batch_size: Examples in one batch of one rank.
         global_batch_size: Examples in one batch of all ranks, if it is not ``batch_size`` for each rank.
         args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
-            dataloader_prefetch_factor, and for group_by_length and length_column_name.
+            dataloader_prefetch_factor, dataloader_multiprocessing_context, group_by_length and length_column_name.
         shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
 
     Raises:
@@ -59,12 +66,26 @@ def make_loader(
         if by_length:
             raise ArgumentError("group_by_length", True, "False, since the dataset has no items to sort")
         return EpochLoader(dataset, ShardedIterable(dataset, cut, seed), collate_fn, seed, options)
-    lengths = example_lengths(dataset, args.length_column_name) if by_length else None
+    measure = partial(example_lengths, dataset, args.length_column_name) if by_length else lambda: None
     as_tensors = _is_quick(dataset, collate_fn)
-    sampler = EpochBatchSampler(cut, seed=seed, shuffle=shuffle, lengths=lengths, as_tensors=as_tensors)
+    sampler = EpochBatchSampler(cut, seed=seed, shuffle=shuffle, lengths=measure(), as_tensors=as_tensors)
     if as_tensors:
-        dataset, collate_fn = WholeBatches(*dataset.tensors), _as_is
-    return EpochLoader(dataset, sampler, collate_fn, seed, options)
+        dataset, collate_fn = WholeBatches(dataset), _as_is
+    return EpochLoader(dataset, sampler, collate_fn, seed, options, measure)
+
+
+def tell_of_loader(loader: DataLoader[Any], batch_size: int, rank: int) -> None:
+    """Log once that a DataLoader of the user is used as it is, and what does not apply to it."""
+    if loader in _told or rank > 0:
+        return
+    _told.add(loader)
+    own = "batches of its own" if loader.batch_size is None else f"batches of {loader.batch_size}"
+    logger.warning(
+        "a DataLoader is used as it is, with %s: the batch size of the arguments (%d), data_collator, dataloader_* and "
+        "group_by_length do not apply, and no column is dropped",
+        own,
+        batch_size,
+    )
 
 
 def example_lengths(dataset: Any, column: str = "length") -> list[int]:
@@ -87,11 +108,17 @@ def example_lengths(dataset: Any, column: str = "length") -> list[int]:
 # -- fast loading of tensors ------------------------------------------------------------------------------------------
 
 
-class WholeBatches(TensorDataset):
+class WholeBatches(Dataset[Any]):
     """A TensorDataset that returns whole batches: the result of `default_data_collator`, ten times faster."""
 
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
     def __getitems__(self, indices: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+        return tuple([tensor.index_select(0, indices) for tensor in self.dataset.tensors])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
 
 def _as_is(batch: Any) -> Any:
@@ -114,11 +141,6 @@ def _is_quick(dataset: Any, collate_fn: Collator) -> bool:
 
 
 def _is_map_style(dataset: Any) -> bool:
-    if isinstance(dataset, DataLoader):
-        raise TracksideTypeError(
-            "a DataLoader is not a dataset: give the dataset behind it, or override get_train_dataloader() or "
-            "get_eval_dataloader()"
-        )
     if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
         raise TracksideTypeError(
             "a tuple of arrays is not a dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
@@ -140,7 +162,7 @@ def _worker_options(args: Any) -> dict[str, Any]:
         options |= {
             "persistent_workers": args.dataloader_persistent_workers,
             "prefetch_factor": args.dataloader_prefetch_factor,
-            "multiprocessing_context": START_METHOD,
+            "multiprocessing_context": args.dataloader_multiprocessing_context or START_METHOD,
             "worker_init_fn": init_worker,
         }
     return options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from trackside.trainer.data.sharding import derive_seed
 
 from ...engine import TrainBatch
+from .._compat import end_workers
 from ..batches.parts import batch_size
 from .collators import Collator
 from .sampler import EpochBatchSampler
@@ -26,6 +27,9 @@ class EpochLoader(DataLoader[Any]):
 
     Iteration yields the batches of the epoch that was set last.
 
+    Args:
+        measure: Returns the lengths of the examples, if batches are of similar length.
+
     Attributes:
         source: The dataset.
         order: The source of its batches: an EpochBatchSampler or a ShardedIterable.
@@ -38,8 +42,10 @@ class EpochLoader(DataLoader[Any]):
         collate_fn: Collator,
         seed: int,
         options: Mapping[str, Any],
+        measure: Callable[[], Sequence[int] | None] = lambda: None,
     ) -> None:
         self.source = source
+        self._measure = measure
         self.order = order
         self.seed = self.own_seed = seed
         # a separate generator, so that a new iterator does not draw from the global one
@@ -62,6 +68,18 @@ class EpochLoader(DataLoader[Any]):
             tell(epoch)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
+    def refresh(self) -> bool:
+        """Take the present number of examples of a map-style dataset; return whether it is another.
+
+        Workers that stay begin anew, since they have copies of the dataset as it was.
+        """
+        order = self.order
+        if isinstance(order, ShardedIterable) or len(self.source) == order.cut.num_examples:
+            return False
+        order.resize(len(self.source), self._measure())
+        end_workers(self)
+        return True
+
     def seed_order(self, seed: int | None) -> None:
         """Use ``seed`` from the next `set_epoch` on; None for the loader's own."""
         self.seed = self.order.seed = self.own_seed if seed is None else seed
@@ -81,6 +99,7 @@ class EpochLoader(DataLoader[Any]):
 
     def counted(self) -> Iterator[TrainBatch]:
         """Return the batches, each with the number of its examples that count."""
+        self.refresh()
         if isinstance(self.order, ShardedIterable):
             return self._batches()
         counts = self.order.cut.counts()
@@ -104,6 +123,15 @@ class EpochLoader(DataLoader[Any]):
             return map(collate, self.order)
         dataset = self.source  # the work of a DataLoader without workers, at half its cost
         return (collate(fetch(dataset, indices)) for indices in self.order)
+
+
+def expect(loader: Any, num_examples: int | None) -> bool:
+    """Have a loader count with another number of examples until it is refreshed; return False if it cannot."""
+    order = getattr(loader, "order", None)
+    if not isinstance(order, EpochBatchSampler) or num_examples is None:
+        return False
+    order.resize(num_examples, order.lengths)
+    return True
 
 
 def batches_used(loader: Any, epoch: int, examples: int) -> int | None:
@@ -257,6 +285,12 @@ def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
 def num_examples(batches: Any) -> int | None:
     """Return the number of examples in a loader over all ranks, or None if unknown."""
     return _length(batches.source if isinstance(batches, EpochLoader) else getattr(batches, "dataset", None))
+
+
+def expected_examples(batches: Any) -> int | None:
+    """Return the number of examples with which a loader counts, which may be one of later; None if unknown."""
+    order = getattr(batches, "order", None)
+    return order.cut.num_examples if isinstance(order, EpochBatchSampler) else num_examples(batches)
 
 
 def _length(value: Any) -> int | None:

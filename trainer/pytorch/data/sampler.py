@@ -84,6 +84,11 @@ class EpochBatchSampler(Sampler[Any]):
         self.epoch = epoch
         self.cut = replace(self.cut, start=skip_examples)
 
+    def resize(self, num_examples: int, lengths: Sequence[int] | None = None) -> None:
+        """Go on with another number of examples, and with their lengths, if batches are of similar length."""
+        self.cut = replace(self.cut, num_examples=num_examples)
+        self.lengths = lengths
+
     def __iter__(self) -> Iterator[Any]:
         """Yield the indices of this rank's batches; later calls of `set_epoch` do not affect the iteration."""
         return self._batches(self.cut, self.order())

@@ -66,12 +66,16 @@ class DDP(MultiProcess):
         """
         unused = bool(self._args.ddp_find_unused_parameters)
         uses_amp = self._args.fp16 and self._args.fp16_backend == "apex"  # its gradients are copies of DDP's
-        self._is_first_update = not unused and not uses_amp
+        self._is_first_update = not (unused or uses_amp or self._args.ddp_static_graph)
         return self._in_ddp(model, find_unused_parameters=unused)
 
     def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
         args = self._args
-        options = {"bucket_cap_mb": args.ddp_bucket_cap_mb, "broadcast_buffers": args.ddp_broadcast_buffers}
+        options = {
+            "bucket_cap_mb": args.ddp_bucket_cap_mb,
+            "broadcast_buffers": args.ddp_broadcast_buffers,
+            "static_graph": args.ddp_static_graph,
+        }
         takes_numbers = self._is_first_update and self._device.type == "cpu"
         self._numbers = _extra_parameter(model) if takes_numbers else None
         with _registered(model, self._numbers) if self._numbers is not None else NULL_CONTEXT:

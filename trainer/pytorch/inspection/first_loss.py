@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ...progress import mixed
 from .._compat import node_kind
 from .items import Findings, ItemCounter
 from .mixing import batch_norm_in
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
-MIXED = "Only a larger per_device_train_batch_size lets more examples see each other"
 DIVISOR = "gradient_accumulation_steps"
 
 
@@ -63,7 +63,7 @@ class FirstLoss:
             self._tell_doubt(found, is_raw=is_raw)
             norm = batch_norm_in(self._trainer.model, accumulates=accumulation > 1)
             for mixing in filter(None, (norm, found.mixing and f"the loss mixes examples: {found.mixing}")):
-                self._tell(f"an update differs from that of one large batch, since {mixing}. {MIXED}")
+                self._tell(mixed(mixing))
 
     def _tell_doubt(self, found: Findings, *, is_raw: bool) -> None:
         if is_raw:

@@ -51,20 +51,20 @@ def comparison_in(loss: Any, examples: int, labels: Any) -> str:
     """Return how a loss compares the examples of a batch with each other, in words; empty if it is not known to.
 
     Args:
-        examples: The number of examples; with one there is nothing to compare.
+        examples: The number of examples.
         labels: The labels in the batch.
     """
-    if examples < 2 or not isinstance(loss, Tensor) or loss.grad_fn is None:
+    if not examples or not isinstance(loss, Tensor) or loss.grad_fn is None:
         return ""
     for node, is_linear in _nodes_near(loss.grad_fn):
         kind = node_kind(node)
         if is_cross_entropy(node) and _has_examples_as_classes(node, examples, labels):
             return "its classes are the examples of the batch"
         if (kind in PRODUCTS and _is_product(node, kind, examples)) or _repeats_examples(node, kind, examples):
-            return f"it compares {examples} examples with each other"
+            return "it compares the examples with each other"
         is_reduction = kind in REDUCTIONS or (kind in ("Sum", "Mean") and not is_linear)
         if is_reduction and _reduces_examples(node, examples):
-            return f"it depends on statistics of {examples} examples"
+            return "it depends on statistics over the examples"
     return ""
 
 
@@ -88,7 +88,7 @@ def _nodes_near(root: Any) -> Iterator[tuple[Any, bool]]:
 def _has_examples_as_classes(node: Any, examples: int, labels: Any) -> bool:
     target, (logits, _) = saved(node, "target"), node.next_functions[0]
     classes = shape_of(logits, 0)[1:2]
-    if target.ndim != 1 or len(target) != examples or not classes or classes[0] % examples:
+    if target.ndim != 1 or len(target) != examples or not classes or not _is_of_examples(classes[0], examples):
         return False
     is_label = isinstance(labels, Tensor) and labels.shape == target.shape and bool((labels == target).all())
     return not is_label and bool((target == torch.arange(examples, device=target.device)).all())
@@ -101,8 +101,10 @@ def _is_product(node: Any, kind: str, examples: int) -> bool:
     (one, first), (two, second) = node.next_functions[-2:] if kind != "Cdist" else node.next_functions[:2]
     if one is None or two is None:
         return False
-    shapes, sizes = (list(shape_of(one, first)), list(shape_of(two, second))), (examples, 2 * examples)
+    shapes, sizes = (list(shape_of(one, first)), list(shape_of(two, second))), _sizes(examples)
     if kind in ARITHMETIC:
+        if examples == 1:
+            return False
         width = max(map(len, shapes))
         (rows, columns), (others, more) = (([1] * (width - len(shape)) + shape + [0, 0])[:2] for shape in shapes)
         found = {(rows, more), (others, columns)} if {rows, others} >= {1} and {columns, more} >= {1} else set()
@@ -124,7 +126,7 @@ def _repeats_examples(node: Any, kind: str, examples: int) -> bool:
     if kind != "Expand" or one is None or node_kind(one) != "Unsqueeze" or not one.next_functions:
         return False
     (below, index), *_ = one.next_functions
-    before, after, sizes = shape_of(below, index), shape_of(node, 0), (examples, 2 * examples)
+    before, after, sizes = shape_of(below, index), shape_of(node, 0), _sizes(examples)
     is_row = len(after) == len(before) + 1 > 2 and after[1:] == before
     is_repeated = is_row and after[0] in sizes and after[1] in sizes and not node_kind(below).startswith("Embedding")
     return is_repeated and _has_data(below, examples)
@@ -138,8 +140,18 @@ def _reduces_examples(node: Any, examples: int) -> bool:
     if dims is None or 0 not in dims or following is None:
         return False
     shape = shape_of(following, index)
-    is_of_examples = len(shape) > 1 and shape[0] % examples == 0 and shape[1] != examples
-    return is_of_examples and _has_data(following, examples)
+    has_rows = len(shape) > 1 and _is_of_examples(shape[0], examples) and shape[1] != examples
+    return has_rows and _has_data(following, examples)
+
+
+def _sizes(examples: int) -> tuple[int, ...]:
+    """Return the sizes of one view, and of two views, of all examples; two could be anything where there is one."""
+    return (examples, 2 * examples) if examples > 1 else (1,)
+
+
+def _is_of_examples(size: int, examples: int) -> bool:
+    """Return whether a dimension may have the examples, or several rows for each."""
+    return size == 1 if examples == 1 else size % examples == 0
 
 
 def _has_data(root: Any, examples: int) -> bool:
@@ -154,7 +166,7 @@ def _has_data(root: Any, examples: int) -> bool:
         kind, following = node_kind(node), [each for each, _ in node.next_functions]
         if kind.startswith("Embedding"):
             shape = shape_of(node, 0)
-            if shape and shape[0] and shape[0] % examples == 0:
+            if shape and shape[0] and _is_of_examples(shape[0], examples):
                 return True
         elif None in following and kind not in ARITHMETIC:
             return True

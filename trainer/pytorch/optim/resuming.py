@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,10 +13,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from trackside.callbacks.errors import TracksideValueError
-from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note, merged
+from trackside.trainer.optim.resuming import (
+    MadeOptimizer,
+    class_note,
+    described,
+    fresh_note,
+    merged,
+    position_of,
+)
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
-from .several import Optimizers
+from .several import Optimizers, as_one_schedule
 
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
@@ -143,6 +150,23 @@ class TorchMadeOptimizer(MadeOptimizer):
         return [str(name or number) for number, name in zip(_numbers(own), names, strict=True) if number not in pairs]
 
     # -- schedule -------------------------------------------------------------------------------------------------
+
+    def reschedule(self, make: Callable[[], Any], step: int) -> None:
+        """Replace the schedule by one for another length of the run, at the same position, unless it is made alike."""
+        state, then, groups = self.schedule.state_dict(), self.record["schedule"], self.optimizer.param_groups
+        before = [_values_of(group) for group in groups]
+        for group in groups:
+            group.update({"lr": group["initial_lr"]} if "initial_lr" in group else {})
+        schedule = as_one_schedule(make())
+        now = _description(schedule)
+        if now != then:
+            self.schedule, self.record = schedule, {**self.record, "schedule": now}
+            for values, group, old in zip(self._values, groups, before, strict=True):
+                values.update({name: group[name] for name in old if described(group[name]) != described(old[name])})
+        for group, old in zip(groups, before, strict=True):
+            group.update(old)
+        if now != then:
+            self._go_to(position_of(state, then, now, step))
 
     def _go_to(self, position: int) -> None:
         """Step the schedule from its beginning; what it does not set keeps its value."""

@@ -40,7 +40,7 @@ def training_options(args: Any) -> dict[str, Any]:
     return {
         "batch_size": args.train_batch_size,
         "seed": args.order_seed,
-        "shuffle": True,
+        "shuffle": args.train_sampling_strategy != "sequential",
         "drop_last": args.dataloader_drop_last,
         "shuffle_buffer_mib": args.shuffle_buffer_mib,
     }
@@ -55,6 +55,14 @@ def check_finite(batches: Batches) -> Batches:
     if batches.is_infinite:
         raise ArgumentError("eval_dataset", "an infinite tf.data.Dataset", "one that ends; use its take(n)")
     return batches
+
+
+def check_same_spec(spec: Any, before: Any) -> None:
+    """Raise TracksideValueError unless a dataset that takes the place of another in a run has the same types."""
+    if spec != before:
+        raise TracksideValueError(
+            f"the other train_dataset gives {spec}, but the run was prepared for {before}; types and shapes must stay"
+        )
 
 
 def _check_not_batched(dataset: Any) -> None:

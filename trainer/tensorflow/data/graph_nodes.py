@@ -36,12 +36,6 @@ def functions_in(node: Any) -> list[str]:
     return [called.name for _, value in sorted(node.attr.items()) for called in _called_in(value)]
 
 
-def drawing_operations(graph: Any) -> list[str]:
-    """Return the kinds of operations in a GraphDef whose random numbers no variable holds, in the order of names."""
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    return sorted({node.op for node in nodes if "seed" in node.attr and "seed2" in node.attr})
-
-
 def has_seed(node: Any) -> bool:
     """Return whether a node draws numbers by seeds of its own.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from itertools import repeat
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
 from .pipeline import UserPipeline
+from .readers import IteratorReader, Pair, Reader, RowsReader, tokens_per_example
 from .shuffling import Shuffling
 
 SHUFFLE_BUFFER_MIB = 256
@@ -26,13 +28,6 @@ SHUFFLE_BUFFER_MIB = 256
 
 LABELS = ("labels", "label", "label_ids")
 """Names of labels among the features."""
-
-
-class Pair(NamedTuple):
-    """Features and labels of an example or a batch; labels are None if there are none."""
-
-    features: Any
-    labels: Any
 
 
 class Batches(ABC):
@@ -71,6 +66,24 @@ class Batches(ABC):
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
 
+    def begin(self, epoch: int) -> bool:
+        """Take the size of the data in ``epoch``; return whether it is another than was expected."""
+        before, self.num_examples = self.num_examples, self._count_examples()
+        return before != self.num_examples
+
+    @abstractmethod
+    def _count_examples(self) -> int | None:
+        """Return the number of examples in an epoch; None if unknown."""
+
+    def reader(self, epoch: int, skip_examples: int) -> Reader | None:
+        """Return the batches of an epoch, to be read later; None if their number and sizes are not known before."""
+        is_known = self.num_examples is not None or self.is_infinite
+        is_counted = tokens_per_example(self.element_spec.features) is not None
+        return self._reader(epoch, skip_examples) if is_known and is_counted else None
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader | None:
+        return None
+
     def num_batches(self) -> int | None:
         """Return the number of batches in an epoch; None if unknown."""
         return None if self.num_examples is None else self._cut().num_batches
@@ -95,8 +108,6 @@ class Batches(ABC):
 class ArrayBatches(Batches):
     """Batches of arrays in memory: nested tuples and dicts of arrays with the same first dimension."""
 
-    num_examples: int
-
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
         self.arrays: Pair = map_leaves(_as_array, pair_of(dataset))
@@ -104,21 +115,27 @@ class ArrayBatches(Batches):
         lengths = {len(leaf) for leaf in leaves if leaf is not None}
         if len(lengths) != 1:
             raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
-        self.num_examples = lengths.pop()
+        self.num_examples: int | None = self._count_examples()
         self.element_spec: Pair = map_leaves(spec_of, self.arrays)
         self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; skipping examples costs nothing."""
+        reader = self._reader(epoch, skip_examples)
+        return (reader.read() for _ in reader)
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader:
         order, cut = self._order(epoch), self._cut(skip_examples)
-        for index in range(cut.num_batches):
-            low, high = cut.span(index)
-            yield self._take(slice(low, high) if order is None else order[low:high])
+
+        def rows_at(low: int, high: int) -> Pair:
+            return self._take(slice(low, high) if order is None else order[low:high])
+
+        return RowsReader(cut, self.element_spec, rows_at)
 
     def as_dataset(self, epoch: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
         order, leaves = self._order(epoch), tf.nest.flatten(self.arrays)
-        indices = tf.data.Dataset.from_tensor_slices(np.arange(self.num_examples) if order is None else order)
+        indices = tf.data.Dataset.from_tensor_slices(np.arange(self._count_examples()) if order is None else order)
 
         def rows(index: Any) -> Any:
             taken = tf.numpy_function(lambda i: [leaf[i] for leaf in leaves], [index], [leaf.dtype for leaf in leaves])
@@ -128,10 +145,13 @@ class ArrayBatches(Batches):
 
         return indices.batch(self.batch_size, drop_remainder=self.drop_last).map(rows).prefetch(2)
 
+    def _count_examples(self) -> int:
+        return len(next(leaf for leaf in tf.nest.flatten(self.arrays) if leaf is not None))
+
     def _order(self, epoch: int) -> Any:
         if not self.shuffle:
             return None
-        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self.num_examples)
+        return np.random.Generator(np.random.Philox(derive_seed(self.seed, epoch))).permutation(self._count_examples())
 
     def _take(self, rows: Any) -> Pair:
         if self._is_flat:
@@ -149,6 +169,9 @@ class DatasetBatches(Batches):
         self.num_examples, self.is_infinite = _cardinality(dataset)
         self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
 
+    def _count_examples(self) -> int | None:
+        return _cardinality(self.dataset)[0]
+
     @cached_property
     def _shuffling(self) -> Shuffling:
         # of the first epoch in a resumed run, too, where it may read examples
@@ -158,6 +181,11 @@ class DatasetBatches(Batches):
         """Yield the batches of an epoch; skipped examples are read, but not used."""
         for element in self.as_dataset(epoch, skip_examples):
             yield pair_of(element)
+
+    def _reader(self, epoch: int, skip_examples: int) -> Reader:
+        cut = self._cut(skip_examples)
+        sizes = repeat(self.batch_size) if self.is_infinite else (size for size, _ in cut.counts())
+        return IteratorReader(self.as_dataset(epoch, skip_examples), sizes, self.element_spec, pair_of)
 
     def as_dataset(self, epoch: int = 0, skip_examples: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
@@ -181,6 +209,7 @@ class OwnBatches(Batches):
         super().__init__(**options)
         self._build = build
         self._pipeline = UserPipeline(self.seed)
+        self._begun: tuple[int, Any] = (-1, None)
         dataset = self.as_dataset()
         if not isinstance(dataset, tf.data.Dataset):
             raise TracksideTypeError(f"a tf.data.Dataset of batches is needed, not {type(dataset).__name__}")
@@ -188,13 +217,23 @@ class OwnBatches(Batches):
         self._num_batches, self.is_infinite = _cardinality(dataset)
         self.element_spec: Pair = map_leaves(_any_batch, pair_of(dataset.element_spec))
 
+    def begin(self, epoch: int) -> bool:
+        """Build the dataset of ``epoch``, which may have another number of batches."""
+        self._begun = epoch, self.as_dataset(epoch)
+        before, self._num_batches = self._num_batches, _cardinality(self._begun[1])[0]
+        return before != self._num_batches
+
+    def _count_examples(self) -> None:
+        return None
+
     def num_batches(self) -> int | None:
         """Return the number of batches in an epoch; None if unknown."""
         return self._num_batches
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch, without those of the skipped examples."""
-        for element in self.as_dataset(epoch):
+        begun, self._begun = self._begun, (-1, None)
+        for element in begun[1] if begun[0] == epoch else self.as_dataset(epoch):
             pair = pair_of(element)
             if skip_examples > 0:
                 skip_examples -= examples_in(pair)

@@ -102,7 +102,12 @@ class Schedule:
 
     Args:
         learning_rate_at: Returns the learning rate after a number of updates.
+
+    Attributes:
+        held: The learning rate that holds instead, since a callback has set it; None if none has.
     """
+
+    held: float | None = None
 
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
         self.learning_rate_at = learning_rate_at
@@ -112,7 +117,12 @@ class Schedule:
     def step(self) -> None:
         """Go to the next update."""
         self.last_epoch += 1
-        self.learning_rate = float(self.learning_rate_at(self.last_epoch))
+        if self.held is None:
+            self.learning_rate = float(self.learning_rate_at(self.last_epoch))
+
+    def hold(self, learning_rate: float) -> None:
+        """Take a learning rate that a callback has set, which holds until it sets another."""
+        self.held = self.learning_rate = learning_rate
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rate of the next update."""
@@ -120,12 +130,13 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the schedule."""
-        return {"last_epoch": self.last_epoch}
+        return {"last_epoch": self.last_epoch} | ({} if self.held is None else {"held": self.held})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned; the function of the step follows the current arguments."""
-        self.last_epoch = int(state["last_epoch"])
-        self.learning_rate = float(self.learning_rate_at(self.last_epoch))
+        self.last_epoch, self.held = int(state["last_epoch"]), state.get("held")
+        at_step = self.learning_rate_at(self.last_epoch) if self.held is None else self.held
+        self.learning_rate = float(at_step)
 
 
 class PlateauSchedule(Schedule):
@@ -173,6 +184,10 @@ class PlateauSchedule(Schedule):
             lower = max(self.learning_rate * self._factor, self._min_lr)
             self.learning_rate = lower if self.learning_rate - lower > self._eps else self.learning_rate
             self.cooldown_counter, self.num_bad_epochs = self._cooldown, 0
+
+    def hold(self, learning_rate: float) -> None:
+        """Take a learning rate that a callback has set, which this schedule lowers further."""
+        self.learning_rate = learning_rate
 
     def _is_better(self, metric: float) -> bool:
         bar = self.best * (1.0 - self._margin) if self._is_relative else self.best - self._margin

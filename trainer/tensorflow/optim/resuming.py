@@ -7,14 +7,14 @@ variable.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trackside.callbacks.errors import CheckpointError
-from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note
+from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note, position_of
 
 from .._compat import has_keras_schedule
 from ..snapshot import named_variables, uncounted
@@ -38,6 +38,7 @@ class TFMadeOptimizer(MadeOptimizer):
         self.schedule = schedule
         self._variables = dict(named_variables(optimizer))
         self._ids = _ids(optimizer, model)
+        self._first_rate = 0.0 if has_keras_schedule(optimizer) else float(optimizer.learning_rate)
         self.record: dict[str, Any] = {
             "class": type(optimizer).__name__,
             "options": {**described(optimizer.get_config()), "name": None},
@@ -99,6 +100,19 @@ class TFMadeOptimizer(MadeOptimizer):
         if self.schedule is not None and not has_keras_schedule(self.optimizer):
             self.optimizer.learning_rate.assign(self._rate())
         return notes
+
+    def reschedule(self, make: Callable[[], Any], step: int) -> None:
+        """Replace the schedule by one for another length of the run, at the same position, unless it is made alike."""
+        rate = float(self.optimizer.learning_rate)
+        self.optimizer.learning_rate.assign(self._first_rate)  # of which the schedule is made
+        schedule, then = make(), self.record["schedule"]
+        self.optimizer.learning_rate.assign(rate)
+        now = _description(schedule)
+        if now == then:
+            return
+        state = self.schedule.state_dict()
+        self.schedule, self.record = schedule, {**self.record, "schedule": now}
+        self._go_to(position_of(state, then, now, step))
 
     def _go_to(self, position: int) -> None:
         """Take the schedule to a position; one of the user's own is stepped there."""

@@ -2,194 +2,117 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable
+import json
+import random
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+pytest.importorskip("transformers")
+
+from support import any_split
+from support.any_split import KNOWN, LOSSES, MIXED, UNKNOWN, WIDTH, Split, is_doubted, told, trainer_of
 from support.fake_ranks import train_on_ranks
+from support.ranks import Job
 from support.torch_models import weights_of
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import default_collate
-
-from trackside import Trainer, TrainingArguments
-
-WIDTH, CLASSES = 6, 5
-cross_entropy = functional.cross_entropy
 
 
-def _mean(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
-    return cross_entropy(logits.flatten(0, 1), labels.flatten(), **options)
-
-
-def _masked(logits: Tensor, labels: Tensor) -> Tensor:
-    mask = labels != -100
-    return (cross_entropy(logits.transpose(1, 2), labels, reduction="none") * mask).sum() / mask.sum()
-
-
-def _one_hot(labels: Tensor) -> Tensor:
-    return functional.one_hot(labels.clamp_min(0), CLASSES).double()
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "labels": _mean,
-    "shifted": lambda logits, labels: _mean(logits[:, :-1], labels[:, 1:]),
-    "padded and shifted": lambda logits, labels: _mean(logits, functional.pad(labels, (0, 1), value=-100)[:, 1:]),
-    "another label is ignored": lambda logits, labels: _mean(
-        logits, labels.masked_fill(labels == -100, 3), ignore_index=3
-    ),
-    "class weights": lambda logits, labels: _mean(logits, labels, weight=torch.arange(1.0, 6).double()),
-    "label smoothing": lambda logits, labels: _mean(logits, labels, label_smoothing=0.1),
-    "masked by hand": _masked,
-    "selected by hand": lambda logits, labels: cross_entropy(logits[labels != -100], labels[labels != -100]),
-    "scaled": lambda logits, labels: 0.5 * _mean(logits, labels),
-    "elements": lambda logits, labels: functional.mse_loss(logits.softmax(-1), _one_hot(labels)),
-    "by hand": lambda logits, labels: (logits - _one_hot(labels)).square().mean(),
-    "of examples": lambda logits, labels: (logits - _one_hot(labels)).square().mean((1, 2)),
-    "a sum": lambda logits, labels: _mean(logits, labels, reduction="sum"),
-    "several labels": lambda logits, labels: functional.binary_cross_entropy_with_logits(
-        logits, _one_hot(labels), pos_weight=torch.arange(1.0, 6).double()
-    ),
-    "two means of the same items": lambda logits, labels: _mean(logits, labels) + 0.3 * _mean(2 * logits, labels),
-    "two means of unequal items": lambda logits, labels: _mean(logits, labels) + logits.square().mean(),
-    "a mean and a sum": lambda logits, labels: _mean(logits, labels) + 0.01 * (logits**2).sum(),
-    "a root": lambda logits, labels: functional.mse_loss(logits, _one_hot(labels)).sqrt(),
-    "divided by a constant": lambda logits, labels: _mean(logits, labels, reduction="sum") / 17.5,
-}
-STRUCTURES = ("dict", "tuple", "nested")
-
-
-class Model(nn.Module):
-    """Computes its own loss of a dict of tensors or a nested one; of a tuple, the logits."""
-
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)  # ranks are threads
-        self.embedding = nn.Embedding(11, 4).double()
-        self.head = nn.Linear(4, CLASSES).double()
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, generator=generator)
-        self.loss = loss
-
-    def forward(self, x: Any, labels: Any = None) -> Any:
-        logits = self.head(self.embedding(x["ids"] if isinstance(x, dict) else x))
-        return logits if labels is None else {"logits": logits, "loss": self.loss(logits, labels)}
-
-
-def rows(lengths: list[int], structure: str) -> list[Any]:
-    """Examples whose first ``length`` labels count."""
-    generator = torch.Generator().manual_seed(1)
-    found: list[Any] = []
-    for length in lengths:
-        ids = torch.randint(0, 11, (WIDTH,), generator=generator)
-        labels = torch.randint(0, CLASSES - 2, (WIDTH,), generator=generator)
-        labels[length:] = -100
-        kinds = {
-            "dict": {"x": ids, "labels": labels},
-            "tuple": (ids, labels),
-            "nested": {"x": {"ids": ids}, "labels": labels},
-        }
-        found.append(kinds[structure])
-    return found
-
-
-class Told(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-def updated(loss: str, data: list[Any], folder: str, *, ranks: int, batch_size: int, accumulation: int) -> Any:
+def updated(split: Split, folder: str) -> Any:
     """Return the weights after one update, its loss, and what was told."""
-
-    def make(arguments: type[TrainingArguments]) -> Trainer:
-        model = Model(LOSSES[loss])
-        args = arguments(
-            output_dir=folder,
-            per_device_train_batch_size=batch_size,
-            gradient_accumulation_steps=accumulation,
-            max_steps=1,
-            logging_steps=1,
-            max_grad_norm=0.5,
-            save_strategy="no",
-            disable_tqdm=True,
-        )
-        optimizers = (torch.optim.SGD(model.parameters(), lr=0.5), None)
-        is_tuple = isinstance(data[0], tuple)
-        trainer = Trainer(
-            model,
-            args,
-            default_collate,
-            data,
-            optimizers=optimizers,
-            loss_fn=(lambda logits, labels: LOSSES[loss](logits, labels)) if is_tuple else None,
-        )
-        trainer.pop_callback("printer")
-        return trainer
-
-    told, logger = Told(), logging.getLogger("trackside.trainer")
-    logger.addHandler(told)
-    try:
-        trainers = train_on_ranks(ranks, make)
-    finally:
-        logger.removeHandler(told)
+    with told() as messages:
+        trainers = train_on_ranks(split.ranks, lambda arguments: trainer_of(split, folder, arguments))
     assert {trainer.state.global_step for trainer in trainers} == {1}
     records = trainers[0].state.log_history
-    return weights_of(trainers[0].model), records[0].get("loss"), told.messages
+    return weights_of(trainers[0].model), records[0].get("loss"), messages
+
+
+def structures_of(loss: str) -> list[str]:
+    """Return the structures in which a large batch has the loss of its parts."""
+    return [name for name in any_split.STRUCTURES if name != "trimmed" or loss in any_split.OF_LABELS]
+
+
+def lengths() -> Any:
+    return st.lists(st.integers(0, WIDTH), min_size=1, max_size=9).filter(lambda found: max(found) > 1)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    lengths=st.lists(st.integers(0, WIDTH), min_size=1, max_size=9).filter(lambda found: max(found) > 1),
-    structure=st.sampled_from(STRUCTURES),
-    ranks=st.integers(1, 3),
-    accumulation=st.integers(1, 4),
-)
+@given(data=st.data())
 def test_an_update_equals_that_of_one_large_batch_or_the_run_has_said_so(
-    loss: str,
-    lengths: list[int],
-    structure: str,
-    ranks: int,
-    accumulation: int,
-    tmp_path_factory: pytest.TempPathFactory,
+    loss: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    data, folder = rows(lengths, structure), str(tmp_path_factory.mktemp("run"))
-    batch_size = math.ceil(len(lengths) / (ranks * accumulation))
+    folder = str(tmp_path_factory.mktemp("run"))
+    split = data.draw(
+        st.builds(
+            Split,
+            st.just(loss),
+            lengths(),
+            st.sampled_from(structures_of(loss)),
+            st.sampled_from(any_split.MODELS),
+            st.integers(1, 3),
+            st.integers(1, 4),
+        )
+    )
 
-    whole, loss_of_whole, _ = updated(loss, data, folder, ranks=1, batch_size=len(lengths), accumulation=1)
-    cut, loss_of_cut, told = updated(loss, data, folder, ranks=ranks, batch_size=batch_size, accumulation=accumulation)
+    whole, loss_of_whole, _ = updated(split.whole, folder)
+    cut, loss_of_cut, messages = updated(split, folder)
 
-    if not any("unknown over how many items" in message for message in told):
+    if not is_doubted(messages):
         torch.testing.assert_close(cut, whole, rtol=0, atol=1e-10)
-        if loss_of_whole is not None and ranks == 1:
+        if loss_of_whole is not None and split.ranks == 1:
             assert loss_of_cut == pytest.approx(loss_of_whole, abs=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["two means of unequal items", "a mean and a sum", "a root", "divided by a constant"])
+@pytest.mark.parametrize("loss", [*UNKNOWN, *MIXED])
 def test_where_it_cannot_know_it_says_so_once(loss: str, tmp_path: Any) -> None:
-    *_, told = updated(loss, rows([6, 2, 3, 1], "dict"), str(tmp_path), ranks=1, batch_size=1, accumulation=4)
+    *_, messages = updated(Split(loss, [6, 2, 3, 1], accumulation=2), str(tmp_path))
 
-    assert len([message for message in told if "unknown over how many items" in message]) == 1
+    assert len([message for message in messages if "one large batch" in message]) == 1
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        name
-        for name in LOSSES
-        if name not in ("two means of unequal items", "a mean and a sum", "a root", "divided by a constant")
-    ],
-)
-def test_where_it_knows_it_says_nothing(loss: str, tmp_path: Any) -> None:
-    *_, told = updated(loss, rows([6, 2, 3, 1], "dict"), str(tmp_path), ranks=2, batch_size=1, accumulation=2)
+@pytest.mark.parametrize("model", any_split.MODELS)
+@pytest.mark.parametrize("loss", KNOWN)
+def test_where_it_knows_it_says_nothing(loss: str, model: str, tmp_path: Any) -> None:
+    *_, messages = updated(Split(loss, [6, 2, 3, 1, 5, 4, 2, 6], model=model, ranks=2, accumulation=2), str(tmp_path))
 
-    assert told == []
+    assert messages == []
+
+
+# -- real processes ---------------------------------------------------------------------------------------------------
+
+
+def drawn(ranks: int, count: int) -> list[Split]:
+    """Return splits that are spread over losses, structures, models and accumulations."""
+    generator = random.Random(ranks)
+    found = []
+    for index in range(count):
+        loss = list(LOSSES)[index % len(LOSSES)]
+        lengths = [generator.randint(0, WIDTH) for _ in range(generator.randint(1, 9))] + [generator.randint(2, WIDTH)]
+        structure, model = generator.choice(structures_of(loss)), generator.choice(any_split.MODELS)
+        found.append(Split(loss, lengths, structure, model, ranks, generator.randint(1, 4)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_an_update_of_real_processes_equals_that_of_one_large_batch_or_they_have_said_so(
+    ranks: int, tmp_path: Path
+) -> None:
+    splits = drawn(ranks, 2 * len(LOSSES))
+    (tmp_path / "splits.json").write_text(json.dumps([asdict(split) for split in splits]))
+
+    first, *others = Job("split_worker.py", ranks, tmp_path, ["splits.json"]).results()
+
+    known = 0
+    for index, split in enumerate(splits):
+        assert all(other[index]["weights"] == first[index]["weights"] for other in others), split
+        if not is_doubted(first[index]["told"]):
+            known += 1
+            whole, *_ = updated(split.whole, str(tmp_path / "whole"))
+            assert first[index]["weights"] == pytest.approx(whole.tolist(), rel=0, abs=1e-10), split
+    assert known >= len(splits) / 2

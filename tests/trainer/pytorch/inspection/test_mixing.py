@@ -19,14 +19,10 @@ EXAMPLES, WIDTH = 4, 6
 cross_entropy = functional.cross_entropy
 
 
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
-def embedded() -> tuple[Tensor, Tensor]:
+def embedded(examples: int = EXAMPLES) -> tuple[Tensor, Tensor]:
     """Returns two tensors of the same examples, as of two encoders."""
-    seeded()
-    first = nn.Linear(3, WIDTH)(torch.randn(EXAMPLES, 3))
+    torch.manual_seed(0)
+    first = nn.Linear(3, WIDTH)(torch.randn(examples, 3))
     return first, nn.Linear(WIDTH, WIDTH)(first)
 
 
@@ -71,6 +67,13 @@ def test_a_loss_that_compares_examples_is_found(kind: str) -> None:
     assert comparison_in(MIXED[kind](*embedded()), EXAMPLES, None)
 
 
+@pytest.mark.parametrize("kind", ["clip", "distances", "barlow twins", "from the mean"])
+def test_it_is_found_in_a_batch_of_one_example(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "EXAMPLES", 1)
+
+    assert comparison_in(MIXED[kind](*embedded(1)), 1, None)
+
+
 def layered(layer: nn.Module, *shape: int) -> Tensor:
     found = layer(torch.randn(*shape))
     return found[0] if isinstance(found, tuple) else found
@@ -105,11 +108,15 @@ SEPARATE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("examples", [1, EXAMPLES])
 @pytest.mark.parametrize("kind", SEPARATE)
-def test_layers_that_keep_examples_apart_are_not_taken_for_a_comparison(kind: str) -> None:
-    labels, logits = torch.tensor([0, 3, 1, 2]), SEPARATE[kind](embedded()[0])
+def test_layers_that_keep_examples_apart_are_not_taken_for_a_comparison(
+    kind: str, examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "EXAMPLES", examples)
+    labels, logits = torch.tensor([0, 3, 1, 2])[:examples], SEPARATE[kind](embedded(examples)[0])
 
-    assert comparison_in(cross_entropy(logits, labels), EXAMPLES, labels) == ""
+    assert comparison_in(cross_entropy(logits, labels), examples, labels) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What arguments change about a model before a run."""

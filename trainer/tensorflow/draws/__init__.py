@@ -1,0 +1,1 @@
+"""Random numbers that a model draws by ``tf.random.*``."""

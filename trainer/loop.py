@@ -318,4 +318,4 @@ class TrainingLoop:
         metrics |= memory.stop("train") if memory else {}
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
-        return TrainOutput(state.global_step, loss, metrics)
+        return TrainOutput(state.global_step, loss, {**metrics, "epoch": self._epoch()})

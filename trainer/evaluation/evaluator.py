@@ -83,6 +83,11 @@ class Evaluator:
     def _is_stopped(self) -> bool:
         return self._signals is not None and self._signals.received is not None
 
+    @property
+    def examples(self) -> int | None:
+        """Number of examples of the last evaluation or prediction."""
+        return self._counted[0]
+
     def show_batches(self) -> None:
         """Let callbacks have the batches of the trainer's own evaluation dataset as ``eval_dataloader``."""
         dataset, evaluation = self._trainer.eval_dataset, self._engine.evaluation
@@ -153,9 +158,9 @@ class Evaluator:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self._counted = (None, 0)
         with self._engine.propagate_errors(), self._shown(batches):
-            output: PredictionOutput = self._trainer.prediction_loop(
-                batches, description, only_loss, ignore_keys, prefix
-            )
+            own = "evaluation_loop" in self._overrides
+            loop = self._trainer.evaluation_loop if own else self._trainer.prediction_loop
+            output = PredictionOutput(*loop(batches, description, only_loss, ignore_keys, prefix)[:3])
         examples, steps = self._counted
         output.metrics.update(plain(output.metrics, "metrics"))  # an overridden prediction_loop may return any values
         output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
@@ -212,7 +217,7 @@ class Evaluator:
         compute_metrics needs, if compute_metrics accumulates over batches, or if a subclass overrides the evaluation.
         """
         trainer, evaluation = self._trainer, self._engine.evaluation
-        if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop"):
+        if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop", "evaluation_loop"):
             return None
         datasets = trainer.eval_dataset if evaluation.is_dict_of_datasets(trainer.eval_dataset) else {"": None}
         metrics: dict[str, Any] = {}

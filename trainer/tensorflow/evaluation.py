@@ -55,6 +55,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self._batches: Batches | None = None
         self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
+        self._last_spec: tuple[Any, str] = (None, "")
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
@@ -107,9 +108,11 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         pair = pair_of(batch)
         loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
-        first, last = self.strategy.local_span(loader.examples_in(pair))
-        features, labels = loader.map_leaves(itemgetter(slice(first, last)), pair)
-        labels, _ = unweighted(labels)
+        examples = loader.examples_in(pair)
+        first, last = self.strategy.local_span(examples)
+        if last - first < examples:
+            pair = loader.map_leaves(itemgetter(slice(first, last)), pair)
+        features, (labels, _) = pair.features, unweighted(pair.labels)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else map_nested(_on_host_if_cpu, without(logits, ignore_keys))
         return StepResult(loss, weight, logits, labels, last - first, kept)
@@ -119,7 +122,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
         spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
             spec = loader.map_leaves(loader.spec_of, pair)
-        key = (str(spec), id(self.trainer.model))
+        if spec is not self._last_spec[0]:
+            self._last_spec = spec, str(spec)
+        key = (self._last_spec[1], id(self.trainer.model))
         if key not in self._predictors:
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)

@@ -265,13 +265,14 @@ class TFTrainStep(BaseTrainStep):
         return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate of the last update. Waits for the device."""
+        """Return the gradient norm and the learning rate of the last update, after its loss was taken."""
         used = self.used_groups()
-        self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
+        if self.trainer.lr_scheduler is not None:  # as callbacks see it in PyTorch
+            self.compiled.announce_rate(self._learning_rate())
         if not used:
             return self._tokens_record()
-        norm = float(self.compiled.grad_norm.numpy())
-        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
+        norm, rate = self.compiled.last_norm, used[0]["lr"]
+        return {"grad_norm": norm, "learning_rate": rate, **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""

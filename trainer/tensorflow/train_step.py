@@ -25,7 +25,7 @@ from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import LossAccumulator
 from .model_io import ModelIO
-from .objective.gradients import dense, global_norm, keras_scaled, update_of, without_gradient
+from .objective.gradients import dense, existing, global_norm, keras_scaled, update_of, without_gradient
 from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
@@ -219,11 +219,8 @@ class TFTrainStep(BaseTrainStep):
 
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
-        pairs = list(
-            zip(keras_scaled(gradients, self.trainer.optimizer), self.trainer.model.trainable_variables, strict=True)
-        )
-        pairs = [pair for index, pair in enumerate(pairs) if index not in self._without_gradient]
-        self.trainer.optimizer.apply(*map(list, zip(*pairs, strict=True)))
+        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
+        optimizer.apply(*existing(keras_scaled(gradients, optimizer), variables, self._without_gradient))
         return tf.constant(False)
 
     def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:

@@ -128,13 +128,13 @@ class TFTrainStep(BaseTrainStep):
             self.compiled.apply(self._next_learning_rate())
         return skipped
 
+    def clear_gradients(self) -> None:
+        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
+
     def end_run(self) -> None:
         """Give the model the average of its weights, if the optimizer keeps one (``use_ema``), as ``fit`` does."""
         if getattr(self.trainer.optimizer, "use_ema", False):
             self.trainer.optimizer.finalize_variable_values(self.trainer.model.trainable_variables)
-
-    def clear_gradients(self) -> None:
-        """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     # -- traced methods, on a replica ------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class CompiledStep:
         self.has_stepped: bool = False
         self.accumulators: list[Any] = []
         self._step = step
+        self._trained = {variable.path for variable in step.trainer.model.trainable_variables}
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
@@ -83,6 +84,18 @@ class CompiledStep:
         self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [spec, rows])
         self._normalize = self._compiled("normalize", self._normalize_once, [])
         self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
+
+    def tell_of_frozen_or_not(self) -> None:
+        """Warn of variables that were frozen or unfrozen since the functions were made for those that are trained."""
+        now = {variable.path for variable in self._step.trainer.model.trainable_variables}
+        changed, self._trained = sorted(now ^ self._trained), now
+        if changed:
+            logger.warning(
+                "%s and %d other variables were frozen or unfrozen within the run, which changes nothing before the "
+                "next train()",
+                changed[0],
+                len(changed) - 1,
+            )
 
     # -- a whole update -------------------------------------------------------------------------------------------
 

@@ -212,3 +212,17 @@ def test_a_model_in_float64_keeps_its_precision(make_trainer, as_dataset):
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+
+
+def test_layers_that_are_unfrozen_within_a_run_are_told(make_trainer, caplog):
+    class Unfreezes(TrainerCallback):
+        def on_epoch_end(self, args, state, control, model=None, **kwargs):
+            model.layers[0].trainable = True
+
+    model = mlp()
+    model.layers[0].trainable = False
+
+    make_trainer(model=model, callbacks=[Unfreezes()]).train()
+
+    told = [record.message for record in caplog.records if "frozen or unfrozen within the run" in record.message]
+    assert len(told) == 1

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
-
 from ..engine import TrainBatch
 from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
@@ -27,9 +25,6 @@ from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-MAX_MICRO_BATCHES = 8
-"""Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
 
@@ -310,20 +305,3 @@ def taken(total: Any) -> float:
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
     """Return the rows of a batch for each replica of this process; None with a single replica."""
     return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
-
-
-def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
-    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
-
-    Args:
-        trainer: The name of its class.
-        heard: The events inside an update that callbacks listen to.
-    """
-    in_pieces = (
-        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
-    )
-    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
-    return TracksideValueError(
-        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
-    )

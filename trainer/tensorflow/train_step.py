@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
+from .compiled_step import CompiledStep, taken
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -30,7 +30,7 @@ from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(BaseTrainStep):

@@ -134,6 +134,8 @@ class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
         self._flos = 0
         self._tokens = 0
         self._used_groups: list[dict[str, Any]] = []
+        self._looks: Any = None
+        """Has the method `first_non_finite`."""
 
     def end_update(self, skipped: bool) -> None:
         """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
@@ -144,6 +146,11 @@ class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
     @abstractmethod
     def clear_gradients(self) -> None:
         """Clear the gradients."""
+
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update of the run whose loss is not finite, and that loss; with ``wait``, look for it."""
+        found: tuple[int, float] | None = self._looks.first_non_finite(wait=wait)
+        return found
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the hyperparameters of each parameter group in the last update; empty before the first update."""

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -78,7 +78,7 @@ class TFTrainStep(BaseTrainStep):
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
-        self.compiled = CompiledStep(self, spec, self._trace_counts)
+        self.compiled = self._looks = CompiledStep(self, spec, self._trace_counts)
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -253,16 +253,8 @@ class TFTrainStep(BaseTrainStep):
     def take_loss(self) -> tuple[float, int]:
         """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
         self.queue.flush()
+        self.first_non_finite(wait=True)
         return self.compiled.take_loss(), 0
-
-    def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates, each as it was computed."""
-        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-
-    def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
-        self.queue.flush()
-        return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

@@ -32,6 +32,11 @@ class UpdateQueue:
         self._is_observed = is_observed
         self._waiting: list[Update] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every update was done."""
+        return not self._waiting
+
     def takes(self, step: int) -> bool:
         """Return whether the update that completes ``step`` may be queued."""
         return self.size > 1 and not self._is_observed(step)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideValueError
 
 from ..engine import TrainBatch
+from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
@@ -47,7 +49,8 @@ class CompiledStep:
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
-        learning_rate: The learning rate of the last update.
+        learning_rate: The learning rate of the last update by the optimizer's own schedule.
+        last_norm: ``grad_norm`` at the last call of `take_loss`.
         has_stepped: Whether an update was done.
         updates_done: Number of updates.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
@@ -58,6 +61,7 @@ class CompiledStep:
         strategy: DistributedStrategy = step.strategy
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+        self.last_norm: float = 0.0
         self.has_stepped: bool = False
         self.updates_done: int = 0
         self._non_finite: tuple[int, float] | None = None
@@ -98,6 +102,13 @@ class CompiledStep:
             self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
         self._note_updates(1)
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
+
+    def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
+        """Do queued updates in one call."""
+        if len(updates) > 1:
+            self.updates(updates)
+        else:
+            self.update(*updates[0])
 
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
         """Do several updates of as many micro-batches in one call, each given by micro-batches and a learning rate."""
@@ -233,7 +244,8 @@ class CompiledStep:
     def _set_learning_rate(self, learning_rate: Any) -> None:
         """Set the learning rate of the update, and keep it: Keras' own schedules go on with the update."""
         self._step.set_learning_rate(learning_rate)
-        self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
+        if self._step.trainer.lr_scheduler is None:
+            self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
@@ -263,8 +275,28 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
+        loss, self.last_norm = self._take([]).numpy().tolist()
+        return float(loss)
+
+    def announce_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of the optimizer to that of the next update."""
+        self._announce([tf.convert_to_tensor(learning_rate, tf.float32)])
+
+    @cached_property
+    def _take(self) -> Callable[[list[Any]], Any]:
+        return flat_call(tf.function(self._take_once, autograph=False).get_concrete_function())
+
+    @cached_property
+    def _announce(self) -> Callable[[list[Any]], Any]:
+        return flat_call(
+            tf.function(self._step.set_learning_rate, autograph=False).get_concrete_function(LEARNING_RATE)
+        )
+
+    def _take_once(self) -> Any:
+        values = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
+        self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return taken(self._loss_total)
+        return values
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update

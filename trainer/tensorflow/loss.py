@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
+from .data.readers import unweighted
+from .objective.class_weights import weights_of
 from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
 from .objective.sums import Sums, summed, with_penalties
 
@@ -163,6 +165,7 @@ class LossAccumulator(threading.local):
         counts: 1.0, or 0.0 if this replica's rows are only padding; None if they always count.
         is_whole: Whether the micro-batch is an entire update.
         sample_weight: Weights of the examples of the micro-batch; None without any, or if the loss contains them.
+        class_weight: Weights of the classes of labels, in training.
         loss, weight: Sums over the micro-batches.
         gradients: Sums of the gradients over the micro-batches.
         norm: Norm of the update's gradients before clipping, set by the optimizer step.
@@ -177,6 +180,7 @@ class LossAccumulator(threading.local):
         self.counts = counts
         self.is_whole = is_whole
         self.sample_weight: Any = None
+        self.class_weight: Any = None
         if is_first:
             self.loss: Any = None
             self.weight: Any = None
@@ -184,10 +188,17 @@ class LossAccumulator(threading.local):
             self.norm: Any = None
             self.skipped: Any = None
 
-    def take_weight(self) -> Any:
-        """Return the sample weights for a loss that then contains them."""
-        weight, self.sample_weight = self.sample_weight, None
-        return weight
+    def unweighted(self, labels: Any, class_weight: Any = None) -> Any:
+        """Return labels without their sample weights, which are noted here."""
+        labels, self.sample_weight = unweighted(labels)
+        self.class_weight = class_weight
+        return labels
+
+    def take_weight(self, labels: Any, logits: Any) -> Any:
+        """Return the weights of examples or labels for a loss that then contains them; None without any."""
+        weight, of_classes = self.sample_weight, self.class_weight
+        self.sample_weight = self.class_weight = None
+        return weight if of_classes is None or labels is None else weights_of(labels, logits, of_classes, weight)
 
     def add(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
         """Add the loss of a micro-batch; return it and its weight, both 0 if they do not count."""

@@ -20,6 +20,7 @@ from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .measuring.current_epoch import WatchesLosses
+from .measuring.loss_watch import LooksAtLosses
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
@@ -119,7 +120,7 @@ class EnginePart:
         self.model_io: Any = engine.model_io
 
 
-class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
+class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
     """One update; counts what it works through.
 
     Args:
@@ -134,8 +135,6 @@ class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
         self._flos = 0
         self._tokens = 0
         self._used_groups: list[dict[str, Any]] = []
-        self._looks: Any = None
-        """Has the method `first_non_finite`."""
 
     def end_update(self, skipped: bool) -> None:
         """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
@@ -146,11 +145,6 @@ class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
     @abstractmethod
     def clear_gradients(self) -> None:
         """Clear the gradients."""
-
-    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
-        """Return the first update of the run whose loss is not finite, and that loss; with ``wait``, look for it."""
-        found: tuple[int, float] | None = self._looks.first_non_finite(wait=wait)
-        return found
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the hyperparameters of each parameter group in the last update; empty before the first update."""

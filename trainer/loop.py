@@ -23,8 +23,8 @@ from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
-from .loss_watch import LossWatch
 from .measuring.current_epoch import CurrentEpoch
+from .measuring.loss_watch import LossWatch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, show_plan, windows

@@ -23,6 +23,7 @@ from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .loss import FiniteLosses
 from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
 
@@ -51,8 +52,7 @@ class CompiledStep:
         grad_norm: Joint norm of the last update's gradients before clipping.
         learning_rate: The learning rate of the last update by the optimizer's own schedule.
         last_norm: ``grad_norm`` at the last call of `take_loss`.
-        has_stepped: Whether an update was done.
-        updates_done: Number of updates.
+        finite: Counts the updates, and those up to the first whose loss is not finite.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
@@ -62,9 +62,7 @@ class CompiledStep:
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.last_norm: float = 0.0
-        self.has_stepped: bool = False
-        self.updates_done: int = 0
-        self._non_finite: tuple[int, float] | None = None
+        self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
         self._step = step
         self._strategy = strategy
@@ -74,8 +72,6 @@ class CompiledStep:
         self._xla = step.trainer.args.xla and strategy.replicas == 1 and not self._eager
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._raw_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._finite_updates = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.watched: Any = None
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
@@ -100,7 +96,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, self._rows, LEARNING_RATE]
             self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
-        self._note_updates(1)
+        self.finite.done += 1
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
 
     def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
@@ -122,7 +118,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
             self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
-        self._note_updates(len(windows))
+        self.finite.done += len(windows)
         rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])
         rates = np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32)
         self._whole[key](reader.take(length * len(windows)), rows, rates)
@@ -165,7 +161,7 @@ class CompiledStep:
 
     def normalize(self) -> Any:
         """Normalize and clip the accumulated gradients; return their norm before clipping."""
-        self._note_updates(1)
+        self.finite.done += 1
         return self._normalize()
 
     def apply(self, learning_rate: float) -> None:
@@ -235,10 +231,6 @@ class CompiledStep:
         self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
 
-    def _note_updates(self, count: int) -> None:
-        self.has_stepped = True
-        self.updates_done += count
-
     # -- shared parts ---------------------------------------------------------------------------------------------
 
     def _set_learning_rate(self, learning_rate: Any) -> None:
@@ -250,8 +242,7 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
-        is_finite = tf.math.is_finite(self._raw_total.assign_add(loss, read_value=True))
-        self._finite_updates.assign_add(tf.cast(is_finite, tf.int64))  # stays behind from the first that is not
+        self.finite.add(loss)
         if self.watched is not None:
             self.watched.assign_add(loss)
         if self._skip_non_finite:
@@ -261,21 +252,10 @@ class CompiledStep:
         self._loss_total.assign_add(loss)
         self.grad_norm.assign(tf.cast(norm, tf.float32))
 
-    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
-        """Return the first update whose loss was not finite, and the sum of the losses; with ``wait``, look for it."""
-        if wait and self._non_finite is None and self._step.queue.is_empty:
-            behind = self.updates_done - int(self._finite_updates.numpy())
-            if behind:
-                self._non_finite = self._step.trainer.state.global_step - behind + 1, float(self._raw_total.numpy())
-                logger.warning(
-                    "the loss of update %d is %s; this is told once. The callback terminate_on_nan stops the run",
-                    *self._non_finite,
-                )
-        return self._non_finite
-
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        loss, self.last_norm = self._take([]).numpy().tolist()
+        loss, self.last_norm, *finite = self._take([]).numpy().tolist()
+        self.finite.note(*finite)
         return float(loss)
 
     def announce_rate(self, learning_rate: float) -> None:
@@ -293,7 +273,8 @@ class CompiledStep:
         )
 
     def _take_once(self) -> Any:
-        values = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
+        norm = tf.cast(self.grad_norm.read_value(), tf.float64)
+        values = tf.stack([self._loss_total.read_value(), norm, *self.finite.values()])
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
         return values

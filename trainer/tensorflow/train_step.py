@@ -80,7 +80,8 @@ class TFTrainStep(BaseTrainStep):
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
-        self.compiled = self._looks = CompiledStep(self, spec, self._trace_counts)
+        self.compiled = CompiledStep(self, spec, self._trace_counts)
+        self.looks = self.compiled.finite
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -250,7 +251,6 @@ class TFTrainStep(BaseTrainStep):
     def take_loss(self) -> tuple[float, int]:
         """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
         self.queue.flush()
-        self.first_non_finite(wait=True)
         return self.compiled.take_loss(), 0
 
     def training_record(self) -> dict[str, float]:
@@ -266,7 +266,7 @@ class TFTrainStep(BaseTrainStep):
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
         self.queue.flush()
-        if not self.compiled.has_stepped:
+        if not self.compiled.finite.done:
             return []
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())

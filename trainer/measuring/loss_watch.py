@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from trackside.callbacks.bus.dispatcher import Dispatcher
+from typing import Any
 
-from .engine import TrainStep
+from trackside.callbacks.bus.dispatcher import Dispatcher
 
 INTERVAL = 20
 """Updates after which the host looks at losses on a device; a log and a save look too."""
+
+
+class LooksAtLosses:
+    """The method of a training step that `LossWatch` calls."""
+
+    looks: Any = None
+    """The part of the step that has the method."""
+
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update of the run whose loss is not finite, and that loss; with ``wait``, look for it."""
+        found: tuple[int, float] | None = self.looks.first_non_finite(wait=wait)
+        return found
 
 
 class LossWatch:
@@ -22,7 +34,7 @@ class LossWatch:
         is_shared: Whether there are several processes.
     """
 
-    def __init__(self, step: TrainStep, dispatcher: Dispatcher, *, is_shared: bool) -> None:
+    def __init__(self, step: Any, dispatcher: Dispatcher, *, is_shared: bool) -> None:
         self._step = step
         self._dispatcher = dispatcher
         self._is_shared = is_shared

@@ -120,13 +120,13 @@ class TFTrainStep(BaseTrainStep):
 
     def optimizer_step(self) -> bool:
         """Step the optimizer; return whether the loss scaler skipped the step."""
-        skipped = False
+        skipped, learning_rate = False, self._next_learning_rate()
         if self.precision.is_scaled:
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
             self.precision.update(is_finite)
             skipped = not is_finite
         if not skipped:
-            self.compiled.apply(self._next_learning_rate())
+            self.compiled.apply(learning_rate)
         return skipped
 
     def clear_gradients(self) -> None:

@@ -21,6 +21,7 @@ from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .loss import FiniteLosses
 from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
 
@@ -46,7 +47,7 @@ class CompiledStep:
         grad_norm: Joint norm of the last update's gradients before clipping.
         learning_rate: The learning rate of the last update by the optimizer's own schedule.
         last_norm: ``grad_norm`` at the last call of `take_loss`.
-        has_stepped: Whether an update was done.
+        finite: Counts the updates, and those up to the first whose loss is not finite.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
@@ -56,7 +57,7 @@ class CompiledStep:
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.last_norm: float = 0.0
-        self.has_stepped: bool = False
+        self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
         self._step = step
         self._trained = {variable.path for variable in step.trainer.model.trainable_variables}
@@ -103,7 +104,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, self._rows, LEARNING_RATE]
             self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
-        self.has_stepped = True
+        self.finite.done += 1
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
 
     def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
@@ -125,7 +126,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
             self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
-        self.has_stepped = True
+        self.finite.done += len(windows)
         rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])
         rates = np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32)
         self._whole[key](reader.take(length * len(windows)), rows, rates)
@@ -168,7 +169,7 @@ class CompiledStep:
 
     def normalize(self) -> Any:
         """Normalize and clip the accumulated gradients; return their norm before clipping."""
-        self.has_stepped = True
+        self.finite.done += 1
         return self._normalize()
 
     def apply(self, learning_rate: float) -> None:
@@ -249,6 +250,7 @@ class CompiledStep:
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
+        self.finite.add(loss)
         if self.watched is not None:
             self.watched.assign_add(loss)
         if self._skip_non_finite:
@@ -260,7 +262,8 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        loss, self.last_norm = self._take([]).numpy().tolist()
+        loss, self.last_norm, *finite = self._take([]).numpy().tolist()
+        self.finite.note(*finite)
         return float(loss)
 
     def announce_rate(self, learning_rate: float) -> None:
@@ -278,7 +281,8 @@ class CompiledStep:
         )
 
     def _take_once(self) -> Any:
-        values = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
+        norm = tf.cast(self.grad_norm.read_value(), tf.float64)
+        values = tf.stack([self._loss_total.read_value(), norm, *self.finite.values()])
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
         return values

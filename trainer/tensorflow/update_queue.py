@@ -37,6 +37,11 @@ class UpdateQueue:
         self._waiting: list[Update] = []
         self._shapes: list[Any] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every update was done."""
+        return not self._waiting
+
     def takes(self, step: int) -> bool:
         """Return whether the update that completes ``step`` may be queued."""
         return self.size > 1 and not self._is_observed(step)

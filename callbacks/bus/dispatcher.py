@@ -64,6 +64,7 @@ class Dispatcher:
         self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: list[CallbackReceiver] = []
         self._monitors: list[Attachment] = []
+        self._watchers: list[Attachment] = []
         self._threads: weakref.WeakSet[CallbackThread] = weakref.WeakSet()
         self._is_steered = False
         self._steered_version: int | None = None
@@ -123,6 +124,7 @@ class Dispatcher:
         for receiver in self._connected:
             EVENTS[receiver.event].disconnect(receiver, self.trainer)
         attached = [item for item in self.attachments.values() if item.detached_after is None]
+        self._watchers = [item for item in attached if hasattr(item.callback, "loss_not_finite")]
         asked = [item for item in attached if item.hears("on_log")]
         self._monitors = [item for item in asked if hasattr(item.callback, "metrics_to_log")]
         self._connected = [found for position, item in enumerate(attached) for found in self._receivers(item, position)]
@@ -256,6 +258,17 @@ class Dispatcher:
                     self.faults.tell_taken(item, name)
             added |= answer
         return added
+
+    @property
+    def wants_losses(self) -> bool:
+        """Whether a callback has a method ``loss_not_finite``."""
+        return bool(self._watchers)
+
+    def tell_not_finite(self, step: int, loss: float) -> None:
+        """Call ``loss_not_finite(args, state, control, step=step, loss=loss)`` of these callbacks."""
+        seen = (self.args, self.state, self.control)
+        for item in list(self._watchers):
+            self._guarded(item, "loss_not_finite", lambda each: each.loss_not_finite(*seen, step=step, loss=loss))
 
     def as_plain(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
         """Return values as plain data. What an observer gives that cannot be kept is left out, and told once.

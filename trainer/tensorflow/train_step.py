@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
+from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -30,7 +30,7 @@ from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(BaseTrainStep):
@@ -81,6 +81,7 @@ class TFTrainStep(BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        self.looks = self.compiled.finite
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -252,15 +253,6 @@ class TFTrainStep(BaseTrainStep):
         self.queue.flush()
         return self.compiled.take_loss(), 0
 
-    def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates, each as it was computed."""
-        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-
-    def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
-        self.queue.flush()
-        return taken(self.compiled.watched), 0
-
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update, after its loss was taken."""
         used = self.used_groups()
@@ -274,7 +266,7 @@ class TFTrainStep(BaseTrainStep):
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
         self.queue.flush()
-        if not self.compiled.has_stepped:
+        if not self.compiled.finite.done:
             return []
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())

@@ -59,7 +59,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import blinker
@@ -125,6 +125,19 @@ class Listener:
         if self.taken is not None:
             given = {name: given[name] for name in self.taken if name in given}
         return self.function(trainer, **given)
+
+
+def in_context(receiver: Any, context: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return a receiver that, if it is a plain listener, also gets ``context``; the methods of callbacks have it."""
+    if not isinstance(receiver, Listener):
+        return receiver  # type: ignore[no-any-return]
+
+    def call(trainer: Any, **given: Any) -> Any:
+        given = {**context, **given}
+        del given["trainer"]
+        return receiver(trainer, **given)
+
+    return call
 
 
 def check_listener(event: str, function: Any) -> None:

@@ -12,23 +12,20 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from .._util.plain_data import copy_plain, plain, plain_items
+from .._util.plain_data import plain, plain_items
 from ..errors import NotPlainError
-from ..events import EVENTS, Listener, Signal
+from ..events import EVENTS, Signal, in_context
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .callback_thread import CallbackThread
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
-from .receiver import STEP_EVENTS, CallbackReceiver
+from .receiver import STEP_EVENTS, CallbackReceiver, own_copy
 from .roster import Roster
-from .states import restore, state_of
+from .states import owners, restore, state_of, tell_left
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
-
-COPIED = ("logs", "metrics")
-"""Payload of which every receiver gets its own copy."""
 
 RESERVED = ("epoch", "step")
 """Names in every record that a monitor cannot replace."""
@@ -62,6 +59,7 @@ class Dispatcher:
         self.roster: Roster = Roster()
         self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: dict[str, Sequence[CallbackReceiver]] = {}
+        self._watchers: list[Attachment] = []
         self._threads: weakref.WeakSet[CallbackThread] = weakref.WeakSet()
         self._is_steered = False
         self._steered_version: int | None = None
@@ -119,11 +117,14 @@ class Dispatcher:
 
     def _connect(self, attachment: Attachment) -> None:
         """Connect every overridden method; weakly, so that the receivers go with the trainer."""
+        if hasattr(attachment.callback, "loss_not_finite"):
+            self._watchers.append(attachment)
         self._connected[attachment.name] = self._receivers(attachment)
         for receiver in self._connected[attachment.name]:
             EVENTS[receiver.event].connect(receiver, self.trainer, weak=True)
 
     def _disconnect(self, attachment: Attachment) -> None:
+        self._watchers = [item for item in self._watchers if item is not attachment]
         for receiver in self._connected.pop(attachment.name, ()):
             EVENTS[receiver.event].disconnect(receiver, self.trainer)
 
@@ -151,23 +152,11 @@ class Dispatcher:
         signal = EVENTS[event]
         known, known_version = self._known.get(event), Signal.version
         if known is None or known[0] != known_version:
-            found = () if signal.is_muted else map(self._in_context, signal.receivers_for(self.trainer))
-            known = (known_version, tuple(found))
+            found = () if signal.is_muted else signal.receivers_for(self.trainer)
+            known = (known_version, tuple(in_context(receiver, self.context) for receiver in found))
             if not signal.has_weak_listeners:
                 self._known[event] = known
         return known[1]
-
-    def _in_context(self, receiver: Any) -> Receiver:
-        """Return a receiver that gets the context of the callbacks; those of callbacks have it."""
-        if not isinstance(receiver, Listener):
-            return receiver  # type: ignore[no-any-return]
-
-        def call(trainer: Any, **given: Any) -> Any:
-            given = {**self.context, **given}
-            del given["trainer"]
-            return receiver(trainer, **given)
-
-        return call
 
     def may_steer(self) -> bool:
         """Return whether a control callback (other than the flow) or a plain listener is called at a step.
@@ -187,7 +176,7 @@ class Dispatcher:
         # the short way for what is sent at every step and mostly has no receivers
         receivers = known[1] if known is not None and known[0] == Signal.version else self.receivers(event)
         for receiver in receivers:
-            receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
+            receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
         return self.control
 
     def send_to_all(self, event: str, **payload: Any) -> BaseException | None:
@@ -195,7 +184,7 @@ class Dispatcher:
         first: BaseException | None = None
         for receiver in self.receivers(event):
             try:
-                receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
+                receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
             except BaseException as error:
                 first = first or error
         return first
@@ -222,16 +211,26 @@ class Dispatcher:
         kept = {name: self._guarded(item, "state_dict", state_of) for name, item in self.attachments.items()}
         return {name: state for name, state in kept.items() if state}
 
-    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Give the callbacks the states that `state_dicts` returned; those of callbacks not attached are left out."""
-        for name, state in states.items():
-            attachment = self.attachments.get(name)
-            if attachment is None:
-                logger.info("the checkpoint holds a state of the callback %r, which is not attached", name)
-            elif not isinstance(state, Mapping):  # transformers lists the states of several callbacks of one class
-                logger.warning("the checkpoint holds several states of callbacks %r; none is restored", name)
-            else:
-                self._guarded(attachment, "load_state_dict", partial(restore, state=state))
+    @property
+    def classes(self) -> dict[str, str]:
+        """The class of each callback, by its name, for a checkpoint."""
+        return {name: type(item.callback).__qualname__ for name, item in self.attachments.items()}
+
+    def load_state_dicts(self, states: Mapping[str, Any], classes: Mapping[str, str] | None = None) -> None:
+        """Give the callbacks the states that `state_dicts` returned; what belongs to none of them is told.
+
+        Args:
+            states: The states by the name of the callback.
+            classes: The class of each callback, if known.
+        """
+
+        def accepts(item: Attachment, state: Any) -> bool:
+            return bool(self._guarded(item, "accepts_state", lambda each: each.accepts_state(self.args, state)))
+
+        found = owners(self.attachments, states, classes or {}, accepts)
+        for name, other in found.items():
+            self._guarded(self.attachments[name], "load_state_dict", partial(restore, state=states[other]))
+        tell_left(self.attachments, states, classes or {}, found)
 
     def logged_metrics(self, own: Mapping[str, Any], **context: Any) -> dict[str, Any]:
         """Return what the monitors among the callbacks add to the training record that is about to be written.
@@ -263,6 +262,17 @@ class Dispatcher:
         heard = [item for item in self.attachments.values() if item.detached_after is None and item.hears("on_log")]
         asked = [item for item in heard if self.state.global_step % item.every == 0]
         return [item for item in asked if hasattr(item.callback, "metrics_to_log")]
+
+    @property
+    def wants_losses(self) -> bool:
+        """Whether a callback has a method ``loss_not_finite``."""
+        return bool(self._watchers)
+
+    def tell_not_finite(self, step: int, loss: float) -> None:
+        """Call ``loss_not_finite(args, state, control, step=step, loss=loss)`` of these callbacks."""
+        seen = (self.args, self.state, self.control)
+        for item in sorted(self._watchers, key=lambda item: item.position):
+            self._guarded(item, "loss_not_finite", lambda each: each.loss_not_finite(*seen, step=step, loss=loss))
 
     def as_plain(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
         """Return values as plain data. What an observer gives that cannot be kept is left out, and told once.
@@ -297,10 +307,3 @@ class Dispatcher:
         if what in attachment.failing:
             attachment.recovered()
         return result
-
-
-def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:
-    for key in COPIED:
-        if key in payload:
-            payload = {**payload, key: copy_plain(payload[key])}
-    return payload

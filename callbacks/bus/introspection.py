@@ -77,6 +77,8 @@ def check_adapted(callback: Any) -> None:
 METHODS = {
     **{event: (("args", "state", "control"), tuple(keywords_of(event))) for event in EVENTS},
     "metrics_to_log": (("args", "state"), tuple(Context.__annotations__)),
+    "loss_not_finite": (("args", "state", "control"), ("step", "loss")),
+    "accepts_state": (("args", "state"), ()),
     "state_dict": ((), ()),
     "load_state_dict": (("state",), ()),
 }
@@ -116,9 +118,10 @@ def check_calls(callback: Any) -> None:
             raise CallbackError(f"{what} is {method!r}, not a method; give the attribute another name")
         if kind := never_runs(method):
             raise CallbackError(f"{what} is {kind}, so that a call would not run its body; make it a plain function")
-        if reason := misfit(method, len(positional), [*keywords, *(["others"] if keywords else [])]):
-            call = ", ".join([*positional, "**kwargs"] if keywords else positional)
-            given = f"; it gets {', '.join(keywords)} and others by keyword" if keywords else ""
+        is_open = "trainer" in keywords  # further ones may come with any version
+        if reason := misfit(method, len(positional), [*keywords, "others"] if is_open else keywords):
+            call = ", ".join([*positional, "**kwargs"] if is_open else [*positional, *keywords])
+            given = f"; it gets {', '.join(keywords)} and others by keyword" if is_open else ""
             raise CallbackError(f"{what} cannot be called as {name}({call}): {reason}{given}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
+from .._util.plain_data import copy_plain
 from .._util.signatures import not_run
 from ..errors import CallbackError
 from ..state import FLAGS, TrainerControl, TrainerState
@@ -16,6 +17,10 @@ STEP_EVENTS = frozenset(
     {"on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"}
 )
 """The events to which ``every`` applies; all others are rare, or must not be missed."""
+
+
+COPIED = ("logs", "metrics")
+"""Payload of which every receiver gets its own copy."""
 
 
 class CallbackReceiver:
@@ -96,3 +101,11 @@ def never_ran(attachment: Attachment, event: str) -> CallbackError:
     """Return the error of a method that returned a coroutine or a generator, whose body nothing runs."""
     what = f"{type(attachment.callback).__name__}.{event} ({attachment.location})"
     return CallbackError(f"{what} returns a coroutine or a generator, whose body is never run; call what it should do")
+
+
+def own_copy(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return what one receiver gets: records and metrics are its own."""
+    for key in COPIED:
+        if key in payload:
+            payload = {**payload, key: copy_plain(payload[key])}
+    return payload

@@ -59,7 +59,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import blinker
@@ -127,15 +127,13 @@ class Listener:
         return self.function(trainer, **given)
 
 
-def in_context(receiver: Any, context: Mapping[str, Any]) -> Callable[..., Any]:
+def in_context(receiver: Any, context: dict[str, Any]) -> Callable[..., Any]:
     """Return a receiver that, if it is a plain listener, also gets ``context``; the methods of callbacks have it."""
     if not isinstance(receiver, Listener):
         return receiver  # type: ignore[no-any-return]
 
     def call(trainer: Any, **given: Any) -> Any:
-        given = {**context, **given}
-        del given["trainer"]
-        return receiver(trainer, **given)
+        return receiver(trainer, **{name: value for name, value in (context | given).items() if name != "trainer"})
 
     return call
 

@@ -189,9 +189,8 @@ def attachment_of(callback: Any, options: AttachOptions | None = None) -> Attach
     check_choice(f"{cls.__name__}: role", role, get_args(Role))
     on_error = options.on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
     check_choice(f"{cls.__name__}: on_error", on_error, get_args(OnError))
-    declared_name = getattr(callback, "name", None)
-    is_name = isinstance(declared_name, str) and declared_name
-    name = options.name or (declared_name if is_name else snake_case(cls.__name__))
+    named = getattr(callback, "name", None)
+    name = options.name or (named if isinstance(named, str) and named else snake_case(cls.__name__))
     thread = _thread_for(callback, name, role, options)
     origin = options.origin or f"Python, {location_of(cls)}"
     timing = {"background": thread is not None, "timeout_s": thread.timeout_s if thread is not None else None}

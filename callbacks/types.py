@@ -85,9 +85,15 @@ class LogContext(Context):
 
 
 class MetricsContext(Context):
-    """What comes with on_evaluate and on_predict: the receiver's own copy of the metrics."""
+    """What comes with on_predict: the receiver's own copy of the metrics."""
 
     metrics: dict[str, float]
+
+
+class EvaluateContext(MetricsContext):
+    """What comes with on_evaluate: the metrics, and whether it is the evaluation that the loop asked for."""
+
+    scheduled: bool
 
 
 class SaveContext(Context):
@@ -107,3 +113,22 @@ class CallbackErrorContext(Context):
 
     callback: str
     error: BaseException
+
+
+CONTEXTS: dict[str, type[Context]] = {
+    "on_load": LoadContext,
+    "on_pre_optimizer_step": PreOptimizerStepContext,
+    "on_optimizer_step": OptimizerStepContext,
+    "on_log": LogContext,
+    "on_evaluate": MetricsContext,
+    "on_predict": MetricsContext,
+    "on_save": SaveContext,
+    "on_exception": ExceptionContext,
+    "on_callback_error": CallbackErrorContext,
+}
+"""What comes by keyword with the events that have a payload."""
+
+
+def keywords_of(event: str) -> list[str]:
+    """Return the names of what every method and listener of ``event`` gets by keyword."""
+    return [*CONTEXTS.get(event, Context).__annotations__]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.events import EventName, Listener, signal_named
+from trackside.callbacks.events import EventName, Function, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import update_context
@@ -18,7 +18,7 @@ from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
-from .outputs import PredictionOutput
+from .outputs import EvalLoopOutput, PredictionOutput
 from .staging import is_address
 
 
@@ -105,6 +105,18 @@ class TrainerInterface(ABC):
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
 
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Return what `prediction_loop` does, and the number of examples; evaluate() and predict() call an override."""
+        output = self.prediction_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return EvalLoopOutput(*output, num_samples=self._evaluator.examples)
+
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of examples in ``dataloader``, over all processes; 0 if it is unknown."""
         return self._engine.evaluation.num_examples(dataloader) or 0
@@ -145,8 +157,11 @@ class TrainerInterface(ABC):
         """Remove a callback, given as class, instance or name."""
         self._dispatcher.remove(callback)
 
-    def on(self, event: EventName, *, every: int = 1) -> Callable[[Listener], Listener]:
+    def on(self, event: EventName, *, every: int = 1) -> Callable[[Function], Function]:
         """Return a decorator that connects a plain function to an event of this trainer.
+
+        The function is called as ``fn(trainer, args=..., state=..., control=..., **kwargs)``, with the keywords of a
+        callback's method; one without ``**kwargs`` gets of all these what it has parameters for.
 
         Args:
             event: Name of the event.
@@ -154,6 +169,7 @@ class TrainerInterface(ABC):
 
         Raises:
             UnknownNameError: If the event does not exist.
+            TracksideTypeError: If the function cannot be called like this.
         """
         return partial(signal_named(event).connect, sender=self, every=every)
 

@@ -24,6 +24,7 @@ from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .measuring.current_epoch import CurrentEpoch
+from .measuring.loss_watch import LossWatch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, show_plan, windows
@@ -72,6 +73,7 @@ class TrainingLoop:
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
         self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
+        self.losses: LossWatch = LossWatch(self.step, dispatcher, is_shared=trainer.args.world_size > 1)
         self.progress: Progress = Progress()
         self.current_epoch = dispatcher.context["current_epoch"] = CurrentEpoch(self)
         self.checkpoint = checkpoint
@@ -119,8 +121,7 @@ class TrainingLoop:
         self.first_step = state.global_step
         show_plan(self.plan, args, state)
         state.train_batch_size = args.per_device_train_batch_size
-        state.stop_reason = state.stopped_by = None
-        state.epoch = self._epoch()
+        state.stop_reason, state.stopped_by, state.epoch = None, None, self._epoch()
         rehearse(self.checkpoints)
 
     # -- the run --------------------------------------------------------------------------------------------------
@@ -201,6 +202,7 @@ class TrainingLoop:
             step.end_update(skipped)
         self._count(window)
         self.checkpoints.committer.raise_if_failed()
+        self.losses.look(self.state.global_step)
         self.flow.on_step_end(self.args, self.state, self.control)
         send("on_step_end")
         self._sync_control(after_update=True)
@@ -273,23 +275,21 @@ class TrainingLoop:
             control.request("should_evaluate", "training stops")
 
     def _log(self) -> None:
-        progress = self.progress
-        progress.add_loss(*self.step.take_loss())
-        if progress.pending_steps == 0:
+        self.progress.add_loss(*self.step.take_loss())
+        loss = self.progress.take_mean_loss()
+        if loss is None:
             return
-        loss = progress.pending_loss / progress.pending_steps
-        progress.total_loss += progress.pending_loss
-        progress.pending_loss, progress.pending_steps = 0.0, 0
         record = {"loss": loss, **self.step.training_record()}
         added = self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())
         self.trainer.log({**record, **added})
 
     def _evaluate(self) -> None:
-        progress = self.progress
+        self.send("on_evaluate_begin")
         with suppress(EvaluationStopped):
             with self.stop_evaluating(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
-            progress.last_evaluation, progress.evaluation_is_due = self.state.global_step, False
+            self.send("on_evaluate", metrics=metrics, scheduled=True)
+            self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)
         self._sync_control()
 
@@ -317,4 +317,4 @@ class TrainingLoop:
         metrics |= memory.stop("train") if memory else {}
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
-        return TrainOutput(state.global_step, loss, metrics)
+        return TrainOutput(state.global_step, loss, {**metrics, "epoch": self._epoch()})

@@ -10,24 +10,22 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
-
 from ..engine import TrainBatch
+from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .loss import FiniteLosses
 from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-MAX_MICRO_BATCHES = 8
-"""Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
 
@@ -47,8 +45,9 @@ class CompiledStep:
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
-        learning_rate: The learning rate of the last update.
-        has_stepped: Whether an update was done.
+        learning_rate: The learning rate of the last update by the optimizer's own schedule.
+        last_norm: ``grad_norm`` at the last call of `take_loss`.
+        finite: Counts the updates, and those up to the first whose loss is not finite.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
@@ -57,9 +56,11 @@ class CompiledStep:
         strategy: DistributedStrategy = step.strategy
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
-        self.has_stepped: bool = False
+        self.last_norm: float = 0.0
+        self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
         self._step = step
+        self._trained = {variable.path for variable in step.trainer.model.trainable_variables}
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
@@ -80,6 +81,18 @@ class CompiledStep:
         self._normalize = self._compiled("normalize", self._normalize_once, [])
         self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
 
+    def tell_of_frozen_or_not(self) -> None:
+        """Warn of variables that were frozen or unfrozen since the functions were made for those that are trained."""
+        now = {variable.path for variable in self._step.trainer.model.trainable_variables}
+        changed, self._trained = sorted(now ^ self._trained), now
+        if changed:
+            logger.warning(
+                "%s and %d other variables were frozen or unfrozen within the run, which changes nothing before the "
+                "next train()",
+                changed[0],
+                len(changed) - 1,
+            )
+
     # -- a whole update -------------------------------------------------------------------------------------------
 
     def update(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
@@ -91,8 +104,15 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, self._rows, LEARNING_RATE]
             self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
-        self.has_stepped = True
+        self.finite.done += 1
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
+
+    def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
+        """Do queued updates in one call."""
+        if len(updates) > 1:
+            self.updates(updates)
+        else:
+            self.update(*updates[0])
 
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
         """Do several updates of as many micro-batches in one call, each given by micro-batches and a learning rate."""
@@ -106,7 +126,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
             self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
-        self.has_stepped = True
+        self.finite.done += len(windows)
         rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])
         rates = np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32)
         self._whole[key](reader.take(length * len(windows)), rows, rates)
@@ -149,7 +169,7 @@ class CompiledStep:
 
     def normalize(self) -> Any:
         """Normalize and clip the accumulated gradients; return their norm before clipping."""
-        self.has_stepped = True
+        self.finite.done += 1
         return self._normalize()
 
     def apply(self, learning_rate: float) -> None:
@@ -224,11 +244,13 @@ class CompiledStep:
     def _set_learning_rate(self, learning_rate: Any) -> None:
         """Set the learning rate of the update, and keep it: Keras' own schedules go on with the update."""
         self._step.set_learning_rate(learning_rate)
-        self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
+        if self._step.trainer.lr_scheduler is None:
+            self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
     def _record(self, loss: Any, norm: Any) -> None:
         """Add the loss of an update to the total."""
         loss = tf.cast(loss, tf.float64)
+        self.finite.add(loss)
         if self.watched is not None:
             self.watched.assign_add(loss)
         if self._skip_non_finite:
@@ -240,8 +262,30 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
+        loss, self.last_norm, *finite = self._take([]).numpy().tolist()
+        self.finite.note(*finite)
+        return float(loss)
+
+    def announce_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of the optimizer to that of the next update."""
+        self._announce([tf.convert_to_tensor(learning_rate, tf.float32)])
+
+    @cached_property
+    def _take(self) -> Callable[[list[Any]], Any]:
+        return flat_call(tf.function(self._take_once, autograph=False).get_concrete_function())
+
+    @cached_property
+    def _announce(self) -> Callable[[list[Any]], Any]:
+        return flat_call(
+            tf.function(self._step.set_learning_rate, autograph=False).get_concrete_function(LEARNING_RATE)
+        )
+
+    def _take_once(self) -> Any:
+        norm = tf.cast(self.grad_norm.read_value(), tf.float64)
+        values = tf.stack([self._loss_total.read_value(), norm, *self.finite.values()])
+        self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return taken(self._loss_total)
+        return values
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
@@ -265,20 +309,3 @@ def taken(total: Any) -> float:
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
     """Return the rows of a batch for each replica of this process; None with a single replica."""
     return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
-
-
-def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
-    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
-
-    Args:
-        trainer: The name of its class.
-        heard: The events inside an update that callbacks listen to.
-    """
-    in_pieces = (
-        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
-    )
-    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
-    return TracksideValueError(
-        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
-    )

@@ -7,6 +7,7 @@ when the update is complete. Usually that sum is one, and no division is needed.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +17,12 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
+from .data.readers import unweighted
+from .objective.class_weights import weights_of
 from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
 from .objective.sums import Sums, summed, with_penalties
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 def batch_size(batch: Any) -> Any:
@@ -163,6 +168,7 @@ class LossAccumulator(threading.local):
         counts: 1.0, or 0.0 if this replica's rows are only padding; None if they always count.
         is_whole: Whether the micro-batch is an entire update.
         sample_weight: Weights of the examples of the micro-batch; None without any, or if the loss contains them.
+        class_weight: Weights of the classes of labels, in training.
         loss, weight: Sums over the micro-batches.
         gradients: Sums of the gradients over the micro-batches.
         norm: Norm of the update's gradients before clipping, set by the optimizer step.
@@ -177,6 +183,7 @@ class LossAccumulator(threading.local):
         self.counts = counts
         self.is_whole = is_whole
         self.sample_weight: Any = None
+        self.class_weight: Any = None
         if is_first:
             self.loss: Any = None
             self.weight: Any = None
@@ -184,10 +191,17 @@ class LossAccumulator(threading.local):
             self.norm: Any = None
             self.skipped: Any = None
 
-    def take_weight(self) -> Any:
-        """Return the sample weights for a loss that then contains them."""
-        weight, self.sample_weight = self.sample_weight, None
-        return weight
+    def unweighted(self, labels: Any, class_weight: Any = None) -> Any:
+        """Return labels without their sample weights, which are noted here."""
+        labels, self.sample_weight = unweighted(labels)
+        self.class_weight = class_weight
+        return labels
+
+    def take_weight(self, labels: Any, logits: Any) -> Any:
+        """Return the weights of examples or labels for a loss that then contains them; None without any."""
+        weight, of_classes = self.sample_weight, self.class_weight
+        self.sample_weight = self.class_weight = None
+        return weight if of_classes is None or labels is None else weights_of(labels, logits, of_classes, weight)
 
     def add(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
         """Add the loss of a micro-batch; return it and its weight, both 0 if they do not count."""
@@ -203,3 +217,43 @@ class LossAccumulator(threading.local):
             gradients = [a + b for a, b in zip(self.gradients, gradients, strict=True)]
         self.gradients = gradients
         return gradients
+
+
+class FiniteLosses:
+    """Counts on the device the updates up to the first whose loss is not finite.
+
+    Args:
+        step: The training step; has the queue of its updates.
+
+    Attributes:
+        done: Number of updates of the run.
+    """
+
+    def __init__(self, step: Any) -> None:
+        self.done: int = 0
+        self._step = step
+        self._found: tuple[int, float] | None = None
+        self._total: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._counted: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def add(self, loss: Any) -> None:
+        """Count an update; from the first loss on that is not finite, the sum is not finite, and nothing is counted."""
+        is_finite = tf.math.is_finite(self._total.assign_add(loss, read_value=True))
+        self._counted.assign_add(tf.cast(is_finite, tf.float64))
+
+    def values(self) -> list[Any]:
+        """Return the number of updates counted and the sum of the losses, on the device."""
+        return [self._counted.read_value(), self._total.read_value()]
+
+    def note(self, counted: float, total: float) -> None:
+        """Note what `values` was after all updates; tell once of a loss that is not finite."""
+        if counted < self.done and self._found is None:
+            self._found = self._step.trainer.state.global_step - self.done + int(counted) + 1, total
+            text = "the loss of update %d is %s; this is told once. The callback terminate_on_nan stops the run"
+            logger.warning(text, *self._found)
+
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update whose loss was not finite, and the sum of the losses; with ``wait``, look for it."""
+        if wait and self._step.queue.is_empty:
+            self.note(*(float(value.numpy()) for value in self.values()))
+        return self._found

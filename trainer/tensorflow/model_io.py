@@ -18,9 +18,10 @@ from ..progress import mixed
 from ._compat import call_compute_loss, input_structure, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
-from .loss import as_tensor, batch_size, smoothed_loss
+from .loss import LossAccumulator, as_tensor, batch_size, smoothed_loss, sums_of_batch
 from .objective.items import MISUSE, is_of_keras, mean_of_examples, sum_dtype
 from .objective.outputs import Objective, compiled_objective
+from .objective.sums import Sums
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -88,8 +89,24 @@ class ModelIO:
         if self.loss is not None:
             check_smoothing(self._trainer.args, "the loss that the model was compiled with")
         model = self._trainer.model
+        evaluates = self._trainer.args.eval_strategy != "no"
+        self.refuse_steps("train_step", *(["test_step"] if evaluates else []))
         if self._lacks_loss() and not model.losses and all(map(is_of_keras, layers_of(model))):
             raise self.no_loss()
+
+    def refuse_steps(self, *names: str) -> None:
+        """Raise if the model overrides a step of Keras, which is never called, unless the trainer overrides its own.
+
+        Raises:
+            TracksideValueError: If it does; the message names the method and what to override.
+        """
+        model = self._trainer.model
+        own = [name for name in names if keras_step(model, name) is not None]
+        if own and not self._overrides.any("run_model", "training_step", "prediction_step", "apply_gradients"):
+            raise TracksideValueError(
+                f"{type(model).__name__} overrides {own[0]}, which TFTrainer never calls, since the step is its own. "
+                "Override compute_loss of the model, add_loss in a layer, or run_model or training_step of TFTrainer"
+            )
 
     def _lacks_loss(self) -> bool:
         own = self._overrides.any("run_model", "training_step")
@@ -158,6 +175,11 @@ class ModelIO:
         total = tf.reduce_mean(total) * self._strategy.replicas  # Keras divides by the number of replicas
         items = [mean_of_examples(tf.cast(total, sum_dtype()), batch_size(features))]
         return as_tensor(items, features if labels is None else labels, logits, is_total=True)
+
+    def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any, losses: LossAccumulator) -> Sums | None:
+        """Return the sums of what `run_model` returned, with losses of the model's layers; None without any loss."""
+        weight, has_none = losses.take_weight(labels, logits), self.loss is None
+        return sums_of_batch(loss, logits, features, labels, weight, self._trainer.model, only_layers=has_none)
 
 
 # -- the call ---------------------------------------------------------------------------------------------------------

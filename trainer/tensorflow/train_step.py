@@ -19,18 +19,18 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
+from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
-from .loss import LossAccumulator, sums_of_batch
+from .loss import LossAccumulator
 from .model_io import ModelIO
-from .objective.gradients import dense, global_norm, update_of, without_gradient
+from .objective.gradients import dense, existing, global_norm, keras_scaled, update_of, without_gradient
 from .objective.items import MEAN
-from .objective.sums import Sums, single_sum, stacked, unstacked
+from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue, is_whole
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(BaseTrainStep):
@@ -61,7 +61,9 @@ class TFTrainStep(BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator()
         self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue: UpdateQueue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
+        self.queue: UpdateQueue = UpdateQueue(
+            size, lambda queued: self.compiled.queued(queued), StepObservers(self._receivers)
+        )
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
@@ -79,6 +81,7 @@ class TFTrainStep(BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        self.looks = self.compiled.finite
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -117,24 +120,22 @@ class TFTrainStep(BaseTrainStep):
 
     def optimizer_step(self) -> bool:
         """Step the optimizer; return whether the loss scaler skipped the step."""
-        skipped = False
+        skipped, learning_rate = False, self._next_learning_rate()
         if self.precision.is_scaled:
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
             self.precision.update(is_finite)
             skipped = not is_finite
         if not skipped:
-            self.compiled.apply(self._next_learning_rate())
+            self.compiled.apply(learning_rate)
         return skipped
 
     def clear_gradients(self) -> None:
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
-    def _execute(self, updates: list[Update]) -> None:
-        """Do queued updates in one call."""
-        if len(updates) > 1:
-            self.compiled.updates(updates)
-        else:
-            self.compiled.update(*updates[0])
+    def end_run(self) -> None:
+        """Give the model the average of its weights, if the optimizer keeps one (``use_ema``), as ``fit`` does."""
+        if getattr(self.trainer.optimizer, "use_ema", False):
+            self.trainer.optimizer.finalize_variable_values(self.trainer.model.trainable_variables)
 
     # -- traced methods, on a replica ------------------------------------------------------------------------------
 
@@ -163,9 +164,10 @@ class TFTrainStep(BaseTrainStep):
         If there are several sums, the gradients of one follow those of the other.
         """
         variables = self.trainer.model.trainable_variables
+        labels = self.losses.unweighted(labels, self.trainer.class_weight)
         with tf.GradientTape(persistent=True) as tape:
             loss, logits = self.trainer.run_model(features, labels, True)
-            sums = self.sums_of(loss, logits, features, labels)
+            sums = self.model_io.sums_of(loss, logits, features, labels, self.losses)
             if sums is None:
                 raise self.model_io.no_loss()
             sums = single_sum(sums) if self.losses.is_whole else sums
@@ -179,23 +181,20 @@ class TFTrainStep(BaseTrainStep):
             raise self.model_io.no_gradient()
         return dense(found, variables)
 
-    def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any) -> Sums | None:
-        """Return the sums of what `run_model` returned, with losses of the model's layers; None without any loss."""
-        weight, has_none = self.losses.take_weight(), self.model_io.loss is None
-        return sums_of_batch(loss, logits, features, labels, weight, self.trainer.model, only_layers=has_none)
-
     def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the loss of each example (None without labels) and the logits."""
         loss, logits = self.model_io.call(features, labels, training)
         if self.model_io.computes_loss and "compute_loss" not in self.overrides and (training or labels is not None):
-            loss = self.model_io.loss_by_model(features, labels, logits, self.losses.take_weight(), training)
+            loss = self.model_io.loss_by_model(
+                features, labels, logits, self.losses.take_weight(labels, logits), training
+            )
         elif labels is not None and not self.model_io.has_loss:
             loss = self.trainer.compute_loss(labels, logits)
         return loss, logits
 
     def compute_loss(self, labels: Any, logits: Any) -> Any:
         """Return the loss of each example by the loss function, or with label smoothing."""
-        return self.model_io.loss_of(labels, logits, self.losses.take_weight())
+        return self.model_io.loss_of(labels, logits, self.losses.take_weight(labels, logits))
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
         """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches."""
@@ -221,9 +220,8 @@ class TFTrainStep(BaseTrainStep):
 
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
-        pairs = list(zip(gradients, self.trainer.model.trainable_variables, strict=True))
-        pairs = [pair for index, pair in enumerate(pairs) if index not in self._without_gradient]
-        self.trainer.optimizer.apply(*map(list, zip(*pairs, strict=True)))
+        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
+        optimizer.apply(*existing(keras_scaled(gradients, optimizer), variables, self._without_gradient))
         return tf.constant(False)
 
     def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:
@@ -255,28 +253,20 @@ class TFTrainStep(BaseTrainStep):
         self.queue.flush()
         return self.compiled.take_loss(), 0
 
-    def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates, each as it was computed."""
-        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-
-    def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
-        self.queue.flush()
-        return taken(self.compiled.watched), 0
-
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate of the last update. Waits for the device."""
+        """Return the gradient norm and the learning rate of the last update, after its loss was taken."""
         used = self.used_groups()
-        self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
+        if self.trainer.lr_scheduler is not None:  # as callbacks see it in PyTorch
+            self.compiled.announce_rate(self._learning_rate())
         if not used:
             return self._tokens_record()
-        norm = float(self.compiled.grad_norm.numpy())
-        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
+        norm, rate = self.compiled.last_norm, used[0]["lr"]
+        return {"grad_norm": norm, "learning_rate": rate, **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
         self.queue.flush()
-        if not self.compiled.has_stepped:
+        if not self.compiled.finite.done:
             return []
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())

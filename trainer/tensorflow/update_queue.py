@@ -7,11 +7,15 @@ from typing import Any
 
 import tensorflow as tf
 
+from trackside.callbacks.errors import TracksideValueError
+
 from ..engine import TrainBatch
 from .data.readers import Reader
 
-BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
+
+MAX_MICRO_BATCHES = 8
+"""Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 Update = tuple[Sequence[TrainBatch], float]
 """The micro-batches of an update, and its learning rate."""
@@ -31,6 +35,12 @@ class UpdateQueue:
         self._execute = execute
         self._is_observed = is_observed
         self._waiting: list[Update] = []
+        self._shapes: list[Any] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every update was done."""
+        return not self._waiting
 
     def takes(self, step: int) -> bool:
         """Return whether the update that completes ``step`` may be queued."""
@@ -38,8 +48,10 @@ class UpdateQueue:
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
         """Queue an update; do all queued updates once the queue is full."""
-        if self._waiting and _shapes(self._waiting[0][0]) != _shapes(window):
+        shapes = _shapes(window)
+        if shapes != self._shapes:
             self.flush()
+            self._shapes = shapes
         self._waiting.append((window, learning_rate))
         if len(self._waiting) == self.size:
             self.flush()
@@ -76,11 +88,11 @@ class StepObservers:
 
     def __call__(self, step: int) -> bool:
         """Return whether a callback gets the event of a step after which ``step`` updates are complete."""
-        seen = tuple(self._receivers(event) for event in BETWEEN_UPDATES)
+        seen = (self._receivers("on_step_begin"), self._receivers("on_step_end"))
         if seen != self._seen:
             self._seen = seen
-            self._intervals = [_interval(receiver) for receivers in seen for receiver in receivers]
-        return any(interval and step % interval == 0 for interval in self._intervals)
+            self._intervals = [every for receivers in seen for receiver in receivers if (every := _interval(receiver))]
+        return bool(self._intervals) and any(step % every == 0 for every in self._intervals)
 
 
 def _interval(receiver: Callable[..., Any]) -> int:
@@ -93,5 +105,23 @@ def _interval(receiver: Callable[..., Any]) -> int:
 
 def _shapes(window: Sequence[TrainBatch]) -> list[Any]:
     """Return the shapes of batches that are read; empty for others."""
-    read = [batch.inputs for batch in window if not isinstance(batch.inputs, Reader)]
-    return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten(read)]
+    if isinstance(window[0].inputs, Reader):
+        return []
+    return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten([b.inputs for b in window])]
+
+
+def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
+    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
+
+    Args:
+        trainer: The name of its class.
+        heard: The events inside an update that callbacks listen to.
+    """
+    in_pieces = (
+        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
+    )
+    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
+    return TracksideValueError(
+        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
+        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
+    )

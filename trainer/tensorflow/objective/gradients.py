@@ -60,3 +60,17 @@ def global_norm(gradients: Sequence[Any]) -> Any:
         widest = tf.float64 if any(gradient.dtype == tf.float64 for gradient in gradients) else tf.float32
         gradients = [tf.cast(gradient, widest) for gradient in gradients]
     return tf.cast(tf.linalg.global_norm(gradients), tf.float32)
+
+
+def existing(
+    gradients: Sequence[Any], variables: Sequence[Any], lacking: frozenset[int]
+) -> tuple[list[Any], list[Any]]:
+    """Return gradients and variables, without those whose indices are ``lacking``."""
+    kept = [index for index in range(len(variables)) if index not in lacking]
+    return [gradients[index] for index in kept], [variables[index] for index in kept]
+
+
+def keras_scaled(gradients: Sequence[Any], optimizer: Any) -> list[Any]:
+    """Return gradients times the ``loss_scale_factor`` of a Keras optimizer, by which it divides them."""
+    factor = getattr(optimizer, "loss_scale_factor", None)
+    return [gradient if factor is None else gradient * tf.cast(factor, gradient.dtype) for gradient in gradients]

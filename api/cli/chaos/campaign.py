@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.errors import ConfigError
-from trackside.cli.chaos.instants import drawn
+from trackside.cli.chaos.instants import Left, drawn
 from trackside.cli.chaos.job import OUTPUT_DIR
 from trackside.cli.chaos.launch import Ended, Watch, run_until
 from trackside.cli.chaos.streams import END, Difference, Found, differences, read_run
@@ -38,7 +38,7 @@ class Kill:
 
     Attributes:
         run: Number of the run.
-        after_s: Seconds after its first update, or after it took its folder if it is not traced.
+        after_s: Seconds after the run took its folder.
         step: The last step that was seen.
         resumed_from: The newest checkpoint that it left; None if it left none.
         is_in_save: Whether it left a checkpoint half written or half deleted.
@@ -147,13 +147,9 @@ class Campaign:
         """Start a job until it ends, and kill it so many times, unless it ends before."""
         name = self._name(run)
         shutil.rmtree(self.folder / name, ignore_errors=True)
-        limit_s, save_s = 60.0 + 10 * whole.train_s, statistics.median(whole.saves or [0.0])
+        limit_s = 60.0 + 10 * whole.train_s
         for killed in range(kills + 1):
-            instant = None
-            if killed < kills:
-                left = 1.0 - (self._newest(name) or 0) / max(self.steps, 1)
-                saves = round(left * len(whole.saves))
-                instant = drawn(self.draw, left_s=left * whole.train_s, left_saves=saves, save_s=save_s)
+            instant = drawn(self.draw, self._left(name, whole)) if killed < kills else None
             ended = self._start(name, self._watch(name), instant, limit_s)
             if ended.code is not None or ended.is_hung:
                 break
@@ -163,14 +159,25 @@ class Campaign:
         elif ended.code != 0:
             run.failure = f"resuming fails, with exit code {ended.code}:\n{self._last_words(name)}"
 
+    def _left(self, name: str, whole: Ended) -> Left:
+        share = 1.0 - (self._newest(name) or 0) / max(self.steps, 1)
+        return Left(
+            time_s=share * whole.train_s,
+            updates=round(share * self.steps) if whole.update_s else 0,
+            saves=round(share * len(whole.saves)),
+            update_s=whole.update_s,
+            save_s=statistics.median(whole.saves or [0.0]),
+        )
+
     def _note_kill(self, run: Run, ended: Ended) -> None:
         name = self._name(run)
         newest = self._newest(name)
         traced = read_trace(self.folder / name / "trace.jsonl")
         step = max(traced[-1][0] if traced else 0, newest or 0)
-        run.kills.append(Kill(run.number, ended.train_s, step, newest, ended.is_in_save))
+        kill = Kill(run.number, ended.train_s, step, newest, ended.is_in_save)
+        run.kills.append(kill)
         number = sum(len(other.kills) for other in self.runs) + len(run.kills)
-        where = f"step {step}{', inside a save' if ended.is_in_save else ''}"
+        where = f"{kill.after_s:.1f} s, step {step}{', inside a save' if kill.is_in_save else ''}"
         resumes = "from the beginning" if newest is None else f"from checkpoint-{newest}"
         self.tell(f"kill {number} of {self.kills}: run {run.number}, {where}; goes on {resumes}")
 

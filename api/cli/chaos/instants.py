@@ -1,4 +1,4 @@
-"""Instants of kills, drawn at random: some after a time, some inside a save, few before the first update."""
+"""Instants of kills, drawn at random: some after an update, some inside a save, few before the first update."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-START, UPDATES = "start", "updates"
-"""What an instant may follow, besides a save: the run takes its folder; it does its first update."""
+START, UPDATE, SAVE = "start", "update", "save"
+"""What an instant follows: the run takes its folder; an update; a checkpoint that begins to be written or deleted."""
 
 SHORTEST_SAVE_S = 0.005
-SHARES = {"save": 0.5, START: 0.1}
-"""Shares of the instants; the others follow the first update."""
+SHARES = {SAVE: 0.5, START: 0.1}
+"""Shares of the instants; the others follow an update."""
 
 START_S = 1.0
 """An instant before the first update, if that comes later, is within that time after the run took its folder."""
@@ -26,42 +26,55 @@ class Instant:
 
     Attributes:
         delay_s: Seconds after what it follows.
-        after: `START` or `UPDATES`.
-        save: Number of the save of this start that it follows instead, from 1; 0: none.
+        after: `START`, `UPDATE` or `SAVE`.
+        number: Which of them, counted from 1 at each start of the job.
     """
 
     delay_s: float
-    after: str = UPDATES
-    save: int = 0
+    after: str = START
+    number: int = 1
 
-    def is_due(self, now: float, begun: Mapping[str, float | None], saves: Sequence[Sequence[float]]) -> bool:
+    def is_due(self, now: float, seen: Mapping[str, Sequence[float]]) -> bool:
         """Return whether the instant has come.
 
         Args:
             now: The time, in seconds.
-            begun: When the run took its folder, and when it did its first update.
-            saves: First and last time at which each save of this start was seen, in order.
+            seen: The times of what an instant may follow.
 
         Example:
-            >>> Instant(0.5, save=2).is_due(4.0, {"start": 1.0}, [(2.0, 2.1), (3.0, 3.0)])
+            >>> Instant(0.5, SAVE, 2).is_due(4.0, {"save": [2.0, 3.0]})
             True
         """
-        saved = saves[self.save - 1][0] if 0 < self.save <= len(saves) else None
-        since = saved if self.save else begun[self.after]
-        return since is not None and now - since >= self.delay_s
+        times = seen[self.after]
+        return len(times) >= self.number and now - times[self.number - 1] >= self.delay_s
 
 
-def drawn(draw: random.Random, *, left_s: float, left_saves: int, save_s: float) -> Instant:
-    """Return a random instant.
+@dataclass(frozen=True)
+class Left:
+    """What is left of a run.
 
-    Args:
-        left_s: Seconds of training that are left.
-        left_saves: Saves that are left.
+    Attributes:
+        time_s: Seconds.
+        updates: Updates; 0 if they are not traced.
+        saves: Saves.
+        update_s: How long an update takes.
         save_s: How long a save takes.
     """
+
+    time_s: float
+    updates: int
+    saves: int
+    update_s: float
+    save_s: float
+
+
+def drawn(draw: random.Random, left: Left) -> Instant:
+    """Return a random instant."""
     share = draw.random()
-    if left_saves > 0 and share < SHARES["save"]:
-        return Instant(draw.uniform(0.0, max(save_s, SHORTEST_SAVE_S)), save=draw.randint(1, left_saves))
+    if left.saves > 0 and share < SHARES[SAVE]:
+        return Instant(draw.uniform(0.0, max(left.save_s, SHORTEST_SAVE_S)), SAVE, draw.randint(1, left.saves))
     if share > 1.0 - SHARES[START]:
-        return Instant(draw.uniform(0.0, START_S), after=START)
-    return Instant(draw.uniform(0.0, LATEST * max(left_s, 0.0)))
+        return Instant(draw.uniform(0.0, START_S))
+    if left.updates > 0:
+        return Instant(draw.uniform(0.0, left.update_s), UPDATE, draw.randint(1, left.updates))
+    return Instant(draw.uniform(0.0, LATEST * max(left.time_s, 0.0)))

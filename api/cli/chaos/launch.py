@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trackside.cli.chaos.instants import START, UPDATES, Instant
+from trackside.cli.chaos.instants import SAVE, START, UPDATE, Instant
 from trackside.trainer.checkpointing.names import COMMITTED, TEMPORARY
 from trackside.trainer.checkpointing.run_lock import LOCK_FILE
 
@@ -25,7 +25,8 @@ class Ended:
 
     Attributes:
         code: Its exit code; None if it was killed at the instant, and ``is_hung`` if it was killed after the limit.
-        train_s: Seconds from its first update, or from the moment that it took its folder if it is not traced.
+        train_s: Seconds from the moment that it took its folder.
+        update_s: Seconds that an update took on average; 0 without two that were traced.
         saves: Seconds that each save, or deletion of a checkpoint, took.
         is_in_save: Whether the kill left a checkpoint half written or half deleted.
     """
@@ -33,6 +34,7 @@ class Ended:
     code: int | None = None
     is_hung: bool = False
     train_s: float = 0.0
+    update_s: float = 0.0
     saves: list[float] = field(default_factory=list)
     is_in_save: bool = False
 
@@ -46,29 +48,38 @@ class Watch:
         trace: The file of the trace; None if the job is not traced.
 
     Attributes:
-        begun: When the run took its folder, and when it did its first update, in seconds; None before that.
-        saves: First and last time at which each save or deletion was seen, in order.
+        seen: The times of what an instant may follow, in this start of the job.
+        saves: How long each save, or deletion of a checkpoint, has been seen, in seconds.
     """
 
     def __init__(self, out: Path, kept: Path, trace: Path | None) -> None:
-        self.out, self.kept = out, kept
-        self.begun: dict[str, float | None] = {START: None, UPDATES: None}
-        self._signs = {START: out / LOCK_FILE, UPDATES: trace or out / LOCK_FILE}
-        self._before = {name: _time_of(path) for name, path in self._signs.items()}
-        self.saves: dict[str, list[float]] = {}
+        self.out, self.kept, self.trace = out, kept, trace
+        self.seen: dict[str, list[float]] = {START: [], UPDATE: [], SAVE: []}
+        self.saves: dict[str, float] = {}
+        self._lock_before = _stat(out / LOCK_FILE)[0]
+        self._read = _stat(trace)[1]
+        self._saves_at: dict[str, float] = {}
         self._copied: dict[str, int] = {}
         kept.mkdir(parents=True, exist_ok=True)
 
     def look(self) -> None:
         """Note what is new."""
         now = time.monotonic()
-        for name, path in self._signs.items():
-            if self.begun[name] is None and _time_of(path) != self._before[name]:
-                self.begun[name] = now
+        if not self.seen[START] and _stat(self.out / LOCK_FILE)[0] != self._lock_before:
+            self.seen[START].append(now)
+        if self.trace is not None and _stat(self.trace)[1] > self._read:
+            with open(self.trace, "rb") as file:
+                file.seek(self._read)
+                new = file.read()
+            self._read += len(new)
+            self.seen[UPDATE] += [now] * new.count(b"\n")
         with contextlib.suppress(OSError):  # the folder, or one in it, does not exist just now
             for entry in os.scandir(self.out):
                 if is_save(entry.name):
-                    self.saves.setdefault(entry.name, [now, now])[1] = now
+                    if entry.name not in self.saves:
+                        self.seen[SAVE].append(now)
+                        self._saves_at[entry.name] = now
+                    self.saves[entry.name] = now - self._saves_at[entry.name]
                 elif COMMITTED.fullmatch(entry.name) and self._copied.get(entry.name) != entry.inode():
                     self._keep(entry)
 
@@ -84,11 +95,13 @@ class Watch:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _time_of(path: Path) -> int:
+def _stat(path: Path | None) -> tuple[int, int]:
+    """Return the time of the last change and the size of a file; zeros if it does not exist."""
     try:
-        return path.stat().st_mtime_ns
+        found = os.stat(path or "")
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def is_save(name: str) -> bool:
@@ -130,8 +143,7 @@ def run_until(
                 break
             now = time.monotonic()
             ended.is_hung = limit_s is not None and now - started > limit_s
-            saves = list(watch.saves.values())
-            if ended.is_hung or (instant is not None and instant.is_due(now, watch.begun, saves)):
+            if ended.is_hung or (instant is not None and instant.is_due(now, watch.seen)):
                 break
             time.sleep(POLL_S)
     finally:  # after its end, too: processes that it has left behind
@@ -139,8 +151,10 @@ def run_until(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     watch.look()
-    ended.train_s = time.monotonic() - (watch.begun[UPDATES] or started)
-    ended.saves = [last - first for first, last in watch.saves.values()]
+    ended.train_s = time.monotonic() - (watch.seen[START] or [started])[0]
+    updates = watch.seen[UPDATE]
+    ended.update_s = (updates[-1] - updates[0]) / (len(updates) - 1) if len(updates) > 1 else 0.0
+    ended.saves = list(watch.saves.values())
     ended.is_in_save = any(is_save(path.name) for path in watch.out.glob(".*")) if watch.out.is_dir() else False
     return ended
 

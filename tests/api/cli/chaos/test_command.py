@@ -15,8 +15,8 @@ from trackside.cli.chaos.command import parsed, with_trace
 from trackside.cli.main import main
 
 JOB = str(TESTS / "workers" / "chaos_job.py")
-IN_THE_MIDDLE = ["--seed", "19"]
-"""Its first kill is drawn between the middle of the first and that of the last update."""
+IN_THE_MIDDLE = ["--seed", "14"]
+"""Its first kill is drawn within the 17th of 30 updates."""
 
 
 def chaos(capsys: Any, *words: str) -> tuple[int, dict[str, Any]]:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from trackside.cli.chaos.instants import START, UPDATES, Instant
+from trackside.cli.chaos.instants import SAVE, START, UPDATE, Instant
 from trackside.cli.chaos.launch import Ended, Watch, run_until
 
 SAVES = """
@@ -39,7 +39,7 @@ def is_alive(folder: Path) -> bool:
 
 
 def test_a_job_is_killed_inside_a_save_with_the_processes_that_it_started(tmp_path):
-    found = ended(tmp_path, 30.0, Instant(0.05, save=1))
+    found = ended(tmp_path, 30.0, Instant(0.05, SAVE))
 
     assert found.code is None
     assert found.is_in_save
@@ -67,12 +67,16 @@ def test_a_job_that_hangs_is_killed_at_the_limit(tmp_path):
 def test_a_later_start_is_not_taken_for_begun_by_what_an_earlier_one_left(tmp_path):
     lock = tmp_path / ".trackside.lock"
     lock.write_text("old")
-    watch = Watch(tmp_path, tmp_path / "kept", None)
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("{}\n{}\n")
+    watch = Watch(tmp_path, tmp_path / "kept", trace)
     watch.look()
-    assert watch.begun == {START: None, UPDATES: None}
+    assert watch.seen == {START: [], UPDATE: [], SAVE: []}
 
     lock.write_text("new")
     os.utime(lock, ns=(1, 10**18))
+    with trace.open("a") as file:
+        file.write("{}\n")
     watch.look()
 
-    assert watch.begun[START] is not None
+    assert [len(watch.seen[name]) for name in (START, UPDATE, SAVE)] == [1, 1, 0]

@@ -18,6 +18,7 @@ from .checkpointing.store import Write
 from .distributed.launcher import JobStore
 from .memory_metrics import DeviceMemory
 from .progress import Progress
+from .recovery.skipping import SkipsUpdates
 from .step_timer import StepTimer
 
 
@@ -94,7 +95,7 @@ class Overrides(frozenset[str]):
         return not self.isdisjoint(names)
 
 
-class TrainStep(ABC):
+class TrainStep(SkipsUpdates):
     """One update, from a batch to the optimizer. The loop calls the methods in this order."""
 
     @abstractmethod

@@ -23,20 +23,21 @@ from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from ..progress import mixed
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces, taken
+from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import LossAccumulator, sum_and_weight
 from .model_io import ModelIO, batch_norm_in
 from .oom_retry import OOMRetrier
+from .optim.skipping import TFSkipsUpdates
 from .precision.base import Precision
 from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
-class TFTrainStep(BaseTrainStep):
+class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     """One update of a Keras model.
 
     Args:
@@ -124,7 +125,9 @@ class TFTrainStep(BaseTrainStep):
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
             self.precision.update(is_finite)
             skipped = not is_finite
-        if not skipped:
+        if skipped:
+            self.compiled.record()
+        else:
             self.compiled.apply(self._next_learning_rate())
         return skipped
 
@@ -242,20 +245,6 @@ class TFTrainStep(BaseTrainStep):
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
     # -- records --------------------------------------------------------------------------------------------------
-
-    def take_loss(self) -> tuple[float, int]:
-        """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
-        self.queue.flush()
-        return self.compiled.take_loss(), 0
-
-    def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates, each as it was computed."""
-        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-
-    def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call; all updates count. Waits for the device."""
-        self.queue.flush()
-        return taken(self.compiled.watched), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update. Waits for the device."""

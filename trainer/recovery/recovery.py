@@ -120,13 +120,16 @@ class Recovery:
 
         found = self.engine.strategy.collectives.outcome("the way back", lambda: find() if is_first else None)[0]
         saved = None if found is None else self.checkpoints.read(found)
+        problem = None
         if saved is None:
-            return self._tell("there is no checkpoint to go back to yet: the weights stay as they are")
-        if not (saved.contents.names("optimizer") or saved.contents.names("shards")):
-            return self._tell(f"{found} was written with save_only_model: the weights stay as they are")
-        if _schedule(saved.progress.optimizer) != _schedule(progress.optimizer):
-            return self._tell(f"{found} is of another schedule: the weights stay as they are")
-        return saved  # type: ignore[no-any-return]
+            problem = "there is no checkpoint to go back to yet"
+        elif not (saved.contents.names("optimizer") or saved.contents.names("shards")):
+            problem = f"{found} was written with save_only_model"
+        elif _schedule(saved.progress.optimizer) != _schedule(progress.optimizer):
+            problem = f"{found} is of another schedule"
+        if problem is not None:
+            self._tell(f"{problem}: the weights stay as they are")
+        return saved if problem is None else None
 
     def _tell(self, what: str) -> None:
         """Log a warning, once in a run."""

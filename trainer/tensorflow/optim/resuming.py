@@ -120,7 +120,7 @@ class TFMadeOptimizer(MadeOptimizer):
         if has_keras_schedule(self.optimizer):
             return "the optimizer has a schedule of Keras, which cannot be changed"
         if factor != 1.0:
-            self.optimizer.learning_rate.assign(self.optimizer.learning_rate * factor)
+            self.optimizer.learning_rate.assign(rate_of(self.optimizer) * factor)
         if self.schedule is None:
             return None
         if not isinstance(self.schedule, Schedule):

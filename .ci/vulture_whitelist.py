@@ -3,9 +3,11 @@
 
 # fields of arguments, of the state and of payloads
 _.do_train, _.evaluate_during_training, _.evaluation_strategy, _.per_gpu_train_batch_size, _.per_gpu_eval_batch_size
+_.main_process_first, _.num_processes, _.is_main_process, _.unwrap_model, _.wait_for_everyone, _.gather_for_metrics
+_.callback_list, language, license, finetuned_from, dataset_tags
 _.adafactor, _.activation_checkpointing, _.activation_checkpointing_kwargs, _.include_inputs_for_metrics
 _.tpu_metrics_debug, _.use_cpu, _.trial_name, _.trial_params, _.train_dataloader, _.eval_dataloader, _.exception
-_.training_loss, _.emissions_kg, _.background_s, _.NO, _.EPOCH
+_.training_loss, _.emissions_kg, _.background_s, _.NO, _.EPOCH, scheduled
 _.padding, _.pad_to_multiple_of, _.max_length, _.return_tensors
 # methods and parameters of the documented surface
 _.hyperparameter_search, _.remove_callback, _.compute_loss_context_manager, _._prepare_inputs, _.save_to_json

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from trackside.trainer.arguments.enums import IntervalStrategy as IntervalStrategy
     from trackside.trainer.checkpointing.remote import get_last_checkpoint as get_last_checkpoint
     from trackside.trainer.outputs import BestRun as BestRun
+    from trackside.trainer.outputs import EvalLoopOutput as EvalLoopOutput
     from trackside.trainer.outputs import EvalPrediction as EvalPrediction
     from trackside.trainer.outputs import PredictionOutput as PredictionOutput
     from trackside.trainer.outputs import TrainOutput as TrainOutput
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from trackside.trainer.pytorch.arguments import TrainingArguments as TrainingArguments
     from trackside.trainer.pytorch.data.collators import DataCollatorWithPadding as DataCollatorWithPadding
     from trackside.trainer.pytorch.data.collators import default_data_collator as default_data_collator
+    from trackside.trainer.pytorch.seq2seq.arguments import Seq2SeqTrainingArguments as Seq2SeqTrainingArguments
+    from trackside.trainer.pytorch.seq2seq.trainer import Seq2SeqTrainer as Seq2SeqTrainer
     from trackside.trainer.pytorch.trainer import Trainer as Trainer
     from trackside.trainer.tensorflow.arguments import TFTrainingArguments as TFTrainingArguments
     from trackside.trainer.tensorflow.trainer import TFTrainer as TFTrainer
@@ -95,9 +98,13 @@ _NAMES = {
     "trackside.seeding": "set_seed",
     "trackside.trainer.arguments.enums": "IntervalStrategy",
     "trackside.trainer.checkpointing.remote": "get_last_checkpoint",
-    "trackside.trainer.outputs": "BestRun EvalPrediction PredictionOutput TrainOutput default_compute_objective",
+    "trackside.trainer.outputs": (
+        "BestRun EvalLoopOutput EvalPrediction PredictionOutput TrainOutput default_compute_objective"
+    ),
     "trackside.trainer.pytorch.arguments": "TrainingArguments",
     "trackside.trainer.pytorch.data.collators": "DataCollatorWithPadding default_data_collator",
+    "trackside.trainer.pytorch.seq2seq.arguments": "Seq2SeqTrainingArguments",
+    "trackside.trainer.pytorch.seq2seq.trainer": "Seq2SeqTrainer",
     "trackside.trainer.pytorch.trainer": "Trainer",
     "trackside.trainer.tensorflow.arguments": "TFTrainingArguments",
     "trackside.trainer.tensorflow.trainer": "TFTrainer",

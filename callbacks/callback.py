@@ -10,6 +10,7 @@ from .types import (
     Args,
     CallbackErrorContext,
     Context,
+    EvaluateContext,
     ExceptionContext,
     LoadContext,
     LogContext,
@@ -32,6 +33,10 @@ class TrainerCallback:
     A monitor, which adds values to every training record, has one more method that this class leaves out so that the
     others cost nothing: ``metrics_to_log(self, args, state, **context) -> dict[str, float]``. It is called when a
     record is about to be written, with the same keywords as the events.
+
+    Another method that this class leaves out is ``accepts_state(self, args, state) -> bool``: whether a state in a
+    checkpoint is the callback's own. With it, a callback begins anew where the state under its name is of something
+    else, and finds its own under another name.
 
     Attributes:
         role: "control" steers the run; "observer" only watches it (trackers, progress bars).
@@ -121,9 +126,9 @@ class TrainerCallback:
         """A batch of an evaluation or a prediction is done."""
 
     def on_evaluate(
-        self, args: Args, state: State, control: Control, **kwargs: Unpack[MetricsContext]
+        self, args: Args, state: State, control: Control, **kwargs: Unpack[EvaluateContext]
     ) -> Control | None:
-        """An evaluation is done and logged; ``metrics`` is a copy of its result."""
+        """An evaluation is done and logged: a copy of its ``metrics``, and whether the run ``scheduled`` it."""
 
     def on_predict(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[MetricsContext]

@@ -3,8 +3,45 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
+
+from .types import Args
+
+
+@dataclass(frozen=True)
+class WatchedMetric:
+    """A metric by which a run is judged. Early stopping, the best model and a plateau schedule have it from here.
+
+    Attributes:
+        key: Its name in the records of an evaluation, whichever way it was written.
+        greater_is_better: Whether a greater value is better.
+    """
+
+    key: str
+    greater_is_better: bool
+
+    @classmethod
+    def of(cls, args: Args, name: str | None = None, greater_is_better: bool | None = None) -> WatchedMetric:
+        """Return the metric called ``name``, or that of the arguments.
+
+        The direction is the one given, or that of the arguments if it is their metric, or follows from the name.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> args = SimpleNamespace(metric_for_best_model="eval_wer", greater_is_better=False)
+            >>> WatchedMetric.of(args, "wer")
+            WatchedMetric(key='eval_wer', greater_is_better=False)
+        """
+        own = evaluation_key(args.metric_for_best_model or "loss")
+        key = own if name is None else evaluation_key(name)
+        if greater_is_better is None and key == own:
+            greater_is_better = args.greater_is_better
+        return cls(key, is_greater_better(key) if greater_is_better is None else bool(greater_is_better))
+
+    def __str__(self) -> str:
+        return f"{self.key} ({'greater' if self.greater_is_better else 'smaller'} is better)"
 
 
 def evaluation_key(name: str) -> str:

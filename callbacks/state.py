@@ -37,6 +37,7 @@ class TrainerState:
         stopped_by: Name of the signal that stopped training, such as "SIGTERM"; None if none did.
         run_id: The id of the run, which its checkpoints carry and which is kept when it is resumed.
         stateful_callbacks: The state of each callback, by its name.
+        callback_classes: The class of each callback, by its name.
         extra: Keys of a state file that this version does not know; written back unchanged.
     """
 
@@ -60,6 +61,7 @@ class TrainerState:
     trial_name: str | None = None
     trial_params: dict[str, Any] | None = None
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
+    callback_classes: dict[str, str] = field(default_factory=dict)
     stop_reason: str | None = None
     stopped_by: str | None = None
     run_id: str | None = None

@@ -91,9 +91,15 @@ class LogContext(Context):
 
 
 class MetricsContext(Context):
-    """What comes with on_evaluate and on_predict: the receiver's own copy of the metrics."""
+    """What comes with on_predict: the receiver's own copy of the metrics."""
 
     metrics: dict[str, float]
+
+
+class EvaluateContext(MetricsContext):
+    """What comes with on_evaluate: the metrics, and whether it is the evaluation that the loop asked for."""
+
+    scheduled: bool
 
 
 class SaveContext(Context):

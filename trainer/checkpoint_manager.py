@@ -110,7 +110,7 @@ class CheckpointManager:
         step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
         is_plain = not is_heard and "save_model" not in self.overrides
         background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
-        state.stateful_callbacks = dispatcher.state_dicts()
+        state.stateful_callbacks, state.callback_classes = dispatcher.state_dicts(), dispatcher.classes
         if background:
             self.committer.make_room()  # before the copy: at most two copies exist
         write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
@@ -296,12 +296,12 @@ class CheckpointManager:
         trainer.state.run_id = run_id_of(saved.path) or self.run_id
         self._store = None
         folders = Path(trainer.args.output_dir), saved.path.parent
-        self.best.look_for(run_id_of(saved.path), *folders, remote=self.remote.run_ids)
+        self.best.look_for(run_id_of(saved.path), *folders, before=saved.args, remote=self.remote.run_ids)
         if trainer.state.is_world_process_zero:
             rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:
-            self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks)
+            self.dispatcher.load_state_dicts(trainer.state.stateful_callbacks, trainer.state.callback_classes)
         differences = {**trainer.args.differences(saved.args), **differences}
         for name, (old, new) in differences.items() if trainer.state.is_world_process_zero else ():
             logger.warning("resuming with %s=%r; the checkpoint was written with %r", name, new, old)

@@ -64,8 +64,8 @@ class StepResult:
     """The result of one evaluation step; everything but ``examples`` may still be on the device.
 
     Attributes:
-        loss: Mean loss of the batch; None without labels.
-        weight: Number of items in the mean.
+        loss: Mean loss of the batch, or several losses that are added up; None without labels.
+        weight: Number of items in the mean, or in each of the means.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
         examples: Number of examples of this process in the batch, without padding.
     """

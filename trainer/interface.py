@@ -18,7 +18,7 @@ from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
-from .outputs import PredictionOutput
+from .outputs import EvalLoopOutput, PredictionOutput
 from .staging import is_address
 
 
@@ -104,6 +104,18 @@ class TrainerInterface(ABC):
         return self._evaluator.prediction_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Return what `prediction_loop` does, and the number of examples; evaluate() and predict() call an override."""
+        output = self.prediction_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return EvalLoopOutput(*output, num_samples=self._evaluator.examples)
 
     def num_examples(self, dataloader: Any) -> int:
         """Return the number of examples in ``dataloader``, over all processes; 0 if it is unknown."""

@@ -272,23 +272,21 @@ class TrainingLoop:
             control.request("should_evaluate", "training stops")
 
     def _log(self) -> None:
-        progress = self.progress
-        progress.add_loss(*self.step.take_loss())
-        if progress.pending_steps == 0:
+        self.progress.add_loss(*self.step.take_loss())
+        loss = self.progress.take_mean_loss()
+        if loss is None:
             return
-        loss = progress.pending_loss / progress.pending_steps
-        progress.total_loss += progress.pending_loss
-        progress.pending_loss, progress.pending_steps = 0.0, 0
         record = {"loss": loss, **self.step.training_record()}
         added = self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())
         self.trainer.log({**record, **added})
 
     def _evaluate(self) -> None:
-        progress = self.progress
+        self.send("on_evaluate_begin")
         with suppress(EvaluationStopped):
             with self.stop_evaluating(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
-            progress.last_evaluation, progress.evaluation_is_due = self.state.global_step, False
+            self.send("on_evaluate", metrics=metrics, scheduled=True)
+            self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)
         self._sync_control()
 
@@ -316,4 +314,4 @@ class TrainingLoop:
         metrics |= memory.stop("train") if memory else {}
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
-        return TrainOutput(state.global_step, loss, metrics)
+        return TrainOutput(state.global_step, loss, {**metrics, "epoch": self._epoch()})

@@ -49,6 +49,20 @@ class PredictionOutput(NamedTuple):
     metrics: dict[str, float]
 
 
+class EvalLoopOutput(NamedTuple):
+    """The result of evaluation_loop().
+
+    Attributes:
+        predictions, label_ids, metrics: As in `PredictionOutput`.
+        num_samples: Number of examples, over all processes.
+    """
+
+    predictions: Any
+    label_ids: Any
+    metrics: dict[str, float]
+    num_samples: int | None
+
+
 class BestRun(NamedTuple):
     """The best trial of a hyperparameter search.
 

@@ -215,6 +215,15 @@ class Progress:
         self.pending_steps -= empty
         self.empty_steps += empty
 
+    def take_mean_loss(self) -> float | None:
+        """Return the mean loss of the updates since the last record, which begins anew; None if there are none."""
+        if self.pending_steps == 0:
+            return None
+        loss = self.pending_loss / self.pending_steps
+        self.total_loss += self.pending_loss
+        self.pending_loss, self.pending_steps = 0.0, 0
+        return loss
+
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
         self.epoch += 1

@@ -6,10 +6,7 @@ import warnings
 from collections.abc import Mapping
 
 INSTEAD = {
-    "accelerator": "call self.backward(loss) for accelerator.backward, self.gather_objects(value) for its gather",
-    "evaluation_loop": "override prediction_loop, which evaluate() and predict() call",
-    "get_decay_parameter_names": "override create_optimizer",
-    "get_optimizer_cls_and_kwargs": "override create_optimizer, or give optimizer_cls_and_kwargs",
+    "push_to_hub": "upload the folder that save_model() writes with huggingface_hub.upload_folder()",
     "_get_train_sampler": "override get_train_dataloader",
     "_get_eval_sampler": "override get_eval_dataloader",
     "_inner_training_loop": "listen to the events of the loop",

@@ -168,6 +168,8 @@ def _with_weights(config: RunConfig, data: str, checkpoint: str | None) -> tuple
         folder = _weights_folder(config, checkpoint)
         built = build(config, needed=["model", data], unused=sorted(unused))
         trainer = make_trainer(config, built)
+        if trainer.eval_dataset is None:
+            trainer.eval_dataset = built[data]  # a Keras model that is not built yet is built on it
         trainer.load_weights(folder)
     return Outcome(trainer), built
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, UnknownMetricError, check_count
-from ..metrics import evaluation_key, improves, is_greater_better, training_key
+from ..metrics import WatchedMetric, evaluation_key, improves, training_key
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
 
@@ -17,8 +17,12 @@ logger: logging.Logger = logging.getLogger("trackside.callbacks")
 class EarlyStoppingCallback(TrainerCallback):
     """Stop training when a metric has not improved for some evaluations in a row.
 
-    Works with any logged metric; neither ``load_best_model_at_end`` nor a checkpoint is needed. An evaluation in which
-    the metric is None is passed over; one in which it is NaN has not improved.
+    It judges the values that the best model is judged by: those of the evaluations that the run schedules, and not of
+    others that a callback asks for with ``trainer.evaluate()``. A metric that these evaluations do not return is looked
+    for in all log records. Neither ``load_best_model_at_end`` nor a checkpoint is needed. An evaluation in which the
+    metric is None is passed over; one in which it is NaN has not improved.
+
+    The count belongs to metric and direction: a resumed run that goes by another metric counts anew, and says so.
 
     Args:
         early_stopping_patience: The number of evaluations without improvement after which training stops.
@@ -26,7 +30,7 @@ class EarlyStoppingCallback(TrainerCallback):
         metric: The metric to watch. "accuracy" and "eval_accuracy" are the same metric of an evaluation; "train_loss"
             is the ``loss`` of the training records; any other name may also be one that you log yourself. None:
             ``args.metric_for_best_model``, or the evaluation's loss.
-        greater_is_better: None: ``args.greater_is_better`` if the metric comes from the arguments too; else whether the
+        greater_is_better: None: ``args.greater_is_better`` if the metric is that of the arguments; else whether the
             name does not end in "loss".
 
     Raises:
@@ -53,44 +57,65 @@ class EarlyStoppingCallback(TrainerCallback):
         self.greater_is_better = greater_is_better
         self.early_stopping_patience_counter: int = 0
         self.best: float | None = None
+        self._watched: WatchedMetric | None = None
         self._is_training = False
+        self._goes_by_records = False
         self._judged: str | None = None
+        self._has_judged = False
+        self._records_judged: int | None = None
         self._without_metric: list[Record] = []
 
+    def accepts_state(self, args: Args, state: Record) -> bool:
+        """Return whether a state is of the same metric and direction."""
+        own = _identity(self._metric(args))
+        return all(state.get(name, value) == value for name, value in own.items())
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "early_stopping_patience_counter": self.early_stopping_patience_counter}
+        counts = {"best": self.best, "early_stopping_patience_counter": self.early_stopping_patience_counter}
+        if self._watched is None:
+            return counts
+        judged = self._records_judged if self._goes_by_records else None
+        return {**counts, **_identity(self._watched), "records_judged": judged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = None if state["best"] is None else float(state["best"])
         self.early_stopping_patience_counter = int(state["early_stopping_patience_counter"])
+        self._records_judged = state.get("records_judged")
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._is_training = True
-        self._without_metric = []
-        if state.global_step == 0:
+        metric, before = self._metric(args), self._watched
+        if state.global_step == 0 or before not in (None, metric):
             self.load_state_dict({"best": None, "early_stopping_patience_counter": 0})
+        self._is_training, self._watched, self._judged, self._without_metric = True, metric, None, []
+        self._has_judged = self.best is not None and self._records_judged is None
+        if self._records_judged is None:
+            self._records_judged = len(state.log_history)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:  # resumed
             control.stop(f"early stopping had ended the run before step {state.global_step}; a larger patience goes on")
-        name = self._name(args)
-        if args.eval_strategy == "no" and name.startswith("eval_"):
+        name, is_evaluated = self._name(args), args.eval_strategy != "no"
+        self._goes_by_records = not is_evaluated or name.startswith("train_")
+        if not is_evaluated and name.startswith("eval_"):
             logger.warning("early stopping watches %r, but eval_strategy='no': nothing is evaluated", name)
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
-        key = training_key(self._name(args))
-        if self._is_training and logs.get(key) is not None and not _is_evaluation(logs):
-            self._judge(float(logs[key]), key, args, state, control)
+        if self._is_training and self._goes_by_records:
+            self._judge_records(args, state, control)
 
     def on_evaluate(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metrics: Record = kwargs["metrics"]
-        if not self._is_training or not _is_evaluation(metrics):
-            return  # an evaluation of something else, or outside of training
-        name = self._name(args)
-        key = evaluation_key(name)
+        is_judged = self._is_training and kwargs.get("scheduled", True) and not self._goes_by_records
+        if not is_judged or not _is_evaluation(metrics):
+            return
+        key = self._metric(args).key
         if metrics.get(key) is not None:
+            self._judged = key
             self._judge(float(metrics[key]), key, args, state, control)
-        elif key in metrics or key == self._judged:
+        elif key in metrics or key == self._judged or (self._has_judged and self._judged is None):
             logger.debug("early stopping passes over step %d, whose evaluation gave no %s", state.global_step, key)
-        elif not any(training_key(name) in record for record in state.log_history):
+        elif any(_value_in(record, self._name(args)) for record in state.log_history):
+            self._goes_by_records = True
+            self._judge_records(args, state, control)
+        else:
             self._note_missing(metrics, kwargs.get("trainer"), args)
 
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -99,9 +124,19 @@ class EarlyStoppingCallback(TrainerCallback):
     def _name(self, args: Args) -> str:
         return self.metric or args.metric_for_best_model or "eval_loss"
 
+    def _metric(self, args: Args) -> WatchedMetric:
+        return WatchedMetric.of(args, self.metric, self.greater_is_better)
+
+    def _judge_records(self, args: Args, state: TrainerState, control: TrainerControl) -> None:
+        """Judge the records that came since those judged last."""
+        first, self._records_judged = self._records_judged or 0, len(state.log_history)
+        for record in state.log_history[first:]:
+            for key, value in _value_in(record, self._name(args)).items():
+                self._judge(value, key, args, state, control)
+
     def _judge(self, value: float, key: str, args: Args, state: TrainerState, control: TrainerControl) -> None:
-        self._without_metric, self._judged = [], key
-        greater = self._wants_greater(args)
+        self._without_metric = []
+        greater = self._metric(args).greater_is_better
         if improves(value, self.best, greater_is_better=greater, threshold=self.early_stopping_threshold):
             self.best, self.early_stopping_patience_counter = value, 0
             return
@@ -110,14 +145,6 @@ class EarlyStoppingCallback(TrainerCallback):
             best = "NaN" if self.best is None else f"{self.best:.6g}"
             times = f"{self.early_stopping_patience_counter} times in a row"
             control.stop(f"{key} has not improved on {best}, {times}, up to step {state.global_step}")
-
-    def _wants_greater(self, args: Args) -> bool:
-        if self.greater_is_better is not None:
-            return self.greater_is_better
-        name = self._name(args)
-        if args.greater_is_better is not None and name == (args.metric_for_best_model or "eval_loss"):
-            return args.greater_is_better
-        return is_greater_better(name)
 
     def _note_missing(self, metrics: Record, trainer: Any, args: Args) -> None:
         """Note an evaluation without the metric; with several evaluation sets, another one may have it."""
@@ -131,3 +158,13 @@ class EarlyStoppingCallback(TrainerCallback):
 
 def _is_evaluation(record: Record) -> bool:
     return any(key.startswith("eval_") for key in record)
+
+
+def _identity(metric: WatchedMetric) -> dict[str, Any]:
+    return {"metric": metric.key, "greater_is_better": metric.greater_is_better}
+
+
+def _value_in(record: Record, name: str) -> dict[str, float]:
+    """Return the value of a metric in a log record by the name that it has there; empty if there is none."""
+    names = (training_key(name), evaluation_key(name))
+    return next(({key: float(record[key])} for key in names if record.get(key) is not None), {})

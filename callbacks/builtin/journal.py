@@ -25,7 +25,7 @@ from ..types import Args, Role
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
-PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "skipped", "callback", "error", "exception")
+PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "scheduled", "skipped", "callback", "error", "exception")
 """The payload that is written; without the gradient norm, since reading it waits for the device."""
 
 DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save", "on_load": "should_roll_back"}
@@ -37,7 +37,7 @@ COUNTED_AT = ("on_log", "on_train_end")
 COSTS = ("calls", "seconds", "background_s", "dropped", "failures", "detached_after")
 """What is written of each callback's costs."""
 
-LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "extra"})
+LEFT_OUT = frozenset({"log_history", "stateful_callbacks", "callback_classes", "extra"})
 """Fields of the state that are not written; the records are in the journal as events."""
 
 

@@ -12,9 +12,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from .._util.atomic_files import describe
 from .._util.plain_data import copy_plain, plain, plain_items
-from ..errors import CheckpointError, NotPlainError
+from ..errors import NotPlainError
 from ..events import EVENTS, Signal
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
@@ -24,6 +23,7 @@ from .faults import FaultPolicy, called
 from .introspection import overridden_events
 from .ordering import in_order
 from .receiver import STEP_EVENTS, CallbackReceiver
+from .states import owners, restore, state_of, tell_left
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
@@ -208,19 +208,29 @@ class Dispatcher:
         Raises:
             NotPlainError: If a state of a control callback cannot be kept; an observer's is left out.
         """
-        kept = {name: self._guarded(item, "state_dict", _state_of) for name, item in self.attachments.items()}
+        kept = {name: self._guarded(item, "state_dict", state_of) for name, item in self.attachments.items()}
         return {name: state for name, state in kept.items() if state}
 
-    def load_state_dicts(self, states: Mapping[str, Any]) -> None:
-        """Give the callbacks the states that `state_dicts` returned; those of callbacks not attached are left out."""
-        for name, state in states.items():
-            attachment = self.attachments.get(name)
-            if attachment is None:
-                logger.info("the checkpoint holds a state of the callback %r, which is not attached", name)
-            elif not isinstance(state, Mapping):  # transformers lists the states of several callbacks of one class
-                logger.warning("the checkpoint holds several states of callbacks %r; none is restored", name)
-            else:
-                self._guarded(attachment, "load_state_dict", partial(_restore, state=state))
+    @property
+    def classes(self) -> dict[str, str]:
+        """The class of each callback, by its name, for a checkpoint."""
+        return {name: type(item.callback).__qualname__ for name, item in self.attachments.items()}
+
+    def load_state_dicts(self, states: Mapping[str, Any], classes: Mapping[str, str] | None = None) -> None:
+        """Give the callbacks the states that `state_dicts` returned; what belongs to none of them is told.
+
+        Args:
+            states: The states by the name of the callback.
+            classes: The class of each callback, if known.
+        """
+
+        def accepts(item: Attachment, state: Any) -> bool:
+            return bool(self._guarded(item, "accepts_state", lambda each: each.accepts_state(self.args, state)))
+
+        found = owners(self.attachments, states, classes or {}, accepts)
+        for name, other in found.items():
+            self._guarded(self.attachments[name], "load_state_dict", partial(restore, state=states[other]))
+        tell_left(self.attachments, states, classes or {}, found)
 
     def logged_metrics(self, own: Mapping[str, Any], **context: Any) -> dict[str, Any]:
         """Return what the monitors among the callbacks add to the training record that is about to be written.
@@ -287,27 +297,3 @@ def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:
         if key in payload:
             payload = {**payload, key: copy_plain(payload[key])}
     return payload
-
-
-def _state_of(callback: Any) -> Any:
-    state: Any = {}
-    if hasattr(callback, "state_dict"):
-        state = callback.state_dict()
-    elif hasattr(callback, "state") and hasattr(type(callback), "from_state"):
-        state = callback.state()
-    return plain(dict(state), "state_dict()")
-
-
-def _restore(callback: Any, state: Mapping[str, Any]) -> None:
-    """Restore a callback's state; what a checkpoint declares beyond the callback's own state is not set."""
-    try:
-        if hasattr(callback, "load_state_dict"):
-            callback.load_state_dict(state)
-        elif hasattr(callback, "state"):  # transformers' ExportableState: constructor arguments and attributes
-            for part, declared in dict(callback.state()).items():
-                for key in state.get(part) or ():
-                    if key in declared:
-                        setattr(callback, key, state[part][key])
-    except Exception as error:
-        message = f"the checkpoint's state of {type(callback).__name__} cannot be restored: {describe(error)}"
-        raise CheckpointError(message) from error

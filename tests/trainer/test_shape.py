@@ -28,6 +28,7 @@ PARTS = (engine.Engine, engine.TrainStep, engine.EvaluationStep, engine.Checkpoi
 SHARED_NAMES = [
     *("add_callback", "call_model_init", "callback_report", "compute_loss", "create_optimizer"),
     *("create_optimizer_and_scheduler", "create_scheduler", "evaluate", "floating_point_ops", "gather_objects"),
+    "evaluation_loop",
     *("hyperparameter_search", "is_local_process_zero", "is_world_process_zero", "load_weights", "log", "log_metrics"),
     *(
         "model",
@@ -52,6 +53,10 @@ PUBLIC_NAMES = {
             "get_test_dataloader",
         ),
         *("get_train_dataloader", "label_names"),
+        # for scripts that were written for the transformers Trainer
+        *("accelerator", "callback_handler", "create_model_card", "get_batch_samples", "get_decay_parameter_names"),
+        *("get_learning_rates", "get_num_trainable_parameters", "get_optimizer_cls_and_kwargs", "get_optimizer_group"),
+        *("get_total_train_batch_size", "is_in_train", "is_model_parallel", "metrics_format", "num_tokens"),
     ],
     "tensorflow": [
         *("apply_gradients", "distributed_prediction_steps", "distributed_training_steps", "get_eval_tfdataset"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from support.torch_models import classified, mlp
 from torch import nn
 
 from trackside import Trainer, TrainingArguments
-from workers.ddp_common import make, outcome, trained
+from workers.ddp_common import RANK, arguments, make, outcome, trained
 
 
 def saving(folder: Path) -> Any:
@@ -50,3 +51,26 @@ def search(folder: Path) -> Any:
         **study,
     )
     return {"best": best.hyperparameters, "objective": best.objective, "ended": ended}
+
+
+def dropin(folder: Path) -> Any:
+    """What scripts for the transformers Trainer do with several processes, before the trainer exists and after."""
+    folder.mkdir(parents=True, exist_ok=True)
+    args = arguments(folder, ddp_static_graph=True)
+    made = folder / "made"
+    with args.main_process_first(desc="a cache"):
+        was_there = made.exists()
+        if RANK == 0:
+            time.sleep(0.3)
+            made.write_text("by the first")
+    trainer = make(folder, ddp_static_graph=True)
+    trainer.train()
+    accelerator = trainer.accelerator
+    accelerator.wait_for_everyone()
+    return {
+        **outcome(trainer),
+        "was there": was_there,
+        "gathered": accelerator.gather_for_metrics({"x": torch.tensor([RANK, RANK])})["x"].tolist(),
+        "objects": accelerator.gather_for_metrics([f"rank {RANK}"], use_gather_object=True),
+        "is main": accelerator.is_main_process,
+    }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from trackside.callbacks.errors import UnknownMetricError
-from trackside.callbacks.metrics import evaluation_key, improves, is_undefined
+from trackside.callbacks.metrics import WatchedMetric, evaluation_key, improves, is_undefined
 
+from ..optim.lr_schedules import follows_metric
 from .discovery import run_id_of
 from .manifest import BrokenCheckpointError
 
@@ -50,18 +52,17 @@ class BestModel:
         Raises:
             UnknownMetricError: If the run depends on the metric and it is missing.
         """
-        args, state = self.trainer.args, self.trainer.state
-        name = args.metric_for_best_model
+        state, name = self.trainer.state, self.trainer.args.metric_for_best_model
         if name is None:
             return
-        value = self.value_of(name, metrics)
-        if value is None or not improves(value, state.best_metric, greater_is_better=bool(args.greater_is_better)):
+        metric, value = WatchedMetric.of(self.trainer.args), self.value_of(name, metrics)
+        if value is None or not improves(value, state.best_metric, greater_is_better=metric.greater_is_better):
             return
         state.best_metric = value
         state.best_global_step = state.global_step
         if self.is_wanted:
             state.best_model_checkpoint = str(self._path_of(state.global_step))
-            self.trainer.control.request("should_save", f"{evaluation_key(name)} has improved to {value:.6g}")
+            self.trainer.control.request("should_save", f"{metric.key} has improved to {value:.6g}")
 
     def value_of(self, name: str, metrics: dict[str, float]) -> float | None:
         """Return a metric of an evaluation; None if it has no value there, or is missing after it was there before.
@@ -83,14 +84,41 @@ class BestModel:
         if metrics is not None and self.is_metric_needed and evaluation_key(name) not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
-    def look_for(self, run_id: str | None, *folders: Path, remote: Callable[[], Mapping[str, str]] = dict) -> None:
+    def forget_other(self, before: Mapping[str, Any]) -> None:
+        """Forget the best of a resumed run that went by another metric or direction, also in a plateau schedule.
+
+        Args:
+            before: The arguments of the checkpoint by name; empty if it has none.
+        """
+        if "metric_for_best_model" not in before or self.trainer.args.metric_for_best_model is None:
+            return
+        was = WatchedMetric.of(SimpleNamespace(**{"greater_is_better": None, **before}))
+        now, state, schedule = WatchedMetric.of(self.trainer.args), self.trainer.state, self.trainer.lr_scheduler
+        if was == now:
+            return
+        if state.best_metric is not None and state.is_world_process_zero:
+            told = (state.best_metric, state.best_global_step, was, now)
+            logger.warning("the best so far, %.6g at step %s, was of %s; that of %s begins anew", *told)
+        state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+        if follows_metric(schedule) and hasattr(schedule, "mode_worse"):
+            schedule.best, schedule.num_bad_epochs = schedule.mode_worse, 0
+
+    def look_for(
+        self,
+        run_id: str | None,
+        *folders: Path,
+        before: Mapping[str, Any],
+        remote: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         """Look for the best checkpoint of a resumed run by its name and run id; the folder may have been moved.
 
         Args:
             run_id: The run that was resumed; None if its checkpoint has no manifest.
             folders: Where to look: the output folder, and the folder of the checkpoint that was resumed.
+            before: See `forget_other`, which comes first.
             remote: Returns the run of each checkpoint that can be downloaded into the output folder, by name.
         """
+        self.forget_other(before)
         state = self.trainer.state
         if state.best_model_checkpoint is None:
             return

@@ -92,7 +92,7 @@ class EvaluationRun:
         self._inputs: Collector = Collector(expected, **options)
         self._waiting: list[StepResult] = []
         self._metrics: dict[str, Any] = {}
-        self._losses: list[tuple[float, float]] = []
+        self._losses: list[tuple[list[float], list[float]]] = []
         self._only_loss = only_loss
         self.examples: int = 0
         self.steps: int = 0
@@ -170,8 +170,10 @@ class EvaluationRun:
                 self._compute_for_batch(parts, is_last)
 
     def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any, examples: int) -> None:
-        if loss is not None and float(weight) > 0:
-            self._losses.append((float(np.mean(loss)), float(weight)))
+        weights = np.ravel(weight).tolist()
+        if loss is not None and any(weights):
+            losses = [float(np.mean(loss))] if len(weights) == 1 else np.ravel(loss).tolist()
+            self._losses.append((losses, weights))
         if not self._by_batch:
             self._logits.append(logits, examples)
             self._labels.append(labels, examples)
@@ -201,13 +203,21 @@ class EvaluationRun:
         if compute is not None and logits is not None and labels is not None:
             metrics = _checked(compute(self._prediction(logits, labels)))
         if self._losses:
-            weight = math.fsum(weight for _, weight in self._losses)
-            metrics["loss"] = math.fsum(loss * weight for loss, weight in self._losses) / weight
+            metrics["loss"] = _mean_of(self._losses)
         return PredictionOutput(logits, labels, prefixed(metrics, prefix))
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
-        losses = np.array([loss for loss, _ in self._losses]) if "loss" in self._wanted else None
+        losses = np.array([math.fsum(loss) for loss, _ in self._losses]) if "loss" in self._wanted else None
         return EvalPrediction(logits, labels, self._inputs.result(), losses)
+
+
+def _mean_of(batches: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
+    """Return the mean of losses of batches, each with its weight; several losses of a batch are added up."""
+    means = []
+    for losses, weights in zip(*(zip(*part, strict=True) for part in zip(*batches, strict=True)), strict=True):
+        parts = [loss * weight for loss, weight in zip(losses, weights, strict=True) if weight > 0]
+        means.append(math.fsum(parts) / math.fsum(weights) if any(weights) else 0.0)
+    return math.fsum(means)
 
 
 def _checked(metrics: Any) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Evaluator:
         self._current: CurrentBatch = CurrentBatch()
         dispatcher.context["evaluation_batch"] = self._current
         self._dataset_shown: Any = None
+        self._depth = 0
 
     @contextmanager
     def within_training(self) -> Iterator[None]:
@@ -69,7 +70,10 @@ class Evaluator:
 
     @contextmanager
     def stop_at(self, signals: StopSignals) -> Iterator[None]:
-        """Return a context in which evaluations raise EvaluationStopped when a signal has been received."""
+        """Return a context for the evaluation that the loop asks for, and sends the events of.
+
+        When a signal has been received, it raises EvaluationStopped.
+        """
         self._signals = signals
         try:
             yield
@@ -78,6 +82,11 @@ class Evaluator:
 
     def _is_stopped(self) -> bool:
         return self._signals is not None and self._signals.received is not None
+
+    @property
+    def examples(self) -> int | None:
+        """Number of examples of the last evaluation or prediction."""
+        return self._counted[0]
 
     def show_batches(self) -> None:
         """Let callbacks have the batches of the trainer's own evaluation dataset as ``eval_dataloader``."""
@@ -102,17 +111,27 @@ class Evaluator:
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
+        if self._signals is not None and not self._depth:  # the loop sends the events, also those of an override
+            return self._evaluate_all(eval_dataset, ignore_keys, prefix)
         self._dispatcher.send("on_evaluate_begin")
+        metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)
+        self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
+        return metrics
+
+    def _evaluate_all(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+        """Return the metrics on a dataset, or on each of several by name."""
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self.is_training and eval_dataset is None and dataset is not self._dataset_shown:
             self.show_batches()
-        if self._engine.evaluation.is_dict_of_datasets(dataset):
-            metrics: dict[str, float] = {}
-            for name, part in dataset.items():
-                metrics |= self._evaluate_one(part, ignore_keys, f"{prefix}_{name}")
-        else:
-            metrics = self._evaluate_one(eval_dataset, ignore_keys, prefix)
-        self._dispatcher.send("on_evaluate", metrics=metrics)
+        named = self._engine.evaluation.is_dict_of_datasets(dataset)
+        parts = {f"{prefix}_{name}": part for name, part in dataset.items()} if named else {prefix: eval_dataset}
+        metrics: dict[str, float] = {}
+        self._depth += 1
+        try:
+            for name, part in parts.items():
+                metrics |= self._evaluate_one(part, ignore_keys, name)
+        finally:
+            self._depth -= 1
         return metrics
 
     def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
@@ -139,9 +158,9 @@ class Evaluator:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self._counted = (None, 0)
         with self._engine.propagate_errors(), self._shown(batches):
-            output: PredictionOutput = self._trainer.prediction_loop(
-                batches, description, only_loss, ignore_keys, prefix
-            )
+            own = "evaluation_loop" in self._overrides
+            loop = self._trainer.evaluation_loop if own else self._trainer.prediction_loop
+            output = PredictionOutput(*loop(batches, description, only_loss, ignore_keys, prefix)[:3])
         examples, steps = self._counted
         output.metrics.update(plain(output.metrics, "metrics"))  # an overridden prediction_loop may return any values
         output.metrics.update(speed_metrics(prefix, time.perf_counter() - start_s, examples, steps))
@@ -198,7 +217,7 @@ class Evaluator:
         compute_metrics needs, if compute_metrics accumulates over batches, or if a subclass overrides the evaluation.
         """
         trainer, evaluation = self._trainer, self._engine.evaluation
-        if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop"):
+        if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop", "evaluation_loop"):
             return None
         datasets = trainer.eval_dataset if evaluation.is_dict_of_datasets(trainer.eval_dataset) else {"": None}
         metrics: dict[str, Any] = {}

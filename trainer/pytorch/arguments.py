@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ from .availability import check_apex_amp, check_liger, check_optimizer
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger("trackside.trainer")
 
 
 @dataclass(kw_only=True)
@@ -131,6 +135,27 @@ class TrainingArguments(BaseTrainingArguments):
         if self.device.type != "cuda":
             return 0
         return torch.cuda.device_count() if self.parallel == "dp" and self.world_size == 1 else 1
+
+    @contextmanager
+    def main_process_first(self, local: bool = True, desc: str = "work") -> Iterator[None]:
+        """Return a context that the first process goes through before the others, for work that leaves files.
+
+        Args:
+            local: The first process of each machine, whose files the others of that machine see, instead of one.
+            desc: What is done, for the log.
+
+        Raises:
+            RankError: If a process does not come.
+        """
+        if self.world_size == 1:
+            yield
+            return
+        from .distributed.rendezvous import first_then_others
+
+        is_first = (self.local_process_index if local else self.process_index) == 0
+        logger.debug("%s: rank %d is %s", desc, self.process_index, "first" if is_first else "waiting")
+        with first_then_others(self, self.device, is_first=is_first):
+            yield
 
     @property
     def parallel_mode(self) -> ParallelMode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
 from .data.columns import drop_unused_columns
 from .data.factory import make_loader, tell_of_loader
+from .dropin import surface
+from .dropin.counted_loss import CountedLoss
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
 from .inspection.misfit import check_loss_fn
@@ -53,6 +56,8 @@ class Trainer(BaseTrainer):
             tell; see `explain_batch`.
         preprocess_logits_for_metrics: Called as ``fn(logits, labels)`` on the device before logits are kept.
         optimizer_cls_and_kwargs: A class of optimizer and its options, called with the parameter groups.
+        compute_loss_func: Called as ``compute_loss_func(outputs, labels, num_items_in_batch=...)``, in place of
+            ``loss_fn``.
 
     Raises:
         ArgumentError: If arguments contradict each other.
@@ -81,9 +86,12 @@ class Trainer(BaseTrainer):
         loss_items_fn: Callable[[Any], Any] | None = None,
         preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         optimizer_cls_and_kwargs: tuple[type, dict[str, Any]] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
     ) -> None:
         args = arguments_of(args, TrainingArguments)
         check_loss_fn(loss_fn)
+        if compute_loss_func is not None:
+            loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
         check_loss_fn(loss_items_fn, "loss_items_fn")
         check_function("data_collator", data_collator, "of a list of examples")
         warn_of_unused_overrides(self, Trainer)
@@ -185,7 +193,10 @@ class Trainer(BaseTrainer):
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless it exists, and return it; an override may return several in a dict or list."""
         if self.optimizer is None:
-            self.optimizer: Any = create_optimizer(self.model, self.args, self._optimizer_cls_and_kwargs)
+            pair = self._optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer: Any = create_optimizer(
+                self.model, self.args, pair, self.get_decay_parameter_names(self.model)
+            )
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -265,6 +276,27 @@ class Trainer(BaseTrainer):
         """Return the floating point operations of a batch; 0 if the model cannot count them."""
         count = getattr(unwrap(self.model), "floating_point_ops", None)
         return int(count(inputs)) if count is not None else 0
+
+    def _items_of(self, labels: Any) -> Any:
+        model_io = self._engine.model_io
+        return model_io.rule.count(labels, {"labels": labels}, model_io.examples_in)
+
+    # -- names of the transformers Trainer, for scripts that were written for it ------------------------------------
+
+    accelerator = cached_property(surface.accelerator)
+    callback_handler = cached_property(surface.callback_handler)
+    is_in_train = property(surface.is_in_train)
+    is_model_parallel = property(surface.is_model_parallel)
+    get_num_trainable_parameters = surface.get_num_trainable_parameters
+    get_decay_parameter_names = surface.get_decay_parameter_names
+    get_learning_rates = surface.get_learning_rates
+    get_optimizer_group = surface.get_optimizer_group
+    get_optimizer_cls_and_kwargs = staticmethod(surface.get_optimizer_cls_and_kwargs)
+    get_total_train_batch_size = surface.get_total_train_batch_size
+    get_batch_samples = surface.get_batch_samples
+    num_tokens = staticmethod(surface.num_tokens)
+    metrics_format = staticmethod(surface.metrics_format)
+    create_model_card = surface.create_model_card
 
 
 def _default_collator(processing_class: Any) -> Callable[[list[Any]], Any]:

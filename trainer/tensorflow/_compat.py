@@ -56,6 +56,36 @@ def global_seed() -> int | None:
     return None if seed is None else int(seed)
 
 
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def keras_mask(nested: Any) -> Any:
+    """Return the mask that Keras keeps with a tensor; None without one, or for nested tensors."""
+    return getattr(nested, "_keras_mask", None)
+
+
+def with_mask_of(source: Any, tensor: Any) -> Any:
+    """Return ``tensor``, made from ``source``, with the mask that Keras keeps with ``source``."""
+    mask = keras_mask(source)
+    if mask is not None:
+        tensor._keras_mask = mask
+    return tensor
+
+
+def keras_step(model: Any, name: str) -> Any:
+    """Return a method of ``keras.Model`` that the class of a model overrides, such as ``train_step``; None if not."""
+    own = getattr(type(model), name, None)
+    is_of_keras = str(getattr(own, "__module__", "keras")).split(".")[0] == "keras"
+    is_own = not is_of_keras or name in getattr(model, "__dict__", {})
+    return getattr(model, name) if is_own else None
+
+
+def call_compute_loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+    """Call a model's ``compute_loss``, which took no ``training`` before Keras 3.3."""
+    call = getattr(model, "_compute_loss", model.compute_loss)
+    return call(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+
+
 # -- random operations ------------------------------------------------------------------------------------------------
 
 

@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideError, TracksideValueError
+from trackside.callbacks.errors import TracksideValueError
 
 from ..engine import TrainBatch
-from ._compat import flat_call, label_out_of_range
+from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
-from .draws.state import DRAWS
-from .optim.skipping import taken
+from .objective.items import sum_dtype
+from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -49,7 +50,8 @@ class CompiledStep:
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
         loss: The loss of the update in pieces whose gradients are complete; added to the sums by `apply` or `record`.
-        learning_rate: The learning rate of the last update.
+        learning_rate: The learning rate of the last update by the optimizer's own schedule.
+        last_norm: ``grad_norm`` at the last call of `take_loss`.
         has_stepped: Whether an update was done.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
@@ -60,13 +62,15 @@ class CompiledStep:
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.loss: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.last_norm: float = 0.0
         self.has_stepped: bool = False
         self.accumulators: list[Any] = []
         self._step = step
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
-        self._xla = step.trainer.args.xla and strategy.replicas == 1
+        self._eager = runs_eagerly(step.trainer.model)
+        self._xla = step.trainer.args.xla and strategy.replicas == 1 and not self._eager
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
@@ -74,7 +78,7 @@ class CompiledStep:
         self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
         self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
-        if step.trainer.args.xla and not self._xla:
+        if step.trainer.args.xla and strategy.replicas > 1:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
         self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
@@ -96,6 +100,13 @@ class CompiledStep:
             self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
         self.has_stepped = True
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
+
+    def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
+        """Do queued updates in one call."""
+        if len(updates) > 1:
+            self.updates(updates)
+        else:
+            self.update(*updates[0])
 
     def updates(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
         """Do several updates of as many micro-batches in one call, each given by micro-batches and a learning rate."""
@@ -163,11 +174,17 @@ class CompiledStep:
     @property
     def gradients(self) -> list[Any]:
         """The gradients of the update in progress, in the order of the trainable variables."""
-        return [self._strategy.local(accumulator)[0] for accumulator in self.accumulators[:-2]]
+        return [self._strategy.local(accumulator)[0] for accumulator in self._of_gradients()]
+
+    def _of_gradients(self) -> list[Any]:
+        """Return the accumulators that hold the gradients of the update, once they are normalized."""
+        return self.accumulators[: len(self._step.trainer.model.trainable_variables)]
 
     def _make_accumulators(self) -> None:
+        sums = self._number_of_sums()
         with self._strategy.scope():
             shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
+            of_sums = () if sums == 1 else (sums,)
             self.accumulators = [
                 tf.Variable(
                     tf.zeros(shape, dtype),
@@ -175,8 +192,20 @@ class CompiledStep:
                     synchronization=tf.VariableSynchronization.ON_READ,
                     aggregation=tf.VariableAggregation.SUM,
                 )
-                for shape, dtype in [*shapes, *[((), "float32")] * 2]
+                for shape, dtype in [*shapes * sums, *[(of_sums, sum_dtype())] * 2]
             ]
+
+    def _number_of_sums(self) -> int:
+        """Return how many sums of losses a micro-batch has, found by a trace unless there is certainly one."""
+        if not self._step.model_io.has_one_sum():
+            rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
+            given = [self._spec] if rows is None else [self._spec, rows]
+            batch = (lambda pair: (pair, None)) if rows is None else (lambda pair, rows: (pair, rows))
+            trace = tf.function(
+                lambda *args: self._strategy.run(self._step.accumulate_on_replica, batch(*args)), given, autograph=False
+            )
+            trace.get_concrete_function()
+        return len(self._step.reductions)
 
     def _accumulate_with(self, method: str) -> Callable[..., None]:
         def on_replica(batch: Any, rows: Any) -> None:
@@ -201,7 +230,7 @@ class CompiledStep:
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
-            self._step.apply([accumulator.read_value() for accumulator in self.accumulators[:-2]])
+            self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
         self._record(self.loss.read_value())
         self._set_learning_rate(learning_rate)
@@ -212,7 +241,8 @@ class CompiledStep:
     def _set_learning_rate(self, learning_rate: Any) -> None:
         """Set the learning rate of the update, and keep it: Keras' own schedules go on with the update."""
         self._step.set_learning_rate(learning_rate)
-        self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
+        if self._step.trainer.lr_scheduler is None:
+            self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
     def _record(self, loss: Any) -> None:
         """Add the loss of an update to the total."""
@@ -226,13 +256,34 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
+        loss, self.last_norm = self._take([]).numpy().tolist()
+        return float(loss)
+
+    def announce_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of the optimizer to that of the next update."""
+        self._announce([tf.convert_to_tensor(learning_rate, tf.float32)])
+
+    @cached_property
+    def _take(self) -> Callable[[list[Any]], Any]:
+        return flat_call(tf.function(self._take_once, autograph=False).get_concrete_function())
+
+    @cached_property
+    def _announce(self) -> Callable[[list[Any]], Any]:
+        return flat_call(
+            tf.function(self._step.set_learning_rate, autograph=False).get_concrete_function(LEARNING_RATE)
+        )
+
+    def _take_once(self) -> Any:
+        values = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
+        self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
-        return taken(self._loss_total)
+        return values
 
     def _compiled(self, name: str, function: Callable[..., Any], signature: list[Any]) -> Callable[..., Any]:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
-        return compiled(name, function, signature, self._trace_counts, self._strategy, xla=xla)
+        eager, strategy = self._eager, self._strategy
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
@@ -260,59 +311,3 @@ def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
         f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
         f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
     )
-
-
-def compiled(
-    name: str,
-    function: Callable[..., Any],
-    signature: list[Any],
-    trace_counts: Counter[str],
-    strategy: DistributedStrategy,
-    *,
-    xla: bool,
-) -> Callable[..., Any]:
-    """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
-
-    Its random operations draw by the state that checkpoints keep.
-
-    The signature may hold None, which tf.function does not support: the inner function takes only the tensors.
-    """
-    places = [spec is not None for spec in tf.nest.flatten(signature)]
-
-    def counted(*tensors: Any) -> Any:
-        trace_counts[name] += 1
-        rest = iter(tensors)
-        return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
-
-    specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
-    dtypes = [spec.dtype for spec in tf.nest.flatten(specs, expand_composites=True)]
-    inner = tf.function(counted, input_signature=specs, autograph=False, jit_compile=True if xla else None)
-    concrete: Callable[..., Any] | None = None
-
-    def call(*args: Any) -> Any:
-        nonlocal concrete
-        if concrete is None:
-            with DRAWS.replacing(strategy):
-                traced = _traced(inner)
-            DRAWS.tell_of_others(traced.graph)
-            concrete = flat_call(traced)
-        given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
-        tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
-        try:
-            return concrete(tensors)
-        except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
-            if label is None:
-                raise
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
-
-    return call
-
-
-def _traced(function: Any) -> Any:
-    """Return the only trace of ``function``; a direct call saves as much time as the step of a small model takes."""
-    try:
-        return function.get_concrete_function()
-    except TracksideError as error:
-        # without TensorFlow's own thirty lines of traceback
-        raise error.with_traceback(None) from error.__cause__

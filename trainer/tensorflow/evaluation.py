@@ -15,18 +15,21 @@ from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
-from .compiled_step import compiled, rows_of
+from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
 from .data.loader import Batches, OwnBatches
-from .data.readers import Pair
+from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
-from .loss import batch_size, sum_and_weight
+from .loss import batch_size
 from .model_io import ModelIO, without
 from .model_state import undisturbed
+from .objective.items import MEAN
+from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
+from .tracing.function import compiled, runs_eagerly
 from .train_step import TFTrainStep
 
 
@@ -50,7 +53,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self.policy: str | None = POLICIES.get(name)
         self._trace_counts = trace_counts
         self._batches: Batches | None = None
+        self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
+        self._last_spec: tuple[Any, str] = (None, "")
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
@@ -77,7 +82,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is a dict of datasets by name, and not one dataset of named arrays."""
-        return isinstance(dataset, dict) and not any(name in dataset for name in loader.LABELS)
+        return isinstance(dataset, dict) and not any(name in dataset for name in LABELS)
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
@@ -101,10 +106,13 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
-        pair = loader.pair_of(batch)
+        pair = pair_of(batch)
         loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
-        first, last = self.strategy.local_span(loader.examples_in(pair))
-        features, labels = loader.map_leaves(itemgetter(slice(first, last)), pair)
+        examples = loader.examples_in(pair)
+        first, last = self.strategy.local_span(examples)
+        if last - first < examples:
+            pair = loader.map_leaves(itemgetter(slice(first, last)), pair)
+        features, (labels, _) = pair.features, unweighted(pair.labels)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else map_nested(_on_host_if_cpu, without(logits, ignore_keys))
         return StepResult(loss, weight, logits, labels, last - first, kept)
@@ -114,12 +122,15 @@ class TFEvaluation(EnginePart, EvaluationStep):
         spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
             spec = loader.map_leaves(loader.spec_of, pair)
-        key = (str(spec), id(self.trainer.model))
+        if spec is not self._last_spec[0]:
+            self._last_spec = spec, str(spec)
+        key = (self._last_spec[1], id(self.trainer.model))
         if key not in self._predictors:
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
-            xla = self.trainer.args.xla and rows is None
-            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, xla=xla)
+            xla, eager = self.trainer.args.xla and rows is None, runs_eagerly(self.trainer.model)
+            options = {"xla": xla, "eager": eager}
+            predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, **options)
             self._predictors[key] = predict
         return self._predictors[key]
 
@@ -128,15 +139,20 @@ class TFEvaluation(EnginePart, EvaluationStep):
         if losses[0] is None:
             return None, 0.0, _joined(logits, rows)
         weight = tf.add_n(weights)
-        return tf.add_n(losses) / tf.maximum(weight, 1e-12), weight, _joined(logits, rows)
+        return mean_of_sums(tf.add_n(losses), weight, self._reductions), weight, _joined(logits, rows)
 
     # -- traced methods --------------------------------------------------------------------------------------------
 
     def prediction_step(self, features: Any, labels: Any) -> Any:
         """Return the logits of a batch on one replica, and record its loss."""
-        per_example_loss, logits = self.trainer.run_model(features, labels, False)
-        if per_example_loss is not None and labels is not None:
-            self.train_step.losses.add(*sum_and_weight(per_example_loss, labels, features))
+        step = self.train_step
+        self.model_io.refuse_steps("predict_step" if labels is None else "test_step")
+        labels = step.losses.unweighted(labels)
+        loss, logits = self.trainer.run_model(features, labels, False)
+        sums = self.model_io.sums_of(loss if labels is not None else None, logits, features, labels, step.losses)
+        if sums is not None:
+            self._reductions = sums.reductions
+            step.losses.add(stacked(sums.totals), stacked(sums.weights))
         return logits
 
     def distributed_prediction_steps(self, batch: tuple[Any, Any]) -> tuple[list[Any], list[Any], list[Any]]:

@@ -1,4 +1,4 @@
-"""Loss of a batch: the losses of examples, and their weights.
+"""Loss of a batch: what the methods of a trainer return as a loss, and the sums of an update.
 
 The gradient of an update is the gradient of the mean over all items of the update. Therefore each micro-batch of
 each replica adds the sum of its losses, divided by a constant, and the gradients are divided by the sum of the weights
@@ -8,100 +8,24 @@ when the update is complete. Usually that sum is one, and no division is needed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
+from trackside.callbacks.errors import TracksideValueError
 
-IGNORED = -100
-"""Label that losses and metrics ignore."""
-
-LossFunction = Callable[[Any, Any], Any]
+from .data.readers import unweighted
+from .objective.class_weights import weights_of
+from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
+from .objective.sums import Sums, summed, with_penalties
 
 
 def batch_size(batch: Any) -> Any:
     """Return the number of examples in a batch: the first dimension of its first tensor."""
-    return tf.shape(tf.nest.flatten(batch)[0])[0]
-
-
-# -- losses of examples -----------------------------------------------------------------------------------------------
-
-
-def per_example(loss: Any) -> LossFunction:
-    """Return a function of (labels, logits) that returns a loss for each example.
-
-    Args:
-        loss: A Keras loss, its name, or a function of (labels, logits). A single number as a
-            result is the mean of the batch.
-
-    Raises:
-        TracksideTypeError: If it is none of these.
-    """
-    if isinstance(loss, (str, Mapping)) and not callable(loss):
-        loss = _loss_named(loss)
-    if isinstance(loss, keras.losses.Loss):
-        call: LossFunction = loss.call  # before Keras reduces it
-        return call
-    if isinstance(loss, type):
-        raise TracksideTypeError(f"loss_fn is an instance of a Keras loss, not the class: {loss.__name__}()")
-    if not callable(loss) or type(loss).__module__.split(".")[0] == "torch":
-        raise TracksideTypeError(f"loss_fn is a Keras loss, its name or a function, not {type(loss).__name__}")
-    return loss  # type: ignore[no-any-return]
-
-
-def _loss_named(name: Any) -> Any:
-    try:
-        return keras.losses.get(name)
-    except ValueError:
-        known = [item for item in dir(keras.losses) if not item.startswith("_")]
-        allowed = f"the name of a loss of Keras.{did_you_mean(str(name), known)}"
-        raise ArgumentError("loss_fn", name, allowed) from None
-
-
-def is_of_keras(loss: LossFunction) -> bool:
-    """Return whether a result of `per_example` or `compiled_loss` is a Keras loss."""
-    origin = getattr(loss, "__self__", loss)
-    module = str(getattr(origin, "__module__", ""))
-    return isinstance(origin, _SumOfLosses) or module.split(".")[0] == "keras"
-
-
-def compiled_loss(model: Any) -> LossFunction | None:
-    """Return the compiled loss of ``model``, as one for each example; None without one.
-
-    If each output has a loss, the losses are summed with ``loss_weights``.
-    """
-    given = getattr(model, "loss", None)
-    if given is None:
-        return None
-    if isinstance(given, (list, tuple)) or (isinstance(given, dict) and "class_name" not in given):
-        weights = (model.get_compile_config() or {}).get("loss_weights")
-        return _SumOfLosses(given, weights, list(getattr(model, "output_names", None) or ()))
-    return per_example(given)
-
-
-class _SumOfLosses:
-    """Sum of the losses of several outputs, in a dict or in a list."""
-
-    def __init__(self, losses: Any, weights: Any, names: list[str]) -> None:
-        keys = list(losses) if isinstance(losses, dict) else range(len(losses))
-        self.names = names
-        self.losses = {key: per_example(losses[key]) for key in keys if losses[key] is not None}
-        self.weights = {key: 1.0 if weights is None else weights[key] for key in self.losses}
-
-    def __call__(self, labels: Any, logits: Any) -> Any:
-        total: Any = 0.0
-        for key, loss in self.losses.items():
-            values = loss(self._part(labels, key), self._part(logits, key))
-            total = total + self.weights[key] * tf.reduce_mean(values, axis=tuple(range(1, values.shape.rank)))
-        return total
-
-    def _part(self, values: Any, key: Any) -> Any:
-        if isinstance(values, Mapping):
-            return values[self.names[key] if isinstance(key, int) else key]
-        return values[key if isinstance(key, int) else self.names.index(key)]
+    first = next(leaf for leaf in tf.nest.flatten(batch) if leaf is not None)
+    return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
 
 
 def smoothed_loss(labels: Any, logits: Any, epsilon: float) -> Any:
@@ -119,48 +43,117 @@ def smoothed_loss(labels: Any, logits: Any, epsilon: float) -> Any:
     return (1.0 - epsilon) * target - epsilon * tf.reduce_mean(log_probabilities, axis=-1)
 
 
-def safe_labels(labels: Any) -> Any:
-    """Return integer labels with 0 instead of -100, which a loss function cannot use as an index."""
-
-    def safe(label: Any) -> Any:
-        if not (hasattr(label, "dtype") and label.dtype.is_integer and not label.dtype.is_unsigned):
-            return label
-        return tf.where(tf.equal(label, tf.cast(IGNORED, label.dtype)), tf.zeros_like(label), label)
-
-    return tf.nest.map_structure(safe, labels)
+# -- losses as tensors ------------------------------------------------------------------------------------------------
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
+def as_tensor(items: Sequence[Item], labels: Any, logits: Any, *, is_total: bool = False) -> Any:
+    """Return losses as one tensor, which knows its items as long as no operation changes it.
 
+    It has a loss for each example, or element if there is one output, whose mean is that of the batch.
 
-def sum_and_weight(losses: Any, labels: Any, features: Any) -> tuple[Any, Any]:
-    """Return the sum of the losses that count, and their number.
-
-    A loss counts unless the label at its position is -100. A single number is the mean of a batch; its weight is the
-    number of labels that count, or of examples.
+    Args:
+        is_total: Whether the losses include those of the model's layers.
     """
-    losses = tf.cast(losses, tf.float32)
-    counted = _counted(labels)
+    examples = tf.cast(batch_size(labels), sum_dtype())
+    if len(items) == 1:
+        values = _with_plain_mean(items[0], labels, logits)
+    else:
+        values = tf.add_n([tf.zeros([batch_size(labels)], sum_dtype()) + _of_examples(i, examples) for i in items])
+    values = tf.identity(values)
+    values._items = (list(items), is_total)
+    return values
+
+
+def _with_plain_mean(item: Item, labels: Any, logits: Any) -> Any:
+    """Return the losses of an item, scaled so that their mean over the labels that count is its mean."""
+    values = item.values
+    if item.weight is not None or item.reduction == SUM:
+        counted = _counted(labels, logits, values)
+        size = tf.cast(tf.size(values), values.dtype) if counted is None else tf.reduce_sum(counted)
+        values = values * (size if item.reduction == SUM else tf.math.divide_no_nan(size, item.weight))
+    return values if item.factor is None else values * item.factor
+
+
+def _of_examples(item: Item, examples: Any) -> Any:
+    values, axes = item.values, list(range(1, item.values.shape.rank or 0))
+    if item.reduction == SUM:
+        values = tf.reduce_sum(values, axes) * examples
+    elif item.weight is None:
+        values = tf.reduce_mean(values, axes)
+    else:
+        values = tf.reduce_sum(values, axes) * tf.math.divide_no_nan(examples, item.weight)
+    return values if item.factor is None else values * item.factor
+
+
+def items_of(loss: Any, labels: Any, logits: Any, examples: Any, sample_weight: Any = None) -> tuple[list[Item], bool]:
+    """Return the items of a loss, and whether they include the losses of the model's layers.
+
+    Args:
+        loss: What `as_tensor` returned, or a loss of the user's own: of examples or elements, or a single number,
+            which is the mean of the batch. It counts unless the label at its position is -100.
+        sample_weight: Weights of the examples, if ``loss`` does not contain them.
+
+    Raises:
+        TracksideValueError: If a single number is to be weighted.
+    """
+    known = getattr(loss, "_items", None)
+    if known is not None:
+        items, is_total = known
+        return items, is_total
+    losses = tf.cast(loss, sum_dtype())
+    if sample_weight is not None:
+        losses = _times(losses, sample_weight)
+    counted = _counted(labels, logits, losses)
+    if losses.shape.rank == 0 and counted is not None:
+        weight = tf.reduce_sum(counted)
+        return [Item(losses, losses * weight, weight)], False
+    if counted is None:
+        return [mean_of_examples(losses, examples)], False
+    losses = tf.where(counted > 0, losses, 0.0)
+    return [Item(losses, tf.reduce_sum(losses), tf.reduce_sum(counted))], False
+
+
+def sums_of_batch(
+    loss: Any, logits: Any, features: Any, labels: Any, sample_weight: Any, model: Any, *, only_layers: bool
+) -> Sums | None:
+    """Return the sums of the losses of a batch, with those of the model's layers; None without any loss.
+
+    Args:
+        loss: What ``run_model`` returned; None without labels.
+        only_layers: Whether the losses of layers count without any other.
+    """
+    items: list[Item] = []
+    is_total, examples = False, tf.cast(batch_size(features), sum_dtype())
+    if loss is not None:
+        items, is_total = items_of(loss, labels, logits, examples, sample_weight)
+    if not is_total and (items or only_layers):
+        items = with_penalties(items, model, examples)
+    return summed(items, examples) if items else None
+
+
+def _times(losses: Any, sample_weight: Any) -> Any:
     if losses.shape.rank == 0:
-        weight = tf.cast(batch_size(features), tf.float32) if counted is None else tf.reduce_sum(counted)
-        return losses * weight, weight
-    if counted is None or losses.shape.rank != counted.shape.rank:
-        if losses.shape.rank > 1:
-            losses = tf.reduce_mean(losses, axis=list(range(1, losses.shape.rank)))
-        if counted is None or counted.shape.rank != 1:
-            return tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32)
-    return tf.reduce_sum(tf.where(counted > 0, losses, 0.0)), tf.reduce_sum(counted)
+        raise TracksideValueError(
+            "the dataset has sample weights, or class_weight is given, but the loss of a batch is a single number; "
+            "return the loss of each example"
+        )
+    weight = tf.cast(sample_weight, losses.dtype)
+    missing = losses.shape.rank - weight.shape.rank
+    return losses * tf.reshape(weight, [*tf.unstack(tf.shape(weight)), *[1] * missing]) if missing else losses * weight
 
 
-def _counted(labels: Any) -> Any:
-    """Return 1.0 for every integer label that is not -100, else 0.0; None unless the labels are one integer tensor."""
-    leaves = tf.nest.flatten(labels)
-    if len(leaves) != 1 or leaves[0] is None or not leaves[0].dtype.is_integer or leaves[0].dtype.is_unsigned:
+def _counted(labels: Any, logits: Any, losses: Any) -> Any:
+    """Return 1.0 for every label of a class that is not -100, else 0.0; None if labels are no such classes.
+
+    It has the shape of ``losses``, unless they are a single number, or means of the examples.
+    """
+    leaves = [leaf for leaf in tf.nest.flatten(labels) if leaf is not None]
+    outputs = [leaf for leaf in keras.tree.flatten(logits) if leaf is not None]
+    fitting = [output for output in outputs if len(leaves) == 1 and are_classes(leaves[0], output)]
+    known = known_labels(leaves[0], fitting[0]) if fitting else None
+    if known is None or losses.shape.rank not in (0, known.shape.rank):
         return None
-    label = leaves[0]
-    if label.shape.rank and label.shape.rank > 1 and label.shape[-1] == 1:
-        label = tf.squeeze(label, -1)
-    return tf.cast(tf.not_equal(label, tf.cast(IGNORED, label.dtype)), tf.float32)
+    return tf.cast(known, sum_dtype())
 
 
 class LossAccumulator(threading.local):
@@ -170,6 +163,9 @@ class LossAccumulator(threading.local):
 
     Attributes:
         counts: 1.0, or 0.0 if this replica's rows are only padding; None if they always count.
+        is_whole: Whether the micro-batch is an entire update.
+        sample_weight: Weights of the examples of the micro-batch; None without any, or if the loss contains them.
+        class_weight: Weights of the classes of labels, in training.
         loss, weight: Sums over the micro-batches.
         gradients: Sums of the gradients over the micro-batches.
         norm: Norm of the update's gradients before clipping, set by the optimizer step.
@@ -179,9 +175,12 @@ class LossAccumulator(threading.local):
     def __init__(self) -> None:
         self.begin()
 
-    def begin(self, counts: Any = None, *, is_first: bool = True) -> None:
+    def begin(self, counts: Any = None, *, is_first: bool = True, is_whole: bool = False) -> None:
         """Begin a micro-batch; the first one begins an update."""
         self.counts = counts
+        self.is_whole = is_whole
+        self.sample_weight: Any = None
+        self.class_weight: Any = None
         if is_first:
             self.loss: Any = None
             self.weight: Any = None
@@ -189,10 +188,22 @@ class LossAccumulator(threading.local):
             self.norm: Any = None
             self.skipped: Any = None
 
+    def unweighted(self, labels: Any, class_weight: Any = None) -> Any:
+        """Return labels without their sample weights, which are noted here."""
+        labels, self.sample_weight = unweighted(labels)
+        self.class_weight = class_weight
+        return labels
+
+    def take_weight(self, labels: Any, logits: Any) -> Any:
+        """Return the weights of examples or labels for a loss that then contains them; None without any."""
+        weight, of_classes = self.sample_weight, self.class_weight
+        self.sample_weight = self.class_weight = None
+        return weight if of_classes is None or labels is None else weights_of(labels, logits, of_classes, weight)
+
     def add(self, loss_sum: Any, weight: Any) -> tuple[Any, Any]:
         """Add the loss of a micro-batch; return it and its weight, both 0 if they do not count."""
         if self.counts is not None:
-            loss_sum, weight = tf.where(self.counts > 0, loss_sum, 0.0), weight * self.counts
+            loss_sum, weight = tf.where(self.counts > 0, loss_sum, 0.0), weight * tf.cast(self.counts, weight.dtype)
         self.loss = loss_sum if self.loss is None else self.loss + loss_sum
         self.weight = weight if self.weight is None else self.weight + weight
         return loss_sum, weight

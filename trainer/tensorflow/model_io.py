@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,17 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..engine import Overrides
-from ._compat import input_structure, is_misfit, layers_of, sentence_of
+from ..progress import mixed
+from ._compat import call_compute_loss, input_structure, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
-from .loss import LossFunction, compiled_loss, is_of_keras, per_example, safe_labels, smoothed_loss
+from .loss import LossAccumulator, as_tensor, batch_size, smoothed_loss, sums_of_batch
+from .objective.items import MISUSE, is_of_keras, mean_of_examples, sum_dtype
+from .objective.outputs import Objective, compiled_objective
+from .objective.sums import Sums
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class ModelIO:
@@ -29,7 +36,8 @@ class ModelIO:
         strategy: The strategy of the model's variables.
 
     Attributes:
-        loss: The loss function: ``loss_fn``, or the compiled loss of the model; None without one.
+        loss: ``loss_fn``, or the compiled loss of the model; None without one.
+        computes_loss: Whether the model overrides ``compute_loss`` of Keras, which then computes the loss.
         has_loss: Whether the model computes its own loss from labels, if it takes them.
         counts_flos: Whether floating point operations can be counted.
     """
@@ -44,11 +52,14 @@ class ModelIO:
         """Inspect the trainer's current model."""
         trainer, model = self._trainer, self._trainer.model
         given = trainer.loss_fn
-        self.loss: LossFunction | None = compiled_loss(model) if given is None else per_example(given)
+        names = getattr(model, "output_names", None)
+        self.loss: Objective | None = compiled_objective(model) if given is None else Objective(given, names=names)
+        self.computes_loss: bool = given is None and keras_step(model, "compute_loss") is not None
         self._takes_labels = model is not None and takes_labels(model)
         self._spreads = model is not None and spreads_features(model)
-        self._smooths = self.loss is None and trainer.args.label_smoothing_factor > 0
-        self.has_loss: bool = self.loss is None and not self._smooths and "compute_loss" not in self._overrides
+        has_none = self.loss is None and not self.computes_loss
+        self._smooths = has_none and trainer.args.label_smoothing_factor > 0
+        self.has_loss: bool = has_none and not self._smooths and "compute_loss" not in self._overrides
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
 
     def build(self, batches: Batches | None, policy: str | None) -> None:
@@ -77,11 +88,60 @@ class ModelIO:
         """Raise TracksideValueError if there is no loss for training, or it does not support label smoothing."""
         if self.loss is not None:
             check_smoothing(self._trainer.args, "the loss that the model was compiled with")
-        if self.has_loss and not self._takes_labels and not self._overrides.any("run_model", "training_step"):
+        model = self._trainer.model
+        evaluates = self._trainer.args.eval_strategy != "no"
+        self.refuse_steps("train_step", *(["test_step"] if evaluates else []))
+        if self._lacks_loss() and not model.losses and all(map(is_of_keras, layers_of(model))):
+            raise self.no_loss()
+
+    def refuse_steps(self, *names: str) -> None:
+        """Raise if the model overrides a step of Keras, which is never called, unless the trainer overrides its own.
+
+        Raises:
+            TracksideValueError: If it does; the message names the method and what to override.
+        """
+        model = self._trainer.model
+        own = [name for name in names if keras_step(model, name) is not None]
+        if own and not self._overrides.any("run_model", "training_step", "prediction_step", "apply_gradients"):
             raise TracksideValueError(
-                f"{type(self._trainer.model).__name__} has no loss: compile it with one, give TFTrainer loss_fn=..., "
-                "let its call() take labels and return (loss, logits), or override run_model"
+                f"{type(model).__name__} overrides {own[0]}, which TFTrainer never calls, since the step is its own. "
+                "Override compute_loss of the model, add_loss in a layer, or run_model or training_step of TFTrainer"
             )
+
+    def _lacks_loss(self) -> bool:
+        own = self._overrides.any("run_model", "training_step")
+        return self.has_loss and not self._takes_labels and not own
+
+    def tell_of_batch_norm(self) -> None:
+        """Warn of a layer of batch normalization whose statistics depend on how an update is divided."""
+        accumulates = self._trainer.args.gradient_accumulation_steps > 1
+        norm = batch_norm_in(self._trainer.model, accumulates=accumulates)
+        if norm and (accumulates or self._strategy.replicas > 1):
+            logger.warning("%s", mixed(norm))
+
+    def has_one_sum(self) -> bool:
+        """Return whether all losses certainly have the same weights: a single output, and no loss of a layer."""
+        model = self._trainer.model
+        return len(getattr(model, "outputs", None) or ()) == 1 and not model.losses
+
+    def no_loss(self) -> TracksideValueError:
+        """Return the error for a training batch without a loss."""
+        name = type(self._trainer.model).__name__
+        if self._lacks_loss():
+            return TracksideValueError(
+                f"{name} has no loss: compile it with one, give TFTrainer loss_fn=..., let its call() take labels and "
+                "return (loss, logits), call add_loss() in a layer, or override run_model"
+            )
+        return TracksideValueError("there are no labels in the training batches, and so no loss")
+
+    def no_gradient(self) -> TracksideValueError:
+        """Return the error for a loss without a gradient."""
+        name = f"the loss {self.loss.name}" if self.loss is not None else "the loss of run_model or of the model"
+        return TracksideValueError(
+            f"{name} has no gradient with respect to any trainable variable, so nothing would be learned: it rounds, "
+            "compares, takes an argmax, updates a metric or leaves TensorFlow (numpy_function). Compute it of the "
+            "outputs with differentiable operations"
+        )
 
     def call(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the model's own loss, or None, and the logits in float32."""
@@ -91,8 +151,8 @@ class ModelIO:
         loss, logits = loss_and_logits(outputs) if with_labels else (None, outputs)
         return loss, in_float32(logits)
 
-    def loss_of(self, labels: Any, logits: Any) -> Any:
-        """Return the loss of each example by the loss function, or with label smoothing.
+    def loss_of(self, labels: Any, logits: Any, sample_weight: Any) -> Any:
+        """Return the losses by the loss function, or with label smoothing, as `as_tensor` has them.
 
         Raises:
             TracksideValueError: If the loss does not accept the labels and outputs; the message describes them.
@@ -102,12 +162,24 @@ class ModelIO:
             return smoothed_loss(labels, logits, self._trainer.args.label_smoothing_factor)
         assert self.loss is not None
         try:
-            return self.loss(safe_labels(labels), logits)
-        except (LookupError, TypeError, ValueError) as error:
+            return as_tensor(self.loss.items(labels, logits, sample_weight, batch_size(labels)), labels, logits)
+        except MISUSE as error:
             raise TracksideValueError(
                 f"the loss cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
                 f"{sentence_of(error)}"
-            ) from (None if is_of_keras(self.loss) else error)
+            ) from (None if is_of_keras(self.loss.loss) else error)
+
+    def loss_by_model(self, features: Any, labels: Any, logits: Any, sample_weight: Any, training: bool) -> Any:
+        """Return the loss of a batch by the ``compute_loss`` of the model, which includes those of its layers."""
+        total = call_compute_loss(self._trainer.model, features, labels, logits, sample_weight, training)
+        total = tf.reduce_mean(total) * self._strategy.replicas  # Keras divides by the number of replicas
+        items = [mean_of_examples(tf.cast(total, sum_dtype()), batch_size(features))]
+        return as_tensor(items, features if labels is None else labels, logits, is_total=True)
+
+    def sums_of(self, loss: Any, logits: Any, features: Any, labels: Any, losses: LossAccumulator) -> Sums | None:
+        """Return the sums of what `run_model` returned, with losses of the model's layers; None without any loss."""
+        weight, has_none = losses.take_weight(labels, logits), self.loss is None
+        return sums_of_batch(loss, logits, features, labels, weight, self._trainer.model, only_layers=has_none)
 
 
 # -- the call ---------------------------------------------------------------------------------------------------------
@@ -213,9 +285,12 @@ def without(logits: Any, ignore_keys: Sequence[str] | None) -> Any:
 def in_float32(logits: Any) -> Any:
     """Return half-precision outputs in float32, in which losses and metrics are computed."""
     half = (tf.float16, tf.bfloat16)
-    return tf.nest.map_structure(
-        lambda leaf: tf.cast(leaf, tf.float32) if getattr(leaf, "dtype", None) in half else leaf, logits
-    )
+
+    def cast(leaf: Any) -> Any:
+        is_half = getattr(leaf, "dtype", None) in half
+        return with_mask_of(leaf, tf.cast(leaf, tf.float32)) if is_half else leaf
+
+    return tf.nest.map_structure(cast, logits)
 
 
 def batch_norm_in(model: Any, *, accumulates: bool) -> str:

@@ -9,7 +9,6 @@ The traced methods (see below) run while a tf.function of `compiled_step` is tra
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +16,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
-
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from ..progress import mixed
 from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
-from .loss import LossAccumulator, sum_and_weight
-from .model_io import ModelIO, batch_norm_in
+from .loss import LossAccumulator
+from .model_io import ModelIO
+from .objective.gradients import dense, existing, global_norm, keras_scaled, update_of, without_gradient
+from .objective.items import MEAN
+from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .optim.skipping import TFSkipsUpdates
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, Update, UpdateQueue
-
-logger: logging.Logger = logging.getLogger("trackside.trainer")
+from .update_queue import WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole
 
 
 class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
@@ -52,6 +49,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         retrier: Halves micro-batches that do not fit into memory; None unless ``args.auto_find_batch_size``.
         compiled: The functions of the run; None before the first run.
         reference: The divisor of sums of losses: the number of examples in a whole update.
+        reductions: The reduction of each sum of losses, found while the step is traced.
     """
 
     model_io: ModelIO
@@ -64,12 +62,16 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator()
         self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue: UpdateQueue = UpdateQueue(size, self._execute, StepObservers(self._receivers))
+        self.queue: UpdateQueue = UpdateQueue(
+            size, lambda queued: self.compiled.queued(queued), StepObservers(self._receivers)
+        )
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
+        self.reductions: tuple[str, ...] = (MEAN,)
+        self._without_gradient: frozenset[int] = frozenset()
         self._trace_counts = trace_counts
         self._used_rate = 0.0
         self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
@@ -80,10 +82,8 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
-        accumulates = self.trainer.args.gradient_accumulation_steps > 1
-        norm = batch_norm_in(self.trainer.model, accumulates=accumulates)
-        if norm and (accumulates or self.strategy.replicas > 1) and self.trainer.is_world_process_zero():
-            logger.warning("%s", mixed(norm))
+        if self.trainer.is_world_process_zero():
+            self.model_io.tell_of_batch_norm()
 
     # -- an update --------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         for batch in window:
             self._count(batch)
         skipped, learning_rate = False, self._next_learning_rate()
-        if self.queue.takes(self.trainer.state.global_step + 1) and self._is_whole(window):
+        if self.queue.takes(self.trainer.state.global_step + 1) and is_whole(window, self.trainer.args):
             self.queue.add(window, learning_rate)
         else:
             self.queue.flush()
@@ -134,12 +134,10 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     def clear_gradients(self) -> None:
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
-    def _execute(self, updates: list[Update]) -> None:
-        """Do queued updates in one call."""
-        if len(updates) > 1:
-            self.compiled.updates(updates)
-        else:
-            self.compiled.update(*updates[0])
+    def end_run(self) -> None:
+        """Give the model the average of its weights, if the optimizer keeps one (``use_ema``), as ``fit`` does."""
+        if getattr(self.trainer.optimizer, "use_ema", False):
+            self.trainer.optimizer.finalize_variable_values(self.trainer.model.trainable_variables)
 
     # -- traced methods, on a replica ------------------------------------------------------------------------------
 
@@ -154,7 +152,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         losses, last = self.losses, len(window) - 1
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
-            losses.begin(counts, is_first=index == 0)
+            losses.begin(counts, is_first=index == 0, is_whole=counts is None and last == 0)
             with DRAWS.micro_batch():
                 if index < last:
                     losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
@@ -163,36 +161,42 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         return losses.loss, losses.norm, losses.skipped
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
-        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale."""
-        model, variables = self.trainer.model, self.trainer.model.trainable_variables
-        with tf.GradientTape() as tape:
-            per_example_loss, _ = self.trainer.run_model(features, labels, True)
-            if per_example_loss is None:
-                raise TracksideValueError("there are no labels in the training batches, and so no loss")
-            loss, weight = sum_and_weight(per_example_loss, labels, features)
-            loss, weight = loss / nb_instances, weight / nb_instances
-            penalties = model.losses  # regularization: once in the mean of the update
-            if penalties:
-                loss = loss + tf.add_n([tf.cast(value, tf.float32) for value in penalties]) * weight
-            loss, _ = self.losses.add(loss, weight)
-            scaled = self.precision.scaled(loss)
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        return [
-            # zeros if the loss does not depend on a variable; dense tensors for sparse gradients
-            tf.zeros(variable.shape, variable.dtype) if gradient is None else tf.convert_to_tensor(gradient)
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
+        """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale.
+
+        If there are several sums, the gradients of one follow those of the other.
+        """
+        variables = self.trainer.model.trainable_variables
+        labels = self.losses.unweighted(labels, self.trainer.class_weight)
+        with tf.GradientTape(persistent=True) as tape:
+            loss, logits = self.trainer.run_model(features, labels, True)
+            sums = self.model_io.sums_of(loss, logits, features, labels, self.losses)
+            if sums is None:
+                raise self.model_io.no_loss()
+            sums = single_sum(sums) if self.losses.is_whole else sums
+            self.reductions = sums.reductions
+            divisor = tf.cast(nb_instances, sums.totals[0].dtype)
+            loss, _ = self.losses.add(*(stacked([value / divisor for value in part]) for part in sums[:2]))
+            parts = unstacked(self.precision.scaled(loss))
+        found = [tape.gradient(part, [variable.value for variable in variables]) for part in parts]
+        self._without_gradient = without_gradient(found)
+        if self._without_gradient == set(range(len(variables))):
+            raise self.model_io.no_gradient()
+        return dense(found, variables)
 
     def run_model(self, features: Any, labels: Any, training: bool) -> tuple[Any, Any]:
         """Return the loss of each example (None without labels) and the logits."""
         loss, logits = self.model_io.call(features, labels, training)
-        if labels is not None and not self.model_io.has_loss:
+        if self.model_io.computes_loss and "compute_loss" not in self.overrides and (training or labels is not None):
+            loss = self.model_io.loss_by_model(
+                features, labels, logits, self.losses.take_weight(labels, logits), training
+            )
+        elif labels is not None and not self.model_io.has_loss:
             loss = self.trainer.compute_loss(labels, logits)
         return loss, logits
 
     def compute_loss(self, labels: Any, logits: Any) -> Any:
         """Return the loss of each example by the loss function, or with label smoothing."""
-        return self.model_io.loss_of(labels, logits)
+        return self.model_io.loss_of(labels, logits, self.losses.take_weight(labels, logits))
 
     def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
         """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches."""
@@ -208,10 +212,9 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
             sums: Gradients, loss and weight, each summed over the micro-batches of this replica.
         """
         *gradients, loss, weight = self.strategy.sum_replicas(sums)
-        share = tf.where(weight > 0, 1.0 / tf.maximum(weight, 1e-12), 0.0)
-        loss = loss * share
-        factor = self.precision.unscaled(share)
-        norm = tf.linalg.global_norm(gradients) * factor
+        gradients, loss, share = update_of(gradients, loss, weight, self.reductions, self.reference)
+        factor = self.precision.unscaled(tf.cast(share, tf.float32))
+        norm = global_norm(gradients) * factor
         max_grad_norm = self.trainer.args.max_grad_norm
         if max_grad_norm > 0:
             factor = factor * tf.minimum(1.0, max_grad_norm / (norm + 1e-6))
@@ -219,7 +222,8 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
 
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
-        self.trainer.optimizer.apply(gradients, self.trainer.model.trainable_variables)
+        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
+        optimizer.apply(*existing(keras_scaled(gradients, optimizer), variables, self._without_gradient))
         return tf.constant(False)
 
     def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:
@@ -247,13 +251,14 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     # -- records --------------------------------------------------------------------------------------------------
 
     def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate of the last update. Waits for the device."""
+        """Return the gradient norm and the learning rate of the last update, after its loss was taken."""
         used = self.used_groups()
-        self.set_learning_rate(self._learning_rate())  # that of the next update, as callbacks see it in PyTorch
+        if self.trainer.lr_scheduler is not None:  # as callbacks see it in PyTorch
+            self.compiled.announce_rate(self._learning_rate())
         if not used:
             return self._tokens_record()
-        norm = float(self.compiled.grad_norm.numpy())
-        return {"grad_norm": norm, "learning_rate": used[0]["lr"], **self._tokens_record()}
+        norm, rate = self.compiled.last_norm, used[0]["lr"]
+        return {"grad_norm": norm, "learning_rate": rate, **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
@@ -263,13 +268,6 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())
         return [{"lr": rate, "momentum": getattr(self.trainer.optimizer, "momentum", None)}]
-
-    def _is_whole(self, window: Sequence[TrainBatch]) -> bool:
-        """Return whether an update has as many micro-batches as most; those that are read, as many examples, too."""
-        args = self.trainer.args
-        return len(window) == args.gradient_accumulation_steps and all(
-            isinstance(batch.inputs, Reader) or batch.examples_of_all == args.train_batch_size for batch in window
-        )
 
     def _count(self, batch: TrainBatch) -> None:
         inputs = batch.inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
 from .arguments import TFTrainingArguments
 from .data.factory import make_batches, training_options
 from .engine import TFEngine
+from .objective.class_weights import checked_class_weight
 from .optim.factory import create_optimizer, create_scheduler, own_optimizer, own_schedule
 from .precision.factory import precision_for
 from .precision.policies import policy_for_new_layers
@@ -37,7 +38,9 @@ class TFTrainer(BaseTrainer):
         optimizers: A Keras optimizer, and a function from the updates completed to the learning rate, to use instead
             of those that ``args`` describe.
         model_init: Creates a new model at each call of train(), in the strategy's scope; takes nothing, or a trial.
-        loss_fn: A Keras loss, its name, or a function of (labels, outputs) that returns the loss of each example.
+        loss_fn: A loss as ``Model.compile`` takes it, or a function of (labels, outputs) that returns the loss of each
+            example, or one number, their mean.
+        class_weight: Weights of the losses of classes in training, by the number of the class, as in ``Model.fit``.
 
     Raises:
         ArgumentError: If arguments contradict each other.
@@ -59,6 +62,7 @@ class TFTrainer(BaseTrainer):
         *,
         model_init: Callable[..., Any] | None = None,
         loss_fn: Any = None,
+        class_weight: Mapping[int, float] | None = None,
     ) -> None:
         check_keras()
         args = arguments_of(args, TFTrainingArguments)
@@ -67,6 +71,7 @@ class TFTrainer(BaseTrainer):
         _ = args.strategy  # several processes can be joined only before any operation runs
         set_seed(args.seed, deterministic=args.full_determinism)
         self.processing_class: Any = None
+        self.class_weight: dict[int, float] | None = checked_class_weight(class_weight)
         optimizers = own_optimizer(optimizers[0]), own_schedule(optimizers[1])
         super().__init__(
             model, args, train_dataset, eval_dataset, compute_metrics, callbacks, optimizers, loss_fn, model_init

@@ -10,7 +10,6 @@ import tensorflow as tf
 from ..engine import TrainBatch
 from .data.readers import Reader
 
-BETWEEN_UPDATES = ("on_step_begin", "on_step_end")
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
 
 Update = tuple[Sequence[TrainBatch], float]
@@ -31,6 +30,7 @@ class UpdateQueue:
         self._execute = execute
         self._is_observed = is_observed
         self._waiting: list[Update] = []
+        self._shapes: list[Any] = []
 
     def takes(self, step: int) -> bool:
         """Return whether the update that completes ``step`` may be queued."""
@@ -38,8 +38,10 @@ class UpdateQueue:
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
         """Queue an update; do all queued updates once the queue is full."""
-        if self._waiting and _shapes(self._waiting[0][0]) != _shapes(window):
+        shapes = _shapes(window)
+        if shapes != self._shapes:
             self.flush()
+            self._shapes = shapes
         self._waiting.append((window, learning_rate))
         if len(self._waiting) == self.size:
             self.flush()
@@ -53,6 +55,13 @@ class UpdateQueue:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             self._execute(waiting)
+
+
+def is_whole(window: Sequence[TrainBatch], args: Any) -> bool:
+    """Return whether an update has as many micro-batches as most; those that are read, as many examples, too."""
+    return len(window) == args.gradient_accumulation_steps and all(
+        isinstance(batch.inputs, Reader) or batch.examples_of_all == args.train_batch_size for batch in window
+    )
 
 
 class StepObservers:
@@ -69,11 +78,11 @@ class StepObservers:
 
     def __call__(self, step: int) -> bool:
         """Return whether a callback gets the event of a step after which ``step`` updates are complete."""
-        seen = tuple(self._receivers(event) for event in BETWEEN_UPDATES)
+        seen = (self._receivers("on_step_begin"), self._receivers("on_step_end"))
         if seen != self._seen:
             self._seen = seen
-            self._intervals = [_interval(receiver) for receivers in seen for receiver in receivers]
-        return any(interval and step % interval == 0 for interval in self._intervals)
+            self._intervals = [every for receivers in seen for receiver in receivers if (every := _interval(receiver))]
+        return bool(self._intervals) and any(step % every == 0 for every in self._intervals)
 
 
 def _interval(receiver: Callable[..., Any]) -> int:
@@ -86,5 +95,6 @@ def _interval(receiver: Callable[..., Any]) -> int:
 
 def _shapes(window: Sequence[TrainBatch]) -> list[Any]:
     """Return the shapes of batches that are read; empty for others."""
-    read = [batch.inputs for batch in window if not isinstance(batch.inputs, Reader)]
-    return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten(read)]
+    if isinstance(window[0].inputs, Reader):
+        return []
+    return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten([b.inputs for b in window])]

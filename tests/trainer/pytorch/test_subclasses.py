@@ -99,7 +99,7 @@ def test_optimizer_and_schedule_that_are_only_returned_are_taken(make_trainer):
 
     trainer.train()
 
-    assert [record["learning_rate"] for record in trainer.state.log_history[:2]] == [0.5, 0.25]
+    assert [record["learning_rate"] for record in trainer.state.log_history[:2]] == [1.0, 0.5]
 
 
 def test_without_an_optimizer_the_method_that_makes_none_is_named(make_trainer):

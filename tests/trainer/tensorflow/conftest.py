@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-OPTIONS = ("model", "train_dataset", "eval_dataset", "callbacks", "compute_metrics", "loss_fn", "optimizers")
+OPTIONS = (
+    "model",
+    "train_dataset",
+    "eval_dataset",
+    "callbacks",
+    "compute_metrics",
+    "loss_fn",
+    "optimizers",
+    "class_weight",
+)
 
 
 @pytest.fixture

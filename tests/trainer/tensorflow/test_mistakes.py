@@ -35,7 +35,7 @@ def batches():
 DATA = {
     "a list": ([X, Y], "pair of arrays.*not list"),
     "a generator": ((pair for pair in [(X, Y)]), "pair of arrays.*not generator"),
-    "sample weights": ((X, Y, np.ones(20)), "not 3 parts"),
+    "four parts": ((X, Y, np.ones(20), np.ones(20)), "not 4 parts"),
     "arrays of different lengths": ((X, Y[:10]), r"different lengths: \[10, 20\]"),
     "nothing": ((X[:0], Y[:0]), "it is empty"),
     "batches": (batches(), "unbatch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -108,6 +109,30 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_update(make_trainer)
 
     assert small._engine.train_step.retrier.parts == 4
     np.testing.assert_allclose(weights_of(small.model), weights_of(plain.model), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["compile", "config"])
+def test_a_step_runs_as_python_for_debugging(make_trainer, how):
+    seen = []
+
+    class Looks(keras.layers.Layer):
+        def call(self, values):
+            seen.append(tf.executing_eagerly())
+            return values
+
+    model = keras.Sequential([keras.Input((6,)), Looks(), keras.layers.Dense(3)])
+    model.compile(run_eagerly=how == "compile")
+    tf.config.run_functions_eagerly(how == "config")
+    try:
+        trainer = make_trainer(model=model, eval_dataset=classified(9))
+        seen.clear()
+        trainer.train()
+        trainer.evaluate()
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+    assert len(seen) == 17  # 15 updates and 2 evaluation batches
+    assert all(seen)
 
 
 @pytest.mark.parametrize(("accumulation", "trainable", "told"), [(2, True, 1), (1, True, 0), (2, False, 0)])

@@ -112,6 +112,7 @@ STATE_SCHEMA = _object(
             "additionalProperties": {"type": ["object", "array"], "description": "the state of a callback"},
             "description": "an object",
         },
+        "callback_classes": {"type": "object", "additionalProperties": TEXT, "description": "an object"},
         "stop_reason": _maybe(TEXT),
         "stopped_by": _maybe(TEXT),
         "run_id": _maybe(ID),

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -23,6 +24,10 @@ LIBRARIES = ("trackside", "transformers", "torch")
 """Packages whose collators know no columns by name; those of others may read any column of a dataset of dicts."""
 
 
+_told: WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = WeakKeyDictionary()
+"""The columns that were told to be dropped, for each model."""
+
+
 class UsedColumns:
     """A collator that drops columns which the model does not take, then calls another; the dataset is unchanged.
 
@@ -31,6 +36,7 @@ class UsedColumns:
         columns: Names that are kept, those of labels included.
         labels: Names of labels.
         model_name: Name of the model, for messages.
+        told: The columns that were told to be dropped, by other loaders too.
         level: Level of the message that tells what is dropped.
     """
 
@@ -40,12 +46,14 @@ class UsedColumns:
         taken: Iterable[str],
         labels: Iterable[str],
         model_name: str,
+        told: set[tuple[str, ...]],
         level: int = logging.INFO,
     ) -> None:
         self.collate_fn = collate_fn
         self.labels: frozenset[str] = frozenset(labels)
         self.columns: frozenset[str] = frozenset(taken) | self.labels
         self.model_name = model_name
+        self.told = told
         self.level = level
         # shared with workers, each of which has a copy of this object
         self._has_told = torch.zeros((), dtype=torch.bool, device="cpu").share_memory_()  # type: ignore[no-untyped-call]
@@ -75,7 +83,8 @@ class UsedColumns:
                 f"{did_you_mean(dropped[0], self.columns)} Rename columns, or set "
                 "remove_unused_columns=False and let the data_collator, or compute_loss, choose"
             )
-        if dropped:
+        if dropped and tuple(dropped) not in self.told:
+            self.told.add(tuple(dropped))
             logger.log(
                 self.level,
                 "columns that %s.forward does not take are dropped: %s (remove_unused_columns=False keeps them)",
@@ -107,7 +116,8 @@ def drop_unused_columns(
     if not taken or isinstance(dataset, TensorDataset) or not (has_columns or is_unread):
         return collate_fn
     level = logging.WARNING if reads_batches else logging.INFO
-    wrapped = UsedColumns(collate_fn, taken, [*LABEL_COLUMNS, *label_names], type(model).__name__, level)
+    told = _told.setdefault(model, set())
+    wrapped = UsedColumns(collate_fn, taken, [*LABEL_COLUMNS, *label_names], type(model).__name__, told, level)
     if names is not None:
         wrapped.check(names)
     return wrapped

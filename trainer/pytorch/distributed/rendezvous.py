@@ -6,6 +6,8 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -56,6 +58,23 @@ def join(args: Any, device: torch.device) -> Store:
         ending.own(dist.group.WORLD)
     ending.leave_at_exit()
     return PrefixStore(f"watch-{next(_watches_made)}", _own_connection(store))
+
+
+@contextmanager
+def first_then_others(args: Any, device: torch.device, *, is_first: bool) -> Iterator[None]:
+    """Return a context that the processes with ``is_first`` go through before the others, which wait at its begin.
+
+    Raises:
+        RankError: If a process does not join.
+    """
+    join(args, device)
+    if not is_first:
+        dist.barrier()
+    try:
+        yield
+    finally:  # also after an error, which ends this process; the others would wait for it
+        if is_first:
+            dist.barrier()
 
 
 def backend_for(wanted: str | None, device: torch.device) -> str:

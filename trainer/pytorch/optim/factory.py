@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,10 @@ OptimizerClass = Callable[..., Optimizer]
 
 
 def create_optimizer(
-    model: nn.Module, args: Any, optimizer_cls_and_kwargs: tuple[OptimizerClass, Mapping[str, Any]] | None = None
+    model: nn.Module,
+    args: Any,
+    optimizer_cls_and_kwargs: tuple[OptimizerClass, Mapping[str, Any]] | None = None,
+    decayed: Collection[str] | None = None,
 ) -> Optimizer:
     """Return the optimizer that ``args.optim`` names, over the trainable parameters of ``model``.
 
@@ -35,16 +38,19 @@ def create_optimizer(
         args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
         optimizer_cls_and_kwargs: A class and its options, used instead of ``args.optim``. A weight decay among the
             options replaces ``args.weight_decay``; biases and norm weights are not decayed either way.
+        decayed: Names of the parameters that are decayed, if not those of `decay_parameter_names`.
 
     Raises:
         ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
         TracksideValueError: If no parameter is trainable.
     """
     optimizer_cls, options = optimizer_cls_and_kwargs or choose_optimizer(args, OPTIMIZERS, lr=args.learning_rate)
-    return optimizer_cls(parameter_groups(model, options.get("weight_decay", args.weight_decay)), **options)
+    return optimizer_cls(parameter_groups(model, options.get("weight_decay", args.weight_decay), decayed), **options)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, names: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """Return two groups of trainable parameters: decayed parameters, and biases and norm weights.
 
     There are always two groups, so that the state of an optimizer fits any weight decay. A tied weight appears once.
@@ -52,7 +58,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Raises:
         TracksideValueError: If no parameter is trainable.
     """
-    decayed = set(decay_parameter_names(model))
+    decayed = set(decay_parameter_names(model) if names is None else names)
     trainable = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
     if not trainable:
         raise TracksideValueError(f"{type(model).__name__} has no trainable parameter: none has requires_grad=True")

@@ -7,12 +7,13 @@ all replicas.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, cast
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,14 +21,11 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
 from .pipeline import UserPipeline
-from .readers import IteratorReader, Pair, Reader, RowsReader, tokens_per_example
+from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example
 from .shuffling import Shuffling
 
 SHUFFLE_BUFFER_MIB = 256
 """Default bound on the memory of a shuffle buffer."""
-
-LABELS = ("labels", "label", "label_ids")
-"""Names of labels among the features."""
 
 
 class Batches(ABC):
@@ -249,25 +247,6 @@ class OwnBatches(Batches):
         return self._pipeline.of_epoch(dataset, epoch) if isinstance(dataset, tf.data.Dataset) else dataset
 
 
-def pair_of(element: Any) -> Pair:
-    """Return the features and the labels of an element: a pair of them, a dict that includes labels, or features."""
-    if isinstance(element, Pair):
-        return element
-    if isinstance(element, (tuple, list)) and len(element) == 2:
-        return Pair(*element)
-    if isinstance(element, Mapping):
-        features = dict(element)
-        for name in LABELS:
-            if name in features:
-                return Pair(features, features.pop(name))
-        return Pair(features, None)
-    if isinstance(element, (tuple, list)) and len(element) == 1:
-        element = element[0]
-    if isinstance(element, (tuple, list)):
-        raise TracksideTypeError(f"a dataset gives (features, labels), not {len(element)} parts; nest the features")
-    return Pair(element, None)
-
-
 def map_leaves(function: Callable[..., Any], *nested: Any) -> Any:
     """Return nested values of one structure with ``function`` applied to each leaf that is not None."""
     return tf.nest.map_structure(lambda leaf, *others: None if leaf is None else function(leaf, *others), *nested)
@@ -303,7 +282,8 @@ def _cardinality(dataset: Any) -> tuple[int | None, bool]:
 
 def _as_array(leaf: Any) -> Any:
     array = np.asarray(leaf)
-    return array.astype(np.float32) if array.dtype == np.float64 else array
+    is_double = array.dtype == np.float64 and keras.config.floatx() != "float64"
+    return array.astype(np.float32) if is_double else array
 
 
 def spec_of(leaf: Any) -> Any:

@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from trackside.callbacks.errors import TracksideTypeError
+
 from ...data.sharding import BatchCut
 from ...engine import TrainBatch
+
+LABELS = ("labels", "label", "label_ids")
+"""Names of labels among the features."""
 
 
 class Pair(NamedTuple):
@@ -24,6 +29,46 @@ class Pair(NamedTuple):
 
     features: Any
     labels: Any
+
+
+class Weighted(NamedTuple):
+    """Labels with sample weights, which stand where labels without weights stand."""
+
+    labels: Any
+    weights: Any
+
+
+def unweighted(labels: Any) -> tuple[Any, Any]:
+    """Return labels, and their sample weights or None."""
+    return labels if isinstance(labels, Weighted) else (labels, None)
+
+
+def pair_of(element: Any) -> Pair:
+    """Return the features and the labels of an element.
+
+    It is a pair of them, with sample weights as a third part, a dict that includes labels, or features.
+    """
+    if isinstance(element, Pair):
+        return element
+    if isinstance(element, (tuple, list)) and len(element) == 2:
+        return Pair(*element)
+    if isinstance(element, (tuple, list)) and len(element) == 3:
+        features, labels, weights = element
+        return Pair(features, labels if labels is None or weights is None else Weighted(labels, weights))
+    if isinstance(element, Mapping):
+        features = dict(element)
+        for name in LABELS:
+            if name in features:
+                return Pair(features, features.pop(name))
+        return Pair(features, None)
+    if isinstance(element, (tuple, list)) and len(element) == 1:
+        return Pair(element[0], None)
+    if isinstance(element, (tuple, list)):
+        raise TracksideTypeError(
+            f"a dataset gives (features, labels) or (features, labels, sample_weight), not {len(element)} parts; nest "
+            "the features"
+        )
+    return Pair(element, None)
 
 
 class Reader(ABC):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,10 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import tensorflow as tf
 
+from ...checkpointing.random_state import host_random_state, set_host_random_state
 from ...data.sharding import derive_seed
 from ..distributed.strategy import DistributedStrategy
 from .operations import Given, drawing_operations, patched
@@ -84,7 +87,8 @@ class Draws:
     def replacing(self, strategy: DistributedStrategy) -> Iterator[None]:
         """Return a context in which the random operations of functions that are traced take their seeds from here.
 
-        On TPUs they keep their own.
+        On TPUs they keep their own. What Python draws meanwhile is a function of the seed, too: a layer may choose
+        among operations, such as AugMix.
         """
         devices = list(strategy.strategy.extended.worker_devices) if strategy.replicas > 1 else [""]
         if any("TPU" in device for device in devices):
@@ -95,7 +99,7 @@ class Draws:
             if device not in self._variables:
                 with tf.init_scope(), tf.device(device or None):
                     self._variables[device] = tf.Variable(_padded(self._first), trainable=False, dtype=tf.int64)
-        with self._tracing, patched(self._next_seed):
+        with self._tracing, patched(self._next_seed), _host_seeded(self.value()[SEED]):
             yield
 
     @contextmanager
@@ -169,6 +173,18 @@ class _Places(threading.local):
 def _letters(name: str) -> str:
     """Return a name without the counters of Keras and TensorFlow."""
     return re.sub(r"[\d_/]+", "", name)
+
+
+@contextmanager
+def _host_seeded(seed: int) -> Iterator[None]:
+    """Return a context in which the generators of Python and numpy begin with ``seed``, and are restored afterwards."""
+    before = host_random_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        set_host_random_state(before)
 
 
 def _device() -> str:

@@ -175,7 +175,8 @@ class PlateauSchedule(Schedule):
         self._patience, self._cooldown = patience, cooldown
         self._sign = -1.0 if mode == "max" else 1.0
         self._margin, self._is_relative = self._sign * threshold, threshold_mode == "rel"
-        self.best: float = self._sign * math.inf
+        self.mode_worse: float = self._sign * math.inf
+        self.best: float = self.mode_worse
         self.num_bad_epochs: int = 0
         self.cooldown_counter: int = 0
 

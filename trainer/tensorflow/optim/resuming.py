@@ -18,7 +18,7 @@ from trackside.trainer.optim.resuming import MadeOptimizer, class_note, describe
 
 from .._compat import has_keras_schedule
 from ..snapshot import named_variables, uncounted
-from .factory import Schedule
+from .factory import Schedule, rate_of
 
 COUNTER, RATE = "iteration", "learning_rate"
 """Names of the variables of every optimizer."""
@@ -38,7 +38,7 @@ class TFMadeOptimizer(MadeOptimizer):
         self.schedule = schedule
         self._variables = dict(named_variables(optimizer))
         self._ids = _ids(optimizer, model)
-        self._first_rate = 0.0 if has_keras_schedule(optimizer) else float(optimizer.learning_rate)
+        self._first_rate = 0.0 if has_keras_schedule(optimizer) else rate_of(optimizer)
         self.record: dict[str, Any] = {
             "class": type(optimizer).__name__,
             "options": {**described(optimizer.get_config()), "name": None},

@@ -63,11 +63,6 @@ class TFSkipsUpdates(SkipsUpdates):
         """Return the sum of these losses since the last call, and how many were skipped. Waits for the device."""
         self.queue.flush()
         skipped, self.skipped_of_watched = self.skipped_of_watched, 0
-        return taken(self.compiled.watched), skipped
-
-
-def taken(total: Any) -> float:
-    """Return the value of a variable, which is zero then. Waits for the device."""
-    value = float(total.numpy())
-    total.assign(0.0)
-    return value
+        total = float(self.compiled.watched.numpy())
+        self.compiled.watched.assign(0.0)
+        return total, skipped

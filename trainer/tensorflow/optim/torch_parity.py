@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import tensorflow as tf
@@ -17,17 +18,35 @@ class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]
         Loshchilov and Hutter (2019), arXiv:1711.05101, algorithm 2.
     """
 
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Update all variables."""
+        shared = _shared[self] = {}
+        super().apply(grads, trainable_variables)
+        shared.clear()
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its two means."""
-        step = tf.cast(self.iterations.value + 1, variable.dtype)
-        rate = tf.cast(learning_rate, variable.dtype)
-        correction_1 = 1.0 - tf.pow(tf.cast(self.beta_1, variable.dtype), step)
-        correction_2 = 1.0 - tf.pow(tf.cast(self.beta_2, variable.dtype), step)
+        rate, root_share = self._corrected(variable, learning_rate)
         mean, square = (slot_of(self, variable, name).value for name in ("momentum", "velocity"))
         mean.assign_add((gradient - mean) * (1.0 - self.beta_1))
         square.assign_add((gradient * gradient - square) * (1.0 - self.beta_2))
-        denominator = tf.sqrt(square) / tf.sqrt(correction_2) + self.epsilon
-        variable.assign_sub(mean * (rate / correction_1) / denominator)
+        denominator = tf.sqrt(square) * root_share + self.epsilon
+        variable.assign_sub(mean * rate / denominator)
+
+    def _corrected(self, variable: Any, learning_rate: Any) -> tuple[Any, Any]:
+        """Return the factors by which an update corrects the mean and the root, once for all variables of a type."""
+        dtype, shared = variable.dtype, _shared.get(self, {})
+        key = tf.compat.v1.get_default_graph(), dtype, variable.device
+        if key not in shared:
+            step = tf.cast(self.iterations.value + 1, dtype)
+            correction_1, correction_2 = (1.0 - tf.pow(tf.cast(b, dtype), step) for b in (self.beta_1, self.beta_2))
+            shared[key] = tf.cast(learning_rate, dtype) / correction_1, tf.math.rsqrt(correction_2)
+        found: tuple[Any, Any] = shared[key]
+        return found
+
+
+_shared: WeakKeyDictionary[Any, dict[Any, tuple[Any, Any]]] = WeakKeyDictionary()
+"""What the variables of an update in progress share, by optimizer."""
 
 
 class _Coupled(OwnWeightDecay):

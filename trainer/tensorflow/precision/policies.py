@@ -17,9 +17,11 @@ from .base import Precision
 @contextmanager
 def policy_for_new_layers(policy: str | None) -> Iterator[None]:
     """Return a context in which new layers get ``policy``; None has no effect."""
+    if policy is None:  # a policy that is set, even as it was, no longer follows floatx
+        yield
+        return
     before = keras.config.dtype_policy()
-    if policy is not None:
-        keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
@@ -41,6 +43,8 @@ def apply_policy(model: Any, policy: str | None) -> dict[Any, Any]:
     if policy is None:
         return before
     for layer in layers_of(model):
+        if not keras.backend.is_float_dtype(layer.compute_dtype):
+            continue  # it computes on strings or whole numbers, such as TextVectorization
         if layer.dtype_policy.name == "float32":
             before[layer] = layer.dtype_policy
             _set_policy(layer, keras.DTypePolicy(policy), policy)

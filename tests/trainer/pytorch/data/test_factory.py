@@ -17,7 +17,8 @@ from trackside.trainer.pytorch.snapshot import random_state
 
 
 def settings(**changes):
-    values = {"num_workers": 0, "pin_memory": True, "persistent_workers": False, "prefetch_factor": None, **changes}
+    values = {"num_workers": 0, "pin_memory": True, "persistent_workers": False, "prefetch_factor": None}
+    values |= {"multiprocessing_context": None, **changes}
     return SimpleNamespace(**{f"dataloader_{key}": value for key, value in values.items()})
 
 

@@ -56,6 +56,7 @@ def settings(workers=0, persistent=False):
         dataloader_pin_memory=False,
         dataloader_persistent_workers=persistent,
         dataloader_prefetch_factor=None,
+        dataloader_multiprocessing_context=None,
     )
 
 

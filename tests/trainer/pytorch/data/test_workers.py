@@ -82,7 +82,8 @@ signals = []
 signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
 signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
 args = SimpleNamespace(dataloader_num_workers=2, dataloader_pin_memory=False, dataloader_persistent_workers=False,
-                       dataloader_prefetch_factor=None)
+                       dataloader_prefetch_factor=None,
+                       dataloader_multiprocessing_context=None)
 loader = make_loader(Slow(), batch_size=1, collate_fn=list, args=args, seed=0, shuffle=False, drop_last=False)
 batches = iter(loader)
 if sys.argv[2] == "finish":

@@ -24,7 +24,7 @@ CASES = [
     "saving",
     "search",
 ]
-CASES_OF_TWO = ["control", "agreements", "trackers", "bf16", "syncs", "slow_rank", "lonely_monitor"]
+CASES_OF_TWO = ["control", "agreements", "trackers", "bf16", "syncs", "slow_rank", "lonely_monitor", "dropin"]
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,19 @@ def test_an_update_exchanges_its_numbers_once(world: str, request: pytest.Fixtur
     for rank in request.getfixturevalue(world):
         counts = {name: found["exchanges"] for name, found in rank["exchanges"].items()}
         assert counts == {"plain": 1, "accumulated": 1, "own backward": 1, "looking for unused": 6}
+
+
+@pytest.mark.slow
+def test_what_scripts_for_transformers_do_with_several_processes(two: list[Any]) -> None:
+    first, second = (rank["dropin"] for rank in two)
+
+    assert (first["was there"], second["was there"]) == (False, True)
+    assert first["gathered"] == second["gathered"] == [0, 0, 1, 1]
+    assert first["objects"] == second["objects"] == ["rank 0", "rank 1"]
+    assert (first["is main"], second["is main"]) == (True, False)
+    assert (
+        first["weights"] == second["weights"] == two[0]["plain"]["17 examples, accumulation 1"]["weights"]
+    )  # also with ddp_static_graph
 
 
 @pytest.mark.slow

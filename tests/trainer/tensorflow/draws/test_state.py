@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 
 import keras
 import numpy as np
@@ -192,6 +193,30 @@ def test_an_evaluation_that_draws_is_the_same_after_a_resume(make_trainer, tmp_p
 
     assert run(str(tmp_path / "out" / "checkpoint-4")) == whole
     assert len({*whole}) == 4
+
+
+class Chosen(keras.layers.Layer):
+    """Chooses in Python, when it is traced, as keras.layers.AugMix does."""
+
+    def call(self, value, training=False):
+        return value * (1 + np.random.rand() + random.random()) if training else value
+
+
+def test_what_python_draws_while_the_step_is_traced_is_of_the_seed_and_leaves_its_generators(make_trainer, tmp_path):
+    def run(resume=None):
+        keras.utils.set_random_seed(0)
+        chosen = keras.Sequential([keras.Input((6,)), Chosen(), keras.layers.Dense(3)])
+        trainer = make_trainer(model=chosen, **SAVES)
+        drawn = []
+        trainer.on("on_step_end")(lambda sender, **kwargs: drawn.append((random.random(), np.random.rand())))
+        trainer.train(resume_from_checkpoint=resume)
+        return drawn, weights_of(trainer.model)
+
+    drawn, whole = run()
+    rest, resumed = run(str(tmp_path / "out" / "checkpoint-4"))
+
+    assert rest == drawn[4:]
+    assert np.array_equal(resumed, whole)
 
 
 class Sampled(TFTrainer):

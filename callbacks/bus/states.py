@@ -1,0 +1,89 @@
+"""The states of callbacks in a checkpoint: taken, and given back to the callbacks that they belong to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._util.atomic_files import describe
+from .._util.plain_data import plain
+from ..errors import CheckpointError
+from .attachment import Attachment
+
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
+
+
+def owners(
+    attachments: Mapping[str, Attachment],
+    states: Mapping[str, Any],
+    classes: Mapping[str, str],
+    accepts: Callable[[Attachment, Any], bool],
+) -> dict[str, str]:
+    """Return for each callback that has a state in a checkpoint the name under which it is there.
+
+    That is its own name, if the class is the same and the callback accepts the state. A callback that tells its states
+    from those of others (``accepts_state``) also finds one under another name, such as after a change of the order.
+
+    Args:
+        attachments: The callbacks by name.
+        states: The states by name.
+        classes: The class of each callback in the checkpoint, where it is known.
+        accepts: Asks a callback with a method ``accepts_state``.
+    """
+    found: dict[str, str] = {}
+    for is_own in (True, False):
+        for name, item in attachments.items():
+            can_tell = hasattr(item.callback, "accepts_state")
+            for other, state in states.items():
+                if name in found or other in found.values() or (other == name) is not is_own:
+                    continue
+                kind = classes.get(other)
+                is_known = kind == type(item.callback).__qualname__ or (kind is None and is_own)
+                if isinstance(state, Mapping) and is_known and (accepts(item, state) if can_tell else is_own):
+                    found[name] = other
+    return found
+
+
+def tell_left(
+    attachments: Mapping[str, Attachment],
+    states: Mapping[str, Any],
+    classes: Mapping[str, str],
+    found: Mapping[str, str],
+) -> None:
+    """Tell which states of a checkpoint no callback got, and which callbacks begin anew."""
+    for name in states.keys() - set(found.values()):
+        state, kind, attachment = states[name], classes.get(name), attachments.get(name)
+        if attachment is None:
+            logger.info("the checkpoint holds a state of the callback %r, which is not attached", name)
+        elif not isinstance(state, Mapping):  # transformers lists the states of several callbacks of one class
+            logger.warning("the checkpoint holds several states of callbacks %r; none is restored", name)
+        elif name not in found:
+            is_other = kind not in (None, type(attachment.callback).__qualname__)
+            what = f"is of the class {kind}" if is_other else f"is of something else: {dict(state)}"
+            logger.warning("the callback %r begins anew: its state in the checkpoint %s", name, what)
+
+
+def state_of(callback: Any) -> Any:
+    """Return the state that a callback wants a checkpoint to keep, as plain data."""
+    state: Any = {}
+    if hasattr(callback, "state_dict"):
+        state = callback.state_dict()
+    elif hasattr(callback, "state") and hasattr(type(callback), "from_state"):
+        state = callback.state()
+    return plain(dict(state), "state_dict()")
+
+
+def restore(callback: Any, state: Mapping[str, Any]) -> None:
+    """Restore a callback's state; what a checkpoint declares beyond the callback's own state is not set."""
+    try:
+        if hasattr(callback, "load_state_dict"):
+            callback.load_state_dict(state)
+        elif hasattr(callback, "state"):  # transformers' ExportableState: constructor arguments and attributes
+            for part, declared in dict(callback.state()).items():
+                for key in state.get(part) or ():
+                    if key in declared:
+                        setattr(callback, key, state[part][key])
+    except Exception as error:
+        message = f"the checkpoint's state of {type(callback).__name__} cannot be restored: {describe(error)}"
+        raise CheckpointError(message) from error

@@ -1,0 +1,1 @@
+"""Names of the transformers Trainer, for scripts that were written for it."""

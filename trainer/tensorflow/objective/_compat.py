@@ -1,0 +1,38 @@
+"""Compatibility with Keras' losses: private names, each with a fallback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+FunctionLoss: Any = keras.losses.MeanSquaredError.__base__
+"""Keras' loss around a function of labels and outputs, which it brings to one rank."""
+
+
+try:
+    from keras.src.trainers.compile_utils import CompileLoss as _CompileLoss
+except ImportError as error:  # pragma: no cover
+    raise ImportError(f"Keras {keras.__version__} has no CompileLoss; install one that setup.cfg allows") from error
+
+CompileLoss: Any = _CompileLoss
+"""Keras' assignment of losses, labels and weights to the outputs of a model."""
+
+
+def same_rank(first: Any, second: Any) -> tuple[Any, Any]:
+    """Return two tensors of the same rank, if their ranks differ by a last dimension of 1."""
+    one, other = first.shape.rank, second.shape.rank
+    if one == other + 1 and first.shape[-1] == 1:
+        return (first, tf.expand_dims(second, -1)) if other == 1 else (tf.squeeze(first, -1), second)
+    if other == one + 1 and second.shape[-1] == 1:
+        return (tf.expand_dims(first, -1), second) if one == 1 else (first, tf.squeeze(second, -1))
+    return first, second
+
+
+def compiled_loss_weights(model: Any) -> Any:
+    """Return the ``loss_weights`` with which a model was compiled; None without any."""
+    compiled: Any = getattr(model, "_compile_loss", None)
+    if hasattr(compiled, "_user_loss_weights"):
+        return compiled._user_loss_weights
+    return (model.get_compile_config() or {}).get("loss_weights")

@@ -24,6 +24,8 @@ What a run sends, in order (a test compares this drawing with real runs of both 
     on_train_end
 
     ACT:
+        if should_roll_back:
+            on_load
         if should_log:
             on_log
         if should_evaluate:

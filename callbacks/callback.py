@@ -34,6 +34,9 @@ class TrainerCallback:
     others cost nothing: ``metrics_to_log(self, args, state, **context) -> dict[str, float]``. It is called when a
     record is about to be written, with the same keywords as the events.
 
+    A method ``loss_not_finite(self, args, state, control, *, step, loss)`` is called once in a run, when the loss of an
+    update is not finite: on a CPU at the end of that update, on a device when the host waits for it anyway.
+
     Another method that this class leaves out is ``accepts_state(self, args, state) -> bool``: whether a state in a
     checkpoint is the callback's own. With it, a callback begins anew where the state under its name is of something
     else, and finds its own under another name.

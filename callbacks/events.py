@@ -51,21 +51,26 @@ Connect a plain function to one trainer, or to all of them::
     events.on_log.connect(print_loss, sender=trainer)    # this trainer
     events.on_log.connect(print_loss)                    # every trainer of this process
 
-It is called as ``fn(trainer, args=..., state=..., control=..., **payload)``.
+It is called as ``fn(trainer, args=..., state=..., control=..., **kwargs)``, where ``kwargs`` are those of a callback's
+method; a function without ``**kwargs`` gets of all these what it has parameters for. Functions may be connected and
+disconnected from any thread.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import blinker
 
+from ._util.signatures import keywords_taken, misfit, never_runs, place_of
 from .errors import TracksideTypeError, TracksideValueError, UnknownNameError, check_count
+from .types import keywords_of
 
-Listener = TypeVar("Listener", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 EventName = Literal[
     "on_init_end",
@@ -91,9 +96,6 @@ EventName = Literal[
 ]
 """The names of all events, roughly in the order of a run."""
 
-LAST_POSITION = 1 << 30
-"""The position of a receiver that has none: after all that have one."""
-
 
 class OrderedIds(dict[Hashable, None]):
     """The part of ``set`` that blinker uses, in order of arrival."""
@@ -111,15 +113,48 @@ class OrderedIds(dict[Hashable, None]):
         return OrderedIds(dict.fromkeys([*self, *other]))
 
 
-class Every:
-    """A listener that is called only at steps that are multiples of ``every``."""
+class Listener:
+    """A plain function that is called with the keywords it takes, at steps that are multiples of ``every``."""
 
-    def __init__(self, listener: Callable[..., Any], every: int) -> None:
-        self.listener = listener
+    def __init__(self, function: Callable[..., Any], every: int = 1) -> None:
+        self.function = function
         self.every = every
+        self.taken: frozenset[str] | None = keywords_taken(function)
 
-    def __call__(self, trainer: Any, **kwargs: Any) -> Any:
-        return None if kwargs["state"].global_step % self.every else self.listener(trainer, **kwargs)
+    def __call__(self, trainer: Any, /, **given: Any) -> Any:
+        if self.every > 1 and given["state"].global_step % self.every:
+            return None
+        if self.taken is not None:
+            given = {name: given[name] for name in self.taken if name in given}
+        return self.function(trainer, **given)
+
+
+def in_context(receiver: Any, context: dict[str, Any]) -> Callable[..., Any]:
+    """Return a receiver that, if it is a plain listener, also gets ``context``; the methods of callbacks have it."""
+    if not isinstance(receiver, Listener):
+        return receiver  # type: ignore[no-any-return]
+
+    def call(trainer: Any, **given: Any) -> Any:
+        return receiver(trainer, **{name: value for name, value in (context | given).items() if name != "trainer"})
+
+    return call
+
+
+def check_listener(event: str, function: Any) -> None:
+    """Check that ``function`` can be a listener of ``event``.
+
+    Raises:
+        TracksideTypeError: If not; the message has its file and line.
+    """
+    if not callable(function) or never_runs(function):
+        raise TracksideTypeError(f"{event} needs a plain function as listener, not {function!r}")
+    given = ["args", "state", "control", *(name for name in keywords_of(event) if name != "trainer")]
+    taken = keywords_taken(function)
+    if reason := misfit(function, 1, given if taken is None else [name for name in given if name in taken]):
+        raise TracksideTypeError(
+            f"{event}: the listener {getattr(function, '__qualname__', function)!r} ({place_of(function)}) cannot be "
+            f"called: {reason}. It gets the trainer by position, and what it takes of {', '.join(given)} by keyword"
+        )
 
 
 class Signal(blinker.Signal):
@@ -136,11 +171,13 @@ class Signal(blinker.Signal):
     has_weak_listeners: bool = False
     """Whether a listener may vanish without a disconnect, so that no sender may cache its receivers."""
     _is_muted = False
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+    """Held while receivers are changed or listed; re-entrant, since garbage collection may disconnect meanwhile."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The lifecycle event {name}.")
         self.name = name
-        self._listeners: dict[str, list[Callable[..., Any]]] = {}
+        self._listeners: dict[str, dict[Hashable, dict[int, Any]]] = {}
         self._holders: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary({id(self): self})
 
     @property
@@ -153,7 +190,7 @@ class Signal(blinker.Signal):
         self._is_muted = value
         Signal.version += 1
 
-    def connect(self, receiver: Listener, sender: Any = blinker.ANY, weak: bool = False, *, every: int = 1) -> Listener:
+    def connect(self, receiver: Function, sender: Any = blinker.ANY, weak: bool = False, *, every: int = 1) -> Function:
         """Call ``receiver`` whenever this event is sent by ``sender``.
 
         Args:
@@ -164,35 +201,35 @@ class Signal(blinker.Signal):
             every: Call it only at steps that are multiples of this.
 
         Raises:
-            TracksideTypeError: If ``receiver`` is not a plain callable.
+            TracksideTypeError: If ``receiver`` is not a plain callable, or needs what no listener of the event gets.
             TracksideValueError: If ``every`` is not a positive whole number, or is given together with ``weak``.
         """
-        if not callable(receiver) or _is_coroutine(receiver):
-            raise TracksideTypeError(f"{self.name} needs a plain function as listener, not {receiver!r}")
+        if not _has_position(receiver):
+            check_listener(self.name, receiver)
         check_count("every", every)
         if weak and every > 1:
             raise TracksideValueError(f"{self.name}: weak=True and every={every} do not go together")
-        Signal.version += 1
-        target: Callable[..., Any] = receiver if every == 1 else Every(receiver, every)
-        if weak:
-            self.has_weak_listeners = self.has_weak_listeners or not hasattr(receiver, "position")
-        else:
-            self._held_by(sender).append(target)
-        super().connect(target, sender, weak=weak or _has_weak_references(target))
+        with self._lock:
+            target: Any = receiver
+            if weak:
+                self.has_weak_listeners = self.has_weak_listeners or not _has_position(receiver)
+            else:
+                listeners = self._held_by(sender).setdefault(_identity(receiver), {})
+                target = listeners.setdefault(every, target if _has_position(target) else Listener(receiver, every))
+            super().connect(target, sender, weak=True)
+            Signal.version += 1
         return receiver
 
     def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
         """Stop calling ``receiver`` for ``sender``, or for all."""
-        Signal.version += 1
-        is_any = sender is blinker.ANY
-        listeners = [self._held_by(holder) for holder in ([*self._holders.values()] if is_any else [sender])]
-        thinned = [held for item in listeners for held in item if isinstance(held, Every) and held.listener == receiver]
-        target: Any
-        for target in [receiver, *thinned]:
-            super().disconnect(target, sender)
-            for held in listeners:
-                if target in held:
-                    held.remove(target)
+        with self._lock:
+            is_any = sender is blinker.ANY
+            if _identity(receiver) in self.receivers:  # blinker would keep an entry for one that is not
+                super().disconnect(receiver, sender)
+            for holder in [*self._holders.values()] if is_any else [sender]:
+                for target in self._held_by(holder).pop(_identity(receiver), {}).values():
+                    super().disconnect(target, sender)
+            Signal.version += 1
 
     def send(self, sender: Any = None, /, **kwargs: Any) -> list[tuple[Callable[..., Any], Any]]:
         """Call every receiver of ``sender`` in order; an exception of one is raised at once.
@@ -207,30 +244,41 @@ class Signal(blinker.Signal):
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]
         """Yield the receivers of ``sender`` in the order in which they are called."""
 
-        def position(receiver: object) -> Any:
-            return getattr(receiver, "position", LAST_POSITION)
+        with self._lock:
+            found = list(super().receivers_for(sender))
+        connected: list[Any] = [receiver for receiver in found if _has_position(receiver)]
+        plain = [item if isinstance(item, Listener) else Listener(item) for item in found if not _has_position(item)]
+        once = {(_identity(item.function), item.every): item for item in plain}  # it may hear this sender, and all
+        return iter([*sorted(connected, key=lambda receiver: receiver.position), *once.values()])
 
-        return iter(sorted(super().receivers_for(sender), key=position))
-
-    def _held_by(self, sender: Any) -> list[Callable[..., Any]]:
-        """Return the listeners that ``sender`` holds for this signal.
+    def _held_by(self, sender: Any) -> dict[Hashable, dict[int, Any]]:
+        """Return the listeners that ``sender`` holds for this signal, by identity and ``every``.
 
         The signal itself holds those of all senders, and of a sender that takes no attributes or weak references.
         """
         can_hold = isinstance(getattr(sender, "__dict__", None), dict) and _has_weak_references(sender)
         holder = sender if can_hold and sender is not blinker.ANY else self
         self._holders[id(holder)] = holder
-        listeners: list[Callable[..., Any]] = vars(holder).setdefault("_listeners", {}).setdefault(self.name, [])
+        listeners: dict[Hashable, dict[int, Any]]
+        listeners = vars(holder).setdefault("_listeners", {}).setdefault(self.name, {})
         return listeners
 
 
-def _is_coroutine(receiver: Any) -> bool:
-    return inspect.iscoroutinefunction(receiver) or inspect.iscoroutinefunction(getattr(receiver, "__call__", None))  # noqa: B004
+def _identity(function: Any) -> Hashable:
+    """Return what tells a function from others, as in blinker; a bound method is a new object each time."""
+    if inspect.ismethod(function):
+        return id(function.__func__), id(function.__self__)
+    return id(function)
 
 
-def _has_weak_references(receiver: Any) -> bool:
+def _has_position(receiver: Any) -> bool:
+    """Return whether it is the method of an attached callback, not a plain listener."""
+    return hasattr(receiver, "position")
+
+
+def _has_weak_references(sender: Any) -> bool:
     try:
-        weakref.ref(receiver)
+        weakref.ref(sender)
     except TypeError:
         return False
     return True

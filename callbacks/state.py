@@ -68,13 +68,28 @@ class TrainerState:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values, with the unknown keys of the file that they were read from."""
+        """Return all fields as plain values, with the unknown keys of the file that they were read from.
+
+        transformers' Trainer, which resumes such a file, knows no other fields than its own. So those are among what
+        it keeps of its TrainerControl, which it expects there.
+        """
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return {**values.pop("extra"), **values}
+        own = {name: values.pop(name) for name in OWN}
+        control = {"args": dict.fromkeys(FLAGS, False), "attributes": own}
+        return {
+            **values.pop("extra"),
+            **values,
+            "stateful_callbacks": {**self.stateful_callbacks, CONTROL: control},
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainerState:
-        """Build a state from `to_dict`'s values; unknown keys go to ``extra``."""
+        """Build a state from `to_dict`'s values, or those of transformers; unknown keys go to ``extra``."""
+        states = dict(values.get("stateful_callbacks") or {})
+        control = states.pop(CONTROL, None)
+        kept = control.get("attributes") if isinstance(control, Mapping) else None
+        own = {name: kept[name] for name in OWN if name in kept} if isinstance(kept, Mapping) else {}
+        values = {**own, **values, "stateful_callbacks": states}
         known = {item.name for item in dataclasses.fields(cls)} - {"extra"}
         extra = {key: value for key, value in values.items() if key not in known}
         return cls(**{key: value for key, value in values.items() if key in known}, extra=extra)
@@ -106,6 +121,12 @@ class TrainerState:
                 raise TracksideValueError(f"{json_path}: {name}: {error}") from None
         return cls.from_dict(values)
 
+
+OWN = ("stop_reason", "stopped_by", "run_id")
+"""Fields of `TrainerState` that transformers does not have."""
+
+CONTROL = "TrainerControl"
+"""Name under which transformers keeps the state of its TrainerControl, among those of callbacks."""
 
 FLAGS = (
     *("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log"),

@@ -119,3 +119,22 @@ class CallbackErrorContext(Context):
 
     callback: str
     error: BaseException
+
+
+CONTEXTS: dict[str, type[Context]] = {
+    "on_load": LoadContext,
+    "on_pre_optimizer_step": PreOptimizerStepContext,
+    "on_optimizer_step": OptimizerStepContext,
+    "on_log": LogContext,
+    "on_evaluate": MetricsContext,
+    "on_predict": MetricsContext,
+    "on_save": SaveContext,
+    "on_exception": ExceptionContext,
+    "on_callback_error": CallbackErrorContext,
+}
+"""What comes by keyword with the events that have a payload."""
+
+
+def keywords_of(event: str) -> list[str]:
+    """Return the names of what every method and listener of ``event`` gets by keyword."""
+    return [*CONTEXTS.get(event, Context).__annotations__]

@@ -91,3 +91,15 @@ def test_the_benchmark_of_saves_measures_a_toy(framework, tmp_path):
         assert 0 <= lowest <= median <= highest
         assert ratio == pytest.approx(median / base, rel=0.6, abs=0.6)  # both are shown to a thousandth of a second
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_step_on_tensorflow_measures_a_toy():
+    pytest.importorskip("tensorflow")
+
+    ended = run("--steps", "20", "--rounds", "2", "--rows", "600", name="step_tf.py")
+
+    assert ended.returncode == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if line.startswith(("hand-written", "Model.", "TFTrainer"))]
+    assert len(rows) == 5 * 4  # four ways to call and to log, and a prediction
+    assert all(float(row[40:].split()[0]) > 0 for row in rows)

@@ -193,7 +193,7 @@ def test_the_callback_on_a_page_can_be_attached(page, run):
     names = run(python_blocks(page)[0])
 
     (cls,) = (item for name, item in names.items() if name in {"StopAtLoss", "TabLogCallback"})
-    assert attachment_of(cls, taken={}).role == ("control" if page == "docs/callbacks.md" else "observer")
+    assert attachment_of(cls).role == ("control" if page == "docs/callbacks.md" else "observer")
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .measuring.current_epoch import WatchesLosses
+from .measuring.loss_watch import LooksAtLosses
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
@@ -119,7 +120,7 @@ class EnginePart:
         self.model_io: Any = engine.model_io
 
 
-class BaseTrainStep(WatchesLosses, EnginePart, TrainStep):
+class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
     """One update; counts what it works through.
 
     Args:

@@ -130,6 +130,10 @@ class TrainStep(SkipsUpdates):
         """
 
     @abstractmethod
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update of the run whose loss is not finite, and that loss; with ``wait``, look for it."""
+
+    @abstractmethod
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update for a log record. Waits for the device."""
 
@@ -183,11 +187,7 @@ class CheckpointIO(ABC):
 
     @abstractmethod
     def snapshot(self, *, copy: bool) -> Write:
-        """Return a function that writes everything into a folder and returns the roles of the files by name.
-
-        Args:
-            copy: Keep copies, so that training may continue before the function is called.
-        """
+        """Return a function that writes everything, copied now if ``copy``, and returns the roles of the files."""
 
     @abstractmethod
     def rehearse(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.events import EventName, Listener, signal_named
+from trackside.callbacks.events import EventName, Function, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import update_context
@@ -157,8 +157,11 @@ class TrainerInterface(ABC):
         """Remove a callback, given as class, instance or name."""
         self._dispatcher.remove(callback)
 
-    def on(self, event: EventName, *, every: int = 1) -> Callable[[Listener], Listener]:
+    def on(self, event: EventName, *, every: int = 1) -> Callable[[Function], Function]:
         """Return a decorator that connects a plain function to an event of this trainer.
+
+        The function is called as ``fn(trainer, args=..., state=..., control=..., **kwargs)``, with the keywords of a
+        callback's method; one without ``**kwargs`` gets of all these what it has parameters for.
 
         Args:
             event: Name of the event.
@@ -166,6 +169,7 @@ class TrainerInterface(ABC):
 
         Raises:
             UnknownNameError: If the event does not exist.
+            TracksideTypeError: If the function cannot be called like this.
         """
         return partial(signal_named(event).connect, sender=self, every=every)
 

@@ -24,6 +24,7 @@ from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .measuring.current_epoch import CurrentEpoch
+from .measuring.loss_watch import LossWatch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, is_cut_short, show_plan, windows
@@ -73,6 +74,7 @@ class TrainingLoop:
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
         self.flow: DefaultFlowCallback = DefaultFlowCallback()  # not attached: it cannot be removed or muted
+        self.losses: LossWatch = LossWatch(self.step, dispatcher, is_shared=trainer.args.world_size > 1)
         self.progress: Progress = Progress()
         self.current_epoch = dispatcher.context["current_epoch"] = CurrentEpoch(self)
         self.checkpoint = checkpoint
@@ -120,8 +122,7 @@ class TrainingLoop:
         self.first_step = state.global_step
         show_plan(self.plan, args, state)
         state.train_batch_size = args.per_device_train_batch_size
-        state.stop_reason = state.stopped_by = None
-        state.epoch = self._epoch()
+        state.stop_reason, state.stopped_by, state.epoch = None, None, self._epoch()
         rehearse(self.checkpoints)
 
     # -- the run --------------------------------------------------------------------------------------------------
@@ -198,6 +199,7 @@ class TrainingLoop:
             step.end_update(skipped)
         self._count(window)
         self.checkpoints.committer.raise_if_failed()
+        self.losses.look(self.state.global_step)
         self.flow.on_step_end(self.args, self.state, self.control)
         send("on_step_end")
         self._sync_control(after_update=True)

@@ -128,7 +128,7 @@ def _watched(callback: object, faults: list[str]) -> Any:
     from trackside.callbacks.bus.attachment import attachment_of
     from trackside.callbacks.bus.introspection import overridden_events
 
-    is_observer = attachment_of(callback, taken={}).role == "observer"
+    is_observer = attachment_of(callback).role == "observer"
     for event in list(overridden_events(callback)):
         setattr(callback, event, _watching(getattr(callback, event), event, is_observer, faults))
     return callback

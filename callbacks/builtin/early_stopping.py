@@ -63,6 +63,7 @@ class EarlyStoppingCallback(TrainerCallback):
         self._judged: str | None = None
         self._has_judged = False
         self._records_judged: int | None = None
+        self._records_before = 0
         self._without_metric: list[Record] = []
 
     def accepts_state(self, args: Args, state: Record) -> bool:
@@ -74,13 +75,13 @@ class EarlyStoppingCallback(TrainerCallback):
         counts = {"best": self.best, "early_stopping_patience_counter": self.early_stopping_patience_counter}
         if self._watched is None:
             return counts
-        judged = self._records_judged if self._goes_by_records else None
-        return {**counts, **_identity(self._watched), "records_judged": judged}
+        return {**counts, **_identity(self._watched), "records_judged": self._records_judged}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = None if state["best"] is None else float(state["best"])
         self.early_stopping_patience_counter = int(state["early_stopping_patience_counter"])
         self._records_judged = state.get("records_judged")
+        self._watched = WatchedMetric(state["metric"], state["greater_is_better"]) if "metric" in state else None
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         metric, before = self._metric(args), self._watched
@@ -88,8 +89,7 @@ class EarlyStoppingCallback(TrainerCallback):
             self.load_state_dict({"best": None, "early_stopping_patience_counter": 0})
         self._is_training, self._watched, self._judged, self._without_metric = True, metric, None, []
         self._has_judged = self.best is not None and self._records_judged is None
-        if self._records_judged is None:
-            self._records_judged = len(state.log_history)
+        self._records_before = len(state.log_history)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:  # resumed
             control.stop(f"early stopping had ended the run before step {state.global_step}; a larger patience goes on")
         name, is_evaluated = self._name(args), args.eval_strategy != "no"
@@ -129,7 +129,8 @@ class EarlyStoppingCallback(TrainerCallback):
 
     def _judge_records(self, args: Args, state: TrainerState, control: TrainerControl) -> None:
         """Judge the records that came since those judged last."""
-        first, self._records_judged = self._records_judged or 0, len(state.log_history)
+        first = self._records_before if self._records_judged is None else self._records_judged
+        self._records_judged = len(state.log_history)
         for record in state.log_history[first:]:
             for key, value in _value_in(record, self._name(args)).items():
                 self._judge(value, key, args, state, control)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,14 @@ class PrinterCallback(TrainerCallback):
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:
-            print(format_logs(logs, state.global_step), flush=True)
+            print(format_logs(logs, state.global_step))
+            flush(sys.stdout)
+
+
+def flush(stream: Any) -> None:
+    """Flush a stream that can be flushed; one in a script's place of stdout may have no method but ``write``."""
+    if hasattr(stream, "flush"):
+        stream.flush()
 
 
 def format_logs(logs: Mapping[str, Any], step: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
-from .printer import format_logs
+from .printer import flush, format_logs
 
 PIPE_INTERVAL_S = 10.0
 """The shortest time between two lines of a bar where the output is not a terminal."""
@@ -57,9 +57,9 @@ class ProgressCallback(TrainerCallback):
     on_predict = on_evaluate
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
-        if self.training_bar is not None and logs:
+        if self.training_bar is not None and logs and sys.stdout is not None:
             self.training_bar.write(format_logs(logs, state.global_step), file=sys.stdout)
-            sys.stdout.flush()
+            flush(sys.stdout)
 
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
@@ -87,8 +87,11 @@ def make_bar(
     options: dict[str, Any] = {"desc": title, "total": total, "initial": initial, "leave": leave}
     if any(cls.__name__ == "tqdm_notebook" for cls in tqdm.__mro__):
         return tqdm(**options)
-    if sys.stderr.isatty():
-        width = {"dynamic_ncols": True} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80}
+    if sys.stderr is None:  # pythonw, some services
+        return tqdm(**options, disable=True)
+    columns = columns_of(sys.stderr)
+    if columns is not None:
+        width = {"dynamic_ncols": True} if columns else {"ncols": 80}
         return tqdm(**options, **width, file=sys.stderr)
     return tqdm(
         **options,
@@ -98,6 +101,23 @@ def make_bar(
         maxinterval=PIPE_INTERVAL_S,
         delay=PIPE_INTERVAL_S if delay_in_pipe else 0,
     )
+
+
+def columns_of(stream: Any) -> int | None:
+    """Return the width of a terminal, 0 if it is not known; None for what is not a terminal.
+
+    Consoles of editors say that they are terminals and have no file behind them; an object that writes to two places
+    may lack any method but ``write``.
+    """
+    try:
+        if not stream.isatty():
+            return None
+    except (AttributeError, ValueError):  # no such method, or closed
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def length_of(loader: Any) -> int | None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, CallbackError, TracksideTypeError, check_count, did_you_mean
 from ..events import EventName, signal_named
 from ..types import OnError, Role
 from .callback_thread import CallbackThread
-from .introspection import check_adapted, check_choice, check_hooks, foreign_role, instantiate, location_of, snake_case
+from .introspection import (
+    check_adapted,
+    check_calls,
+    check_choice,
+    check_hooks,
+    foreign_role,
+    instantiate,
+    location_of,
+    snake_case,
+)
 
-logger: logging.Logger = logging.getLogger("trackside.callbacks")
+Position: TypeAlias = tuple[int, float, int]
+"""Where a callback is called: its group, its place there, and its number among those of one place."""
 
 
 @dataclass(kw_only=True)
@@ -98,6 +107,7 @@ class Attachment(AttachOptions):
 
     Attributes:
         number: The position in the list of callbacks, which is the order of attaching.
+        position: The position in the order of the calls.
         thread: The thread on which it is called in the background; None if it is called on the training thread.
         calls: How often one of its methods was called.
         seconds: Time spent on the training thread: in its methods, or in handing calls over and waiting.
@@ -119,6 +129,7 @@ class Attachment(AttachOptions):
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     number: int = 0
+    position: Position = (0, 0.0, 0)
     thread: CallbackThread | None = None
     calls: int = 0
     seconds: float = 0.0
@@ -156,37 +167,35 @@ class Attachment(AttachOptions):
         self.after = tuple(other for other in self.after if other != name)
 
 
-def attachment_of(
-    callback: Any, options: AttachOptions | None = None, *, taken: Mapping[str, Attachment]
-) -> Attachment:
+def attachment_of(callback: Any, options: AttachOptions | None = None) -> Attachment:
     """Return the attachment of a callback, with what its class declares where ``options`` leave it open.
 
     Args:
         callback: An instance, or a class that is called without arguments.
         options: How to attach it.
-        taken: The attachments so far, by name.
 
     Raises:
-        CallbackError: If it has an ``on_...`` method that is not an event, or none that is one, or if a control
-            callback is to run in the background.
+        CallbackError: If it has an ``on_...`` method that is not an event, or none that is one, if a method cannot be
+            called as it will be, or if a control callback is to run in the background.
     """
     options = options or AttachOptions()
     check_adapted(callback)
     if isinstance(callback, type):
         callback = instantiate(callback)
     cls = type(callback)
-    check_hooks(cls)
+    check_hooks(callback)
+    check_calls(callback)
     role = options.role or getattr(callback, "role", None) or foreign_role(callback)
     check_choice(f"{cls.__name__}: role", role, get_args(Role))
     on_error = options.on_error or getattr(callback, "on_error", None) or ("warn" if role == "observer" else "raise")
     check_choice(f"{cls.__name__}: on_error", on_error, get_args(OnError))
-    name = _free_name(callback, options.name or getattr(callback, "name", None), taken)
+    named = getattr(callback, "name", None)
+    name = options.name or (named if isinstance(named, str) and named else snake_case(cls.__name__))
     thread = _thread_for(callback, name, role, options)
     origin = options.origin or f"Python, {location_of(cls)}"
     timing = {"background": thread is not None, "timeout_s": thread.timeout_s if thread is not None else None}
     declared = {"name": name, "role": role, "on_error": on_error, "origin": origin, **timing}
-    number = max((other.number for other in taken.values()), default=0) + 1
-    return Attachment(**{**vars(options), **declared}, callback=callback, number=number, thread=thread)
+    return Attachment(**{**vars(options), **declared}, callback=callback, thread=thread)
 
 
 def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> CallbackThread | None:
@@ -197,19 +206,3 @@ def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> 
         return None
     declared_s = getattr(callback, "timeout_s", TrainerCallback.timeout_s)
     return CallbackThread(name, float(declared_s if options.timeout_s is None else options.timeout_s))
-
-
-def _adapted(callback: Any) -> Any:
-    """Return what an adapter calls; None for other callbacks."""
-    return getattr(callback, "adapted", None)
-
-
-def _free_name(callback: Any, name: object, taken: Mapping[str, Attachment]) -> str:
-    cls = type(callback)
-    if any(type(other.callback) is cls and _adapted(other.callback) is _adapted(callback) for other in taken.values()):
-        logger.warning("a second callback of class %s is attached; both stay", cls.__name__)
-    base = name if isinstance(name, str) and name else snake_case(cls.__name__)
-    free, number = base, 2
-    while free in taken:
-        free, number = f"{base}_{number}", number + 1
-    return free

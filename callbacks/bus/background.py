@@ -29,12 +29,13 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from ..errors import CallbackTimeoutError
+from .._util.signatures import not_run
+from ..errors import CallbackError, CallbackTimeoutError
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment
 from .callback_thread import END_WAIT_S, Call, CallbackThread
 from .faults import FaultPolicy, called
-from .receiver import STEP_EVENTS, CallbackReceiver
+from .receiver import STEP_EVENTS, CallbackReceiver, never_ran
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
@@ -84,14 +85,13 @@ class BackgroundReceiver(CallbackReceiver):
         self,
         attachment: Attachment,
         event: str,
-        position: int,
         context: Mapping[str, Any],
         faults: FaultPolicy,
         *,
         thread: CallbackThread,
         is_heard: bool,
     ) -> None:
-        super().__init__(attachment, event, position, context, faults)
+        super().__init__(attachment, event, context, faults)
         self.thread: CallbackThread = thread
         self.is_heard: bool = is_heard
 
@@ -109,7 +109,9 @@ class BackgroundReceiver(CallbackReceiver):
                 self._take_turn(payload)
                 attachment.calls += 1
                 seen = (args, StateSnapshot.of(state), copy.copy(control))
-                make = functools.partial(_call_as, attachment, self.method, *seen, **self.context, **payload)
+                make = functools.partial(
+                    _call_as, attachment, self.event, self.method, *seen, **self.context, **payload
+                )
                 thread.submit(
                     Call(self.event, make, is_droppable=self.event in DROPPABLE, holds=payload.get("checkpoint"))
                 )
@@ -164,7 +166,16 @@ class BackgroundReceiver(CallbackReceiver):
         attachment.dropped = thread.dropped
 
 
-def _call_as(attachment: Attachment, method: Any, *args: Any, **kwargs: Any) -> None:
-    """Call a method of an observer, on its thread."""
+def _call_as(attachment: Attachment, event: str, method: Any, *args: Any, **kwargs: Any) -> None:
+    """Call a method of an observer, on its thread, where Ctrl-C never arrives.
+
+    Raises:
+        CallbackError: If it raises KeyboardInterrupt, which ends a run only from the main thread.
+    """
     called.set(attachment)
-    method(*args, **kwargs)
+    try:
+        returned = method(*args, **kwargs)
+    except KeyboardInterrupt as error:
+        raise CallbackError(f"KeyboardInterrupt was raised in {event}, on a thread of its own") from error
+    if not_run(returned):
+        raise never_ran(attachment, event)

@@ -12,23 +12,20 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from .._util.plain_data import copy_plain, plain, plain_items
+from .._util.plain_data import plain, plain_items
 from ..errors import NotPlainError
-from ..events import EVENTS, Signal
+from ..events import EVENTS, Signal, in_context
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .callback_thread import CallbackThread
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
-from .ordering import in_order
-from .receiver import STEP_EVENTS, CallbackReceiver
+from .receiver import STEP_EVENTS, CallbackReceiver, own_copy
+from .roster import Roster
 from .states import owners, restore, state_of, tell_left
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
-
-COPIED = ("logs", "metrics")
-"""Payload of which every receiver gets its own copy."""
 
 RESERVED = ("epoch", "step")
 """Names in every record that a monitor cannot replace."""
@@ -50,8 +47,7 @@ class Dispatcher:
 
     Attributes:
         context: What callbacks get by keyword at every event; the trainer keeps it up to date in place.
-        attachments: Every callback that was attached and not removed, detached ones included, by name in the order of
-            the calls.
+        roster: Every callback that was attached and not removed, detached ones included.
     """
 
     def __init__(self, trainer: Any, args: Any, state: TrainerState, control: TrainerControl) -> None:
@@ -60,14 +56,19 @@ class Dispatcher:
         self.state = state
         self.control = control
         self.context: dict[str, Any] = {"trainer": trainer}
-        self.attachments: dict[str, Attachment] = {}
+        self.roster: Roster = Roster()
         self.faults: FaultPolicy = FaultPolicy(self._detached)
-        self._connected: list[CallbackReceiver] = []
-        self._monitors: list[Attachment] = []
+        self._connected: dict[str, Sequence[CallbackReceiver]] = {}
+        self._watchers: list[Attachment] = []
         self._threads: weakref.WeakSet[CallbackThread] = weakref.WeakSet()
         self._is_steered = False
         self._steered_version: int | None = None
         self._known: dict[str, tuple[int, tuple[Receiver, ...]]] = {}
+
+    @property
+    def attachments(self) -> dict[str, Attachment]:
+        """Every callback that was attached and not removed, by name in the order of the calls."""
+        return self.roster.by_name
 
     # -- attaching ------------------------------------------------------------------------------------------------
 
@@ -91,48 +92,46 @@ class Dispatcher:
         Raises:
             CallbackError, CallbackOrderError: See `attach`; then none of them is attached.
         """
-        candidates, added = dict(self.attachments), []
+        made = []
         for callback, options in entries:
             options = options if isinstance(options, AttachOptions) else AttachOptions.of(options)
-            attachment = attachment_of(callback, options, taken=candidates)
-            candidates[attachment.name] = attachment
-            added.append(attachment)
-        self.attachments = in_order(candidates)
+            made.append(attachment_of(callback, options))
+        added = self.roster.add(made)
         for attachment in added:
             if attachment.thread is not None:
                 weakref.finalize(self, attachment.thread.close)
                 self._threads.add(attachment.thread)
-        self._connect()
+            self._connect(attachment)
         return added
 
     def remove(self, callback: Any) -> Any:
         """Remove a callback, given as class, instance or name, and return it; None if it is not attached."""
-        for name, attachment in self.attachments.items():
-            if callback == name or callback is attachment.callback or callback is type(attachment.callback):
-                del self.attachments[name]
-                if attachment.thread is not None:
-                    attachment.thread.close()
-                for other in self.attachments.values():
-                    other.forget(name)
-                self._connect()
-                return attachment.callback
-        return None
+        attachment = self.roster.find(callback)
+        if attachment is None:
+            return None
+        self.roster.remove(attachment)
+        self._disconnect(attachment)
+        if attachment.thread is not None:
+            attachment.thread.close()
+        return attachment.callback
 
-    def _connect(self) -> None:
-        """Connect every overridden method in order; weakly, so that the receivers go with the trainer."""
-        for receiver in self._connected:
-            EVENTS[receiver.event].disconnect(receiver, self.trainer)
-        attached = [item for item in self.attachments.values() if item.detached_after is None]
-        asked = [item for item in attached if item.hears("on_log")]
-        self._monitors = [item for item in asked if hasattr(item.callback, "metrics_to_log")]
-        self._connected = [found for position, item in enumerate(attached) for found in self._receivers(item, position)]
-        for receiver in self._connected:
+    def _connect(self, attachment: Attachment) -> None:
+        """Connect every overridden method; weakly, so that the receivers go with the trainer."""
+        if hasattr(attachment.callback, "loss_not_finite"):
+            self._watchers.append(attachment)
+        self._connected[attachment.name] = self._receivers(attachment)
+        for receiver in self._connected[attachment.name]:
             EVENTS[receiver.event].connect(receiver, self.trainer, weak=True)
 
-    def _receivers(self, attachment: Attachment, position: int) -> Sequence[CallbackReceiver]:
+    def _disconnect(self, attachment: Attachment) -> None:
+        self._watchers = [item for item in self._watchers if item is not attachment]
+        for receiver in self._connected.pop(attachment.name, ()):
+            EVENTS[receiver.event].disconnect(receiver, self.trainer)
+
+    def _receivers(self, attachment: Attachment) -> Sequence[CallbackReceiver]:
         overridden = overridden_events(attachment.callback)
         heard = [event for event in overridden if attachment.hears(event)]
-        common = (position, self.context, self.faults)
+        common = (self.context, self.faults)
         if attachment.thread is None:
             return [CallbackReceiver(attachment, event, *common) for event in heard]
         return [
@@ -142,7 +141,7 @@ class Dispatcher:
         ]
 
     def _detached(self, attachment: Attachment, event: str, error: BaseException) -> None:
-        self._connect()
+        self._disconnect(attachment)
         if event != "on_callback_error":
             self.send("on_callback_error", callback=attachment.name, error=error)
 
@@ -151,9 +150,10 @@ class Dispatcher:
     def receivers(self, event: str) -> tuple[Receiver, ...]:
         """Return the receivers of ``event`` from this trainer, in order; empty while the signal is muted."""
         signal = EVENTS[event]
-        known = self._known.get(event)
-        if known is None or known[0] != Signal.version:
-            known = (Signal.version, () if signal.is_muted else tuple(signal.receivers_for(self.trainer)))
+        known, known_version = self._known.get(event), Signal.version
+        if known is None or known[0] != known_version:
+            found = () if signal.is_muted else signal.receivers_for(self.trainer)
+            known = (known_version, tuple(in_context(receiver, self.context) for receiver in found))
             if not signal.has_weak_listeners:
                 self._known[event] = known
         return known[1]
@@ -176,7 +176,7 @@ class Dispatcher:
         # the short way for what is sent at every step and mostly has no receivers
         receivers = known[1] if known is not None and known[0] == Signal.version else self.receivers(event)
         for receiver in receivers:
-            receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
+            receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
         return self.control
 
     def send_to_all(self, event: str, **payload: Any) -> BaseException | None:
@@ -184,7 +184,7 @@ class Dispatcher:
         first: BaseException | None = None
         for receiver in self.receivers(event):
             try:
-                receiver(self.trainer, args=self.args, state=self.state, control=self.control, **_own_copy(payload))
+                receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
             except BaseException as error:
                 first = first or error
         return first
@@ -248,7 +248,7 @@ class Dispatcher:
             return self.as_plain(dict(answer or {}), "metrics_to_log")
 
         added: dict[str, Any] = {}
-        for item in [item for item in self._monitors if self.state.global_step % item.every == 0]:
+        for item in self._monitors():
             answer = self._guarded(item, "metrics_to_log", ask) or {}
             for name in answer.keys() & {*own, *RESERVED}:
                 value = answer.pop(name)
@@ -256,6 +256,23 @@ class Dispatcher:
                     self.faults.tell_taken(item, name)
             added |= answer
         return added
+
+    def _monitors(self) -> list[Attachment]:
+        """Return the monitors that are asked at this step, in order."""
+        heard = [item for item in self.attachments.values() if item.detached_after is None and item.hears("on_log")]
+        asked = [item for item in heard if self.state.global_step % item.every == 0]
+        return [item for item in asked if hasattr(item.callback, "metrics_to_log")]
+
+    @property
+    def wants_losses(self) -> bool:
+        """Whether a callback has a method ``loss_not_finite``."""
+        return bool(self._watchers)
+
+    def tell_not_finite(self, step: int, loss: float) -> None:
+        """Call ``loss_not_finite(args, state, control, step=step, loss=loss)`` of these callbacks."""
+        seen = (self.args, self.state, self.control)
+        for item in sorted(self._watchers, key=lambda item: item.position):
+            self._guarded(item, "loss_not_finite", lambda each: each.loss_not_finite(*seen, step=step, loss=loss))
 
     def as_plain(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
         """Return values as plain data. What an observer gives that cannot be kept is left out, and told once.
@@ -290,10 +307,3 @@ class Dispatcher:
         if what in attachment.failing:
             attachment.recovered()
         return result
-
-
-def _own_copy(payload: dict[str, Any]) -> dict[str, Any]:
-    for key in COPIED:
-        if key in payload:
-            payload = {**payload, key: copy_plain(payload[key])}
-    return payload

@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .._util.signatures import misfit, never_runs, place_of
 from ..errors import CallbackError, TracksideError, did_you_mean
 from ..events import EVENTS
+from ..types import Context, keywords_of
 
 FOREIGN_EVENTS = frozenset({"on_push_begin"})
 """Events of other trainers that trackside does not send; a callback may have methods for them."""
@@ -51,11 +53,16 @@ ADAPTERS = {
 
 
 def check_adapted(callback: Any) -> None:
-    """Check that a callback, an instance or a class, is not one that needs an adapter.
+    """Check that a callback, an instance or a class, is not a name, or one that needs an adapter.
 
     Raises:
-        CallbackError: If it does; the message names the adapter.
+        CallbackError: If it is; the message names the adapter, or where names belong.
     """
+    if isinstance(callback, str):
+        raise CallbackError(
+            f"callbacks takes instances and classes, not the name {callback!r}; names go into the training arguments: "
+            f"callbacks={{{callback!r}: {{}}}}, with the options of the callback"
+        )
     if hasattr(callback, "role"):
         return
     for adapter, methods in ADAPTERS.items():
@@ -67,19 +74,55 @@ def check_adapted(callback: Any) -> None:
             )
 
 
-def check_hooks(cls: type) -> None:
-    """Check that ``cls`` has ``on_...`` methods, and that each is that of an event.
+METHODS = {
+    **{event: (("args", "state", "control"), tuple(keywords_of(event))) for event in EVENTS},
+    "metrics_to_log": (("args", "state"), tuple(Context.__annotations__)),
+    "loss_not_finite": (("args", "state", "control"), ("step", "loss")),
+    "accepts_state": (("args", "state"), ()),
+    "state_dict": ((), ()),
+    "load_state_dict": (("state",), ()),
+}
+"""The methods of a callback that are called, each with what it gets by position and by keyword."""
+
+
+def check_hooks(target: Any) -> None:
+    """Check that a callback, an instance or a class, has ``on_...`` methods, and that each is that of an event.
 
     Raises:
         CallbackError: If not; the message names the nearest event.
     """
-    hooks = [name for name in dir(cls) if name.startswith("on_") and callable(getattr(cls, name, None))]
+    cls = target if isinstance(target, type) else type(target)
+    names = [name for name in dir(target) if name.startswith("on_")]
+    hooks = [name for name in names if callable(getattr(target, name, None))]
     for name in hooks:
         if name not in EVENTS and name not in FOREIGN_EVENTS:
             near, known = did_you_mean(name, EVENTS), ", ".join(EVENTS)
-            raise CallbackError(f"{cls.__name__}.{name} ({location_of(cls)}) is not an event.{near} Events: {known}")
+            place = place_of(getattr(target, name)) if name in getattr(target, "__dict__", ()) else location_of(cls)
+            raise CallbackError(f"{cls.__name__}.{name} ({place}) is not an event.{near} Events: {known}")
     if not hooks:
         raise CallbackError(f"{cls.__name__} is not a callback: it has none of the methods {', '.join(EVENTS)}")
+
+
+def check_calls(callback: Any) -> None:
+    """Check that each method of a callback can be called as it will be, and that the call runs its body.
+
+    Raises:
+        CallbackError: If not; the message has the file and line of the method.
+    """
+    for name, (positional, keywords) in METHODS.items():
+        method = getattr(callback, name, None)
+        if method is None:
+            continue
+        what = f"{type(callback).__name__}.{name} ({place_of(method) or location_of(type(callback))})"
+        if not callable(method):
+            raise CallbackError(f"{what} is {method!r}, not a method; give the attribute another name")
+        if kind := never_runs(method):
+            raise CallbackError(f"{what} is {kind}, so that a call would not run its body; make it a plain function")
+        is_open = "trainer" in keywords  # further ones may come with any version
+        if reason := misfit(method, len(positional), [*keywords, "others"] if is_open else keywords):
+            call = ", ".join([*positional, "**kwargs"] if is_open else [*positional, *keywords])
+            given = f"; it gets {', '.join(keywords)} and others by keyword" if is_open else ""
+            raise CallbackError(f"{what} cannot be called as {name}({call}): {reason}{given}")
 
 
 def check_choice(option: str, value: object, choices: Sequence[str]) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
+from .._util.plain_data import copy_plain
+from .._util.signatures import not_run
+from ..errors import CallbackError
 from ..state import FLAGS, TrainerControl, TrainerState
-from .attachment import Attachment
+from .attachment import Attachment, Position
 from .faults import FaultPolicy, called
 
 STEP_EVENTS = frozenset(
@@ -16,28 +19,27 @@ STEP_EVENTS = frozenset(
 """The events to which ``every`` applies; all others are rare, or must not be missed."""
 
 
+COPIED = ("logs", "metrics")
+"""Payload of which every receiver gets its own copy."""
+
+
 class CallbackReceiver:
     """One method of one callback.
 
     Args:
         attachment: The callback.
         event: The event, and the name of the method.
-        position: The callback's position in the order of the calls.
         context: What the method gets by keyword beside the payload; the dispatcher's own, which it keeps up to date.
         faults: Called with what the method raises.
     """
 
     __slots__ = (
         *("__weakref__", "attachment", "context", "event", "every", "faults", "is_flow", "is_observer", "method"),
-        "position",
     )
 
-    def __init__(
-        self, attachment: Attachment, event: str, position: int, context: Mapping[str, Any], faults: FaultPolicy
-    ) -> None:
+    def __init__(self, attachment: Attachment, event: str, context: Mapping[str, Any], faults: FaultPolicy) -> None:
         self.attachment: Attachment = attachment
         self.event: str = event
-        self.position: int = position
         self.context: Mapping[str, Any] = context
         self.faults: FaultPolicy = faults
         self.every: int = attachment.every if event in STEP_EVENTS else 1
@@ -66,11 +68,19 @@ class CallbackReceiver:
             attachment.calls += 1
         if attachment.failing and self.event in attachment.failing:
             attachment.recovered()
-        if returned is not None and returned is not control and hasattr(returned, "should_training_stop"):
-            control.update_from(returned)
+        if returned is not None and returned is not control:
+            if hasattr(returned, "should_training_stop"):
+                control.update_from(returned)
+            elif not_run(returned):
+                self.faults.failed(attachment, self.event, never_ran(attachment, self.event))
         if vars(control) != before:
             self._note_reasons(control, before)
         return control
+
+    @property
+    def position(self) -> Position:
+        """The callback's position in the order of the calls."""
+        return self.attachment.position
 
     @property
     def may_steer(self) -> bool:
@@ -86,3 +96,17 @@ class CallbackReceiver:
         control.reasons = {**own, **default}
         if control.should_training_stop and not before["should_training_stop"] and not self.is_flow:
             control.stop(f"{name} asked for it at {self.event}")
+
+
+def never_ran(attachment: Attachment, event: str) -> CallbackError:
+    """Return the error of a method that returned a coroutine or a generator, whose body nothing runs."""
+    what = f"{type(attachment.callback).__name__}.{event} ({attachment.location})"
+    return CallbackError(f"{what} returns a coroutine or a generator, whose body is never run; call what it should do")
+
+
+def own_copy(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return what one receiver gets: records and metrics are its own."""
+    for key in COPIED:
+        if key in payload:
+            payload = {**payload, key: copy_plain(payload[key])}
+    return payload

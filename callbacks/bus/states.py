@@ -32,16 +32,23 @@ def owners(
         accepts: Asks a callback with a method ``accepts_state``.
     """
     found: dict[str, str] = {}
+    left = {name: state for name, state in states.items() if isinstance(state, Mapping)}
     for is_own in (True, False):
         for name, item in attachments.items():
             can_tell = hasattr(item.callback, "accepts_state")
-            for other, state in states.items():
-                if name in found or other in found.values() or (other == name) is not is_own:
-                    continue
+            others = [name] if is_own else [*left] if can_tell and name not in found else []
+            for other in others:
                 kind = classes.get(other)
                 is_known = kind == type(item.callback).__qualname__ or (kind is None and is_own)
-                if isinstance(state, Mapping) and is_known and (accepts(item, state) if can_tell else is_own):
+                if (
+                    other in left
+                    and (other == name) is is_own
+                    and is_known
+                    and (not can_tell or accepts(item, left[other]))
+                ):
                     found[name] = other
+                    del left[other]
+                    break
     return found
 
 

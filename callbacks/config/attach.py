@@ -59,7 +59,7 @@ def _checked(config: CallbackConfig, make: Callable[[CallbackConfig], Any]) -> A
     """Return the callback of an entry, after a check that it can be attached."""
     try:
         callback = make(config)
-        attachment_of(callback, config.attach_options, taken={})
+        attachment_of(callback, config.attach_options)
         return callback
     except ConfigError:
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
@@ -86,22 +86,17 @@ def check_function(name: str, value: Any, of: str) -> None:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Check that callbacks are a list, and none of them a name.
+    """Check that callbacks are a list.
 
     Raises:
         CallbackError: If not.
     """
     if callbacks is None:
         return
-    if isinstance(callbacks, (str, type)) or not hasattr(callbacks, "__iter__"):
+    if isinstance(callbacks, (str, type, Mapping)) or not hasattr(callbacks, "__iter__"):
         what = repr(callbacks) if isinstance(callbacks, (str, type)) else type(callbacks).__name__
-        raise CallbackError(f"callbacks is a list of callbacks, not {what}")
-    for callback in callbacks:
-        if isinstance(callback, str):
-            raise CallbackError(
-                f"callbacks takes instances and classes, not the name {callback!r}; names go into the training "
-                f"arguments: callbacks={{{callback!r}: {{}}}}, with the options of the callback"
-            )
+        hint = "; names with options go into the training arguments" if isinstance(callbacks, (str, Mapping)) else ""
+        raise CallbackError(f"callbacks is a list of callbacks, not {what}{hint}")
 
 
 def check_pair(optimizers: Any) -> None:

@@ -64,8 +64,11 @@ class TorchEngine(BaseEngine):
         strategy = strategy_for(trainer.args, device)
         super().__init__(trainer, dispatcher, overrides, strategy, step_timer_of(device))
         self.strategy.describe_progress = lambda: f"step {trainer.state.global_step + 1}"
-        self.strategy.needs_control_sync = dispatcher.may_steer
         self.strategy.steers_update = partial(steers_update, dispatcher)
+        self.strategy.needs_control_sync = lambda: (
+            dispatcher.may_steer()
+            or (dispatcher.wants_losses and self.train_step.first_non_finite(wait=False) is not None)
+        )
 
     def configure(self) -> None:
         """Create the parts that depend on the arguments."""

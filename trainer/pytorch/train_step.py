@@ -68,7 +68,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
-        self.observer: LossObserver = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
+        self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
         self._inputs: Any = None
         is_own = "training_step" in overrides
         self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
@@ -278,7 +278,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
         Waits for the device.
         """
-        self.observer.check()
+        self.first_non_finite(wait=True)
         return self.losses.take()
 
     def training_record(self) -> dict[str, float]:

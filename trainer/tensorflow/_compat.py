@@ -159,6 +159,12 @@ def has_keras_schedule(optimizer: Any) -> bool:
     return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
 
 
+def has_variables(optimizer: Any, variables: Sequence[Any]) -> bool:
+    """Return whether an optimizer was built for these variables; True if unknown."""
+    known = getattr(optimizer, "_trainable_variables", None)
+    return known is None or {id(variable) for variable in variables} <= {id(variable) for variable in known}
+
+
 def slot_of(optimizer: Any, variable: Any, name: str) -> Any:
     """Return the optimizer's variable that belongs to a variable of the model.
 

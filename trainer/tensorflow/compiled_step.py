@@ -16,20 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
-
 from ..engine import TrainBatch
 from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .loss import FiniteLosses
 from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-MAX_MICRO_BATCHES = 8
-"""Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 LEARNING_RATE: Any = tf.TensorSpec((), tf.float32)
 
@@ -52,7 +48,7 @@ class CompiledStep:
         loss: The loss of the update in pieces whose gradients are complete; added to the sums by `apply` or `record`.
         learning_rate: The learning rate of the last update by the optimizer's own schedule.
         last_norm: ``grad_norm`` at the last call of `take_loss`.
-        has_stepped: Whether an update was done.
+        finite: Counts the updates, and those up to the first whose loss is not finite.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
     """
@@ -63,9 +59,10 @@ class CompiledStep:
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.loss: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.last_norm: float = 0.0
-        self.has_stepped: bool = False
+        self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
         self._step = step
+        self._trained = {variable.path for variable in step.trainer.model.trainable_variables}
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
@@ -87,6 +84,18 @@ class CompiledStep:
         self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
         self.record = self._compiled("record", lambda: self._record(self.loss), [])
 
+    def tell_of_frozen_or_not(self) -> None:
+        """Warn of variables that were frozen or unfrozen since the functions were made for those that are trained."""
+        now = {variable.path for variable in self._step.trainer.model.trainable_variables}
+        changed, self._trained = sorted(now ^ self._trained), now
+        if changed:
+            logger.warning(
+                "%s and %d other variables were frozen or unfrozen within the run, which changes nothing before the "
+                "next train()",
+                changed[0],
+                len(changed) - 1,
+            )
+
     # -- a whole update -------------------------------------------------------------------------------------------
 
     def update(self, window: Sequence[TrainBatch], learning_rate: float) -> Any:
@@ -98,7 +107,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, self._rows, LEARNING_RATE]
             self._whole[key] = self._compiled("update", self._one_of(reader.batch_in, length), signature)
-        self.has_stepped = True
+        self.finite.done += 1
         return self._whole[key](reader.take(length), self._rows_of(window), learning_rate)
 
     def queued(self, updates: Sequence[tuple[Sequence[TrainBatch], float]]) -> None:
@@ -120,7 +129,7 @@ class CompiledStep:
         if key not in self._whole:
             signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
             self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
-        self.has_stepped = True
+        self.finite.done += len(windows)
         rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])
         rates = np.asarray([learning_rate for _, learning_rate in updates], dtype=np.float32)
         self._whole[key](reader.take(length * len(windows)), rows, rates)
@@ -164,7 +173,7 @@ class CompiledStep:
 
     def normalize(self) -> Any:
         """Normalize and clip the accumulated gradients; return their norm before clipping."""
-        self.has_stepped = True
+        self.finite.done += 1
         return self._normalize()
 
     def apply(self, learning_rate: float) -> None:
@@ -246,6 +255,7 @@ class CompiledStep:
 
     def _record(self, loss: Any) -> None:
         """Add the loss of an update to the total."""
+        self.finite.add(loss)
         if self.watched is not None:
             self.watched.assign_add(loss)
         if self._skip_non_finite:
@@ -256,7 +266,8 @@ class CompiledStep:
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
-        loss, self.last_norm = self._take([]).numpy().tolist()
+        loss, self.last_norm, *finite = self._take([]).numpy().tolist()
+        self.finite.note(*finite)
         return float(loss)
 
     def announce_rate(self, learning_rate: float) -> None:
@@ -274,7 +285,8 @@ class CompiledStep:
         )
 
     def _take_once(self) -> Any:
-        values = tf.stack([self._loss_total.read_value(), tf.cast(self.grad_norm.read_value(), tf.float64)])
+        norm = tf.cast(self.grad_norm.read_value(), tf.float64)
+        values = tf.stack([self._loss_total.read_value(), norm, *self.finite.values()])
         self._loss_total.assign(0.0)
         self._updates_in_total.assign(0.0)
         return values
@@ -294,20 +306,3 @@ def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pai
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:
     """Return the rows of a batch for each replica of this process; None with a single replica."""
     return None if strategy.replicas == 1 else strategy.rows(examples_in(pair))
-
-
-def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
-    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
-
-    Args:
-        trainer: The name of its class.
-        heard: The events inside an update that callbacks listen to.
-    """
-    in_pieces = (
-        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
-    )
-    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
-    return TracksideValueError(
-        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
-        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
-    )

@@ -7,6 +7,7 @@ when the update is complete. Usually that sum is one, and no division is needed.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from .data.readers import unweighted
 from .objective.class_weights import weights_of
 from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
 from .objective.sums import Sums, summed, with_penalties
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 def batch_size(batch: Any) -> Any:
@@ -214,3 +217,43 @@ class LossAccumulator(threading.local):
             gradients = [a + b for a, b in zip(self.gradients, gradients, strict=True)]
         self.gradients = gradients
         return gradients
+
+
+class FiniteLosses:
+    """Counts on the device the updates up to the first whose loss is not finite.
+
+    Args:
+        step: The training step; has the queue of its updates.
+
+    Attributes:
+        done: Number of updates of the run.
+    """
+
+    def __init__(self, step: Any) -> None:
+        self.done: int = 0
+        self._step = step
+        self._found: tuple[int, float] | None = None
+        self._total: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._counted: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def add(self, loss: Any) -> None:
+        """Count an update; from the first loss on that is not finite, the sum is not finite, and nothing is counted."""
+        is_finite = tf.math.is_finite(self._total.assign_add(loss, read_value=True))
+        self._counted.assign_add(tf.cast(is_finite, tf.float64))
+
+    def values(self) -> list[Any]:
+        """Return the number of updates counted and the sum of the losses, on the device."""
+        return [self._counted.read_value(), self._total.read_value()]
+
+    def note(self, counted: float, total: float) -> None:
+        """Note what `values` was after all updates; tell once of a loss that is not finite."""
+        if counted < self.done and self._found is None:
+            self._found = self._step.trainer.state.global_step - self.done + int(counted) + 1, total
+            text = "the loss of update %d is %s; this is told once. The callback terminate_on_nan stops the run"
+            logger.warning(text, *self._found)
+
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update whose loss was not finite, and the sum of the losses; with ``wait``, look for it."""
+        if wait and self._step.queue.is_empty:
+            self.note(*(float(value.numpy()) for value in self.values()))
+        return self._found

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from .compiled_step import MAX_MICRO_BATCHES, CompiledStep, not_in_pieces
+from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -31,7 +31,7 @@ from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .optim.skipping import TFSkipsUpdates
 from .precision.base import Precision
-from .update_queue import WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
@@ -82,6 +82,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        self.looks = self.compiled.finite
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -120,7 +121,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
 
     def optimizer_step(self) -> bool:
         """Step the optimizer; return whether the loss scaler skipped the step."""
-        skipped = False
+        skipped, learning_rate = False, self._next_learning_rate()
         if self.precision.is_scaled:
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
             self.precision.update(is_finite)
@@ -128,7 +129,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         if skipped:
             self.compiled.record()
         else:
-            self.compiled.apply(self._next_learning_rate())
+            self.compiled.apply(learning_rate)
         return skipped
 
     def clear_gradients(self) -> None:
@@ -263,7 +264,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
         self.queue.flush()
-        if not self.compiled.has_stepped:
+        if not self.compiled.finite.done:
             return []
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())

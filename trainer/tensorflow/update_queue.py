@@ -7,10 +7,15 @@ from typing import Any
 
 import tensorflow as tf
 
+from trackside.callbacks.errors import TracksideValueError
+
 from ..engine import TrainBatch
 from .data.readers import Reader
 
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
+
+MAX_MICRO_BATCHES = 8
+"""Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
 
 Update = tuple[Sequence[TrainBatch], float]
 """The micro-batches of an update, and its learning rate."""
@@ -31,6 +36,11 @@ class UpdateQueue:
         self._is_observed = is_observed
         self._waiting: list[Update] = []
         self._shapes: list[Any] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every update was done."""
+        return not self._waiting
 
     def takes(self, step: int) -> bool:
         """Return whether the update that completes ``step`` may be queued."""
@@ -98,3 +108,20 @@ def _shapes(window: Sequence[TrainBatch]) -> list[Any]:
     if isinstance(window[0].inputs, Reader):
         return []
     return [None if leaf is None else tuple(leaf.shape) for leaf in tf.nest.flatten([b.inputs for b in window])]
+
+
+def not_in_pieces(trainer: str, heard: Sequence[str]) -> TracksideValueError:
+    """Return the error for a trainer whose overrides need an update in one piece when it must be split.
+
+    Args:
+        trainer: The name of its class.
+        heard: The events inside an update that callbacks listen to.
+    """
+    in_pieces = (
+        f"over {MAX_MICRO_BATCHES} micro-batches, auto_find_batch_size and float16 on several replicas cut it up"
+    )
+    why = f"callbacks listen to {', '.join(heard)}" if heard else in_pieces
+    return TracksideValueError(
+        f"{trainer} overrides apply_gradients or distributed_training_steps, which do an update in one piece, but "
+        f"{why}. Override training_step, run_model or compute_loss instead, or let no callback listen inside"
+    )

@@ -13,7 +13,7 @@ import timeit
 
 import pytest
 
-from trackside import ProgressCallback, TrainerState
+from trackside import PrinterCallback, ProgressCallback, TrainerState
 from trackside.callbacks.builtin import progress as progress_module
 from trackside.callbacks.builtin.progress import LineFile, length_of
 
@@ -220,3 +220,42 @@ def test_a_step_takes_about_a_microsecond(track):
 
     assert seconds / 2000 < 5e-6  # far above what it takes, so that a busy machine does not fail it
     run.send("on_train_end")
+
+
+class Console(io.StringIO):
+    """A console of an editor: a terminal without a file behind it."""
+
+    def isatty(self):
+        return True
+
+
+class Tee:
+    """An object that writes to two places, as scripts put in the place of stderr."""
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, text):
+        self.written.append(text)
+
+
+class Closed(io.StringIO):
+    def isatty(self):
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.parametrize("make", [Console, Tee, Closed, lambda: None], ids=["console", "tee", "closed", "none"])
+@pytest.mark.parametrize("callback", [ProgressCallback, PrinterCallback])
+def test_any_object_may_stand_in_the_place_of_the_standard_streams(track, monkeypatch, make, callback):
+    monkeypatch.setattr(sys, "stderr", make())
+    monkeypatch.setattr(sys, "stdout", make())
+    run = track(callback)
+
+    run.send("on_train_begin")
+    run.step(3)
+    run.log(loss=1.0)
+    predict(run, [1, 2])
+    run.send("on_train_end")
+
+    (attachment,) = run.dispatcher.attachments.values()
+    assert attachment.last_error is None

@@ -44,7 +44,7 @@ def attachments(*entries):
 def test_the_origin_of_a_callback_attached_in_python_is_file_and_line_of_its_class():
     line = inspect.getsourcelines(Flow)[1]
 
-    assert attachment_of(Flow, taken={}).origin == f"Python, {inspect.getsourcefile(Flow)}:{line}"
+    assert attachment_of(Flow).origin == f"Python, {inspect.getsourcefile(Flow)}:{line}"
 
 
 def order(*entries):

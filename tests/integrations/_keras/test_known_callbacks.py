@@ -54,7 +54,7 @@ def test_a_callback_of_keras_without_an_adapter_is_refused_by_name(callback, tra
 
 def test_a_logger_of_lightning_without_an_adapter_is_refused_by_name():
     with pytest.raises(CallbackError, match=r"LightningLoggerAdapter\(FakeLogger"):
-        attachment_of(FakeLogger(), taken={})
+        attachment_of(FakeLogger())
 
 
 def test_two_adapters_of_different_callbacks_are_not_duplicates(caplog):

@@ -33,16 +33,15 @@ def batches():
 
 
 DATA = {
-    "a list": ([X, Y], "pair of arrays.*not list"),
-    "a generator": ((pair for pair in [(X, Y)]), "pair of arrays.*not generator"),
+    "a list": ([X, Y], "pair of arrays.*not list. Write a pair as a tuple"),
+    "a generator": ((pair for pair in [(X, Y)]), "pair of arrays.*not generator. It can be read only once"),
     "four parts": ((X, Y, np.ones(20), np.ones(20)), "not 4 parts"),
     "arrays of different lengths": ((X, Y[:10]), r"different lengths: \[10, 20\]"),
     "nothing": ((X[:0], Y[:0]), "it is empty"),
     "batches": (batches(), "unbatch"),
-    "batches behind a map": (
-        batches().map(lambda features, labels: (features, labels)),
-        r"float32 \(batch, any, 6\); it takes float32 \(batch, 6\)\. .*unbatch",
-    ),
+    "batches behind a map": (batches().map(lambda features, labels: (features, labels)), "unbatch"),
+    "batches in a cache": (batches().map(lambda features, labels: (features, labels)).cache().prefetch(2), "unbatch"),
+    "zipped batches": (tf.data.Dataset.zip((batches().map(lambda x, y: x), batches().map(lambda x, y: y))), "unbatch"),
     "another width": ((X[:, :4], Y), r"Sequential cannot be called .*\(batch, 4\); it takes .*\(batch, 6\)"),
     "features by name": (({"x": X}, Y), r"\{'x': float32 \(batch, 6\)\}; it takes float32 \(batch, 6\)"),
     "text": ((np.array(["a"] * 20), Y), r"string \(batch\)"),
@@ -50,6 +49,15 @@ DATA = {
     "labels beyond the classes": ((X, Y + 5), r"a label value of \d which is outside the valid range of \[0, 3\)"),
     "no labels": (X, "no labels in the training batches"),
 }
+
+
+def test_sequences_that_a_batch_made_are_examples_and_told(make_trainer, caplog):
+    sequences = tf.data.Dataset.range(50).batch(5, drop_remainder=True).map(lambda ids: (ids[:-1] % 7, ids[1:] % 7))
+    model = keras.Sequential([keras.Input((4,)), layers.Embedding(7, 4), layers.Dense(7)])
+
+    make_trainer(model=model, train_dataset=sequences, num_train_epochs=1).train()
+
+    assert "is taken as one example, though it comes from a batch()" in caplog.text
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -21,7 +21,8 @@ class NonFiniteLoss:
     """Looks at the losses of a run: on a CPU at once, on another device when the host waits for it anyway."""
 
     def __init__(self) -> None:
-        self.is_told = False
+        self.found: tuple[int, float] | None = None
+        """The first update with such a loss, and the loss."""
         self._kept: deque[tuple[int, Any, Tensor]] = deque(maxlen=MOST)
 
     def note(self, loss: Any, step: int, context: Any, inputs: Any) -> None:
@@ -33,7 +34,7 @@ class NonFiniteLoss:
 
     def check(self) -> None:
         """Look at the losses on the device. Waits for it."""
-        if not self._kept or self.is_told:
+        if not self._kept or self.found is not None:
             self._kept.clear()
             return
         losses = torch.stack([loss.detach().float().reshape(()) for _, _, loss in self._kept]).cpu()
@@ -44,7 +45,7 @@ class NonFiniteLoss:
         self._kept.clear()
 
     def _tell(self, loss: float, step: int, context: Any, batch: str) -> None:
-        self.is_told = True
+        self.found = step, float(loss)
         part = f", micro-batch {context.index + 1} of {context.count}" if context.count > 1 else ""
         logger.warning(
             "the loss of update %d%s is %s%s; this is told once. debug='underflow_overflow' finds the layer, the "

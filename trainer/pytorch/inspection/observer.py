@@ -122,12 +122,14 @@ class LossObserver:
         """Leave out an update that is not finite because nothing counts in it, and note other losses."""
         if context.is_single and not isinstance(loss, Tensor) and self._counts_nothing(inputs):
             self._losses.leave_out()
-        elif not self._non_finite.is_told:
+        elif self._non_finite.found is None:
             self._non_finite.note(loss, self._trainer.state.global_step + 1, context, inputs)
 
-    def check(self) -> None:
-        """Look at the losses on a device. Waits for it."""
-        self._non_finite.check()
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update whose loss was not finite, and the loss; with ``wait``, look at the device."""
+        if wait:
+            self._non_finite.check()
+        return self._non_finite.found
 
     def _settle(self, loss: Tensor, inputs: Any, items: Any = None, *, is_raw: bool = False) -> None:
         self.is_settled = True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +15,13 @@ from trackside.callbacks.errors import ArgumentError, TracksideTypeError, Tracks
 from .._compat import inputs_of
 from .loader import ArrayBatches, Batches, DatasetBatches
 
+logger: logging.Logger = logging.getLogger("trackside.trainer")
+
 BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset", "BatchDataset")
+UNCHANGED = ("Prefetch", "Options", "Shuffle", "Repeat", "Take", "Skip", "Cache")
+"""Parts of the names of datasets that yield what they read."""
+REGROUPING = ("Unbatch", "FlatMap", "Interleave", "Window", "Rebatch", "Group", "Generator")
+"""Parts of the names of datasets whose elements are not made of one element each."""
 
 
 def make_batches(dataset: Any, **options: Any) -> Batches:
@@ -29,9 +37,18 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
         return DatasetBatches(dataset, **options)
     if isinstance(dataset, (np.ndarray, tf.Tensor, Mapping, tuple)):
         return ArrayBatches(dataset, **options)
+    cure = ""
+    if isinstance(dataset, keras.utils.PyDataset):
+        cure = ". Override get_train_tfdataset with tf.data.Dataset.from_generator, which reads its batches"
+    elif isinstance(dataset, Iterator):
+        cure = ". It can be read only once: give tf.data.Dataset.from_generator a function that makes it"
+    elif isinstance(dataset, list):
+        cure = ". Write a pair as a tuple: (features, labels)"
+    elif hasattr(dataset, "columns"):
+        cure = ". Write a pair of it: (frame[names], frame[label])"
     raise TracksideTypeError(
         f"a dataset is a tf.data.Dataset of (features, labels), or a pair of arrays (or of tuples or dicts of arrays), "
-        f"not {type(dataset).__name__}"
+        f"not {type(dataset).__name__}{cure}"
     )
 
 
@@ -66,16 +83,33 @@ def check_same_spec(spec: Any, before: Any) -> None:
 
 
 def _check_not_batched(dataset: Any) -> None:
-    """Raise if ``dataset`` yields batches, which would be batched again."""
-    at: Any = dataset
-    for _ in range(20):
-        name = type(at).__name__
-        if name in BATCHING:
-            raise TracksideValueError(
-                "the dataset gives batches, but TFTrainer makes the batches itself, of args.train_batch_size and "
-                "args.eval_batch_size examples; give it the dataset as it is before .batch(...), or .unbatch() it"
-            )
-        inputs = inputs_of(at)
-        if len(inputs) != 1 or not any(word in name for word in ("Prefetch", "Options", "Shuffle", "Repeat", "Take")):
-            return
-        at = inputs[0]
+    """Raise if ``dataset`` yields batches, which would be batched again.
+
+    Raises:
+        TracksideValueError: If it does, whatever follows its batch(). Batches of a fixed size may be examples, such as
+            sequences of tokens: they are warned of if another operation follows.
+    """
+    if not _is_batched(dataset):
+        return
+    leading = {spec.shape[:1].as_list()[0] if spec.shape.rank else 0 for spec in tf.nest.flatten(dataset.element_spec)}
+    is_last = any(word in type(dataset).__name__ for word in (*BATCHING, *UNCHANGED))
+    if is_last or leading == {None}:
+        raise TracksideValueError(
+            "the dataset gives batches, but TFTrainer makes the batches itself, of args.train_batch_size and "
+            "args.eval_batch_size examples; give it the dataset as it is before .batch(...), or .unbatch() it"
+        )
+    logger.warning(
+        "an element of the dataset, %s, is taken as one example, though it comes from a batch(); if it is a batch, "
+        ".unbatch() the dataset",
+        dataset.element_spec,
+    )
+
+
+def _is_batched(dataset: Any) -> bool:
+    """Return whether a batch() comes before ``dataset``, and nothing that divides batches or joins them since."""
+    name = type(dataset).__name__
+    if name in BATCHING:
+        return True
+    if any(word in name for word in REGROUPING):
+        return False
+    return any(map(_is_batched, inputs_of(dataset)))

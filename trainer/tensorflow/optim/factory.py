@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,8 +14,10 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.optim.choice import choose_optimizer, plateau_options
 from trackside.trainer.optim.lr_schedules import schedule_of
 
-from .._compat import has_keras_schedule, layers_of, own_trainable_variables, skip_gradient_reduction
+from .._compat import has_keras_schedule, has_variables, layers_of, own_trainable_variables, skip_gradient_reduction
 from . import torch_parity as optimizers
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 def create_optimizer(model: Any, args: Any) -> Any:
@@ -56,6 +59,9 @@ def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> An
     """Return ``optimizer`` built for ``variables``, without Keras' loss scale, since the trainer has its own."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
+    if optimizer.built and not has_variables(optimizer, variables):
+        logger.warning("the optimizer begins anew, since variables were unfrozen after it was built")
+        optimizer = type(optimizer).from_config(optimizer.get_config())
     if not optimizer.built:
         optimizer.build(variables)
     # gradients are summed over the replicas before they are clipped; Keras must not sum them again

@@ -103,7 +103,7 @@ class TFMadeOptimizer(MadeOptimizer):
 
     def reschedule(self, make: Callable[[], Any], step: int) -> None:
         """Replace the schedule by one for another length of the run, at the same position, unless it is made alike."""
-        rate = float(self.optimizer.learning_rate)
+        rate = rate_of(self.optimizer)
         self.optimizer.learning_rate.assign(self._first_rate)  # of which the schedule is made
         schedule, then = make(), self.record["schedule"]
         self.optimizer.learning_rate.assign(rate)

@@ -41,6 +41,7 @@ class TFSkipsUpdates(SkipsUpdates):
         """Restore what `keep_state` kept; make of the update one in which nothing counted."""
         for variable, value in self._kept:
             variable.assign(value)
+        self.compiled.finite.add(self.compiled.loss.read_value())
         self.skipped += 1
         self.skipped_of_watched += 1
 

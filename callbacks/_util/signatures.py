@@ -1,0 +1,72 @@
+"""Signatures of functions that other people wrote: whether a call fits, reaches the body, and what it may pass."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def misfit(function: Callable[..., Any], positional: int, keywords: Iterable[str]) -> str:
+    """Return why ``function`` cannot be called with so many values by position and these keywords; "" if it can."""
+    signature = _signature(function)
+    try:
+        if signature is not None:
+            signature.bind(*[None] * positional, **dict.fromkeys(keywords))
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
+def keywords_taken(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Return the parameters of ``function`` that may be given by keyword, the first one excepted; None for any.
+
+    Example:
+        >>> sorted(keywords_taken(lambda trainer, state, *, logs=None: None))
+        ['logs', 'state']
+    """
+    signature = _signature(function)
+    parameters = list(signature.parameters.values()) if signature is not None else []
+    if signature is None or any(item.kind is item.VAR_KEYWORD for item in parameters):
+        return None
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [item for item in parameters if item.kind in by_keyword]
+    if named and named[0] is parameters[0] and named[0].kind is named[0].POSITIONAL_OR_KEYWORD:
+        del named[0]
+    return frozenset(item.name for item in named)
+
+
+def never_runs(function: Callable[..., Any]) -> str:
+    """Return "async" or "a generator" if a call of ``function`` does not run its body; "" if it does."""
+    function = _innermost(function)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return "async"
+    return "a generator" if inspect.isgeneratorfunction(function) else ""
+
+
+def not_run(returned: object) -> bool:
+    """Return whether a function returned something that would still have to be awaited or iterated."""
+    return inspect.isawaitable(returned) or inspect.isgenerator(returned) or inspect.isasyncgen(returned)
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Return file and line of ``function``; empty if it is not written in Python."""
+    code = getattr(inspect.unwrap(_innermost(function)), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+
+
+def _innermost(function: Any) -> Any:
+    """Return the function that is behind a partial, a bound method or an object with ``__call__``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        function = getattr(function, "__call__", function)  # noqa: B004
+    return getattr(function, "__func__", function)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # written in C
+        return None

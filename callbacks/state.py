@@ -122,7 +122,7 @@ class TrainerState:
         return cls.from_dict(values)
 
 
-OWN = ("stop_reason", "stopped_by", "run_id")
+OWN = ("stop_reason", "stopped_by", "run_id", "callback_classes")
 """Fields of `TrainerState` that transformers does not have."""
 
 CONTROL = "TrainerControl"

@@ -18,7 +18,6 @@ from .checkpointing.store import Write
 from .distributed.launcher import JobStore
 from .memory_metrics import DeviceMemory
 from .progress import Progress
-from .recovery.skipping import SkipsUpdates
 from .step_timer import StepTimer
 
 
@@ -95,7 +94,7 @@ class Overrides(frozenset[str]):
         return not self.isdisjoint(names)
 
 
-class TrainStep(SkipsUpdates):
+class TrainStep(ABC):
     """One update, from a batch to the optimizer. The loop calls the methods in this order."""
 
     @abstractmethod

@@ -37,8 +37,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         if part == "state":
             callbacks = [values.pop("stateful_callbacks", None) or {} for values in (old, new)]
             old["log_history"], new["log_history"] = (_records(values) for values in (old, new))
-            found["callbacks"] = _differences(*(_flat(states) for states in callbacks))
-        found[part] = _differences(_flat(old), _flat(new))
+            found["callbacks"] = _differences(*(flat(states) for states in callbacks))
+        found[part] = _differences(flat(old), flat(new))
     for part, roles in ROLES.items():
         arrays: list[Arrays] = []
         for contents in both:
@@ -118,14 +118,14 @@ def _records(values: Mapping[str, Any]) -> str:
     return f"{len(values.get('log_history') or [])} records"
 
 
-def _flat(values: Any, name: str = "") -> dict[str, Any]:
+def flat(values: Any, name: str = "") -> dict[str, Any]:
     """Return the values in nested dictionaries, each by its path."""
     if not isinstance(values, Mapping) or not values:
         return {name: values} if name else {}
     return {
         path: item
         for key, value in values.items()
-        for path, item in _flat(value, f"{name}.{key}" if name else str(key)).items()
+        for path, item in flat(value, f"{name}.{key}" if name else str(key)).items()
     }
 
 

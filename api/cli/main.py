@@ -33,6 +33,7 @@ RESUME = "resume_from_checkpoint"
 OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
     "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
+    "chaos": ("trackside.cli.chaos.command", "Kill a job at random instants, and compare it with one that was not."),
     "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
     "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to fill in."),
 }

@@ -24,7 +24,7 @@ def test_records_have_the_agreed_names(trainer_factory):
     assert list(training) == TRAINING
     assert set(evaluation) == EVALUATION
     assert set(last) == LAST
-    assert output.metrics == {name: value for name, value in last.items() if name not in ("epoch", "step")}
+    assert output.metrics == {name: value for name, value in last.items() if name != "step"}
 
 
 def test_records_of_both_trainers_have_the_same_names_and_steps(both_factories, accuracy):

@@ -98,6 +98,8 @@ def resume_position(
         batches_used: Returns this process's micro-batches for the examples used; None if unknown.
     """
     progress, step, planned = saved.progress, saved.state.global_step, saved.state.max_steps
+    if not saved.has_progress:
+        _count_from_epoch(progress, saved.state.epoch or 0.0, division)
     if args.ignore_data_skip:  # back to the beginning of the epoch
         progress.batches_in_epoch = progress.examples_in_epoch = progress.batches_before = 0
         progress.fraction_before = 0.0
@@ -108,6 +110,21 @@ def resume_position(
     if args.process_index == 0:
         tell_plan(plan, step, planned, args.num_train_epochs, by_epochs=args.max_steps <= 0)
     return plan
+
+
+def _count_from_epoch(progress: Progress, epoch: float, division: Division) -> None:
+    """Count a position of which only the epochs are known, as in a checkpoint of transformers."""
+    batches = division.batches_per_epoch
+    if batches is None:
+        return
+    progress.batches_in_epoch = round((epoch - progress.epoch) * batches)
+    progress.examples_in_epoch = progress.batches_in_epoch * division.micro_batch
+    if progress.batches_in_epoch:
+        logger.warning(
+            "the checkpoint says that %g epochs are done, and not in which order: the first %d batches of this one are "
+            "left out",
+            *(epoch, progress.batches_in_epoch),
+        )
 
 
 def _order_seed(progress: Progress, args: dict[str, Any]) -> Any:

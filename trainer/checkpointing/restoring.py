@@ -49,6 +49,7 @@ class SavedRun:
         state: The trainer's state.
         progress: The position of the loop.
         args: The arguments by name; empty if the checkpoint has none.
+        has_progress: Whether the checkpoint has the position; otherwise only the epoch is known.
     """
 
     path: Path
@@ -56,14 +57,16 @@ class SavedRun:
     state: TrainerState
     progress: Progress
     args: dict[str, Any]
+    has_progress: bool = True
 
     @classmethod
     def read(cls, path: Path, contents: Contents) -> SavedRun:
         """Read the JSON files of a checkpoint, which is verified already."""
         state = TrainerState.from_dict(contents.read("trainer_state.json") or {})
-        # transformers writes no progress
-        progress = Progress.from_dict(contents.read("progress.json") or {"epoch": int(state.epoch or 0)})
-        return cls(path, contents, state, progress, contents.read("training_args.json") or {})
+        written = contents.read("progress.json")  # transformers writes none
+        progress = Progress.from_dict(written or {"epoch": int(state.epoch or 0)})
+        args = contents.read("training_args.json") or {}
+        return cls(path, contents, state, progress, args, has_progress=bool(written))
 
 
 def restore_schedule(

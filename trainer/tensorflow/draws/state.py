@@ -192,7 +192,8 @@ def _device() -> str:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return ""
-    return str(tf.nest.flatten(context.devices)[0])
+    here = list(context.strategy.extended.worker_devices)  # of this process; its replicas are numbered in sequence
+    return str(here[tf.get_static_value(context.replica_id_in_sync_group) % len(here)])
 
 
 def _hash(*parts: Any) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trackside.callbacks.builtin.learning_rate_monitor import (
         LearningRateMonitorCallback as LearningRateMonitorCallback,
     )
+    from trackside.callbacks.builtin.loss_guard import LossGuardCallback as LossGuardCallback
     from trackside.callbacks.builtin.printer import PrinterCallback as PrinterCallback
     from trackside.callbacks.builtin.progress import ProgressCallback as ProgressCallback
     from trackside.callbacks.builtin.straggler_monitor import RankTimeMonitorCallback as RankTimeMonitorCallback
@@ -73,6 +74,7 @@ _NAMES = {
     "trackside.callbacks.builtin.journal": "JournalCallback",
     "trackside.callbacks.builtin.jsonl_logger": "JSONLinesLoggerCallback",
     "trackside.callbacks.builtin.learning_rate_monitor": "LearningRateMonitorCallback",
+    "trackside.callbacks.builtin.loss_guard": "LossGuardCallback",
     "trackside.callbacks.builtin.printer": "PrinterCallback",
     "trackside.callbacks.builtin.progress": "ProgressCallback",
     "trackside.callbacks.builtin.straggler_monitor": "RankTimeMonitorCallback StragglerMonitorCallback",

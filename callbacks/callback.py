@@ -53,8 +53,8 @@ class TrainerCallback:
         timeout_s: A call in the background that takes longer is abandoned, and the callback detached.
         waits_at: Events at which training waits for a callback in the background, since it reads what training changes,
             such as the weights.
-        is_collective: Whether it calls ``trainer.gather_objects``, which all processes must call together; train()
-            checks that it is attached on all of them.
+        is_collective: Whether it calls ``trainer.gather_objects``, or ``loss()`` of on_pre_optimizer_step, which all
+            processes must call together; train() checks that it is attached on all of them.
 
     Example:
         >>> class StopAt(TrainerCallback):
@@ -99,12 +99,15 @@ class TrainerCallback:
     def on_pre_optimizer_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[PreOptimizerStepContext]
     ) -> Control | None:
-        """Gradients are unscaled and clipped; ``grad_norm`` is their norm before, on the device until read."""
+        """Gradients are unscaled and clipped; ``grad_norm`` is their norm before, on the device until read.
+
+        ``loss()`` returns the mean loss of the update, over all processes, which call it together.
+        """
 
     def on_optimizer_step(
         self, args: Args, state: State, control: Control, **kwargs: Unpack[OptimizerStepContext]
     ) -> Control | None:
-        """The optimizer stepped; the schedule and the gradients are as before; ``skipped`` by the loss scaler."""
+        """The optimizer stepped, or not (``skipped``: by the loss scaler, or a callback); the schedule is as before."""
 
     def on_step_end(self, args: Args, state: State, control: Control, **kwargs: Unpack[Context]) -> Control | None:
         """``state.global_step`` rose by one."""

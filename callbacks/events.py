@@ -24,6 +24,8 @@ What a run sends, in order (a test compares this drawing with real runs of both 
     on_train_end
 
     ACT:
+        if should_roll_back:
+            on_load
         if should_log:
             on_log
         if should_evaluate:
@@ -50,8 +52,7 @@ Connect a plain function to one trainer, or to all of them::
     events.on_log.connect(print_loss)                    # every trainer of this process
 
 It is called as ``fn(trainer, args=..., state=..., control=..., **kwargs)``, where ``kwargs`` are those of a callback's
-method; a function without ``**kwargs`` gets of all these what it has parameters for. Functions may be connected and
-disconnected from any thread.
+method; a function without ``**kwargs`` gets what it has parameters for. Any thread may connect and disconnect them.
 """
 
 from __future__ import annotations

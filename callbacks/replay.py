@@ -140,7 +140,8 @@ def last_run(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     waiting: list[Mapping[str, Any]] = []
     run: str | None = None
     for entry in entries:
-        if entry["event"] in ("on_init_end", "on_load"):
+        is_before = bool(waiting) or not kept or kept[-1]["event"] == "on_train_end"  # not a way back within a run
+        if entry["event"] == "on_init_end" or (entry["event"] == "on_load" and is_before):
             waiting.append(entry)
         elif entry["event"] != "on_train_begin":
             kept.append(entry)

@@ -128,8 +128,14 @@ OWN = ("stop_reason", "stopped_by", "run_id", "callback_classes")
 CONTROL = "TrainerControl"
 """Name under which transformers keeps the state of its TrainerControl, among those of callbacks."""
 
-FLAGS = ("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log")
+FLAGS = (
+    *("should_training_stop", "should_epoch_stop", "should_save", "should_evaluate", "should_log"),
+    *("should_skip_update", "should_roll_back"),
+)
 """The names of the flags of `TrainerControl`."""
+
+DECISIONS = (*FLAGS, "rate_factor")
+"""The names of what callbacks decide: the flags, and the number `TrainerControl.rate_factor`."""
 
 
 @dataclass
@@ -142,6 +148,10 @@ class TrainerControl:
         should_save: Save a checkpoint now.
         should_evaluate: Evaluate now.
         should_log: Write a log record now.
+        should_skip_update: Do not step the optimizer with these gradients; set at on_pre_optimizer_step.
+        should_roll_back: After this update, go back to the weights, optimizer and schedule of the newest checkpoint of
+            the run; the position in the data and the steps go on.
+        rate_factor: After this update, multiply all learning rates by this number, for the rest of the run.
         stop_reason: Why training is to stop.
         reasons: Why each flag was last set, for the journal: callback and event, or the trainer's reason.
     """
@@ -151,13 +161,21 @@ class TrainerControl:
     should_save: bool = False
     should_evaluate: bool = False
     should_log: bool = False
+    should_skip_update: bool = False
+    should_roll_back: bool = False
+    rate_factor: float = 1.0
     stop_reason: str | None = None
     reasons: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def request(self, flag: str, reason: str) -> None:
-        """Set a flag and note the reason; for a callback, that is its name and the event."""
+        """Set a flag and note the reason; without one of its own, that of a callback is its name and the event."""
         setattr(self, flag, True)
         self.reasons = {**self.reasons, flag: reason}  # a new one: copies of this control keep theirs
+
+    def scale_rates(self, factor: float, reason: str) -> None:
+        """Multiply all learning rates by ``factor`` after this update, and note the reason."""
+        self.rate_factor *= factor
+        self.reasons = {**self.reasons, "rate_factor": reason}
 
     def stop(self, reason: str) -> None:
         """End training after this step; the first reason given is kept."""
@@ -167,5 +185,5 @@ class TrainerControl:
 
     def update_from(self, other: TrainerControl) -> None:
         """Copy the flags of ``other``, which a callback returned instead of changing this one."""
-        for name in (*FLAGS, "stop_reason"):
+        for name in (*DECISIONS, "stop_reason"):
             setattr(self, name, getattr(other, name, getattr(self, name)))

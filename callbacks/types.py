@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 Role = Literal["control", "observer"]
@@ -67,9 +67,15 @@ class LoadContext(Context):
 
 
 class PreOptimizerStepContext(Context):
-    """What comes with on_pre_optimizer_step: the norm of all gradients before clipping, on the device until read."""
+    """What comes with on_pre_optimizer_step.
+
+    ``grad_norm`` is the norm of all gradients before clipping, on the device until read. ``loss()`` is the mean loss of
+    the update over all processes, None if nothing in it counts; a call waits for the device, and all processes make it
+    together.
+    """
 
     grad_norm: Any
+    loss: Callable[[], float | None]
 
 
 class OptimizerStepContext(Context):

@@ -58,5 +58,7 @@ class CodeCarbonCallback(Tracker):
 
     def close(self, status: Status, state: TrainerState) -> None:
         """Stop measuring and write the result."""
-        self.emissions_kg = self._tracker.stop()
+        emissions_kg = self._tracker.stop()
         self._tracker = None
+        if self._is_training:
+            self.emissions_kg = emissions_kg

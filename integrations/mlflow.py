@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import re
 import time
@@ -12,10 +14,15 @@ from trackside.callbacks.state import TrainerState
 
 from ._base.tracker import Status, Tracker, run_name_of, values_of
 
+logger: logging.Logger = logging.getLogger("trackside.integrations")
+
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 MAX_VALUE = 6000
 """Longest value of a parameter, in characters. Longer ones are cut, and all arguments are logged as a file, too."""
+
+MAX_NAME = 250
+"""Longest name of a metric or parameter, in characters. Longer ones are cut, and end with a part of their hash."""
 
 BATCH = 100
 """Parameters in one request."""
@@ -57,6 +64,8 @@ class MLflowCallback(Tracker):
         self.run_name = run_name
         self.tags: dict[str, str] = dict(tags or {})
         self._client: Any = None
+        self._names: dict[str, str] = {}
+        self._refused: set[str] = set()
 
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
         """Start a run, or continue the one whose id is ``run_id``."""
@@ -76,16 +85,46 @@ class MLflowCallback(Tracker):
             self._log_params(values_of(args), found.data.params)
 
     def write(self, values: dict[str, float], step: int) -> None:
-        """Add one point to each curve."""
+        """Add one point to each curve; what MLflow refuses costs that curve only."""
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         now_ms = int(time.time() * 1000)
-        metrics = [Metric(allowed_name(name), value, now_ms, step) for name, value in values.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        metrics = [Metric(self._shown_as(name), value, now_ms, step) for name, value in values.items()]
+        try:
+            self._client.log_batch(self.run_id, metrics=metrics)
+        except MlflowException as error:
+            refused = [metric.key for metric in metrics if not self._is_written(metric)]
+            if len(refused) == len(metrics):
+                raise
+            for name in set(refused) - self._refused:
+                logger.warning("MLflow refuses the metric %r, which is left out: %s", name, error)
+            self._refused.update(refused)
+
+    def _is_written(self, metric: Any) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_batch(self.run_id, metrics=[metric])
+        except MlflowException:
+            return False
+        return True
+
+    def _shown_as(self, name: str) -> str:
+        """Return the name of a curve in MLflow; curves whose names MLflow would make equal get numbers."""
+        if name not in self._names:
+            base = free = allowed_name(name)
+            number = 2
+            while free in self._names.values():
+                free, number = f"{base}_{number}", number + 1
+            if free != base:
+                logger.warning("MLflow has no name for %r that differs from others; it is shown as %r", name, free)
+            self._names[name] = free
+        return self._names[name]
 
     def last_step(self, name: str) -> int:
         """Return the last step of a curve, as MLflow knows it."""
-        history = self._client.get_metric_history(self.run_id, allowed_name(name))
+        history = self._client.get_metric_history(self.run_id, self._shown_as(name))
         return max((point.step for point in history), default=-1)
 
     def close(self, status: Status, state: TrainerState) -> None:
@@ -125,10 +164,16 @@ class MLflowCallback(Tracker):
 
 
 def allowed_name(name: str) -> str:
-    """Return ``name`` with the characters that MLflow rejects replaced.
+    """Return ``name`` as MLflow takes it: other characters replaced, a unique path, not too long.
 
     Example:
-        >>> allowed_name("eval/f1@0.5")
-        'eval/f1_0.5'
+        >>> allowed_name("eval/f1@0.5"), allowed_name("per//class/")
+        ('eval/f1_0.5', 'per/class')
     """
-    return re.sub(r"[^\w\-./ :]", "_", name)
+    clean = re.sub(r"[^\w\-./ :]", "_", name)
+    parts = [part for part in clean.split("/") if part not in ("", ".", "..")]
+    clean = "/".join(parts) or "_"
+    if len(clean) <= MAX_NAME:
+        return clean
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{clean[: MAX_NAME - 9]}_{digest}"

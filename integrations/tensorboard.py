@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ class TensorBoardCallback(Tracker):
     """Write log records, arguments and, on request, images and histograms of the weights to TensorBoard's event files.
 
     A resumed run continues in the folder of the run that it resumes. Points after the checkpoint, which the killed
-    process had written, are dropped by every reader, so that no step appears twice.
+    process had written, are dropped by every reader, so that no step appears twice. Any other training has a folder of
+    its own: the one that is named or, where that holds a run, one beside it with a number (``runs_2``).
 
     Args:
         log_dir: Folder of the run; None: ``args.logging_dir``, or the folder of the run that is resumed.
@@ -75,24 +77,36 @@ class TensorBoardCallback(Tracker):
         self.images = images
         self.run_dir: Path | None = None
         self._file: EventFile | None = None
+        self._lacks_history = False
 
     def new_run_id(self, args: Any) -> str:
         """Return the folder of a new run: relative to ``args.output_dir`` if inside, so that both can be moved."""
         output_dir = Path(args.output_dir)
         folder = Path(self.log_dir or getattr(args, "logging_dir", None) or output_dir / "runs")
+        if self._is_training:
+            folder = _unused(folder)
         return str(folder.relative_to(output_dir) if folder.is_relative_to(output_dir) else folder.absolute())
 
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
         """Begin an event file; in training, readers drop what the folder holds from this step on."""
         from ._compat.event_file import EventFile  # here, since importing TensorBoard's modules takes 0.4 s
 
-        self.run_dir = self.log_dir or Path(args.output_dir) / str(self.run_id)
-        purge_step = state.global_step if resume else 0
-        self._file = EventFile(self.run_dir, purge_step if self._is_training else None)
+        self.run_dir = self._folder(args, resume)
+        continues = resume and self._is_training and _holds_a_run(self.run_dir)
+        self._lacks_history = not continues
+        self._file = EventFile(self.run_dir, state.global_step if continues else None)
         if self._is_training and self.text:
             self._file.text("args", _as_table(values_of(args)), state.global_step)
         if self._is_training and self.hparams:
             self._file.hparams(values_of(args))
+
+    def _folder(self, args: Any, resume: bool) -> Path:
+        """Return the folder of the run; ``log_dir`` replaces that of a run which was elsewhere before it is resumed."""
+        folder = Path(args.output_dir) / str(self.run_id)
+        is_beside = self.log_dir is not None and re.fullmatch(
+            rf"{re.escape(str(self.log_dir.absolute()))}(_\d+)?", str(folder.absolute())
+        )
+        return self.log_dir if resume and self.log_dir is not None and not is_beside else folder
 
     def write(self, values: dict[str, float], step: int) -> None:
         """Add one point to each curve."""
@@ -100,8 +114,11 @@ class TensorBoardCallback(Tracker):
             self._file.scalars(values, step)
 
     def last_step(self, name: str) -> int:
-        """Return the step before the one that is resumed: its own points are dropped, as are all later ones."""
-        return self._opened_at_step - 1
+        """Return the step before the one that is resumed: its own points are dropped, as are all later ones.
+
+        A folder without the earlier part of the run gets all of its history.
+        """
+        return -1 if self._lacks_history else self._opened_at_step - 1
 
     def close(self, status: Status, state: TrainerState) -> None:
         """End the event file, and write how a training ended."""
@@ -119,6 +136,18 @@ class TensorBoardCallback(Tracker):
     def _write_histograms(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._file is not None and self.histograms_every and state.global_step % self.histograms_every == 0:
             self._file.histograms(dict(named_weights(kwargs.get("model"))), state.global_step)
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return any(folder.glob("events.out.tfevents.*"))
+
+
+def _unused(folder: Path) -> Path:
+    """Return ``folder``, or one beside it that holds no run yet."""
+    free, number = folder, 2
+    while _holds_a_run(free):
+        free, number = folder.with_name(f"{folder.name}_{number}"), number + 1
+    return free
 
 
 def _as_table(values: Mapping[str, Any]) -> str:

@@ -27,7 +27,8 @@ from .measuring.current_epoch import CurrentEpoch
 from .measuring.loss_watch import LossWatch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
-from .progress import Progress, TrainingPlan, show_plan, windows
+from .progress import Progress, TrainingPlan, is_cut_short, show_plan, windows
+from .recovery.recovery import Recovery
 from .stop_signals import EvaluationStopped, StopSignals, answer
 
 
@@ -77,6 +78,7 @@ class TrainingLoop:
         self.progress: Progress = Progress()
         self.current_epoch = dispatcher.context["current_epoch"] = CurrentEpoch(self)
         self.checkpoint = checkpoint
+        self.recovery = Recovery(engine, dispatcher, checkpoints, checkpoint)
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
         self.first_step = self.examples_seen = 0
@@ -107,8 +109,6 @@ class TrainingLoop:
             raise first
         return output
 
-    # -- set up ---------------------------------------------------------------------------------------------------
-
     def _set_up(self) -> None:
         args, state = self.args, self.state
         saved = None if self.checkpoint is None else self.checkpoints.read(self.checkpoint)
@@ -116,6 +116,7 @@ class TrainingLoop:
         self.engine.prepare_model(self.plan.max_steps)
         if saved is not None:
             self.checkpoints.restore(saved, division.differences(self.progress.division or {}))
+            self.recovery.resume(saved)
             self._has_new_seed = saved.args.get("seed", args.seed) != args.seed
         self.progress.optimizer, self.progress.division = self.engine.optimizer_record(), division.to_dict()
         self.first_step = state.global_step
@@ -161,7 +162,8 @@ class TrainingLoop:
         if ended or progress.batches_in_epoch == self.plan.batches_per_epoch:
             progress.next_epoch()
             self.state.epoch = self._epoch()
-            self._end_with_epochs()
+            if is_cut_short(self.plan, progress.epoch, self.args.max_steps, self.state.global_step):
+                control.stop(f"num_train_epochs={self.plan.num_train_epochs} are over, some of them cut short")
         self.flow.on_epoch_end(self.args, self.state, control)
         self.send("on_epoch_end")
         self._sync_control()
@@ -179,25 +181,20 @@ class TrainingLoop:
             show_plan(self.plan, self.args, self.state)
         return is_changed
 
-    def _end_with_epochs(self) -> None:
-        """Stop after the last epoch even if updates remain because epochs were cut short; max_steps is not given."""
-        epochs = self.plan.num_train_epochs
-        if self.args.max_steps <= 0 and self.progress.epoch >= epochs and self.state.global_step < self.plan.max_steps:
-            self.control.stop(f"num_train_epochs={epochs} are over, some of them cut short")
-
     def _run_update(self, window: list[Any]) -> None:
         """Do one update: forward and backward pass of every micro-batch, then the optimizer step."""
         step, send = self.step, self.send
         send("on_step_begin")
         self.current_epoch.expect(window)
         if not step.fused_update(window):
+            self.recovery.begin_update()
             for index, batch in enumerate(window):
                 if index:
                     send("on_substep_end")
                 step.micro_step(batch, StepContext(index, len(window)))
             grad_norm = step.finish_gradients()
-            send("on_pre_optimizer_step", grad_norm=grad_norm)
-            skipped = step.optimizer_step()
+            send("on_pre_optimizer_step", grad_norm=grad_norm, loss=self.recovery.loss())
+            skipped = self.recovery.skips(self.signals.received) or step.optimizer_step()
             send("on_optimizer_step", skipped=skipped)
             step.end_update(skipped)
         self._count(window)
@@ -239,7 +236,7 @@ class TrainingLoop:
     # -- acting on the flags --------------------------------------------------------------------------------------
 
     def _act(self) -> None:
-        """Log, evaluate and save as the flags request; each action clears its flag first.
+        """Recover, log, evaluate and save as the flags request; each action clears its flag first.
 
         After a stop signal, the run saves without evaluating; an evaluation that was due is the first thing on resume.
         """
@@ -247,6 +244,8 @@ class TrainingLoop:
         is_saved = self.state.stopped_by is not None and progress.last_save == self.state.global_step
         if is_saved:
             control.should_evaluate = control.should_save = False
+        if self.recovery.act(progress):
+            self._sync_control()
         if control.should_log:
             control.should_log = False
             self._log()

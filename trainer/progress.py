@@ -96,6 +96,11 @@ def check_epoch(batches: int) -> None:
         )
 
 
+def is_cut_short(plan: TrainingPlan, epoch: int, max_steps: int, step: int) -> bool:
+    """Return whether updates remain after the last epoch, since epochs were cut short; False with ``max_steps``."""
+    return max_steps <= 0 and epoch >= plan.num_train_epochs and step < plan.max_steps
+
+
 def show_plan(plan: TrainingPlan, args: Any, state: Any) -> None:
     """Set the fields of the state that show the length of a run, and the intervals that may be shares of it."""
     state.max_steps, state.num_train_epochs = plan.max_steps, plan.num_train_epochs
@@ -156,6 +161,7 @@ class Progress:
             run; None if it has not.
         epoch_loss: Sum of the losses of the examples of the current epoch, where a callback asks for `CurrentEpoch`.
         epoch_loss_examples: Number of those examples.
+        rate_factor: By what callbacks have multiplied the learning rates.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
@@ -177,6 +183,7 @@ class Progress:
     resized: tuple[int | None, int] | None = None
     epoch_loss: float = 0.0
     epoch_loss_examples: int = 0
+    rate_factor: float = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ logger: logging.Logger = logging.getLogger("trackside.callbacks")
 PAYLOAD = ("logs", "metrics", "checkpoint", "differences", "scheduled", "skipped", "callback", "error", "exception")
 """The payload that is written; without the gradient norm, since reading it waits for the device."""
 
-DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save"}
+DECIDED_BY = {"on_evaluate": "should_evaluate", "on_save": "should_save", "on_load": "should_roll_back"}
 """The flag that each of these events follows from; it is cleared by then."""
 
 COUNTED_AT = ("on_log", "on_train_end")
@@ -164,6 +164,8 @@ def _plain(value: Any) -> Any:
 def decisions_of(control: TrainerControl) -> dict[str, Any]:
     """Return the flags that are set, each with its reason."""
     decisions = {flag: control.reasons.get(flag, "a listener") for flag in FLAGS if getattr(control, flag)}
+    if control.rate_factor != 1.0:
+        decisions["rate_factor"] = control.reasons.get("rate_factor", "a listener")
     if control.stop_reason is not None:
         decisions["should_training_stop"] = control.stop_reason
     return decisions

@@ -88,11 +88,12 @@ class CallbackReceiver:
         return not (self.is_flow or self.is_observer)
 
     def _note_reasons(self, control: TrainerControl, before: Mapping[str, Any]) -> None:
-        """Note the callback as the reason of every flag that was not set before."""
-        name = self.attachment.name
-        for flag in FLAGS:
-            if getattr(control, flag) and not before[flag]:
-                control.request(flag, f"{name} at {self.event}")
+        """Note the callback as the reason of what it has decided, unless it has given another."""
+        name, own = self.attachment.name, control.reasons
+        decided = [flag for flag in FLAGS if getattr(control, flag) and not before[flag]]
+        decided += ["rate_factor"] * (control.rate_factor != before["rate_factor"])
+        default = {flag: f"{name} at {self.event}" for flag in decided if own.get(flag) == before["reasons"].get(flag)}
+        control.reasons = {**own, **default}
         if control.should_training_stop and not before["should_training_stop"] and not self.is_flow:
             control.stop(f"{name} asked for it at {self.event}")
 

@@ -44,7 +44,7 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever class the value has: such as a tensor without data
         return None
 
 

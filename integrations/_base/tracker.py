@@ -29,7 +29,8 @@ class Tracker(TrainerCallback, ABC):
     this run holds already are not written again, even if the killed process had continued after the checkpoint. Points
     that it lacks are added from ``state.log_history``, so that in the end the run equals the history.
 
-    An evaluation outside of training goes to the run of the last training. Only the first process writes.
+    An evaluation or a prediction outside of training goes to the run of the last training. Only the first process
+    writes.
 
     Attributes:
         package: Top-level module of the tool; empty if there is nothing to import.
@@ -137,6 +138,17 @@ class Tracker(TrainerCallback, ABC):
         self._write(logs, state.global_step)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not self._is_training:
+            self._close("finished", state)
+
+    def on_predict(
+        self, args: Any, state: TrainerState, control: TrainerControl, *, metrics: Record, **kwargs: Any
+    ) -> None:
+        if not self.is_writer(state) or not metrics:
+            return
+        if not self._is_open:
+            self._open(args, state, **kwargs)
+        self._write(metrics, state.global_step)
         if not self._is_training:
             self._close("finished", state)
 

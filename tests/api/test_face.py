@@ -19,8 +19,8 @@ import trackside
 PUBLIC_NAMES = """
     BestRun CSVLoggerCallback CodeCarbonCallback CometCallback DataCollatorWithPadding DefaultFlowCallback
     EarlyStoppingCallback EvalPrediction IntervalStrategy JSONLinesLoggerCallback JournalCallback KerasCallbackAdapter
-    LearningRateMonitorCallback LightningLoggerAdapter MLflowCallback NotebookProgressCallback PredictionOutput
-    PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback
+    LearningRateMonitorCallback LightningLoggerAdapter LossGuardCallback MLflowCallback NotebookProgressCallback
+    PredictionOutput PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback
     StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback
     ThroughputMonitorCallback TimeLimitCallback TrackioCallback TracksideError TrainOutput Trainer TrainerCallback
     TrainerControl TrainerState TrainingArguments WandbCallback default_compute_objective default_data_collator errors

@@ -139,3 +139,29 @@ def test_python_and_numpy_random_numbers_are_left_alone(track, database, untouch
     run.send("on_train_end")
 
     assert untouched_random_numbers()
+
+
+def test_names_that_mlflow_refuses_are_changed_and_those_that_become_equal_told_apart(track, database):
+    run = track(tracker := MLflowCallback(database))
+    run.send("on_train_begin")
+    names = ["eval_hits@1", "eval_hits#1", "eval_hits_1", "eval_per/class/", "eval_" + "x" * 300, "eval_../up"]
+    run.evaluate(**{name: number / 8 for number, name in enumerate(names)})
+    run.send("on_train_end")
+
+    metrics = run_of(tracker, database).data.metrics
+    assert sorted(metrics.values()) == [number / 8 for number in range(len(names))]
+    assert {"eval/hits_1", "eval/hits_1_2", "eval/hits_1_3", "eval/per/class", "eval/up"} < metrics.keys()
+    assert run.dispatcher.attachments["mlflow"].failures == 0
+
+
+def test_a_metric_that_mlflow_refuses_costs_itself_only(track, database, monkeypatch, caplog):
+    monkeypatch.setattr("trackside.integrations.mlflow.allowed_name", lambda name: name)
+    run = track(tracker := MLflowCallback(database))
+    run.send("on_train_begin")
+    for _ in range(2):
+        run.step()
+        run.log(loss=1.0, **{"not@allowed": 2.0})
+    run.send("on_train_end")
+
+    assert set(run_of(tracker, database).data.metrics) == {"train/loss"}
+    assert caplog.text.count("MLflow refuses the metric 'train/not@allowed'") == 1

@@ -108,14 +108,61 @@ def test_a_run_that_was_moved_goes_on_where_it_is_now(track, tmp_path):
     assert moved.run_dir == tmp_path / "new/runs/x"
 
 
-def test_training_again_begins_the_curves_anew(track, read):
-    callback = TensorBoardCallback("here")
+def test_training_again_has_a_folder_of_its_own_and_drops_nothing(track, read):
+    callback, folders = TensorBoardCallback("here"), []
     for steps in (5, 3):
         run = track(callback)
         train(run, steps)
         run.send("on_train_end")
+        folders.append(callback.run_dir.name)
 
-    assert [step for step, _ in curves(read("here"))["train/loss"]] == [1, 2, 3]
+    assert folders == ["here", "here_2"]
+    assert [step for step, _ in curves(read("here"))["train/loss"]] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in curves(read("here_2"))["train/loss"]] == [1, 2, 3]
+
+
+def test_a_second_training_is_resumed_in_its_own_folder(track, read):
+    for steps in (5, 3):
+        run = track(TensorBoardCallback("here"))
+        train(run, steps)
+    states, history = run.dispatcher.state_dicts(), run.state.log_history
+
+    resumed = track(TensorBoardCallback("here"), state=TrainerState(global_step=3, max_steps=9, log_history=history))
+    resumed.dispatcher.load_state_dicts(states)
+    resumed.send("on_train_begin")
+    resumed.step()
+    resumed.log(loss=0.0)
+    resumed.send("on_train_end")
+
+    assert [step for step, _ in curves(read("here_2"))["train/loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in curves(read("here"))["train/loss"]] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_is_resumed_elsewhere_brings_its_history(track, read):
+    run = track(TensorBoardCallback(), output_dir="one", logging_dir="one/runs/x")
+    train(run, 3)
+    state = TrainerState(global_step=3, max_steps=9, log_history=run.state.log_history)
+
+    resumed = track(callback := TensorBoardCallback(), state=state, output_dir="two", logging_dir="two/runs/x")
+    resumed.dispatcher.load_state_dicts(run.dispatcher.state_dicts())
+    resumed.send("on_train_begin")
+    resumed.step()
+    resumed.log(loss=0.0)
+    resumed.send("on_train_end")
+
+    assert [step for step, _ in curves(read(callback.run_dir))["train/loss"]] == [1, 2, 3, 4]
+
+
+def test_evaluation_before_a_training_and_prediction_after_it_stay(track, read):
+    run = track(callback := TensorBoardCallback("here"))
+    run.evaluate(eval_loss=0.5)
+    train(run, 2)
+    run.send("on_train_end")
+    run.send("on_predict", metrics={"test_accuracy": 0.25})
+
+    assert curves(read("here"))["eval/loss"] == [(0, 0.5)]
+    assert callback.run_dir == Path("here_2").absolute()
+    assert curves(read("here_2"))["test/accuracy"] == [(2, 0.25)]
 
 
 def test_an_evaluation_on_its_own_is_written_before_and_after_training(track, read):

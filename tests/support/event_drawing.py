@@ -95,6 +95,7 @@ class _Run:
         return {
             "if resuming:": False,
             "if evaluating on start:": schedule.evaluates_on_start,
+            "if should_roll_back:": False,
             "if should_log:": after_step and self.step in schedule.logs_at,
             "if should_evaluate:": evaluates,
             "if should_save:": after_step and self.step in schedule.saves_at,

@@ -97,6 +97,9 @@ class FakeStrategy:
     def __init__(self, collectives: Collectives) -> None:
         self.collectives = collectives
 
+    def may_skip(self, is_steered: bool) -> bool:
+        return is_steered
+
 
 class FakeStep(TrainStep):
     def __init__(self, fault: Fault) -> None:
@@ -133,6 +136,13 @@ class FakeStep(TrainStep):
 
     def take_flos(self) -> float:
         return 0.0
+
+    def update_loss(self) -> float | None:
+        return 1.0
+
+    def keep_state(self) -> None: ...
+
+    def take_back(self) -> None: ...
 
 
 class FakeEvaluation(EvaluationStep):

@@ -23,6 +23,7 @@ callbacks = {{
     "journal": {{}},
     "learning_rate_monitor": {{}},
     "throughput_monitor": {{}},
+    "loss_guard": {{}},
     "terminate_on_nan": {{}},
 }}
 options = dict(max_steps=1, logging_steps=1, save_steps=1, eval_strategy="steps", eval_steps=1)

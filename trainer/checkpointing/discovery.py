@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,21 @@ def find_checkpoints(output_dir: str | Path) -> list[Path]:
     return ordered
 
 
-def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Path | None, list[BrokenCheckpointError]]:
+def newest_valid(
+    output_dir: str | Path, run_id: str | None = None, *, last_step: float = math.inf
+) -> tuple[Path | None, list[BrokenCheckpointError]]:
     """Return the newest checkpoint that verifies, and the reasons why newer ones do not.
 
     Args:
         run_id: Consider only checkpoints of the run with this id.
+        last_step: Consider only checkpoints of steps up to this one.
 
     Returns:
         The path, None if no checkpoint verifies; and the errors of the skipped checkpoints, newest first.
     """
     found = find_checkpoints(output_dir)
     candidates = found if run_id is None else [path for path in found if run_id_of(path) == run_id]
+    candidates = [path for path in candidates if step_of(path) <= last_step]
     skipped = []
     for path in reversed(candidates):
         try:
@@ -54,7 +59,7 @@ def newest_valid(output_dir: str | Path, run_id: str | None = None) -> tuple[Pat
         else:
             return path, skipped
     if find_checkpoints(output_dir) != found:  # an active run has deleted them meanwhile, and has newer ones
-        return newest_valid(output_dir, run_id)
+        return newest_valid(output_dir, run_id, last_step=last_step)
     return None, skipped
 
 

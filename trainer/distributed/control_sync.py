@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trackside.callbacks.state import FLAGS, TrainerControl
+from trackside.callbacks.state import DECISIONS, TrainerControl
 
 from ..stop_signals import STOP_SIGNALS
 
@@ -13,16 +13,16 @@ SIGNAL_COUNTS = {signal: [float(signal == name) for name in STOP_SIGNALS] for si
 
 
 def control_counts(control: TrainerControl, stop_signal: str | None, rank: int) -> list[float]:
-    """Return rank 0's flags and any signal as numbers; `take_control` decodes their sums over the ranks."""
-    flags = [float(getattr(control, name)) if rank == 0 else 0.0 for name in FLAGS]
-    return [*flags, *SIGNAL_COUNTS[stop_signal]]
+    """Return rank 0's decisions and any signal as numbers; `take_control` decodes their sums over the ranks."""
+    decisions = [float(getattr(control, name)) if rank == 0 else 0.0 for name in DECISIONS]
+    return [*decisions, *SIGNAL_COUNTS[stop_signal]]
 
 
 def take_control(control: TrainerControl, sums: Sequence[float]) -> str | None:
-    """Set the flags of rank 0 on ``control``; return a stop signal that any rank received."""
-    for name, value in zip(FLAGS, sums, strict=False):
-        setattr(control, name, bool(value))
-    return signal_in(sums[len(FLAGS) :])
+    """Set the decisions of rank 0 on ``control``; return a stop signal that any rank received."""
+    for name, value in zip(DECISIONS, sums, strict=False):
+        setattr(control, name, float(value) if name == "rate_factor" else bool(value))
+    return signal_in(sums[len(DECISIONS) :])
 
 
 def signal_in(sums: Sequence[float]) -> str | None:

@@ -19,11 +19,18 @@ class WatchedLosses:
         self._sum_ranks = sum_ranks
         self._total: Any = 0.0
         self._empty: Any = 0
+        self._before: tuple[Any, Any] = (0.0, 0)
 
     def add(self, loss: Any, is_empty: Any) -> None:
         """Add the loss of an update, on any device, unless nothing counts in it."""
+        self._before = (self._total, self._empty)
         self._total = self._total + (0.0 if is_empty is True else loss)
         self._empty = self._empty + is_empty
+
+    def take_back(self) -> None:
+        """Make of the last update one in which nothing counted."""
+        self._total, empty = self._before
+        self._empty = empty + 1
 
     def take(self) -> tuple[float, int]:
         """Return the sum since the last call, and the number of updates in which nothing counted.

@@ -85,6 +85,14 @@ class MadeOptimizer(ABC):
         """
 
     @abstractmethod
+    def scale_rates(self, factor: float) -> str | None:
+        """Multiply the learning rates, and those that the schedule begins with, by ``factor``.
+
+        Returns:
+            Why the schedule will not keep to it, or the rates cannot be set; None if it will.
+        """
+
+    @abstractmethod
     def _go_to(self, position: int) -> None:
         """Take the schedule, as made, to where it is after ``position`` updates."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..progress import Progress
+from ..recovery.skipping import steers_update
 from ._torch_util import unwrap
 from .checkpoint import TorchCheckpoint
 from .data import loader
@@ -62,6 +64,7 @@ class TorchEngine(BaseEngine):
         strategy = strategy_for(trainer.args, device)
         super().__init__(trainer, dispatcher, overrides, strategy, step_timer_of(device))
         self.strategy.describe_progress = lambda: f"step {trainer.state.global_step + 1}"
+        self.strategy.steers_update = partial(steers_update, dispatcher)
         self.strategy.needs_control_sync = lambda: (
             dispatcher.may_steer()
             or (dispatcher.wants_losses and self.train_step.first_non_finite(wait=False) is not None)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,13 +160,6 @@ def rescale(gradients: list[Tensor], factor: Any) -> None:
 # -- the sums of an update --------------------------------------------------------------------------------------------
 
 
-class LossSum(NamedTuple):
-    """The sum of the losses of updates, and the number of updates in which nothing counted."""
-
-    total: float
-    empty: int
-
-
 class LossAccumulator:
     """The weights and the losses of the micro-batches of one update, and the loss since the last record.
 
@@ -189,8 +182,7 @@ class LossAccumulator:
         self._strategy = strategy
         self._skip_non_finite = skip_non_finite
         self._base = self.reference = reference
-        self.is_sum = False
-        self.scale = 1.0
+        self.is_sum, self.scale = False, 1.0
         self._is_alone = strategy.world_size == 1
         self._is_single = True
         self._is_empty: Any = False
@@ -203,6 +195,7 @@ class LossAccumulator:
         self._updates: Any = 0
         self._empty: Any = 0
         self.last: Any = 0.0
+        self._before: tuple[Any, ...] = ()
         self.watched: WatchedLosses | None = None
 
     def set_unit(self, per_example: float) -> None:
@@ -279,8 +272,7 @@ class LossAccumulator:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Return a context whose losses do not count, of an update that is computed again."""
-        total = self._total.clone() if isinstance(self._total, Tensor) else self._total
-        before = (total, self._updates, self._empty, self.watched)
+        before = (self._total, self._updates, self._empty, self.watched)
         self.watched = None
         try:
             yield
@@ -289,6 +281,7 @@ class LossAccumulator:
 
     def _sum_up(self, loss: Any) -> None:
         self.last, is_empty = loss, self._is_empty
+        self._before = (self._total, self._updates, self._empty)
         if self.watched is not None:
             self.watched.add(loss, is_empty)
         if is_empty is True:
@@ -301,17 +294,27 @@ class LossAccumulator:
                 loss = torch.where(torch.isfinite(loss), loss, mean)
             elif not math.isfinite(loss):
                 loss = self._total / max(updates, 1)
-        self._total += loss
+        self._total = self._total + loss  # not in place: `_before` has the old one
         if is_empty is False:
             self._updates += 1
         else:
             self._empty = self._empty + is_empty
             self._updates = self._updates + ~is_empty
 
-    def take(self) -> LossSum:
-        """Return the sum of the update losses since the last call. Waits for the device."""
-        value = float(self._strategy.all_reduce(self._total))
-        empty = int(self._empty)
+    def mean(self) -> float | None:
+        """Return the mean loss of the update just closed, over all ranks; None if nothing counts. Waits for it."""
+        return None if bool(self._is_empty) else float(self._strategy.all_reduce(self.last))
+
+    def take_back(self) -> None:
+        """Make of the update just closed one in which nothing counted."""
+        self._total, self._updates, empty = self._before
+        self._empty = empty + 1
+        if self.watched is not None:
+            self.watched.take_back()
+
+    def take(self) -> tuple[float, int]:
+        """Return the sum of the update losses since the last call, and how many are empty. Waits for the device."""
+        value, empty = float(self._strategy.all_reduce(self._total)), int(self._empty)
         self._total = torch.zeros_like(self._total) if isinstance(self._total, Tensor) else 0.0
         self._updates = self._empty = 0
-        return LossSum(value, empty)
+        return value, empty

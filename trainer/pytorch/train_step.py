@@ -30,12 +30,13 @@ from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
 from .optim.several import backward_of_each
+from .optim.skipping import TorchSkipsUpdates
 from .optim.used import learning_rates, used_groups
 from .precision.base import Precision
 from .precision.eval_mode import Modes, modes_of, restore_modes
 
 
-class TorchTrainStep(BaseTrainStep):
+class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
     """One update of a PyTorch model.
 
     Args:
@@ -77,9 +78,8 @@ class TorchTrainStep(BaseTrainStep):
             source: Any = engine  # its loader exists later
             self.retrier = OOMRetrier(self, self._call_training_step, lambda: source.train_loader)
         self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
-        self._has_sparse = False
+        self._has_sparse, self._is_first_update = False, True
         self._window: list[TrainBatch] | None = None
-        self._is_first_update = True
         self._is_on_host = args.device.type == "cpu"
 
     def begin_run(self, *, takes_late: bool) -> None:

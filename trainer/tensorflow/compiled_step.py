@@ -45,6 +45,7 @@ class CompiledStep:
 
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
+        loss: The loss of the update in pieces whose gradients are complete; added to the sums by `apply` or `record`.
         learning_rate: The learning rate of the last update by the optimizer's own schedule.
         last_norm: ``grad_norm`` at the last call of `take_loss`.
         finite: Counts the updates, and those up to the first whose loss is not finite.
@@ -56,6 +57,7 @@ class CompiledStep:
         strategy: DistributedStrategy = step.strategy
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
+        self.loss: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.last_norm: float = 0.0
         self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
@@ -80,6 +82,7 @@ class CompiledStep:
         self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [spec, rows])
         self._normalize = self._compiled("normalize", self._normalize_once, [])
         self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
+        self.record = self._compiled("record", lambda: self._record(self.loss), [])
 
     def tell_of_frozen_or_not(self) -> None:
         """Warn of variables that were frozen or unfrozen since the functions were made for those that are trained."""
@@ -156,7 +159,8 @@ class CompiledStep:
     def _update_once(self, window: Any, rows: Any, learning_rate: Any) -> Any:
         self._set_learning_rate(learning_rate)
         loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
-        self._record(loss, norm)
+        self._record(tf.cast(loss, tf.float64))
+        self.grad_norm.assign(tf.cast(norm, tf.float32))
         return skipped
 
     # -- an update in pieces --------------------------------------------------------------------------------------
@@ -229,13 +233,15 @@ class CompiledStep:
             return loss, norm
 
         loss, norm = self._strategy.run(on_replica, ())
-        self._record(self._strategy.local(loss)[0], self._strategy.local(norm)[0])
+        self.loss.assign(tf.cast(self._strategy.local(loss)[0], tf.float64))
+        self.grad_norm.assign(tf.cast(self._strategy.local(norm)[0], tf.float32))
         return self.grad_norm.read_value()
 
     def _apply_once(self, learning_rate: Any) -> None:
         def on_replica() -> None:
             self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
+        self._record(self.loss.read_value())
         self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
 
@@ -247,9 +253,8 @@ class CompiledStep:
         if self._step.trainer.lr_scheduler is None:
             self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
-    def _record(self, loss: Any, norm: Any) -> None:
+    def _record(self, loss: Any) -> None:
         """Add the loss of an update to the total."""
-        loss = tf.cast(loss, tf.float64)
         self.finite.add(loss)
         if self.watched is not None:
             self.watched.assign_add(loss)
@@ -258,7 +263,6 @@ class CompiledStep:
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
             self._updates_in_total.assign_add(1.0)
         self._loss_total.assign_add(loss)
-        self.grad_norm.assign(tf.cast(norm, tf.float32))
 
     def take_loss(self) -> float:
         """Return the sum of the update losses since the last call. Waits for the device."""
@@ -297,13 +301,6 @@ class CompiledStep:
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:
     """Return the micro-batches of an update, in the order in which they are read."""
     return tuple([batch_in(taken, first + number) for number in range(length)])
-
-
-def taken(total: Any) -> float:
-    """Return the value of a variable, which is zero then. Waits for the device."""
-    value = float(total.numpy())
-    total.assign(0.0)
-    return value
 
 
 def rows_of(strategy: DistributedStrategy, pair: Pair) -> Any:

@@ -92,15 +92,16 @@ def assign(variable: Any, value: Any) -> None:
     variable.assign(np.asarray(value, dtype=tf.as_dtype(variable.dtype).as_numpy_dtype))
 
 
+def states_of(model: Any) -> list[Any]:
+    """Return the variables that a call of the model may change; not those of frozen layers, which nothing changes."""
+    own = [v for layer in layers_of(model) if layer.trainable for v in layer.non_trainable_variables]
+    return _unique([*own, *other_variables(model).values()])
+
+
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
-    """Return a context in which the model is called, but keeps its states, such as those of a stateful RNN.
-
-    Frozen layers are left out: nothing changes their weights.
-    """
-    own = [v for layer in layers_of(model) if layer.trainable for v in layer.non_trainable_variables]
-    states = [*own, *other_variables(model).values()]
-    before = [(variable, held(variable)) for variable in _unique(states)]
+    """Return a context in which the model is called, but keeps its states, such as those of a stateful RNN."""
+    before = [(variable, held(variable)) for variable in states_of(model)]
     try:
         yield
     finally:

@@ -29,11 +29,12 @@ from .objective.gradients import dense, existing, global_norm, keras_scaled, upd
 from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
+from .optim.skipping import TFSkipsUpdates
 from .precision.base import Precision
 from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
-class TFTrainStep(BaseTrainStep):
+class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     """One update of a Keras model.
 
     Args:
@@ -125,7 +126,9 @@ class TFTrainStep(BaseTrainStep):
             is_finite = bool(np.isfinite(self.compiled.grad_norm.numpy()))
             self.precision.update(is_finite)
             skipped = not is_finite
-        if not skipped:
+        if skipped:
+            self.compiled.record()
+        else:
             self.compiled.apply(learning_rate)
         return skipped
 
@@ -247,11 +250,6 @@ class TFTrainStep(BaseTrainStep):
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
     # -- records --------------------------------------------------------------------------------------------------
-
-    def take_loss(self) -> tuple[float, int]:
-        """Return the sum of the losses of the updates since the last call, all of which count. Waits for the device."""
-        self.queue.flush()
-        return self.compiled.take_loss(), 0
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update, after its loss was taken."""

@@ -202,3 +202,19 @@ def test_a_full_disk_does_not_detach_an_observer(track):
         5,
         None,
     )
+
+
+def test_keyboard_interrupt_on_its_thread_is_a_failure(track):
+    class Interrupts(TrainerCallback):
+        role, background = "observer", True
+
+        def on_log(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    run = track(Interrupts())
+    run.send("on_train_begin")
+    run.log(loss=1.0)
+    run.send("on_train_end")
+
+    (attachment,) = run.dispatcher.attachments.values()
+    assert "KeyboardInterrupt was raised in on_log" in str(attachment.last_error)

@@ -168,6 +168,7 @@ PROGRESS_SCHEMA = _object(
         "evaluation_is_due": FLAG,
         "epoch_loss": NUMBER,
         "epoch_loss_examples": _whole(),
+        "rate_factor": FINITE,
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),
 )
@@ -212,6 +213,7 @@ SCHEDULE_SCHEMA = _object(
         "last_epoch": _whole(-1),
         "learning_rate": NUMBER,
         "held": _maybe(NUMBER),
+        "factor": FINITE,
         "num_bad_epochs": _whole(),
         "cooldown_counter": _whole(),
         "best": _maybe(NUMBER),

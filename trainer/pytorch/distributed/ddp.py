@@ -136,7 +136,7 @@ class DDP(MultiProcess):
 def _extra_parameter(model: nn.Module) -> nn.Parameter:
     """Return a parameter for the numbers of an update, of a dtype that shares a bucket of ``model``."""
     is_double = any(parameter.dtype == torch.float64 for parameter in model.parameters() if parameter.requires_grad)
-    return nn.Parameter(torch.zeros(2 + len(STOP_SIGNALS), dtype=torch.float64 if is_double else torch.float32))
+    return nn.Parameter(torch.zeros(3 + len(STOP_SIGNALS), dtype=torch.float64 if is_double else torch.float32))
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class DistributedStrategy(ABC):
         must_copy: Whether tensors are copied to the host before they are written; see `xla`.
         describe_progress: Returns the current activity of the process, for errors on other ranks; see `Watchdog`.
         needs_control_sync: Returns whether callbacks may set flags at the end of an update; see `sync_control`.
+        steers_update: Returns whether callbacks may skip an update; see `may_skip`.
     """
 
     is_sharded = False
@@ -49,6 +50,7 @@ class DistributedStrategy(ABC):
         self.collectives = Collectives(self._all_gather, rank, world_size)
         self.describe_progress: Callable[[], str] = str
         self.needs_control_sync: Callable[[], bool] = bool
+        self.steers_update: Callable[[], bool] = bool
 
     @abstractmethod
     def propagate_errors(self) -> AbstractContextManager[Any]:
@@ -98,6 +100,10 @@ class DistributedStrategy(ABC):
     @abstractmethod
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
         """Begin to sum ``value`` over all ranks; return a function that waits for it. Called once an update."""
+
+    def may_skip(self, is_steered: bool) -> bool:
+        """Return whether a rank may skip the update whose gradients are complete; ``is_steered``: whether this may."""
+        return is_steered
 
     @abstractmethod
     def sync_control(
@@ -171,7 +177,7 @@ class MultiProcess(DistributedStrategy):
     """One process of several, joined through torch.distributed; a subclass defines the part of the model on each.
 
     In every update all ranks exchange a few numbers in one all-reduce, which runs during the backward pass of the last
-    micro-batch: the divisor of the loss, whether a rank needs `sync_control`, and the stop signals.
+    micro-batch: the divisor of the loss, whether a rank needs `sync_control` or may skip it, and the stop signals.
 
     Args:
         args: The training arguments: backend, timeout and the options of DDP.
@@ -202,8 +208,7 @@ class MultiProcess(DistributedStrategy):
         self._hosts = dist.group.WORLD if is_on_host else dist.new_group(backend="gloo")
         self._signal: str | None = None
         self._heard: str | None = None
-        self._must_sync = True
-        self._told_reason = False
+        self._must_sync, self._may_skip, self._told_reason = True, False, False
 
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:
@@ -255,7 +260,7 @@ class MultiProcess(DistributedStrategy):
 
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
         """Begin to sum ``value``, together with the state that the ranks exchange at the end of the update."""
-        own = [float(self.needs_control_sync()), *SIGNAL_COUNTS[self._signal]]
+        own = [float(self.needs_control_sync()), float(self.steers_update()), *SIGNAL_COUNTS[self._signal]]
         if isinstance(value, Tensor) and value.device.type != "cpu":
             total = value.detach().to(torch.float64, copy=True)
             on_device = dist.all_reduce(total, async_op=True)
@@ -276,10 +281,14 @@ class MultiProcess(DistributedStrategy):
         return self._take_numbers(numbers)
 
     def _take_numbers(self, numbers: Tensor) -> float:
-        total, syncs, *signals = numbers.tolist()
-        self._must_sync = syncs > 0
+        total, syncs, skips, *signals = numbers.tolist()
+        self._must_sync, self._may_skip = syncs > 0, skips > 0
         self._heard = signal_in(signals)
         return float(total)
+
+    def may_skip(self, is_steered: bool) -> bool:
+        """Return whether any rank may, as this update's sum says."""
+        return self._may_skip
 
     def sync_control(
         self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
@@ -292,7 +301,7 @@ class MultiProcess(DistributedStrategy):
         self._signal = stop_signal
         if after_update and not self._must_sync:
             return self._heard
-        sums = torch.tensor(control_counts(control, stop_signal, self.rank))
+        sums = torch.tensor(control_counts(control, stop_signal, self.rank), dtype=torch.float64)
         with self.watchdog.collective("the agreement on flags"):
             dist.all_reduce(sums, group=self._hosts)
         signal = take_control(control, sums.tolist())

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trackside.callbacks.state import FLAGS, TrainerControl
+from trackside.callbacks.state import DECISIONS, TrainerControl
 from trackside.trainer.distributed.launcher import ProcessRank
 
 from ...distributed.collectives import Call
@@ -209,10 +209,15 @@ class XLAMultiCore(_XLADevice):
             self.end_step()
             if not self._must_sync:
                 return self._heard()
-        own = [getattr(control, name) for name in FLAGS], control.stop_reason, stop_signal, self.needs_control_sync()
+        own = (
+            [getattr(control, name) for name in DECISIONS],
+            control.stop_reason,
+            stop_signal,
+            self.needs_control_sync(),
+        )
         told = self.collectives.gather("the agreement on flags", own)
-        flags, reason, *_ = told[0]
-        for name, value in zip(FLAGS, flags, strict=True):
+        decisions, reason, *_ = told[0]
+        for name, value in zip(DECISIONS, decisions, strict=True):
             setattr(control, name, value)
         if control.should_training_stop:
             control.stop_reason = reason

@@ -23,6 +23,7 @@ from trackside.trainer.optim.resuming import (
 )
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
+from .rates import scale_rates
 from .several import Optimizers, as_one_schedule
 
 KERNELS = ("fused", "foreach")
@@ -167,6 +168,10 @@ class TorchMadeOptimizer(MadeOptimizer):
             group.update(old)
         if now != then:
             self._go_to(position_of(state, then, now, step))
+
+    def scale_rates(self, factor: float) -> str | None:
+        """Multiply the learning rates of all groups and of the schedule."""
+        return scale_rates(self.optimizer, self.schedule, factor)
 
     def _go_to(self, position: int) -> None:
         """Step the schedule from its beginning; what it does not set keeps its value."""

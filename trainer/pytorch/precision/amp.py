@@ -57,6 +57,10 @@ class GradScalerPrecision(AutocastPrecision):
         self.scaler.update()
         return self.scaler.get_scale() < before
 
+    def skip(self, optimizer: Optimizer) -> None:
+        """End an update in which a callback leaves out `step`; the loss scale stays. Waits for the device."""
+        self.scaler.update(self.scaler.get_scale())
+
     def state_dict(self) -> dict[str, Any]:
         """Return the scale and its growth counter."""
         return self.scaler.state_dict()

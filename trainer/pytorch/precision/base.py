@@ -69,6 +69,9 @@ class Precision(ABC):
         optimizer.step()
         return False
 
+    def skip(self, optimizer: Optimizer) -> None:
+        """End an update in which a callback leaves out `step`; the loss scale stays."""
+
     def clear(self, optimizer: Optimizer) -> bool:
         """Clear the gradients in a precision-specific way, if there is one; return whether it did."""
         return False

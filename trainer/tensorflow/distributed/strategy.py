@@ -119,6 +119,10 @@ class DistributedStrategy(ABC):
 
     # -- processes ------------------------------------------------------------------------------------------------
 
+    def may_skip(self, is_steered: bool) -> bool:
+        """Return whether a rank may skip the update that is about to be done: all attach the same callbacks."""
+        return is_steered
+
     @abstractmethod
     def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
         """Give every rank the flags of rank 0; return the stop signal that any rank received, or None."""
@@ -166,7 +170,7 @@ class MultiProcess(DistributedStrategy):
 
     def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
         """Apply the flags of rank 0 and return the stop signal of any rank, in one small reduction."""
-        own = np.array(control_counts(control, stop_signal, self.rank), dtype=np.int32)
+        own = np.array(control_counts(control, stop_signal, self.rank))
         return take_control(control, self._sum_over_processes(own).tolist())
 
     def _all_gather(self, call: Call) -> list[Call]:

@@ -111,9 +111,11 @@ class Schedule:
 
     Attributes:
         held: The learning rate that holds instead, since a callback has set it; None if none has.
+        factor: By what callbacks have multiplied the learning rate.
     """
 
     held: float | None = None
+    factor: float = 1.0
 
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
         self.learning_rate_at = learning_rate_at
@@ -124,7 +126,14 @@ class Schedule:
         """Go to the next update."""
         self.last_epoch += 1
         if self.held is None:
-            self.learning_rate = float(self.learning_rate_at(self.last_epoch))
+            self.learning_rate = float(self.learning_rate_at(self.last_epoch)) * self.factor
+
+    def scale(self, factor: float) -> None:
+        """Multiply the learning rate by ``factor``, from now on."""
+        if factor != 1.0:
+            self.factor *= factor
+            self.learning_rate *= factor
+            self.held = None if self.held is None else self.held * factor
 
     def hold(self, learning_rate: float) -> None:
         """Take a learning rate that a callback has set, which holds until it sets another."""
@@ -136,12 +145,14 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the schedule."""
-        return {"last_epoch": self.last_epoch} | ({} if self.held is None else {"held": self.held})
+        held = {} if self.held is None else {"held": self.held}
+        return {"last_epoch": self.last_epoch, **held, **({} if self.factor == 1.0 else {"factor": self.factor})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned; the function of the step follows the current arguments."""
         self.last_epoch, self.held = int(state["last_epoch"]), state.get("held")
-        at_step = self.learning_rate_at(self.last_epoch) if self.held is None else self.held
+        self.factor = state.get("factor", 1.0)
+        at_step = self.learning_rate_at(self.last_epoch) * self.factor if self.held is None else self.held
         self.learning_rate = float(at_step)
 
 

@@ -113,6 +113,20 @@ class TFMadeOptimizer(MadeOptimizer):
         state = self.schedule.state_dict()
         self.schedule, self.record = schedule, {**self.record, "schedule": now}
         self._go_to(position_of(state, then, now, step))
+        self.scale_rates(state.get("factor", 1.0))
+
+    def scale_rates(self, factor: float) -> str | None:
+        """Multiply the learning rate of the optimizer, and all of the schedule."""
+        if has_keras_schedule(self.optimizer):
+            return "the optimizer has a schedule of Keras, which cannot be changed"
+        if factor != 1.0:
+            self.optimizer.learning_rate.assign(rate_of(self.optimizer) * factor)
+        if self.schedule is None:
+            return None
+        if not isinstance(self.schedule, Schedule):
+            return f"the schedule {type(self.schedule).__name__} sets the rate itself"
+        self.schedule.scale(factor)
+        return None
 
     def _go_to(self, position: int) -> None:
         """Take the schedule to a position; one of the user's own is stepped there."""

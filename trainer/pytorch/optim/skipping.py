@@ -1,0 +1,44 @@
+"""Skipping of an update in PyTorch: the buffers that its forward passes changed, its loss, and the loss scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...recovery.skipping import SkipsUpdates
+
+
+class TorchSkipsUpdates(SkipsUpdates):
+    """The methods of a training step by which an update is skipped."""
+
+    trainer: Any
+    losses: Any
+    model_io: Any
+    precision: Any
+    _kept: tuple[list[tuple[nn.Module, str, Tensor]], Any] = ([], None)
+
+    def update_loss(self) -> float | None:
+        """Return the mean loss of the update, over all processes; None if nothing counts. Waits for the device."""
+        loss: float | None = self.losses.mean()
+        return loss
+
+    def keep_state(self) -> None:
+        """Keep the buffers of the model, such as running statistics, but not masks, and the past of its outputs."""
+        buffers = [
+            (module, name, buffer.clone())
+            for module in self.trainer.model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+            if buffer.dtype is not torch.bool
+        ]
+        self._kept = buffers, self.model_io.past
+
+    def take_back(self) -> None:
+        """Restore what `keep_state` kept; make of the update one in which nothing counted."""
+        buffers, self.model_io.past = self._kept
+        with torch.no_grad():
+            for module, name, value in buffers:
+                getattr(module, name).copy_(value)
+        self.losses.take_back()
+        self.precision.skip(self.trainer.optimizer)

@@ -1,0 +1,1 @@
+"""Recovery from bad updates: skipped updates, the way back to a checkpoint, and lower learning rates."""

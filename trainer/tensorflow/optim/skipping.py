@@ -1,0 +1,69 @@
+"""Skipping of an update in TensorFlow: the states that its forward passes changed, and its loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ...recovery.skipping import SkipsUpdates
+from .. import model_state
+
+
+class TFSkipsUpdates(SkipsUpdates):
+    """The methods of a training step by which an update is skipped.
+
+    Attributes:
+        compiled: Has the loss of the update, and adds it to the sums with the optimizer's step.
+        skipped, skipped_of_watched: Number of skipped updates since these losses were taken last.
+    """
+
+    trainer: Any
+    compiled: Any
+    queue: Any
+    skipped: int = 0
+    skipped_of_watched: int = 0
+    _states: tuple[Any, list[Any]] = (None, [])
+    _kept: tuple[tuple[Any, Any], ...] = ()
+
+    def update_loss(self) -> float | None:
+        """Return the mean loss of the update, over all replicas. Waits for the device."""
+        return float(self.compiled.loss.numpy())
+
+    def keep_state(self) -> None:
+        """Keep the states of the model, such as running statistics; it costs nothing until they are assigned to."""
+        model = self.trainer.model
+        if self._states[0] is not model:
+            self._states = model, model_state.states_of(model)
+        self._kept = tuple((variable, model_state.held(variable)) for variable in self._states[1])
+
+    def take_back(self) -> None:
+        """Restore what `keep_state` kept; make of the update one in which nothing counted."""
+        for variable, value in self._kept:
+            variable.assign(value)
+        self.compiled.finite.add(self.compiled.loss.read_value())
+        self.skipped += 1
+        self.skipped_of_watched += 1
+
+    # -- the losses of updates ----------------------------------------------------------------------------------------
+
+    def take_loss(self) -> tuple[float, int]:
+        """Return the sum of the losses of the updates since the last call, and how many were skipped.
+
+        Waits for the device.
+        """
+        self.queue.flush()
+        skipped, self.skipped = self.skipped, 0
+        return self.compiled.take_loss(), skipped
+
+    def watch_losses(self) -> None:
+        """Begin to sum the losses of the updates, each as it was computed."""
+        self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return the sum of these losses since the last call, and how many were skipped. Waits for the device."""
+        self.queue.flush()
+        skipped, self.skipped_of_watched = self.skipped_of_watched, 0
+        total = float(self.compiled.watched.numpy())
+        self.compiled.watched.assign(0.0)
+        return total, skipped

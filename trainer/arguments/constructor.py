@@ -17,7 +17,6 @@ Self = TypeVar("Self")
 Args = TypeVar("Args", bound=BaseTrainingArguments)
 
 INSTEAD = {
-    "compute_loss_func": "give loss_fn=..., which is called as loss_fn(outputs, labels)",
     "peft_config": "give the model that peft.get_peft_model returns",
     "max_seq_length": "cut the examples in data_collator",
 }

@@ -23,7 +23,6 @@ def trainer_class(request: Any) -> Any:
     [
         ({"train_datset": []}, r"Trainer\(\) has no argument 'train_datset'. Did you mean 'train_dataset'\?"),
         ({"learning_rate": 1e-3}, r"'learning_rate': it is a field of the training arguments"),
-        ({"compute_loss_func": print}, r"'compute_loss_func': give loss_fn="),
         ({"compute_metrics": 3}, "compute_metrics is a function of an EvalPrediction, not int"),
         ({"model_init": 3}, "model_init is a function that makes a model, not int"),
         ({"optimizers": 3}, r"optimizers is a pair, \(optimizer, schedule\), .*; not int"),

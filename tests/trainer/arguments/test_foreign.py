@@ -94,11 +94,11 @@ def test_a_subclass_may_declare_one_of_them_anew(tmp_path):
     @dataclasses.dataclass
     class Args(TrainingArguments):
         push_to_hub: bool = True
-        hub_token: str = dataclasses.field(default_factory=str)
+        hub_model_id: str = dataclasses.field(default_factory=str)
 
-    args = Args(str(tmp_path), hub_token="mine")
+    args = Args(str(tmp_path), hub_model_id="mine")
 
-    assert (args.push_to_hub, args.hub_token, args.to_dict()["hub_token"]) == (True, "mine", "mine")
+    assert (args.push_to_hub, args.hub_model_id, args.to_dict()["hub_model_id"]) == (True, "mine", "mine")
 
 
 def test_liger_needs_its_package_and_its_options_need_it():

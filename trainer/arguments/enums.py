@@ -38,19 +38,9 @@ LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
 
 ReportChoice = (
     Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "journal", "jsonl", "learning_rate_monitor"]
-    | Literal[
-        "loss_guard", "mlflow", "notebook", "printer", "profiler", "progress", "rank_time_monitor", "rich_progress"
-    ]
-    | Literal[
-        "rich_progress",
-        "straggler_monitor",
-        "tensorboard",
-        "terminate_on_nan",
-        "throughput_monitor",
-        "time_limit",
-        "trackio",
-    ]
-    | Literal["wandb"]
+    | Literal["loss_guard", "mlflow", "notebook", "printer", "profiler", "progress", "rank_time_monitor"]
+    | Literal["rich_progress", "straggler_monitor", "tensorboard", "terminate_on_nan", "throughput_monitor"]
+    | Literal["time_limit", "trackio", "wandb"]
 )
 """Callbacks that trackside registers by name; for type checkers only: ``report_to`` accepts every registered name."""
 

@@ -18,13 +18,14 @@ import trackside
 # Changing this list, or that of the events, is a decision: users and their config files depend on both.
 PUBLIC_NAMES = """
     BestRun CSVLoggerCallback CodeCarbonCallback CometCallback DataCollatorWithPadding DefaultFlowCallback
-    EarlyStoppingCallback EvalPrediction IntervalStrategy JSONLinesLoggerCallback JournalCallback KerasCallbackAdapter
-    LearningRateMonitorCallback LightningLoggerAdapter LossGuardCallback MLflowCallback NotebookProgressCallback
-    PredictionOutput PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback
-    StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback
-    ThroughputMonitorCallback TimeLimitCallback TrackioCallback TracksideError TrainOutput Trainer TrainerCallback
-    TrainerControl TrainerState TrainingArguments WandbCallback default_compute_objective default_data_collator errors
-    events get_last_checkpoint set_seed
+    EarlyStoppingCallback EvalLoopOutput EvalPrediction IntervalStrategy JSONLinesLoggerCallback JournalCallback
+    KerasCallbackAdapter LearningRateMonitorCallback LightningLoggerAdapter LossGuardCallback MLflowCallback
+    NotebookProgressCallback PredictionOutput PrinterCallback ProfilerCallback ProgressCallback
+    RankTimeMonitorCallback RichProgressCallback Seq2SeqTrainer Seq2SeqTrainingArguments StragglerMonitorCallback
+    TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback
+    TimeLimitCallback TrackioCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl
+    TrainerState TrainingArguments WandbCallback default_compute_objective default_data_collator errors events
+    get_last_checkpoint set_seed
 """
 EVENTS = """
     on_init_end on_load on_train_begin on_epoch_begin on_step_begin on_substep_end on_pre_optimizer_step
@@ -34,6 +35,8 @@ EVENTS = """
 FRAMEWORK_OF = {
     "Trainer": "torch",
     "TrainingArguments": "torch",
+    "Seq2SeqTrainer": "torch",
+    "Seq2SeqTrainingArguments": "torch",
     "DataCollatorWithPadding": "torch",
     "default_data_collator": "torch",
     "TFTrainer": "tensorflow",

@@ -131,6 +131,9 @@ class FakeStep(TrainStep):
         loss, self.losses = self.losses, 0.0
         return loss, 0
 
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        return None
+
     def training_record(self) -> dict[str, float]:
         return {"learning_rate": 0.0}
 

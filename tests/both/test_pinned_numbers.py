@@ -167,13 +167,13 @@ def make(parts: Any, values: dict[str, Any], folder: Path) -> Any:
 
 @contextlib.contextmanager
 def listening(sent: list[tuple[str, int]], payloads: dict[str, str], *, within_updates: bool) -> Iterator[None]:
-    """Note every event with the step it was sent at, and the names of what came with it."""
+    """Note every event with the step it was sent at, and the names of what came with it, besides the context."""
     from trackside import events
 
     def listener(name: str) -> Callable[..., None]:
         def note(trainer: Any, **payload: Any) -> None:
             sent.append((name, payload["state"].global_step))
-            payloads[name] = " ".join(sorted(payload))
+            payloads[name] = " ".join(sorted(payload.keys() - trainer._dispatcher.context.keys()))
 
         return note
 

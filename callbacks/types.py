@@ -47,7 +47,7 @@ Args: TypeAlias = TrainingArgumentsLike
 
 
 class Context(TypedDict):
-    """What every method of a callback, and every listener, gets by keyword."""
+    """What every method of a callback, and every listener, gets by keyword; ``current_epoch`` within a run only."""
 
     trainer: Any
     model: Any
@@ -57,6 +57,9 @@ class Context(TypedDict):
     eval_dataloader: Any
     processing_class: Any
     tokenizer: Any
+    step_timer: Any
+    evaluation_batch: Any
+    current_epoch: Any
 
 
 class LoadContext(Context):
@@ -126,7 +129,7 @@ CONTEXTS: dict[str, type[Context]] = {
     "on_pre_optimizer_step": PreOptimizerStepContext,
     "on_optimizer_step": OptimizerStepContext,
     "on_log": LogContext,
-    "on_evaluate": MetricsContext,
+    "on_evaluate": EvaluateContext,
     "on_predict": MetricsContext,
     "on_save": SaveContext,
     "on_exception": ExceptionContext,

@@ -76,7 +76,7 @@ def check_adapted(callback: Any) -> None:
 
 METHODS = {
     **{event: (("args", "state", "control"), tuple(keywords_of(event))) for event in EVENTS},
-    "metrics_to_log": (("args", "state"), tuple(Context.__annotations__)),
+    "metrics_to_log": (("args", "state"), (*Context.__annotations__, "used_groups")),
     "loss_not_finite": (("args", "state", "control"), ("step", "loss")),
     "accepts_state": (("args", "state"), ()),
     "state_dict": ((), ()),

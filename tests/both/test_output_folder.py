@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from support.damages import flip_a_byte
 
-from trackside import JournalCallback, TrainerCallback, events
+from trackside import JournalCallback, TrainerCallback, TrainerState, events
 from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback
 from trackside.callbacks.errors import ArgumentError
 
@@ -96,8 +95,8 @@ def test_overwriting_removes_the_earlier_run_and_nothing_else(trainer_factory):
         *("checkpoint-2", "checkpoint-4", "checkpoint-99", "checkpoint-mine", "notes.txt")
     ]
     assert (1, 12) in kept  # the earlier run stays until the new one has a checkpoint
-    state = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
-    assert state["run_id"] == second.state.run_id
+    state = TrainerState.load_from_json(folder / "checkpoint-4" / "trainer_state.json")
+    assert state.run_id == second.state.run_id
 
 
 def test_overwriting_without_saving_removes_the_earlier_run_at_the_end(trainer_factory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,7 @@ def generation_config_of(given: Any) -> Any:
     Raises:
         ArgumentError: If its values contradict each other.
     """
-    from transformers import GenerationConfig
-
+    GenerationConfig: Any = importlib.import_module("transformers").GenerationConfig  # only with a model of it
     if isinstance(given, GenerationConfig):
         config = copy.deepcopy(given)
     else:

@@ -159,6 +159,8 @@ class Source:
             if isinstance(old, (dict, list)):
                 for below in self._below(path):
                     del self.places[below]
+            else:  # at the end, where the last written of several names of an option is looked for
+                self.at(keys).pop(key, None)
             self.set(path, new)
             for below in later._below(path) if isinstance(new, (dict, list)) else [path]:
                 self.places.pop(below, None)

@@ -109,9 +109,13 @@ class Evaluator:
         finally:
             update_context(self._trainer, self._dispatcher, eval_dataloader=before)
 
+    def is_scheduled(self) -> bool:
+        """Return whether this is the evaluation that the loop has asked for."""
+        return self._signals is not None and not self._depth
+
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
-        if self._signals is not None and not self._depth:  # the loop sends the events, also those of an override
+        if self.is_scheduled():  # the loop sends the events, also those of an override
             return self._evaluate_all(eval_dataset, ignore_keys, prefix)
         self._dispatcher.send("on_evaluate_begin")
         metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)

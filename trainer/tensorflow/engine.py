@@ -157,7 +157,8 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        self.train_step.compiled.tell_of_frozen_or_not()
+        if self.train_step.compiled is not None:  # the model is prepared
+            self.train_step.compiled.tell_of_frozen_or_not()
         step, batches = self.train_step, self.train_batches
         # what counts operations or times the reading needs each batch on the host, before the step
         reader = None if self.model_io.counts_flos or self.step_timer.is_on else batches.reader(epoch, skip)

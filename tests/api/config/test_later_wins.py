@@ -138,3 +138,16 @@ def test_whatever_is_written_where_the_later_wins(folder, written, typed):
 
     expected = reference([[("model.init_args.width", 0)], *(assigned for _, assigned in written), *sources])
     assert {key: found.get(key) for key in expected} == expected
+
+
+def test_the_last_of_several_names_wins_however_often_each_is_written(folder):
+    Path("run.yaml").write_text('{"callbacks": {"early_stopping": {"early_stopping_patience": 1}}}')
+    overrides = [
+        ("callbacks", '{"early_stopping": {"early_stopping_patience": 1}}'),
+        ("callbacks.early_stopping.patience", "3"),
+        ("callbacks.early_stopping.early_stopping_patience", "2"),
+    ]
+
+    (entry,) = load_config(["base.yaml", "run.yaml"], overrides).entries
+
+    assert entry.options == {"early_stopping_patience": 2}

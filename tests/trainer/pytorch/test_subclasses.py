@@ -50,8 +50,8 @@ def test_an_override_that_is_never_called_brings_a_warning_and_a_name_that_is(ma
     with pytest.warns(UserWarning, match=r"_get_train_sampler is never called: override get_train_dataloader"):
         trainer = make_trainer(Elsewhere)
 
-    with pytest.raises(AttributeError, match=r"'accelerator': call self.backward\(loss\)"):
-        trainer.accelerator.backward(None)
+    with pytest.raises(AttributeError, match=r"'push_to_hub': upload the folder"):
+        trainer.push_to_hub()
 
 
 def test_a_loader_of_ones_own_with_a_weighted_sampler_is_resumed_to_the_bit(make_trainer):

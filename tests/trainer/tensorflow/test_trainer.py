@@ -224,7 +224,7 @@ def test_a_given_optimizer_and_schedule_are_used(make_trainer):
 
     assert trainer.optimizer is optimizer
     rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
-    assert rates == [0.1 / 2, 0.1 / 3, 0.1 / 4]
+    assert rates == [0.1, 0.1 / 2, 0.1 / 3]
 
 
 def test_a_schedule_of_keras_stays_with_its_optimizer(make_trainer):

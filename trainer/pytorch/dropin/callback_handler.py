@@ -20,10 +20,12 @@ class CallbackHandler:
 
     Args:
         dispatcher: Attaches callbacks and sends events.
+        is_scheduled: Returns whether the loop has asked for an evaluation, whose events it sends itself.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, is_scheduled: Callable[[], bool]) -> None:
         self._dispatcher = dispatcher
+        self._is_scheduled = is_scheduled
 
     @property
     def callbacks(self) -> list[Any]:
@@ -49,7 +51,10 @@ class CallbackHandler:
 
     def call_event(self, event: str, args: Any, state: Any, control: TrainerControl, **payload: Any) -> TrainerControl:
         """Send an event to every callback; return the control flags, which are always the trainer's own."""
-        self._dispatcher.send(event, **payload)
+        if event == "on_evaluate":
+            payload.setdefault("scheduled", False)
+        if not (event in ("on_evaluate_begin", "on_evaluate") and self._is_scheduled()):
+            self._dispatcher.send(event, **payload)
         return self._dispatcher.control
 
     def __getattr__(self, name: str) -> Any:

@@ -24,7 +24,7 @@ def accelerator(self: Any) -> AcceleratorView:
 
 def callback_handler(self: Any) -> CallbackHandler:
     """The callbacks, and the sending of events, under the names of that Trainer."""
-    return CallbackHandler(self._dispatcher)
+    return CallbackHandler(self._dispatcher, self._evaluator.is_scheduled)
 
 
 def is_in_train(self: Any) -> bool:

@@ -95,7 +95,7 @@ def test_a_skipped_step_is_reported_and_the_schedule_waits(amp: Any, make_traine
     ).train()
 
     assert [skipped for skipped, _ in rates.seen] == [False, True, False, False]
-    assert [rate for _, rate in rates.seen] == pytest.approx([0.0375, 0.0375, 0.025, 0.0125])
+    assert [rate for _, rate in rates.seen] == pytest.approx([0.05, 0.0375, 0.0375, 0.025])
     assert amp.state.calls.count("skipped step") == 1
 
 

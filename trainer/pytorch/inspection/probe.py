@@ -115,7 +115,8 @@ def _with_other_first_labels(labels: Any) -> Tensor | None:
 def _with_labels(inputs: Any, labels: Tensor, other: Tensor) -> Any:
     if isinstance(inputs, Mapping):
         return {name: other if value is labels else value for name, value in inputs.items()}
-    return type(inputs)(other if value is labels else value for value in inputs)
+    values = [other if value is labels else value for value in inputs]
+    return inputs._make(values) if hasattr(inputs, "_make") else type(inputs)(values)
 
 
 def _devices(inputs: Any) -> list[torch.device]:

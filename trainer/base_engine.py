@@ -134,7 +134,7 @@ class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
         self.timer: StepTimer = engine.step_timer
         self._flos = 0
         self._tokens = 0
-        self._used_groups: list[dict[str, Any]] = []
+        self._used: Callable[[], list[dict[str, Any]]] = list  # shows the groups of the last update
 
     def end_update(self, skipped: bool) -> None:
         """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
@@ -148,7 +148,7 @@ class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
-        return self._used_groups
+        return self._used()
 
     def end_run(self) -> None:
         """Do nothing: the model is used after training as it was trained."""

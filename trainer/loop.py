@@ -193,7 +193,7 @@ class TrainingLoop:
                     send("on_substep_end")
                 step.micro_step(batch, StepContext(index, len(window)))
             grad_norm = step.finish_gradients()
-            send("on_pre_optimizer_step", grad_norm=grad_norm, loss=self.recovery.loss())
+            send("on_pre_optimizer_step", grad_norm=grad_norm, loss=self.recovery.loss)
             skipped = self.recovery.skips(self.signals.received) or step.optimizer_step()
             send("on_optimizer_step", skipped=skipped)
             step.end_update(skipped)

@@ -31,7 +31,7 @@ from .optim.modes import OptimizerMode
 from .optim.run_parameters import RunParameters
 from .optim.several import backward_of_each
 from .optim.skipping import TorchSkipsUpdates
-from .optim.used import learning_rates, used_groups
+from .optim.used import kept_groups, learning_rates, shown_groups
 from .precision.base import Precision
 from .precision.eval_mode import Modes, modes_of, restore_modes
 
@@ -104,7 +104,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
             name = type(trainer.optimizer).__name__
             raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
-        self._modes, self._used_groups = [], []
+        self._modes, self._used = [], list
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self._is_first_update = True
         self.observer.begin_run()
@@ -180,7 +180,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._window is not None:
             optimizer.step(Closure(self, self._window))
         skipped = self._window is None and self.precision.step(optimizer)
-        self._used_groups = used_groups(optimizer)
+        self._used = partial(shown_groups, kept_groups(optimizer), optimizer)
         return skipped
 
     def clear_gradients(self) -> None:
@@ -284,7 +284,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rates of the last update. Waits for the device."""
         record = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
-        return {**record, **learning_rates(self._used_groups), **self._tokens_record()}
+        return {**record, **learning_rates(self._used()), **self._tokens_record()}
 
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""

@@ -10,26 +10,9 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from ..checkpointing.discovery import newest_valid, tell
 from ..checkpointing.restoring import SavedRun
 from ..progress import Progress
-from .skipping import SkipsUpdates, steers_update
+from .skipping import steers_update
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-
-class UpdateLoss:
-    """The mean loss of an update over all processes, computed when it is first asked for.
-
-    All processes ask for it together, since they exchange it. A call waits for the device.
-    """
-
-    def __init__(self, step: SkipsUpdates) -> None:
-        self._step = step
-        self._known: tuple[float | None] | None = None
-
-    def __call__(self) -> float | None:
-        """Return the loss; None if nothing in the update counts, such as a label."""
-        if self._known is None:
-            self._known = (self._step.update_loss(),)
-        return self._known[0]
 
 
 class Recovery:
@@ -48,22 +31,30 @@ class Recovery:
         self.checkpoints = checkpoints
         self.resumed_from = resumed_from
         self._told: set[str] = set()
+        self._is_steered = False
+        self._loss: tuple[float | None] | None = None
 
     # -- an update ------------------------------------------------------------------------------------------------
 
     def begin_update(self) -> None:
         """Keep what an update changes before the optimizer's step, if a callback may skip it."""
-        if steers_update(self.dispatcher):
+        self._is_steered, self._loss = steers_update(self.dispatcher), None
+        if self._is_steered:
             self.engine.train_step.keep_state()
 
-    def loss(self) -> UpdateLoss:
-        """Return the loss of the update whose gradients are complete, which is computed when it is asked for."""
-        return UpdateLoss(self.engine.train_step)
+    def loss(self) -> float | None:
+        """Return the mean loss over all processes of the update whose gradients are complete; None if nothing counts.
+
+        All processes call it together, since they exchange it. The first call in an update waits for the device.
+        """
+        if self._loss is None:
+            self._loss = (self.engine.train_step.update_loss(),)
+        return self._loss[0]
 
     def skips(self, stop_signal: str | None) -> bool:
         """Return whether callbacks skip this update, as the first process decides, and take it back if they do."""
         control = self.dispatcher.control
-        if self.engine.strategy.may_skip(steers_update(self.dispatcher)):
+        if self.engine.strategy.may_skip(self._is_steered):
             self.engine.sync_control(stop_signal)
         if not control.should_skip_update:
             return False

@@ -9,7 +9,8 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 
 def steers_update(dispatcher: Dispatcher) -> bool:
     """Return whether a control callback or a plain listener is called when the gradients are complete."""
-    return any(getattr(receiver, "may_steer", True) for receiver in dispatcher.receivers("on_pre_optimizer_step"))
+    receivers = dispatcher.receivers("on_pre_optimizer_step")
+    return bool(receivers) and any(getattr(receiver, "may_steer", True) for receiver in receivers)
 
 
 class SkipsUpdates(ABC):

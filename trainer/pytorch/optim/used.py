@@ -11,13 +11,29 @@ KEPT = ("name", "lr", "momentum", "betas")
 """The entries of a parameter group that log records show."""
 
 
-def used_groups(optimizer: Any) -> list[dict[str, Any]]:
-    """Return what log records show of the parameter groups of an optimizer, as they are now.
+Groups = list[dict[str, Any]]
+
+
+def kept_groups(optimizer: Any) -> Groups:
+    """Return the parameter groups of an optimizer as they are now; called in every update, and so without a choice."""
+    return [group.copy() if type(group.get("lr")) is not Tensor else _kept(group) for group in optimizer.param_groups]
+
+
+def _kept(group: dict[str, Any]) -> dict[str, Any]:
+    return {**group, "lr": group["lr"].detach().clone()}  # which a schedule changes in place
+
+
+def shown_groups(groups: Groups, optimizer: Any) -> Groups:
+    """Return what log records show of groups that `kept_groups` returned.
 
     Each group has the name of its optimizer, which is empty if there is only one.
     """
     parts = getattr(optimizer, "parts", {"": optimizer})
-    return [{"optimizer": name, **_values(group)} for name, part in parts.items() for group in part.param_groups]
+    names = [name for name, part in parts.items() for _ in part.param_groups]
+    return [
+        {"optimizer": name, **{key: group[key] for key in KEPT if key in group}}
+        for name, group in zip(names, groups, strict=False)
+    ]
 
 
 def learning_rates(groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -33,10 +49,3 @@ def learning_rates(groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             for name in ("", f"_{group['optimizer']}") if group["optimizer"] else ("",):
                 rates.setdefault(f"learning_rate{name}", float(group["lr"]))
     return rates
-
-
-def _values(group: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: group[name] for name in KEPT if name in group}
-    if isinstance(values.get("lr"), Tensor):  # which a schedule changes in place
-        values["lr"] = values["lr"].detach().clone()
-    return values

@@ -59,7 +59,7 @@ def item_of(loss: Any, labels: Any, outputs: Any, sample_weight: Any, examples: 
     safe, known = _without_ignored(loss, labels, outputs)
     values = called(loss, safe, outputs)
     if known is not None and known.shape.rank != values.shape.rank:
-        values, known = all_known(called(loss, labels, outputs), known, outputs), None
+        values, known = called(loss, all_known(labels, known, outputs), outputs), None
     mask = _both(_both(mask, keras_mask(values)), known)
     weighted, weights = _weighted(values, mask, sample_weight)
     if loss.reduction == "sum":
@@ -161,15 +161,18 @@ def known_labels(labels: Any, outputs: Any) -> Any:
     return tf.squeeze(known, -1) if is_column else known
 
 
-def all_known(values: Any, known: Any, outputs: Any) -> Any:
-    """Return ``values``; at run time, raise InvalidArgumentError if a label is -100, which they cannot leave out."""
+def all_known(labels: Any, known: Any, outputs: Any) -> Any:
+    """Return ``labels``, of which a loss leaves none out; at run time, raise InvalidArgumentError if one is -100.
+
+    The check comes before the loss, some of whose kernels fail on such a label with another message.
+    """
     classes = outputs.shape[-1] if not keras.tree.is_nested(outputs) else "classes"
     why = (
         f"a label value of {IGNORED}, which cannot be left out of a loss that is not a number for each label (give "
         f"each output a loss by compile(loss=...)), and is outside the valid range of [0, {classes})"
     )
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [why])]):
-        return tf.identity(values)
+        return tf.identity(labels)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

@@ -88,18 +88,24 @@ class Objective:
 
     def _whole(self, labels: Any, outputs: Any, sample_weight: Any, examples: Any) -> list[Item]:
         call = self.loss.call if isinstance(self.loss, keras.losses.Loss) else self.loss
-        values = tf.convert_to_tensor(call(labels, outputs))
+        values = tf.convert_to_tensor(call(_all_known(labels, outputs), outputs))
         values = tf.cast(values, keras.config.floatx())
         if values.shape.rank and values.shape[0] not in (None, tf.get_static_value(examples)):
             raise TypeError(f"it returned losses of shape {values.shape}, not a loss for each example")
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, values.dtype), [-1, *[1] * max((values.shape.rank or 1) - 1, 0)])
             values = values * weight
-        pairs = list(zip(keras.tree.flatten(labels), keras.tree.flatten(outputs), strict=False))
-        for label, output in pairs:
-            known = known_labels(label, output) if are_classes(label, output) else None
-            values = values if known is None else all_known(values, known, output)
         return [mean_of_examples(values, examples)]
+
+
+def _all_known(labels: Any, outputs: Any) -> Any:
+    """Return the labels of several outputs, each of which is checked where it has numbers of classes."""
+    checked_labels = keras.tree.flatten(labels)
+    for place, (label, output) in enumerate(zip(checked_labels, keras.tree.flatten(outputs), strict=False)):
+        known = known_labels(label, output) if are_classes(label, output) else None
+        if known is not None:
+            checked_labels[place] = all_known(label, known, output)
+    return keras.tree.pack_sequence_as(labels, checked_labels)
 
 
 class LossOfOutputs(CompileLoss):  # type: ignore[misc]

@@ -184,5 +184,5 @@ def test_minus_100_in_a_joint_loss_is_an_error(make_trainer):
     model = keras.Model(inputs, {name: keras.layers.Dense(3)(inputs) for name in ("a", "b")})
     data = (x, {"a": y, "b": np.where(y == 1, -100, y)})
 
-    with pytest.raises(TracksideValueError, match="label value of -100"):
+    with pytest.raises(TracksideValueError, match="a label value of -100, which cannot be left out"):
         make_trainer(model=model, train_dataset=data, loss_fn=joint).train()

@@ -33,7 +33,7 @@ class LossGuardCallback(TrainerCallback):
       the log records nor in train_loss.
     - "roll_back": The same, and then weights, optimizer, schedule and loss scale become those of the newest valid
       checkpoint of this run. The position in the data and the steps go on, so the batches in between are passed over.
-      Where there is no checkpoint yet, the update is only skipped.
+      Before the first checkpoint, the update is only skipped.
     - "stop": The update is skipped, and training stops.
     - "ignore": Nothing.
 

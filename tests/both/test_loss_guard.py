@@ -166,7 +166,7 @@ def test_without_a_checkpoint_the_way_back_is_left_out_and_said_once(trainer_fac
         assert trainer.train().global_step == 4
 
     assert [record.message for record in caplog.records].count(
-        "there is no checkpoint to go back to yet: the weights stay as they are"
+        "a checkpoint to go back to does not exist yet: the weights stay as they are"
     ) == 1
 
 

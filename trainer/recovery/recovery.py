@@ -113,7 +113,7 @@ class Recovery:
         saved = None if found is None else self.checkpoints.read(found)
         problem = None
         if saved is None:
-            problem = "there is no checkpoint to go back to yet"
+            problem = "a checkpoint to go back to does not exist yet"
         elif not (saved.contents.names("optimizer") or saved.contents.names("shards")):
             problem = f"{found} was written with save_only_model"
         elif _schedule(saved.progress.optimizer) != _schedule(progress.optimizer):

@@ -109,7 +109,7 @@ def test_liger_needs_its_package_and_its_options_need_it():
 
 
 @pytest.mark.parametrize("name", ["use_cache", "use_ipex"])
-def test_a_name_that_nobody_has_is_not_told_to_be_one_of_them(name):
+def test_an_unknown_name_is_not_told_to_be_one_of_them(name):
     with pytest.raises(ArgumentError) as caught:
         TrainingArguments("out", **{name + "s": True})
 

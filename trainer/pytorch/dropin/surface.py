@@ -54,7 +54,7 @@ def get_learning_rates(self: Any) -> list[float]:
     """Return the learning rate of each parameter group.
 
     Raises:
-        ValueError: If there is no optimizer yet; train() creates it.
+        ValueError: If the optimizer does not exist yet; train() creates it.
     """
     return [float(group["lr"]) for group in self.get_optimizer_group()]
 
@@ -63,7 +63,7 @@ def get_optimizer_group(self: Any, param: Any = None) -> Any:
     """Return the parameter groups of the optimizer, or the one that ``param`` is in.
 
     Raises:
-        ValueError: If there is no optimizer yet; train() creates it.
+        ValueError: If the optimizer does not exist yet; train() creates it.
     """
     if self.optimizer is None:
         raise ValueError("the optimizer is None: train() or create_optimizer() makes it")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from pathlib import Path
 
 import keras
@@ -68,13 +68,9 @@ def by_trackside(*callbacks, epochs=6, y=Y, optimizer=None, resume=None, **optio
 
 
 def in_folder(name, run, *callbacks, **options):
-    Path(name).mkdir()
-    before = Path.cwd()
-    os.chdir(name)
-    try:
+    Path(name).mkdir(exist_ok=True)
+    with contextlib.chdir(name):
         return run(*callbacks, **options)
-    finally:
-        os.chdir(before)
 
 
 def both(make, **options):

@@ -39,17 +39,8 @@ def interrupted(make, *, at=10, **options):
         in_folder("resumed", by_trackside, *make(), Die(at), **{**SAVED, **options})
     resumed = make()
     Path("resumed").rename("killed")
-    second = in_folder_again("killed", by_trackside, *resumed, resume=True, **{**SAVED, **options})
+    second = in_folder("killed", by_trackside, *resumed, resume=True, **{**SAVED, **options})
     return whole, resumed, trainer, second
-
-
-def in_folder_again(name, run, *callbacks, **options):
-    before = Path.cwd()
-    os.chdir(name)
-    try:
-        return run(*callbacks, **options)
-    finally:
-        os.chdir(before)
 
 
 def test_the_csv_logger_writes_each_epoch_once():
@@ -120,13 +111,13 @@ class Holds(C.Callback):
 
 def test_values_of_many_kinds_are_kept_and_new_options_win():
     (whole,), (resumed,), _, _ = interrupted(lambda: [Holds()])
-    in_folder_again("killed", by_trackside, Holds(limit=5), resume=True, **{**SAVED, "epochs": 6})
+    in_folder("killed", by_trackside, Holds(limit=5), resume=True, **{**SAVED, "epochs": 6})
 
     assert resumed.values == whole.values
     assert resumed.array.dtype == np.int16
     assert (resumed.array == whole.array).all()
     fresh = Holds(limit=5)
-    in_folder_again("killed", by_trackside, fresh, resume=True, **{**SAVED, "epochs": 7})
+    in_folder("killed", by_trackside, fresh, resume=True, **{**SAVED, "epochs": 7})
     assert fresh.limit == 5
     assert fresh.values["seen"] == set(range(7))
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from support.tiny_bert import tiny_bert
 
 import trackside
 
@@ -15,15 +16,6 @@ LIBRARIES = {
     "trackside": (trackside.Trainer, trackside.TrainingArguments),
     "transformers": (transformers.Trainer, transformers.TrainingArguments),
 }
-
-
-def bert():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.BertConfig(
-        vocab_size=32, **sizes, num_labels=5, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
-    return transformers.BertForTokenClassification(config)
 
 
 def trainer_of(library, folder):
@@ -49,7 +41,7 @@ def trainer_of(library, folder):
         }
         for _ in range(32)
     ]
-    return trainer_class(model=bert(), args=args, train_dataset=data)
+    return trainer_class(model=tiny_bert(), args=args, train_dataset=data)
 
 
 @pytest.mark.parametrize(("first", "second"), [("trackside", "transformers"), ("transformers", "trackside")])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.tiny_bert import tiny_bert
 from torch import nn
 
 from trackside import (
@@ -20,15 +21,6 @@ from trackside import (
 from trackside.callbacks.errors import ArgumentError
 
 transformers = pytest.importorskip("transformers")
-
-
-def bert():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.BertConfig(
-        vocab_size=32, **sizes, num_labels=5, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
-    )
-    return transformers.BertForTokenClassification(config)
 
 
 def examples(count: int = 10, labels: int = 5):
@@ -50,7 +42,7 @@ def options(tmp_path, **more):
 @pytest.fixture
 def trainer(tmp_path):
     args = TrainingArguments(**options(tmp_path))
-    return Trainer(bert(), args, train_dataset=examples(), eval_dataset=examples(7))
+    return Trainer(tiny_bert(), args, train_dataset=examples(), eval_dataset=examples(7))
 
 
 # -- evaluation loops --------------------------------------------------------------------------------------------------
@@ -94,7 +86,7 @@ def test_an_evaluate_of_ones_own_around_evaluation_loop_works_within_training(tm
 
     args = TrainingArguments(**options(tmp_path, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=4))
     trainer = QuestionAnsweringTrainer(
-        bert(),
+        tiny_bert(),
         args,
         train_dataset=examples(),
         eval_dataset=examples(7),
@@ -116,7 +108,7 @@ def test_an_evaluation_loop_of_ones_own_is_called_by_evaluate_and_predict(tmp_pa
             found = super().evaluation_loop(dataloader, description, *args, **kwargs)
             return EvalLoopOutput(found.predictions, found.label_ids, {"own": description}, found.num_samples)
 
-    trainer = Own(bert(), TrainingArguments(**options(tmp_path)), eval_dataset=examples(7))
+    trainer = Own(tiny_bert(), TrainingArguments(**options(tmp_path)), eval_dataset=examples(7))
 
     assert trainer.evaluate()["own"] == "Evaluation"
     predicted = trainer.predict(examples(3))
@@ -142,7 +134,7 @@ def test_compute_loss_func_trains_as_in_transformers(accumulation, tmp_path):
     ):
         args = args_class(**options(tmp_path / library, **given, train_sampling_strategy="sequential"))
         trainer = trainer_class(
-            model=bert(),
+            model=tiny_bert(),
             args=args,
             train_dataset=examples(12),
             compute_loss_func=counted_loss,
@@ -157,7 +149,7 @@ def test_compute_loss_func_trains_as_in_transformers(accumulation, tmp_path):
 
 def test_compute_loss_func_and_loss_fn_are_one_of_the_two(tmp_path):
     with pytest.raises(ArgumentError, match="None together with loss_fn"):
-        Trainer(bert(), TrainingArguments(str(tmp_path)), loss_fn=nn.MSELoss(), compute_loss_func=counted_loss)
+        Trainer(tiny_bert(), TrainingArguments(str(tmp_path)), loss_fn=nn.MSELoss(), compute_loss_func=counted_loss)
 
 
 def test_overridden_choices_of_the_optimizer_are_honoured(tmp_path):
@@ -169,7 +161,7 @@ def test_overridden_choices_of_the_optimizer_are_honoured(tmp_path):
         def get_optimizer_cls_and_kwargs(args, model=None):
             return torch.optim.SGD, {"lr": 0.5}
 
-    trainer = Own(bert(), TrainingArguments(**options(tmp_path, weight_decay=0.1)), train_dataset=examples())
+    trainer = Own(tiny_bert(), TrainingArguments(**options(tmp_path, weight_decay=0.1)), train_dataset=examples())
     trainer.create_optimizer()
 
     assert type(trainer.optimizer) is torch.optim.SGD
@@ -233,7 +225,7 @@ def test_a_training_step_by_the_accelerator_is_that_of_the_trainer(tmp_path):
 
     weights = []
     for cls in (Own, Trainer):
-        trainer = cls(bert(), TrainingArguments(**options(tmp_path)), train_dataset=examples())
+        trainer = cls(tiny_bert(), TrainingArguments(**options(tmp_path)), train_dataset=examples())
         trainer.train()
         weights.append(torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]))
 

@@ -21,6 +21,15 @@ def test_the_pages_name_every_event_and_every_registered_callback():
     assert [name for name in registered if f"`{name}`" not in callbacks_page] == []
 
 
+def test_the_readme_counts_the_events_and_names_the_commands():
+    from trackside.cli.main import OTHERS
+
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert f"| events | {len(trackside.events.EVENTS)} blinker" in page
+    assert [name for name in OTHERS if f"`{name}`" not in page] == []
+
+
 def test_the_reference_has_every_public_name():
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page, re.MULTILINE))

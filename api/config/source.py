@@ -159,12 +159,14 @@ class Source:
             if isinstance(old, (dict, list)):
                 for below in self._below(path):
                     del self.places[below]
-            else:  # at the end, where the last written of several names of an option is looked for
-                self.at(keys).pop(key, None)
             self.set(path, new)
             for below in later._below(path) if isinstance(new, (dict, list)) else [path]:
                 self.places.pop(below, None)
                 self.places[below] = later.where(*below)
+        if not keys:  # in the order of writing, since the last written of several names of an option wins
+            for place in later.places:
+                if place in self.places and not isinstance(later.at(place), (dict, list)):
+                    self.places[place] = self.places.pop(place)
 
     def _below(self, keys: Keys) -> list[Keys]:
         return [place for place in self.places if place[: len(keys)] == keys]

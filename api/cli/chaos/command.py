@@ -57,7 +57,11 @@ def main(argv: Sequence[str]) -> int:
             f"{command[0]} is not Python running a script or a module: its updates are not traced, only its checkpoints"
         )
     campaign = Campaign(command, folder, kills=options.kills, seed=options.seed, tell=tell)
-    campaign.run()
+    try:
+        campaign.run()
+    except (KeyboardInterrupt, SystemExit):
+        tell(f"stopped, and the job with it; what it wrote is in {folder}")
+        raise
     print(json.dumps(as_json(campaign), indent=2) if options.json else f"\n{summary(campaign)}")
     if not all(run.is_exact for run in campaign.runs):
         return DIFFERS

@@ -111,7 +111,7 @@ class Source:
 
     @property
     def folders(self) -> list[Path]:
-        """The folders whose modules the configuration may name: ``python_path``, those of its files, the current one."""
+        """The folders in which modules are searched: ``python_path``, those of the files, and the current one."""
         written = map(Path, self.values.get("python_path", ()))
         return list(dict.fromkeys(path.resolve() for path in [*written, *(file.parent for file in self.files), Path()]))
 

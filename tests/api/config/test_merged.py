@@ -21,7 +21,8 @@ def test_secrets_are_masked_and_references_stay(write, monkeypatch):
 
     text = merged_text(load_config([file], overrides))
 
-    assert "abc-123" not in text and "from the environment" not in text
+    assert "abc-123" not in text
+    assert "from the environment" not in text
     assert text.count("${ENV:TRACKSIDE_LABEL}") == 2
     assert "# Secrets are left out: fill in ***" in text
 

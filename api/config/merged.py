@@ -34,7 +34,7 @@ def merged_text(config: RunConfig) -> str:
         del found["args"]["resume_from_checkpoint"]
     document = io.StringIO()
     writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style, writer.sort_base_mapping_type_on_output, writer.width = False, False, 10_000
+    vars(writer).update(default_flow_style=False, sort_base_mapping_type_on_output=False, width=10_000)
     writer.dump({key: found[key] for key in TOP_KEYS if key in found}, document)
     return _about(config, document.getvalue()) + document.getvalue()
 

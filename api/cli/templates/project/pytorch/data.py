@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch.utils.data import TensorDataset
+from trackside import EvalPrediction
 
 EXAMPLES = {"train": 1600, "eval": 400, "test": 400}
 
@@ -19,6 +20,6 @@ def split(name: str, seed: int = 0) -> TensorDataset:
     return TensorDataset(torch.from_numpy(points), torch.from_numpy(labels))
 
 
-def accuracy(prediction) -> dict[str, float]:
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Return the share of points whose most likely moon is the right one."""
     return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}

@@ -13,4 +13,5 @@ class Net(nn.Module):
         self.head = nn.Linear(width, 2)
 
     def forward(self, points: Tensor) -> Tensor:
-        return self.head(torch.relu(self.hidden(points)))
+        logits: Tensor = self.head(torch.relu(self.hidden(points)))
+        return logits

@@ -1,6 +1,7 @@
 """The data and the metric: replace them by your own."""
 
 import numpy as np
+from trackside import EvalPrediction
 
 EXAMPLES = {"train": 1600, "eval": 400, "test": 400}
 
@@ -17,6 +18,6 @@ def split(name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return points, labels
 
 
-def accuracy(prediction) -> dict[str, float]:
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Return the share of points whose most likely moon is the right one."""
     return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch.utils.data import TensorDataset
+
 from trackside import EvalPrediction
 
 EXAMPLES = {"train": 1600, "eval": 400, "test": 400}

@@ -1,6 +1,7 @@
 """The data and the metric: replace them by your own."""
 
 import numpy as np
+
 from trackside import EvalPrediction
 
 EXAMPLES = {"train": 1600, "eval": 400, "test": 400}

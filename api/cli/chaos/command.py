@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 def parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options, and the command of the job with `OUT` and `TRACE` in it."""
-    from trackside.cli.main import split_overrides
+    from trackside.cli.command_line import split_overrides
 
     own_words, job = [*argv], []
     if "--" in own_words:

@@ -14,7 +14,10 @@ The group ``trackside.components`` registers what else a configuration may name 
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +74,27 @@ def registered() -> dict[str, Registration]:
 
 
 def claims_by_name() -> dict[str, list[Registration]]:
-    """Return the registrations of each name. A package that is found twice on the path counts once."""
+    """Return the registrations of each name. A package that is found twice on the path counts once.
+
+    The path is searched again when a folder of it was changed since, as by an installation.
+    """
+    return {name: [*claims] for name, claims in _claims(_path_as_it_is()).items()}
+
+
+def _path_as_it_is() -> tuple[tuple[str, int], ...]:
+    """Return the entries of the path, each with the time of its last change."""
+    found = []
+    for entry in map(str, sys.path):
+        try:
+            found.append((entry, os.stat(entry or ".").st_mtime_ns))
+        except OSError:
+            found.append((entry, 0))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _claims(path: tuple[tuple[str, int], ...]) -> dict[str, list[Registration]]:
+    """Search the path; that takes 20 ms, since the metadata of every package are read."""
     claims: dict[str, list[Registration]] = {}
     for entry_point in importlib.metadata.entry_points(group=GROUP):
         package = entry_point.dist.name if entry_point.dist else "an unknown package"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from ..types import Context, keywords_of
 FOREIGN_EVENTS = frozenset({"on_push_begin"})
 """Events of other trainers that trackside does not send; a callback may have methods for them."""
 
-_parsing = threading.Lock()
+_locations: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+_parsing = threading.RLock()
 """Held while inspect parses a source file: Python 3.11 raises SystemError if two threads do so at once."""
 
 
@@ -41,8 +44,12 @@ def overridden_events(callback: Any) -> Iterator[str]:
     """
     for event in EVENTS:
         method = getattr(callback, event, None)
-        if callable(method) and getattr(method, "__qualname__", "") != f"TrainerCallback.{event}":
+        if callable(method) and not _does_nothing(event, method):
             yield event
+
+
+def _does_nothing(name: str, method: Any) -> bool:
+    return getattr(method, "__qualname__", "") == f"TrainerCallback.{name}"
 
 
 ADAPTERS = {
@@ -111,7 +118,7 @@ def check_calls(callback: Any) -> None:
     """
     for name, (positional, keywords) in METHODS.items():
         method = getattr(callback, name, None)
-        if method is None:
+        if method is None or _does_nothing(name, method):
             continue
         what = f"{type(callback).__name__}.{name} ({place_of(method) or location_of(type(callback))})"
         if not callable(method):
@@ -151,8 +158,10 @@ def snake_case(class_name: str) -> str:
 
 def location_of(cls: type) -> str:
     """Return file and line of ``cls``, or its module if the source cannot be found."""
-    try:
-        with _parsing:
-            return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
-    except (OSError, TypeError):
-        return cls.__module__
+    with _parsing:
+        if cls not in _locations:  # inspect parses the whole file
+            try:
+                _locations[cls] = f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+            except (OSError, TypeError):
+                _locations[cls] = cls.__module__
+        return _locations[cls]

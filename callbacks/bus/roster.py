@@ -46,7 +46,7 @@ class Roster:
                 self._number_and_name(attachment)
                 self._items[attachment.name] = attachment
                 added.append(attachment)
-            if any(item.before or item.after for item in added):
+            if not all(map(self._is_in_place, added)):
                 in_order(self._items)
         except BaseException:
             for attachment in added:
@@ -72,7 +72,7 @@ class Roster:
         related = [item for item in self._items.values() if attachment.name in (*item.before, *item.after)]
         for item in related:
             item.forget(attachment.name)
-        if related:
+        if any(item.position[:2] != position_of(item)[:2] for item in related):  # it was moved
             in_order(self._items)
             self._is_sorted = False
 
@@ -87,6 +87,11 @@ class Roster:
         attachment.position = position_of(attachment)
         if attachment.thread is not None:
             attachment.thread.name = free
+
+    def _is_in_place(self, item: Attachment) -> bool:
+        """Return whether the position of a new callback is what it asks for, so that nothing needs to be sorted."""
+        earlier = [self._items.get(name) for name in item.after]
+        return not item.before and all(other is not None and other.position < item.position for other in earlier)
 
     def _count(self, attachment: Attachment) -> None:
         kind = _kind(attachment.callback)

@@ -102,3 +102,12 @@ def test_one_package_found_twice_on_the_path_claims_once(install, monkeypatch):
     monkeypatch.syspath_prepend(f"{sys.path[0]}/.")
 
     assert registry.find("slack").package == "ts_slack"
+
+
+def test_a_package_that_is_installed_while_the_process_runs_is_found(install):
+    install("ts_one", source=SOURCE, one="ts_one:Slack")
+    before = registry.registered()
+    install("ts_two", source=SOURCE, two="ts_two:Slack")
+
+    assert "two" not in before
+    assert {"one", "two"} <= registry.registered().keys()

@@ -64,8 +64,9 @@ def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> An
         optimizer = type(optimizer).from_config(optimizer.get_config())
     if not optimizer.built:
         optimizer.build(variables)
-    # gradients are summed over the replicas before they are clipped; Keras must not sum them again
-    if replicas > 1 and not skip_gradient_reduction(optimizer):
+    # gradients are summed over the replicas before they are clipped; Keras must not sum them again, not even those of
+    # one replica: TensorFlow would keep the graph of each run, in its registry of gradient functions, until the end
+    if not skip_gradient_reduction(optimizer) and replicas > 1:
         raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
     return optimizer
 

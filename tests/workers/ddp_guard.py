@@ -34,7 +34,19 @@ class SkipsOnItsOwn(TrainerCallback):
         control.should_skip_update = state.global_step + 1 == BAD_STEP
 
 
-def guard(folder: Path) -> Any:
+def _told(trainer: Trainer) -> dict[str, Any]:
+    if not trainer._engine.strategy.is_sharded:
+        return outcome(trainer)
+    losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    return {"steps": trainer.state.global_step, "losses": losses}
+
+
+def sharded_guard(folder: Path) -> Any:
+    """Do the same with FSDP2."""
+    return guard(folder, fsdp="full_shard")
+
+
+def guard(folder: Path, **args: Any) -> Any:
     """Train with and without a bad update, and with a callback on the first rank only."""
     found = {}
     back = {"non_finite": "roll_back", "spike": "roll_back", "rate_factor": 0.99}
@@ -57,10 +69,11 @@ def guard(folder: Path) -> Any:
             train_dataset=data,
             eval_dataset=data,
             **saves,
+            **args,
         )
         trainer.train()
         bad = [] if own is None else own.bad_steps
-        found[name] = {**outcome(trainer), "bad": bad, "loss": trainer.evaluate()["eval_loss"]}
-    alone = make(folder / "alone", callbacks=[SkipsOnItsOwn()] if RANK == 0 else [], train_dataset=data)
+        found[name] = {**_told(trainer), "bad": bad, "loss": trainer.evaluate()["eval_loss"]}
+    alone = make(folder / "alone", callbacks=[SkipsOnItsOwn()] if RANK == 0 else [], train_dataset=data, **args)
     alone.train()
-    return {**found, "alone": {**outcome(alone), "bad": [], "loss": alone.evaluate(data)["eval_loss"]}}
+    return {**found, "alone": {**_told(alone), "bad": [], "loss": alone.evaluate(data)["eval_loss"]}}

@@ -8,10 +8,10 @@ import pytest
 from support.ranks import Job
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    job = Job("ddp_worker.py", 2, tmp_path_factory.mktemp("guard"), ["guard"])
-    return [rank["guard"] for rank in job.results()]
+@pytest.fixture(scope="module", params=["guard", pytest.param("sharded_guard", marks=pytest.mark.slow)])
+def found(request, tmp_path_factory):
+    job = Job("ddp_worker.py", 2, tmp_path_factory.mktemp("guard"), [request.param])
+    return [rank[request.param] for rank in job.results()]
 
 
 @pytest.mark.parametrize("name", ["inf", "spike", "inf, back", "spike, back", "alone"])

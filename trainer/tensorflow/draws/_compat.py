@@ -20,5 +20,5 @@ def changed_resources(graph: Any) -> list[Any]:
 
 def type_of_resource(handle: Any) -> tuple[Any, Any]:
     """Return the type and shape of the variable of a resource; None and None if it is not that of a variable."""
-    parts = getattr(getattr(handle, "_handle_data", None), "shape_and_type", ())
+    parts = list(getattr(getattr(handle, "_handle_data", None), "shape_and_type", []))
     return (tf.as_dtype(parts[0].dtype), tf.TensorShape(parts[0].shape)) if len(parts) == 1 else (None, None)

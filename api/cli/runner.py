@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
 from trackside.cli import report
 from trackside.config.component import built
+from trackside.config.merged import MERGED, merged_text
 from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
 from trackside.trainer.base_trainer import checkpoints_of
@@ -55,7 +57,7 @@ class Outcome:
 
 
 def train(config: RunConfig) -> Outcome:
-    """Train, evaluate, and with ``do_predict`` test; write model, metrics, state and loss curve to ``output_dir``.
+    """Train, evaluate, and with ``do_predict`` test; write all results and the merged configuration to ``output_dir``.
 
     After a run that a signal stopped, nothing is evaluated and no model is written; its checkpoint stays.
     """
@@ -109,6 +111,7 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
             (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
             if trainer.is_world_process_zero():
                 checkpoints_of(trainer).remote.remove(TRAIN_RESULTS)
+                write_atomically(Path(config.args.output_dir) / MERGED, merged_text(config))
 
         with StopSignals():  # the run does not pass a signal on: the command line tells how to go on
             return dict(trainer.train().metrics)

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from support.fork_process import Fork
 
-from trackside.cli.main import command_that_resumes, main
+from trackside.cli.command_line import command_that_resumes
+from trackside.cli.main import main
 
 
 def start(*arguments):
@@ -78,7 +79,7 @@ def test_a_signal_saves_and_ends_with_its_code_and_says_how_to_go_on(run_yaml, n
 
     assert process.wait(120) == code, process.errors
     assert f"received {number.name}" in process.output
-    assert "--resume_from_checkpoint true" in process.output
+    assert "--resume" in process.output
     assert not Path("out/train_results.json").exists()
 
 
@@ -91,12 +92,12 @@ def test_the_line_that_tells_how_to_go_on_goes_on_with_the_same_run(run_yaml, ca
     Path("more options.yaml").write_text("args: {max_steps: 5}\n")
     options = ["--output_dir", "out 'two'", "--model.class_path", "cli_parts.StopsOnce", "--eval_strategy", "no"]
 
-    stopped = main(["train", run_yaml, "more options.yaml", *options, "--resume_from_checkpoint", "true"])
+    stopped = main(["train", run_yaml, "more options.yaml", *options, "--resume"])
     trackside, *words = shlex.split(line_to_go_on(capsys.readouterr().out))
     code = main(words)
 
     assert (stopped, trackside, code) == (143, "trackside", 0)
-    assert words == ["train", run_yaml, "more options.yaml", *options, "--resume_from_checkpoint", "true"]
+    assert words == ["train", run_yaml, "more options.yaml", *options, "--resume"]
     assert json.loads(Path("out 'two'/trainer_state.json").read_text())["global_step"] == 5
     assert "checkpoint-2" in {path.name for path in Path("out 'two'").iterdir()}
     assert not Path("out").exists()
@@ -135,7 +136,7 @@ def test_a_run_that_saved_nothing_does_not_go_on_with_what_another_run_left(run_
 def test_every_option_is_repeated_but_the_choice_of_another_checkpoint(typed, expected):
     line = command_that_resumes(["train", *shlex.split(typed)])
 
-    assert line == f"trackside train {expected} --resume_from_checkpoint true"
+    assert line == f"trackside train {expected} --resume"
     assert command_that_resumes(shlex.split(line)[1:]) == line
 
 
@@ -143,7 +144,7 @@ def test_every_option_is_repeated_but_the_choice_of_another_checkpoint(typed, ex
 def test_what_started_the_command_is_repeated_too(launcher, tmp_path):
     script = tmp_path / "my trackside"
     script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom trackside.cli.main import command_that_resumes\n"
+        f"#!{sys.executable}\nimport sys\nfrom trackside.cli.command_line import command_that_resumes\n"
         "print(command_that_resumes(sys.argv[1:]))\n"
     )
     script.chmod(0o755)
@@ -153,7 +154,7 @@ def test_what_started_the_command_is_repeated_too(launcher, tmp_path):
     ended = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
 
     started = [word for word in launcher if word not in ("env", "A=b c")]
-    assert ended.stdout == f"{shlex.join([*started, 'my trackside'])} train run.yaml --resume_from_checkpoint true\n"
+    assert ended.stdout == f"{shlex.join([*started, 'my trackside'])} train run.yaml --resume\n"
 
 
 @pytest.mark.slow
@@ -167,7 +168,7 @@ def test_under_torchrun_the_line_that_tells_how_to_go_on_starts_torchrun(run_yam
     line = line_to_go_on(printed([*launch, *command]))
     again = printed(line)
 
-    assert shlex.split(line) == [*launch, *command, "--resume_from_checkpoint", "true"]
+    assert shlex.split(line) == [*launch, *command, "--resume"]
     assert "step 6 of 6" in again
     assert json.loads(Path("my out/trainer_state.json").read_text())["global_step"] == 6
 

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import tensorflow as tf
 
-from ...checkpointing.random_state import host_random_state, set_host_random_state
+from ...checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ...data.sharding import derive_seed
 from ..distributed.strategy import DistributedStrategy
 from .operations import Given, drawing_operations, patched
@@ -178,13 +178,14 @@ def _letters(name: str) -> str:
 @contextmanager
 def _host_seeded(seed: int) -> Iterator[None]:
     """Return a context in which the generators of Python and numpy begin with ``seed``, and are restored afterwards."""
-    before = host_random_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        set_host_random_state(before)
+    with generators_lent():
+        before = host_random_state()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            set_host_random_state(before)
 
 
 def _device() -> str:

@@ -34,15 +34,7 @@ from .optim.resuming import TFMadeOptimizer
 from .optim.skipping import TFSkipsUpdates
 from .optim.trained import FollowsTrainable
 from .precision.base import Precision
-from .update_queue import (
-    MAX_MICRO_BATCHES,
-    WITHIN_UPDATES,
-    EpochObservers,
-    StepObservers,
-    UpdateQueue,
-    is_whole,
-    not_in_pieces,
-)
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
@@ -81,7 +73,6 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self._engine = engine
-        self._may_be_changed = EpochObservers(self._receivers)
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self.reductions: tuple[str, ...] = (MEAN,)
         self._without_gradient: frozenset[int] = frozenset()
@@ -94,7 +85,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
-        self.follow(cast(TFMadeOptimizer, self._engine.made))
+        self.follow(cast(TFMadeOptimizer, self._engine.made), self._receivers)
         self.compiled = CompiledStep(self, spec, self._trace_counts)
         self.looks = self.compiled.finite
         if self.trainer.is_world_process_zero():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ..update_queue import EpochObservers
 from .frozen import TrainableParts
 from .resuming import TFMadeOptimizer
 
@@ -30,9 +32,15 @@ class FollowsTrainable:
     _made: TFMadeOptimizer
     _parts: TrainableParts
     _builds: int = 0
+    _may_be_changed: EpochObservers
 
-    def follow(self, made: TFMadeOptimizer) -> None:
-        """Begin a run with the layers that are trainable now, and with an optimizer."""
+    def follow(self, made: TFMadeOptimizer, receivers: Callable[[str], tuple[Any, ...]]) -> None:
+        """Begin a run with the layers that are trainable now, and with an optimizer.
+
+        Args:
+            receivers: Returns the receivers of an event.
+        """
+        self._may_be_changed = EpochObservers(receivers)
         made.begin_run()
         self._made, self._builds = made, made.builds
         self._parts = TrainableParts(self.trainer.model)

@@ -63,7 +63,7 @@ class CompiledStep:
         self.last_norm: float = 0.0
         self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
-        self.outside: Outside = Outside(step.kept_elsewhere)
+        self.outside: Outside = Outside(step)
         self._step = step
         self._strategy = strategy
         self._spec = spec

@@ -20,13 +20,11 @@ from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from .compiled_step import CompiledStep
-from .data.pipeline import eager_states
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import LossAccumulator
 from .model_io import ModelIO
-from .model_state import variables_of
 from .objective.gradients import dense, existing, global_norm, keras_scaled, update_of, without_gradient
 from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
@@ -257,11 +255,6 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         """Set the learning rate of the optimizer, if there is a schedule."""
         if self.trainer.lr_scheduler is not None:
             self.trainer.optimizer.learning_rate.assign(learning_rate)
-
-    def kept_elsewhere(self) -> list[Any]:
-        """Return the variables of model, optimizer, loss scale and global generators, which other files keep."""
-        trainer, own = self.trainer, [*vars(self.precision).values(), *DRAWS.variables()]
-        return [*variables_of(trainer.model), *trainer.optimizer.variables, *eager_states(), *own]
 
     # -- records --------------------------------------------------------------------------------------------------
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ..data.pipeline import eager_states
+from ..model_state import variables_of
 from ._compat import changed_resources, type_of_resource
+from .state import DRAWS
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -27,11 +30,11 @@ class Outside:
     """The variables outside of the model, of one run.
 
     Args:
-        known: Returns the variables that are kept elsewhere: of the model, the optimizer, the trainer.
+        step: The `TFTrainStep`, whose model, optimizer and loss scale have files of their own in a checkpoint.
     """
 
-    def __init__(self, known: Callable[[], Iterable[Any]]) -> None:
-        self._known = known
+    def __init__(self, step: Any) -> None:
+        self._step = step
         self._found: list[Any] = []
         self._waiting: list[Any] = []
         self._told: set[str] = set()
@@ -43,13 +46,17 @@ class Outside:
             graph: The FuncGraph of the function.
             touched: The resources that the user's part of it captured.
         """
-        known = {id(handle) for variable in self._known() for handle in handles_of(variable)}
+        known = {id(handle) for variable in self._kept_elsewhere() for handle in handles_of(variable)}
         known |= {id(handle) for handle in self._found}
         changed = {id(handle) for handle in changed_resources(graph)}
         for handle in touched:
             if id(handle) in changed and id(handle) not in known:
                 known.add(id(handle))
                 self._take(handle)
+
+    def _kept_elsewhere(self) -> list[Any]:
+        trainer, own = self._step.trainer, [*vars(self._step.precision).values(), *DRAWS.variables()]
+        return [*variables_of(trainer.model), *trainer.optimizer.variables, *eager_states(), *own]
 
     def _take(self, handle: Any) -> None:
         dtype, shape = type_of_resource(handle)

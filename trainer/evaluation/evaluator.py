@@ -191,9 +191,7 @@ class Evaluator:
         send = partial(self._dispatcher.send, "on_prediction_step")
         expected = evaluation.num_examples(batches)
         keeps = description == "Prediction"  # its predictions are what it is called for
-        options = {"expected": expected, "keeps": keeps, "on_step": send}
-        with self.occupation.begin("prediction_loop()"):
-            output, run = self._run(batches, prefix, only_loss, ignore_keys, **options)
+        output, run = self._run(batches, prefix, only_loss, ignore_keys, expected=expected, keeps=keeps, on_step=send)
         if not run.examples:
             logger.warning("%s had no examples: the dataset is empty", description)
         self._counted = (run.examples, run.steps)
@@ -221,7 +219,7 @@ class Evaluator:
             is_stopped=self._is_stopped,
             current=self._current,
         )
-        with evaluation.eval_mode():
+        with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
             run.over(evaluation.counted(batches), ignore_keys, **options)
             return run.output(prefix), run
 

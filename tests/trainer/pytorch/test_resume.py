@@ -151,15 +151,9 @@ def run_on(ranks: int, folder: Path, resume: Path | None = None, *, batch_size: 
     """Train on ranks that are threads; return the trainer of the first."""
 
     def make(arguments: type[TrainingArguments]) -> Trainer:
-        options: dict[str, Any] = {
-            "num_train_epochs": 2,
-            "save_strategy": "steps",
-            "save_steps": 4,
-            "learning_rate": 0.01,
-        }
-        args = arguments(
-            str(folder), per_device_train_batch_size=batch_size, disable_tqdm=True, use_cpu=True, **options
-        )
+        saves: dict[str, Any] = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4}
+        size: dict[str, Any] = {"per_device_train_batch_size": batch_size, "learning_rate": 0.01}
+        args = arguments(str(folder), disable_tqdm=True, use_cpu=True, **saves, **size)
         data = classified(24, dtype=torch.float64)
         return Trainer(mlp().double(), args, train_dataset=data, loss_fn=nn.functional.cross_entropy)
 

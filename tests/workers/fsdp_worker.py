@@ -149,11 +149,7 @@ class Told(logging.Handler):
 
 def other_optimizer(folder: Path) -> Any:
     """Resume from AdamW's shards with optimizers that take nothing of its state, and all of it."""
-    kinds = {
-        "sgd": {"optim": "sgd"},
-        "rmsprop": {"optim": "rmsprop"},
-        "adam": {"optim": "adamw_torch", "adam_beta1": 0.5},
-    }
+    kinds: dict[str, Any] = {"sgd": {}, "rmsprop": {}, "adamw_torch": {"adam_beta1": 0.5}}
     found = {}
     for name, options in kinds.items():
         told = Told()

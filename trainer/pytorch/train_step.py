@@ -62,7 +62,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
-        self._holders = lambda: [trainer, *(item.callback for item in trainer.callback_report.values())]
+        self.holders = lambda: [trainer, *(item.callback for item in trainer.callback_report.values())]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         self.losses: LossAccumulator = LossAccumulator(
@@ -94,7 +94,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             trainer.model,
             trainer.optimizer,
             self.precision.parameters,
-            self._holders,
+            self.holders,
             takes_late=takes_late and not self.precision.has_copies,
             is_distributed=strategy.world_size > 1,
             watches=not (strategy.is_sharded or self.precision.has_copies),
@@ -149,6 +149,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         model = self.trainer.model
         if not self._modes or self._modes[0][0] is not model:
             self._modes = modes_of(model)
+            self.parameters.tell_of_another(model)
         elif model.training is not self._modes[0][1]:
             restore_modes(self._modes)
         if self.optimizer_mode.exists:
@@ -160,7 +161,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._is_first_update:
             self._is_first_update = False
             trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
-        if parameters.update():
+        if parameters.update(trainer.optimizer):
             include_new_groups(trainer.lr_scheduler)
         self.precision.unscale(trainer.optimizer)
         factor = self.losses.close()
@@ -291,10 +292,6 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self._tokens_record()
         return float(self.strategy.all_reduce(super().take_flos())) if self.model_io.counts_flos else 0.0
 
-    # -- helpers ----------------------------------------------------------------------------------------------------
-
     def place(self, inputs: Any) -> Any:
         """Return a batch on the device of this process."""
-        if self._is_on_host:
-            return inputs
-        return moved(inputs, self.trainer.args.device)
+        return inputs if self._is_on_host else moved(inputs, self.trainer.args.device)

@@ -60,7 +60,10 @@ def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> An
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     if optimizer.built and not has_variables(optimizer, variables):
-        logger.warning("the optimizer begins anew, since variables were unfrozen after it was built")
+        logger.warning(
+            "the optimizer begins anew, since it was built for other variables: those of another model, or without "
+            "those that were unfrozen later"
+        )
         optimizer = type(optimizer).from_config(optimizer.get_config())
     if not optimizer.built:
         optimizer.build(variables)

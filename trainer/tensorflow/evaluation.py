@@ -129,7 +129,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
             xla, eager = self.trainer.args.xla and rows is None, runs_eagerly(self.trainer.model)
-            options = {"xla": xla, "eager": eager}
+            options: dict[str, Any] = {"xla": xla, "eager": eager}
             predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, **options)
             self._predictors[key] = predict
         return self._predictors[key]
@@ -181,6 +181,10 @@ class TFEvaluation(EnginePart, EvaluationStep):
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)
+
+    def for_metrics(self, nested: Any) -> Any:
+        """Return nested numpy arrays unchanged, since metrics of Keras take them."""
+        return nested
 
 
 def _to_numpy(leaf: Any) -> Any:

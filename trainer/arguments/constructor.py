@@ -8,8 +8,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from trackside.callbacks.errors import ArgumentError, CallbackError, TracksideTypeError, did_you_mean
+from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
+from ..optim.given import check_given
 from .base import BaseTrainingArguments
 
 P = ParamSpec("P")
@@ -70,16 +71,6 @@ def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_ini
     check_given(optimizers, model_init)
     check_function("compute_metrics", compute_metrics, "of an EvalPrediction")
     check_function("model_init", model_init, "that makes a model")
-
-
-def check_given(optimizers: Sequence[Any], model_init: Any) -> None:
-    """Check that an optimizer and a schedule of the user are not beside ``model_init``.
-
-    Raises:
-        ArgumentError: If one is.
-    """
-    if model_init is not None and tuple(optimizers) != (None, None):
-        raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
 
 
 def check_function(name: str, value: Any, of: str) -> None:

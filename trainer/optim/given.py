@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..arguments.constructor import check_given
+from trackside.callbacks.errors import ArgumentError
 
 
 class GivenOptimizers:
@@ -53,3 +53,13 @@ class GivenOptimizers:
         """Note and return what the user finds on the trainer; anything else there later is set by the user."""
         self._left = (self._trainer.optimizer, self._trainer.lr_scheduler)
         return self._left
+
+
+def check_given(optimizers: Sequence[Any], model_init: Any) -> None:
+    """Check that an optimizer and a schedule of the user are not beside ``model_init``.
+
+    Raises:
+        ArgumentError: If one is.
+    """
+    if model_init is not None and tuple(optimizers) != (None, None):
+        raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")

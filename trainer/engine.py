@@ -123,10 +123,7 @@ class TrainStep(ABC):
 
     @abstractmethod
     def take_loss(self) -> tuple[float, int]:
-        """Return the sum of the losses of the updates since the last call, and in how many of them nothing counted.
-
-        Waits for the device.
-        """
+        """Return the losses since the last call, summed, and the updates without one. Waits for the device."""
 
     @abstractmethod
     def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
@@ -298,6 +295,10 @@ class Engine(ABC):
     @abstractmethod
     def describe_data(self) -> dict[str, Any]:
         """Return ``examples``, the number of training examples or None, and ``columns``, their names or types."""
+
+    @abstractmethod
+    def describe_model(self) -> dict[str, Any]:
+        """Return ``name``, ``weights``, ``trained`` (the number of those), and ``where``: device and precision."""
 
     # -- processes and devices --------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,12 @@ class TFCheckpoint(BaseCheckpoint):
             self.model_io.build(batches, self.train_step.precision.policy)
         snapshot.load_weights(trainer.model, contents)
         self.evaluation.forget_traces()  # a layer may have made constants of its weights, such as Normalization
+
+    def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
+        """Restore what `snapshot` wrote, and which layers callbacks had frozen or unfrozen by then."""
+        with self.strategy.scope():
+            super().load_snapshot(contents, before, step)
+        self.train_step.may_be_other = True
 
     def _optimizer_state(self) -> Any:
         return snapshot.optimizer_arrays(self.trainer.optimizer)

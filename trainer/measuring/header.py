@@ -7,7 +7,6 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
-from ..engine import Engine
 from ..progress import TrainingPlan
 from ..staging import address_of
 
@@ -15,10 +14,11 @@ UNITS = {"steps": "step", "epoch": "epoch", "best": "better evaluation"}
 """What an evaluation or a save follows, by the strategy of the arguments."""
 
 
-def run_header(trainer: Any, engine: Engine, plan: TrainingPlan, dispatcher: Dispatcher) -> str:
+def run_header(trainer: Any, engine: Any, plan: TrainingPlan, dispatcher: Dispatcher) -> str:
     """Return the header of a run that is about to begin, or to go on.
 
     Args:
+        engine: Describes the model and the data.
         plan: The length of the run.
         dispatcher: Knows the callbacks.
     """

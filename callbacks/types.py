@@ -63,7 +63,7 @@ class Context(TypedDict):
     step_timer: Any
     evaluation_batch: Any
     current_epoch: Any
-    header: str
+    header: Any
 
 
 class LoadContext(Context):

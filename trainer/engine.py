@@ -1,7 +1,6 @@
 """Engine of a trainer: the framework-specific operations of the loop, evaluation and checkpoints.
 
-`Engine` and its three parts are abstract classes with one implementation for each framework, in ``trainer/pytorch`` and
-``trainer/tensorflow``. A class that lacks a method cannot be instantiated.
+`Engine` and its three parts are abstract classes, which ``trainer/pytorch`` and ``trainer/tensorflow`` implement.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the weights when the update is complete. Usually the weights add up to one, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         context: The context of the current micro-batch or evaluation batch.
         parameters: The parameters that get gradients; those of the optimizer are clipped.
         optimizer_mode: The mode of an optimizer that has modes.
+        holders: Returns the trainer and its callbacks, which may have optimizers of their own.
         grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
     """
 
@@ -62,7 +63,10 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
-        self.holders = lambda: [trainer, *(item.callback for item in trainer.callback_report.values())]
+        self.holders: Callable[[], list[Any]] = lambda: [
+            trainer,
+            *(item.callback for item in trainer.callback_report.values()),
+        ]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         self.losses: LossAccumulator = LossAccumulator(

@@ -16,7 +16,6 @@ from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
 from .distributed.launcher import JobStore
 from .memory_metrics import DeviceMemory
-from .optim.given import GivenOptimizers
 from .progress import Progress
 from .step_timer import StepTimer
 
@@ -242,7 +241,7 @@ class Engine(ABC):
     train_step: TrainStep
     evaluation: EvaluationStep
     checkpoint: CheckpointIO
-    given: GivenOptimizers
+    given: Any
 
     @abstractmethod
     def configure(self) -> None:

@@ -55,6 +55,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
     model_io: ModelIO
     strategy: DistributedStrategy
     precision: Precision
+    _inputs: Any = None
 
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
         super().__init__(engine, precision)
@@ -73,9 +74,8 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
         self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
-        self._inputs: Any = None
-        is_own = "training_step" in overrides
-        self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
+        own_step = partial(self.observer.call, trainer.training_step)
+        self._call_training_step = own_step if "training_step" in overrides else self.training_step
         self.noise: Any = None
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
@@ -172,7 +172,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         gradients = [p.grad for p in parameters.stepped if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
             rescale([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
-        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        dense = [g.coalesce().values() if g.is_sparse else g for g in gradients] if self._has_sparse else gradients
         norm = nn.utils.get_total_norm(dense)
         if trainer.args.max_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(parameters.stepped, trainer.args.max_grad_norm, norm)
@@ -193,15 +193,15 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
         Gradients of parameters that the optimizer does not have are cleared too: they are those of this update.
         """
-        optimizer, parameters = self.trainer.optimizer, self.parameters
-        for parameter in parameters.others:
+        optimizer = self.trainer.optimizer
+        for parameter in self.parameters.others:
             parameter.grad = None
         if self.precision.clear(optimizer):
             return
         if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
             optimizer.zero_grad()
             return
-        for parameter in parameters.stepped:
+        for parameter in self.parameters.stepped:
             parameter.grad = None
 
     def end_run(self) -> None:
@@ -258,10 +258,9 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
-        context, observer = self.context, self.observer
-        if context.is_single and observer.is_settled and self._is_on_host and isinstance(result, Tensor):
+        if self.context.is_single and self.observer.is_settled and self._is_on_host and isinstance(result, Tensor):
             return result if result.ndim == 0 else result.mean()
-        return observer.weigh(result, inputs, context, is_one_of_several=is_one_of_several)
+        return self.observer.weigh(result, inputs, self.context, is_one_of_several=is_one_of_several)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""

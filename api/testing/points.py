@@ -88,14 +88,21 @@ def differences(expected: Points, found: Points) -> Iterator[tuple[str, str]]:
                 names, steps = [*names, name], steps or _listed(at[kind])
         if names:
             yield where.format(names=_several(names), steps=steps), advice
-    for name in sorted(expected.keys() & found.keys()):
-        values = dict(expected[name])
-        for step, other in dict(found[name]).items():
-            if step in values and not is_close(values[step], other):
-                what = f"shows {other!r} for {name} at step {step}, where {values[step]!r} was logged"
-                yield what, "write values as they are"
-                return
+    wrong = [item for name in sorted(expected.keys() & found.keys()) for item in _wrong(name, expected, found)]
+    for what in wrong[:MOST_VALUES]:
+        yield what, "write values as they are"
 
+
+def _wrong(name: str, expected: Points, found: Points) -> list[str]:
+    """Return a sentence about the first value of a curve that is wrong; empty if there is none."""
+    values = dict(expected[name])
+    pairs = [(step, values[step], value) for step, value in dict(found[name]).items() if step in values]
+    wrong = [item for item in pairs if not is_close(item[1], item[2])]
+    return [f"shows {shown!r} for {name} at step {step}, where {due!r} was logged" for step, due, shown in wrong[:1]]
+
+
+MOST_VALUES = 3
+"""Curves of which a wrong value is told."""
 
 KINDS = {
     "missing": ("does not show {names} of {steps}", "write every number of every record"),

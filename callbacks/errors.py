@@ -117,6 +117,10 @@ class UnsupportedError(TracksideError, NotImplementedError):
     """An option exists but is not supported here; the message says why and what to do."""
 
 
+class BusyError(TracksideError, RuntimeError):
+    """A trainer is doing something within which it cannot do what was asked; the message names both."""
+
+
 class RankError(TracksideError, RuntimeError):
     """Another process of the run failed, is gone, or timed out; the message names it and what it was doing."""
 
@@ -137,10 +141,11 @@ class CollectiveMismatchError(RankError):
 
 
 class CallbackTimeoutError(TracksideError, TimeoutError):
-    """A call in the background timed out; the message names callback and event."""
+    """A call in the background timed out; the message names callback, event, and the calls that it did not get."""
 
-    def __init__(self, name: str, event: str, timeout_s: float) -> None:
-        super().__init__(f"the callback {name!r} hangs: {event} took longer than {timeout_s:g} s")
+    def __init__(self, name: str, event: str, timeout_s: float, undelivered: str = "") -> None:
+        rest = f"; not delivered: {undelivered}" if undelivered else ""
+        super().__init__(f"the callback {name!r} hangs: {event} took longer than {timeout_s:g} s{rest}")
 
 
 class MissingPackageError(TracksideError, ImportError):

@@ -11,6 +11,9 @@ Role = Literal["control", "observer"]
 OnError = Literal["raise", "warn", "detach"]
 """What an exception of a callback does."""
 
+WhenFull = Literal["wait", "drop"]
+"""What training does when the queue of a callback in the background is full."""
+
 Record: TypeAlias = Mapping[str, Any]
 """A log record, or the metrics of an evaluation."""
 

@@ -15,7 +15,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from trackside.cli.main import main, split_overrides
+from trackside.cli.command_line import split_overrides
+from trackside.cli.main import main
 from trackside.cli.report import table
 from trackside.cli.runner import is_complete
 from trackside.config.run_config import load_config

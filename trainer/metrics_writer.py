@@ -10,6 +10,7 @@ from typing import Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks._util.plain_data import plain, to_json
+from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -71,7 +72,7 @@ class MetricsWriter:
     def report_costs(self, seconds: float) -> None:
         """Log at level INFO the share of the run's ``seconds`` that each callback took, the most expensive first."""
         items = sorted(self._dispatcher.attachments.values(), key=lambda item: -item.seconds)
-        shares = ", ".join(f"{item.name} {item.seconds / seconds:.2%}" for item in items)
+        shares = ", ".join(f"{item.name} {item.seconds / seconds:.2%}{_in_background(item)}" for item in items)
         total = sum(item.seconds for item in items)
         logger.info("callbacks took %.2f%% of %.1f s: %s", 100 * total / seconds, seconds, shares)
 
@@ -79,3 +80,10 @@ class MetricsWriter:
         folder = Path(self._trainer.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, to_json(values, name, indent=2) + "\n")
+
+
+def _in_background(item: Attachment) -> str:
+    if item.thread is None:
+        return ""
+    dropped = f", {item.dropped} calls left out" if item.dropped else ""
+    return f" ({item.background_s:.1f} s in the background{dropped})"

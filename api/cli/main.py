@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import itertools
 import json
 import os
-import shlex
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackside.callbacks.errors import ConfigError, TracksideError
-from trackside.callbacks.secrets import masked, scrub
+from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
+from trackside.callbacks.secrets import scrub
+from trackside.cli.command_line import RESUME, command_that_resumes, split_overrides
 
 if TYPE_CHECKING:
     from trackside.cli.runner import Outcome
@@ -25,23 +23,24 @@ if TYPE_CHECKING:
 OK, WRONG_CONFIG = 0, 2
 """Exit codes. Training that raises ends with 1 and a traceback; a signal that stops it with 128 and its number."""
 
-OWN_OPTIONS = {"--help": 0, "-h": 0, "--registered-only": 0, "--checkpoint": 1, "--split": 1}
-"""Options of the commands themselves, with the number of values they take; all others are keys of the configuration."""
-
-RESUME = "resume_from_checkpoint"
-
 OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
     "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
     "chaos": ("trackside.cli.chaos.command", "Kill a job at random instants, and compare it with one that was not."),
     "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
+    "init": ("trackside.cli.project", "Write run.yaml, model.py and data.py that train, to begin with."),
     "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to fill in."),
 }
 """Commands with a module of their own, which parses their options."""
 
+RUNS = ("train", "evaluate", "predict", "plan")
+"""Commands that take a configuration, and its keys as options."""
+
+COMMANDS = (*RUNS, "callbacks", "schema", "plot", *OTHERS)
+
 OVERRIDES = """\
 Every key of the configuration is an option too: --learning_rate 1e-3 (a field of args),
---callbacks.early_stopping.patience 5, --callbacks.csv.enabled false, --model.init_args.width 64."""
+--callbacks.early_stopping.patience 5, --callbacks.csv.enabled false, --model.width 64 (an option of a component)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,90 +71,15 @@ def _is_cut_off() -> bool:
 
 
 def _run(argv: list[str]) -> int:
-    command = argv[0] if argv else ""
+    command = argv[0] if argv else "--help"
     if command in OTHERS:
         return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))
-    own, overrides = split_overrides(argv) if command in ("train", "evaluate", "predict", "plan") else (argv, [])
+    if not command.startswith("-") and command not in COMMANDS:
+        raise ConfigError(f"{command}: there is no such command.{did_you_mean(command, COMMANDS)}")
+    own, overrides = split_overrides(argv) if command in RUNS else (argv or [command], [])
     options = _parser(with_arguments=command == "train" and bool({"-h", "--help"} & set(own))).parse_args(own)
     options.typed, options.overrides = argv, overrides
     return int(options.run(options) or OK)
-
-
-def split_overrides(
-    argv: Sequence[str], own_options: Mapping[str, int] = OWN_OPTIONS
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Split a command line into the words of the command and the ``(key, text)`` pairs of the configuration.
-
-    A key without a value gets the text ``true``.
-
-    Args:
-        own_options: Options of the command itself, with the number of values they take.
-
-    Example:
-        >>> split_overrides(["train", "run.yaml", "--fp16", "--seed", "1", "--args.max_steps=-1"])
-        (['train', 'run.yaml'], [('fp16', 'true'), ('seed', '1'), ('args.max_steps', '-1')])
-    """
-    own, overrides = [], []
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        name, equals, text = word.partition("=")
-        if not word.startswith("--") or name in own_options:
-            own.append(word)
-            count = 0 if equals else own_options.get(name, 0)
-            own += rest[:count]
-            del rest[:count]
-        elif equals:
-            overrides.append((name[2:], text))
-        else:
-            has_value = bool(rest) and not rest[0].startswith("--")
-            overrides.append((name[2:], rest.pop(0) if has_value else "true"))
-    return own, overrides
-
-
-def command_that_resumes(argv: Sequence[str]) -> str:
-    """Return the command line that goes on with the run of ``argv`` from the newest checkpoint in its output_dir.
-
-    Every option is repeated but the choice of another checkpoint; secrets are masked, to be filled in.
-
-    Example:
-        >>> command_that_resumes(["train", "my run.yaml", "--seed", "1", "--resume_from_checkpoint=old"])
-        "trackside train 'my run.yaml' --seed 1 --resume_from_checkpoint true"
-    """
-    own, overrides = split_overrides(argv)
-    kept = [(key, text) for key, text in overrides if key.replace("-", "_").removeprefix("args.") != RESUME]
-    kept = [(key, masked(text, key)) for key, text in kept]
-    words = [
-        [f"--{key}={text}"] if text.startswith("--") else [f"--{key}", text] for key, text in [*kept, (RESUME, "true")]
-    ]
-    return shlex.join([*words_before(argv), *own, *itertools.chain(*words)])
-
-
-def words_before(argv: Sequence[str]) -> list[str]:
-    """Return the words that started this command with ``argv``, those of a launcher such as torchrun included.
-
-    The command line of the process above counts where it ends with ``argv`` too, as that of torchrun, mpirun or timeout
-    does; otherwise that of this process. It is ``trackside`` where neither ends so: ``argv`` is Python's own.
-    """
-    count = len(argv)
-    for line in (_command_line_of(os.getppid()), sys.orig_argv):
-        if line[-count:] == list(argv):
-            return _without_interpreter(line[:-count])
-    return ["trackside"]
-
-
-def _command_line_of(process_id: int) -> list[str]:
-    """Return the words of a process's command line; none where the system does not tell."""
-    try:
-        return os.fsdecode(Path(f"/proc/{process_id}/cmdline").read_bytes()).split("\0")[:-1]
-    except OSError:
-        return []
-
-
-def _without_interpreter(words: list[str]) -> list[str]:
-    """Return a script that is on PATH by its name alone, as it was typed, instead of after the interpreter."""
-    script = Path(words[1]).name if len(words) > 1 and Path(words[0]).name.startswith("python") else ""
-    return [script, *words[2:]] if script and shutil.which(script) == words[1] else words
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -166,13 +90,28 @@ def train(options: argparse.Namespace) -> int:
     from trackside.cli import report, runner
 
     again = command_that_resumes(options.typed)
-    outcome = runner.train(_config(options))
+    if options.resume:
+        options.overrides = [*options.overrides, (RESUME, "true")]
+    config = _config(options)
+    if options.print_config:
+        return print_config(config)
+    outcome = runner.train(config)
     _print_on_main(outcome, "\n" + report.summary(outcome.trainer, outcome.results, outcome.picture))
     if (stopped_by := outcome.trainer.state.stopped_by) is None:
         return OK
     how = f"Go on: {again}" if outcome.has_checkpoint else "It has saved no checkpoint to go on from."
     _print_on_main(outcome, f"\nStopped by {stopped_by}. {how}")
     return 128 + signal.Signals[stopped_by]
+
+
+def print_config(config: RunConfig) -> int:
+    """Print the merged configuration."""
+    from trackside.config.merged import merged_text
+
+    if not config.registered_only:
+        config.components()  # which says how the options on the command line are read
+    print(merged_text(config), end="")
+    return OK
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -264,6 +203,9 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
         command = _command(commands, run, epilog=OVERRIDES)
         command.add_argument("files", nargs="+", metavar="run.yaml", help="configuration files; the later wins")
         command.add_argument("--registered-only", action="store_true", help="import only what packages register")
+        if run is train:
+            command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output_dir")
+            command.add_argument("--print-config", action="store_true", help="print the merged configuration and end")
         if run is train and with_arguments:
             command.epilog = f"{OVERRIDES}\n\nFields of args:\n{_fields()}"
         if run in (evaluate, predict):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from trackside.callbacks._util.imports import is_installed
+from trackside.callbacks.bus.callback_thread import counted
 from trackside.callbacks.secrets import scrub
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def costs(report: Mapping[str, Attachment], seconds: float) -> str:
     rows = [head]
     for name, item in report.items():
         share = f"{100 * item.seconds / seconds:.1f} %" if seconds else ""
-        rows.append((name, item.role, str(item.calls), f"{item.seconds:.3f}", share, _trouble(item)))
+        rows.append((name, item.role, str(item.calls), f"{item.seconds:.3f}", share, _remarks(item)))
     return table(rows, right=(2, 3, 4))
 
 
@@ -160,10 +161,18 @@ def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
     return rows
 
 
-def _trouble(item: Attachment) -> str:
+def _remarks(item: Attachment) -> str:
+    """Return what the times of a callback do not tell: its failures, and how it kept up in the background."""
+    remarks = []
     if item.detached_after is not None:
-        return scrub(f"detached after {item.detached_after} failures: {item.last_error!r}")
-    return scrub(f"{item.failures} failures: {item.last_error!r}") if item.failures else ""
+        remarks.append(f"detached after {item.detached_after} failures: {item.last_error!r}")
+    elif item.failures:
+        remarks.append(f"{item.failures} failures: {item.last_error!r}")
+    if item.thread is not None:
+        remarks.append(f"in the background {item.background_s:.3f} s, at most {item.thread.longest} calls waited")
+    if item.thread is not None and item.thread.dropped:
+        remarks.append(f"left out: {counted(item.thread.dropped.elements())}")
+    return scrub("; ".join(remarks))
 
 
 def block(title: str, rows: Iterable[Sequence[str]]) -> str:

@@ -150,20 +150,24 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
     """
     if name not in options.parameters:
         if options.takes_any and has_reference(value):
+            source.set(keys, verbatim(value))
             return FromEnvironment(verbatim(value), lambda item: item, f"{source.where(*keys)}: {'.'.join(keys)}")
         if options.takes_any:
+            source.set(keys, plain(value))
             return plain(value)
         known = ", ".join(options.parameters) or "none"
         near = did_you_mean(name, options.parameters)
         raise source.error(keys, f"{options.name} has no such option.{near} Options: {known}")
     hint, may_be_none = options.hints.get(name, Any), options.parameters[name].default is None
     if has_reference(written := verbatim(value)):
+        source.set(keys, written)
         where = f"{source.where(*keys)}: {'.'.join(keys)}={masked(written, keys[-1])!r}"
         found = FromEnvironment(written, lambda item: _converted(source, keys, item, hint), where)
         if is_set(written):
             found.build()  # to check it before anything is made
         return found
     for candidate in readings(value, hint, may_be_none=may_be_none):
+        source.set(keys, candidate)  # from now on as the option reads it
         if candidate is None and may_be_none:
             return None
         try:

@@ -37,6 +37,7 @@ def schema(framework: str = "pytorch") -> Schema:
     component = {"$ref": "#/$defs/component"}
     several: Schema = {"anyOf": [component, {"type": "object", "additionalProperties": component}]}
     properties: Schema = {"framework": {"enum": list(FRAMEWORKS), "default": "pytorch"}}
+    properties["python_path"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     properties |= {key: several if key in DATA else component for key in COMPONENTS}
     properties["args"] = _args(arguments_class(framework))
     properties["callbacks"] = {

@@ -16,12 +16,12 @@ logger: logging.Logger = logging.getLogger("trackside.config")
 
 
 def search_beside(source: Source) -> None:
-    """Let the modules beside the files of ``source``, and those in the current folder, be imported.
+    """Let the modules in the folders of ``source`` be imported.
 
     They come last, so that they shadow no installed package. A class path that means an installed module although one
     of that name lies beside the files is told.
     """
-    folders = list(dict.fromkeys(path.resolve() for path in [*(file.parent for file in source.files), Path()]))
+    folders = source.folders
     for keys, class_path in _class_paths(source):
         name = class_path.split(".")[0]
         beside = [folder for folder in folders if _has_module(folder, name)]

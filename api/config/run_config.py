@@ -19,6 +19,7 @@ from trackside.config.component import FUNCTIONS, Component, FromEnvironment, bu
 from trackside.config.module_search import search_beside
 from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings, verbatim
 from trackside.trainer.arguments.aliases import Alias
+from trackside.trainer.arguments.elsewhere import nearest_name
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 """Frameworks, each with the name of its module and of its extra."""
@@ -129,7 +130,7 @@ def _check_arg_names(source: Source, cls: Any) -> None:
         if name == "callbacks":
             raise source.error(["args", name], "callbacks has its place beside args, not in it")
         if name not in known:
-            raise source.error(["args", name], f"there is no such argument.{did_you_mean(name, known)}")
+            raise source.error(["args", name], f"there is no such argument.{nearest_name(name, known)}")
 
 
 def _drop_overruled(source: Source, cls: Any) -> None:
@@ -160,6 +161,7 @@ def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
         hint = hints.get(name)
         found = readings(value, hint)
         given[name] = found[-1] if str in members_of(hint) else found[0]  # a text is as it was typed: fields read it
+    source.values["args"].update(given)
     try:
         args = cls(**given)
         args.callbacks = callbacks
@@ -181,6 +183,6 @@ def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) 
         entry.options[name] = verbatim(source.at(keys)) if written else built(checked)
         target: Any = callbacks[entry.name]
         (target[above[0]] if above else target)[key] = entry.options[name]
-    for keys in entry.overruled:
-        target = callbacks[entry.name]
-        del (target[keys[0]] if keys[1:] else target)[keys[-1]]
+    for target in (callbacks[entry.name], source.at(("callbacks", entry.name))):
+        for keys in entry.overruled:
+            del (target[keys[0]] if keys[1:] else target)[keys[-1]]

@@ -19,7 +19,7 @@ DATA = ("train_data", "eval_data", "test_data")
 COMPONENTS = ("model", *DATA, "loss_fn", "compute_metrics", "data_collator", "processing_class")
 """Keys whose value is an object, named by ``class_path`` and ``init_args``."""
 
-TOP_KEYS = ("framework", *COMPONENTS, "args", "callbacks")
+TOP_KEYS = ("framework", "python_path", *COMPONENTS, "args", "callbacks")
 
 
 NULLS = ("", "~", "null", "Null", "NULL")
@@ -109,6 +109,12 @@ class Source:
                 value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders in which modules are searched: ``python_path``, those of the files, and the current one."""
+        written = map(Path, self.values.get("python_path", ()))
+        return list(dict.fromkeys(path.resolve() for path in [*written, *(file.parent for file in self.files), Path()]))
+
     def expanded(self, keys: Keys, *, only_maps: bool = False) -> Any:
         """Return the value at the end of ``keys``, after a text of the command line there was read as YAML.
 
@@ -173,7 +179,8 @@ class Source:
 
     def set(self, keys: Keys, value: Any) -> None:
         """Set the value at the end of ``keys``."""
-        self.at(keys[:-1])[keys[-1]] = value
+        above = self.at(keys[:-1])
+        above[int(keys[-1]) if isinstance(above, list) else keys[-1]] = value
 
 
 def _as_maps(earlier: Source, later: Source, keys: Keys) -> tuple[Any, Any]:
@@ -198,7 +205,7 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
     for file in map(Path, files):
         source.merge(read_file(file))
         source.files.append(file)
-    source.merge(from_command_line(overrides))
+    source.merge(from_command_line(overrides, source))
     return source
 
 
@@ -222,8 +229,13 @@ def read_file(path: Path) -> Source:
     return source
 
 
-def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
+def from_command_line(overrides: Iterable[tuple[str, str]], files: Source | None = None) -> Source:
     """Return a source of ``(key, text)`` pairs, the later of which win; keys outside `TOP_KEYS` are fields of ``args``.
+
+    An option of a component may be given without ``init_args`` in its key, such as ``model.width``.
+
+    Args:
+        files: What the files say, which tells a dataset from a map of datasets.
 
     Raises:
         ConfigError: See `read_source`.
@@ -239,6 +251,9 @@ def from_command_line(overrides: Iterable[tuple[str, str]]) -> Source:
             first, rest = "args", [first, *rest]
         if first == "args" and rest:
             rest[0] = rest[0].replace("-", "_")
+        if first in COMPONENTS and rest and rest[0] not in ("class_path", "init_args"):
+            is_one = first not in DATA or any(made and made.at((first, "class_path")) for made in (files, source))
+            rest = ["init_args", *rest] if is_one else rest
         source.merge(_one_value((first, *rest), Text(text)), is_same_source=True)
     _normalise(source)
     return source
@@ -278,6 +293,8 @@ def _normalise(source: Source) -> None:
             if key in DATA and isinstance(values[key], dict) and "class_path" not in values[key]:
                 for name in values[key]:
                     _normalise_component(source, (key, name))
+    if "python_path" in values:
+        values["python_path"] = _folders(source)
     for key in ("args", "callbacks"):
         found = source.expanded((key,))
         values[key] = {} if found is None else found
@@ -290,6 +307,16 @@ def _normalise(source: Source) -> None:
             entry = {"enabled": entry}
         values["callbacks"][name] = {} if entry is None else entry
         source.expanded(("callbacks", name, "init_args"))
+
+
+def _folders(source: Source) -> list[str]:
+    """Return the folders of ``python_path``; a relative one is in the folder of its file."""
+    found = source.expanded(("python_path",))
+    folders = [str(found)] if isinstance(found, str) else found
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise source.error(["python_path"], "a folder or a list of folders is needed")
+    base = source.files[0].parent if source.files else Path()
+    return [str(Path(base, os.path.expanduser(folder)).resolve()) for folder in folders]
 
 
 def _normalise_component(source: Source, keys: Keys) -> None:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, get_args
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, CallbackError, TracksideTypeError, check_count, did_you_mean
 from ..events import EventName, signal_named
-from ..types import OnError, Role
-from .callback_thread import CallbackThread
+from ..types import OnError, Role, WhenFull
+from .callback_thread import QUEUE_LIMIT, CallbackThread
 from .introspection import (
     check_adapted,
     check_calls,
@@ -44,10 +44,13 @@ class AttachOptions:
         every: It is called only at steps and records whose step is a multiple of this; so is what a monitor adds.
         background: Call it on a thread of its own; observers only. None: as the class says.
         timeout_s: A call in the background that takes longer is abandoned. None: the class's ``timeout_s``.
+        queue: The most calls that wait in the background. None: 10000.
+        when_full: "drop" leaves out steps and records, counted by event, while so many calls wait; "wait" lets training
+            wait for room, as all other events do. None: "drop".
         origin: Where the callback comes from, for `trackside plan`. None: file and line of its class.
 
     Raises:
-        CallbackError: If ``role`` or ``on_error`` is not one of the choices.
+        CallbackError: If ``role``, ``on_error`` or ``when_full`` is not one of the choices.
         UnknownNameError: If ``on`` names an unknown event.
         ArgumentError: If another option has a value that is not allowed.
     """
@@ -61,6 +64,8 @@ class AttachOptions:
     every: int = field(default=1, metadata={"minimum": 1})
     background: bool | None = None
     timeout_s: float | None = field(default=None, metadata={"exclusiveMinimum": 0})
+    queue: int | None = field(default=None, metadata={"minimum": 1})
+    when_full: WhenFull | None = None
     origin: str | None = None
 
     @classmethod
@@ -77,7 +82,7 @@ class AttachOptions:
         return AttachOptions(**options)
 
     def __post_init__(self) -> None:
-        for option, choices in (("role", Role), ("on_error", OnError)):
+        for option, choices in (("role", Role), ("on_error", OnError), ("when_full", WhenFull)):
             if getattr(self, option) is not None:
                 check_choice(option, getattr(self, option), get_args(choices))
         for option in ("before", "after", "on"):
@@ -86,6 +91,8 @@ class AttachOptions:
         for event in self.on or ():
             signal_named(event)
         check_count("every", self.every)
+        if self.queue is not None:
+            check_count("queue", self.queue)
         if not isinstance(self.background, bool | None):
             raise ArgumentError("background", self.background, "true or false")
         if self.timeout_s is not None and (
@@ -112,7 +119,7 @@ class Attachment(AttachOptions):
         calls: How often one of its methods was called.
         seconds: Time spent on the training thread: in its methods, or in handing calls over and waiting.
         background_s: Time spent in its methods in the background.
-        dropped: Calls that were left out since it could not keep up, or was abandoned.
+        dropped: Calls that were left out since it could not keep up, or was abandoned; `thread` has them by event.
         is_behind: Whether a save has waited for its work on earlier checkpoints.
         failures: Exceptions it raised.
         failures_in_a_row: Those since one of the events in ``failing`` last succeeded.
@@ -193,7 +200,14 @@ def attachment_of(callback: Any, options: AttachOptions | None = None) -> Attach
     name = options.name or (named if isinstance(named, str) and named else snake_case(cls.__name__))
     thread = _thread_for(callback, name, role, options)
     origin = options.origin or f"Python, {location_of(cls)}"
-    timing = {"background": thread is not None, "timeout_s": thread.timeout_s if thread is not None else None}
+    timing: dict[str, Any] = {"background": False, "timeout_s": None, "queue": None, "when_full": None}
+    if thread is not None:
+        timing = {
+            "background": True,
+            "timeout_s": thread.timeout_s,
+            "queue": thread.limit,
+            "when_full": thread.when_full,
+        }
     declared = {"name": name, "role": role, "on_error": on_error, "origin": origin, **timing}
     return Attachment(**{**vars(options), **declared}, callback=callback, thread=thread)
 
@@ -203,6 +217,12 @@ def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> 
         raise CallbackError(f"{type(callback).__name__} steers the run and cannot do so in the background")
     is_declared = role == "observer" and getattr(callback, "background", False) is True
     if not (is_declared if options.background is None else options.background):
+        for option in ("queue", "when_full"):
+            if getattr(options, option) is not None:
+                raise ArgumentError(
+                    option, getattr(options, option), "not given: this is for callbacks with background=True"
+                )
         return None
     declared_s = getattr(callback, "timeout_s", TrainerCallback.timeout_s)
-    return CallbackThread(name, float(declared_s if options.timeout_s is None else options.timeout_s))
+    timeout_s = float(declared_s if options.timeout_s is None else options.timeout_s)
+    return CallbackThread(name, timeout_s, options.queue or QUEUE_LIMIT, options.when_full or "drop")

@@ -8,8 +8,12 @@ other, in the order of the events. Training waits for it only
   together are kept below `WAIT_SHARE` of its time; calls that are not done by then are done later, still in order.
 
 A call that takes longer than the attachment's ``timeout_s`` cannot be stopped, since a thread cannot; its callback is
-detached and the thread is left behind. When `QUEUE_LIMIT` calls wait, further steps and records are dropped and
-counted. Failures are counted on the training thread, so that the fault policy is that of every other callback.
+detached and the thread is left behind. When as many calls wait as the attachment's ``queue`` says, steps and records
+are dropped and counted, or, with ``when_full="wait"``, training waits for room; for all other events it does so anyway.
+Failures are counted on the training thread, so that the fault policy is that of every other callback.
+
+The end of a run waits `END_WAIT_S`, or ``timeout_s`` if that is longer, says meanwhile for how many calls, and names
+those that were not delivered.
 
 A checkpoint that a call was given (on_save, on_load) is neither deleted nor replaced until the call is done or has
 timed out. One callback holds at most `HELD_LIMIT` checkpoints: the next save waits for the oldest of them, and a
@@ -33,7 +37,7 @@ from .._util.signatures import not_run
 from ..errors import CallbackError, CallbackTimeoutError
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment
-from .callback_thread import END_WAIT_S, Call, CallbackThread
+from .callback_thread import Call, CallbackThread, counted
 from .faults import FaultPolicy, called
 from .receiver import STEP_EVENTS, CallbackReceiver, never_ran
 
@@ -44,6 +48,10 @@ WAITS_SHORT = frozenset({"on_evaluate", "on_predict", "on_save"})
 WAITS_LONG = frozenset({"on_exception", "on_train_end"})
 ALWAYS_CONNECTED = WAITS_LONG | {"on_train_begin", "on_evaluate"}
 """Without on_save: a receiver of it makes commits synchronous. A save waits when it asks for the callback's state."""
+
+
+FIRST_TOLD_S = 2.0
+"""After so many seconds of waiting at the end of a run that is told, and then each time after twice as many."""
 
 
 class StateSnapshot(TrainerState):
@@ -118,9 +126,7 @@ class BackgroundReceiver(CallbackReceiver):
             done = self._wait()
             self._settle()
             if self.event == "on_train_end":
-                thread.close()
-                if not done and attachment.detached_after is None:
-                    logger.warning("the run ends while the callback %r is still working", attachment.name)
+                self._end_run(done)
         finally:
             attachment.seconds += perf_counter() - start
 
@@ -135,12 +141,43 @@ class BackgroundReceiver(CallbackReceiver):
     def _wait(self) -> bool:
         """Wait, if this event asks for it, and return whether all calls are done."""
         if self.event in WAITS_LONG:
-            return self.thread.wait(END_WAIT_S)
+            return self._wait_to_the_end()
         if self.event in getattr(self.attachment.callback, "waits_at", ()):
             return self.thread.wait(self.thread.timeout_s)
         if self.event in WAITS_SHORT or not self.thread.is_in_run:
             return self.thread.flush()
         return False
+
+    def _wait_to_the_end(self) -> bool:
+        """Wait until all calls are done or the time for that is over, and say for how many; return whether all are."""
+        thread, pause_s = self.thread, FIRST_TOLD_S
+        while not thread.wait(min(pause_s, thread.left_at_end_s())):
+            left_s = thread.left_at_end_s()
+            if thread.is_late or left_s <= 0:
+                return False
+            told = (len(thread.waiting()), self.attachment.name, counted(thread.waiting()), left_s)
+            logger.warning("waiting for %d events of the callback %r: %s; for at most %.0f s", *told)
+            pause_s *= 2
+        return True
+
+    def _end_run(self, done: bool) -> None:
+        attachment, thread = self.attachment, self.thread
+        undelivered = counted(thread.waiting())
+        thread.close()
+        if attachment.detached_after is not None:
+            return
+        if not done:
+            logger.warning(
+                "the callback %r is still working after %g s; not delivered yet: %s",
+                attachment.name,
+                thread.end_wait_s,
+                undelivered,
+            )
+        if thread.dropped:
+            left_out = counted(thread.dropped.elements())
+            logger.warning(
+                "the callback %r could not keep up with queue=%d; left out: %s", attachment.name, thread.limit, left_out
+            )
 
     def _settle(self) -> None:
         """Count, on the training thread, the outcomes of a callback's calls; stop its thread when it was detached.
@@ -162,8 +199,12 @@ class BackgroundReceiver(CallbackReceiver):
         if attachment.detached_after is not None:
             thread.abandon()
         elif thread.dropped and not attachment.dropped:
-            logger.warning("the callback %r cannot keep up; steps and records are left out", attachment.name)
-        attachment.dropped = thread.dropped
+            logger.warning(
+                "the callback %r cannot keep up: %d calls wait; steps and records are left out (see queue, when_full)",
+                attachment.name,
+                thread.limit,
+            )
+        attachment.dropped = thread.dropped.total()
 
 
 def _call_as(attachment: Attachment, event: str, method: Any, *args: Any, **kwargs: Any) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
 from ..errors import CallbackTimeoutError
+from ..types import WhenFull
 
 QUEUE_LIMIT = 10_000
-"""The longest queue of calls; beyond that, calls of steps and records are dropped."""
+"""The longest queue of calls, unless the attachment has another."""
 
 WAIT_SHARE = 0.005
 """The largest share of a run's time that all waits for one callback may take together."""
@@ -23,7 +25,7 @@ HELD_LIMIT = 2
 """The most checkpoints that one callback holds at once; the next save waits for the oldest of them."""
 
 END_WAIT_S = 60.0
-"""The longest that the end of a run waits for one callback none of whose calls reaches its time-out."""
+"""The longest that the end of a run waits for one callback, unless a single call may take longer."""
 
 
 @dataclass
@@ -38,6 +40,9 @@ class Call:
     make: Callable[[], object]
     is_droppable: bool = False
     holds: str | None = None
+
+    def __str__(self) -> str:
+        return self.event if self.holds is None else f"{self.event} ({os.path.basename(self.holds)})"
 
 
 @dataclass
@@ -56,15 +61,21 @@ class CallbackThread:
 
     Attributes:
         timeout_s: A call that takes longer is abandoned.
-        dropped: Calls that were left out since too many waited.
+        limit: The most calls that wait.
+        when_full: "drop" leaves out steps and records when so many calls wait; all other calls, and with "wait" these
+            too, are queued when there is room.
+        longest: The most calls that have waited.
+        dropped: How many calls of each event were left out.
         is_abandoned: Whether the callback was abandoned; no further call is made.
     """
 
-    def __init__(self, name: str, timeout_s: float, limit: int = QUEUE_LIMIT) -> None:
+    def __init__(self, name: str, timeout_s: float, limit: int = QUEUE_LIMIT, when_full: WhenFull = "drop") -> None:
         self.name = name
         self.timeout_s = timeout_s
         self.limit = limit
-        self.dropped: int = 0
+        self.when_full: WhenFull = when_full
+        self.longest = 0
+        self.dropped: Counter[str] = Counter()
         self.is_abandoned: bool = False
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()
@@ -74,19 +85,23 @@ class CallbackThread:
         self._thread: threading.Thread | None = None
         self._is_closing = False
         self._run_began_s: float | None = None
+        self._end_began_s: float | None = None
         self._waited_s = 0.0
 
     # -- called on the training thread ----------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:
-        """Queue ``call``."""
+        """Queue ``call``, or drop it; wait for room before, unless a call times out."""
+        if len(self._calls) >= self.limit and threading.current_thread() is not self._thread:
+            if call.is_droppable and self.when_full == "drop":
+                self.dropped[call.event] += 1
+                return
+            self._wait_while(lambda: len(self._calls) >= self.limit, float("inf"))
         with self._changed:
             if self.is_abandoned:
                 return
-            if len(self._calls) >= self.limit and call.is_droppable:
-                self.dropped += 1
-                return
             self._calls.append(call)
+            self.longest = max(self.longest, len(self._calls))
             self._is_closing = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"trackside-{self.name}", daemon=True)
@@ -100,7 +115,17 @@ class CallbackThread:
 
     def begin_run(self) -> None:
         """Start the clock of the run whose time waits may take a share of."""
-        self._run_began_s, self._waited_s = perf_counter(), 0.0
+        self._run_began_s, self._end_began_s, self._waited_s = perf_counter(), None, 0.0
+
+    @property
+    def end_wait_s(self) -> float:
+        """The longest that the end of a run waits."""
+        return max(END_WAIT_S, self.timeout_s)
+
+    def left_at_end_s(self) -> float:
+        """Return how long the end of the run may wait from now; its first call starts the clock."""
+        self._end_began_s = perf_counter() if self._end_began_s is None else self._end_began_s
+        return self._end_began_s + self.end_wait_s - perf_counter()
 
     def flush(self) -> bool:
         """Wait until all calls are done or the allowed share of the run is used; return whether all are done."""
@@ -127,13 +152,21 @@ class CallbackThread:
         self._wait_while(lambda: len(self._held()) >= HELD_LIMIT, float("inf"))
         return perf_counter() - start > SHORT_WAIT_S
 
+    def waiting(self) -> list[str]:
+        """Return the calls that are not done, the running one first."""
+        with self._changed:
+            return [str(call) for call in self._unfinished()]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the running call has timed out, so that the callback will be abandoned with all calls that wait."""
+        return self._running is not None and perf_counter() - self._began_s > self.timeout_s
+
+    def _unfinished(self) -> list[Call]:
+        return [*self._calls] if self._running is None else [self._running, *self._calls]
+
     def _held(self) -> list[str]:
-        running = self._running
-        is_late = running is not None and perf_counter() - self._began_s > self.timeout_s
-        if is_late:  # the callback will be abandoned, with all calls that wait
-            return []
-        calls = [*self._calls] if running is None else [running, *self._calls]
-        return [call.holds for call in calls if call.holds is not None]
+        return [] if self.is_late else [call.holds for call in self._unfinished() if call.holds is not None]
 
     def wait(self, seconds: float) -> bool:
         """Wait at most ``seconds``, or until a call times out; return whether all calls are done."""
@@ -156,15 +189,16 @@ class CallbackThread:
             found = list(self._outcomes)
             self._outcomes.clear()
             running, took_s = self._running, perf_counter() - self._began_s
+            undelivered = counted(map(str, self._calls))
         if running is not None and took_s > self.timeout_s and not self.is_abandoned:
-            error = CallbackTimeoutError(self.name, running.event, self.timeout_s)
+            error = CallbackTimeoutError(self.name, running.event, self.timeout_s, undelivered)
             found.append(Outcome(running.event, took_s, error))
         return found
 
     def abandon(self) -> None:
         """Drop the calls that wait, and make no further ones."""
         with self._changed:
-            self.dropped += len(self._calls)
+            self.dropped.update(call.event for call in self._calls)
             self.is_abandoned = self._is_closing = True
             self._calls.clear()
             self._changed.notify_all()
@@ -173,7 +207,7 @@ class CallbackThread:
         """End the thread when all calls are done; a further call starts a new one."""
         with self._changed:
             self._is_closing = True
-            self._run_began_s = None
+            self._run_began_s = self._end_began_s = None
             self._changed.notify_all()
 
     # -- on the thread itself -------------------------------------------------------------------------------------
@@ -204,3 +238,13 @@ class CallbackThread:
             self._running, self._began_s = call, perf_counter()
             self._changed.notify_all()  # the time of this call counts from here: `wait` must look again
             return call
+
+
+def counted(calls: Iterable[str]) -> str:
+    """Return calls as text, those of one name together.
+
+    Example:
+        >>> counted(["on_log", "on_save (checkpoint-4)", "on_log"])
+        'on_log (2), on_save (checkpoint-4)'
+    """
+    return ", ".join(name if number == 1 else f"{name} ({number})" for name, number in Counter(calls).items())

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from trackside.callbacks._util.plain_data import plain
-from trackside.callbacks.errors import ArgumentError, did_you_mean
+from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.secrets import masked, remember
 
 from ..staging import StagingFolder
+from .elsewhere import nearest_name
 
 T = TypeVar("T", bound="PlainData")
 
@@ -87,7 +88,7 @@ class PlainData:
 
     @classmethod
     def _unknown(cls, name: str, value: Any) -> ArgumentError:
-        near = did_you_mean(name, [item.name for item in cls.fields()])
+        near = nearest_name(name, [item.name for item in cls.fields()])
         return ArgumentError(name, value, f"{cls.__name__} has no such field.{near}")
 
     @classmethod

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trackside.callbacks._util.plain_data import SCALARS, plain
 from trackside.callbacks.errors import CheckpointError, NotPlainError
 
-from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import hashed
 from ._torch_util import place_of
 
@@ -33,7 +33,8 @@ SHARDS = "shards"
 
 def random_state() -> dict[str, Any]:
     """Return the states of the random number generators of Python, numpy and torch."""
-    state = {**host_random_state(), "torch": torch.get_rng_state()}
+    with generators_lent():
+        state = {**host_random_state(), "torch": torch.get_rng_state()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
@@ -41,8 +42,9 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Restore the states that `random_state` returned."""
-    set_host_random_state(state)
-    torch.set_rng_state(state["torch"])
+    with generators_lent():
+        set_host_random_state(state)
+        torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
 

@@ -15,6 +15,7 @@ import numpy as np
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 
+from ..arguments.elsewhere import nearest_name
 from ..outputs import default_compute_objective
 from ..staging import address_of
 
@@ -212,7 +213,7 @@ def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **pla
     fields = [item.name for item in args.fields()]
     changes = {}
     for name, value in hyperparameters.items():
-        near = did_you_mean(name, fields)
+        near = nearest_name(name, fields)
         if name in SETTLED and name in fields:
             raise ArgumentError(name, value, f"{args.given(name)!r}, which is settled for the whole search")
         if name in fields:

@@ -24,7 +24,7 @@ from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
-from ..checkpointing.random_state import host_random_state, set_host_random_state
+from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers, copy_all
 from . import model_state
 from ._compat import global_seed_generator
@@ -43,8 +43,10 @@ METADATA = {"format": "keras"}
 
 def random_state(model: Any) -> dict[str, Any]:
     """Return the states of the generators of Python, numpy, TensorFlow and Keras, of the model's layers and draws."""
+    with generators_lent():
+        of_host = host_random_state()
     return {
-        **host_random_state(),
+        **of_host,
         "tensorflow": tf.random.get_global_generator().state.numpy().tolist(),
         "keras": _global_state().numpy().tolist(),
         "draws": DRAWS.value(),
@@ -54,7 +56,8 @@ def random_state(model: Any) -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any], model: Any) -> None:
     """Restore the states that `random_state` returned."""
-    set_host_random_state(state)
+    with generators_lent():
+        set_host_random_state(state)
     tf.random.get_global_generator().state.assign(state["tensorflow"])
     own = model_state.generator_states(model)
     if len(own) != len(state["model"]):

@@ -57,7 +57,11 @@ def main(argv: Sequence[str]) -> int:
             f"{command[0]} is not Python running a script or a module: its updates are not traced, only its checkpoints"
         )
     campaign = Campaign(command, folder, kills=options.kills, seed=options.seed, tell=tell)
-    campaign.run()
+    try:
+        campaign.run()
+    except (KeyboardInterrupt, SystemExit):
+        tell(f"stopped, and the job with it; what it wrote is in {folder}")
+        raise
     print(json.dumps(as_json(campaign), indent=2) if options.json else f"\n{summary(campaign)}")
     if not all(run.is_exact for run in campaign.runs):
         return DIFFERS
@@ -68,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 def parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options, and the command of the job with `OUT` and `TRACE` in it."""
-    from trackside.cli.main import split_overrides
+    from trackside.cli.command_line import split_overrides
 
     own_words, job = [*argv], []
     if "--" in own_words:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trackside.cli.chaos.instants import SAVE, START, UPDATE, Instant
+from trackside.cli.chaos.processes import MARK, kill_job, noted_stops
 from trackside.trainer.checkpointing.names import COMMITTED, TEMPORARY
 from trackside.trainer.checkpointing.run_lock import LOCK_FILE
 
@@ -117,39 +118,40 @@ def run_until(
     instant: Instant | None = None,
     limit_s: float | None = None,
 ) -> Ended:
-    """Start a job; kill its process group at an instant, or wait for its end.
+    """Start a job; kill it at an instant, or wait for its end. A signal that ends chaos kills it first.
 
     Args:
         log: File to which its output is appended.
         instant: When to kill it; None: never.
         limit_s: Seconds after which it is taken to hang, and killed.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: If this process got a signal that ends it.
     """
-    started = time.monotonic()
-    with open(log, "ab") as output:
+    started, mark = time.monotonic(), uuid.uuid4().hex
+    ended = Ended()
+    with open(log, "ab") as output, noted_stops() as stops:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    ended = Ended()
-    try:
-        while True:
-            ended.code = process.poll()
-            watch.look()
-            if ended.code is not None:
-                break
-            now = time.monotonic()
-            ended.is_hung = limit_s is not None and now - started > limit_s
-            if ended.is_hung or (instant is not None and instant.is_due(now, watch.seen)):
-                break
-            time.sleep(POLL_S)
-    finally:  # after its end, too: processes that it has left behind
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            while not stops:
+                ended.code = process.poll()
+                watch.look()
+                if ended.code is not None:
+                    break
+                now = time.monotonic()
+                ended.is_hung = limit_s is not None and now - started > limit_s
+                if ended.is_hung or (instant is not None and instant.is_due(now, watch.seen)):
+                    break
+                time.sleep(POLL_S)
+        finally:  # after its end, too: processes that it has left behind
+            kill_job(process, mark)
     watch.look()
     ended.train_s = time.monotonic() - (watch.seen[START] or [started])[0]
     updates = watch.seen[UPDATE]

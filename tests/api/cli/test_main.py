@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from support.fork_process import Fork
 
-from trackside.cli.main import command_that_resumes, main
+from trackside.cli.command_line import command_that_resumes
+from trackside.cli.main import main
 
 
 def start(*arguments):
@@ -54,6 +56,29 @@ def test_evaluate_and_predict_use_the_trained_weights(run_yaml, capsys):
         assert arrays["label_ids"].shape == (9,)
 
 
+def evaluations():
+    with open("out/log.csv", newline="") as file:
+        return [(int(row["step"]), float(row["eval_loss"])) for row in csv.DictReader(file) if row["eval_loss"]]
+
+
+def test_an_evaluation_is_recorded_at_the_step_of_the_weights(run_yaml, caplog):
+    best = ["--load_best_model_at_end", "true", "--learning_rate", "10", "--callbacks.printer", "false"]
+    main(["train", run_yaml, *best])
+    trained = dict(evaluations())
+    better = min(trained, key=trained.get)
+
+    for arguments in ([], ["--checkpoint", "out/checkpoint-6"], ["--checkpoint", "out/checkpoint-3"]):
+        main(["evaluate", run_yaml, *best, *arguments])
+    Path("bare").mkdir()
+    Path("out/model.safetensors").rename("bare/model.safetensors")
+    main(["evaluate", run_yaml, *best, "--checkpoint", "bare"])
+
+    recorded = evaluations()[2:]
+    assert [step for step, _ in recorded] == [better, 6, 3, 0]
+    assert [loss for _, loss in recorded[:3]] == pytest.approx([trained[step] for step, _ in recorded[:3]], rel=1e-5)
+    assert "bare does not say at which step it was saved" in caplog.text
+
+
 def test_a_run_that_goes_on_ends_as_one_that_was_not_cut(run_yaml):
     constant = [run_yaml, "--lr_scheduler_type", "constant"]
     main(["train", *constant, "--output_dir", "whole"])
@@ -78,7 +103,7 @@ def test_a_signal_saves_and_ends_with_its_code_and_says_how_to_go_on(run_yaml, n
 
     assert process.wait(120) == code, process.errors
     assert f"received {number.name}" in process.output
-    assert "--resume_from_checkpoint true" in process.output
+    assert "--resume" in process.output
     assert not Path("out/train_results.json").exists()
 
 
@@ -91,12 +116,12 @@ def test_the_line_that_tells_how_to_go_on_goes_on_with_the_same_run(run_yaml, ca
     Path("more options.yaml").write_text("args: {max_steps: 5}\n")
     options = ["--output_dir", "out 'two'", "--model.class_path", "cli_parts.StopsOnce", "--eval_strategy", "no"]
 
-    stopped = main(["train", run_yaml, "more options.yaml", *options, "--resume_from_checkpoint", "true"])
+    stopped = main(["train", run_yaml, "more options.yaml", *options, "--resume"])
     trackside, *words = shlex.split(line_to_go_on(capsys.readouterr().out))
     code = main(words)
 
     assert (stopped, trackside, code) == (143, "trackside", 0)
-    assert words == ["train", run_yaml, "more options.yaml", *options, "--resume_from_checkpoint", "true"]
+    assert words == ["train", run_yaml, "more options.yaml", *options, "--resume"]
     assert json.loads(Path("out 'two'/trainer_state.json").read_text())["global_step"] == 5
     assert "checkpoint-2" in {path.name for path in Path("out 'two'").iterdir()}
     assert not Path("out").exists()
@@ -135,7 +160,7 @@ def test_a_run_that_saved_nothing_does_not_go_on_with_what_another_run_left(run_
 def test_every_option_is_repeated_but_the_choice_of_another_checkpoint(typed, expected):
     line = command_that_resumes(["train", *shlex.split(typed)])
 
-    assert line == f"trackside train {expected} --resume_from_checkpoint true"
+    assert line == f"trackside train {expected} --resume"
     assert command_that_resumes(shlex.split(line)[1:]) == line
 
 
@@ -143,7 +168,7 @@ def test_every_option_is_repeated_but_the_choice_of_another_checkpoint(typed, ex
 def test_what_started_the_command_is_repeated_too(launcher, tmp_path):
     script = tmp_path / "my trackside"
     script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom trackside.cli.main import command_that_resumes\n"
+        f"#!{sys.executable}\nimport sys\nfrom trackside.cli.command_line import command_that_resumes\n"
         "print(command_that_resumes(sys.argv[1:]))\n"
     )
     script.chmod(0o755)
@@ -153,7 +178,7 @@ def test_what_started_the_command_is_repeated_too(launcher, tmp_path):
     ended = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
 
     started = [word for word in launcher if word not in ("env", "A=b c")]
-    assert ended.stdout == f"{shlex.join([*started, 'my trackside'])} train run.yaml --resume_from_checkpoint true\n"
+    assert ended.stdout == f"{shlex.join([*started, 'my trackside'])} train run.yaml --resume\n"
 
 
 @pytest.mark.slow
@@ -167,7 +192,7 @@ def test_under_torchrun_the_line_that_tells_how_to_go_on_starts_torchrun(run_yam
     line = line_to_go_on(printed([*launch, *command]))
     again = printed(line)
 
-    assert shlex.split(line) == [*launch, *command, "--resume_from_checkpoint", "true"]
+    assert shlex.split(line) == [*launch, *command, "--resume"]
     assert "step 6 of 6" in again
     assert json.loads(Path("my out/trainer_state.json").read_text())["global_step"] == 6
 

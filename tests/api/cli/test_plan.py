@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trackside.cli.main import main, split_overrides
+from trackside.cli.command_line import split_overrides
+from trackside.cli.main import main
 
 
 def test_plan_shows_callbacks_in_order_with_origin_and_arguments_and_runs_nothing(run_yaml, capsys):

@@ -10,7 +10,8 @@ import pytest
 from support.run_configs import RUN, refused
 
 from trackside.callbacks.errors import ConfigError
-from trackside.cli.main import command_that_resumes, main
+from trackside.cli.command_line import command_that_resumes
+from trackside.cli.main import main
 from trackside.config.run_config import load_config
 
 NOTIFY = """\
@@ -117,6 +118,5 @@ def test_the_command_that_resumes_masks_secrets():
     argv = ["train", "run.yaml", "--callbacks.notify.api_key", "typed-secret", "--callbacks.notify.url=${ENV:HOOK}"]
 
     assert command_that_resumes(argv) == (
-        "trackside train run.yaml --callbacks.notify.api_key '***' --callbacks.notify.url '${ENV:HOOK}' "
-        "--resume_from_checkpoint true"
+        "trackside train run.yaml --callbacks.notify.api_key '***' --callbacks.notify.url '${ENV:HOOK}' --resume"
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.run_configs import PARTS
 
 from trackside.callbacks import registry
+from trackside.config.merged import merged_text
 from trackside.config.run_config import load_config
 
 NUMBERS, TEXTS = st.integers(1, 50), st.sampled_from(["a", "12", "on", "fix #3", "#1", "a: b", "1e3", "[x]"])
@@ -134,10 +135,13 @@ def test_whatever_is_written_where_the_later_wins(folder, written, typed):
         Path(name).write_text(text)
     overrides, sources = typed
 
-    found = resolved(load_config(names, overrides))
+    config = load_config(names, overrides)
+    found = resolved(config)
 
     expected = reference([[("model.init_args.width", 0)], *(assigned for _, assigned in written), *sources])
     assert {key: found.get(key) for key in expected} == expected
+    Path("merged.yaml").write_text(merged_text(config))
+    assert resolved(load_config(["merged.yaml"])) == found
 
 
 def test_the_last_of_several_names_wins_however_often_each_is_written(folder):

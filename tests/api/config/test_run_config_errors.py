@@ -54,7 +54,7 @@ from trackside.config.run_config import load_config
         ),
         ("args:\n  seed: 1\n  seed: 2\n", "run.yaml:3: args.seed is written twice; first on line 2"),
         ("args: {seed: 1\n", "run.yaml:2:1: this is not valid YAML: "),
-        ("- 1\n", "run.yaml:1: a configuration is a map with the keys framework, model, "),
+        ("- 1\n", "run.yaml:1: a configuration is a map with the keys framework, python_path, model, "),
         (
             "model:\n  class_path: no_such_module.Model\n",
             "run.yaml:2: model.class_path='no_such_module.Model': ",

@@ -156,7 +156,10 @@ def test_a_hanging_one_is_detached_with_its_name_and_event(track, caplog):
 
     assert took_s < 20
     assert isinstance(attachment.last_error, CallbackTimeoutError)
-    assert str(attachment.last_error) == "the callback 'uploader' hangs: on_log took longer than 0.1 s"
+    assert (
+        str(attachment.last_error)
+        == "the callback 'uploader' hangs: on_log took longer than 0.1 s; not delivered: on_log (4)"
+    )
     assert attachment.detached_after == 1
     assert attachment.dropped == 4
     assert sum("uploader" in record.getMessage() for record in caplog.records) == 1
@@ -201,8 +204,7 @@ def test_when_the_queue_is_full_records_are_dropped_and_counted_but_never_the_en
         def on_train_end(self, args, state, control, **kwargs):
             ended.append(True)
 
-    run, attachment = in_run(track, callback := Ends())
-    attachment.thread.limit = 3
+    run, attachment = in_run(track, callback := Ends(), queue=3)
     for _ in range(20):
         run.log(loss=1.0)
     callback.released.set()
@@ -212,7 +214,9 @@ def test_when_the_queue_is_full_records_are_dropped_and_counted_but_never_the_en
     assert heard in (3, 4)  # those that wait, and the one that it is at work at if it had begun by then
     assert attachment.dropped == 20 - heard
     assert ended == [True]
-    assert sum("cannot keep up" in record.getMessage() for record in caplog.records) == 1
+    assert attachment.thread.dropped == {"on_log": 20 - heard}
+    assert sum("cannot keep up: 3 calls wait" in record.getMessage() for record in caplog.records) == 1
+    assert f"could not keep up with queue=3; left out: on_log ({20 - heard})" in caplog.text
 
 
 def test_flags_that_it_sets_have_no_effect(track):

@@ -17,6 +17,7 @@ from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Dataset
 from torch.utils.data import _utils as torch_internals
 
+from trackside.trainer.checkpointing.random_state import generators_lent
 from trackside.trainer.data.sharding import derive_seed
 from trackside.trainer.stop_signals import STOP_SIGNALS
 
@@ -45,15 +46,16 @@ def host_state_kept(seed: int) -> Iterator[None]:
     numpy's generator is replaced, since reading and writing its state takes five times as long as the rest. Its cached
     second normal number is lost, at the same positions in every run.
     """
-    python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
-    set_bit_generator(ASIDE)
-    try:
-        seed_worker(seed)
-        yield
-    finally:
-        random.setstate(python)
-        set_bit_generator(numpy)
-        torch.set_rng_state(host)
+    with generators_lent():
+        python, numpy, host = random.getstate(), get_bit_generator(), torch.get_rng_state()
+        set_bit_generator(ASIDE)
+        try:
+            seed_worker(seed)
+            yield
+        finally:
+            random.setstate(python)
+            set_bit_generator(numpy)
+            torch.set_rng_state(host)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ training. So each dataset has a state of these generators of its own, which is p
 from __future__ import annotations
 
 import random
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpointing.random_state import host_random_state, set_host_random_state
+from ...checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ...data.sharding import derive_seed
 from .._compat import PythonFunction, python_function
 
-_running: threading.RLock = threading.RLock()
-"""Held while a function runs with a state of its own."""
 DEPTH = 12
 """References that are followed from a function to a generator."""
 
@@ -50,6 +47,10 @@ class HostStream:
                 self._generators += generators_in(function.original)
             function.replace(with_stream(function.original, weakref.ref(self)))
 
+    def seed_also(self, function: Any) -> None:
+        """Seed the generators that a function refers to with this stream, too."""
+        self._generators += generators_in(function)
+
     def restart(self, *parts: int) -> None:
         """Seed this stream and the generators of the functions by ``parts``."""
         with self.in_place():
@@ -61,7 +62,7 @@ class HostStream:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Return a context in which the global generators have the state of this stream."""
-        with _running:
+        with generators_lent():
             before = host_random_state()
             if self._state is not None:
                 set_host_random_state(self._state)

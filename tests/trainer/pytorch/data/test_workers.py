@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -42,6 +43,28 @@ def test_the_random_state_is_put_back_also_after_an_exception():
 
     assert str(random_state()) == str(before)
     assert torch.equal(torch.get_rng_state(), before["torch"])
+
+
+def test_trainers_on_streams_in_threads_leave_the_generator_of_numpy_alone(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            for index in range(64):
+                time.sleep(0.0002)
+                yield torch.ones(4) * np.random.rand(), torch.tensor(index % 2)
+
+    def train(number):
+        args = TrainingArguments(tmp_path / str(number), max_steps=10, save_strategy="no", disable_tqdm=True)
+        loss_fn = torch.nn.functional.cross_entropy
+        Trainer(torch.nn.Linear(4, 2), args, train_dataset=Stream(), loss_fn=loss_fn).train()
+
+    own = np.random.mtrand.get_bit_generator()
+    threads = [threading.Thread(target=train, args=[number]) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert np.random.mtrand.get_bit_generator() is own
 
 
 def test_a_worker_can_pass_for_none():

@@ -75,7 +75,8 @@ def differences(expected: Points, found: Points) -> Iterator[tuple[str, str]]:
     if unknown := sorted(found.keys() - expected.keys()):
         yield f"shows {_several(unknown)}, which was not logged", f"what has to be shown: {', '.join(sorted(expected))}"
     for kind, (where, advice) in KINDS.items():
-        names, steps = [], ""
+        names: list[str] = []
+        steps = ""
         for name in sorted(expected):
             due = Counter(step for step, _ in expected[name])
             shown = Counter(step for step, _ in found.get(name, ()))

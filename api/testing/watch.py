@@ -6,7 +6,7 @@ import contextlib
 import copy
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trackside.callbacks._util.plain_data import copy_plain
 from trackside.callbacks.bus.introspection import METHODS, overridden_events
@@ -103,8 +103,8 @@ def random_state() -> tuple[Any, ...]:
     """Return the state of the global random numbers of Python and NumPy."""
     import numpy as np
 
-    _, keys, position, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), keys.tobytes(), position, *rest
+    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
+    return random.getstate(), name, keys.tobytes(), *rest
 
 
 def same(one: object, other: object) -> bool:

@@ -8,6 +8,7 @@ import secrets
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import none_if_unreadable
 
@@ -21,7 +22,7 @@ def use_own_suffixes() -> None:
     It draws from Python's global random numbers, which a trainer seeds, and restores when it resumes: a later part of a
     run would get the name of an earlier one, and replace its file.
     """
-    module = importlib.import_module("comet_ml.offline")
+    module: Any = importlib.import_module("comet_ml.offline")
     if hasattr(module, "random_ascii_string"):
         module.random_ascii_string = _random_text
 

@@ -96,7 +96,7 @@ class Marker:
                 logger.info("%s: its lock could not be renewed: %s", self.remote.address, describe(error))
 
     def _is_ours(self, found: dict[str, Any]) -> bool:
-        return found.get("key") == self._told["key"]
+        return bool(found.get("key") == self._told["key"])
 
     def _read(self) -> dict[str, Any]:
         """Return what the object says; a file is read once more if it was being written."""

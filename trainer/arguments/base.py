@@ -13,6 +13,7 @@ from ..staging import staged
 from . import enums
 from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
+from .elsewhere import OPTIMIZERS_ELSEWHERE
 from .fields import (
     INTERVAL,
     MAX_STEPS,
@@ -111,7 +112,7 @@ class BaseTrainingArguments(DerivedArguments):
     adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.", from_up_to(0, 1))
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", from_up_to(0, 1))
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
-    optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName)
+    optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName, OPTIMIZERS_ELSEWHERE)
     adafactor: bool = other_name("Deprecated: optim='adafactor'.")
     optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
     lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)

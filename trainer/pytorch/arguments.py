@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 from ..arguments.base import BaseTrainingArguments
+from ..arguments.elsewhere import OPTIMIZERS_ELSEWHERE
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
 from ..arguments.fields import at_least, choice, option
 from ..distributed.launcher import ProcessRank, detect_launcher
@@ -44,7 +45,9 @@ class TrainingArguments(BaseTrainingArguments):
         True
     """
 
-    optim: OptimizerChoice = choice("adamw_torch_fused", "Optimizer.", OptimizerName)  # noqa: RUF009
+    optim: OptimizerChoice = choice(  # noqa: RUF009
+        "adamw_torch_fused", "Optimizer.", OptimizerName, OPTIMIZERS_ELSEWHERE
+    )
     global_batch_size: int | None = option(
         None,
         "Examples of an update, the same on any number of processes; gradient_accumulation_steps follows from it, and "

@@ -9,6 +9,8 @@ from pathlib import Path
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 
+from .optim.packaged import check_package
+
 NATIVE = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
 """Equivalents of apex's optimizers in torch."""
 
@@ -20,8 +22,7 @@ def check_optimizer(name: str) -> None:
         MissingPackageError: If a package is not installed.
         ArgumentError: If a package is installed, but does not have the optimizer.
     """
-    if name == "adamw_8bit" and not is_installed("bitsandbytes"):
-        raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
+    check_package(str(name))
     reason = why_no_apex("optimizers") if name.endswith("_apex_fused") else None
     if reason is not None:
         raise ArgumentError("optim", str(name), apex_needed(name, reason))

@@ -33,6 +33,7 @@ from .fields import (
     some_of,
     spaced,
     true_or_text,
+    with_types,
     words,
 )
 from .foreign import DECLARED, FOREIGN_FIELDS, KINDS, is_foreign
@@ -56,6 +57,7 @@ Tokens = Literal["no", "all", "non_padding"]
 NAMES, NUMBER = list[str] | None, int | float
 
 
+@with_types
 @dataclass
 class BaseTrainingArguments(DerivedArguments):
     """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
@@ -86,7 +88,7 @@ class BaseTrainingArguments(DerivedArguments):
 
     # -- evaluation and batches -----------------------------------------------------------------------------------
     eval_strategy: Interval = choice("no", "When to evaluate: no, steps, epoch.", enums.IntervalStrategy)
-    evaluation_strategy: Interval = other_name("Another name of eval_strategy.")
+    evaluation_strategy: Interval | None = other_name("Another name of eval_strategy.")
     evaluate_during_training: bool = other_name("Deprecated: eval_strategy='steps'.")
     eval_steps: float | None = option(
         None,

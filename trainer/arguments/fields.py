@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from trackside.callbacks._util.conversion import hints_of
 from trackside.callbacks.errors import did_you_mean
 
 T = TypeVar("T")
@@ -71,6 +72,14 @@ def option(
     else:
         made = dataclasses.field(default=default, metadata={"help": help})
     return Argument(made, rule, reads, kinds)  # type: ignore[return-value]
+
+
+def with_types(cls: type[T]) -> type[T]:
+    """Give the fields of a dataclass their types instead of text, which not every command-line parser resolves."""
+    hints = hints_of(cls)
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        item.type = hints.get(item.name, item.type)
+    return cls
 
 
 def choice(default: T, help: str, among: Any, elsewhere: Mapping[str, str] | None = None) -> T:

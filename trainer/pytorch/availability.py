@@ -9,8 +9,6 @@ from pathlib import Path
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 
-from .optim.packaged import check_package
-
 NATIVE = {"adamw_apex_fused": "adamw_torch_fused", "sgd_apex_fused": "sgd", "adagrad_apex_fused": "adagrad"}
 """Equivalents of apex's optimizers in torch."""
 
@@ -19,10 +17,8 @@ def check_optimizer(name: str) -> None:
     """Raise if the installed packages do not have the optimizer ``name``, without importing them.
 
     Raises:
-        MissingPackageError: If a package is not installed.
         ArgumentError: If a package is installed, but does not have the optimizer.
     """
-    check_package(str(name))
     reason = why_no_apex("optimizers") if name.endswith("_apex_fused") else None
     if reason is not None:
         raise ArgumentError("optim", str(name), apex_needed(name, reason))

@@ -10,7 +10,7 @@ from trackside.callbacks.errors import UnsupportedError
 
 from ..arguments.base import BaseTrainingArguments
 from ..arguments.enums import ParallelMode, SharedOptimizer
-from ..arguments.fields import at_least, option
+from ..arguments.fields import at_least, option, with_types
 from ..arguments.validation import Refusals, refuse
 from ..distributed.launcher import ProcessRank
 from .distributed.tf_config import detect_tf_config
@@ -38,6 +38,7 @@ NOT_HERE: Refusals = {
 }
 
 
+@with_types
 @dataclass(kw_only=True)
 class TFTrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of TensorFlow.

@@ -34,7 +34,7 @@ def check_package(name: str) -> None:
     """
     found = PACKAGED.get(name)
     if found is not None and not is_installed(found.module.partition(".")[0]):
-        raise MissingPackageError(found.package, f"optim={name!r}")
+        raise MissingPackageError(found.package, f"optim={str(name)!r}")
 
 
 def class_and_options(name: str, args: Any) -> tuple[Any, dict[str, Any]]:

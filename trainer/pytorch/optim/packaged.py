@@ -103,9 +103,7 @@ PACKAGED: dict[str, Packaged] = {
     "adamw_torch_4bit": Packaged("torchao.optim", "AdamW4bit", _low_bit),
     "adamw_torch_8bit": Packaged("torchao.optim", "AdamW8bit", _low_bit),
     "grokadamw": Packaged("grokadamw", "GrokAdamW", _none),
-    "schedule_free_adamw": Packaged(
-        "schedulefree", "AdamWScheduleFree", lambda args: adam_options(args) | _warmup(args)
-    ),
+    "schedule_free_adamw": Packaged("schedulefree", "AdamWScheduleFree", _adam_with_warmup),
     "schedule_free_radam": Packaged("schedulefree", "RAdamScheduleFree", adam_options),
     "schedule_free_sgd": Packaged("schedulefree", "SGDScheduleFree", _warmup),
     "stable_adamw": Packaged("optimi", "StableAdamW", adam_options),

@@ -168,6 +168,10 @@ class EvaluationStep(ABC):
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
 
+    def metrics(self) -> dict[str, Any]:
+        """Return metrics that the framework computed over the batches of the evaluation, by name: none by default."""
+        return {}
+
     @abstractmethod
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays. Waits for the device."""

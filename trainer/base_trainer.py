@@ -94,13 +94,14 @@ class BaseTrainer(TrainerInterface):
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
         self._engine = self._make_engine()
-        self._checkpoints = CheckpointManager(self, self._engine, self._dispatcher, self._overrides)
         self._evaluator = Evaluator(self, self._engine, self._dispatcher, self._overrides)
-        self._writer = MetricsWriter(self, self._dispatcher)
-        if self.model is None and self.model_init is not None:
-            self._model = self.call_model_init()
-        self._check_model()
-        self._engine.configure()
+        with self._evaluator.initializing():
+            self._checkpoints = CheckpointManager(self, self._engine, self._dispatcher, self._overrides)
+            self._writer = MetricsWriter(self, self._dispatcher)
+            if self.model is None and self.model_init is not None:
+                self._model = self.call_model_init()
+            self._check_model()
+            self._engine.configure()
         update_context(
             self, self._dispatcher, train_dataloader=None, eval_dataloader=None, step_timer=self._engine.step_timer
         )

@@ -177,6 +177,10 @@ class EvaluationStep(ABC):
         """Return nested tensors as numpy arrays. Waits for the device."""
 
     @abstractmethod
+    def for_metrics(self, nested: Any) -> Any:
+        """Return nested numpy arrays of a batch as compute_metrics gets them batch by batch."""
+
+    @abstractmethod
     def num_examples(self, batches: Any) -> int | None:
         """Return the number of examples in ``batches``; None if it is unknown."""
 
@@ -246,8 +250,6 @@ class Engine(ABC):
     evaluation: EvaluationStep
     checkpoint: CheckpointIO
     given_optimizers: tuple[Any, Any]
-
-    # -- set-up ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def configure(self) -> None:

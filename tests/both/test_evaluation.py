@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trackside import EvalPrediction
+
 
 @pytest.mark.parametrize("examples", [1, 8, 9, 23])
 def test_evaluation_over_a_ragged_set_is_that_of_one_big_batch(trainer_factory, accuracy, examples):
@@ -166,6 +168,25 @@ def test_metrics_are_asked_for_batch_by_batch(trainer_factory):
 
     assert trainer.evaluate(trainer_factory.dataset(20))["eval_n"] == 20
     assert seen == [(8, False), (8, False), (4, True)]
+
+
+def test_metrics_batch_by_batch_get_what_the_framework_computes_with_and_leave_predict_its_outputs(trainer_factory):
+    seen: list[EvalPrediction] = []
+
+    def metrics(prediction, compute_result):
+        seen.append(prediction)
+        return {"n": prediction.label_ids[0] * 0 + len(prediction.label_ids)} if compute_result else {}
+
+    wanted = ["inputs", "loss"]
+    trainer = trainer_factory(batch_eval_metrics=True, compute_metrics=metrics, include_for_metrics=wanted)
+
+    output = trainer.predict(trainer_factory.dataset(20))
+
+    assert (output.predictions.shape, output.label_ids.shape, output.metrics["test_n"]) == ((20, 3), (20,), 4)
+    kind = type(seen[0].predictions).__name__
+    assert kind == ("Tensor" if type(trainer).__name__ == "Trainer" else "ndarray")
+    assert {type(part).__name__ for part in (seen[0].label_ids, seen[0].losses)} == {kind}
+    assert seen[0].inputs is not None
 
 
 def test_metrics_batch_by_batch_need_a_compute_metrics_that_takes_part(trainer_factory, accuracy):

@@ -172,6 +172,9 @@ class FakeEvaluation(EvaluationStep):
     def to_host(self, nested: Any) -> Any:
         return nested
 
+    def for_metrics(self, nested: Any) -> Any:
+        return nested
+
     def num_examples(self, batches: Any) -> int | None:
         return None
 

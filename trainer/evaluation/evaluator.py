@@ -52,6 +52,7 @@ class Evaluator:
         dispatcher.context["evaluation_batch"] = self._current
         self._dataset_shown: Any = None
         self._depth = 0
+        self._memory_of_init: dict[str, float] = {}
 
     @contextmanager
     def within_training(self) -> Iterator[None]:
@@ -184,7 +185,8 @@ class Evaluator:
         only_loss = args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         send = partial(self._dispatcher.send, "on_prediction_step")
         expected = evaluation.num_examples(batches)
-        output, run = self._run(batches, prefix, only_loss, ignore_keys, expected=expected, on_step=send)
+        keeps = description == "Prediction"  # its predictions are what it is called for
+        output, run = self._run(batches, prefix, only_loss, ignore_keys, expected=expected, keeps=keeps, on_step=send)
         if not run.examples:
             logger.warning("%s had no examples: the dataset is empty", description)
         self._counted = (run.examples, run.steps)
@@ -198,6 +200,7 @@ class Evaluator:
         ignore_keys: list[str] | None = None,
         *,
         expected: int | None = None,
+        keeps: bool = False,
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
@@ -207,6 +210,7 @@ class Evaluator:
             trainer.compute_metrics,
             expected=expected,
             only_loss=only_loss,
+            keeps=keeps,
             is_stopped=self._is_stopped,
             current=self._current,
         )
@@ -259,7 +263,19 @@ class Evaluator:
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""
-        return None if self._trainer.args.skip_memory_metrics else MemoryWatch(self._engine.device_memory)
+        if self._trainer.args.skip_memory_metrics:
+            return None
+        earlier, self._memory_of_init = self._memory_of_init, {}
+        return MemoryWatch(self._engine.device_memory, earlier)
+
+    @contextmanager
+    def initializing(self) -> Iterator[None]:
+        """Return a context whose use of memory is among the metrics that are returned first."""
+        memory = self.watch_memory()
+        try:
+            yield
+        finally:
+            self._memory_of_init = memory.stop("init") if memory else {}
 
 
 def dataset_to_evaluate(given: Any, own: Any) -> Any:

@@ -183,6 +183,15 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Return nested tensors as numpy arrays; nested ones padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)
 
+    def for_metrics(self, nested: Any) -> Any:
+        """Return nested numpy arrays as tensors of the device, as the transformers Trainer gives them."""
+        device = self.trainer.args.device
+        return map_nested(lambda leaf: torch.as_tensor(leaf, device=device) if _is_numeric(leaf) else leaf, nested)
+
+
+def _is_numeric(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+
 
 def _as_tensor(loss: Any) -> Any:
     """Return a loss that is a number of Python or numpy as a tensor."""

@@ -210,6 +210,10 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)
 
+    def for_metrics(self, nested: Any) -> Any:
+        """Return nested numpy arrays unchanged, since metrics of Keras take them."""
+        return nested
+
 
 def _to_numpy(leaf: Any) -> Any:
     if isinstance(leaf, tf.RaggedTensor):

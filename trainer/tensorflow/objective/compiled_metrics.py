@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
 from ...distributed.collectives import Collectives
-from .._compat import strategy_of
+from .._compat import keras_step, strategy_of
 from ._compat import CompileMetrics, compiled_metrics
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class CompiledMetrics:
@@ -27,6 +30,7 @@ class CompiledMetrics:
         self.source: Any = None
         self.has_batches: bool = False
         self._own: Any = None
+        self._has_told = False
 
     def begin(self, model: Any) -> None:
         """Reset the metrics; take those of ``model`` if it was compiled since the last evaluation.
@@ -34,6 +38,10 @@ class CompiledMetrics:
         Raises:
             TracksideValueError: If a metric of several replicas cannot be made again.
         """
+        if keras_step(model, "compute_metrics") is not None and not self._has_told:
+            self._has_told = True
+            text = "%s overrides compute_metrics of Keras, which is not called here: give the trainer compute_metrics="
+            logger.warning(text, type(model).__name__)
         source, (metrics, weighted, names) = compiled_metrics(model)
         if source is not self.source:
             self.source, self._own = source, None
@@ -47,8 +55,9 @@ class CompiledMetrics:
     def update(self, labels: Any, outputs: Any, sample_weight: Any) -> None:
         """Add a batch; called while a tf.function is traced."""
         if not self._own.built:
-            with tf.init_scope():
-                self._own.build(labels, outputs)
+            # variables that this thread makes now would have TensorFlow trace the function a second time
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(self._own.build, labels, outputs).result()
         self._own.update_state(labels, outputs, sample_weight)
 
     def results(self, collectives: Collectives) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from support.tf_models import LOSS, classified, mlp, run_alone
 
+from trackside.callbacks.errors import TracksideValueError
+
 layers, metrics = keras.layers, keras.metrics
 X, Y = classified(20)
 ONE_HOT = np.eye(3, dtype="float32")[Y]
@@ -101,11 +103,42 @@ def test_the_best_model_is_that_of_a_compiled_metric_and_a_prediction_has_them_t
     assert "test_accuracy" not in trainer.predict((X,)).metrics
 
 
+class Computes(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, values):
+        return self.dense(values)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return {}
+
+
+def test_an_overridden_compute_metrics_of_the_model_is_told_once(make_trainer, caplog):
+    trainer = make_trainer(model=Computes(), eval_dataset=(X, Y))
+
+    trainer.evaluate()
+    trainer.evaluate()
+
+    assert caplog.text.count("Computes overrides compute_metrics of Keras, which is not called here") == 1
+
+
+def test_metrics_that_do_not_fit_the_labels_are_described(make_trainer):
+    model = two_tasks()
+    model.compile(loss={"kind": LOSS, "size": "mse"}, metrics={"kinds": "accuracy"})
+    trainer = make_trainer(model=model, eval_dataset=(X, {"kind": Y, "size": X[:, :1]}), loss_fn=None)
+
+    with pytest.raises(TracksideValueError, match=r"compiled metrics cannot be computed of labels \{'kind': int64"):
+        trainer.evaluate()
+
+
 def test_metrics_of_another_compilation_are_those_of_the_next_evaluation(make_trainer):
     model = mlp()
     model.compile(loss=LOSS, metrics=["accuracy"])
     trainer = make_trainer(model=model, eval_dataset=(X, Y), loss_fn=None)
     trainer.evaluate()
+    assert trainer.trace_counts == {"predict": 1}
 
     model.compile(loss=LOSS, metrics=[metrics.SparseTopKCategoricalAccuracy(2, name="top")])
 
@@ -137,7 +170,8 @@ trainer.train()
 found = [trainer.evaluate(), trainer.evaluate()]
 logits = model(x).numpy()
 hits, second = logits.argmax(-1) == y, (logits.argsort(-1)[:, 1:] == y[:, None]).any(-1)
-wanted = {"eval_accuracy": hits.mean(), "eval_top": second.mean(), "eval_weighted_accuracy": (hits * weights).sum() / 78}
+weighted = (hits * weights).sum() / 78
+wanted = {"eval_accuracy": hits.mean(), "eval_top": second.mean(), "eval_weighted_accuracy": weighted}
 print(args.n_replicas, all(abs(metrics[name] - value) < 1e-6 for metrics in found for name, value in wanted.items()))
 """
 

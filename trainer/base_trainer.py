@@ -145,7 +145,9 @@ class BaseTrainer(TrainerInterface):
             CheckpointError: If the checkpoint does not exist or does not verify.
             ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting is
                 requested.
+            BusyError: If this trainer is training, evaluating or predicting, in this thread or another one.
         """
+        self._evaluator.occupation.check("train()")
         if "model_path" in kwargs:
             message = "train(model_path=...) is deprecated; use resume_from_checkpoint"
             warnings.warn(message, FutureWarning, stacklevel=2)
@@ -160,7 +162,7 @@ class BaseTrainer(TrainerInterface):
         if trial is not None and self._search is None:
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        with self._engine.propagate_errors(), self._checkpoints.claimed():
+        with self._evaluator.occupation.begin("train()"), self._engine.propagate_errors(), self._checkpoints.claimed():
             check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
             output = self._train(wanted, trial)
         pass_on(self.state.stopped_by, self.args.on_stop_signal)
@@ -256,6 +258,7 @@ class BaseTrainer(TrainerInterface):
             ArgumentError: If an option or a proposed hyperparameter is not allowed.
             TracksideValueError: If no trial finished.
         """
+        self._evaluator.occupation.check("hyperparameter_search()")
         if self.model_init is None:
             allowed = "a function for hyperparameter_search, which begins each trial with a new model"
             raise ArgumentError("model_init", None, allowed)

@@ -21,6 +21,7 @@ from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from ..stop_signals import StopSignals
 from .evaluation_loop import CurrentBatch, EvaluationRun
+from .occupation import Occupation
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -37,6 +38,7 @@ class Evaluator:
 
     Attributes:
         is_training: Whether a run is going on.
+        occupation: What the trainer is doing.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -46,6 +48,7 @@ class Evaluator:
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
         self.is_training: bool = False
+        self.occupation: Occupation = Occupation()
         self._signals: StopSignals | None = None
         self._told: set[str] = set()
         self._current: CurrentBatch = CurrentBatch()
@@ -116,12 +119,13 @@ class Evaluator:
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
-        if self.is_scheduled():  # the loop sends the events, also those of an override
-            return self._evaluate_all(eval_dataset, ignore_keys, prefix)
-        self._dispatcher.send("on_evaluate_begin")
-        metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)
-        self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
-        return metrics
+        with self.occupation.begin("evaluate()"):
+            if self.is_scheduled():  # the loop sends the events, also those of an override
+                return self._evaluate_all(eval_dataset, ignore_keys, prefix)
+            self._dispatcher.send("on_evaluate_begin")
+            metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)
+            self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
+            return metrics
 
     def _evaluate_all(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on a dataset, or on each of several by name."""
@@ -149,12 +153,13 @@ class Evaluator:
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
-        self._dispatcher.send("on_predict_begin")
-        with self._training_left_alone():
-            batches = self._engine.evaluation.test_batches(test_dataset)
-            output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
-        self._dispatcher.send("on_predict", metrics=output.metrics)
-        return output
+        with self.occupation.begin("predict()"):
+            self._dispatcher.send("on_predict_begin")
+            with self._training_left_alone():
+                batches = self._engine.evaluation.test_batches(test_dataset)
+                output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
+            self._dispatcher.send("on_predict", metrics=output.metrics)
+            return output
 
     def _timed(
         self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str
@@ -214,7 +219,7 @@ class Evaluator:
             is_stopped=self._is_stopped,
             current=self._current,
         )
-        with evaluation.eval_mode():
+        with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
             run.over(evaluation.counted(batches), ignore_keys, **options)
             return run.output(prefix), run
 

@@ -8,7 +8,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 # -- models -----------------------------------------------------------------------------------------------------------
@@ -141,55 +140,6 @@ def vectorizing(within: Callable[[Callable[..., Any]], Callable[..., Any]], crea
         control_flow_ops._pfor_impl, pfor._create_op = implementation, original
 
     return undo
-
-
-# -- optimizers -------------------------------------------------------------------------------------------------------
-
-
-def skip_gradient_reduction(optimizer: Any) -> bool:
-    """Turn off a Keras optimizer's sum of gradients over replicas; return whether this is possible."""
-    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
-        return False
-    optimizer._all_reduce_sum_gradients = list
-    return True
-
-
-def has_keras_schedule(optimizer: Any) -> bool:
-    """Return whether the learning rate of a Keras optimizer is one of Keras' schedules, which cannot be set."""
-    return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
-
-
-def has_variables(optimizer: Any, variables: Sequence[Any]) -> bool:
-    """Return whether an optimizer was built for these variables; True if unknown."""
-    known = getattr(optimizer, "_trainable_variables", None)
-    return known is None or {id(variable) for variable in variables} <= {id(variable) for variable in known}
-
-
-def slot_of(optimizer: Any, variable: Any, name: str) -> Any:
-    """Return the optimizer's variable that belongs to a variable of the model.
-
-    Args:
-        name: Kind of the variable: "momentum" or "velocity".
-    """
-    slots = {"momentum": ("_momentums", "momentums"), "velocity": ("_velocities",)}[name]
-    found = next((getattr(optimizer, attribute) for attribute in slots if hasattr(optimizer, attribute)), None)
-    if found is not None and hasattr(optimizer, "_get_variable_index"):
-        return found[optimizer._get_variable_index(variable)]
-    wanted = f"{variable.path.replace('/', '_')}_{name}"
-    return next(slot for slot in optimizer.variables if slot.name == wanted)
-
-
-def takes_weight_decay(optimizer: Any, variable: Any) -> bool:
-    """Return whether weight decay applies to a variable."""
-    excludes = getattr(optimizer, "_use_weight_decay", None)
-    return "bias" not in variable.name if excludes is None else bool(excludes(variable))
-
-
-class OwnWeightDecay:
-    """Turns off a Keras optimizer's weight decay of the variables; a subclass applies it in its own way."""
-
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Do nothing, instead of Keras' weight decay."""
 
 
 # -- functions --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,12 @@ class TFCheckpoint(BaseCheckpoint):
         snapshot.load_weights(trainer.model, contents)
         self.evaluation.forget_traces()  # a layer may have made constants of its weights, such as Normalization
 
+    def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
+        """Restore what `snapshot` wrote, and which layers callbacks had frozen or unfrozen by then."""
+        with self.strategy.scope():
+            super().load_snapshot(contents, before, step)
+        self.train_step.may_be_other = True
+
     def _optimizer_state(self) -> Any:
         return snapshot.optimizer_arrays(self.trainer.optimizer)
 
@@ -77,7 +83,10 @@ class TFCheckpoint(BaseCheckpoint):
 
     def _random_state(self) -> dict[str, Any]:
         self.train_step.queue.flush()
-        return snapshot.random_state(self.trainer.model)
+        outside = self.train_step.compiled.outside.value() if self.train_step.compiled is not None else []
+        return {**snapshot.random_state(self.trainer.model), "outside": outside}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:
         snapshot.set_random_state(state, self.trainer.model)
+        if self.train_step.compiled is not None:
+            self.train_step.compiled.outside.restore(state.get("outside", []))  # earlier versions left it out

@@ -121,8 +121,7 @@ class TFEngine(BaseEngine):
         trainer.model_wrapped = trainer.model
         with strategy.scope():
             self.create_optimizer_and_scheduler(max_steps)
-            variables = trainer.model.trainable_variables
-            trainer.optimizer = prepare_optimizer(trainer.optimizer, variables, strategy.replicas)
+            trainer.optimizer = prepare_optimizer(trainer.optimizer, trainer.model, strategy.replicas)
         self._note_made(TFMadeOptimizer)
         self.trace_counts.clear()
         step.begin_run(self.train_batches.element_spec)
@@ -157,8 +156,7 @@ class TFEngine(BaseEngine):
 
     def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
-        if self.train_step.compiled is not None:  # the model is prepared
-            self.train_step.compiled.tell_of_frozen_or_not()
+        self.train_step.may_be_other = True  # on_epoch_begin was sent
         step, batches = self.train_step, self.train_batches
         # what counts operations or times the reading needs each batch on the host, before the step
         reader = None if self.model_io.counts_flos or self.step_timer.is_on else batches.reader(epoch, skip)

@@ -137,7 +137,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
             xla, eager = self.trainer.args.xla and rows is None, runs_eagerly(self.trainer.model)
-            options = {"xla": xla, "eager": eager}
+            options: dict[str, Any] = {"xla": xla, "eager": eager}
             predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, **options)
             self._predictors[key] = predict
         return self._predictors[key]

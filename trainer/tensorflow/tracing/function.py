@@ -12,6 +12,7 @@ from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from .._compat import flat_call, label_out_of_range
 from ..distributed.strategy import DistributedStrategy
+from ..draws.outside import Outside
 from ..draws.state import DRAWS
 
 
@@ -29,6 +30,7 @@ def compiled(
     *,
     xla: bool,
     eager: bool,
+    outside: Outside | None = None,
 ) -> Callable[..., Any]:
     """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
 
@@ -40,6 +42,7 @@ def compiled(
         name: Name in ``trace_counts``.
         xla: Whether XLA compiles it.
         eager: Whether it runs as Python at each call, without a graph.
+        outside: Takes the variables outside of the model that it changes.
     """
     places = [spec is not None for spec in tf.nest.flatten(signature)]
 
@@ -66,6 +69,8 @@ def compiled(
             with DRAWS.replacing(strategy):
                 traced = _traced(inner)
             DRAWS.tell_of_others(traced.graph)
+            if outside is not None:
+                outside.note(traced.graph, DRAWS.touched)
             concrete = flat_call(traced)
         given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
         tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]

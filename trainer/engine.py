@@ -168,9 +168,9 @@ class EvaluationStep(ABC):
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
 
+    @abstractmethod
     def metrics(self) -> dict[str, Any]:
-        """Return metrics that the framework computed over the batches of the evaluation, by name: none by default."""
-        return {}
+        """Return the metrics that belong to the model and were computed over the batches of the evaluation, by name."""
 
     @abstractmethod
     def to_host(self, nested: Any) -> Any:

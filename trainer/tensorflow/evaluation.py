@@ -165,10 +165,6 @@ class TFEvaluation(EnginePart, EvaluationStep):
                 f"{sentence_of(error)}"
             ) from error
 
-    def metrics(self) -> dict[str, Any]:
-        """Return the metrics with which the model was compiled, over the batches of this evaluation."""
-        return self._metrics.results(self.strategy.collectives)
-
     # -- traced methods --------------------------------------------------------------------------------------------
 
     def prediction_step(self, features: Any, labels: Any) -> Any:
@@ -205,6 +201,10 @@ class TFEvaluation(EnginePart, EvaluationStep):
         return [tf.nest.pack_sequence_as(logits, [part[index] for part in parts]) for index in range(count)]
 
     # -- to the host ------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics with which the model was compiled, over the batches of this evaluation."""
+        return self._metrics.results(self.strategy.collectives)
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""

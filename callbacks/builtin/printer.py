@@ -14,14 +14,25 @@ HIDDEN = ("total_flos", "step", "epoch")
 
 
 class PrinterCallback(TrainerCallback):
-    """Print every log record as one line."""
+    """Print the header of a run, and every log record as one line."""
 
     role: Role = "observer"
+
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            print_header(kwargs.get("header"))
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:
             print(format_logs(logs, state.global_step))
             flush(sys.stdout)
+
+
+def print_header(header: str | None) -> None:
+    """Print the header of a run, if there is one: a replayed run has none."""
+    if header and sys.stdout is not None:
+        print(header)
+        flush(sys.stdout)
 
 
 def flush(stream: Any) -> None:

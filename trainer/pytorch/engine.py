@@ -225,6 +225,16 @@ class TorchEngine(BaseEngine):
         is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
         return {"examples": loader.expected_examples(self.train_loader), "columns": columns if is_list else None}
 
+    def describe_model(self) -> dict[str, Any]:
+        """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: device and precision."""
+        model, args = self.trainer.model, self.trainer.args
+        trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
+        kept = ", ".join(sorted({str(item.dtype).removeprefix("torch.") for item in model.parameters()}))
+        computed = "fp16" if args.fp16 else "bf16" if args.bf16 else ""
+        where = f"{args.device} in {kept or 'no precision'}" + (f", computed in {computed}" if computed else "")
+        weights = sum(item.numel() for item in model.parameters())
+        return {"name": type(unwrap(model)).__name__, "weights": weights, "trained": trained, "where": where}
+
     # -- processes and devices ------------------------------------------------------------------------------------
 
     def propagate_errors(self) -> AbstractContextManager[Any]:

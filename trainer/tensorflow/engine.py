@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -171,11 +172,22 @@ class TFEngine(BaseEngine):
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
-        return self.train_batches.batches_used(progress.examples_in_epoch)
+        return self.train_batches.batches_used(progress.examples_in_epoch, progress.batches_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
         """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
         return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: devices and precision."""
+        model, replicas = self.trainer.model, self.strategy.replicas
+        sizes = [math.prod(item.shape) for item in model.weights]
+        trained = sum(math.prod(item.shape) for item in model.trainable_weights)
+        where = f"{replicas} replicas" if replicas > 1 else "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        where += f" in {', '.join(sorted({str(item.dtype) for item in model.weights})) or 'no precision'}"
+        policy = self.train_step.precision.policy
+        where += "" if policy is None else f", computed in {policy.removeprefix('mixed_')}"
+        return {"name": type(model).__name__, "weights": sum(sizes), "trained": trained, "where": where}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+<<<<<<< HEAD
 from operator import itemgetter
 from types import SimpleNamespace
+=======
+>>>>>>> main
 from typing import Any, cast
 
 import tensorflow as tf
@@ -22,6 +25,7 @@ from ._compat import keras_mask, sentence_of, with_mask_of
 from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
+from .data.leaves import rows_in
 from .data.loader import Batches, OwnBatches
 from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
@@ -119,7 +123,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         examples = loader.examples_in(pair)
         first, last = self.strategy.local_span(examples)
         if last - first < examples:
-            pair = loader.map_leaves(itemgetter(slice(first, last)), pair)
+            pair = loader.map_leaves(lambda leaf: rows_in(leaf, first, last), pair)
         features, (labels, _) = pair.features, unweighted(pair.labels)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else map_nested(_on_host_if_cpu, without(logits, ignore_keys))

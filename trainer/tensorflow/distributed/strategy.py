@@ -25,7 +25,11 @@ from trackside.trainer.distributed.collectives import Call, Collectives
 from trackside.trainer.distributed.control_sync import control_counts, take_control
 
 from .._compat import strategy_of
+<<<<<<< HEAD
 from ._compat import with_global_generator
+=======
+from ..data.leaves import rows_in
+>>>>>>> main
 
 
 class DistributedStrategy(ABC):
@@ -109,7 +113,7 @@ class DistributedStrategy(ABC):
         number = tf.distribute.get_replica_context().replica_id_in_sync_group - self.first_replica
         own = rows[number]
         with tf.device("CPU:0"):  # only these rows are copied to the replica's device
-            share = tf.nest.map_structure(lambda leaf: leaf[own[0] : own[1]], nested)
+            share = tf.nest.map_structure(lambda leaf: rows_in(leaf, own[0], own[1]), nested)
         return share, tf.cast(own[2] > 0, tf.float32)
 
     def local_span(self, examples: int) -> tuple[int, int]:

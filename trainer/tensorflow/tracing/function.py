@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
-from .._compat import flat_call, label_out_of_range
+from .._compat import flat_call, label_out_of_range, lacking_in_xla
 from ..distributed.strategy import DistributedStrategy
 from ..draws.outside import Outside
 from ..draws.state import DRAWS
@@ -77,7 +77,12 @@ def compiled(
         try:
             return concrete(tensors)
         except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
+            label, lacking = label_out_of_range(error), lacking_in_xla(error)
+            if lacking is not None:
+                raise TracksideValueError(
+                    f"xla=True compiles the step, and XLA cannot compile {lacking}. Set xla=False, or move what needs "
+                    "it out of the model, into a map() of the dataset"
+                ) from None
             if label is None:
                 raise
             raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None

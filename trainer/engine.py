@@ -232,7 +232,7 @@ class Engine(ABC):
         strategy: The processes of the run, and their exchange of gradients, numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
-        given_optimizers: The optimizer and the schedule that the user gave, each None if the trainer creates it.
+        given: The optimizer and the schedule that the user gave, each None if the trainer creates it.
     """
 
     strategy: Any
@@ -240,7 +240,7 @@ class Engine(ABC):
     train_step: TrainStep
     evaluation: EvaluationStep
     checkpoint: CheckpointIO
-    given_optimizers: tuple[Any, Any]
+    given: Any
 
     @abstractmethod
     def configure(self) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-<<<<<<< HEAD
-from operator import itemgetter
 from types import SimpleNamespace
-=======
->>>>>>> main
 from typing import Any, cast
 
 import tensorflow as tf
@@ -159,7 +155,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
     def _update_metrics(self, labels: Any, logits: Any, rows: Any) -> None:
         if rows is not None:  # of all processes
             first, count = rows[0, 0], tf.reduce_sum(rows[:, 2])
-            labels = loader.map_leaves(itemgetter(slice(first, first + count)), labels)
+            labels = loader.map_leaves(lambda leaf: rows_in(leaf, first, first + count), labels)
         labels, weights = unweighted(labels)
         try:
             self._metrics.update(labels, logits, weights)

@@ -25,11 +25,8 @@ from trackside.trainer.distributed.collectives import Call, Collectives
 from trackside.trainer.distributed.control_sync import control_counts, take_control
 
 from .._compat import strategy_of
-<<<<<<< HEAD
-from ._compat import with_global_generator
-=======
 from ..data.leaves import rows_in
->>>>>>> main
+from ._compat import with_global_generator
 
 
 class DistributedStrategy(ABC):

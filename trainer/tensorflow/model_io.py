@@ -221,7 +221,7 @@ def _misfit(model: Any, features: Any, sentence: str) -> str:
     if _seem_batched(features, taken):
         what = "If the dataset gives batches, .unbatch() it"
     elif "unknown rank" in sentence:
-        what += ". Name the shapes by tf.ensure_shape in a map"
+        what += ". Name the shapes by output_signature= of from_generator, or by tf.ensure_shape in a map"
     elif not isinstance(features, (tuple, list, Mapping)) and (len(tf.nest.flatten(taken)) > 1 or "Iterat" in sentence):
         what += ". A pair is (features, labels), so nest several inputs: ((a, b), labels), or ((a, b),) without labels"
     name = type(model).__name__

@@ -288,16 +288,7 @@ def spec_of(leaf: Any) -> Any:
 
 
 def stacked(spec: Any) -> Any:
-    """Return the tf.TensorSpec of a stack of any number of elements with ``spec``.
-
-    Raises:
-        TracksideValueError: If the number of dimensions is unknown.
-    """
-    if spec.shape.rank is None:
-        raise TracksideValueError(
-            "the dataset does not tell the shapes of its examples: give Dataset.from_generator output_signature=, or "
-            "name them after tf.py_function by .map(lambda x, y: (tf.ensure_shape(x, ...), tf.ensure_shape(y, ...)))"
-        )
+    """Return the tf.TensorSpec of a stack of any number of elements with ``spec``."""
     return tf.TensorSpec((None, *spec.shape), spec.dtype)
 
 

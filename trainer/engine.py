@@ -210,7 +210,7 @@ class CheckpointIO(ABC):
 
     @abstractmethod
     def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
-        """Restore what `snapshot` wrote after ``step`` updates, but no generators; ``before`` is its optimizer record."""
+        """Restore what `snapshot` wrote after ``step`` updates, but no generators; ``before``: its optimizer record."""
 
     @abstractmethod
     def random_state_kept(self) -> AbstractContextManager[None]:

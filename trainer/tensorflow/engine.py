@@ -20,6 +20,7 @@ from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
+from ..optim.given import GivenOptimizers
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
@@ -31,7 +32,7 @@ from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
-from .optim.factory import prepare_optimizer
+from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
@@ -60,6 +61,7 @@ class TFEngine(BaseEngine):
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
+        self.given = GivenOptimizers(trainer, lambda *pair: (own_optimizer(pair[0]), own_schedule(pair[1])))
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
 

@@ -165,6 +165,10 @@ class EvaluationStep(ABC):
         """Run one batch through the model."""
 
     @abstractmethod
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics that belong to the model and were computed over the batches of the evaluation, by name."""
+
+    @abstractmethod
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays. Waits for the device."""
 
@@ -206,12 +210,7 @@ class CheckpointIO(ABC):
 
     @abstractmethod
     def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
-        """Restore everything that `snapshot` wrote, except the random number generators.
-
-        Args:
-            before: The record of the checkpoint's optimizer as made; None if it has none.
-            step: Updates completed.
-        """
+        """Restore what `snapshot` wrote after ``step`` updates, but no generators; ``before``: its optimizer record."""
 
     @abstractmethod
     def random_state_kept(self) -> AbstractContextManager[None]:

@@ -170,6 +170,9 @@ class FakeEvaluation(EvaluationStep):
         self.taken += 1
         return StepResult(1.0, 1.0, np.zeros((1, batch), dtype=np.float32), np.zeros(1), 1)
 
+    def metrics(self) -> dict[str, Any]:
+        return {}
+
     def to_host(self, nested: Any) -> Any:
         return nested
 

@@ -117,6 +117,10 @@ class UnsupportedError(TracksideError, NotImplementedError):
     """An option exists but is not supported here; the message says why and what to do."""
 
 
+class BusyError(TracksideError, RuntimeError):
+    """A trainer is doing something within which it cannot do what was asked; the message names both."""
+
+
 class RankError(TracksideError, RuntimeError):
     """Another process of the run failed, is gone, or timed out; the message names it and what it was doing."""
 

@@ -63,8 +63,6 @@ class BaseTrainer(TrainerInterface):
         model_init: Callable[..., Any] | None,
     ) -> None:
         check_parts(callbacks, optimizers, compute_metrics, model_init)
-        if model_init is not None and tuple(optimizers) != (None, None):
-            raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         if args.log_level != "passive":
             logger.setLevel(args.get_process_log_level())
         self.args: Any = args
@@ -94,13 +92,14 @@ class BaseTrainer(TrainerInterface):
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
         self._engine = self._make_engine()
-        self._checkpoints = CheckpointManager(self, self._engine, self._dispatcher, self._overrides)
         self._evaluator = Evaluator(self, self._engine, self._dispatcher, self._overrides)
-        self._writer = MetricsWriter(self, self._dispatcher)
-        if self.model is None and self.model_init is not None:
-            self._model = self.call_model_init()
-        self._check_model()
-        self._engine.configure()
+        with self._evaluator.initializing():
+            self._checkpoints = CheckpointManager(self, self._engine, self._dispatcher, self._overrides)
+            self._writer = MetricsWriter(self, self._dispatcher)
+            if self.model is None and self.model_init is not None:
+                self._model = self.call_model_init()
+            self._check_model()
+            self._engine.configure()
         update_context(
             self, self._dispatcher, train_dataloader=None, eval_dataloader=None, step_timer=self._engine.step_timer
         )
@@ -109,7 +108,7 @@ class BaseTrainer(TrainerInterface):
         """Return the constructor's arguments, with the callbacks attached now; a copy creates its own components."""
         kept = {name: value for name, value in vars(self).items() if name not in MADE_ANEW}
         callbacks = [(item.callback, item.options) for item in self.callback_report.values()]
-        return {**kept, "callbacks": callbacks, "optimizers": self._engine.given_optimizers}
+        return {**kept, "callbacks": callbacks, "optimizers": self._engine.given.pair}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         callbacks = kept.pop("callbacks")
@@ -144,7 +143,9 @@ class BaseTrainer(TrainerInterface):
             CheckpointError: If the checkpoint does not exist or does not verify.
             ArgumentError: If ``output_dir`` holds checkpoints of another run, and neither resuming nor overwriting is
                 requested.
+            BusyError: If this trainer is training, evaluating or predicting, in this thread or another one.
         """
+        self._evaluator.occupation.check("train()")
         if "model_path" in kwargs:
             message = "train(model_path=...) is deprecated; use resume_from_checkpoint"
             warnings.warn(message, FutureWarning, stacklevel=2)
@@ -159,7 +160,7 @@ class BaseTrainer(TrainerInterface):
         if trial is not None and self._search is None:
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-        with self._engine.propagate_errors(), self._checkpoints.claimed():
+        with self._evaluator.occupation.begin("train()"), self._engine.propagate_errors(), self._checkpoints.claimed():
             check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
             output = self._train(wanted, trial)
         pass_on(self.state.stopped_by, self.args.on_stop_signal)
@@ -255,6 +256,7 @@ class BaseTrainer(TrainerInterface):
             ArgumentError: If an option or a proposed hyperparameter is not allowed.
             TracksideValueError: If no trial finished.
         """
+        self._evaluator.occupation.check("hyperparameter_search()")
         if self.model_init is None:
             allowed = "a function for hyperparameter_search, which begins each trial with a new model"
             raise ArgumentError("model_init", None, allowed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from trackside.callbacks.errors import MissingPackageError
@@ -23,15 +23,19 @@ class MemoryWatch:
 
     Args:
         device: Resets the device's peak when called with True, and returns its memory; None without a device.
+        earlier: Metrics to return together with those of this watch.
     """
 
-    def __init__(self, device: Callable[[bool], DeviceMemory | None]) -> None:
+    def __init__(
+        self, device: Callable[[bool], DeviceMemory | None], earlier: Mapping[str, float] | None = None
+    ) -> None:
         try:
             import psutil
         except ImportError:
             raise MissingPackageError("psutil", "skip_memory_metrics=False", extra="memory") from None
         self._process: Any = psutil.Process()
         self._device = device
+        self._earlier = dict(earlier or {})
         self._device_before = device(True)
         self._before = self._peak = self._resident()
         self._done = threading.Event()
@@ -47,11 +51,15 @@ class MemoryWatch:
         self._done.set()
         self._sampler.join()
         after = self._resident()
-        metrics = _deltas(f"{prefix}_mem_cpu", self._before, after, max(self._peak, after))
+        metrics = self._earlier | _deltas(f"{prefix}_mem_cpu", self._before, after, max(self._peak, after))
         device_after = self._device(False)
         if self._device_before is not None and device_after is not None:
             before = self._device_before.allocated_bytes
             metrics |= _deltas(f"{prefix}_mem_gpu", before, device_after.allocated_bytes, device_after.peak_bytes)
+        if prefix == "init":
+            metrics["before_init_mem_cpu"] = self._before
+            if self._device_before is not None:
+                metrics["before_init_mem_gpu"] = self._device_before.allocated_bytes
         return metrics
 
     def _resident(self) -> int:

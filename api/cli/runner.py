@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
+from trackside.callbacks.state import TrainerState
 from trackside.cli import report
 from trackside.config.component import built
 from trackside.config.merged import MERGED, merged_text
 from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
 from trackside.trainer.base_trainer import checkpoints_of
-from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
+from trackside.trainer.checkpointing.discovery import STATE_FILE, find_checkpoints, run_id_of
+from trackside.trainer.checkpointing.manifest import contents_of
 from trackside.trainer.checkpointing.remote_output import RemoteOutput
 from trackside.trainer.staging import is_address
 from trackside.trainer.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
+
+logger: logging.Logger = logging.getLogger("trackside")
 
 PARAMETERS = {"train_data": "train_dataset", "eval_data": "eval_dataset"}
 """Components that a parameter of the trainer with another name gets."""
@@ -76,7 +81,7 @@ def train(config: RunConfig) -> Outcome:
 
 
 def evaluate(config: RunConfig, *, split: str = "eval", checkpoint: str | None = None) -> Outcome:
-    """Evaluate the trained model on ``eval_data`` or ``test_data``.
+    """Evaluate the trained model on ``eval_data`` or ``test_data``; the record has the step of the weights.
 
     Args:
         split: "eval" or "test".
@@ -174,7 +179,22 @@ def _with_weights(config: RunConfig, data: str, checkpoint: str | None) -> tuple
         if trainer.eval_dataset is None:
             trainer.eval_dataset = built[data]  # a Keras model that is not built yet is built on it
         trainer.load_weights(folder)
+        _take_step(trainer, checkpoints_of(trainer).remote.local(folder))
     return Outcome(trainer), built
+
+
+def _take_step(trainer: BaseTrainer, folder: Path) -> None:
+    """Let the trainer record at the step, and epoch, of the weights that it has loaded from ``folder``."""
+    saved = contents_of(folder).read(STATE_FILE)
+    if saved is None:
+        logger.warning("%s does not say at which step it was saved: results are recorded at step 0", folder)
+        return
+    state = TrainerState.from_dict(saved)
+    is_final = folder.resolve() == Path(trainer.args.output_dir).resolve()
+    has_best = is_final and trainer.args.load_best_model_at_end and state.best_global_step is not None
+    step = state.best_global_step if has_best else state.global_step
+    epochs = [record.get("epoch") for record in state.log_history if record.get("step") == step]
+    trainer.state.global_step, trainer.state.epoch = int(step or 0), epochs[-1] if epochs else state.epoch
 
 
 def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path | str:

@@ -120,8 +120,8 @@ class JournalCallback(TrainerCallback):
             self._write(args, entry)
             self._known.update(self._changes(state))
         finally:
-            if event == "on_train_end":
-                self._is_in_run = False
+            self._is_in_run = self._is_in_run and event != "on_train_end"
+            if not self._is_in_run:  # an event that comes after the end must not leave the file open
                 self._close()
 
     def _begin(self, args: Args, state: TrainerState) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def tell_left(
     for name in states.keys() - set(found.values()):
         state, kind, attachment = states[name], classes.get(name), attachments.get(name)
         if attachment is None:
-            logger.info("the checkpoint holds a state of the callback %r, which is not attached", name)
+            logger.warning("the checkpoint holds a state of the callback %r, which is not attached", name)
         elif not isinstance(state, Mapping):  # transformers lists the states of several callbacks of one class
             logger.warning("the checkpoint holds several states of callbacks %r; none is restored", name)
         elif name not in found:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trackside import EvalPrediction
+
 
 @pytest.mark.parametrize("examples", [1, 8, 9, 23])
 def test_evaluation_over_a_ragged_set_is_that_of_one_big_batch(trainer_factory, accuracy, examples):
@@ -168,6 +170,25 @@ def test_metrics_are_asked_for_batch_by_batch(trainer_factory):
     assert seen == [(8, False), (8, False), (4, True)]
 
 
+def test_metrics_batch_by_batch_get_what_the_framework_computes_with_and_leave_predict_its_outputs(trainer_factory):
+    seen: list[EvalPrediction] = []
+
+    def metrics(prediction, compute_result):
+        seen.append(prediction)
+        return {"n": prediction.label_ids[0] * 0 + len(prediction.label_ids)} if compute_result else {}
+
+    wanted = ["inputs", "loss"]
+    trainer = trainer_factory(batch_eval_metrics=True, compute_metrics=metrics, include_for_metrics=wanted)
+
+    output = trainer.predict(trainer_factory.dataset(20))
+
+    assert (output.predictions.shape, output.label_ids.shape, output.metrics["test_n"]) == ((20, 3), (20,), 4)
+    kind = type(seen[0].predictions).__name__
+    assert kind == ("Tensor" if type(trainer).__name__ == "Trainer" else "ndarray")
+    assert {type(part).__name__ for part in (seen[0].label_ids, seen[0].losses)} == {kind}
+    assert seen[0].inputs is not None
+
+
 def test_metrics_batch_by_batch_need_a_compute_metrics_that_takes_part(trainer_factory, accuracy):
     with pytest.raises(ValueError, match=r"batch_eval_metrics=True .*compute_result"):
         trainer_factory(compute_metrics=accuracy, batch_eval_metrics=True)
@@ -208,3 +229,17 @@ def test_label_smoothing_is_that_of_the_paper_in_training_and_evaluation(trainer
     expected = ((1 - smoothing) * target - smoothing * logits.mean(-1)).mean()
     assert output.metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_outputs_wait_for_their_way_to_the_host_in_no_larger_number_than_a_quarter_of_the_batches(trainer_factory):
+    trainer = trainer_factory(per_device_eval_batch_size=1)
+    evaluation, waiting = trainer._engine.evaluation, [0]
+    to_host = evaluation.to_host
+    evaluation.to_host = lambda nested: waiting.append(waiting.pop() + 1) or to_host(nested)
+    steps: list[tuple[int, int]] = []
+    trainer.on("on_prediction_step")(lambda sender, **kwargs: steps.append((len(steps) + 1, waiting[0])))
+
+    trainer.predict(trainer_factory.dataset(100))
+
+    assert steps[-1] == (100, 100)
+    assert max((done - moved) / done for done, moved in steps if done > 3) <= 0.25

@@ -172,3 +172,15 @@ def test_a_fresh_start_into_the_checkpoints_of_another_run_needs_to_be_asked_for
     with pytest.raises(ArgumentError, match=r"resume_from_checkpoint=True to go on.*overwrite_output_dir=True"):
         trainer_factory(**SAVES).train()
     assert trainer_factory(**SAVES, overwrite_output_dir=True).train().global_step == 4
+
+
+def test_what_a_resume_leaves_out_is_told(trainer_factory, caplog):
+    options = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(trainer_factory.folder / "told")}
+    with caplog.at_level("WARNING"):
+        trainer_factory(max_steps=2, callbacks=[Counts()], **options).train(resume_from_checkpoint=True)
+        assert "told holds no checkpoint; the run starts afresh" in caplog.text
+        caplog.clear()
+        trainer_factory(max_steps=3, **options).train(resume_from_checkpoint=True)
+
+    assert "the checkpoint holds a state of the callback 'counts', which is not attached" in caplog.text
+    assert "starts afresh" not in caplog.text

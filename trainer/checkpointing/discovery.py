@@ -64,7 +64,7 @@ def newest_valid(
 
 
 def newest_resumable(output_dir: Path) -> Path | None:
-    """Return the newest checkpoint that verifies, and tell why newer ones do not; None in a folder without checkpoints.
+    """Return the newest checkpoint that verifies; None in a folder without checkpoints. Tell what was passed over.
 
     Raises:
         CheckpointError: If there are checkpoints, but none verifies.
@@ -74,6 +74,8 @@ def newest_resumable(output_dir: Path) -> Path | None:
     if path is None and skipped:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)
         raise CheckpointError(f"no checkpoint in {output_dir} verifies ({reasons})")
+    if path is None:
+        logger.warning("resume_from_checkpoint=True: %s holds no checkpoint; the run starts afresh", output_dir)
     return path and resumable(contents_of(path))
 
 

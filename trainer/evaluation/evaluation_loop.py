@@ -53,6 +53,7 @@ class EvaluationRun:
         args: The training arguments.
         expected: Expected number of examples over all processes, if known.
         only_loss: Whether to keep no outputs.
+        keeps: Whether to keep outputs also where compute_metrics gets them batch by batch.
         is_stopped: Returns whether a signal asks to end the evaluation; asked after each batch, or, on several
             processes, whenever they exchange their outputs.
         current: Shows callbacks the batch just done.
@@ -71,6 +72,7 @@ class EvaluationRun:
         *,
         expected: int | None,
         only_loss: bool,
+        keeps: bool = False,
         is_stopped: Callable[[], bool] = lambda: False,
         current: CurrentBatch | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class EvaluationRun:
         self._compute_metrics = compute_metrics
         self._wanted = frozenset(args.include_for_metrics)
         self._by_batch = bool(args.batch_eval_metrics and compute_metrics)
+        self._keeps = keeps or not self._by_batch
         self._limit: int | None = args.eval_accumulation_steps
         self._due = int(self._limit or 1)
         self._largest = 1 << 10
@@ -157,8 +160,8 @@ class EvaluationRun:
             )
         self._is_over = is_last
         self._largest = max([self._largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
-        if self._limit is None:  # at most twice as many as before, since outputs may grow
-            self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest))
+        if self._limit is None:  # at most twice as many as before, which may grow, and a quarter of the gathered
+            self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest, self.steps // 4))
             if len(told) > 1:
                 self._due = max(1, min(self._due, int(MEETING_S / max(seconds for *_, seconds in told))))
         for parts in zip(*(part for part, _, _ in gathered), strict=True):
@@ -174,7 +177,7 @@ class EvaluationRun:
         if loss is not None and any(weights):
             losses = [float(np.mean(loss))] if len(weights) == 1 else np.ravel(loss).tolist()
             self._losses.append((losses, weights))
-        if not self._by_batch:
+        if self._keeps:
             self._logits.append(logits, examples)
             self._labels.append(labels, examples)
             if "inputs" in self._wanted:
@@ -187,7 +190,9 @@ class EvaluationRun:
             for collector, row in zip((logits, labels, inputs), rows, strict=True):
                 collector.append(row, examples)
         if self._compute_metrics is not None and labels.result() is not None:
-            prediction = EvalPrediction(logits.result(), labels.result(), inputs.result())
+            losses = np.concatenate([np.ravel(part[0]) for part in parts]) if "loss" in self._wanted else None
+            found = logits.result(), labels.result(), inputs.result(), losses
+            prediction = EvalPrediction(*(self._engine.evaluation.for_metrics(part) for part in found))
             self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
 
     def output(self, prefix: str) -> PredictionOutput:
@@ -198,10 +203,10 @@ class EvaluationRun:
         for name, kept, collector in (("predictions", logits, self._logits), ("labels", labels, self._labels)):
             if kept is not None and collector.missing:
                 logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
-        metrics = dict(self._metrics)
+        metrics = {**_checked(self._engine.evaluation.metrics()), **self._metrics}
         compute = self._compute_metrics if self.is_complete and not self._by_batch else None
         if compute is not None and logits is not None and labels is not None:
-            metrics = _checked(compute(self._prediction(logits, labels)))
+            metrics |= _checked(compute(self._prediction(logits, labels)))
         if self._losses:
             metrics["loss"] = _mean_of(self._losses)
         return PredictionOutput(logits, labels, prefixed(metrics, prefix))

@@ -21,6 +21,7 @@ from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from ..stop_signals import StopSignals
 from .evaluation_loop import CurrentBatch, EvaluationRun
+from .occupation import Occupation
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -37,6 +38,7 @@ class Evaluator:
 
     Attributes:
         is_training: Whether a run is going on.
+        occupation: What the trainer is doing.
     """
 
     def __init__(self, trainer: Any, engine: Engine, dispatcher: Dispatcher, overrides: Overrides) -> None:
@@ -46,12 +48,14 @@ class Evaluator:
         self._overrides = overrides
         self._counted: tuple[int | None, int] = (None, 0)
         self.is_training: bool = False
+        self.occupation: Occupation = Occupation()
         self._signals: StopSignals | None = None
         self._told: set[str] = set()
         self._current: CurrentBatch = CurrentBatch()
         dispatcher.context["evaluation_batch"] = self._current
         self._dataset_shown: Any = None
         self._depth = 0
+        self._memory_of_init: dict[str, float] = {}
 
     @contextmanager
     def within_training(self) -> Iterator[None]:
@@ -115,12 +119,13 @@ class Evaluator:
 
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
-        if self.is_scheduled():  # the loop sends the events, also those of an override
-            return self._evaluate_all(eval_dataset, ignore_keys, prefix)
-        self._dispatcher.send("on_evaluate_begin")
-        metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)
-        self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
-        return metrics
+        with self.occupation.begin("evaluate()"):
+            if self.is_scheduled():  # the loop sends the events, also those of an override
+                return self._evaluate_all(eval_dataset, ignore_keys, prefix)
+            self._dispatcher.send("on_evaluate_begin")
+            metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)
+            self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
+            return metrics
 
     def _evaluate_all(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on a dataset, or on each of several by name."""
@@ -148,12 +153,13 @@ class Evaluator:
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
-        self._dispatcher.send("on_predict_begin")
-        with self._training_left_alone():
-            batches = self._engine.evaluation.test_batches(test_dataset)
-            output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
-        self._dispatcher.send("on_predict", metrics=output.metrics)
-        return output
+        with self.occupation.begin("predict()"):
+            self._dispatcher.send("on_predict_begin")
+            with self._training_left_alone():
+                batches = self._engine.evaluation.test_batches(test_dataset)
+                output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
+            self._dispatcher.send("on_predict", metrics=output.metrics)
+            return output
 
     def _timed(
         self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str
@@ -184,7 +190,8 @@ class Evaluator:
         only_loss = args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         send = partial(self._dispatcher.send, "on_prediction_step")
         expected = evaluation.num_examples(batches)
-        output, run = self._run(batches, prefix, only_loss, ignore_keys, expected=expected, on_step=send)
+        keeps = description == "Prediction"  # its predictions are what it is called for
+        output, run = self._run(batches, prefix, only_loss, ignore_keys, expected=expected, keeps=keeps, on_step=send)
         if not run.examples:
             logger.warning("%s had no examples: the dataset is empty", description)
         self._counted = (run.examples, run.steps)
@@ -198,6 +205,7 @@ class Evaluator:
         ignore_keys: list[str] | None = None,
         *,
         expected: int | None = None,
+        keeps: bool = False,
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
@@ -207,10 +215,11 @@ class Evaluator:
             trainer.compute_metrics,
             expected=expected,
             only_loss=only_loss,
+            keeps=keeps,
             is_stopped=self._is_stopped,
             current=self._current,
         )
-        with evaluation.eval_mode():
+        with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
             run.over(evaluation.counted(batches), ignore_keys, **options)
             return run.output(prefix), run
 
@@ -259,7 +268,19 @@ class Evaluator:
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""
-        return None if self._trainer.args.skip_memory_metrics else MemoryWatch(self._engine.device_memory)
+        if self._trainer.args.skip_memory_metrics:
+            return None
+        earlier, self._memory_of_init = self._memory_of_init, {}
+        return MemoryWatch(self._engine.device_memory, earlier)
+
+    @contextmanager
+    def initializing(self) -> Iterator[None]:
+        """Return a context whose use of memory is among the metrics that are returned first."""
+        memory = self.watch_memory()
+        try:
+            yield
+        finally:
+            self._memory_of_init = memory.stop("init") if memory else {}
 
 
 def dataset_to_evaluate(given: Any, own: Any) -> Any:

@@ -6,7 +6,9 @@ They include the copies on the host that a save takes, so quickly that training 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -90,6 +92,28 @@ def pinned(size: int) -> Bytes:
     except RuntimeError:
         return pageable(size)
     return memory
+
+
+def operations_in(model: Any) -> Callable[[Any], int] | None:
+    """Return a function that counts the floating point operations of a batch, forward and backward; None without one.
+
+    That is a method ``floating_point_ops`` of the model, or for models of transformers the product of their size and
+    the elements of their main input.
+
+    Source:
+        Kaplan et al. (2020), arXiv:2001.08361, section 2.1, as in the Trainer of transformers.
+    """
+    own: Callable[[Any], int] | None = getattr(model, "floating_point_ops", None)
+    name = getattr(model, "main_input_name", None)
+    if own is not None or name is None or not hasattr(model, "num_parameters"):
+        return own
+    size = cache(lambda: int(model.num_parameters(exclude_embeddings=True)))
+
+    def count(inputs: Any) -> int:
+        main = inputs.get(name) if isinstance(inputs, Mapping) else None
+        return 6 * main.numel() * size() if isinstance(main, Tensor) else 0
+
+    return count
 
 
 class _Copier:

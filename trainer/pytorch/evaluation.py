@@ -126,6 +126,8 @@ class TorchEvaluation(EnginePart, EvaluationStep):
                 find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
                 result = None if self._computes_loss else find(outputs)
             loss = None if result is None else step.total_loss(_as_tensor(result), inputs)
+            if isinstance(result, Tensor) and loss is not None:
+                loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
         if prediction_loss_only:
             return loss, None, None
         ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys
@@ -179,9 +181,22 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             return inputs
         return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
+    def metrics(self) -> dict[str, Any]:
+        """Return nothing: a model of PyTorch has no metrics of its own."""
+        return {}
+
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; nested ones padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)
+
+    def for_metrics(self, nested: Any) -> Any:
+        """Return nested numpy arrays as tensors of the device, as the transformers Trainer gives them."""
+        device = self.trainer.args.device
+        return map_nested(lambda leaf: torch.as_tensor(leaf, device=device) if _is_numeric(leaf) else leaf, nested)
+
+
+def _is_numeric(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
 
 
 def _as_tensor(loss: Any) -> Any:

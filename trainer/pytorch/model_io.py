@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 
 from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
-from ._torch_util import fields_of, has_fields, unwrap
+from ._torch_util import fields_of, has_fields, operations_in, unwrap
 from .batches.example_counter import ExampleCounter
 from .loss import IGNORED, LabelRule, is_causal_lm
 
@@ -34,7 +34,7 @@ class ModelIO:
             one takes ``num_items_in_batch``.
         computes_loss: Whether the model takes labels and may compute its loss.
         withheld: Names that the model does not get if the trainer computes the loss.
-        counts_flos: Whether floating point operations can be counted.
+        flos_of, counts_flos: Counts the floating point operations of a batch; whether they are counted.
         past, examples_in: The memory of ``past_index``, and a function from a batch to its number of examples.
     """
 
@@ -53,9 +53,8 @@ class ModelIO:
         config = getattr(model, "config", None)
         names, takes_any = forward_parameters(model)
         is_qa = "QuestionAnswering" in type(model).__name__
-        self.label_names: list[str] = args.label_names or (
-            ["start_positions", "end_positions"] if is_qa else ["labels"]
-        )
+        usual = ["start_positions", "end_positions"] if is_qa else ["labels"]
+        self.label_names: list[str] = args.label_names or usual
         makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
@@ -68,7 +67,8 @@ class ModelIO:
         takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
         self.loss_takes_outputs: bool = "return_outputs" in parameters or takes_all
         self.loss_takes_items: bool = has_own_loss and ("num_items_in_batch" in parameters or takes_all)
-        self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
+        self.flos_of: Callable[[Any], int] | None = operations_in(model)
+        self.counts_flos: bool = "floating_point_ops" in self._overrides or self.flos_of is not None
         self.past: Any = None
 
     def _find_rule(self, model: nn.Module) -> None:

@@ -273,8 +273,8 @@ class Trainer(BaseTrainer):
         return batch_size(batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Return the floating point operations of a batch; 0 if the model cannot count them."""
-        count = getattr(unwrap(self.model), "floating_point_ops", None)
+        """Return the floating point operations of a batch; 0 if neither the model nor its size tells them."""
+        count = self._engine.model_io.flos_of
         return int(count(inputs)) if count is not None else 0
 
     def _items_of(self, labels: Any) -> Any:

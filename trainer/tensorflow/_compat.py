@@ -8,7 +8,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 # -- models -----------------------------------------------------------------------------------------------------------
@@ -143,55 +142,6 @@ def vectorizing(within: Callable[[Callable[..., Any]], Callable[..., Any]], crea
     return undo
 
 
-# -- optimizers -------------------------------------------------------------------------------------------------------
-
-
-def skip_gradient_reduction(optimizer: Any) -> bool:
-    """Turn off a Keras optimizer's sum of gradients over replicas; return whether this is possible."""
-    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
-        return False
-    optimizer._all_reduce_sum_gradients = list
-    return True
-
-
-def has_keras_schedule(optimizer: Any) -> bool:
-    """Return whether the learning rate of a Keras optimizer is one of Keras' schedules, which cannot be set."""
-    return isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule)
-
-
-def has_variables(optimizer: Any, variables: Sequence[Any]) -> bool:
-    """Return whether an optimizer was built for these variables; True if unknown."""
-    known = getattr(optimizer, "_trainable_variables", None)
-    return known is None or {id(variable) for variable in variables} <= {id(variable) for variable in known}
-
-
-def slot_of(optimizer: Any, variable: Any, name: str) -> Any:
-    """Return the optimizer's variable that belongs to a variable of the model.
-
-    Args:
-        name: Kind of the variable: "momentum" or "velocity".
-    """
-    slots = {"momentum": ("_momentums", "momentums"), "velocity": ("_velocities",)}[name]
-    found = next((getattr(optimizer, attribute) for attribute in slots if hasattr(optimizer, attribute)), None)
-    if found is not None and hasattr(optimizer, "_get_variable_index"):
-        return found[optimizer._get_variable_index(variable)]
-    wanted = f"{variable.path.replace('/', '_')}_{name}"
-    return next(slot for slot in optimizer.variables if slot.name == wanted)
-
-
-def takes_weight_decay(optimizer: Any, variable: Any) -> bool:
-    """Return whether weight decay applies to a variable."""
-    excludes = getattr(optimizer, "_use_weight_decay", None)
-    return "bias" not in variable.name if excludes is None else bool(excludes(variable))
-
-
-class OwnWeightDecay:
-    """Turns off a Keras optimizer's weight decay of the variables; a subclass applies it in its own way."""
-
-    def _apply_weight_decay(self, variables: Any) -> None:
-        """Do nothing, instead of Keras' weight decay."""
-
-
 # -- functions --------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +237,8 @@ MISFITS = (
     "incompatible with the layer",
     "but it received",
     "missing a required argument",
+    "shape with unknown rank",
+    "Iterating over a symbolic",
 )
 
 
@@ -309,3 +261,19 @@ def label_out_of_range(error: BaseException) -> str | None:
         found = re.search(r"= (-?\d+) is not in (\[0, \d+\))", text)
         return f"a label value of {found[1]} which is outside the valid range of {found[2]}" if found else None
     return found.group(0) if found else None
+
+
+def unequal_shapes(error: BaseException) -> list[str] | None:
+    """Return two shapes of examples that TensorFlow could not batch; None for other errors."""
+    found = re.search(r"Cannot (?:batch tensors|add tensor to the batch).*", str(error))
+    return None if found is None else re.findall(r"\[[\d, ]*\]", found[0])[:2]
+
+
+def lacking_in_xla(error: BaseException) -> str | None:
+    """Return what XLA cannot compile, from an error of TensorFlow; None for other errors."""
+    text = str(error)
+    if "Detected unsupported operations when trying to compile graph" not in text:
+        return None
+    kinds = dict.fromkeys(re.findall(r"No registered '(\w+)' OpKernel", text))
+    named = [f"the operation {kind}" for kind in kinds if kind not in ("_Arg", "_Retval")]
+    return " and ".join([*(["texts"] if "DT_STRING" in text else []), *named][:3]) or "one of its operations"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
+from .exporting.keras_file import write_keras_file
 
 
 class TFCheckpoint(BaseCheckpoint):
@@ -28,12 +29,13 @@ class TFCheckpoint(BaseCheckpoint):
         self.evaluation: Any = engine.evaluation
 
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights in the format of Keras into ``output_dir``, on the first process."""
+        """Write the weights and the model in the formats of Keras into ``output_dir``, on the first process."""
         self.train_step.queue.flush()
         if self.trainer.is_world_process_zero():
             folder = Path(output_dir or self.trainer.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             snapshot.save_for_keras(self.trainer.model, folder)
+            write_keras_file(self.trainer.model, folder)
 
     def write_shards(self) -> None:
         """Do nothing: the first process writes everything."""
@@ -59,6 +61,12 @@ class TFCheckpoint(BaseCheckpoint):
         snapshot.load_weights(trainer.model, contents)
         self.evaluation.forget_traces()  # a layer may have made constants of its weights, such as Normalization
 
+    def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
+        """Restore what `snapshot` wrote, and which layers callbacks had frozen or unfrozen by then."""
+        with self.strategy.scope():
+            super().load_snapshot(contents, before, step)
+        self.train_step.may_be_other = True
+
     def _optimizer_state(self) -> Any:
         return snapshot.optimizer_arrays(self.trainer.optimizer)
 
@@ -75,7 +83,10 @@ class TFCheckpoint(BaseCheckpoint):
 
     def _random_state(self) -> dict[str, Any]:
         self.train_step.queue.flush()
-        return snapshot.random_state(self.trainer.model)
+        outside = self.train_step.compiled.outside.value() if self.train_step.compiled is not None else []
+        return {**snapshot.random_state(self.trainer.model), "outside": outside}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:
         snapshot.set_random_state(state, self.trainer.model)
+        if self.train_step.compiled is not None:
+            self.train_step.compiled.outside.restore(state.get("outside", []))  # earlier versions left it out

@@ -21,6 +21,7 @@ from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .draws.outside import Outside
 from .loss import FiniteLosses
 from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
@@ -51,6 +52,7 @@ class CompiledStep:
         finite: Counts the updates, and those up to the first whose loss is not finite.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
+        outside: The variables outside of the model that the functions change.
     """
 
     def __init__(self, step: Any, spec: Any, trace_counts: Counter[str]) -> None:
@@ -61,8 +63,8 @@ class CompiledStep:
         self.last_norm: float = 0.0
         self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
+        self.outside: Outside = Outside(step)
         self._step = step
-        self._trained = {variable.path for variable in step.trainer.model.trainable_variables}
         self._strategy = strategy
         self._spec = spec
         self._trace_counts = trace_counts
@@ -72,29 +74,22 @@ class CompiledStep:
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.watched: Any = None
-        self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
-        self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
         if step.trainer.args.xla and strategy.replicas > 1:
             logger.warning("xla=True is left out: it compiles the step of one replica, and there are several")
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the functions anew, since they are traced for the variables that are trained."""
+        self.accumulators = []
+        self._whole: dict[tuple[type, int, bool], Callable[..., Any]] = {}
+        self._update = tf.function(self._update_once, jit_compile=True) if self._xla else self._update_once
         rows = None if self._rows is None else tf.TensorSpec(self._rows.shape[1:], tf.int32)
-        self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [spec, rows])
-        self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [spec, rows])
+        self._begin = self._compiled("accumulate", self._accumulate_with("assign"), [self._spec, rows])
+        self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [self._spec, rows])
         self._normalize = self._compiled("normalize", self._normalize_once, [])
         self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
         self.record = self._compiled("record", lambda: self._record(self.loss), [])
-
-    def tell_of_frozen_or_not(self) -> None:
-        """Warn of variables that were frozen or unfrozen since the functions were made for those that are trained."""
-        now = {variable.path for variable in self._step.trainer.model.trainable_variables}
-        changed, self._trained = sorted(now ^ self._trained), now
-        if changed:
-            logger.warning(
-                "%s and %d other variables were frozen or unfrozen within the run, which changes nothing before the "
-                "next train()",
-                changed[0],
-                len(changed) - 1,
-            )
 
     # -- a whole update -------------------------------------------------------------------------------------------
 
@@ -187,12 +182,12 @@ class CompiledStep:
 
     def _of_gradients(self) -> list[Any]:
         """Return the accumulators that hold the gradients of the update, once they are normalized."""
-        return self.accumulators[: len(self._step.trainer.model.trainable_variables)]
+        return self.accumulators[: len(self._step.variables)]
 
     def _make_accumulators(self) -> None:
         sums = self._number_of_sums()
         with self._strategy.scope():
-            shapes = [(variable.shape, variable.dtype) for variable in self._step.trainer.model.trainable_variables]
+            shapes = [(variable.shape, variable.dtype) for variable in self._step.variables]
             of_sums = () if sums == 1 else (sums,)
             self.accumulators = [
                 tf.Variable(
@@ -295,7 +290,8 @@ class CompiledStep:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
         eager, strategy = self._eager, self._strategy
-        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
+        outside = self.outside
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager, outside=outside)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -29,12 +29,15 @@ from .objective.gradients import dense, existing, global_norm, keras_scaled, upd
 from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
+from .optim._compat import variables_known_to
+from .optim.resuming import TFMadeOptimizer
 from .optim.skipping import TFSkipsUpdates
+from .optim.trained import FollowsTrainable
 from .precision.base import Precision
 from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
 
 
-class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
+class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     """One update of a Keras model.
 
     Args:
@@ -69,6 +72,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
+        self._engine = engine
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self.reductions: tuple[str, ...] = (MEAN,)
         self._without_gradient: frozenset[int] = frozenset()
@@ -81,6 +85,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
+        self.follow(cast(TFMadeOptimizer, self._engine.made), self._receivers)
         self.compiled = CompiledStep(self, spec, self._trace_counts)
         self.looks = self.compiled.finite
         if self.trainer.is_world_process_zero():
@@ -90,6 +95,8 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
 
     def fused_update(self, window: Sequence[TrainBatch]) -> bool:
         """Do a whole update in one call, now or together with the next ones; return False if this is not possible."""
+        if self.may_be_other or self._may_be_changed():
+            self.take_trainable()
         if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or any(map(self._receivers, WITHIN_UPDATES)):
             return False
         self.timer.exchange()
@@ -138,7 +145,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
     def end_run(self) -> None:
         """Give the model the average of its weights, if the optimizer keeps one (``use_ema``), as ``fit`` does."""
         if getattr(self.trainer.optimizer, "use_ema", False):
-            self.trainer.optimizer.finalize_variable_values(self.trainer.model.trainable_variables)
+            self.trainer.optimizer.finalize_variable_values(variables_known_to(self.trainer.optimizer))
 
     # -- traced methods, on a replica ------------------------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
 
         If there are several sums, the gradients of one follow those of the other.
         """
-        variables = self.trainer.model.trainable_variables
+        variables = self.variables
         labels = self.losses.unweighted(labels, self.trainer.class_weight)
         with tf.GradientTape(persistent=True) as tape:
             loss, logits = self.trainer.run_model(features, labels, True)
@@ -223,7 +230,7 @@ class TFTrainStep(TFSkipsUpdates, BaseTrainStep):
 
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
-        optimizer, variables = self.trainer.optimizer, self.trainer.model.trainable_variables
+        optimizer, variables = self.trainer.optimizer, self.variables
         optimizer.apply(*existing(keras_scaled(gradients, optimizer), variables, self._without_gradient))
         return tf.constant(False)
 

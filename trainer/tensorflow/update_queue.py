@@ -8,11 +8,18 @@ from typing import Any
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.events import Signal
 
 from ..engine import TrainBatch
 from .data.readers import Reader
 
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
+
+WITHIN_EPOCHS = (
+    *("on_step_begin", *WITHIN_UPDATES, "on_step_end", "on_log", "on_save", "on_load"),
+    *("on_evaluate_begin", "on_evaluate", "on_predict_begin", "on_predict", "on_prediction_step"),
+)
+"""Events between two updates of an epoch."""
 
 MAX_MICRO_BATCHES = 8
 """Maximum number of micro-batches in a compiled update, which bounds the size of its function."""
@@ -93,6 +100,26 @@ class StepObservers:
             self._seen = seen
             self._intervals = [every for receivers in seen for receiver in receivers if (every := _interval(receiver))]
         return bool(self._intervals) and any(step % every == 0 for every in self._intervals)
+
+
+class EpochObservers:
+    """Determines whether a callback could change the model within an epoch.
+
+    Args:
+        receivers: Returns the receivers of an event.
+    """
+
+    def __init__(self, receivers: Callable[[str], tuple[Any, ...]]) -> None:
+        self._receivers = receivers
+        self._version: int | None = None
+        self._found = False
+
+    def __call__(self) -> bool:
+        """Return whether any gets an event between two updates; callbacks of this package do not count."""
+        if self._version != Signal.version:
+            self._version = Signal.version
+            self._found = any(_interval(receiver) for event in WITHIN_EPOCHS for receiver in self._receivers(event))
+        return self._found
 
 
 def _interval(receiver: Callable[..., Any]) -> int:

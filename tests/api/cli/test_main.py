@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -53,6 +54,29 @@ def test_evaluate_and_predict_use_the_trained_weights(run_yaml, capsys):
     with np.load("out/predictions.npz") as arrays:
         assert arrays["predictions"].shape == (9, 4)
         assert arrays["label_ids"].shape == (9,)
+
+
+def evaluations():
+    with open("out/log.csv", newline="") as file:
+        return [(int(row["step"]), float(row["eval_loss"])) for row in csv.DictReader(file) if row["eval_loss"]]
+
+
+def test_an_evaluation_is_recorded_at_the_step_of_the_weights(run_yaml, caplog):
+    best = ["--load_best_model_at_end", "true", "--learning_rate", "10", "--callbacks.printer", "false"]
+    main(["train", run_yaml, *best])
+    trained = dict(evaluations())
+    better = min(trained, key=trained.get)
+
+    for arguments in ([], ["--checkpoint", "out/checkpoint-6"], ["--checkpoint", "out/checkpoint-3"]):
+        main(["evaluate", run_yaml, *best, *arguments])
+    Path("bare").mkdir()
+    Path("out/model.safetensors").rename("bare/model.safetensors")
+    main(["evaluate", run_yaml, *best, "--checkpoint", "bare"])
+
+    recorded = evaluations()[2:]
+    assert [step for step, _ in recorded] == [better, 6, 3, 0]
+    assert [loss for _, loss in recorded[:3]] == pytest.approx([trained[step] for step, _ in recorded[:3]], rel=1e-5)
+    assert "bare does not say at which step it was saved" in caplog.text
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_not_cut(run_yaml):

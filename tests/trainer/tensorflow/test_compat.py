@@ -15,6 +15,7 @@ from tensorflow.python.ops.parallel_for import control_flow_ops, pfor
 from trackside.trainer.tensorflow import _compat
 from trackside.trainer.tensorflow.data.shuffling import Shuffling
 from trackside.trainer.tensorflow.draws.operations import DRAWN_BY, patched
+from trackside.trainer.tensorflow.optim import _compat as optimizers_compat
 from trackside.trainer.tensorflow.optim.torch_parity import SGD, AdamW
 
 
@@ -70,44 +71,44 @@ def test_keras_is_kept_from_summing_gradients():
 
     optimizer = keras.optimizers.SGD()
 
-    assert _compat.skip_gradient_reduction(optimizer)
+    assert optimizers_compat.skip_gradient_reduction(optimizer)
     assert optimizer._all_reduce_sum_gradients([1, 2]) == [1, 2]
-    assert not _compat.skip_gradient_reduction(Other())
+    assert not optimizers_compat.skip_gradient_reduction(Other())
 
 
 def test_a_schedule_of_keras_is_told_from_a_rate():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
 
-    assert _compat.has_keras_schedule(keras.optimizers.SGD(schedule))
-    assert not _compat.has_keras_schedule(keras.optimizers.SGD(0.1))
+    assert optimizers_compat.has_keras_schedule(keras.optimizers.SGD(schedule))
+    assert not optimizers_compat.has_keras_schedule(keras.optimizers.SGD(0.1))
 
 
 @pytest.mark.parametrize("optimizer", [AdamW(), SGD(momentum=0.9)])
 def test_the_slots_of_a_variable_are_found_by_their_names_too(optimizer, monkeypatch):
     optimizer, variables = built(optimizer)
     names = ["momentum", "velocity"] if isinstance(optimizer, AdamW) else ["momentum"]
-    found = [_compat.slot_of(optimizer, variable, name) for variable in variables for name in names]
+    found = [optimizers_compat.slot_of(optimizer, variable, name) for variable in variables for name in names]
 
     monkeypatch.delattr(keras.src.optimizers.base_optimizer.BaseOptimizer, "_get_variable_index")
 
-    assert [_compat.slot_of(optimizer, variable, name) for variable in variables for name in names] == found
+    assert [optimizers_compat.slot_of(optimizer, variable, name) for variable in variables for name in names] == found
 
 
 def test_weight_decay_leaves_out_what_was_excluded_and_without_the_private_name_biases(monkeypatch):
     optimizer, variables = SGD(weight_decay=0.1), mlp().trainable_variables
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if "bias" in v.name])
     optimizer.build(variables)
-    decayed = [_compat.takes_weight_decay(optimizer, variable) for variable in variables]
+    decayed = [optimizers_compat.takes_weight_decay(optimizer, variable) for variable in variables]
 
     monkeypatch.delattr(keras.src.optimizers.base_optimizer.BaseOptimizer, "_use_weight_decay")
 
     assert decayed == [True, False, True, False]
-    assert [_compat.takes_weight_decay(optimizer, variable) for variable in variables] == decayed
+    assert [optimizers_compat.takes_weight_decay(optimizer, variable) for variable in variables] == decayed
 
 
 def test_keras_does_not_take_off_the_weight_decay_of_a_coupled_optimizer():
     assert hasattr(keras.optimizers.Optimizer, "_apply_weight_decay")
-    assert SGD._apply_weight_decay is _compat.OwnWeightDecay._apply_weight_decay
+    assert SGD._apply_weight_decay is optimizers_compat.OwnWeightDecay._apply_weight_decay
 
 
 def test_the_dataset_below_a_dataset_is_known():

@@ -57,7 +57,7 @@ def test_sequences_that_a_batch_made_are_examples_and_told(make_trainer, caplog)
 
     make_trainer(model=model, train_dataset=sequences, num_train_epochs=1).train()
 
-    assert "is taken as one example, though it comes from a batch()" in caplog.text
+    assert "is taken as one example, though it looks like a batch" in caplog.text
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -74,6 +74,62 @@ def test_data_that_cannot_be_trained_on_is_described_without_a_deep_traceback(ma
 def test_predicting_on_features_of_another_width_says_which(make_trainer):
     with pytest.raises(TracksideValueError, match=r"\(batch, 4\); it takes float32 \(batch, 6\)"):
         make_trainer().predict((X[:, :4], Y))
+
+
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.parametrize("known", [True, False])
+def test_examples_of_different_shapes_are_to_be_padded(make_trainer, known, options):
+    def sequences():
+        yield from ((np.ones(length, np.int64), np.ones(length, np.int64)) for length in (3, 5, 2, 6) * 4)
+
+    spec = tf.TensorSpec((None,), tf.int64)
+    data = tf.data.Dataset.from_generator(sequences, output_signature=(spec, spec))
+    data = data.apply(tf.data.experimental.assert_cardinality(16)) if known else data
+    model = keras.Sequential([keras.Input((None,)), layers.Embedding(7, 4), layers.Dense(7)])
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, max_steps=2, **options)
+
+    for action in (trainer.train, trainer.evaluate):
+        with pytest.raises(TracksideValueError, match=r"shapes, such as \[\d\] and \[\d\].* pad them by Dataset"):
+            action()
+
+
+class Joins(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(keras.ops.concatenate(list(inputs)))
+
+
+def joining():
+    inputs = [keras.Input((6,)), keras.Input((6,))]
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(inputs)))
+
+
+@pytest.mark.parametrize("make", [Joins, joining])
+def test_two_inputs_where_features_and_labels_are_expected_are_to_be_nested(make_trainer, make):
+    model = make()
+    model((X, X))
+
+    with pytest.raises(TracksideValueError, match=r"so nest several inputs: \(\(a, b\), labels\), or \(\(a, b\),\)"):
+        make_trainer(model=model).predict((X, X))
+
+
+def test_examples_and_batches_of_unknown_shape_are_told(make_trainer):
+    def unknown(features, labels):
+        return tf.py_function(lambda *pair: pair, [features, labels], [tf.float32, tf.int64])
+
+    class Own(TFTrainer):
+        def get_train_tfdataset(self):
+            return batches().map(unknown)
+
+    examples = tf.data.Dataset.from_tensor_slices((X, Y)).map(unknown)
+    for trainer in (make_trainer(train_dataset=examples), make_trainer(cls=Own)):
+        with pytest.raises(
+            TracksideValueError, match=r"float32 of unknown shape; it takes .*Name the shapes by output_s"
+        ):
+            trainer.train()
 
 
 @pytest.mark.parametrize(

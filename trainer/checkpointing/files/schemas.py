@@ -130,6 +130,7 @@ OPTIMIZER_RECORD = _object(
         "class": TEXT,
         "groups": {"type": "array", "items": GROUP, "description": "a list of objects"},
         "options": OBJECT,
+        "trainable": _object({"made": TEXT, "now": TEXT}, "made", "now"),
         "slots": {"type": "object", "additionalProperties": TEXT, "description": "an object"},
         "schedule": _maybe(_object({"class": TEXT, "state": OBJECT}, "class", "state")),
     },

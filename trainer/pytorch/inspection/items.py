@@ -17,7 +17,7 @@ from .._compat import saved
 from ..loss import IGNORED, LabelRule
 from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss
 from .mixing import comparison_in
-from .probe import probe_rule, tensors_in
+from .probe import probe_rule, tensors_in, with_order
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -167,7 +167,8 @@ class ItemCounter:
     def _is_count(self, number: float, inputs: Any) -> bool:
         """Return whether a divisor is the number of something in the batch."""
         known = {float(self._model_io.examples_in(inputs)), float(self._model_io.count_items(inputs))}
-        for tensor in tensors_in(inputs):
+        for part in tensors_in(inputs):
+            tensor = with_order(part)
             known |= {float(tensor.numel()), *map(float, tensor.shape[:1])}
             if not tensor.is_complex() and tensor.numel():
                 known |= {float(tensor.sum()), float(torch.count_nonzero(tensor))}
@@ -213,7 +214,7 @@ def rule_in(terms: list[Term], labels: Any) -> LabelRule | None:
     rules = [
         LabelRule(is_causal, ignored, None if weights is None else weights.detach()) for is_causal in (False, True)
     ]
-    label = label.to(target.device)
+    label = label.to(target)  # as int64, since an unsigned type does not hold the ignored label
     if label.ndim == 1:
         return rules[0] if _are_equal(label, target) else None
     shifted = nn.functional.pad(label, (0, 1), value=ignored)[..., 1:]

@@ -18,6 +18,9 @@ from ..loss import IGNORED, LabelRule, as_mean_and_weight
 from ..model_io import loss_or_none
 from ..precision.eval_mode import eval_mode
 
+FEW = 4
+"""Number of examples whose loss is computed with gradients in an evaluation before any training."""
+
 
 def probe_rule(trainer: Any, model_io: Any, inputs: Any, loss_of: Callable[[Any], Any]) -> LabelRule | None:
     """Return the rule by which labels or examples count in a loss whose operations are unknown; None without one.
@@ -79,6 +82,11 @@ def tensors_in(inputs: Any) -> Iterator[Tensor]:
     return (leaf for leaf in leaves(inputs) if isinstance(leaf, Tensor))
 
 
+def with_order(tensor: Tensor) -> Tensor:
+    """Return a tensor in a type in which torch can compare and count: int64 for its unsigned types above uint8."""
+    return tensor.long() if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64) else tensor
+
+
 def _is_mean(losses: list[float], counts: list[float]) -> bool:
     """Return whether the first loss is the mean of the next two, which differ."""
     whole, first, second = losses[:3]
@@ -103,13 +111,14 @@ def rows_of(inputs: Any, size: int, start: int, stop: int) -> Any:
 def _with_other_first_labels(labels: Any) -> Tensor | None:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim < 2 or labels.shape[-1] < 2:
         return None
-    known = labels[labels != IGNORED]
+    whole = with_order(labels)
+    known = whole[whole != IGNORED]
     if not known.numel():
         return None
     low, high = known.min(), known.max()
     if low == high:
         low = high - 1 if high > 0 else high + 1
-    return torch.cat([torch.where(labels[..., :1] == low, high, low), labels[..., 1:]], dim=-1)
+    return torch.cat([torch.where(whole[..., :1] == low, high, low), whole[..., 1:]], dim=-1).to(labels.dtype)
 
 
 def _with_labels(inputs: Any, labels: Tensor, other: Tensor) -> Any:

@@ -25,6 +25,8 @@ from trackside.trainer.distributed.collectives import Call, Collectives
 from trackside.trainer.distributed.control_sync import control_counts, take_control
 
 from .._compat import strategy_of
+from ..data.leaves import rows_in
+from ._compat import with_global_generator
 
 
 class DistributedStrategy(ABC):
@@ -78,7 +80,7 @@ class DistributedStrategy(ABC):
 
     def run(self, function: Any, args: tuple[Any, ...]) -> Any:
         """Call ``function`` on every replica; called while a tf.function is traced."""
-        return function(*args) if self._runs_here else self.strategy.run(function, args=args)
+        return function(*args) if self._runs_here else self.strategy.run(with_global_generator(function), args=args)
 
     def local(self, value: Any) -> list[Any]:
         """Return the values of this process's replicas in a result of `run`."""
@@ -108,7 +110,7 @@ class DistributedStrategy(ABC):
         number = tf.distribute.get_replica_context().replica_id_in_sync_group - self.first_replica
         own = rows[number]
         with tf.device("CPU:0"):  # only these rows are copied to the replica's device
-            share = tf.nest.map_structure(lambda leaf: leaf[own[0] : own[1]], nested)
+            share = tf.nest.map_structure(lambda leaf: rows_in(leaf, own[0], own[1]), nested)
         return share, tf.cast(own[2] > 0, tf.float32)
 
     def local_span(self, examples: int) -> tuple[int, int]:

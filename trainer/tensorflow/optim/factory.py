@@ -14,8 +14,10 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.optim.choice import choose_optimizer, plateau_options
 from trackside.trainer.optim.lr_schedules import schedule_of
 
-from .._compat import has_keras_schedule, has_variables, layers_of, own_trainable_variables, skip_gradient_reduction
+from .._compat import layers_of, own_trainable_variables
 from . import torch_parity as optimizers
+from ._compat import has_keras_schedule, has_variables, skip_gradient_reduction, variables_known_to
+from .slots import rebuild, variables_to_build
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -39,29 +41,29 @@ def create_optimizer(model: Any, args: Any) -> Any:
     optimizer = optimizer_cls(**options)
     if not optimizer.weight_decay:
         optimizer.weight_decay = None  # otherwise Keras subtracts zeros at every step
-    decayed = set(decay_parameter_names(model))
-    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in decayed])
+    optimizer.exclude_from_weight_decay(var_list=variables_without_decay(model))
     return optimizer
 
 
-def decay_parameter_names(model: Any) -> list[str]:
-    """Return the paths of the variables that weight decay applies to: all but biases and the weights of norms."""
-    exempt = {
-        variable.path
-        for layer in layers_of(model)
-        if "norm" in type(layer).__name__.lower()
-        for variable in own_trainable_variables(layer)
-    }
-    return [v.path for v in model.trainable_variables if v.path not in exempt and "bias" not in v.name]
+def variables_without_decay(model: Any) -> list[Any]:
+    """Return the variables that weight decay leaves alone, frozen or not: biases and the weights of norms."""
+    norms = [layer for layer in layers_of(model) if "norm" in type(layer).__name__.lower()]
+    exempt = {variable.path for layer in norms for variable in own_trainable_variables(layer)}
+    return [variable for variable in model.weights if variable.path in exempt or "bias" in variable.name]
 
 
-def prepare_optimizer(optimizer: Any, variables: list[Any], replicas: int) -> Any:
-    """Return ``optimizer`` built for ``variables``, without Keras' loss scale, since the trainer has its own."""
+def prepare_optimizer(optimizer: Any, model: Any, replicas: int) -> Any:
+    """Return ``optimizer`` built for what is trained, without Keras' loss scale, since the trainer has its own."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
+    variables = model.trainable_variables
     if optimizer.built and not has_variables(optimizer, variables):
-        logger.warning("the optimizer begins anew, since variables were unfrozen after it was built")
-        optimizer = type(optimizer).from_config(optimizer.get_config())
+        own = {id(variable) for variable in model.weights}
+        if own & {id(variable) for variable in variables_known_to(optimizer)}:
+            rebuild(optimizer, model, variables_to_build(optimizer, model))
+        else:
+            logger.warning("the optimizer begins anew, since it was built for another model")
+            optimizer = type(optimizer).from_config(optimizer.get_config())
     if not optimizer.built:
         optimizer.build(variables)
     # gradients are summed over the replicas before they are clipped; Keras must not sum them again, not even those of

@@ -6,8 +6,7 @@ variable.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import numpy as np
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note, position_of
 
-from .._compat import has_keras_schedule
-from ..snapshot import named_variables, uncounted
+from ..snapshot import named_variables
+from ._compat import has_keras_schedule, variables_known_to
 from .factory import Schedule, rate_of
+from .frozen import flags_of, set_flags
+from .slots import owner_of, rebuild, slot_ids, variables_to_build
 
 COUNTER, RATE = "iteration", "learning_rate"
 """Names of the variables of every optimizer."""
@@ -31,26 +32,69 @@ class TFMadeOptimizer(MadeOptimizer):
         optimizer: Built for the variables of the model; nothing is restored into it yet.
         schedule: A `Schedule`, or an object with its methods; None for none.
         model: Its variables are those of the optimizer, and others.
+
+    Attributes:
+        builds: How often the optimizer was built for other variables.
     """
 
     def __init__(self, optimizer: Any, schedule: Any, model: Any) -> None:
         self.optimizer = optimizer
         self.schedule = schedule
-        self._variables = dict(named_variables(optimizer))
-        self._ids = _ids(optimizer, model)
+        self._model = model
+        self._variables: dict[str, Any] = {}
+        self._ids: dict[str, str] = {}
+        self.builds: int = 0
         self._first_rate = 0.0 if has_keras_schedule(optimizer) else rate_of(optimizer)
         self.record: dict[str, Any] = {
             "class": type(optimizer).__name__,
             "options": {**described(optimizer.get_config()), "name": None},
-            "slots": self._ids,
             "schedule": None if schedule is None else _description(schedule),
         }
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Note the variables of the optimizer, and which layers are trainable when a run begins."""
+        flags = flags_of(self._model)
+        self.record["trainable"] = {"made": flags, "now": flags}
+        self._note_variables()
+
+    def _note_variables(self) -> None:
+        self._variables = dict(named_variables(self.optimizer))
+        self.record["slots"] = self._ids = slot_ids(self.optimizer, self._model)
+
+    # -- layers that are frozen or unfrozen within a run ------------------------------------------------------------
+
+    def take_trainable(self, owners: Sequence[str] = ()) -> None:
+        """Note which layers are trainable now; build the optimizer for variables that it lacks.
+
+        Args:
+            owners: Variables of the model that it is to have, too, as `owner_of` returns them.
+        """
+        self.record["trainable"]["now"] = flags_of(self._model)
+        wanted = variables_to_build(self.optimizer, self._model, owners)
+        if {id(each) for each in wanted} != {id(each) for each in variables_known_to(self.optimizer)}:
+            rebuild(self.optimizer, self._model, wanted)
+            self._note_variables()
+            self.builds += 1
+
+    def _freeze_as_in(self, before: Mapping[str, Any] | None) -> list[str]:
+        """Freeze and unfreeze what callbacks had frozen and unfrozen, if the layers were trainable alike at first."""
+        then = (before or {}).get("trainable")
+        if before is None or then is None:
+            return []
+        if then["made"] != self.record["trainable"]["made"]:
+            if then["made"] == then["now"]:
+                return []
+            return ["callbacks had frozen or unfrozen layers; this run keeps those that its own model has trainable"]
+        set_flags(self._model, then["now"])
+        self.take_trainable([owner_of(slot_id) for slot_id in before["slots"].values()])
+        return []
 
     # -- optimizer ------------------------------------------------------------------------------------------------
 
     def load_optimizer(self, content: Any, before: Mapping[str, Any] | None) -> list[str]:
         """Restore the variables, matched by the variables of the model that they belong to."""
-        path = Path(content)
+        path, notes = Path(content), self._freeze_as_in(before)
         with np.load(path, allow_pickle=False) as arrays:
             saved = {name: arrays[name] for name in arrays.files}
         found = self._found(saved, before)
@@ -68,7 +112,7 @@ class TFMadeOptimizer(MadeOptimizer):
             found = {name: value for name, value in found.items() if self._ids[name] != RATE}
         for name, value in found.items():
             self._variables[name].assign(value)
-        notes = class_note(before, self.record, fits)
+        notes += class_note(before, self.record, fits)
         return notes + (fresh_note(self._new(lacking, before)) if fits else [])
 
     def _found(self, saved: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -88,8 +132,8 @@ class TFMadeOptimizer(MadeOptimizer):
 
     def _new(self, lacking: list[str], before: Mapping[str, Any] | None) -> list[str]:
         """Return the variables of the model of which the checkpoint has no state at all."""
-        known = {id.rpartition(":")[0] for id in (before or {}).get("slots", {}).values()}
-        owners = [self._ids[name].rpartition(":")[0] for name in lacking]
+        known = {owner_of(slot_id) for slot_id in (before or {}).get("slots", {}).values()}
+        owners = [owner_of(self._ids[name]) for name in lacking]
         return list(dict.fromkeys(owner.partition(":")[2] for owner in owners if owner and owner not in known))
 
     # -- schedule -------------------------------------------------------------------------------------------------
@@ -139,29 +183,6 @@ class TFMadeOptimizer(MadeOptimizer):
     def _rate(self) -> float:
         """Return the learning rate of the schedule."""
         return float(self.schedule.get_last_lr()[0])
-
-
-def _ids(optimizer: Any, model: Any) -> dict[str, str]:
-    """Return by the name of each variable of an optimizer what it is, whatever else the optimizer has.
-
-    That is the index and the path of the model's variable that it belongs to, and its kind: "3:dense/kernel:momentum".
-    """
-    owners = [(index, each.path) for index, each in enumerate(model.weights)]
-    seen: Counter[tuple[str, str]] = Counter()
-    ids = {}
-    for name, slot in named_variables(optimizer):
-        prefixes = {path for _, path in owners if slot.name.startswith(path.replace("/", "_") + "_")}
-        if not prefixes:
-            own = uncounted(slot.name)
-            ids[name] = f"{own}#{seen['', own]}" if seen["", own] else own
-            seen["", own] += 1
-            continue
-        path = max(prefixes, key=len)
-        kind = slot.name[len(path) + 1 :]
-        same = [index for index, own in owners if own == path]
-        ids[name] = f"{same[min(seen[path, kind], len(same) - 1)]}:{uncounted(path)}:{kind}"
-        seen[path, kind] += 1
-    return ids
 
 
 def _description(schedule: Any) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class TFSkipsUpdates(SkipsUpdates):
             self._states = model, model_state.states_of(model)
         self._kept = tuple((variable, model_state.held(variable)) for variable in self._states[1])
 
+    def forget_states(self) -> None:
+        """Find the states of the model again when an update is about to be skipped."""
+        self._states = (None, [])
+
     def take_back(self) -> None:
         """Restore what `keep_state` kept; make of the update one in which nothing counted."""
         for variable, value in self._kept:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
-from .._compat import OwnWeightDecay, slot_of, takes_weight_decay
+from ._compat import OwnWeightDecay, slot_of, takes_weight_decay
 
 
 class AdamW(keras.optimizers.AdamW):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.cli.checkpoint_entries import Entry, entries_in, paths_in
 from trackside.cli.report import table
 from trackside.trainer.checkpointing.discovery import find_checkpoints
+from trackside.trainer.checkpointing.run_lock import locked
 from trackside.trainer.checkpointing.store import CheckpointStore, surplus
 from trackside.trainer.staging import is_address
 
@@ -102,6 +103,13 @@ def prune(options: argparse.Namespace) -> int:
         raise ConfigError(f"command line: --keep {options.keep}: a whole number from 1 is needed")
     if is_address(options.out):
         raise ConfigError(f"{options.out}: prune deletes in local folders only; save_total_limit rotates at an address")
+    if options.dry_run or not Path(options.out).is_dir():
+        return _prune(options)
+    with locked(Path(options.out), "trackside checkpoints prune", is_needed=False):
+        return _prune(options)
+
+
+def _prune(options: argparse.Namespace) -> int:
     entries = entries_in(options.out, thorough=True)
     runs = sorted({entry.run_id for entry in entries if entry.run_id is not None})
     if options.run_id is not None:

@@ -259,3 +259,13 @@ def label_out_of_range(error: BaseException) -> str | None:
         found = re.search(r"= (-?\d+) is not in (\[0, \d+\))", text)
         return f"a label value of {found[1]} which is outside the valid range of {found[2]}" if found else None
     return found.group(0) if found else None
+
+
+def lacking_in_xla(error: BaseException) -> str | None:
+    """Return what XLA cannot compile, from an error of TensorFlow; None for other errors."""
+    text = str(error)
+    if "Detected unsupported operations when trying to compile graph" not in text:
+        return None
+    kinds = dict.fromkeys(re.findall(r"No registered '(\w+)' OpKernel", text))
+    named = [f"the operation {kind}" for kind in kinds if kind not in ("_Arg", "_Retval")]
+    return " and ".join([*(["texts"] if "DT_STRING" in text else []), *named][:3]) or "one of its operations"

@@ -81,7 +81,10 @@ class TFCheckpoint(BaseCheckpoint):
 
     def _random_state(self) -> dict[str, Any]:
         self.train_step.queue.flush()
-        return snapshot.random_state(self.trainer.model)
+        outside = self.train_step.compiled.outside.value() if self.train_step.compiled is not None else []
+        return {**snapshot.random_state(self.trainer.model), "outside": outside}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:
         snapshot.set_random_state(state, self.trainer.model)
+        if self.train_step.compiled is not None:
+            self.train_step.compiled.outside.restore(state.get("outside", []))  # earlier versions left it out

@@ -21,6 +21,7 @@ from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
+from .draws.outside import Outside
 from .loss import FiniteLosses
 from .objective.items import sum_dtype
 from .tracing.function import compiled, runs_eagerly
@@ -51,6 +52,7 @@ class CompiledStep:
         finite: Counts the updates, and those up to the first whose loss is not finite.
         watched: Another sum of the losses, each as it was computed; None if no callback asked before the first update.
         accumulators: Gradients, loss sum and weight of the update in progress; empty until an update runs in pieces.
+        outside: The variables outside of the model that the functions change.
     """
 
     def __init__(self, step: Any, spec: Any, trace_counts: Counter[str]) -> None:
@@ -61,6 +63,7 @@ class CompiledStep:
         self.last_norm: float = 0.0
         self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
+        self.outside: Outside = Outside(step)
         self._step = step
         self._strategy = strategy
         self._spec = spec
@@ -287,7 +290,8 @@ class CompiledStep:
         # data are read outside of XLA; what is compiled by it is an update
         xla = self._xla and not name.startswith("update")
         eager, strategy = self._eager, self._strategy
-        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager)
+        outside = self.outside
+        return compiled(name, function, signature, self._trace_counts, strategy, xla=xla, eager=eager, outside=outside)
 
 
 def _window(batch_in: BatchIn, taken: Any, first: Any, length: int) -> tuple[Pair, ...]:

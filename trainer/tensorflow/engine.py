@@ -171,7 +171,7 @@ class TFEngine(BaseEngine):
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
-        return self.train_batches.batches_used(progress.examples_in_epoch)
+        return self.train_batches.batches_used(progress.examples_in_epoch, progress.batches_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
         """Return ``examples``, the number of training examples or None, and ``columns``, their types."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from operator import itemgetter
 from typing import Any, cast
 
 import tensorflow as tf
@@ -18,6 +17,7 @@ from ..evaluation.output_collector import map_nested
 from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
+from .data.leaves import rows_in
 from .data.loader import Batches, OwnBatches
 from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
@@ -111,7 +111,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         examples = loader.examples_in(pair)
         first, last = self.strategy.local_span(examples)
         if last - first < examples:
-            pair = loader.map_leaves(itemgetter(slice(first, last)), pair)
+            pair = loader.map_leaves(lambda leaf: rows_in(leaf, first, last), pair)
         features, (labels, _) = pair.features, unweighted(pair.labels)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else map_nested(_on_host_if_cpu, without(logits, ignore_keys))
@@ -129,7 +129,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
             xla, eager = self.trainer.args.xla and rows is None, runs_eagerly(self.trainer.model)
-            options = {"xla": xla, "eager": eager}
+            options: dict[str, Any] = {"xla": xla, "eager": eager}
             predict = compiled("predict", self._predict, [spec, rows], self._trace_counts, strategy, **options)
             self._predictors[key] = predict
         return self._predictors[key]

@@ -76,7 +76,7 @@ class ModelIO:
                     f"{type(model).__name__} has no weights yet; call it on a batch, or give TFTrainer a dataset"
                 )
             features, _ = first_example(batches)
-            features = tf.nest.map_structure(tf.convert_to_tensor, features)
+            features = tf.nest.map_structure(lambda x: x if tf.is_tensor(x) else tf.convert_to_tensor(x), features)
             with self._trainer.args.strategy.scope(), policy_for_new_layers(policy):
                 self.call(features, None, False)
         if not is_made_in_it:
@@ -161,6 +161,11 @@ class ModelIO:
             logits = logits["logits"] if isinstance(logits, Mapping) else logits
             return smoothed_loss(labels, logits, self._trainer.args.label_smoothing_factor)
         assert self.loss is not None
+        if is_of_keras(self.loss.loss) and any(leaf.dtype == tf.string for leaf in tf.nest.flatten(labels)):
+            raise TracksideValueError(
+                "the labels are texts, and a loss needs numbers: give each class its number, as pandas.factorize or a "
+                "StringLookup layer does"
+            )
         try:
             return as_tensor(self.loss.items(labels, logits, sample_weight, batch_size(labels)), labels, logits)
         except MISUSE as error:

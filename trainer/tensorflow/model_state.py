@@ -70,7 +70,7 @@ def is_other(name: str) -> bool:
 def other_variables(model: Any) -> Named:
     """Return the variables of a model that are neither weights nor states of generators, by index and name."""
     known = _ids([*model.weights, *generator_states(model)])
-    found = [variable for variable in _all_variables(model) if not known & _ids([variable])]
+    found = [variable for variable in variables_of(model) if not known & _ids([variable])]
     return {f"other.{index:04d}.{_plain_name(variable)}": variable for index, variable in enumerate(found)}
 
 
@@ -134,7 +134,8 @@ def _is_seed(variable: Any) -> bool:
     return name.endswith("seed_generator_state") or name.split(":")[0].split("/")[-1] == "StateVar"
 
 
-def _all_variables(model: Any) -> list[Any]:
+def variables_of(model: Any) -> list[Any]:
+    """Return all variables of a model, those in the attributes of its layers included."""
     return _unique([*model.variables, *_found_in(model)])
 
 

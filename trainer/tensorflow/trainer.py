@@ -31,7 +31,8 @@ class TFTrainer(BaseTrainer):
         model: Any Keras model with a compiled loss or ``loss_fn``, or one that is called with labels and returns
             (loss, logits); without one, ``model_init`` creates it. Only the loss of its compilation is used.
         args: The training arguments; by default, the default arguments.
-        train_dataset: A tf.data.Dataset of examples (features, labels), or a pair of arrays, or of nested arrays.
+        train_dataset: A tf.data.Dataset of examples (features, labels), a pair of arrays, or of nested arrays, or
+            batches of Python code: a keras.utils.PyDataset, or a function that returns a generator.
         eval_dataset: A dataset, or a dict of datasets.
         compute_metrics: Takes an EvalPrediction; returns a dict of numbers.
         callbacks: Callbacks, as instances or classes.

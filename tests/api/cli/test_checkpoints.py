@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from support.damages import flip_a_byte
+from support.lock_holder import holder
 from support.remote_folders import address_in
 
 from trackside.callbacks.builtin.early_stopping import EarlyStoppingCallback
 from trackside.cli.main import main
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 from trackside.trainer.checkpointing.remote import RemoteFolder
+from trackside.trainer.checkpointing.run_lock import LOCK_FILE
 
 OPTIONS = {"num_train_epochs": 4, "eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
 
@@ -113,6 +115,17 @@ def test_prune_keeps_the_best_and_the_newest_of_each_run_and_what_is_not_whole(c
     assert f"left alone: {paths[1].name} has no manifest" in text
     assert "deleted 1 of 4 checkpoints" in text
     assert told(capsys, "prune", "second", "--keep", "1")["deleted"] == []
+
+
+def test_prune_deletes_nothing_in_a_folder_into_which_a_run_writes(capsys):
+    made(installed_frameworks()[0])
+    with holder("out") as (process, _):
+        assert main(["checkpoints", "prune", "out", "--keep", "1"]) == 2
+        assert f"another run writes into it: process {process.pid} on" in capsys.readouterr().err
+        assert "would delete" in printed(capsys, "prune", "out", "--keep", "1", "--dry-run")
+        assert len(list(Path("out").glob("checkpoint-*"))) == 4
+    assert "deleted" in printed(capsys, "prune", "out", "--keep", "1")
+    assert not Path("out", LOCK_FILE).exists()
 
 
 def test_prune_of_one_run_leaves_the_others(capsys):

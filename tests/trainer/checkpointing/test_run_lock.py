@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import multiprocessing
@@ -12,35 +11,11 @@ import sys
 import time
 
 import pytest
+from support.lock_holder import HOLDER, holder
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer.checkpointing import run_lock
 from trackside.trainer.checkpointing.run_lock import LOCK_FILE, locked, rename
-
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from trackside.trainer.checkpointing.run_lock import locked
-with locked(Path(sys.argv[1]), "theirs"):
-    if sys.argv[2] == "fork" and os.fork() == 0:
-        print(os.getpid(), flush=True)
-        time.sleep(60)
-        os._exit(0)
-    if sys.argv[2] != "fork":
-        print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextlib.contextmanager
-def holder(folder, how="alone"):
-    """Another process that holds the lock; yields it and the line that it wrote."""
-    command = [sys.executable, "-c", HOLDER, str(folder), how]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):

@@ -57,7 +57,7 @@ def test_sequences_that_a_batch_made_are_examples_and_told(make_trainer, caplog)
 
     make_trainer(model=model, train_dataset=sequences, num_train_epochs=1).train()
 
-    assert "is taken as one example, though it comes from a batch()" in caplog.text
+    assert "is taken as one example, though it looks like a batch" in caplog.text
 
 
 @pytest.mark.parametrize("name", DATA)

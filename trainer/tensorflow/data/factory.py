@@ -13,19 +13,23 @@ import tensorflow as tf
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 
 from .._compat import inputs_of
-from .loader import ArrayBatches, Batches, DatasetBatches
+from .batched import IndexedBatches, IteratedBatches, is_iterated
+from .leaves import as_array
+from .loader import ArrayBatches, Batches, DatasetBatches, map_leaves
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 BATCHING = ("_BatchDataset", "_ParallelBatchDataset", "_PaddedBatchDataset", "BatchDataset")
 UNCHANGED = ("Prefetch", "Options", "Shuffle", "Repeat", "Take", "Skip", "Cache")
 """Parts of the names of datasets that yield what they read."""
+PLAIN = (bool, int, float, str, bytes, np.generic)
+"""Types of the values in a list that is an array."""
 REGROUPING = ("Unbatch", "FlatMap", "Interleave", "Window", "Rebatch", "Group", "Generator")
 """Parts of the names of datasets whose elements are not made of one element each."""
 
 
 def make_batches(dataset: Any, **options: Any) -> Batches:
-    """Return the source of batches of a dataset: a tf.data.Dataset of examples, or arrays.
+    """Return the source of batches of a dataset: a tf.data.Dataset of examples, arrays, or code that gives batches.
 
     Raises:
         TracksideTypeError: If ``dataset`` is of neither type.
@@ -35,20 +39,26 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
     if isinstance(dataset, tf.data.Dataset):
         _check_not_batched(dataset)
         return DatasetBatches(dataset, **options)
-    if isinstance(dataset, (np.ndarray, tf.Tensor, Mapping, tuple)):
+    if isinstance(dataset, (np.ndarray, tf.Tensor, tf.RaggedTensor, tf.SparseTensor, Mapping, tuple)):
+        dataset = without_lists(dataset)
+        leaves = tf.nest.flatten(dataset)
+        if any(isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)) for leaf in leaves):
+            return DatasetBatches(tf.data.Dataset.from_tensor_slices(map_leaves(_as_tensor, dataset)), **options)
         return ArrayBatches(dataset, **options)
-    cure = ""
     if isinstance(dataset, keras.utils.PyDataset):
-        cure = ". Override get_train_tfdataset with tf.data.Dataset.from_generator, which reads its batches"
-    elif isinstance(dataset, Iterator):
-        cure = ". It can be read only once: give tf.data.Dataset.from_generator a function that makes it"
+        return IndexedBatches(dataset, **options)
+    cure = ""
+    if isinstance(dataset, Iterator):
+        cure = ". It can be read only once: give the function that makes it, without calling it"
     elif isinstance(dataset, list):
         cure = ". Write a pair as a tuple: (features, labels)"
     elif hasattr(dataset, "columns"):
         cure = ". Write a pair of it: (frame[names], frame[label])"
+    elif is_iterated(dataset):
+        return IteratedBatches(dataset, **options)
     raise TracksideTypeError(
-        f"a dataset is a tf.data.Dataset of (features, labels), or a pair of arrays (or of tuples or dicts of arrays), "
-        f"not {type(dataset).__name__}{cure}"
+        f"a dataset is a tf.data.Dataset of (features, labels), a pair of arrays (or of tuples or dicts of arrays), a "
+        f"keras.utils.PyDataset, or a function that returns a generator of batches, not {type(dataset).__name__}{cure}"
     )
 
 
@@ -89,20 +99,44 @@ def _check_not_batched(dataset: Any) -> None:
         TracksideValueError: If it does, whatever follows its batch(). Batches of a fixed size may be examples, such as
             sequences of tokens: they are warned of if another operation follows.
     """
-    if not _is_batched(dataset):
+    is_one = int(dataset.cardinality()) == 1 and type(dataset).__name__.strip("_") == "TensorDataset"
+    if not (is_one or _is_batched(dataset) or any(word in name for name in _names(dataset) for word in REGROUPING)):
         return
     leading = {spec.shape[:1].as_list()[0] if spec.shape.rank else 0 for spec in tf.nest.flatten(dataset.element_spec)}
     is_last = any(word in type(dataset).__name__ for word in (*BATCHING, *UNCHANGED))
-    if is_last or leading == {None}:
+    if _is_batched(dataset) and (is_last or leading == {None}):
         raise TracksideValueError(
             "the dataset gives batches, but TFTrainer makes the batches itself, of args.train_batch_size and "
             "args.eval_batch_size examples; give it the dataset as it is before .batch(...), or .unbatch() it"
         )
-    logger.warning(
-        "an element of the dataset, %s, is taken as one example, though it comes from a batch(); if it is a batch, "
-        ".unbatch() the dataset",
-        dataset.element_spec,
-    )
+    if is_one or _is_batched(dataset) or leading == {None}:
+        logger.warning(
+            "an element of the dataset, %s, is taken as one example, though it looks like a batch; if it is one, "
+            ".unbatch() the dataset",
+            dataset.element_spec,
+        )
+
+
+def without_lists(dataset: Any) -> Any:
+    """Return nested arrays in which a list of plain values, or of such lists, is an array."""
+    if isinstance(dataset, Mapping):
+        return {name: without_lists(part) for name, part in dataset.items()}
+    if isinstance(dataset, tuple) and not hasattr(dataset, "_fields"):
+        return tuple(map(without_lists, dataset))
+    if isinstance(dataset, list) and all(isinstance(leaf, PLAIN) for leaf in tf.nest.flatten(dataset)):
+        return as_array(dataset)
+    return dataset
+
+
+def _as_tensor(leaf: Any) -> Any:
+    return leaf if tf.is_tensor(leaf) else as_array(leaf)
+
+
+def _names(dataset: Any) -> Iterator[str]:
+    """Yield the names of the classes of a dataset and of those that it reads, as far as each gives what it reads."""
+    yield type(dataset).__name__
+    for part in inputs_of(dataset):
+        yield from _names(part)
 
 
 def _is_batched(dataset: Any) -> bool:

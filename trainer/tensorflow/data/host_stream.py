@@ -47,6 +47,10 @@ class HostStream:
                 self._generators += generators_in(function.original)
             function.replace(with_stream(function.original, weakref.ref(self)))
 
+    def seed_also(self, function: Any) -> None:
+        """Seed the generators that a function refers to with this stream, too."""
+        self._generators += generators_in(function)
+
     def restart(self, *parts: int) -> None:
         """Seed this stream and the generators of the functions by ``parts``."""
         with self.in_place():

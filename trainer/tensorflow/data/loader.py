@@ -13,13 +13,13 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, cast
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
+from .leaves import as_array, rows_in
 from .pipeline import UserPipeline
 from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example
 from .shuffling import Shuffling
@@ -86,8 +86,8 @@ class Batches(ABC):
         """Return the number of batches in an epoch; None if unknown."""
         return None if self.num_examples is None else self._cut().num_batches
 
-    def batches_used(self, examples: int) -> int | None:
-        """Return the number of an epoch's batches for its first ``examples``; None if unknown."""
+    def batches_used(self, examples: int, batches: int) -> int | None:
+        """Return the number of an epoch's batches for its first ``examples``, of ``batches`` once; None if unknown."""
         return None if self.num_examples is None else self._cut().num_batches - self._cut(examples).num_batches
 
     def _cut(self, start: int = 0) -> BatchCut:
@@ -108,7 +108,7 @@ class ArrayBatches(Batches):
 
     def __init__(self, dataset: Any, **options: Any) -> None:
         super().__init__(**options)
-        self.arrays: Pair = map_leaves(_as_array, pair_of(dataset))
+        self.arrays: Pair = map_leaves(as_array, pair_of(dataset))
         leaves = tf.nest.flatten(self.arrays)
         lengths = {len(leaf) for leaf in leaves if leaf is not None}
         if len(lengths) != 1:
@@ -165,7 +165,7 @@ class DatasetBatches(Batches):
         self.dataset = dataset
         self._pipeline = UserPipeline(self.seed)
         self.num_examples, self.is_infinite = _cardinality(dataset)
-        self.element_spec: Pair = map_leaves(stacked, pair_of(dataset.element_spec))
+        self.element_spec: Pair = pair_of(dataset.batch(1).element_spec)
 
     def _count_examples(self) -> int | None:
         return _cardinality(self.dataset)[0]
@@ -262,7 +262,7 @@ def first_example(batches: Batches) -> Pair:
     batch = next(batches.epoch(0), None)
     if batch is None:
         raise TracksideValueError("the dataset is empty")
-    return cast(Pair, map_leaves(itemgetter(slice(1)), batch))
+    return cast(Pair, map_leaves(lambda leaf: rows_in(leaf, 0, 1), batch))
 
 
 def num_examples(batches: Any) -> int | None:
@@ -280,14 +280,10 @@ def _cardinality(dataset: Any) -> tuple[int | None, bool]:
     return count if count >= 0 else None, count == tf.data.INFINITE_CARDINALITY
 
 
-def _as_array(leaf: Any) -> Any:
-    array = np.asarray(leaf)
-    is_double = array.dtype == np.float64 and keras.config.floatx() != "float64"
-    return array.astype(np.float32) if is_double else array
-
-
 def spec_of(leaf: Any) -> Any:
     """Return the tf.TensorSpec of an array whose first dimension is that of a batch."""
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        return tf.type_spec_from_value(leaf)
     return tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
 
 
@@ -297,4 +293,4 @@ def stacked(spec: Any) -> Any:
 
 
 def _any_batch(spec: Any) -> Any:
-    return spec if spec.shape.rank is None else spec_of(spec)
+    return spec_of(spec) if isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None else spec

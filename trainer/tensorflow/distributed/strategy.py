@@ -25,6 +25,7 @@ from trackside.trainer.distributed.collectives import Call, Collectives
 from trackside.trainer.distributed.control_sync import control_counts, take_control
 
 from .._compat import strategy_of
+from ..data.leaves import rows_in
 
 
 class DistributedStrategy(ABC):
@@ -108,7 +109,7 @@ class DistributedStrategy(ABC):
         number = tf.distribute.get_replica_context().replica_id_in_sync_group - self.first_replica
         own = rows[number]
         with tf.device("CPU:0"):  # only these rows are copied to the replica's device
-            share = tf.nest.map_structure(lambda leaf: leaf[own[0] : own[1]], nested)
+            share = tf.nest.map_structure(lambda leaf: rows_in(leaf, own[0], own[1]), nested)
         return share, tf.cast(own[2] > 0, tf.float32)
 
     def local_span(self, examples: int) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from .._compat import Unseeded, random_functions, telling_seeds, vectorizing
-from ..data.graph_nodes import source
+from .._compat import Unseeded, python_function, random_functions, telling_seeds, vectorizing
+from ..data.graph_nodes import PYTHON, source
+from ..data.host_stream import generators_in
 
 UNIMPORTANT = ("ComputeAccidentalHits",)
 """Operations with seeds that draw no numbers."""
@@ -32,6 +33,17 @@ def drawing_operations(graph: Any) -> list[str]:
     for function in definition.library.function:
         found += _needed(function.node_def, [*function.ret.values(), *function.control_ret.values()])
     return sorted({node.op for node in found if _draws(node)})
+
+
+def drawing_functions(graph: Any) -> list[str]:
+    """Return the names of the Python functions called in a FuncGraph that refer to a generator of numpy or Python."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    called = {node.attr["token"].s for node in nodes if node.op in PYTHON}
+    functions = [found.original for found in map(python_function, called) if found is not None]
+    return sorted(
+        {str(getattr(function, "__qualname__", function)) for function in functions if generators_in(function)}
+    )
 
 
 def _needed(nodes: Iterable[Any], names: list[str]) -> list[Any]:

@@ -24,7 +24,7 @@ import tensorflow as tf
 from ...checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ...data.sharding import derive_seed
 from ..distributed.strategy import DistributedStrategy
-from .operations import Given, drawing_operations, patched
+from .operations import Given, drawing_functions, drawing_operations, patched
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -42,6 +42,9 @@ class Draws:
 
     It is not of one run, since a tf.function of the user that an earlier run traced refers to it, as functions do to
     the global generators of TensorFlow and Keras.
+
+    Attributes:
+        touched: Resources that the micro-batches of the last trace captured.
     """
 
     def __init__(self) -> None:
@@ -51,6 +54,7 @@ class Draws:
         self._told: set[str] = set()
         self._tracing = threading.RLock()
         self._places = _Places()
+        self.touched: list[Any] = []
 
     # -- the state, on the host -----------------------------------------------------------------------------------
 
@@ -81,6 +85,10 @@ class Draws:
         finally:
             self.restore(before)
 
+    def variables(self) -> list[Any]:
+        """Return the variables of the state."""
+        return list(self._variables.values())
+
     # -- while a function is traced -------------------------------------------------------------------------------
 
     @contextmanager
@@ -90,6 +98,7 @@ class Draws:
         On TPUs they keep their own. What Python draws meanwhile is a function of the seed, too: a layer may choose
         among operations, such as AugMix.
         """
+        self.touched = []
         devices = list(strategy.strategy.extended.worker_devices) if strategy.replicas > 1 else [""]
         if any("TPU" in device for device in devices):
             yield
@@ -106,10 +115,12 @@ class Draws:
     def micro_batch(self) -> Iterator[None]:
         """Return a context for tracing a micro-batch on a replica, whose draws differ from those of all others."""
         graph = tf.compat.v1.get_default_graph()
+        before = {id(tensor) for tensor in getattr(graph, "external_captures", ())}
         with self._places.beginning(graph):
             yield
         state = self._variables.get(_device())
         captured = getattr(graph, "external_captures", ())
+        self.touched += [part for part in captured if part.dtype == tf.resource and id(part) not in before]
         if state is not None and any(tensor is state.handle for tensor in captured):
             now = state.read_value()
             after = tf.stack([now[SEED], now[POSITION] + 1])
@@ -125,6 +136,14 @@ class Draws:
                 "or tf.random.*, in functions that are traced with the step",
                 ", ".join(found),
             )
+        for name in drawing_functions(graph):
+            if name not in self._told:
+                self._told.add(name)
+                logger.warning(
+                    "a resumed run will differ: the Python function %s, which the model calls, draws from a generator "
+                    "of its own, which is not saved. Draw from np.random or random, or by tf.random.*",
+                    name,
+                )
 
     def _next_seed(self, given: Given) -> Any:
         """Return the seed of the next draw of an operation that is added to the current graph.

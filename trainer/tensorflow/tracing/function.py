@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
-from .._compat import flat_call, label_out_of_range
+from .._compat import flat_call, label_out_of_range, lacking_in_xla
 from ..distributed.strategy import DistributedStrategy
+from ..draws.outside import Outside
 from ..draws.state import DRAWS
 
 
@@ -29,6 +30,7 @@ def compiled(
     *,
     xla: bool,
     eager: bool,
+    outside: Outside | None = None,
 ) -> Callable[..., Any]:
     """Return ``function`` as a tf.function with exactly ``signature``, which counts its traces.
 
@@ -40,6 +42,7 @@ def compiled(
         name: Name in ``trace_counts``.
         xla: Whether XLA compiles it.
         eager: Whether it runs as Python at each call, without a graph.
+        outside: Takes the variables outside of the model that it changes.
     """
     places = [spec is not None for spec in tf.nest.flatten(signature)]
 
@@ -66,13 +69,20 @@ def compiled(
             with DRAWS.replacing(strategy):
                 traced = _traced(inner)
             DRAWS.tell_of_others(traced.graph)
+            if outside is not None:
+                outside.note(traced.graph, DRAWS.touched)
             concrete = flat_call(traced)
         given = [leaf for leaf in tf.nest.flatten(args, expand_composites=True) if leaf is not None]
         tensors = [tf.convert_to_tensor(leaf, dtype) for leaf, dtype in zip(given, dtypes, strict=True)]
         try:
             return concrete(tensors)
         except tf.errors.InvalidArgumentError as error:
-            label = label_out_of_range(error)
+            label, lacking = label_out_of_range(error), lacking_in_xla(error)
+            if lacking is not None:
+                raise TracksideValueError(
+                    f"xla=True compiles the step, and XLA cannot compile {lacking}. Set xla=False, or move what needs "
+                    "it out of the model, into a map() of the dataset"
+                ) from None
             if label is None:
                 raise
             raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None

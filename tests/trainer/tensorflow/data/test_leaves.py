@@ -1,0 +1,78 @@
+"""Arrays of objects, lists and texts as features and labels, and parts of tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.tf_models import classified, tf
+
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
+from trackside.trainer.tensorflow.data.factory import make_batches
+from trackside.trainer.tensorflow.data.leaves import as_array, rows_in
+
+X, Y = classified(20)
+
+
+def test_arrays_of_objects_are_numbers_where_all_are():
+    assert as_array(np.array([1, 2], dtype=object)).dtype.kind == "i"
+    assert as_array(np.array([1, 2.5], dtype=object)).dtype == np.float32
+    assert as_array(np.array([True, False], dtype=object)).dtype == bool
+    assert as_array(np.array(["a", "b"], dtype=object)).dtype == object
+
+
+@pytest.mark.parametrize("values", [[1, "a"], [[1], [1, 2]], [None, 1]], ids=["mixed", "ragged", "None"])
+def test_objects_that_are_not_all_numbers_are_named(values):
+    with pytest.raises(TracksideTypeError, match="holds objects"):
+        as_array(np.array([*values, None][:-1], dtype=object))
+
+
+def test_lists_of_numbers_are_arrays_and_lists_of_arrays_are_inputs():
+    batches = make_batches((X.tolist(), Y.tolist()), batch_size=4)
+    several = make_batches(([X, X], Y), batch_size=4)
+
+    np.testing.assert_array_equal(batches.arrays.features, X)
+    assert batches.num_examples == several.num_examples == 20
+    assert len(several.arrays.features) == 2
+
+
+def test_texts_as_labels_are_named_before_the_loss_is_computed(make_trainer):
+    names = np.array(["cat", "dog", "cow"])[Y]
+
+    with pytest.raises(TracksideValueError, match="the labels are texts, and a loss needs numbers"):
+        make_trainer(train_dataset=(X, names)).train()
+
+
+def test_texts_in_a_compiled_step_are_named(make_trainer):
+    import keras
+
+    layers = keras.layers
+    given = keras.Input((1,), dtype="string")
+    codes = layers.StringLookup(vocabulary=["good", "bad"])(given)
+    model = keras.Model(given, layers.Dense(3)(layers.Flatten()(layers.Embedding(4, 4)(codes))))
+    data = (np.array([["good"], ["bad"]] * 10), Y)
+
+    with pytest.raises(TracksideValueError, match="XLA cannot compile texts"):
+        make_trainer(model=model, train_dataset=data, xla=True).train()
+
+
+def test_rows_of_a_sparse_tensor_are_those_of_the_dense_one():
+    dense = np.arange(12.0).reshape(4, 3)
+
+    np.testing.assert_array_equal(tf.sparse.to_dense(rows_in(tf.sparse.from_dense(dense), 1, 3)), dense[1:3])
+    np.testing.assert_array_equal(rows_in(dense, 1, 3), dense[1:3])
+    assert rows_in(None, 0, 1) is None
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        tf.data.Dataset.from_tensors((X, Y)),
+        tf.data.Dataset.range(2).interleave(lambda _: tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)),
+        tf.data.Dataset.range(2).flat_map(lambda _: tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)),
+    ],
+    ids=["one element", "interleave", "flat_map"],
+)
+def test_elements_that_look_like_batches_are_told(dataset, caplog):
+    make_batches(dataset, batch_size=2)
+
+    assert "is taken as one example, though it looks like a batch" in caplog.text

@@ -1,0 +1,48 @@
+"""Arrays and tensors of a batch: types that TensorFlow has, and a part of the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trackside.callbacks.errors import TracksideTypeError
+
+
+def as_array(leaf: Any) -> Any:
+    """Return an array in memory with a type of TensorFlow; float64 as float32, unless Keras computes in float64."""
+    array = np.asarray(leaf)
+    if array.dtype == object and array.size and not isinstance(array.flat[0], (str, bytes)):
+        array = _typed(array)
+    is_double = array.dtype == np.float64 and keras.config.floatx() != "float64"
+    return array.astype(np.float32) if is_double else array
+
+
+def _typed(array: Any) -> Any:
+    """Return an array of objects as one of numbers.
+
+    Raises:
+        TracksideTypeError: If they are none, such as texts among numbers, or lists of several lengths.
+    """
+    try:
+        typed = np.array(array.tolist())
+    except ValueError:  # of several lengths
+        typed = array
+    if typed.dtype.kind in "biufc":
+        return typed
+    kinds = sorted({type(value).__name__ for value in array.flat})
+    raise TracksideTypeError(
+        f"an array of the dataset holds objects, {', '.join(kinds)}, that are not all numbers or all texts. Give each "
+        "column on its own, as a dict of arrays, or a tf.RaggedTensor for lists of several lengths"
+    )
+
+
+def rows_in(leaf: Any, start: Any, stop: Any) -> Any:
+    """Return the rows of a tensor or an array between a start and a stop, on the host or while a function is traced."""
+    if not isinstance(leaf, tf.SparseTensor):
+        return None if leaf is None else leaf[start:stop]
+    shape = leaf.dense_shape
+    first = tf.concat([tf.cast([start], shape.dtype), tf.zeros_like(shape[1:])], axis=0)
+    return tf.sparse.slice(leaf, first, tf.concat([tf.cast([stop - start], shape.dtype), shape[1:]], axis=0))

@@ -56,6 +56,15 @@ current_call: ContextVar[BackgroundCall | None] = ContextVar("current_call", def
 """The call in the background that this thread makes."""
 
 
+def in_thread_of_run(task: Callable[[], None]) -> None:
+    """Do ``task`` in the thread of the run: now, or, from a call in the background, when the run next hears of it."""
+    call = current_call.get()
+    if call is None:
+        task()
+    else:
+        call.leave(task)
+
+
 class TrainerView:
     """A trainer, for one call in the background; see the module.
 

@@ -50,7 +50,7 @@ Args: TypeAlias = TrainingArgumentsLike
 
 
 class Context(TypedDict):
-    """What every method of a callback, and every listener, gets by keyword; ``current_epoch`` within a run only."""
+    """What every method of a callback, and every listener, gets by keyword; the last two within a run only."""
 
     trainer: Any
     model: Any
@@ -63,6 +63,7 @@ class Context(TypedDict):
     step_timer: Any
     evaluation_batch: Any
     current_epoch: Any
+    header: Any
 
 
 class LoadContext(Context):

@@ -9,7 +9,7 @@ from typing import Any
 from trackside.callbacks.state import TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
-from ._compat.comet_archive import archives, read_last_steps
+from ._compat.comet_archive import archives, read_last_steps, use_own_suffixes
 
 QUIET: dict[str, Any] = {
     "log_code": False,
@@ -81,6 +81,7 @@ class CometCallback(Tracker):
             return comet_ml.start(
                 **self.options, online=True, mode=mode, experiment_key=self.run_id, experiment_config=config
             )
+        use_own_suffixes()
         self._folder.mkdir(parents=True, exist_ok=True)
         resume = resume and bool(archives(self._folder, str(self.run_id)))
         start = comet_ml.ExistingOfflineExperiment if resume else comet_ml.OfflineExperiment

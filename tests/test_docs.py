@@ -236,11 +236,11 @@ def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run
     assert args.callbacks["straggler_monitor"]["warn_ratio"] == 1.5
 
 
-@pytest.mark.slow
-def test_the_tracker_on_its_page_passes_the_test_on_its_page(run):
+def test_the_tracker_on_its_page_passes_the_tests_on_its_page(run):
     names = run(*python_blocks("docs/writing-a-tracker.md"))
 
     names["test_it_is_a_good_callback"]()
+    names["test_it_writes_what_is_logged"]()
 
 
 def test_the_package_on_the_page_of_trackers_is_what_the_command_writes(capsys):

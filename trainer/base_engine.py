@@ -21,6 +21,7 @@ from .checkpointing.store import Write
 from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
 from .measuring.current_epoch import WatchesLosses
 from .measuring.loss_watch import LooksAtLosses
+from .optim.given import GivenOptimizers
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
 from .step_timer import StepTimer
@@ -52,13 +53,13 @@ class BaseEngine(Engine):
         self.overrides: Overrides = overrides
         self.strategy = strategy
         self.step_timer = step_timer
-        self.given_optimizers: tuple[Any, Any] = (trainer.optimizer, trainer.lr_scheduler)
+        self.given: GivenOptimizers = GivenOptimizers(trainer)
         self.made: MadeOptimizer | None = None
 
     def replace_model(self) -> None:
         """Let go of the previous model, optimizer, schedule and training data, and set up for the present model."""
         self.made = None
-        self.trainer.optimizer, self.trainer.lr_scheduler = self.given_optimizers
+        self.given.restore()
         self.configure()
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
@@ -68,8 +69,8 @@ class BaseEngine(Engine):
             TracksideValueError: If an override creates no optimizer.
         """
         trainer = self.trainer
-        trainer.optimizer, trainer.lr_scheduler = self.given_optimizers
-        trainer.create_optimizer_and_scheduler(max_steps)
+        with self.given.restored():
+            trainer.create_optimizer_and_scheduler(max_steps)
         if trainer.optimizer is None:
             raise TracksideValueError(
                 "create_optimizer_and_scheduler() made no optimizer: it sets self.optimizer, and self.lr_scheduler"
@@ -77,7 +78,7 @@ class BaseEngine(Engine):
 
     def _note_made(self, make: Callable[[Any, Any, Any], MadeOptimizer]) -> None:
         """Keep the optimizer and the schedule as made; those that the user gave keep what they were at first."""
-        optimizer, schedule = self.trainer.optimizer, self.trainer.lr_scheduler
+        optimizer, schedule = self.given.note_left()
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
@@ -86,7 +87,7 @@ class BaseEngine(Engine):
         trainer, made = self.trainer, self.made
         if trainer.lr_scheduler is None or made is None:
             return
-        if self.given_optimizers[1] is not None or "create_optimizer_and_scheduler" in self.overrides:
+        if self.given.pair[1] is not None or "create_optimizer_and_scheduler" in self.overrides:
             logger.warning("the schedule, which is yours, stays as it was made")
             return
 
@@ -96,6 +97,7 @@ class BaseEngine(Engine):
 
         made.reschedule(make, step)
         trainer.lr_scheduler = made.schedule
+        self.given.note_left()
 
     def optimizer_record(self) -> dict[str, Any] | None:
         """Return the description of optimizer and schedule as made; None before the model is prepared."""

@@ -63,8 +63,6 @@ class BaseTrainer(TrainerInterface):
         model_init: Callable[..., Any] | None,
     ) -> None:
         check_parts(callbacks, optimizers, compute_metrics, model_init)
-        if model_init is not None and tuple(optimizers) != (None, None):
-            raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
         if args.log_level != "passive":
             logger.setLevel(args.get_process_log_level())
         self.args: Any = args
@@ -110,7 +108,7 @@ class BaseTrainer(TrainerInterface):
         """Return the constructor's arguments, with the callbacks attached now; a copy creates its own components."""
         kept = {name: value for name, value in vars(self).items() if name not in MADE_ANEW}
         callbacks = [(item.callback, item.options) for item in self.callback_report.values()]
-        return {**kept, "callbacks": callbacks, "optimizers": self._engine.given_optimizers}
+        return {**kept, "callbacks": callbacks, "optimizers": self._engine.given.pair}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         callbacks = kept.pop("callbacks")

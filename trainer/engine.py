@@ -1,7 +1,6 @@
 """Engine of a trainer: the framework-specific operations of the loop, evaluation and checkpoints.
 
-`Engine` and its three parts are abstract classes with one implementation for each framework, in ``trainer/pytorch`` and
-``trainer/tensorflow``. A class that lacks a method cannot be instantiated.
+`Engine` and its three parts are abstract classes, which ``trainer/pytorch`` and ``trainer/tensorflow`` implement.
 """
 
 from __future__ import annotations
@@ -123,10 +122,7 @@ class TrainStep(ABC):
 
     @abstractmethod
     def take_loss(self) -> tuple[float, int]:
-        """Return the sum of the losses of the updates since the last call, and in how many of them nothing counted.
-
-        Waits for the device.
-        """
+        """Return the losses since the last call, summed, and the updates without one. Waits for the device."""
 
     @abstractmethod
     def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
@@ -167,6 +163,10 @@ class EvaluationStep(ABC):
     @abstractmethod
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics that belong to the model and were computed over the batches of the evaluation, by name."""
 
     @abstractmethod
     def to_host(self, nested: Any) -> Any:
@@ -210,12 +210,7 @@ class CheckpointIO(ABC):
 
     @abstractmethod
     def load_snapshot(self, contents: Contents, before: Mapping[str, Any] | None, step: int) -> None:
-        """Restore everything that `snapshot` wrote, except the random number generators.
-
-        Args:
-            before: The record of the checkpoint's optimizer as made; None if it has none.
-            step: Updates completed.
-        """
+        """Restore what `snapshot` wrote after ``step`` updates, but no generators; ``before``: its optimizer record."""
 
     @abstractmethod
     def random_state_kept(self) -> AbstractContextManager[None]:
@@ -237,7 +232,7 @@ class Engine(ABC):
         strategy: The processes of the run, and their exchange of gradients, numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
-        given_optimizers: The optimizer and the schedule that the user gave, each None if the trainer creates it.
+        given: The optimizer and the schedule that the user gave, each None if the trainer creates it.
     """
 
     strategy: Any
@@ -245,7 +240,7 @@ class Engine(ABC):
     train_step: TrainStep
     evaluation: EvaluationStep
     checkpoint: CheckpointIO
-    given_optimizers: tuple[Any, Any]
+    given: Any
 
     @abstractmethod
     def configure(self) -> None:
@@ -300,6 +295,10 @@ class Engine(ABC):
     @abstractmethod
     def describe_data(self) -> dict[str, Any]:
         """Return ``examples``, the number of training examples or None, and ``columns``, their names or types."""
+
+    @abstractmethod
+    def describe_model(self) -> dict[str, Any]:
+        """Return ``name``, ``weights``, ``trained`` (the number of those), and ``where``: device and precision."""
 
     # -- processes and devices --------------------------------------------------------------------------------------
 

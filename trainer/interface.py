@@ -28,7 +28,8 @@ class TrainerInterface(ABC):
     Attributes:
         args: The training arguments.
         model: The model, without the wrapper for several processes, which is ``model_wrapped``.
-        optimizer, lr_scheduler: The optimizer and the schedule; None until train() creates them, unless given.
+        optimizer, lr_scheduler: The optimizer and the schedule; None until train() creates them, unless given. One that
+            is set before train() is that of the runs from then on; None has train() create it.
         state, control: The run's state and control flags, shared with every callback.
     """
 

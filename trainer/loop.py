@@ -24,6 +24,7 @@ from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine, StepContext, TrainStep
 from .measuring.current_epoch import CurrentEpoch
+from .measuring.header import run_header
 from .measuring.loss_watch import LossWatch
 from .memory_metrics import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
@@ -124,6 +125,7 @@ class TrainingLoop:
         state.train_batch_size = args.per_device_train_batch_size
         state.stop_reason, state.stopped_by, state.epoch = None, None, self._epoch()
         rehearse(self.checkpoints)
+        self.dispatcher.context["header"] = run_header(self.trainer, self.engine, self.plan, self.dispatcher)
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -312,8 +314,7 @@ class TrainingLoop:
         loss = (progress.total_loss + progress.pending_loss) / max(state.global_step - progress.empty_steps, 1)
         seconds = time.perf_counter() - start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
-        metrics |= {"train_loss": loss, "total_flos": state.total_flos}
-        metrics |= memory.stop("train") if memory else {}
+        metrics |= {"train_loss": loss, "total_flos": state.total_flos, **(memory.stop("train") if memory else {})}
         self.trainer.log(dict(metrics))
         self.report_costs(seconds)
         return TrainOutput(state.global_step, loss, {**metrics, "epoch": self._epoch()})

@@ -9,6 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from trackside.callbacks.secrets import masked
+from trackside.config.module_search import folders_of
 from trackside.config.run_config import RunConfig
 from trackside.config.source import TOP_KEYS, plain
 from trackside.trainer.staging import address_of
@@ -29,7 +30,7 @@ def merged_text(config: RunConfig) -> str:
     values = config.source.values
     found: dict[str, Any] = {key: _plain(masked(values[key], key)) for key in TOP_KEYS if values.get(key)}
     if not config.registered_only:
-        found["python_path"] = [str(folder) for folder in config.source.folders]
+        found["python_path"] = [str(folder) for folder in folders_of(config.source)]
     if found.get("args", {}).get("resume_from_checkpoint") in (True, "true", "True"):
         del found["args"]["resume_from_checkpoint"]
     document = io.StringIO()

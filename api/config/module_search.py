@@ -21,7 +21,7 @@ def search_beside(source: Source) -> None:
     They come last, so that they shadow no installed package. A class path that means an installed module although one
     of that name lies beside the files is told.
     """
-    folders = source.folders
+    folders = folders_of(source)
     for keys, class_path in _class_paths(source):
         name = class_path.split(".")[0]
         beside = [folder for folder in folders if _has_module(folder, name)]
@@ -31,6 +31,12 @@ def search_beside(source: Source) -> None:
                 *(source.where(*keys), ".".join(keys), class_path, name, origin, beside[0]),
             )
     sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+
+
+def folders_of(source: Source) -> list[Path]:
+    """Return the folders in which modules are searched: ``python_path``, those of the files, and the current one."""
+    written = map(Path, source.values.get("python_path", ()))
+    return list(dict.fromkeys(path.resolve() for path in [*written, *(file.parent for file in source.files), Path()]))
 
 
 def _class_paths(source: Source) -> Iterator[tuple[Keys, str]]:

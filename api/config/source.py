@@ -109,12 +109,6 @@ class Source:
                 value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
-    @property
-    def folders(self) -> list[Path]:
-        """The folders in which modules are searched: ``python_path``, those of the files, and the current one."""
-        written = map(Path, self.values.get("python_path", ()))
-        return list(dict.fromkeys(path.resolve() for path in [*written, *(file.parent for file in self.files), Path()]))
-
     def expanded(self, keys: Keys, *, only_maps: bool = False) -> Any:
         """Return the value at the end of ``keys``, after a text of the command line there was read as YAML.
 

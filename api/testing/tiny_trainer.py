@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.printer import PrinterCallback
+from trackside.callbacks.errors import ArgumentError
 from trackside.config.run_config import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -16,10 +17,33 @@ if TYPE_CHECKING:
 
 EXAMPLES, FEATURES, CLASSES = 24, 4, 3
 
+DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 4,
+    "per_device_eval_batch_size": 4,
+    "learning_rate": 0.01,
+    "logging_steps": 2,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "disable_tqdm": True,
+}
+"""Training arguments of a tiny trainer, unless others are given."""
+
 
 def installed_frameworks() -> list[str]:
     """Return the frameworks that are installed, without importing them."""
     return [name for name, module in FRAMEWORKS.items() if is_installed(module)]
+
+
+def frameworks_to_check(names: Sequence[str] | None) -> list[str]:
+    """Return the frameworks of a check: those that are named, or else all that are installed.
+
+    Raises:
+        ArgumentError: If a name is not that of a framework.
+    """
+    if isinstance(names, str) or any(name not in FRAMEWORKS for name in names or ()):
+        raise ArgumentError("frameworks", names, f"a list of {' and '.join(FRAMEWORKS)}, or None")
+    return installed_frameworks() if names is None else list(names)
 
 
 def tiny_trainer(framework: str, output_dir: str | os.PathLike[str], callbacks: Sequence[Any] = (), **args: Any) -> Any:
@@ -34,22 +58,25 @@ def tiny_trainer(framework: str, output_dir: str | os.PathLike[str], callbacks: 
         callbacks: As for `trackside.Trainer`.
         args: Fields of `trackside.TrainingArguments` to add or to change.
     """
-    values: dict[str, Any] = {
-        "output_dir": str(output_dir),
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 4,
-        "per_device_eval_batch_size": 4,
-        "learning_rate": 0.01,
-        "logging_steps": 2,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-        "disable_tqdm": True,
-    }
-    trainer = _BUILDERS[framework]({**values, **args}, callbacks)
+    return build(
+        framework, arguments_class(framework)(**{"output_dir": str(output_dir), **DEFAULTS, **args}), callbacks
+    )
+
+
+def build(framework: str, args: Any, callbacks: Sequence[Any]) -> Any:
+    """Return a trainer of the tiny network with these training arguments; it prints nothing."""
+    trainer = _BUILDERS[framework](args, callbacks)
     for item in list(trainer.callback_report.values()):
         if isinstance(item.callback, PrinterCallback) and item.origin == "default":
             trainer.pop_callback(item.name)
     return trainer
+
+
+def arguments_class(framework: str) -> Any:
+    """Return the class of the training arguments of a framework."""
+    import trackside
+
+    return trackside.TrainingArguments if framework == "pytorch" else trackside.TFTrainingArguments
 
 
 def tiny_data() -> tuple[Any, Any]:
@@ -79,12 +106,12 @@ def weights_of(trainer: BaseTrainer) -> list[Any]:
     return [weight.copy() for weight in trainer.model.get_weights()]
 
 
-def _pytorch(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
+def _pytorch(args: Any, callbacks: Sequence[Any]) -> Any:
     import torch
     from torch import nn
     from torch.utils.data import TensorDataset
 
-    from trackside import Trainer, TrainingArguments
+    from trackside import Trainer
 
     features, classes = tiny_data()
     dataset = TensorDataset(torch.tensor(features), torch.tensor(classes))
@@ -93,7 +120,7 @@ def _pytorch(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
         model = nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Linear(8, CLASSES))
     return Trainer(
         model,
-        TrainingArguments(**args),
+        args,
         train_dataset=dataset,
         eval_dataset=dataset,
         compute_metrics=accuracy,
@@ -102,10 +129,10 @@ def _pytorch(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
     )
 
 
-def _tensorflow(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
+def _tensorflow(args: Any, callbacks: Sequence[Any]) -> Any:
     import keras
 
-    from trackside import TFTrainer, TFTrainingArguments
+    from trackside import TFTrainer
 
     first, last = (keras.initializers.GlorotUniform(seed=seed) for seed in (0, 1))
     layers = [
@@ -115,7 +142,7 @@ def _tensorflow(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
     ]
     return TFTrainer(
         keras.Sequential(layers, name="tiny"),
-        TFTrainingArguments(**args),
+        args,
         train_dataset=tiny_data(),
         eval_dataset=tiny_data(),
         compute_metrics=accuracy,
@@ -124,4 +151,4 @@ def _tensorflow(args: dict[str, Any], callbacks: Sequence[Any]) -> Any:
     )
 
 
-_BUILDERS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {"pytorch": _pytorch, "tensorflow": _tensorflow}
+_BUILDERS: dict[str, Callable[[Any, Sequence[Any]], Any]] = {"pytorch": _pytorch, "tensorflow": _tensorflow}

@@ -44,7 +44,7 @@ def write_atomically(path: str | Path, content: str | bytes, *, sync: bool = Tru
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.write(content.encode("utf-8", errors="backslashreplace") if isinstance(content, str) else content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())

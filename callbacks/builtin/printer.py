@@ -12,16 +12,30 @@ from ..types import Args, Record, Role
 
 HIDDEN = ("total_flos", "step", "epoch")
 
+LONGEST = 100
+"""The longest text of a value in a line, in characters; a longer one is cut."""
+
 
 class PrinterCallback(TrainerCallback):
-    """Print every log record as one line."""
+    """Print the header of a run, and every log record as one line."""
 
     role: Role = "observer"
+
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            print_header(kwargs.get("header"))
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:
             print(format_logs(logs, state.global_step))
             flush(sys.stdout)
+
+
+def print_header(header: str | None) -> None:
+    """Print the header of a run, if there is one: a replayed run has none."""
+    if header and sys.stdout is not None:
+        print(header)
+        flush(sys.stdout)
 
 
 def flush(stream: Any) -> None:
@@ -31,7 +45,7 @@ def flush(stream: Any) -> None:
 
 
 def format_logs(logs: Mapping[str, Any], step: int) -> str:
-    """Return a log record as one line: step, epoch, and the values to four digits.
+    """Return a log record as one line: step, epoch, and the values to four digits; long texts are cut.
 
     Example:
         >>> format_logs({"loss": 0.123456, "learning_rate": 5e-05, "epoch": 0.5, "step": 10}, step=10)
@@ -43,4 +57,5 @@ def format_logs(logs: Mapping[str, Any], step: int) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -10,7 +10,7 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
-from .printer import flush, format_logs
+from .printer import flush, format_logs, print_header
 
 PIPE_INTERVAL_S = 10.0
 """The shortest time between two lines of a bar where the output is not a terminal."""
@@ -19,7 +19,8 @@ PIPE_INTERVAL_S = 10.0
 class ProgressCallback(TrainerCallback):
     """Show one bar for training, and below it one for an evaluation or a prediction while it lasts.
 
-    In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar.
+    In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar, and
+    first of all the header of the run.
     """
 
     role: Role = "observer"
@@ -32,6 +33,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
         if state.is_world_process_zero:
+            print_header(kwargs.get("header"))
             self.training_bar = make_bar("train", total=state.max_steps, initial=state.global_step)
 
     def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -92,15 +92,22 @@ def check_hooks(target: Any) -> None:
         CallbackError: If not; the message names the nearest event.
     """
     cls = target if isinstance(target, type) else type(target)
-    names = [name for name in dir(target) if name.startswith("on_")]
-    hooks = [name for name in names if callable(getattr(target, name, None))]
-    for name in hooks:
-        if name not in EVENTS and name not in FOREIGN_EVENTS:
+    for fault in wrong_hooks(target).values():
+        raise CallbackError(fault)
+    if not any(callable(getattr(target, name, None)) for name in dir(target) if name.startswith("on_")):
+        raise CallbackError(f"{cls.__name__} is not a callback: it has none of the methods {', '.join(EVENTS)}")
+
+
+def wrong_hooks(target: Any) -> dict[str, str]:
+    """Return the ``on_...`` methods of a callback that are not those of events, each with a sentence that says so."""
+    cls = target if isinstance(target, type) else type(target)
+    found = {}
+    for name in (name for name in dir(target) if name.startswith("on_")):
+        if name not in EVENTS and name not in FOREIGN_EVENTS and callable(getattr(target, name, None)):
             near, known = did_you_mean(name, EVENTS), ", ".join(EVENTS)
             place = place_of(getattr(target, name)) if name in getattr(target, "__dict__", ()) else location_of(cls)
-            raise CallbackError(f"{cls.__name__}.{name} ({place}) is not an event.{near} Events: {known}")
-    if not hooks:
-        raise CallbackError(f"{cls.__name__} is not a callback: it has none of the methods {', '.join(EVENTS)}")
+            found[name] = f"{cls.__name__}.{name} ({place}) is not an event.{near} Events: {known}"
+    return found
 
 
 def check_calls(callback: Any) -> None:
@@ -109,20 +116,35 @@ def check_calls(callback: Any) -> None:
     Raises:
         CallbackError: If not; the message has the file and line of the method.
     """
-    for name, (positional, keywords) in METHODS.items():
+    for fault in wrong_calls(callback).values():
+        raise CallbackError(fault)
+
+
+def wrong_calls(callback: Any) -> dict[str, str]:
+    """Return the methods of a callback that cannot be called as they will be, each with a sentence that says why."""
+    found = {}
+    for name in METHODS:
         method = getattr(callback, name, None)
-        if method is None:
-            continue
-        what = f"{type(callback).__name__}.{name} ({place_of(method) or location_of(type(callback))})"
-        if not callable(method):
-            raise CallbackError(f"{what} is {method!r}, not a method; give the attribute another name")
-        if kind := never_runs(method):
-            raise CallbackError(f"{what} is {kind}, so that a call would not run its body; make it a plain function")
-        is_open = "trainer" in keywords  # further ones may come with any version
-        if reason := misfit(method, len(positional), [*keywords, "others"] if is_open else keywords):
-            call = ", ".join([*positional, "**kwargs"] if is_open else [*positional, *keywords])
-            given = f"; it gets {', '.join(keywords)} and others by keyword" if is_open else ""
-            raise CallbackError(f"{what} cannot be called as {name}({call}): {reason}{given}")
+        if method is not None and (fault := _misfit(name, method)):
+            found[name] = (
+                f"{type(callback).__name__}.{name} ({place_of(method) or location_of(type(callback))}) {fault}"
+            )
+    return found
+
+
+def _misfit(name: str, method: Any) -> str:
+    positional, keywords = METHODS[name]
+    if not callable(method):
+        return f"is {method!r}, not a method; give the attribute another name"
+    if kind := never_runs(method):
+        return f"is {kind}, so that a call would not run its body; make it a plain function"
+    is_open = "trainer" in keywords  # further ones may come with any version
+    reason = misfit(method, len(positional), [*keywords, "others"] if is_open else keywords)
+    if not reason:
+        return ""
+    call = ", ".join([*positional, "**kwargs"] if is_open else [*positional, *keywords])
+    given = f"; it gets {', '.join(keywords)} and others by keyword" if is_open else ""
+    return f"cannot be called as {name}({call}): {reason}{given}"
 
 
 def check_choice(option: str, value: object, choices: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from trackside.callbacks.builtin.printer import print_header
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.callbacks.types import Role
@@ -60,6 +61,7 @@ class LiveDisplayCallback(TrainerCallback, ABC):
         self._close()
         if not state.is_world_process_zero:
             return
+        print_header(kwargs.get("header"))
         self.clear()
         for record in state.log_history:
             self._add(record, record["step"])

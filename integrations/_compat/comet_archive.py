@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import secrets
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import none_if_unreadable
 
 MESSAGES = "messages.json"
 """Member that holds the metrics, one JSON message a line; the archive of a run that was killed lacks it."""
+
+
+def use_own_suffixes() -> None:
+    """Let Comet draw the suffix of an archive's name from the system.
+
+    It draws from Python's global random numbers, which a trainer seeds, and restores when it resumes: a later part of a
+    run would get the name of an earlier one, and replace its file.
+    """
+    module: Any = importlib.import_module("comet_ml.offline")
+    if hasattr(module, "random_ascii_string"):
+        module.random_ascii_string = _random_text
+
+
+def _random_text(length: int = 6) -> str:
+    return secrets.token_hex(length)[:length]
 
 
 def archives(folder: Path, key: str) -> list[Path]:

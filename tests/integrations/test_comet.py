@@ -61,3 +61,15 @@ def test_python_and_numpy_random_numbers_are_left_alone(track, untouched_random_
     run.send("on_train_end")
 
     assert untouched_random_numbers()
+
+
+def test_a_later_part_of_a_resumed_run_replaces_no_earlier_one(make_trainer):
+    with pytest.raises(RuntimeError):
+        make_trainer(CometCallback(online=False), RaisesAt()).train()
+    trainer = make_trainer(CometCallback(online=False))
+    trainer.train(resume_from_checkpoint=True)
+
+    trainer.evaluate()
+
+    assert len(zips()) == 3
+    assert '"train/train_loss"' in messages(zips()[1])

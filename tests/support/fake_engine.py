@@ -15,6 +15,7 @@ from trackside.trainer.base_trainer import BaseTrainer
 from trackside.trainer.distributed.collectives import Collectives
 from trackside.trainer.distributed.launcher import ProcessRank
 from trackside.trainer.engine import CheckpointIO, Engine, EvaluationStep, StepResult, TrainStep
+from trackside.trainer.optim.given import GivenOptimizers
 from trackside.trainer.step_timer import StepTimer
 
 Fault = Callable[[str, int], None]
@@ -169,6 +170,9 @@ class FakeEvaluation(EvaluationStep):
         self.taken += 1
         return StepResult(1.0, 1.0, np.zeros((1, batch), dtype=np.float32), np.zeros(1), 1)
 
+    def metrics(self) -> dict[str, Any]:
+        return {}
+
     def to_host(self, nested: Any) -> Any:
         return nested
 
@@ -227,7 +231,7 @@ class FakeEngine(Engine):
         self.trainer = trainer
         self.strategy = FakeStrategy(collectives)
         self.step_timer = StepTimer()
-        self.given_optimizers = (None, None)
+        self.given = GivenOptimizers(trainer)
 
     def configure(self) -> None:
         trainer = self.trainer

@@ -67,7 +67,7 @@ def run(
         parts.classified(13, seed=1),
         compute_metrics=lambda p: {"rows": float(len(p.predictions)), "sum": float(np.abs(p.predictions).sum())},
         callbacks=[Watch()] if precision == "fp16" else [],
-        model_init={"mlp": lambda: parts.mlp(), "norm": normed}[kind],
+        model_init=lambda: counting({"mlp": parts.mlp, "norm": normed}[kind]()),
         loss_fn=parts.LOSS,
     )
     trainer.pop_callback("printer")
@@ -79,7 +79,7 @@ def run(
         "grad_norm": [record["grad_norm"] for record in records],
         "learning_rate": [record["learning_rate"] for record in records],
         "weights": parts.weights_of(trainer.model).tolist(),
-        "eval": {name: metrics[f"eval_{name}"] for name in ("loss", "rows", "sum")},
+        "eval": {name: metrics[f"eval_{name}"] for name in ("loss", "rows", "sum", "accuracy", "top")},
         "predictions": trainer.predict(parts.classified(13, seed=1)).predictions.tolist(),
         "traces": dict(trainer.trace_counts),
         "replicas": args.n_replicas,
@@ -105,6 +105,14 @@ def search(trainer: Any) -> Any:
         pruner=optuna.pruners.ThresholdPruner(upper=1.7),
     )
     return {"best": best.hyperparameters, "objective": best.objective, "ended": ended}
+
+
+def counting(model: Any) -> Any:
+    """Compile ``model`` with metrics whose variables are made in the scope of the strategy, and outside of it."""
+    import keras
+
+    model.compile(metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")])
+    return model
 
 
 def normed() -> Any:

@@ -13,6 +13,7 @@ from ..staging import staged
 from . import enums
 from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
+from .elsewhere import OPTIMIZERS_ELSEWHERE
 from .fields import (
     INTERVAL,
     MAX_STEPS,
@@ -32,6 +33,7 @@ from .fields import (
     some_of,
     spaced,
     true_or_text,
+    with_types,
     words,
 )
 from .foreign import DECLARED, FOREIGN_FIELDS, KINDS, is_foreign
@@ -55,6 +57,7 @@ Tokens = Literal["no", "all", "non_padding"]
 NAMES, NUMBER = list[str] | None, int | float
 
 
+@with_types
 @dataclass
 class BaseTrainingArguments(DerivedArguments):
     """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
@@ -85,7 +88,7 @@ class BaseTrainingArguments(DerivedArguments):
 
     # -- evaluation and batches -----------------------------------------------------------------------------------
     eval_strategy: Interval = choice("no", "When to evaluate: no, steps, epoch.", enums.IntervalStrategy)
-    evaluation_strategy: Interval = other_name("Another name of eval_strategy.")
+    evaluation_strategy: Interval | None = other_name("Another name of eval_strategy.")
     evaluate_during_training: bool = other_name("Deprecated: eval_strategy='steps'.")
     eval_steps: float | None = option(
         None,
@@ -111,7 +114,7 @@ class BaseTrainingArguments(DerivedArguments):
     adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.", from_up_to(0, 1))
     adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", from_up_to(0, 1))
     adam_epsilon: float = option(1e-8, "Added to Adam's denominator.", at_least(0))
-    optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName)
+    optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName, OPTIMIZERS_ELSEWHERE)
     adafactor: bool = other_name("Deprecated: optim='adafactor'.")
     optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
     lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)

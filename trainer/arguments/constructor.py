@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
+from ..optim.given import check_given
 from .base import BaseTrainingArguments
 
 P = ParamSpec("P")
@@ -67,6 +68,7 @@ def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_ini
     """
     check_callbacks(callbacks)
     check_pair(optimizers)
+    check_given(optimizers, model_init)
     check_function("compute_metrics", compute_metrics, "of an EvalPrediction")
     check_function("model_init", model_init, "that makes a model")
 

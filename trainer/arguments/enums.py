@@ -19,13 +19,24 @@ OtherSchedule = Literal[
 ]
 SchedulerChoice = Literal[FallingSchedule, OtherSchedule]
 
-NativeOptimizer = Literal["adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "adagrad", "rmsprop", "lion"]
-"""Optimizers that need no additional package."""
+SharedOptimizer = Literal["adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "adagrad", "rmsprop", "lion"]
+"""Optimizers of both frameworks."""
+
+TorchOptimizer = Literal["nadam", "radam"]
+"""Optimizers that only PyTorch has."""
 
 ApexOptimizer = Literal[
     "adamw_apex_fused", "lamb_apex_fused", "novograd_apex_fused", "sgd_apex_fused", "adagrad_apex_fused"
 ]
-OptimizerChoice = Literal[NativeOptimizer, ApexOptimizer, "adamw_8bit"]
+RMSpropOptimizer = Literal["rmsprop_bnb", "rmsprop_bnb_32bit", "rmsprop_bnb_8bit"]
+PagedAdamOptimizer = Literal["paged_adamw_32bit", "paged_adamw_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit"]
+PagedOptimizer = Literal[PagedAdamOptimizer, "paged_lion_32bit", "paged_lion_8bit"]
+AdamOptimizer = Literal["adamw_8bit", "adamw_bnb_8bit", "ademamix", "ademamix_8bit"]
+BitsAndBytesOptimizer = Literal[AdamOptimizer, "lion_32bit", "lion_8bit", PagedOptimizer, RMSpropOptimizer]
+ScheduleFreeOptimizer = Literal["schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"]
+LowBitOptimizer = Literal["adamw_torch_4bit", "adamw_torch_8bit"]
+PackagedOptimizer = Literal[LowBitOptimizer, ScheduleFreeOptimizer, "grokadamw", "stable_adamw"]
+OptimizerChoice = Literal[SharedOptimizer, TorchOptimizer, ApexOptimizer, BitsAndBytesOptimizer, PackagedOptimizer]
 
 Fp16Backend = Literal["auto", "amp", "apex"]
 """Implementations of mixed precision in float16."""

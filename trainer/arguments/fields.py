@@ -6,10 +6,11 @@ import ast
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from trackside.callbacks._util.conversion import hints_of
 from trackside.callbacks.errors import did_you_mean
 
 T = TypeVar("T")
@@ -24,12 +25,14 @@ class Rule:
         allowed: The allowed values in words, which follow "a whole number, ".
         choices: The names to choose from, if that is the rule; the message suggests the nearest one.
         becomes: Converts an allowed value.
+        elsewhere: Names that other tools have, each with what to use here.
     """
 
     holds: Callable[[Any], bool]
     allowed: str
     choices: tuple[str, ...] = ()
     becomes: Callable[[Any], Any] = lambda value: value
+    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Argument(dataclasses.Field[Any]):
@@ -71,17 +74,27 @@ def option(
     return Argument(made, rule, reads, kinds)  # type: ignore[return-value]
 
 
-def choice(default: T, help: str, among: Any) -> T:
+def with_types(cls: type[T]) -> type[T]:
+    """Give the fields of a dataclass their types instead of text, which not every command-line parser resolves."""
+    hints = hints_of(cls)
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        item.type = hints.get(item.name, item.type)
+    return cls
+
+
+def choice(default: T, help: str, among: Any, elsewhere: Mapping[str, str] | None = None) -> T:
     """Declare a field that holds one of several strings.
 
     Args:
         default: Its default.
         help: Its description, for the command line.
         among: An enum, to whose members values are converted, or a ``Literal``.
+        elsewhere: See `Rule`.
     """
     is_enum = isinstance(among, type)
     names = tuple(str(item) for item in (among if is_enum else get_args(among)))
-    rule = Rule(lambda value: value in names, f"one of {', '.join(names)}", names, among if is_enum else str)
+    becomes = among if is_enum else str
+    rule = Rule(lambda value: value in names, f"one of {', '.join(names)}", names, becomes, elsewhere or {})
     return option(default, help, rule, kinds=str if default is not None else str | None)
 
 
@@ -215,6 +228,8 @@ def _literal(node: ast.expr) -> Any:
 
 def refusal(rule: Rule, value: Any) -> str:
     """Return the values that ``rule`` allows, with the name nearest to the wrong ``value``."""
+    if isinstance(value, str) and value in rule.elsewhere:
+        return rule.elsewhere[value]
     given = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
     wrong = next((str(name) for name in given if name not in rule.choices), "")
     near = did_you_mean(wrong, rule.choices) if wrong else ""

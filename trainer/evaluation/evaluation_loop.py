@@ -203,10 +203,10 @@ class EvaluationRun:
         for name, kept, collector in (("predictions", logits, self._logits), ("labels", labels, self._labels)):
             if kept is not None and collector.missing:
                 logger.warning("%d batches have no %s; those of the others are kept", collector.missing, name)
-        metrics = dict(self._metrics)
+        metrics = {**_checked(self._engine.evaluation.metrics()), **self._metrics}
         compute = self._compute_metrics if self.is_complete and not self._by_batch else None
         if compute is not None and logits is not None and labels is not None:
-            metrics = _checked(compute(self._prediction(logits, labels)))
+            metrics |= _checked(compute(self._prediction(logits, labels)))
         if self._losses:
             metrics["loss"] = _mean_of(self._losses)
         return PredictionOutput(logits, labels, prefixed(metrics, prefix))

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 from ..arguments.base import BaseTrainingArguments
+from ..arguments.elsewhere import OPTIMIZERS_ELSEWHERE
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
-from ..arguments.fields import at_least, choice, option
+from ..arguments.fields import at_least, choice, option, with_types
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
 from .availability import check_apex_amp, check_liger, check_optimizer
+from .optim.packaged import check_package
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trackside.trainer")
 
 
+@with_types
 @dataclass(kw_only=True)
 class TrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of PyTorch.
@@ -44,7 +47,9 @@ class TrainingArguments(BaseTrainingArguments):
         True
     """
 
-    optim: OptimizerChoice = choice("adamw_torch_fused", "Optimizer.", OptimizerName)  # noqa: RUF009
+    optim: OptimizerChoice = choice(  # noqa: RUF009
+        "adamw_torch_fused", "Optimizer.", OptimizerName, OPTIMIZERS_ELSEWHERE
+    )
     global_batch_size: int | None = option(
         None,
         "Examples of an update, the same on any number of processes; gradient_accumulation_steps follows from it, and "
@@ -57,6 +62,7 @@ class TrainingArguments(BaseTrainingArguments):
         super().validate()
         if self.global_batch_size is not None:
             self._set("gradient_accumulation_steps", self._cut_of_update[0])
+        check_package(self.optim)
         check_optimizer(self.optim)
         if self.liger_kernel_config and not self.use_liger_kernel:
             raise ArgumentError("liger_kernel_config", self.liger_kernel_config, "only with use_liger_kernel=True")

@@ -17,11 +17,8 @@ def check_optimizer(name: str) -> None:
     """Raise if the installed packages do not have the optimizer ``name``, without importing them.
 
     Raises:
-        MissingPackageError: If a package is not installed.
         ArgumentError: If a package is installed, but does not have the optimizer.
     """
-    if name == "adamw_8bit" and not is_installed("bitsandbytes"):
-        raise MissingPackageError("bitsandbytes", "optim='adamw_8bit'")
     reason = why_no_apex("optimizers") if name.endswith("_apex_fused") else None
     if reason is not None:
         raise ArgumentError("optim", str(name), apex_needed(name, reason))

@@ -32,6 +32,7 @@ from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
+from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
@@ -139,6 +140,9 @@ class TorchEngine(BaseEngine):
             trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
+        others = partial(parameters_elsewhere, self.train_step.holders(), trainer.optimizer)
+        check_optimizer(trainer.model, trainer.optimizer, others, tells=strategy.rank == 0)
+        check_schedule(trainer.lr_scheduler, trainer.optimizer)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
         is_parallel = args.parallel == "dp" and args.n_gpu > 1
@@ -148,7 +152,7 @@ class TorchEngine(BaseEngine):
         self._note_made(TorchMadeOptimizer)
         if args.save_strategy != "no":
             check_data(unwrap(trainer.model).state_dict())
-        is_own = self.given_optimizers[0] is not None or self.overrides.any(
+        is_own = self.given.pair[0] is not None or self.overrides.any(
             "create_optimizer", "create_optimizer_and_scheduler"
         )
         self.train_step.begin_run(takes_late=not is_own)
@@ -224,6 +228,16 @@ class TorchEngine(BaseEngine):
         columns = getattr(self.trainer.train_dataset, "column_names", None)
         is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
         return {"examples": loader.expected_examples(self.train_loader), "columns": columns if is_list else None}
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: device and precision."""
+        model, args = self.trainer.model, self.trainer.args
+        trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
+        kept = ", ".join(sorted({str(item.dtype).removeprefix("torch.") for item in model.parameters()}))
+        computed = "fp16" if args.fp16 else "bf16" if args.bf16 else ""
+        where = f"{args.device} in {kept or 'no precision'}" + (f", computed in {computed}" if computed else "")
+        weights = sum(item.numel() for item in model.parameters())
+        return {"name": type(unwrap(model)).__name__, "weights": weights, "trained": trained, "where": where}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

@@ -179,6 +179,10 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             return inputs
         return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
+    def metrics(self) -> dict[str, Any]:
+        """Return nothing: a model of PyTorch has no metrics of its own."""
+        return {}
+
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; nested ones padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)

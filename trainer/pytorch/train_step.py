@@ -7,7 +7,7 @@ the weights when the update is complete. Usually the weights add up to one, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,12 +48,14 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         context: The context of the current micro-batch or evaluation batch.
         parameters: The parameters that get gradients; those of the optimizer are clipped.
         optimizer_mode: The mode of an optimizer that has modes.
+        holders: Returns the trainer and its callbacks, which may have optimizers of their own.
         grad_norm: Joint norm of the last update's gradients before clipping; None before the first update.
     """
 
     model_io: ModelIO
     strategy: DistributedStrategy
     precision: Precision
+    _inputs: Any = None
 
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
         super().__init__(engine, precision)
@@ -62,16 +64,18 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
-        self._holders = lambda: [trainer, *(item.callback for item in trainer.callback_report.values())]
+        self.holders: Callable[[], list[Any]] = lambda: [
+            trainer,
+            *(item.callback for item in trainer.callback_report.values()),
+        ]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         self.losses: LossAccumulator = LossAccumulator(
             self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
         )
         self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
-        self._inputs: Any = None
-        is_own = "training_step" in overrides
-        self._call_training_step = partial(self.observer.call, trainer.training_step) if is_own else self.training_step
+        own_step = partial(self.observer.call, trainer.training_step)
+        self._call_training_step = own_step if "training_step" in overrides else self.training_step
         self.noise: Any = None
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
@@ -94,7 +98,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             trainer.model,
             trainer.optimizer,
             self.precision.parameters,
-            self._holders,
+            self.holders,
             takes_late=takes_late and not self.precision.has_copies,
             is_distributed=strategy.world_size > 1,
             watches=not (strategy.is_sharded or self.precision.has_copies),
@@ -149,6 +153,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         model = self.trainer.model
         if not self._modes or self._modes[0][0] is not model:
             self._modes = modes_of(model)
+            self.parameters.tell_of_another(model)
         elif model.training is not self._modes[0][1]:
             restore_modes(self._modes)
         if self.optimizer_mode.exists:
@@ -160,14 +165,14 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._is_first_update:
             self._is_first_update = False
             trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
-        if parameters.update():
+        if parameters.update(trainer.optimizer):
             include_new_groups(trainer.lr_scheduler)
         self.precision.unscale(trainer.optimizer)
         factor = self.losses.close()
         gradients = [p.grad for p in parameters.stepped if p.grad is not None]
         if isinstance(factor, Tensor) or factor != 1.0:
             rescale([*gradients, *(p.grad for p in parameters.others if p.grad is not None)], factor)
-        dense = gradients if not self._has_sparse else [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        dense = [g.coalesce().values() if g.is_sparse else g for g in gradients] if self._has_sparse else gradients
         norm = nn.utils.get_total_norm(dense)
         if trainer.args.max_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(parameters.stepped, trainer.args.max_grad_norm, norm)
@@ -188,15 +193,15 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
         Gradients of parameters that the optimizer does not have are cleared too: they are those of this update.
         """
-        optimizer, parameters = self.trainer.optimizer, self.parameters
-        for parameter in parameters.others:
+        optimizer = self.trainer.optimizer
+        for parameter in self.parameters.others:
             parameter.grad = None
         if self.precision.clear(optimizer):
             return
         if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
             optimizer.zero_grad()
             return
-        for parameter in parameters.stepped:
+        for parameter in self.parameters.stepped:
             parameter.grad = None
 
     def end_run(self) -> None:
@@ -253,10 +258,9 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
-        context, observer = self.context, self.observer
-        if context.is_single and observer.is_settled and self._is_on_host and isinstance(result, Tensor):
+        if self.context.is_single and self.observer.is_settled and self._is_on_host and isinstance(result, Tensor):
             return result if result.ndim == 0 else result.mean()
-        return observer.weigh(result, inputs, context, is_one_of_several=is_one_of_several)
+        return self.observer.weigh(result, inputs, self.context, is_one_of_several=is_one_of_several)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""
@@ -291,10 +295,6 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self._tokens_record()
         return float(self.strategy.all_reduce(super().take_flos())) if self.model_io.counts_flos else 0.0
 
-    # -- helpers ----------------------------------------------------------------------------------------------------
-
     def place(self, inputs: Any) -> Any:
         """Return a batch on the device of this process."""
-        if self._is_on_host:
-            return inputs
-        return moved(inputs, self.trainer.args.device)
+        return inputs if self._is_on_host else moved(inputs, self.trainer.args.device)

@@ -237,6 +237,8 @@ MISFITS = (
     "incompatible with the layer",
     "but it received",
     "missing a required argument",
+    "shape with unknown rank",
+    "Iterating over a symbolic",
 )
 
 

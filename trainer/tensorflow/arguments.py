@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from trackside.callbacks.errors import UnsupportedError
 
 from ..arguments.base import BaseTrainingArguments
-from ..arguments.enums import ParallelMode
-from ..arguments.fields import at_least, option
+from ..arguments.enums import ParallelMode, SharedOptimizer
+from ..arguments.fields import at_least, option, with_types
 from ..arguments.validation import Refusals, refuse
 from ..distributed.launcher import ProcessRank
 from .distributed.tf_config import detect_tf_config
@@ -19,7 +19,7 @@ from .distributed.tpu import tpu_strategy
 # fields that only PyTorch supports, with the alternatives
 NOT_HERE: Refusals = {
     "optim": (
-        lambda value: value == "adamw_8bit" or value.endswith("_apex_fused"),
+        lambda value: value not in get_args(SharedOptimizer),
         "only PyTorch has it; use 'adamw_torch'",
     ),
     "fp16_backend": (lambda value: value == "apex", "only PyTorch has it; 'auto' is Keras' mixed precision"),
@@ -38,6 +38,7 @@ NOT_HERE: Refusals = {
 }
 
 
+@with_types
 @dataclass(kw_only=True)
 class TFTrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of TensorFlow.

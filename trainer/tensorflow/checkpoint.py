@@ -11,6 +11,7 @@ from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
+from .exporting.keras_file import write_keras_file
 
 
 class TFCheckpoint(BaseCheckpoint):
@@ -28,12 +29,13 @@ class TFCheckpoint(BaseCheckpoint):
         self.evaluation: Any = engine.evaluation
 
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights in the format of Keras into ``output_dir``, on the first process."""
+        """Write the weights and the model in the formats of Keras into ``output_dir``, on the first process."""
         self.train_step.queue.flush()
         if self.trainer.is_world_process_zero():
             folder = Path(output_dir or self.trainer.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             snapshot.save_for_keras(self.trainer.model, folder)
+            write_keras_file(self.trainer.model, folder)
 
     def write_shards(self) -> None:
         """Do nothing: the first process writes everything."""

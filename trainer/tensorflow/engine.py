@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
 from ..engine import Overrides, TrainBatch
 from ..memory_metrics import DeviceMemory
+from ..optim.given import GivenOptimizers
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
@@ -30,7 +32,7 @@ from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
-from .optim.factory import prepare_optimizer
+from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
@@ -59,6 +61,7 @@ class TFEngine(BaseEngine):
 
     def __init__(self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides) -> None:
         super().__init__(trainer, dispatcher, overrides, strategy_for(trainer.args), StepTimer())
+        self.given = GivenOptimizers(trainer, lambda *pair: (own_optimizer(pair[0]), own_schedule(pair[1])))
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
 
@@ -176,6 +179,17 @@ class TFEngine(BaseEngine):
     def describe_data(self) -> dict[str, Any]:
         """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
         return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: devices and precision."""
+        model, replicas = self.trainer.model, self.strategy.replicas
+        sizes = [math.prod(item.shape) for item in model.weights]
+        trained = sum(math.prod(item.shape) for item in model.trainable_weights)
+        where = f"{replicas} replicas" if replicas > 1 else "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        where += f" in {', '.join(sorted({str(item.dtype) for item in model.weights})) or 'no precision'}"
+        policy = self.train_step.precision.policy
+        where += "" if policy is None else f", computed in {policy.removeprefix('mixed_')}"
+        return {"name": type(model).__name__, "weights": sum(sizes), "trained": trained, "where": where}
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

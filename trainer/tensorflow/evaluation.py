@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import tensorflow as tf
+
+from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
+from ._compat import keras_mask, sentence_of, with_mask_of
 from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
@@ -23,9 +27,10 @@ from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import batch_size
-from .model_io import ModelIO, without
+from .model_io import ModelIO, in_words, without
 from .model_state import undisturbed
-from .objective.items import MEAN
+from .objective.compiled_metrics import CompiledMetrics
+from .objective.items import MEAN, MISUSE
 from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
@@ -56,6 +61,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
         self._last_spec: tuple[Any, str] = (None, "")
+        self._metrics: CompiledMetrics = CompiledMetrics()
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
@@ -89,6 +95,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return a context in which the model is in evaluation mode."""
         self.train_step.queue.flush()
         self.model_io.build(self._batches, self.train_step.precision.policy)
+        self._metrics.begin(self.trainer.model)
         before = apply_policy(self.trainer.model, self.policy)
         try:
             with undisturbed(self.trainer.model), DRAWS.undisturbed():
@@ -108,6 +115,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         pair = pair_of(batch)
         loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
+        self._metrics.has_batches |= pair.labels is not None
         examples = loader.examples_in(pair)
         first, last = self.strategy.local_span(examples)
         if last - first < examples:
@@ -124,7 +132,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
             spec = loader.map_leaves(loader.spec_of, pair)
         if spec is not self._last_spec[0]:
             self._last_spec = spec, str(spec)
-        key = (self._last_spec[1], id(self.trainer.model))
+        key = (self._last_spec[1], id(self.trainer.model), id(self._metrics.source))
         if key not in self._predictors:
             strategy = self.strategy
             rows = None if strategy.replicas == 1 else tf.TensorSpec((strategy.local_replicas, 3), tf.int32)
@@ -135,11 +143,27 @@ class TFEvaluation(EnginePart, EvaluationStep):
         return self._predictors[key]
 
     def _predict(self, pair: Any, rows: Any) -> Any:
-        losses, weights, logits = self.trainer.distributed_prediction_steps((pair, rows))
+        losses, weights, parts = self.trainer.distributed_prediction_steps((pair, rows))
+        logits = _joined(parts, rows)
+        if pair.labels is not None and self._metrics.source is not None:
+            self._update_metrics(pair.labels, logits, rows)
         if losses[0] is None:
-            return None, 0.0, _joined(logits, rows)
+            return None, 0.0, logits
         weight = tf.add_n(weights)
-        return mean_of_sums(tf.add_n(losses), weight, self._reductions), weight, _joined(logits, rows)
+        return mean_of_sums(tf.add_n(losses), weight, self._reductions), weight, logits
+
+    def _update_metrics(self, labels: Any, logits: Any, rows: Any) -> None:
+        if rows is not None:  # of all processes
+            first, count = rows[0, 0], tf.reduce_sum(rows[:, 2])
+            labels = loader.map_leaves(lambda leaf: rows_in(leaf, first, first + count), labels)
+        labels, weights = unweighted(labels)
+        try:
+            self._metrics.update(labels, logits, weights)
+        except MISUSE as error:
+            raise TracksideValueError(
+                f"the compiled metrics cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
+                f"{sentence_of(error)}"
+            ) from error
 
     # -- traced methods --------------------------------------------------------------------------------------------
 
@@ -178,6 +202,10 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     # -- to the host ------------------------------------------------------------------------------------------------
 
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics with which the model was compiled, over the batches of this evaluation."""
+        return self._metrics.results(self.strategy.collectives)
+
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""
         return map_nested(_to_numpy, nested)
@@ -211,7 +239,9 @@ def _joined(parts: list[Any], rows: Any) -> Any:
     def join(*leaves: Any) -> Any:
         arrays = [leaf if leaf.shape.rank else tf.reshape(leaf, [1]) for leaf in leaves]
         sizes = [tf.where(rows[index, 2] > 0, tf.shape(array)[0], 0) for index, array in enumerate(arrays)]
-        return tf.concat([array[:size] for array, size in zip(arrays, sizes, strict=True)], axis=0)
+        joined = tf.concat([array[:size] for array, size in zip(arrays, sizes, strict=True)], axis=0)
+        masks = list(map(keras_mask, leaves))
+        return joined if None in masks else with_mask_of(SimpleNamespace(_keras_mask=join(*masks)), joined)
 
     return tf.nest.map_structure(join, *parts)
 

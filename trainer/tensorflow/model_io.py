@@ -209,15 +209,21 @@ def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_l
     except (TypeError, ValueError) as error:
         if not is_misfit(error):
             raise
-        raise TracksideValueError(_misfit(model, features, sentence_of(error))) from None
+        is_of_keras_alone = "Iterating over" not in str(error)
+        text = _misfit(model, features, sentence_of(error).split(". You can")[0])
+        raise TracksideValueError(text) from (None if is_of_keras_alone else error)
 
 
 def _misfit(model: Any, features: Any, sentence: str) -> str:
     taken = input_structure(model)
     takes = "" if taken is None else f"; it takes {in_words(taken)}"
-    what = (
-        "If the dataset gives batches, .unbatch() it" if _seem_batched(features, taken) else f"Keras says: {sentence}"
-    )
+    what = f"Keras says: {sentence}"
+    if _seem_batched(features, taken):
+        what = "If the dataset gives batches, .unbatch() it"
+    elif "unknown rank" in sentence:
+        what += ". Name the shapes by output_signature= of from_generator, or by tf.ensure_shape in a map"
+    elif not isinstance(features, (tuple, list, Mapping)) and (len(tf.nest.flatten(taken)) > 1 or "Iterat" in sentence):
+        what += ". A pair is (features, labels), so nest several inputs: ((a, b), labels), or ((a, b),) without labels"
     name = type(model).__name__
     return f"{name} cannot be called on the features of this dataset, {in_words(features)}{takes}. {what}"
 
@@ -243,6 +249,8 @@ def in_words(nested: Any) -> str:
         return "(" + ", ".join(map(in_words, nested)) + ")"
     if not hasattr(nested, "dtype"):
         return type(nested).__name__
+    if tf.TensorShape(nested.shape).rank is None:
+        return f"{tf.as_dtype(nested.dtype).name} of unknown shape"
     sizes = ["batch" if size is None and place == 0 else str(size or "any") for place, size in enumerate(nested.shape)]
     return f"{tf.as_dtype(nested.dtype).name} ({', '.join(sizes)})"
 

@@ -125,16 +125,20 @@ def write_arrays(values: dict[str, Any], path: Path) -> None:
 
 def save_for_keras(model: Any, folder: Path) -> None:
     """Write the weights of ``model`` in the format of Keras, whose library ends the process if the disk is full."""
-    file = _InMemory()
+    file = InMemory(KERAS_FILE)
     model.save_weights(file)
     (folder / KERAS_FILE).write_bytes(file.getbuffer())
 
 
-class _InMemory(io.BytesIO):
-    """A file in memory that Keras accepts by its name."""
+class InMemory(io.BytesIO):
+    """A file in memory that Keras accepts by its ``name``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name: str = name
 
     def __str__(self) -> str:
-        return KERAS_FILE
+        return self.name
 
 
 def load_weights(model: Any, checkpoint: Contents) -> None:

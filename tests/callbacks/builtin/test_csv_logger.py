@@ -80,3 +80,14 @@ def test_only_the_first_process_writes(track):
     run.log(loss=1.0)
 
     assert not Path("out").exists()
+
+
+def test_a_text_that_is_not_valid_unicode_costs_no_record(track):
+    run = track(CSVLoggerCallback())
+
+    run.send("on_train_begin")
+    run.log(loss=1.0)
+    run.log(file="a\udcff.txt")
+    run.log(loss=2.0, file="b.txt")
+
+    assert [row["file"] for row in rows()] == ["", "a\\udcff.txt", "b.txt"]

@@ -26,3 +26,9 @@ def test_values_that_are_no_floats_are_shown_as_they_are():
     assert format_logs({"loss": float("nan"), "note": "text", "count": 12345678}, 1) == (
         "step 1: loss nan, note text, count 12345678"
     )
+
+
+def test_a_long_text_is_cut():
+    line = format_logs({"note": "x" * 100_000, "whole": 10**400}, 1)
+
+    assert line == f"step 1: note {'x' * 97}..., whole 1{'0' * 96}..."

@@ -35,7 +35,7 @@ def evaluate(collectives: Collectives, widths: list[int], fails_at: int | None) 
 
     engine: Any = SimpleNamespace(
         strategy=SimpleNamespace(collectives=collectives),
-        evaluation=SimpleNamespace(to_host=lambda nested: nested, evaluation_step=evaluation_step),
+        evaluation=SimpleNamespace(to_host=lambda nested: nested, metrics=dict, evaluation_step=evaluation_step),
     )
     run = EvaluationRun(engine, ARGS, None, expected=None, only_loss=False)
     run.over(batches(), ignore_keys=None)

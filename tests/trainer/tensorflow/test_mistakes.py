@@ -76,6 +76,45 @@ def test_predicting_on_features_of_another_width_says_which(make_trainer):
         make_trainer().predict((X[:, :4], Y))
 
 
+class Joins(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(keras.ops.concatenate(list(inputs)))
+
+
+def joining():
+    inputs = [keras.Input((6,)), keras.Input((6,))]
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(inputs)))
+
+
+@pytest.mark.parametrize("make", [Joins, joining])
+def test_two_inputs_where_features_and_labels_are_expected_are_to_be_nested(make_trainer, make):
+    model = make()
+    model((X, X))
+
+    with pytest.raises(TracksideValueError, match=r"so nest several inputs: \(\(a, b\), labels\), or \(\(a, b\),\)"):
+        make_trainer(model=model).predict((X, X))
+
+
+def test_examples_and_batches_of_unknown_shape_are_told(make_trainer):
+    def unknown(features, labels):
+        return tf.py_function(lambda *pair: pair, [features, labels], [tf.float32, tf.int64])
+
+    class Own(TFTrainer):
+        def get_train_tfdataset(self):
+            return batches().map(unknown)
+
+    examples = tf.data.Dataset.from_tensor_slices((X, Y)).map(unknown)
+    for trainer in (make_trainer(train_dataset=examples), make_trainer(cls=Own)):
+        with pytest.raises(
+            TracksideValueError, match=r"float32 of unknown shape; it takes .*Name the shapes by output_s"
+        ):
+            trainer.train()
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import apex_needed
 from .lion import Lion
+from .packaged import PACKAGED, adam_options, class_and_options
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """torch's layers whose weights are not decayed; _NormBase is the base of its batch and instance norms."""
@@ -92,17 +94,9 @@ def _is_bias(name: str) -> bool:
 # -- optimizers by name -----------------------------------------------------------------------------------------------
 
 
-def _adam_options(args: Any) -> dict[str, Any]:
-    return {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-
-
 def _lamb_options(args: Any) -> dict[str, Any]:
     # LAMB's own clipping is turned off, and its epsilon, larger than Adam's, is kept
     return {"betas": (args.adam_beta1, args.adam_beta2), "max_grad_norm": float("inf")}
-
-
-def _adamw_8bit(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
-    return importlib.import_module("bitsandbytes").optim.AdamW8bit, _adam_options(args)
 
 
 def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[OptimizerClass, dict[str, Any]]:
@@ -115,19 +109,21 @@ def _apex_fused(class_name: str, args: Any, options: dict[str, Any]) -> tuple[Op
 
 
 OPTIMIZERS: dict[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]] = {
-    "adamw_torch": lambda args: (torch.optim.AdamW, _adam_options(args)),
-    "adamw_torch_fused": lambda args: (torch.optim.AdamW, {**_adam_options(args), "fused": True}),
+    "adamw_torch": lambda args: (torch.optim.AdamW, adam_options(args)),
+    "adamw_torch_fused": lambda args: (torch.optim.AdamW, {**adam_options(args), "fused": True}),
     "sgd": lambda args: (torch.optim.SGD, {}),
     "adafactor": lambda args: (torch.optim.Adafactor, {}),
     "adagrad": lambda args: (torch.optim.Adagrad, {}),
     "rmsprop": lambda args: (torch.optim.RMSprop, {}),
+    "nadam": lambda args: (torch.optim.NAdam, {**adam_options(args), "decoupled_weight_decay": True}),
+    "radam": lambda args: (torch.optim.RAdam, {**adam_options(args), "decoupled_weight_decay": True}),
     "lion": lambda args: (Lion, {}),
-    "adamw_apex_fused": lambda args: _apex_fused("FusedAdam", args, _adam_options(args)),
+    "adamw_apex_fused": lambda args: _apex_fused("FusedAdam", args, adam_options(args)),
     "lamb_apex_fused": lambda args: _apex_fused("FusedLAMB", args, _lamb_options(args)),
-    "novograd_apex_fused": lambda args: _apex_fused("FusedNovoGrad", args, _adam_options(args)),
+    "novograd_apex_fused": lambda args: _apex_fused("FusedNovoGrad", args, adam_options(args)),
     "sgd_apex_fused": lambda args: _apex_fused("FusedSGD", args, {}),
     "adagrad_apex_fused": lambda args: _apex_fused("FusedAdagrad", args, {}),
-    "adamw_8bit": _adamw_8bit,
+    **{name: partial(class_and_options, name) for name in PACKAGED},
 }
 """Optimizers by the value of ``args.optim``. Lion keeps its own betas, since AdamW's do not suit it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,13 @@ from torch.optim import Optimizer
 
 from trackside.callbacks.errors import TracksideValueError
 
+from .belonging import parameters_elsewhere, some
 from .factory import decay_parameter_names
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+REPLACED = "trainer.%s was replaced within the run: %s the one that it began with. Set it before train(), or by %s"
+"""What is told when something that a run was prepared with is replaced in it."""
 
 
 class RunParameters:
@@ -77,19 +81,30 @@ class RunParameters:
         """All parameters that get gradients."""
         return [*self.stepped, *self.others]
 
-    def update(self) -> bool:
+    def update(self, optimizer: Any) -> bool:
         """Take what has changed since the last call into account, and return whether anything has.
 
         Called when the gradients of an update are complete.
 
+        Args:
+            optimizer: The trainer's optimizer now, which a callback may have replaced.
+
         Raises:
             TracksideValueError: If a parameter was unfrozen whose gradients are not exchanged between processes.
         """
-        if not self._woken and self._seen == self._version():
+        if optimizer is not self._optimizer:
+            logger.warning(REPLACED, "optimizer", "the schedule and a resumed run know", "create_optimizer()")
+            self._optimizer = optimizer
+        elif not self._woken and self._seen == self._version():
             return False
         self._take_woken()
         self._collect()
         return True
+
+    def tell_of_another(self, model: nn.Module) -> None:
+        """Warn if the trainer's model is no longer the one of this run."""
+        if model is not self._model:
+            logger.warning(REPLACED, "model", "the updates go on with", "model_init()")
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -146,11 +161,11 @@ class RunParameters:
         names = {parameter: name for name, parameter in self._model.named_parameters() if parameter in woken}
         if names and self._is_distributed:
             raise TracksideValueError(
-                f"{_some(names.values())} were unfrozen after the model was distributed, so that their gradients are "
+                f"{some([*names.values()])} were unfrozen after the model was distributed, so that their gradients are "
                 "not exchanged between the processes. Give the trainer a model in which they are trainable; a callback "
                 "can freeze them in on_train_begin"
             )
-        known = {*self._parameters_of(self._optimizer), *self._in_other_optimizers()}
+        known = {*self._parameters_of(self._optimizer), *parameters_elsewhere(self._holders(), self._optimizer)}
         new = {parameter: name for parameter, name in names.items() if parameter not in known}
         if not new:
             return
@@ -158,20 +173,13 @@ class RunParameters:
             logger.warning(
                 "%s were unfrozen, but are not in the optimizer, which was given to the trainer: they are not trained. "
                 "optimizer.add_param_group adds them",
-                _some(new.values()),
+                some([*new.values()]),
             )
             return
         decayed = set(decay_parameter_names(self._model))
         for parameter, name in new.items():
             self._adopt(parameter, name, 0 if name in decayed else 1)
-        logger.warning("%s were unfrozen, and are trained from this update on", _some(new.values()))
-
-    def _in_other_optimizers(self) -> Iterator[Tensor]:
-        """Yield the parameters of optimizers that the holders have as attributes, such as one that a callback steps."""
-        for holder in self._holders():
-            for value in vars(holder).values():
-                if isinstance(value, Optimizer) and value is not self._optimizer:
-                    yield from (parameter for group in value.param_groups for parameter in group["params"])
+        logger.warning("%s were unfrozen, and are trained from this update on", some([*new.values()]))
 
     def _adopt(self, parameter: Tensor, name: str, index: int) -> None:
         group = self._optimizer.param_groups[index]
@@ -189,12 +197,6 @@ def _note(owner: weakref.ref[RunParameters], parameter: Tensor) -> None:
 
 def _can_train(parameter: Tensor) -> bool:
     return parameter.is_floating_point() and parameter.is_leaf and not parameter.is_inference()
-
-
-def _some(names: Iterable[str]) -> str:
-    first, *rest = names
-    shown = [first, *rest][:5]
-    return ", ".join(shown) + (f" and {len(rest) - 4} more" if len(rest) > 4 else "")
 
 
 # -- the count of new modules and parameters --------------------------------------------------------------------------

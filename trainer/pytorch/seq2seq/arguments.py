@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...arguments.fields import at_least, option
+from ...arguments.fields import at_least, option, with_types
 from ..arguments import TrainingArguments
 
 
+@with_types
 @dataclass(kw_only=True)
 class Seq2SeqTrainingArguments(TrainingArguments):
     """Every field of `TrainingArguments`, and how evaluation generates.

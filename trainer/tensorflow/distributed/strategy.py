@@ -26,6 +26,7 @@ from trackside.trainer.distributed.control_sync import control_counts, take_cont
 
 from .._compat import strategy_of
 from ..data.leaves import rows_in
+from ._compat import with_global_generator
 
 
 class DistributedStrategy(ABC):
@@ -79,7 +80,7 @@ class DistributedStrategy(ABC):
 
     def run(self, function: Any, args: tuple[Any, ...]) -> Any:
         """Call ``function`` on every replica; called while a tf.function is traced."""
-        return function(*args) if self._runs_here else self.strategy.run(function, args=args)
+        return function(*args) if self._runs_here else self.strategy.run(with_global_generator(function), args=args)
 
     def local(self, value: Any) -> list[Any]:
         """Return the values of this process's replicas in a result of `run`."""

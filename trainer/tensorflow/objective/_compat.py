@@ -1,4 +1,4 @@
-"""Compatibility with Keras' losses: private names, each with a fallback."""
+"""Compatibility with Keras' losses and compiled metrics: private names, each with a fallback."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ FunctionLoss: Any = keras.losses.MeanSquaredError.__base__
 
 try:
     from keras.src.trainers.compile_utils import CompileLoss as _CompileLoss
+    from keras.src.trainers.compile_utils import CompileMetrics as _CompileMetrics
 except ImportError as error:  # pragma: no cover
     raise ImportError(f"Keras {keras.__version__} has no CompileLoss; install one that setup.cfg allows") from error
 
 CompileLoss: Any = _CompileLoss
 """Keras' assignment of losses, labels and weights to the outputs of a model."""
+
+CompileMetrics: Any = _CompileMetrics
+"""Keras' assignment of metrics to the outputs of a model."""
 
 
 def same_rank(first: Any, second: Any) -> tuple[Any, Any]:
@@ -36,3 +40,14 @@ def compiled_loss_weights(model: Any) -> Any:
     if hasattr(compiled, "_user_loss_weights"):
         return compiled._user_loss_weights
     return (model.get_compile_config() or {}).get("loss_weights")
+
+
+def compiled_metrics(model: Any) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Return the metrics of a model as compiled, None without any, and what they were made of.
+
+    The second is ``metrics``, ``weighted_metrics`` and the names of the outputs.
+    """
+    compiled: Any = getattr(model, "_compile_metrics", None)
+    if not hasattr(compiled, "_user_metrics") or not hasattr(compiled, "_user_weighted_metrics"):
+        return None, (None, None, None)
+    return compiled, (compiled._user_metrics, compiled._user_weighted_metrics, compiled.output_names)

@@ -189,6 +189,7 @@ def test_the_eight_bit_adamw_comes_from_bitsandbytes(monkeypatch):
     package = ModuleType("bitsandbytes")
     package.optim = SimpleNamespace(AdamW8bit=torch.optim.AdamW)
     monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", package.optim)
 
     optimizer = create_optimizer(nn.Linear(2, 2), arguments(optim="adamw_8bit"))
 

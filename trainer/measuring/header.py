@@ -1,0 +1,72 @@
+"""Header of a run: four lines with its model, its data, its output and its callbacks, which displays print first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from trackside.callbacks.bus.dispatcher import Dispatcher
+
+from ..progress import TrainingPlan
+from ..staging import address_of
+
+UNITS = {"steps": "step", "epoch": "epoch", "best": "better evaluation"}
+"""What an evaluation or a save follows, by the strategy of the arguments."""
+
+
+def run_header(trainer: Any, engine: Any, plan: TrainingPlan, dispatcher: Dispatcher) -> str:
+    """Return the header of a run that is about to begin, or to go on.
+
+    Args:
+        engine: Describes the model and the data.
+        plan: The length of the run.
+        dispatcher: Knows the callbacks.
+    """
+    model = engine.describe_model()
+    trained = "all" if model["trained"] == model["weights"] else f"{model['trained']:,} of them"
+    names = [name for name, item in dispatcher.attachments.items() if item.detached_after is None]
+    lines = {
+        "model": f"{model['name']}, {model['weights']:,} weights, {trained} trained, on {model['where']}",
+        "data": _data(trainer.args, engine.describe_data()["examples"], plan, trainer.state.global_step),
+        "output": _output(trainer.args, trainer.state),
+        "callbacks": ", ".join(names) or "none",
+    }
+    return "\n".join(f"{name:<11}{text}" for name, text in lines.items())
+
+
+def _data(args: Any, examples: int | None, plan: TrainingPlan, step: int) -> str:
+    """Return the line of the data; how large a batch is only where the number of batches agrees with it."""
+    known = "a stream" if examples is None else counted(examples, "example")
+    size, updates = args.train_batch_size * args.world_size, plan.max_steps
+    if plan.batches_per_epoch is not None:
+        updates = math.ceil(plan.batches_per_epoch / args.gradient_accumulation_steps)
+    if examples is None or plan.batches_per_epoch in (examples // size, math.ceil(examples / size)):
+        factors = f" x {args.gradient_accumulation_steps} accumulated" if args.gradient_accumulation_steps > 1 else ""
+        factors += f" x {args.world_size} processes" if args.world_size > 1 else ""
+        known += f" in batches of {args.train_batch_size}{factors}"
+    epoch = "" if plan.batches_per_epoch is None else f"{counted(updates, 'update')} an epoch, "
+    begun = f", {step:,} of them done" if step else ""
+    return f"{known}: {epoch}{plan.max_steps:,} in all{begun}"
+
+
+def _output(args: Any, state: Any) -> str:
+    """Return the line of the output: the folder, and when the run saves and evaluates."""
+    found = [str(address_of(args.output_dir))]
+    for verb, strategy, steps in (
+        ("saves", args.save_strategy, state.save_steps),
+        ("evaluates", args.eval_strategy, state.eval_steps),
+    ):
+        unit = UNITS.get(str(getattr(strategy, "value", strategy)))
+        every = f"every {steps:,} steps" if unit == "step" else f"after each {unit}"
+        found.append(f"never {verb}" if unit is None else f"{verb} {every}")
+    return ", ".join(found)
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things.
+
+    Example:
+        >>> counted(1, "example"), counted(1600, "example")
+        ('1 example', '1,600 examples')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

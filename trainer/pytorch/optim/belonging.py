@@ -1,0 +1,89 @@
+"""Whether an optimizer and its schedule belong to the model of a run, found before the first update."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trackside.callbacks.errors import TracksideValueError
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+REMEDY = "Make it of trainer.model.parameters(), or override create_optimizer(), which comes when the model is ready"
+
+
+def check_optimizer(model: nn.Module, optimizer: Any, others: Callable[[], Iterable[Tensor]], *, tells: bool) -> None:
+    """Check that an optimizer has the trainable parameters of a model, and no others.
+
+    Args:
+        model: In the form for which the optimizer is made: on its device, or sharded.
+        others: Returns the parameters of other optimizers, which callbacks or the trainer step.
+        tells: Whether this process warns.
+
+    Raises:
+        TracksideValueError: If it has none of them, so that it would train nothing.
+    """
+    named = dict(model.named_parameters())
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is None:
+        return
+    held, own = {each for group in groups for each in group["params"]}, set(named.values())
+    trainable = [name for name, parameter in named.items() if parameter.requires_grad]
+    if trainable and not held & own:
+        raise TracksideValueError(
+            f"the optimizer, {_named(optimizer)}, has none of the parameters of {_named(model)}, so that it would "
+            "train nothing: it was made for another model, or before this one was moved, wrapped or sharded. " + REMEDY
+        )
+    missing = [name for name in trainable if named[name] not in held]
+    if missing and tells:
+        elsewhere = set(others())
+        missing = [name for name in missing if named[name] not in elsewhere]
+    if missing and tells:
+        logger.warning(
+            "%d of the %d trainable parameters of %s are in no group of the optimizer, and are not trained: %s. Freeze "
+            "them (requires_grad_(False)), or add them",
+            *(len(missing), len(trainable), _named(model), some(missing)),
+        )
+    if (foreign := held - own) and tells:
+        logger.warning(
+            "the optimizer, %s, has %d parameters that %s does not have: they are stepped, but not moved to a device, "
+            "exchanged between processes or saved. Make them part of the model",
+            *(_named(optimizer), len(foreign), _named(model)),
+        )
+
+
+def check_schedule(schedule: Any, optimizer: Any) -> None:
+    """Check that a schedule changes the groups of an optimizer.
+
+    Raises:
+        TracksideValueError: If it is that of another optimizer, so that it would change nothing.
+    """
+    groups = {id(group) for group in getattr(optimizer, "param_groups", ())}
+    for part in getattr(schedule, "parts", {"": schedule}).values():
+        of = getattr(getattr(part, "optimizer", None), "param_groups", None)
+        if of is not None and groups and groups.isdisjoint(map(id, of)):
+            raise TracksideValueError(
+                f"the schedule, {_named(part)}, changes the rates of another optimizer than the run's, "
+                f"{_named(optimizer)}. Give both: optimizers=(optimizer, schedule), or override create_scheduler()"
+            )
+
+
+def parameters_elsewhere(holders: Iterable[object], optimizer: Any) -> Iterator[Tensor]:
+    """Yield the parameters of other optimizers that objects have as attributes, such as one that a callback steps."""
+    for holder in holders:
+        for value in vars(holder).values():
+            if isinstance(value, Optimizer) and value is not optimizer:
+                yield from (parameter for group in value.param_groups for parameter in group["params"])
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names as text, with the number of the others."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _named(part: object) -> str:
+    return type(part).__name__

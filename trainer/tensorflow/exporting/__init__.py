@@ -1,0 +1,1 @@
+"""Export of a model in the formats of Keras."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,15 @@ from ..base_engine import BaseCheckpoint
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
+from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
 from .weights.names import plainly_named
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class TorchCheckpoint(BaseCheckpoint):
@@ -95,7 +99,9 @@ class TorchCheckpoint(BaseCheckpoint):
         if contents.names("shards"):
             from .distributed.fsdp import load_shards
 
-            load_shards(contents, self._model, optimizer)
+            fresh = load_shards(contents, self._model, optimizer)
+            for note in fresh_note(fresh) if self.trainer.state.is_world_process_zero else ():
+                logger.warning("resuming: %s", note)
         elif self.strategy.is_sharded:
             from .distributed.fsdp import load_whole
 

@@ -232,6 +232,7 @@ def _call_as(
     args: Any,
     state: TrainerState,
     control: TrainerControl,
+    /,
     *,
     trainer: Any,
     **kwargs: Any,

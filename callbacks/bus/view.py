@@ -72,13 +72,12 @@ class TrainerView:
     """
 
     __slots__ = ("__weakref__", "_call")
+    _call: BackgroundCall
 
     def __init__(self, call: BackgroundCall) -> None:
         object.__setattr__(self, "_call", call)
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
-        return type(self._call.trainer)
+    __class__ = property(lambda self: type(self._call.trainer))
 
     @property
     def sender_itself(self) -> Any:

@@ -16,7 +16,9 @@ def test_an_evaluation_without_an_objective_is_passed_over(trainer_factory, unde
         model_init=lambda: trainer_factory.model(),
         eval_dataset=trainer_factory.dataset(8, seed=1),
         compute_metrics=lambda prediction: {"score": next(scores)},
-        **{"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1},
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
     )
 
     best = trainer.hyperparameter_search(

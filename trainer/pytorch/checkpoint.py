@@ -17,6 +17,7 @@ from ..checkpointing.store import Write
 from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
+from .preparation.own_randomness import own_generators, set_state, state_of
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
@@ -132,9 +133,15 @@ class TorchCheckpoint(BaseCheckpoint):
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}
-        return {**snapshot.random_state(), **self.strategy.random_state(), **past}
+        own = [state_of(each) for each in self._own_generators()]
+        return {**snapshot.random_state(), **self.strategy.random_state(), **past, **({"own": own} if own else {})}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:
         snapshot.set_random_state(state)
         self.strategy.set_random_state(state)
+        for generator, own in zip(self._own_generators(), state.get("own", ()), strict=False):
+            set_state(generator, own)
         self.model_io.past = None if state.get("past") is None else self.train_step.place(state["past"])
+
+    def _own_generators(self) -> list[Any]:
+        return own_generators(self._model, self.trainer.loss_fn, type(self.trainer).compute_loss)

@@ -23,11 +23,11 @@ from .checkpointing.discovery import (
     run_id_of,
     tell,
 )
+from .checkpointing.locks.run_lock import rename
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
 from .checkpointing.remote_output import RemoteOutput
 from .checkpointing.replacing import EarlierRuns, refuse_others
 from .checkpointing.restoring import SavedRun
-from .checkpointing.run_lock import locked, rename
 from .checkpointing.saving.async_commit import Committer
 from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
@@ -179,11 +179,11 @@ class CheckpointManager:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Return a context in which the first process holds the lock of ``output_dir``; see `run_lock.locked`."""
+        """Return a context in which the first process holds the lock of ``output_dir``, wherever that is."""
         args = self.trainer.args
         if not self.trainer.state.is_world_process_zero:
             return nullcontext()
-        return locked(Path(args.output_dir), self.run_id, is_needed=args.save_strategy != "no")
+        return self.remote.locked(Path(args.output_dir), self.run_id, is_needed=args.save_strategy != "no")
 
     def open(self, folder: str | Path, *, run_id: str | None = None) -> Contents:
         """Verify a folder, once for all processes, and return its contents.

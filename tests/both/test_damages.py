@@ -12,7 +12,7 @@ from support.damages import damaged_at_random
 
 from trackside.callbacks.errors import CheckpointError
 
-DAMAGES = 100  # on each trainer
+DAMAGES = 200  # on each trainer
 SAVES = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "learning_rate": 0.1}
 
 

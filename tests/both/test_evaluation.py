@@ -229,3 +229,17 @@ def test_label_smoothing_is_that_of_the_paper_in_training_and_evaluation(trainer
     expected = ((1 - smoothing) * target - smoothing * logits.mean(-1)).mean()
     assert output.metrics["test_loss"] == pytest.approx(expected, rel=1e-5)
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_outputs_wait_for_their_way_to_the_host_in_no_larger_number_than_a_quarter_of_the_batches(trainer_factory):
+    trainer = trainer_factory(per_device_eval_batch_size=1)
+    evaluation, waiting = trainer._engine.evaluation, [0]
+    to_host = evaluation.to_host
+    evaluation.to_host = lambda nested: waiting.append(waiting.pop() + 1) or to_host(nested)
+    steps: list[tuple[int, int]] = []
+    trainer.on("on_prediction_step")(lambda sender, **kwargs: steps.append((len(steps) + 1, waiting[0])))
+
+    trainer.predict(trainer_factory.dataset(100))
+
+    assert steps[-1] == (100, 100)
+    assert max((done - moved) / done for done, moved in steps if done > 3) <= 0.25

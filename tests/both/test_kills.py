@@ -15,6 +15,7 @@ WORKER = TESTS / "workers" / "killed_run.py"
 KINDS = [
     *("torch, workers: 0", "torch, workers: 2", "torch, iterable, workers: 0", "torch, iterable, workers: 2"),
     *("tensorflow generator", "tensorflow map", "tensorflow interleave", "tensorflow own"),
+    *("tensorflow random", "tensorflow stateful"),
 ]
 
 

@@ -29,7 +29,7 @@ BEST = {
 HOLDER = """
 import sys
 from pathlib import Path
-from trackside.trainer.checkpointing.run_lock import locked
+from trackside.trainer.checkpointing.locks.run_lock import locked
 with locked(Path(sys.argv[1]), "theirs"):
     print("held", flush=True)
     sys.stdin.read()

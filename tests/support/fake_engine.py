@@ -245,6 +245,9 @@ class FakeEngine(Engine):
     def refresh_data(self, epoch: int) -> tuple[bool, int]:
         return False, BATCHES
 
+    def describe_model(self) -> dict[str, Any]:
+        return {"name": "FakeModel", "weights": 1, "trained": 1, "where": "CPU"}
+
     def reschedule(self, max_steps: int, step: int) -> None: ...
 
     def replace_model(self) -> None: ...

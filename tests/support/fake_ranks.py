@@ -51,13 +51,15 @@ class RankArguments(TrainingArguments):
     local_process_index = process_index
 
 
-def train_on_ranks(world_size: int, make: Callable[[type[TrainingArguments]], Trainer]) -> list[Trainer]:
-    """Train what ``make`` returns on every rank at once; return the trainers."""
+def train_on_ranks(
+    world_size: int, make: Callable[[type[TrainingArguments]], Trainer], resume: Any = None
+) -> list[Trainer]:
+    """Train what ``make`` returns on every rank at once, from a checkpoint if ``resume``; return the trainers."""
 
     def run(collectives: Any) -> Trainer:
         _here.rank, _here.world_size, _here.collectives = collectives.rank, world_size, collectives
         trainer = make(RankArguments)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=resume)
         return trainer
 
     def strategy_for(args: Any, device: Any) -> Any:

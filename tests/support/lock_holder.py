@@ -12,7 +12,7 @@ from typing import Any
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from trackside.trainer.checkpointing.run_lock import locked
+from trackside.trainer.checkpointing.locks.run_lock import locked
 with locked(Path(sys.argv[1]), "theirs"):
     if sys.argv[2] == "fork" and os.fork() == 0:
         print(os.getpid(), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -133,6 +134,34 @@ def _resumed_from_shards(folder: Path, **options: Any) -> Any:
     trainer = make(folder / "resumed", Layered(), optim="adamw_torch", learning_rate=0.01, **options)
     trainer.train(resume_from_checkpoint=str(folder / "shards" / "checkpoint-4"))
     return _whole(trainer)
+
+
+class Told(logging.Handler):
+    """Keeps what the trainer warns of."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def other_optimizer(folder: Path) -> Any:
+    """Resume from AdamW's shards with optimizers that take nothing of its state, and all of it."""
+    kinds: dict[str, Any] = {"sgd": {}, "rmsprop": {}, "adamw_torch": {"adam_beta1": 0.5}}
+    found = {}
+    for name, options in kinds.items():
+        told = Told()
+        logging.getLogger("trackside").addHandler(told)
+        rest = {"learning_rate": 0.01, "fsdp": "full_shard", "optim": name, **options}
+        trainer = make(folder / name, Layered(), **rest)
+        trainer.train(resume_from_checkpoint=str(folder / "shards" / "checkpoint-4"))
+        groups = trainer.optimizer.param_groups
+        steps = {float(state["step"]) for state in trainer.optimizer.state.values() if "step" in state}
+        found[name] = {**_whole(trainer), "told": told.texts, "steps": sorted(steps), "betas": groups[0].get("betas")}
+        logging.getLogger("trackside").removeHandler(told)
+    return found
 
 
 def sharded_bf16(folder: Path) -> Any:

@@ -124,6 +124,11 @@ def on_tensorflow(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
     def noisy(features: Any, labels: Any) -> Any:
         return layer(features + tf.random.normal((4,)), training=True), labels
 
+    numbers, own = tf.data.Dataset.random(rerandomize_each_iteration=True), tf.random.Generator.from_seed(5)
+
+    def shifted(features: Any, labels: Any, number: Any) -> Any:
+        return features + tf.cast(number % 100, tf.float32) / 100 + own.uniform(()), labels
+
     def inner(index: Any) -> Any:
         part = tf.data.Dataset.from_tensor_slices((FEATURES, LABELS)).skip(index * 6).take(6)
         return part.map(noisy).shuffle(6)
@@ -137,6 +142,8 @@ def on_tensorflow(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
         "map": lambda: slices.map(python).cache().shuffle(24).map(noisy, num_parallel_calls=2).shuffle(8, seed=3),
         "interleave": lambda: known(tf.data.Dataset.range(4).interleave(inner, cycle_length=2)).map(python),
         "own": lambda: slices.shuffle(24).map(noisy).batch(4),
+        "stateful": lambda: slices.shuffle(24),
+        "random": lambda: tf.data.Dataset.zip((slices, numbers.take(24))).map(lambda pair, seed: shifted(*pair, seed)),
     }
     made = datasets[kind.split()[-1]]()
 
@@ -146,10 +153,16 @@ def on_tensorflow(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
 
     class Noise(keras.layers.Layer):
         def call(self, x: Any, training: bool = False) -> Any:
-            return x + keras.random.normal(keras.ops.shape(x), stddev=0.1) if training else x
+            if not training:
+                return x
+            return x + keras.random.normal(keras.ops.shape(x), stddev=0.1) + 0.1 * tf.random.normal(()) + own.normal(())
 
     keras.utils.set_random_seed(1)
-    parts = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dropout(0.3), Noise(), keras.layers.Dense(1)]
+    rows = [keras.Input((4,)), keras.layers.Dense(8)]
+    if kind.endswith("stateful"):
+        rnn = keras.layers.GRU(8, stateful=True, recurrent_dropout=0.2)
+        rows = [keras.Input((4,), batch_size=4), keras.layers.Reshape((4, 1)), rnn]
+    parts = [*rows, keras.layers.Dropout(0.3), Noise(), keras.layers.Dense(1)]
     args = TFTrainingArguments(**options(folder))
     trainer = (Own if kind.endswith("own") else TFTrainer)(
         keras.Sequential(parts), args, train_dataset=made, loss_fn="mse", callbacks=[Notes(folder / "notes")]

@@ -1,13 +1,14 @@
 """Remote output: what a trainer does with an ``output_dir`` that is an address, and with checkpoints at addresses.
 
 The trainer writes into a local staging folder as into any other; this module downloads what is resumed from, and
-uploads what was written. Without an address, every method does nothing.
+uploads what was written. Without an address, there is nothing to do but to lock the local folder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 from ..staging import StagingFolder, is_address
 from .discovery import commit_time_of, newest_valid, run_id_of
+from .locks.address_lock import locked_address
+from .locks.run_lock import locked
 from .manifest import BrokenCheckpointError, logger, role_of
 from .names import COMMITTED
 from .remote import RemoteFolder, is_kept_apart
@@ -48,6 +51,13 @@ class RemoteOutput:
         if args.fsdp and args.staging_dir is None and on_this_machine < args.world_size:
             allowed = "a folder that all machines share, for fsdp with a remote output_dir"
             raise ArgumentError("staging_dir", None, allowed)
+
+    @contextmanager
+    def locked(self, output_dir: Path, run_id: str, *, is_needed: bool) -> Iterator[None]:
+        """Return a context in which a run holds the local folder, and the address; see `run_lock.locked`."""
+        at_address = nullcontext() if self.folder is None else locked_address(self.folder, run_id)
+        with locked(output_dir, run_id, is_needed=is_needed), at_address:
+            yield
 
     # -- before a run -----------------------------------------------------------------------------------------------
 

@@ -160,8 +160,8 @@ class EvaluationRun:
             )
         self._is_over = is_last
         self._largest = max([self._largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
-        if self._limit is None:  # at most twice as many as before, since outputs may grow
-            self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest))
+        if self._limit is None:  # at most twice as many as before, which may grow, and a quarter of the gathered
+            self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest, self.steps // 4))
             if len(told) > 1:
                 self._due = max(1, min(self._due, int(MEETING_S / max(seconds for *_, seconds in told))))
         for parts in zip(*(part for part, _, _ in gathered), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,16 @@ from ..base_engine import BaseCheckpoint
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
+from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
+from .preparation.own_randomness import own_generators, set_state, state_of
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
 from .weights.names import plainly_named
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class TorchCheckpoint(BaseCheckpoint):
@@ -95,7 +100,9 @@ class TorchCheckpoint(BaseCheckpoint):
         if contents.names("shards"):
             from .distributed.fsdp import load_shards
 
-            load_shards(contents, self._model, optimizer)
+            fresh = load_shards(contents, self._model, optimizer)
+            for note in fresh_note(fresh) if self.trainer.state.is_world_process_zero else ():
+                logger.warning("resuming: %s", note)
         elif self.strategy.is_sharded:
             from .distributed.fsdp import load_whole
 
@@ -126,9 +133,15 @@ class TorchCheckpoint(BaseCheckpoint):
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}
-        return {**snapshot.random_state(), **self.strategy.random_state(), **past}
+        own = [state_of(each) for each in self._own_generators()]
+        return {**snapshot.random_state(), **self.strategy.random_state(), **past, **({"own": own} if own else {})}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:
         snapshot.set_random_state(state)
         self.strategy.set_random_state(state)
+        for generator, own in zip(self._own_generators(), state.get("own", ()), strict=False):
+            set_state(generator, own)
         self.model_io.past = None if state.get("past") is None else self.train_step.place(state["past"])
+
+    def _own_generators(self) -> list[Any]:
+        return own_generators(self._model, self.trainer.loss_fn, type(self.trainer).compute_loss)

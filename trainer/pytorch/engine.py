@@ -40,6 +40,7 @@ from .precision.factory import precision_for, set_tf32
 from .preparation.device_cache import giving_back
 from .preparation.embedding_noise import add_noise
 from .preparation.kernels import use_liger_kernels
+from .preparation.own_randomness import tell_of_seeds
 from .seeding import set_seed
 from .train_step import TorchTrainStep
 from .weights.files import check_data
@@ -150,6 +151,8 @@ class TorchEngine(BaseEngine):
         trainer.model_wrapped.train()
         trainer.optimizer.zero_grad()
         self._note_made(TorchMadeOptimizer)
+        if strategy.rank == 0:
+            tell_of_seeds(trainer.model)
         if args.save_strategy != "no":
             check_data(unwrap(trainer.model).state_dict())
         is_own = self.given.pair[0] is not None or self.overrides.any(

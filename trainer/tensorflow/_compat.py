@@ -263,6 +263,12 @@ def label_out_of_range(error: BaseException) -> str | None:
     return found.group(0) if found else None
 
 
+def unequal_shapes(error: BaseException) -> list[str] | None:
+    """Return two shapes of examples that TensorFlow could not batch; None for other errors."""
+    found = re.search(r"Cannot (?:batch tensors|add tensor to the batch).*", str(error))
+    return None if found is None else re.findall(r"\[[\d, ]*\]", found[0])[:2]
+
+
 def lacking_in_xla(error: BaseException) -> str | None:
     """Return what XLA cannot compile, from an error of TensorFlow; None for other errors."""
     text = str(error)

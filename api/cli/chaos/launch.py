@@ -14,8 +14,8 @@ from pathlib import Path
 
 from trackside.cli.chaos.instants import SAVE, START, UPDATE, Instant
 from trackside.cli.chaos.processes import MARK, kill_job, noted_stops
+from trackside.trainer.checkpointing.locks.run_lock import LOCK_FILE
 from trackside.trainer.checkpointing.names import COMMITTED, TEMPORARY
-from trackside.trainer.checkpointing.run_lock import LOCK_FILE
 
 POLL_S = 0.002
 

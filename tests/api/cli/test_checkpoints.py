@@ -15,8 +15,8 @@ from support.remote_folders import address_in
 from trackside.callbacks.builtin.early_stopping import EarlyStoppingCallback
 from trackside.cli.main import main
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
+from trackside.trainer.checkpointing.locks.run_lock import LOCK_FILE
 from trackside.trainer.checkpointing.remote import RemoteFolder
-from trackside.trainer.checkpointing.run_lock import LOCK_FILE
 
 OPTIONS = {"num_train_epochs": 4, "eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
 

@@ -22,6 +22,8 @@ VALUES = {
     "args.seed": NUMBERS,
     "args.run_name": TEXTS,
     "args.no_cuda": st.booleans(),
+    "args.per_device_train_batch_size": NUMBERS,
+    "args.gradient_checkpointing": st.booleans(),
     "model.init_args.width": NUMBERS,
     "model.init_args.label": TEXTS,
     "callbacks.early_stopping.early_stopping_patience": NUMBERS,
@@ -35,8 +37,13 @@ VALUES = {
 
 OTHER_NAMES = {
     "args.no_cuda": "args.use_cpu",
+    "args.per_device_train_batch_size": "args.per_gpu_train_batch_size",
+    "args.gradient_checkpointing": "args.activation_checkpointing",
     "callbacks.early_stopping.early_stopping_patience": "callbacks.early_stopping.patience",
 }
+
+ANCHORED = {"callbacks.early_stopping.every", "args.seed", "model.init_args.width"}
+"""Keys that may share one number by an anchor; the first one in a file, where the callbacks come first, has it."""
 
 SECTIONS = ("args", "model.init_args", "callbacks", "callbacks.csv")
 
@@ -51,7 +58,8 @@ def reference(sources):
 
 def resolved(config):
     """Return what a configuration came to, by the keys of the model."""
-    found = {f"args.{name}": getattr(config.args, name) for name in ("seed", "run_name", "no_cuda")}
+    names = [key.removeprefix("args.") for key in VALUES if key.startswith("args.")]
+    found = {f"args.{name}": getattr(config.args, name) for name in names}
     found |= {f"model.init_args.{name}": value for name, value in config.components()["model"].init_args.items()}
     for entry in config.entries:
         found |= {f"callbacks.{entry.name}.{name}": value for name, value in entry.options.items()}
@@ -69,8 +77,15 @@ def assignments(draw, keys=tuple(VALUES)):
 
 @st.composite
 def files(draw):
-    """Draw the text of a file, and what it assigns; the two loggers may share a map by an anchor or a merge key."""
+    """Draw the text of a file, and what it assigns; keys share a number, or the two loggers a map, by an anchor."""
     assigned = draw(assignments())
+    if draw(st.booleans()) and not ANCHORED & {key for key, _ in assigned}:
+        number = draw(NUMBERS)
+        text = json.dumps(tree(draw, [*((key, f"@{key}") for key in sorted(ANCHORED, reverse=True)), *assigned]))
+        text = text.replace('"@callbacks.early_stopping.every"', f"&shared_number {number}")
+        for key in ANCHORED:
+            text = text.replace(f'"@{key}"', "*shared_number")
+        return text, [*assigned, *((key, number) for key in ANCHORED)]
     text = json.dumps(tree(draw, assigned))
     how = draw(st.sampled_from(["", "*shared", "{<<: *shared, every: 7}", "{every: 7, <<: [*shared, {path: x}]}"]))
     if not how or any(key.startswith(("callbacks.csv", "callbacks.jsonl")) for key, _ in assigned):

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.fake_ranks import train_on_ranks
 from support.torch_models import accuracy, classified, mlp, weights_of
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from trackside import Trainer, TrainerCallback, events
+from trackside import Trainer, TrainerCallback, TrainingArguments, events
 from trackside.callbacks.errors import CheckpointError
 
 Make = Callable[..., Trainer]
@@ -144,3 +145,31 @@ def test_weights_that_do_not_fit_name_what_is_missing(make_trainer: Make) -> Non
 
     with pytest.raises(CheckpointError, match=r"do not fit the model: missing .*weight"):
         make_trainer(model=torch.nn.Linear(6, 3), max_steps=4).train(resume_from_checkpoint=True)
+
+
+def run_on(ranks: int, folder: Path, resume: Path | None = None, *, batch_size: int) -> Trainer:
+    """Train on ranks that are threads; return the trainer of the first."""
+
+    def make(arguments: type[TrainingArguments]) -> Trainer:
+        saves: dict[str, Any] = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4}
+        size: dict[str, Any] = {"per_device_train_batch_size": batch_size, "learning_rate": 0.01}
+        args = arguments(str(folder), disable_tqdm=True, use_cpu=True, **saves, **size)
+        data = classified(24, dtype=torch.float64)
+        return Trainer(mlp().double(), args, train_dataset=data, loss_fn=nn.functional.cross_entropy)
+
+    return train_on_ranks(ranks, make, resume)[0]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks(before: int, after: int, tmp_path: Path) -> None:
+    whole = run_on(before, tmp_path / "whole", batch_size=8 // before)
+    assert whole.state.global_step == 6
+    checkpoint = tmp_path / "whole" / "checkpoint-4"
+
+    same = run_on(after, tmp_path / "same", checkpoint, batch_size=8 // after)
+    other = run_on(after, tmp_path / "other", checkpoint, batch_size=8 // before)
+
+    assert same.state.global_step == 6  # batches of all ranks are as large as before
+    torch.testing.assert_close(weights_of(same.model), weights_of(whole.model), rtol=0, atol=1e-10)
+    updates = 16 * before // (8 * after)  # what is left of two epochs of 24, when 32 examples are seen
+    assert (other.state.global_step, other.state.epoch) == (4 + updates, 2.0)

@@ -76,6 +76,23 @@ def test_predicting_on_features_of_another_width_says_which(make_trainer):
         make_trainer().predict((X[:, :4], Y))
 
 
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.parametrize("known", [True, False])
+def test_examples_of_different_shapes_are_to_be_padded(make_trainer, known, options):
+    def sequences():
+        yield from ((np.ones(length, np.int64), np.ones(length, np.int64)) for length in (3, 5, 2, 6) * 4)
+
+    spec = tf.TensorSpec((None,), tf.int64)
+    data = tf.data.Dataset.from_generator(sequences, output_signature=(spec, spec))
+    data = data.apply(tf.data.experimental.assert_cardinality(16)) if known else data
+    model = keras.Sequential([keras.Input((None,)), layers.Embedding(7, 4), layers.Dense(7)])
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, max_steps=2, **options)
+
+    for action in (trainer.train, trainer.evaluate):
+        with pytest.raises(TracksideValueError, match=r"shapes, such as \[\d\] and \[\d\].* pad them by Dataset"):
+            action()
+
+
 class Joins(keras.Model):
     def __init__(self):
         super().__init__()

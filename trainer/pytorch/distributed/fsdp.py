@@ -10,7 +10,7 @@ Source:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -146,13 +146,17 @@ def write_shards(folder: Path, model: nn.Module, optimizer: Any) -> None:
     dcp.save(_state_of(model, optimizer), storage_writer=writer)  # type: ignore[attr-defined]
 
 
-def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
+def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> list[str]:
     """Load weights, and the optimizer's state if there is an ``optimizer``, on any number of processes.
 
+    Returns:
+        The names of the parameters whose state begins anew, as the checkpoint has none for this kind of optimizer.
+
     Raises:
-        CheckpointError: If the checkpoint does not hold them.
+        CheckpointError: If the checkpoint does not hold the weights.
     """
     state, reader = _state_of(model, optimizer), ShardsReader(checkpoint)
+    fresh, options = ({}, []) if optimizer is None else _take_unknown(state["optimizer"], reader.names)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -163,8 +167,32 @@ def load_shards(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:
         raise CheckpointError(f"the shares in {reader.checkpoint_id} do not fit the model: {first}") from error
     if optimizer is None:
         set_model_state_dict(model, state["model"])
-    else:
-        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        return []
+    state["optimizer"]["state"] |= fresh
+    for group, values in zip(state["optimizer"]["param_groups"], options, strict=True):
+        group |= values
+    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    for name, parameter in model.named_parameters():
+        if name in fresh:
+            optimizer.state.pop(parameter)
+    return list(fresh)
+
+
+def _take_unknown(state: dict[str, Any], known: Collection[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Take what a checkpoint lacks out of an optimizer's state: another kind of optimizer wrote it.
+
+    Returns:
+        The state of each parameter of which it lacks a part, and the options that it lacks of each group.
+    """
+    names = {".".join(name.split(".")[:-depth]) if depth else name for name in known for depth in (0, 1)}
+    states, groups = state["state"], state["param_groups"]
+    fresh = [name for name in states if any(f"optimizer.state.{name}.{key}" not in names for key in states[name])]
+    missing = [
+        [key for key in group if f"optimizer.param_groups.{index}.{key}" not in names]
+        for index, group in enumerate(groups)
+    ]
+    options = [{key: group.pop(key) for key in keys} for group, keys in zip(groups, missing, strict=True)]
+    return {name: states.pop(name) for name in fresh}, options
 
 
 def load_whole(checkpoint: Contents, model: nn.Module, optimizer: Any) -> None:

@@ -83,6 +83,11 @@ class ShardsReader(FileSystemReader):
         super().__init__(checkpoint.path / SHARDS)
         self._metadata = _read_index(checkpoint)
 
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all tensors and values."""
+        return self._metadata.state_dict_metadata.keys()
+
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Return the index."""
         return self._metadata

@@ -14,10 +14,8 @@ from ..loss import LossAccumulator, as_mean_and_weight
 from .first_loss import FirstLoss
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
-from .probe import evaluated, loss_of_model, rows_of, shifts_labels
-
-FEW = 4
-"""Number of examples whose loss is computed with gradients in an evaluation before any training."""
+from .probe import FEW, evaluated, loss_of_model, rows_of, shifts_labels
+from .sums import SumsInEvaluation
 
 
 class LossObserver:
@@ -49,6 +47,7 @@ class LossObserver:
         self._losses = losses
         self._strategy = strategy
         self._loss_of = None if strategy.is_sharded else lambda inputs: loss_of(trainer.model, inputs)
+        self._sums = SumsInEvaluation(trainer, model_io, self._loss_of)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
 
@@ -58,6 +57,7 @@ class LossObserver:
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
         self.is_settled = False
+        self._sums.begin_run()
         self._is_probed = self._loss_of is None
 
     def weigh(self, result: Any, inputs: Any, context: Any, *, is_one_of_several: bool) -> Tensor:
@@ -94,6 +94,10 @@ class LossObserver:
             loss = loss_of_model(self._trainer, self._model_io, part)
             if loss is not None:
                 ItemCounter(self._trainer, self._model_io, self._loss_of).find(as_mean_and_weight(loss)[0], part)
+
+    def mean_in_evaluation(self, loss: Tensor, inputs: Any, items: Any) -> Tensor:
+        """Return the loss of an evaluation batch as a mean over ``items``, by which a sum is divided."""
+        return self._sums.divided(loss, inputs, items, is_sum=self.counter.is_sum if self.is_settled else None)
 
     def shifts(self, inputs: Any) -> bool:
         """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""

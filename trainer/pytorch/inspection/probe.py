@@ -18,6 +18,9 @@ from ..loss import IGNORED, LabelRule, as_mean_and_weight
 from ..model_io import loss_or_none
 from ..precision.eval_mode import eval_mode
 
+FEW = 4
+"""Number of examples whose loss is computed with gradients in an evaluation before any training."""
+
 
 def probe_rule(trainer: Any, model_io: Any, inputs: Any, loss_of: Callable[[Any], Any]) -> LabelRule | None:
     """Return the rule by which labels or examples count in a loss whose operations are unknown; None without one.

@@ -70,8 +70,10 @@ class TorchMadeOptimizer(MadeOptimizer):
         if groups is None:  # the state of another kind of optimizer, which knows what to do with it
             load_optimizer(self.optimizer, content)
             return []
-        saved, notes = [dict(group) for group in groups], []
-        if content is not None:
+        saved = [dict(group) for group in groups]
+        if content is None:  # the shards are loaded
+            notes = class_note(before, self.record, bool(self.optimizer.state))
+        else:
             notes = self._load_state(content, before)
         for index, group in enumerate(self.optimizer.param_groups):
             self._load_group(group, index, saved, before)

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideTypeError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
+
+from .._compat import unequal_shapes
 
 
 def as_array(leaf: Any) -> Any:
@@ -46,3 +48,14 @@ def rows_in(leaf: Any, start: Any, stop: Any) -> Any:
     shape = leaf.dense_shape
     first = tf.concat([tf.cast([start], shape.dtype), tf.zeros_like(shape[1:])], axis=0)
     return tf.sparse.slice(leaf, first, tf.concat([tf.cast([stop - start], shape.dtype), shape[1:]], axis=0))
+
+
+def unequal(error: BaseException) -> TracksideValueError | None:
+    """Return the error for examples of different shapes, which are not a batch; None for other errors of TensorFlow."""
+    shapes = unequal_shapes(error)
+    if shapes is None:
+        return None
+    return TracksideValueError(
+        f"examples of the dataset have different shapes, such as {' and '.join(shapes)}, and are not a batch: pad them "
+        "by Dataset.padded_batch in get_train_tfdataset and get_eval_tfdataset, or to one length or size in a map()"
+    )

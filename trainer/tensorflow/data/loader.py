@@ -19,7 +19,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
-from .leaves import as_array, rows_in
+from .leaves import as_array, rows_in, unequal
 from .pipeline import UserPipeline
 from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example
 from .shuffling import Shuffling
@@ -177,8 +177,11 @@ class DatasetBatches(Batches):
 
     def epoch(self, epoch: int, skip_examples: int = 0) -> Iterator[Pair]:
         """Yield the batches of an epoch; skipped examples are read, but not used."""
-        for element in self.as_dataset(epoch, skip_examples):
-            yield pair_of(element)
+        try:
+            for element in self.as_dataset(epoch, skip_examples):
+                yield pair_of(element)
+        except tf.errors.InvalidArgumentError as error:
+            raise unequal(error) or error from None
 
     def _reader(self, epoch: int, skip_examples: int) -> Reader:
         cut = self._cut(skip_examples)

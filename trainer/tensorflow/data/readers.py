@@ -19,6 +19,7 @@ from trackside.callbacks.errors import TracksideTypeError
 
 from ...data.sharding import BatchCut
 from ...engine import TrainBatch
+from .leaves import unequal
 
 LABELS = ("labels", "label", "label_ids")
 """Names of labels among the features."""
@@ -121,7 +122,10 @@ class IteratorReader(Reader):
 
     def read(self) -> Pair:
         """Return the next batch."""
-        return self._pair_of(self._iterator.get_next())
+        try:
+            return self._pair_of(self._iterator.get_next())
+        except tf.errors.InvalidArgumentError as error:
+            raise unequal(error) or error from None
 
     def take(self, count: int) -> Any:
         """Return the iterator."""

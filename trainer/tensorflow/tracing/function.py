@@ -11,6 +11,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
 from .._compat import flat_call, label_out_of_range, lacking_in_xla
+from ..data.leaves import unequal
 from ..distributed.strategy import DistributedStrategy
 from ..draws.outside import Outside
 from ..draws.state import DRAWS
@@ -84,7 +85,7 @@ def compiled(
                     "it out of the model, into a map() of the dataset"
                 ) from None
             if label is None:
-                raise
+                raise unequal(error) or error from None
             raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
 
     return call

@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[Any]:
     names = ["sharded", "sharded_unusual_models", "sharded_saving", "sharded_bf16", "overflow", "best_is_gone"]
+    names += ["other_optimizer"]
     return Job("fsdp_worker.py", 2, folder / "two", names).results()
 
 
@@ -80,6 +81,21 @@ def test_a_sharded_checkpoint_resumes_on_another_number_of_processes(
     whole = two[0]["sharded"]["full_shard, accumulation 1"]["weights"]
 
     assert resumed[world][f"{how}_resuming"]["weights"] == pytest.approx(whole, rel=0, abs=1e-10)
+
+
+@pytest.mark.slow
+def test_shards_resume_with_another_optimizer_whose_state_begins_anew_and_is_told(two: list[Any]) -> None:
+    first, second = (rank["other_optimizer"] for rank in two)
+    anew = "the optimizer is {}, and that of the checkpoint is AdamW; its state does not fit and is dropped"
+
+    for name, steps in {"sgd": [], "rmsprop": [2.0], "adamw_torch": [6.0]}.items():
+        assert first[name]["steps"] == steps  # updates that the state has seen
+        assert first[name]["weights"] == second[name]["weights"]
+        assert first[name]["losses"][:4] == first["adamw_torch"]["losses"][:4]  # those before the resume
+    assert anew.format("SGD") in " ".join(first["sgd"]["told"])
+    assert anew.format("RMSprop") in " ".join(first["rmsprop"]["told"])
+    assert first["adamw_torch"]["betas"] == [0.5, 0.999]
+    assert "dropped" not in " ".join(first["adamw_torch"]["told"])
 
 
 @pytest.mark.slow

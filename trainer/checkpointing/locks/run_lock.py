@@ -25,7 +25,7 @@ from typing import Any
 from trackside.callbacks._util.atomic_files import describe, make_folder, process_exists
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
-from .files.regular_files import read_regular
+from ..files.regular_files import read_regular
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -105,10 +105,12 @@ def _acquire(path: Path, folder: Path, run_id: str) -> _Lock:
             return _Lock(descriptor, made)
         if failure in BUSY and not _may_be_dying(path, give_up):
             os.close(descriptor)
-            raise ArgumentError("output_dir", str(folder), f"another run writes into it: {_holder(path)}. {ADVICE}")
+            raise ArgumentError(
+                "output_dir", str(folder), f"another run writes into it: {in_words(_read_holder(path))}. {ADVICE}"
+            )
         os.close(descriptor)
         if failure and failure not in BUSY:
-            _tell_once(folder, os.strerror(failure))
+            tell_once(folder, os.strerror(failure))
             return _Lock(None, made)
         time.sleep(0.05)
 
@@ -138,11 +140,15 @@ def _is_current(descriptor: int, path: Path) -> bool:
 
 
 def _write_holder(descriptor: int, run_id: str) -> None:
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "run": run_id, "since": since}
     with contextlib.suppress(OSError):  # the lock counts, not what it says
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        os.pwrite(descriptor, json.dumps(of_this_process(run_id)).encode(), 0)
+
+
+def of_this_process(run_id: str) -> dict[str, Any]:
+    """Return what a lock says of its holder."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "run": run_id, "since": since}
 
 
 def _read_holder(path: Path) -> dict[str, Any]:
@@ -153,9 +159,8 @@ def _read_holder(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _holder(path: Path) -> str:
-    """Return the holder as a text."""
-    told = _read_holder(path)
+def in_words(told: dict[str, Any]) -> str:
+    """Return a holder as a text."""
     where = f"process {told.get('pid', 'unknown')} on {told.get('host', 'an unknown machine')}"
     return f"{where}, run {told.get('run', 'unknown')}, since {told.get('since', 'an unknown time')}"
 
@@ -180,7 +185,8 @@ def _release(path: Path, lock: _Lock) -> None:
             folder.rmdir()
 
 
-def _tell_once(folder: Path, why: str) -> None:
+def tell_once(folder: Path | str, why: str) -> None:
+    """Warn once of a place without a lock."""
     if str(folder) not in _told:
         _told.add(str(folder))
         logger.warning("%s cannot be locked (%s), so a second run into it would not be noticed", folder, why)

@@ -14,8 +14,8 @@ import pytest
 from support.lock_holder import HOLDER, holder
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
-from trackside.trainer.checkpointing import run_lock
-from trackside.trainer.checkpointing.run_lock import LOCK_FILE, locked, rename
+from trackside.trainer.checkpointing.locks import run_lock
+from trackside.trainer.checkpointing.locks.run_lock import LOCK_FILE, locked, rename
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):

@@ -1,0 +1,1 @@
+"""Locks of output folders and addresses: one run at a time writes into one."""

@@ -148,6 +148,13 @@ class CallbackTimeoutError(TracksideError, TimeoutError):
         super().__init__(f"the callback {name!r} hangs: {event} took longer than {timeout_s:g} s{rest}")
 
 
+class LoginError(TracksideError, PermissionError):
+    """A service needs a login that is not set up on this machine; the message says what to do."""
+
+    def __init__(self, service: str, advice: str) -> None:
+        super().__init__(f"{service} has no login on this machine, and cannot ask for one beside a training. {advice}")
+
+
 class MissingPackageError(TracksideError, ImportError):
     """A package that an option needs is not installed; the message holds the pip command."""
 

@@ -210,6 +210,7 @@ class Signal(blinker.Signal):
             raise TracksideValueError(f"{self.name}: weak=True and every={every} do not go together")
         with self._lock:
             target: Any = receiver
+            sender = getattr(sender, "sender_itself", sender)  # a view of it
             if weak:
                 self.has_weak_listeners = self.has_weak_listeners or not _has_position(receiver)
             else:
@@ -222,10 +223,10 @@ class Signal(blinker.Signal):
     def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
         """Stop calling ``receiver`` for ``sender``, or for all."""
         with self._lock:
-            is_any = sender is blinker.ANY
+            sender = getattr(sender, "sender_itself", sender)
             if _identity(receiver) in self.receivers:  # blinker would keep an entry for one that is not
                 super().disconnect(receiver, sender)
-            for holder in [*self._holders.values()] if is_any else [sender]:
+            for holder in [*self._holders.values()] if sender is blinker.ANY else [sender]:
                 for target in self._held_by(holder).pop(_identity(receiver), {}).values():
                     super().disconnect(target, sender)
             Signal.version += 1
@@ -242,7 +243,6 @@ class Signal(blinker.Signal):
 
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]
         """Yield the receivers of ``sender`` in the order in which they are called."""
-
         with self._lock:
             found = list(super().receivers_for(sender))
         connected: list[Any] = [receiver for receiver in found if _has_position(receiver)]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ class Registration:
     value: str
     package: str
     version: str
+
+    @property
+    def full_name(self) -> str:
+        """The name under which it is reached if other packages register the same name."""
+        return f"{self.package}:{self.name}"
 
     @property
     def origin(self) -> str:
@@ -110,7 +116,7 @@ def find(name: str, claims: Mapping[str, list[Registration]] | None = None) -> R
     """Return the registration of a name.
 
     Args:
-        name: The name.
+        name: The name, or "package:name", which chooses between several packages.
         claims: The result of `claims_by_name`, to look up several names with one search of the path.
 
     Raises:
@@ -118,13 +124,28 @@ def find(name: str, claims: Mapping[str, list[Registration]] | None = None) -> R
         CallbackError: If several packages register it; the message names them all.
     """
     claims = claims_by_name() if claims is None else claims
-    if name not in claims:
-        raise UnknownNameError("callback", name, claims)
-    if len(claims[name]) > 1:
-        packages = " and ".join(claim.origin for claim in claims[name])
-        advice = "Uninstall one, or choose with its class_path"
-        raise CallbackError(f"the callback {name!r} is claimed by {packages}. {advice}")
-    return claims[name][0]
+    found = named(name, claims)
+    if not found:
+        of_packages = [claim.full_name for claim in named(name.rpartition(":")[2], claims) if ":" in name]
+        raise UnknownNameError("callback", name, of_packages or claims)
+    if len(found) > 1:
+        packages = " and ".join(claim.origin for claim in found)
+        advice = f"Uninstall one, or choose with {' or '.join(repr(claim.full_name) for claim in found)}"
+        raise CallbackError(f"the callback {name!r} is claimed by {packages}. {advice}, or with its class_path")
+    return found[0]
+
+
+def named(name: str, claims: Mapping[str, list[Registration]]) -> list[Registration]:
+    """Return the registrations of a name, or the one of "package:name"."""
+    if name in claims:
+        return claims[name]
+    package, _, own = name.rpartition(":")
+    return [claim for claim in claims.get(own, []) if _normal(claim.package) == _normal(package)]
+
+
+def _normal(package: str) -> str:
+    """Return the name of a package as pip compares it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def load(name: str) -> Callable[..., Any]:

@@ -8,11 +8,14 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from trackside.callbacks.bus.view import in_thread_of_run
 from trackside.callbacks.state import TrainerState
 
 from ._base.tracker import Status, Tracker, run_name_of, values_of
+from ._compat.mlflow_fluent import chosen_experiment
 
 logger: logging.Logger = logging.getLogger("trackside.integrations")
 
@@ -34,12 +37,14 @@ ID_TAG = "trackside.id"
 class MLflowCallback(Tracker):
     """Log to MLflow: records as metrics, arguments as parameters, and how the run ended as status.
 
-    A resumed run continues the same MLflow run. MLflow's global state, such as its active run, is neither read nor
-    changed.
+    A resumed run continues the same MLflow run. While training, that is the active run of MLflow in the thread of the
+    run, so that ``mlflow.log_metric`` in a callback adds to it; unless another run is active there, which stays so, or
+    MLflow is configured for another ``tracking_uri``.
 
     Args:
         tracking_uri: URI of a database ("sqlite:///mlflow.db"), a folder or a server; None: as MLflow is configured.
-        experiment: Name of the experiment; None: the environment variable MLFLOW_EXPERIMENT_NAME, else "Default".
+        experiment: Name of the experiment; None: that of `mlflow.set_experiment`, else the environment variable
+            MLFLOW_EXPERIMENT_NAME, else "Default".
         run_name: Name of the run; None: ``args.run_name``, or the name of ``args.output_dir``.
         tags: Tags of the run.
 
@@ -49,6 +54,7 @@ class MLflowCallback(Tracker):
 
     name: str | None = "mlflow"
     package: str = "mlflow"
+    waits_at: frozenset[str] = frozenset({"on_train_begin"})  # a callback may log to the active run at the first step
 
     def __init__(
         self,
@@ -83,6 +89,32 @@ class MLflowCallback(Tracker):
             self.run_id = found.info.run_id
             self._client.update_run(self.run_id, status="RUNNING")
             self._log_params(values_of(args), found.data.params)
+        if self._is_training:
+            in_thread_of_run(self._activate)
+
+    @property
+    def _is_default_uri(self) -> bool:
+        """Whether MLflow's own functions use the same store."""
+        import mlflow
+
+        return self.tracking_uri is None or str(self.tracking_uri) == mlflow.get_tracking_uri()
+
+    def _activate(self) -> None:
+        """Make the run that of ``mlflow.log_metric`` in this thread, unless there is another."""
+        import mlflow
+
+        if self._is_default_uri and mlflow.active_run() is None:
+            try:
+                mlflow.start_run(run_id=self.run_id)
+            except mlflow.exceptions.MlflowException as error:
+                logger.warning("mlflow.log_metric() of callbacks will not go to the run of the training: %s", error)
+
+    def _deactivate(self, run_id: str, status: str) -> None:
+        import mlflow
+
+        active = mlflow.active_run()
+        if active is not None and active.info.run_id == run_id:
+            mlflow.end_run(status)
 
     def write(self, values: dict[str, float], step: int) -> None:
         """Add one point to each curve; what MLflow refuses costs that curve only."""
@@ -132,8 +164,11 @@ class MLflowCallback(Tracker):
         if state.stop_reason:
             self._client.set_tag(self.run_id, "trackside.stop_reason", state.stop_reason)
         self._client.set_terminated(self.run_id, STATUSES[status])
+        in_thread_of_run(partial(self._deactivate, str(self.run_id), STATUSES[status]))
 
     def _experiment_id(self) -> str:
+        if self.experiment is None and self._is_default_uri and (chosen := chosen_experiment()):
+            return chosen
         name = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default"
         found = self._client.get_experiment_by_name(name)
         return str(found.experiment_id if found is not None else self._client.create_experiment(name))

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.errors import ArgumentError, LoginError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
 from ._compat.wandb_datastore import earlier_files, read_last_steps, run_file, wait_until_complete
-from ._compat.wandb_service import service_errors
+from ._compat.wandb_service import has_login, log_to_itself, service_errors
 
 logger: logging.Logger = logging.getLogger("trackside.integrations")
 
@@ -31,11 +31,20 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 """Values that are allowed for an option."""
 
 
+NOT_GLOBAL = (
+    "the run of WandbCallback is not the one of wandb.log(): log with trainer.log({...}), which reaches every tracker, "
+    "or with run.log({...}) of the WandbCallback"
+)
+
+
 class WandbCallback(Tracker):
     """Log to Weights & Biases: records, arguments as config, best metric and reason for stopping as summary.
 
     A resumed run continues the same W&B run. In offline mode each part has a folder of its own in ``output_dir/wandb``,
     all with the same run id; `wandb sync` joins them.
+
+    The run is not the one that is global in the process (``wandb.run``), which stays what the user has opened. A
+    callback that logs something too calls ``trainer.log({...})``, which reaches every tracker, or ``run.log`` of this.
 
     Args:
         project, entity, tags, notes: As in `wandb.init`.
@@ -51,6 +60,7 @@ class WandbCallback(Tracker):
         run: The W&B run that is open; None outside of a run.
 
     Raises:
+        LoginError: At the start, if W&B would ask for a login: a question beside the training could not be answered.
         MissingPackageError: If wandb is not installed.
         ArgumentError: If ``mode``, ``ranks`` or ``watch`` has another value.
     """
@@ -99,9 +109,29 @@ class WandbCallback(Tracker):
     def is_writer(self, state: TrainerState) -> bool:
         return self.ranks == "all" or state.is_world_process_zero
 
+    def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_init_end(args, state, control, **kwargs)
+        if self.is_writer(state):
+            self._check_login()
+
+    def _check_login(self) -> None:
+        given = {name: value for name, value in self.options.items() if name == "mode" and value is not None}
+        if not has_login({**self.settings, **given}):
+            raise LoginError("W&B", "Run `wandb login` or set WANDB_API_KEY, or record offline with mode='offline'")
+
+    def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_exception(args, state, control, **kwargs)
+        import wandb
+
+        error = kwargs.get("exception")
+        if isinstance(error, wandb.Error) and wandb.run is None:
+            error.add_note(NOT_GLOBAL)
+
     def open(self, args: Any, state: TrainerState, resume: bool, model: Any = None, **kwargs: Any) -> None:
         """Start a run, or continue the one whose id is ``run_id``."""
         import wandb
+
+        self._check_login()
 
         folder = Path(args.output_dir).resolve()  # W&B's own process may have been started in another folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,8 +143,7 @@ class WandbCallback(Tracker):
             resume="allow",
             dir=str(folder),
             settings=wandb.Settings(**self.settings),
-            # W&B's hooks on the model log to the run that is global in the process
-            reinit="finish_previous" if self.watch else "create_new",
+            reinit="create_new",  # a run that the user has opened stays open, and global
         )
         self.run.config.update(values_of(args), allow_val_change=True)
         if self.watch:
@@ -155,6 +184,7 @@ class WandbCallback(Tracker):
             found = type(model).__name__
             logger.warning("watch=%r has no effect: W&B watches PyTorch models only, not %s", self.watch, found)
             return
+        log_to_itself(self.run)
         self.run.watch(model, log=self.watch, log_freq=every)
         self._watched = model
 

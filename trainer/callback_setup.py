@@ -12,7 +12,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.config.attach import attach_from_map
 from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap
 from trackside.callbacks.errors import ArgumentError, CallbackError, did_you_mean
-from trackside.callbacks.registry import claims_by_name, load, registered
+from trackside.callbacks.registry import claims_by_name, load, named, registered
 
 from .distributed.collectives import Collectives
 
@@ -39,8 +39,8 @@ def attach_from_arguments(
     reported = CallbackMap({name: None for name in trackers(args.report_to) if name not in args.callbacks})
     reported.origins = dict.fromkeys(reported, "report_to")
     _check_reported(args.report_to, reported)
-    named = {*dispatcher.attachments, *reported, *args.callbacks}
-    if not named.intersection(DISPLAYS):  # before the configured callbacks, whose before and after options may name it
+    there = {*dispatcher.attachments, *reported, *args.callbacks}
+    if not there.intersection(DISPLAYS):  # before the configured callbacks, whose before and after options may name it
         dispatcher.attach(PrinterCallback if args.disable_tqdm else ProgressCallback, origin="default")
     attach_from_map(dispatcher, reported, make)
     attach_from_map(dispatcher, args.callbacks, make)
@@ -97,7 +97,7 @@ def trackers(report_to: Sequence[str] | str) -> list[str]:
 def _check_reported(report_to: Sequence[str] | str, names: Iterable[str]) -> None:
     known = claims_by_name()
     for name in names:
-        if name not in known:
+        if not named(name, known):
             near = did_you_mean(name, [*known, "all", "none"])
             message = f"names of callbacks are needed, or all, or none; none is named {name!r}.{near}"
             raise ArgumentError("report_to", report_to, message)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
-from trackside.callbacks._util.plain_data import plain, to_json
+from trackside.callbacks._util.plain_data import copy_plain, plain, to_json
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.view import current_call
+from trackside.callbacks.state import TrainerState
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -31,15 +34,23 @@ class MetricsWriter:
     def log(self, logs: dict[str, float]) -> None:
         """Add ``logs``, with the epoch and the step, to the history as plain data, and send on_log.
 
+        What a callback in the background logs belongs to the step that it heard of; the thread of the run writes it.
+
         Raises:
             NotPlainError: If a value cannot be kept, unless an observer gives it.
         """
-        state = self._trainer.state
+        call, trainer = current_call.get(), self._trainer
+        if call is not None and call.trainer is trainer:
+            call.leave(partial(self._write, copy_plain(logs), call.state))
+        else:
+            self._write(logs, trainer.state)
+
+    def _write(self, logs: dict[str, float], state: TrainerState) -> None:
         if state.epoch is not None:
             logs["epoch"] = state.epoch
         record = self._dispatcher.as_plain(logs, "log()")
-        state.log_history.append({**record, "step": state.global_step})
-        self._dispatcher.send("on_log", logs=record)
+        self._trainer.state.log_history.append({**record, "step": state.global_step})
+        self._dispatcher.send_log(record, state)
 
     def print_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
         """Print metrics as a table, on the first process only."""

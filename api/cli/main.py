@@ -141,10 +141,13 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def callbacks(options: argparse.Namespace) -> None:
-    """Print the registered callbacks."""
-    from trackside.cli.plan import registered
+    """Print the registered callbacks, or all about one of them."""
+    from trackside.cli.plan import described, registered
 
-    print(registered())
+    try:
+        print(registered() if options.name is None else described(options.name))
+    except TracksideError as error:
+        raise ConfigError(str(error)) from error
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -212,7 +215,7 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
             command.add_argument("--checkpoint", metavar="FOLDER", help="weights to use; default: the final model")
         if run is evaluate:
             command.add_argument("--split", choices=("eval", "test"), default="eval", help="what to evaluate on")
-    _command(commands, callbacks)
+    _command(commands, callbacks).add_argument("name", nargs="?", help="one of them; package:name if there are several")
     _command(commands, schema).add_argument("--framework", choices=("pytorch", "tensorflow"), default="pytorch")
     _command(commands, plot).add_argument("output_dir", help="folder of the run")
     for name, (_, summary) in OTHERS.items():

@@ -11,6 +11,7 @@ from trackside.callbacks import registry
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.introspection import location_of
 from trackside.callbacks.config.attach import UnknownCallback, stand_in
 from trackside.callbacks.config.callback_config import CallbackConfig
 from trackside.callbacks.errors import TracksideError
@@ -98,9 +99,36 @@ def registered() -> str:
     rows = []
     for name, claims in sorted(registry.claims_by_name().items()):
         for claim in claims:
-            options = _options(claim) if len(claims) == 1 else f"claimed by {len(claims)} packages: {claim.value}"
+            several = f"claimed by {len(claims)} packages: {claim.value}; choose it as {claim.full_name}"
+            options = _options(claim) if len(claims) == 1 else several
             rows.append((name, f"{claim.package} {claim.version}", options))
     return table([("name", "package", "options"), *rows])
+
+
+def described(name: str) -> str:
+    """Return what is known of a registered callback: origin, role, options and documentation; of each with the name.
+
+    Raises:
+        UnknownNameError: If it is not registered.
+        CallbackError: If it cannot be imported.
+    """
+    claims = registry.claims_by_name()
+    found = registry.named(name, claims) or [registry.find(name, claims)]
+    return "\n\n".join(_described(claim, claim.full_name if len(found) > 1 else name) for claim in found)
+
+
+def _described(claim: registry.Registration, name: str) -> str:
+    cls = claim.load()
+    background = ", in the background" if getattr(cls, "background", False) is True else ""
+    rows = [
+        ("class", f"{cls.__module__}.{cls.__qualname__}"),
+        ("package", f"{claim.package} {claim.version}"),
+        ("file", location_of(cls) if isinstance(cls, type) else "unknown"),
+        ("role", f"{getattr(cls, 'role', 'control')}{background}"),
+    ]
+    options = [(_option(each, each.name.removeprefix(f"{claim.name}_")),) for each in Options(cls).parameters.values()]
+    blocks = [block(name, rows), block("Options", options or [("none",)]), inspect.getdoc(cls) or "no documentation"]
+    return "\n\n".join(blocks)
 
 
 def _options(item: registry.Registration) -> str:

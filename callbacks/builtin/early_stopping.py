@@ -7,7 +7,7 @@ from typing import Any
 
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, UnknownMetricError, check_count
-from ..metrics import WatchedMetric, evaluation_key, improves, training_key
+from ..metrics import WatchedMetric, evaluation_key, improves, is_undefined, training_key
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
 
@@ -20,7 +20,7 @@ class EarlyStoppingCallback(TrainerCallback):
     It judges the values that the best model is judged by: those of the evaluations that the run schedules, and not of
     others that a callback asks for with ``trainer.evaluate()``. A metric that these evaluations do not return is looked
     for in all log records. Neither ``load_best_model_at_end`` nor a checkpoint is needed. An evaluation in which the
-    metric is None is passed over; one in which it is NaN has not improved.
+    metric is None or NaN is passed over, as by the best model and a search: it neither counts nor begins anew.
 
     The count belongs to metric and direction: a resumed run that goes by another metric counts anew, and says so.
 
@@ -137,15 +137,17 @@ class EarlyStoppingCallback(TrainerCallback):
 
     def _judge(self, value: float, key: str, args: Args, state: TrainerState, control: TrainerControl) -> None:
         self._without_metric = []
+        if is_undefined(value):
+            logger.debug("early stopping passes over step %d, where %s is NaN", state.global_step, key)
+            return
         greater = self._metric(args).greater_is_better
         if improves(value, self.best, greater_is_better=greater, threshold=self.early_stopping_threshold):
             self.best, self.early_stopping_patience_counter = value, 0
             return
         self.early_stopping_patience_counter += 1
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            best = "NaN" if self.best is None else f"{self.best:.6g}"
             times = f"{self.early_stopping_patience_counter} times in a row"
-            control.stop(f"{key} has not improved on {best}, {times}, up to step {state.global_step}")
+            control.stop(f"{key} has not improved on {self.best:.6g}, {times}, up to step {state.global_step}")
 
     def _note_missing(self, metrics: Record, trainer: Any, args: Args) -> None:
         """Note an evaluation without the metric; with several evaluation sets, another one may have it."""

@@ -20,8 +20,9 @@ timed out. One callback holds at most `HELD_LIMIT` checkpoints: the next save wa
 warning says so once.
 
 The callback gets snapshots of state and control, as they were when the event was sent; flags that it sets have no
-effect. What it gets by keyword, such as the model, is the live object: a callback that reads it while training goes on
-names the event in ``waits_at``.
+effect. The trainer that it gets is a `view.TrainerView`; what it logs is a record of the step that it heard of, which
+the thread of the run writes at its next event. What else it gets by keyword, such as the model, is the live object: a
+callback that reads it while training goes on names the event in ``waits_at``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -40,6 +41,7 @@ from .attachment import Attachment
 from .callback_thread import Call, CallbackThread, counted
 from .faults import FaultPolicy, called
 from .receiver import STEP_EVENTS, CallbackReceiver, never_ran
+from .view import BackgroundCall, TrainerView, current_call
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
@@ -118,7 +120,7 @@ class BackgroundReceiver(CallbackReceiver):
                 attachment.calls += 1
                 seen = (args, StateSnapshot.of(state), copy.copy(control))
                 make = functools.partial(
-                    _call_as, attachment, self.event, self.method, *seen, **self.context, **payload
+                    _call_as, attachment, self.event, self.method, thread.leave, *seen, **self.context, **payload
                 )
                 thread.submit(
                     Call(self.event, make, is_droppable=self.event in DROPPABLE, holds=payload.get("checkpoint"))
@@ -129,6 +131,15 @@ class BackgroundReceiver(CallbackReceiver):
                 self._end_run(done)
         finally:
             attachment.seconds += perf_counter() - start
+
+    def catch_up(self) -> None:
+        """Wait until the calls before the end of the run are done, and write what they logged; see `__call__`."""
+        start = perf_counter()
+        try:
+            self._wait_to_the_end()
+            self._settle()
+        finally:
+            self.attachment.seconds += perf_counter() - start
 
     def _take_turn(self, payload: Mapping[str, Any]) -> None:
         """Wait, before a call is given a checkpoint, while the callback still works on several earlier ones."""
@@ -205,18 +216,40 @@ class BackgroundReceiver(CallbackReceiver):
                 thread.limit,
             )
         attachment.dropped = thread.dropped.total()
+        token = called.set(attachment)
+        try:
+            for task in thread.left():
+                task()
+        finally:
+            called.reset(token)
 
 
-def _call_as(attachment: Attachment, event: str, method: Any, *args: Any, **kwargs: Any) -> None:
-    """Call a method of an observer, on its thread, where Ctrl-C never arrives.
+def _call_as(
+    attachment: Attachment,
+    event: str,
+    method: Any,
+    leave: Callable[[Callable[[], None]], None],
+    args: Any,
+    state: TrainerState,
+    control: TrainerControl,
+    /,
+    *,
+    trainer: Any,
+    **kwargs: Any,
+) -> None:
+    """Call a method of an observer, on its thread, where Ctrl-C never arrives, with a view of the trainer.
 
     Raises:
         CallbackError: If it raises KeyboardInterrupt, which ends a run only from the main thread.
     """
     called.set(attachment)
+    call = BackgroundCall(f"the callback {attachment.name!r} at {event}", trainer, state, control, leave)
+    token = current_call.set(call)
     try:
-        returned = method(*args, **kwargs)
+        returned = method(args, state, control, trainer=TrainerView(call), **kwargs)
     except KeyboardInterrupt as error:
         raise CallbackError(f"KeyboardInterrupt was raised in {event}, on a thread of its own") from error
+    finally:
+        current_call.reset(token)
     if not_run(returned):
         raise never_ran(attachment, event)

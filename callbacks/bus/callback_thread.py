@@ -80,6 +80,7 @@ class CallbackThread:
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()
         self._outcomes: deque[Outcome] = deque()
+        self._left: list[Callable[[], None]] = []
         self._running: Call | None = None
         self._began_s = 0.0
         self._thread: threading.Thread | None = None
@@ -195,6 +196,14 @@ class CallbackThread:
             found.append(Outcome(running.event, took_s, error))
         return found
 
+    def left(self) -> list[Callable[[], None]]:
+        """Return what calls have left to the thread of the run since the last call of this method."""
+        if not self._left:
+            return []
+        with self._changed:
+            found, self._left = self._left, []
+        return found
+
     def abandon(self) -> None:
         """Drop the calls that wait, and make no further ones."""
         with self._changed:
@@ -211,6 +220,12 @@ class CallbackThread:
             self._changed.notify_all()
 
     # -- on the thread itself -------------------------------------------------------------------------------------
+
+    def leave(self, task: Callable[[], None]) -> None:
+        """Leave something for the thread of the run to do."""
+        with self._changed:
+            if not self.is_abandoned:
+                self._left.append(task)
 
     def _work(self) -> None:
         while (call := self._next()) is not None:

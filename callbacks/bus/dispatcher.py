@@ -21,7 +21,7 @@ from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .callback_thread import CallbackThread
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
-from .receiver import STEP_EVENTS, CallbackReceiver, own_copy
+from .receiver import STEP_EVENTS, CallbackReceiver, first_error, own_copy
 from .roster import Roster
 from .states import owners, restore, state_of, tell_left
 
@@ -179,15 +179,19 @@ class Dispatcher:
             receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
         return self.control
 
+    def send_log(self, record: dict[str, Any], state: TrainerState) -> None:
+        """Send on_log with the state to which a record belongs."""
+        for receiver in self.receivers("on_log"):
+            receiver(self.trainer, args=self.args, state=state, control=self.control, **own_copy({"logs": record}))
+
     def send_to_all(self, event: str, **payload: Any) -> BaseException | None:
         """Send ``event`` so that it reaches every receiver even if some raise; return the first exception."""
         first: BaseException | None = None
-        for receiver in self.receivers(event):
-            try:
-                receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
-            except BaseException as error:
-                first = first or error
-        return first
+        if event == "on_train_end":  # what calls in the background log is written while trackers still take records
+            first = first_error(each.catch_up for each in self.receivers(event) if isinstance(each, BackgroundReceiver))
+        seen = {"args": self.args, "state": self.state, "control": self.control}
+        calls = (partial(receiver, self.trainer, **seen, **own_copy(payload)) for receiver in self.receivers(event))
+        return first_error(calls, first)
 
     # -- checkpoints in use ---------------------------------------------------------------------------------------
 

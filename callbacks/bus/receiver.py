@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -110,3 +110,13 @@ def own_copy(payload: dict[str, Any]) -> dict[str, Any]:
         if key in payload:
             payload = {**payload, key: copy_plain(payload[key])}
     return payload
+
+
+def first_error(calls: Iterable[Callable[[], object]], first: BaseException | None = None) -> BaseException | None:
+    """Make all ``calls``, even if some raise; return ``first``, or else the first exception."""
+    for call in calls:
+        try:
+            call()
+        except BaseException as error:
+            first = first or error
+    return first

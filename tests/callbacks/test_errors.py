@@ -19,6 +19,7 @@ ALL = [
     errors.CallbackTimeoutError("slow", "on_log", 3.0),
     errors.CollectiveMismatchError([(3, "sizes"), (3, "outputs")]),
     errors.MissingPackageError("optuna", "hyperparameter_search", extra="optuna"),
+    errors.LoginError("W&B", "Run `wandb login`"),
     errors.CheckpointError(28, "no space left", "checkpoint-5"),
 ]
 

@@ -165,3 +165,56 @@ def test_a_metric_that_mlflow_refuses_costs_itself_only(track, database, monkeyp
 
     assert set(run_of(tracker, database).data.metrics) == {"train/loss"}
     assert caplog.text.count("MLflow refuses the metric 'train/not@allowed'") == 1
+
+
+class LogsItself(TrainerCallback):
+    """Logs to MLflow itself at each step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        import mlflow
+
+        mlflow.log_metric("own", 1.0, step=state.global_step)
+
+
+@pytest.fixture
+def configured(database):
+    """MLflow's functions use the database."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(database)
+    yield mlflow
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize("own_uri", [True, False])
+def test_what_a_callback_logs_itself_goes_to_the_run_of_the_training(make_trainer, database, configured, own_uri):
+    trainer = make_trainer(tracker := MLflowCallback(database if own_uri else None), LogsItself(), max_steps=3)
+
+    trainer.train()
+
+    run = run_of(tracker, database)
+    history = configured.MlflowClient().get_metric_history(tracker.run_id, "own")
+    assert [point.step for point in history] == [1, 2, 3]
+    assert (run.info.status, configured.active_run()) == ("FINISHED", None)
+
+
+def test_a_run_that_the_user_has_started_stays_active(make_trainer, database, configured):
+    with configured.start_run() as mine:
+        make_trainer(tracker := MLflowCallback(), LogsItself(), max_steps=2).train()
+
+        assert configured.active_run().info.run_id == mine.info.run_id != tracker.run_id
+    assert "own" in configured.MlflowClient().get_run(mine.info.run_id).data.metrics
+    assert "own" not in run_of(tracker, database).data.metrics
+
+
+def test_the_experiment_that_the_user_has_set_counts(track, database, configured):
+    chosen = configured.set_experiment("chosen")
+    try:
+        run = track(tracker := MLflowCallback())
+        run.send("on_train_begin")
+        run.send("on_train_end")
+    finally:
+        configured.set_experiment("Default")
+
+    assert run_of(tracker, database).info.experiment_id == chosen.experiment_id

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from support.tracker_readers import WANDB_QUIET, curves_of, read_wandb
 
 from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
-from trackside.integrations._compat.wandb_datastore import read_history, read_records
+from trackside.integrations._compat.wandb_datastore import read_history, read_records, wait_until_complete
 from trackside.integrations.wandb import WandbCallback
 
 
@@ -158,6 +161,70 @@ def test_watch_logs_distributions_of_a_pytorch_model(tmp_path, watch):
     names = {name for _, row in read_history(files()[0]) for name in row}
     kinds = {"gradients", "parameters"} if watch == "all" else {watch}
     assert {name.split("/")[0] for name in names} & {"gradients", "parameters"} == kinds
+
+
+@pytest.mark.parametrize("watch", [None, "gradients", "all"])
+def test_a_run_that_the_user_has_opened_stays_open_and_gets_nothing_of_the_training(tmp_path, watch):
+    import wandb as tool
+
+    from trackside.testing.tiny_trainer import tiny_trainer
+
+    pytest.importorskip("torch")
+    mine = tool.init(project="mine", dir=str(tmp_path), settings=tool.Settings(**WANDB_QUIET))
+    tiny_trainer("pytorch", "out", [wandb(watch=watch)]).train()
+
+    assert tool.run is mine
+    tool.log({"my own number": 1})
+    mine.finish()
+    (own,) = Path("wandb").glob("offline-run-*/run-*.wandb")
+    wait_until_complete(own)
+    assert {name for _, row in read_history(own) for name in row if not name.startswith("_")} == {"my own number"}
+    assert any(name.startswith("gradients/") for _, row in read_history(files()[0]) for name in row) == bool(watch)
+
+
+NO_LOGIN = """
+import os
+from trackside import TrainerCallback, WandbCallback
+from trackside.testing.tiny_trainer import tiny_trainer
+
+trainer = tiny_trainer("pytorch", "out", [WandbCallback(settings={"silent": True})], max_steps=2)
+print("MADE", flush=True)
+trainer.train()
+print("END OF SCRIPT", flush=True)
+"""
+
+
+def test_a_missing_login_is_told_when_the_trainer_is_made_and_nothing_is_asked(tmp_path):
+    pytest.importorskip("torch")
+    hidden = ("WANDB_API_KEY", "WANDB_MODE", "NETRC")
+    env = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(tmp_path)}
+    ours, theirs = os.openpty()  # W&B asks where there is a terminal
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", NO_LOGIN], stdin=theirs, capture_output=True, text=True, env=env, timeout=120
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-3:] == ["MADE", "END OF SCRIPT", ""]
+    assert done.stderr.count("failed in on_init_end; training goes on: LoginError(") == 1
+    assert "Run `wandb login` or set WANDB_API_KEY, or record offline with mode='offline'" in done.stderr
+    assert "Enter your choice" not in done.stdout + done.stderr
+
+
+def test_wandb_log_in_a_callback_is_told_with_what_to_call_instead(make_trainer):
+    import wandb as tool
+
+    class Own(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            tool.log({"own": 1.0})
+
+    with pytest.raises(tool.Error) as raised:
+        make_trainer(wandb(), Own()).train()
+
+    assert any("trainer.log({...})" in note for note in raised.value.__notes__)
 
 
 def test_each_rank_may_log_to_a_run_of_its_own_in_one_group(track):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
+from trackside.callbacks.metrics import is_undefined
 
 from ..arguments.elsewhere import nearest_name
 from ..outputs import default_compute_objective
@@ -131,7 +133,8 @@ class Search:
         """Report an evaluation within the training of a trial, and stop the trial if the backend prunes it."""
         step = self.trainer.state.global_step
         self._evaluated = (step, metrics)
-        if self._report is not None and self._report(self._objective(metrics), step):
+        value = self._objective(metrics)
+        if self._report is not None and not is_undefined(value) and self._report(value, step):
             self.trainer.control.stop(GIVEN_UP)
 
     def end(self) -> None:
@@ -159,6 +162,8 @@ class Search:
             value: Any = self.compute_objective(dict(metrics))
         except KeyError as error:
             raise UnknownMetricError("compute_objective", str(error.args[0]), metrics) from error
+        if is_undefined(value):
+            return math.nan
         if not isinstance(value, Real):
             raise TracksideTypeError(f"compute_objective must return a number; it returned {value!r}")
         return float(value)

@@ -117,6 +117,26 @@ def test_two_packages_that_claim_one_name_are_both_told(command):
     assert "class_path ts_two.Slack" in chosen.stdout
 
 
+def test_either_of_two_packages_with_one_name_is_reached_by_its_full_name(command):
+    plan = command(*plan_of("{'ts-two:both': {channel: x}, 'TS_one:both': }"))
+    unknown = command(*plan_of("{'ts-three:both': }"))
+
+    assert plan.returncode == 0, plan.stderr
+    assert ["ts_two.Slack" in line for line in plan.stdout.splitlines() if "ts-two:both" in line] == [True]
+    assert ["ts_one.Slack" in line for line in plan.stdout.splitlines() if "TS_one:both" in line] == [True]
+    assert "available: ts-one:both, ts-two:both" in unknown.stderr
+
+
+def test_the_command_tells_origin_options_and_documentation_of_one(command):
+    one, both, unknown = command("callbacks", "slack"), command("callbacks", "both"), command("callbacks", "slak")
+
+    assert one.returncode == 0, one.stderr
+    for expected in ("ts-good 2.5", "ts_good.Slack", "ts_good.py:7", "observer", "channel: str = '#runs'"):
+        assert expected in one.stdout
+    assert both.stdout.index("ts-one:both") < both.stdout.index("ts-two:both")
+    assert (unknown.returncode, "Did you mean 'slack'?" in unknown.stderr) == (2, True)
+
+
 def test_registered_only_builds_what_a_package_registers_as_a_component(command):
     arguments = ("--registered-only", "--train_data", "ts_good.Slack")
     plan_of("{}")

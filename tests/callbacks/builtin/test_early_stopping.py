@@ -60,17 +60,25 @@ def test_greater_is_better_can_be_given(track):
     assert evaluations_until_stop(run, "eval_word_error", [0.3, 0.2, 0.25]) == 3
 
 
-def test_a_metric_that_is_not_a_number_is_no_improvement_and_never_the_best(track):
+@pytest.mark.parametrize("undefined", [None, float("nan")])
+def test_an_evaluation_without_a_value_is_passed_over_and_never_the_best(track, undefined):
     run = started(track(EarlyStoppingCallback(2)))
 
-    assert evaluations_until_stop(run, "eval_loss", [float("nan"), 1.0, 0.5, float("nan"), 0.6]) == 5
+    values = [undefined, 1.0, 0.5, undefined, 0.6, undefined, 0.7]
+
+    assert evaluations_until_stop(run, "eval_loss", values) == 7
+    assert run.control.stop_reason == "eval_loss has not improved on 0.5, 2 times in a row, up to step 7"
 
 
-def test_a_metric_that_never_was_a_number_stops_too(track):
-    run = started(track(EarlyStoppingCallback(2)))
+def test_a_metric_that_never_has_a_value_does_not_stop(track):
+    callback = EarlyStoppingCallback(1)
+    run = started(track(callback))
 
-    assert evaluations_until_stop(run, "eval_loss", [float("nan")] * 3) == 2
-    assert run.control.stop_reason == "eval_loss has not improved on NaN, 2 times in a row, up to step 2"
+    for _ in range(3):
+        run.evaluate(eval_loss=float("nan"))
+
+    assert not run.control.should_training_stop
+    assert callback.best is None
 
 
 def test_training_loss_is_watched_as_train_loss(track):

@@ -102,7 +102,7 @@ class CallbackThread:
             if self.is_abandoned:
                 return
             self._calls.append(call)
-            self.longest = max(self.longest, len(self._calls))
+            self.longest: int = max(self.longest, len(self._calls))
             self._is_closing = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"trackside-{self.name}", daemon=True)

@@ -97,9 +97,9 @@ class ItemCounter:
         findings.factor = reading.factor
         examples, labels = self._model_io.examples_in(inputs), self._model_io.labels_of(inputs)
         findings.mixing = comparison_in(loss, examples, labels)
-        self.is_sum = findings.is_sum and items is None
+        self.is_sum: bool = findings.is_sum and items is None
         self._can_read = bool(reading.terms) and not self.is_sum
-        self.is_counted = any(term.is_counted for term in reading.terms)
+        self.is_counted: bool = any(term.is_counted for term in reading.terms)
         number = self.count(loss, inputs) if items is None else items
         findings.per_example = float(number) / max(examples, 1)
         findings.is_fixed = items is None and self._can_read and not self.is_counted

@@ -136,7 +136,7 @@ class LossObserver:
         return self._non_finite.found
 
     def _settle(self, loss: Tensor, inputs: Any, items: Any = None, *, is_raw: bool = False) -> None:
-        self.is_settled = True
+        self.is_settled: bool = True
         self._first.settle(loss, inputs, items, is_raw=is_raw)
 
     def _counts_nothing(self, inputs: Any) -> bool:

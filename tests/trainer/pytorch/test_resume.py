@@ -150,12 +150,14 @@ def test_weights_that_do_not_fit_name_what_is_missing(make_trainer: Make) -> Non
 def run_on(ranks: int, folder: Path, resume: Path | None = None, *, batch_size: int) -> Trainer:
     """Train on ranks that are threads; return the trainer of the first."""
 
+    models = [mlp().double() for _ in range(ranks)]  # torch's generator is one for all threads
+
     def make(arguments: type[TrainingArguments]) -> Trainer:
         saves: dict[str, Any] = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4}
         size: dict[str, Any] = {"per_device_train_batch_size": batch_size, "learning_rate": 0.01}
         args = arguments(str(folder), disable_tqdm=True, use_cpu=True, **saves, **size)
         data = classified(24, dtype=torch.float64)
-        return Trainer(mlp().double(), args, train_dataset=data, loss_fn=nn.functional.cross_entropy)
+        return Trainer(models.pop(), args, train_dataset=data, loss_fn=nn.functional.cross_entropy)
 
     return train_on_ranks(ranks, make, resume)[0]
 

@@ -74,7 +74,7 @@ class CallbackThread:
         self.timeout_s = timeout_s
         self.limit = limit
         self.when_full: WhenFull = when_full
-        self.longest = 0
+        self.longest: int = 0
         self.dropped: Counter[str] = Counter()
         self.is_abandoned: bool = False
         self._changed = threading.Condition()
@@ -102,7 +102,7 @@ class CallbackThread:
             if self.is_abandoned:
                 return
             self._calls.append(call)
-            self.longest: int = max(self.longest, len(self._calls))
+            self.longest = max(self.longest, len(self._calls))
             self._is_closing = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"trackside-{self.name}", daemon=True)

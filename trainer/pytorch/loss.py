@@ -200,7 +200,7 @@ class LossAccumulator:
 
     def set_unit(self, per_example: float) -> None:
         """Set the number of items of an example, so that the weights of an update add up to about one."""
-        self.reference: float = self._base * per_example
+        self.reference = self._base * per_example
 
     def begin(self, context: StepContext) -> None:
         """Begin a micro-batch; the first one begins an update."""

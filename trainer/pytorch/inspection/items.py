@@ -67,8 +67,8 @@ class ItemCounter:
         self._ratios: list[float] = []
         self._tells: Callable[[str], None] | None = None
         self.findings: Findings | None = None
-        self.is_sum = False
-        self.is_counted = False
+        self.is_sum: bool = False
+        self.is_counted: bool = False
 
     def count(self, loss: Tensor, inputs: Any) -> Any:
         """Return the number of items of a mean ``loss``, as a number or a tensor; 1 for a sum."""
@@ -97,9 +97,9 @@ class ItemCounter:
         findings.factor = reading.factor
         examples, labels = self._model_io.examples_in(inputs), self._model_io.labels_of(inputs)
         findings.mixing = comparison_in(loss, examples, labels)
-        self.is_sum: bool = findings.is_sum and items is None
+        self.is_sum = findings.is_sum and items is None
         self._can_read = bool(reading.terms) and not self.is_sum
-        self.is_counted: bool = any(term.is_counted for term in reading.terms)
+        self.is_counted = any(term.is_counted for term in reading.terms)
         number = self.count(loss, inputs) if items is None else items
         findings.per_example = float(number) / max(examples, 1)
         findings.is_fixed = items is None and self._can_read and not self.is_counted

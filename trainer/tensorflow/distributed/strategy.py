@@ -48,7 +48,7 @@ class DistributedStrategy(ABC):
         self.rank = rank
         self.world_size = world_size
         self.collectives: Collectives = Collectives(self._all_gather, rank, world_size)
-        self.strategy = strategy
+        self.strategy: Any = strategy
         self.replicas: int = int(strategy.num_replicas_in_sync)
         self.local_replicas: int = self.replicas // world_size
         self.first_replica: int = rank * self.local_replicas
@@ -71,7 +71,7 @@ class DistributedStrategy(ABC):
             )
         self._runs_here = strategy is None
         if strategy is not None:
-            self.strategy: Any = strategy
+            self.strategy = strategy
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context in which new variables belong to this run."""

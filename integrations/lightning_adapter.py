@@ -44,7 +44,8 @@ class LightningLoggerAdapter(Tracker):
             found = type(logger).__name__
             raise TracksideTypeError(f"{found} is not a Lightning logger: it has no method {', '.join(missing)}")
         super().__init__()
-        self.logger = self.adapted = logger
+        self.adapted: Any = logger
+        self.logger: Any = logger
         self._unused = _copy_of(logger)
         self._is_used = False
 

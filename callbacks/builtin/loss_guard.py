@@ -85,10 +85,12 @@ class LossGuardCallback(TrainerCallback):
         if z_score is None and factor is None and spike != "ignore":
             raise ArgumentError("z_score", z_score, "a number, where factor is None, unless spike='ignore'")
         self.non_finite, self.spike = non_finite, spike
-        self.z_score, self.factor = z_score, factor
+        self.z_score: float | None = z_score
+        self.factor: float | None = factor
         self.min_updates = min_updates
         self.rate_factor = rate_factor
-        self.limit, self.limit_steps = limit, limit_steps
+        self.limit: int = limit
+        self.limit_steps: int | None = limit_steps
         self.losses: deque[float] = deque(maxlen=window)
         """The window."""
         self.bad_steps: list[int] = []

@@ -74,7 +74,7 @@ class CallbackThread:
         self.timeout_s = timeout_s
         self.limit = limit
         self.when_full: WhenFull = when_full
-        self.longest = 0
+        self.longest: int = 0
         self.dropped: Counter[str] = Counter()
         self.is_abandoned: bool = False
         self._changed = threading.Condition()

@@ -47,8 +47,10 @@ class RemoteFolder:
     """
 
     def __init__(self, address: str, field: str = "output_dir") -> None:
-        self.address = address.rstrip("/")
-        self.field = field
+        self.address: str = address.rstrip("/")
+        self.field: str = field
+        self.fs: Any
+        self.root: str
         self.fs, self.root = opened(self.address, field)
 
     def probe(self) -> None:

@@ -35,7 +35,7 @@ class RemoteOutput:
     """
 
     def __init__(self, args: Any) -> None:
-        self.output_dir = Path(args.output_dir)
+        self.output_dir: Path = Path(args.output_dir)
         self.staging_dir: str | None = args.staging_dir
         self.folder: RemoteFolder | None = None
         self.uploads: Uploads | None = None

@@ -27,7 +27,7 @@ from .optim.packaged import check_package
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 @with_types

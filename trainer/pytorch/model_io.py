@@ -60,7 +60,7 @@ class ModelIO:
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
         has_own_loss = "compute_loss" in self._overrides
         self.computes_loss: bool = not (trainer.loss_fn is not None or has_own_loss or self._not_taken)
-        self.withheld = [*self._not_taken, *(self.label_names if withhold else ())]
+        self.withheld: list[str] = [*self._not_taken, *(self.label_names if withhold else ())]
         self._find_rule(model)
         self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))
         parameters = inspect.signature(trainer.compute_loss).parameters

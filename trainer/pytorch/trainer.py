@@ -283,10 +283,10 @@ class Trainer(BaseTrainer):
 
     # -- names of the transformers Trainer, for scripts that were written for it ------------------------------------
 
-    accelerator = cached_property(surface.accelerator)
-    callback_handler = cached_property(surface.callback_handler)
-    is_in_train = property(surface.is_in_train)
-    is_model_parallel = property(surface.is_model_parallel)
+    accelerator: cached_property[Any] = cached_property(surface.accelerator)
+    callback_handler: cached_property[Any] = cached_property(surface.callback_handler)
+    is_in_train: property = property(surface.is_in_train)
+    is_model_parallel: property = property(surface.is_model_parallel)
     get_num_trainable_parameters = surface.get_num_trainable_parameters
     get_decay_parameter_names = surface.get_decay_parameter_names
     get_learning_rates = surface.get_learning_rates

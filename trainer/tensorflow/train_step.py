@@ -87,7 +87,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         self.queue.clear()
         self.follow(cast(TFMadeOptimizer, self._engine.made), self._receivers)
         self.compiled = CompiledStep(self, spec, self._trace_counts)
-        self.looks = self.compiled.finite
+        self.looks: Any = self.compiled.finite
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 

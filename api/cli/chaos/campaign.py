@@ -89,8 +89,11 @@ class Campaign:
     def __init__(
         self, command: Sequence[str], folder: Path, *, kills: int, seed: int, tell: Callable[[str], None]
     ) -> None:
-        self.command, self.folder, self.kills, self.tell = command, folder, kills, tell
-        self.draw = random.Random(seed)
+        self.command: Sequence[str] = command
+        self.folder: Path = folder
+        self.kills: int = kills
+        self.tell: Callable[[str], None] = tell
+        self.draw: random.Random = random.Random(seed)
         self.runs: list[Run] = []
         self.left_out: list[str] = []
         self.steps: int = 0

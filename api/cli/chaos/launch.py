@@ -54,7 +54,9 @@ class Watch:
     """
 
     def __init__(self, out: Path, kept: Path, trace: Path | None) -> None:
-        self.out, self.kept, self.trace = out, kept, trace
+        self.out: Path = out
+        self.kept: Path = kept
+        self.trace: Path | None = trace
         self.seen: dict[str, list[float]] = {START: [], UPDATE: [], SAVE: []}
         self.saves: dict[str, float] = {}
         self._lock_before = _stat(out / LOCK_FILE)[0]

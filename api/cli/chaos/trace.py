@@ -32,7 +32,8 @@ class Trace:
     """
 
     def __init__(self, path: Path, output_dir: Path) -> None:
-        self.path, self.output_dir = path, os.path.realpath(output_dir)
+        self.path: Path = path
+        self.output_dir: str = os.path.realpath(output_dir)
         self._batch: int | None = None
         self._hook: Any = None
 

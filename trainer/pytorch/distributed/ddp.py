@@ -22,7 +22,7 @@ from .._compat import is_unused_parameter_error, run_backward, set_gradient_sync
 from .._torch_util import NULL_CONTEXT, unwrap
 from .strategy import MultiProcess
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 NAME = "_trackside_numbers"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 GLOO_THREAD = "pt_gloo_runloop"
 """Name that torch gives to the threads of gloo."""

@@ -47,7 +47,7 @@ class DistributedStrategy(ABC):
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.collectives = Collectives(self._all_gather, rank, world_size)
+        self.collectives: Collectives = Collectives(self._all_gather, rank, world_size)
         self.describe_progress: Callable[[], str] = str
         self.needs_control_sync: Callable[[], bool] = bool
         self.steers_update: Callable[[], bool] = bool
@@ -199,10 +199,10 @@ class MultiProcess(DistributedStrategy):
             dist.destroy_process_group()
         store = join(self._args, self._device)
         self._world = dist.group.WORLD
-        self.rank = dist.get_rank()
-        self.world_size = dist.get_world_size()
-        self.collectives = Collectives(self._all_gather, self.rank, self.world_size)
-        self.watchdog = Watchdog(store, self.rank, self.world_size, self._args.ddp_timeout)
+        self.rank: int = dist.get_rank()
+        self.world_size: int = dist.get_world_size()
+        self.collectives: Collectives = Collectives(self._all_gather, self.rank, self.world_size)
+        self.watchdog: Watchdog = Watchdog(store, self.rank, self.world_size, self._args.ddp_timeout)
         # small messages go from host to host, without waiting for a GPU
         is_on_host = "gloo" in dist.get_backend()
         self._hosts = dist.group.WORLD if is_on_host else dist.new_group(backend="gloo")

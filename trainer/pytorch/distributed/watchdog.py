@@ -30,7 +30,7 @@ from trackside.callbacks.errors import RankError
 
 from .._compat import run_backward
 
-logger = logging.getLogger("trackside.trainer")
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 FAILURE = "failure"
 PERIOD_S = 0.25

@@ -67,8 +67,8 @@ class ItemCounter:
         self._ratios: list[float] = []
         self._tells: Callable[[str], None] | None = None
         self.findings: Findings | None = None
-        self.is_sum = False
-        self.is_counted = False
+        self.is_sum: bool = False
+        self.is_counted: bool = False
 
     def count(self, loss: Tensor, inputs: Any) -> Any:
         """Return the number of items of a mean ``loss``, as a number or a tensor; 1 for a sum."""

@@ -56,7 +56,7 @@ class LossObserver:
         self._non_finite = NonFiniteLoss()
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
-        self.is_settled = False
+        self.is_settled: bool = False
         self._sums.begin_run()
         self._is_probed = self._loss_of is None
 

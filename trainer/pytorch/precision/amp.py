@@ -38,7 +38,7 @@ class GradScalerPrecision(AutocastPrecision):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, torch.float16)
-        self.scaler = torch.amp.GradScaler(device.type)
+        self.scaler: torch.amp.GradScaler = torch.amp.GradScaler(device.type)
 
     def backward(
         self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True, only: Sequence[Tensor] | None = None

@@ -38,7 +38,7 @@ class ModelWriter:
 
     def __init__(self, model: nn.Module, weights: Mapping[str, Any], processing_class: Any) -> None:
         self.weights = weights
-        self.name = type(model).__name__
+        self.name: str = type(model).__name__
         self._model = stand_in(model, weights) if weights and hasattr(model, "save_pretrained") else None
         self._processing_class = processing_class
 

@@ -47,11 +47,11 @@ class DistributedStrategy(ABC):
     def __init__(self, strategy: Any, rank: int = 0, world_size: int = 1) -> None:
         self.rank = rank
         self.world_size = world_size
-        self.collectives = Collectives(self._all_gather, rank, world_size)
-        self.strategy = strategy
-        self.replicas = int(strategy.num_replicas_in_sync)
-        self.local_replicas = self.replicas // world_size
-        self.first_replica = rank * self.local_replicas
+        self.collectives: Collectives = Collectives(self._all_gather, rank, world_size)
+        self.strategy: Any = strategy
+        self.replicas: int = int(strategy.num_replicas_in_sync)
+        self.local_replicas: int = self.replicas // world_size
+        self.first_replica: int = rank * self.local_replicas
         self._runs_here = self.replicas == 1
 
     # -- replicas -------------------------------------------------------------------------------------------------

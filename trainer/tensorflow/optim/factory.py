@@ -207,7 +207,7 @@ class PlateauSchedule(Schedule):
 
     def hold(self, learning_rate: float) -> None:
         """Take a learning rate that a callback has set, which this schedule lowers further."""
-        self.learning_rate = learning_rate
+        self.learning_rate: float = learning_rate
 
     def _is_better(self, metric: float) -> bool:
         bar = self.best * (1.0 - self._margin) if self._is_relative else self.best - self._margin

@@ -9,8 +9,8 @@ class Net(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2, width)
-        self.head = nn.Linear(width, 2)
+        self.hidden: nn.Linear = nn.Linear(2, width)
+        self.head: nn.Linear = nn.Linear(width, 2)
 
     def forward(self, points: Tensor) -> Tensor:
         logits: Tensor = self.head(torch.relu(self.hidden(points)))

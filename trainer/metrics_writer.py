@@ -39,7 +39,7 @@ class MetricsWriter:
         Raises:
             NotPlainError: If a value cannot be kept, unless an observer gives it.
         """
-        call, trainer = current_call.get(), self._trainer
+        call, trainer = current_call.value, self._trainer
         if call is not None and call.trainer is trainer:
             call.leave(partial(self._write, copy_plain(logs), call.state))
         else:

@@ -216,12 +216,12 @@ class BackgroundReceiver(CallbackReceiver):
                 thread.limit,
             )
         attachment.dropped = thread.dropped.total()
-        token = called.set(attachment)
+        outer, called.value = called.value, attachment
         try:
             for task in thread.left():
                 task()
         finally:
-            called.reset(token)
+            called.value = outer
 
 
 def _call_as(
@@ -242,14 +242,14 @@ def _call_as(
     Raises:
         CallbackError: If it raises KeyboardInterrupt, which ends a run only from the main thread.
     """
-    called.set(attachment)
+    called.value = attachment
     call = BackgroundCall(f"the callback {attachment.name!r} at {event}", trainer, state, control, leave)
-    token = current_call.set(call)
+    current_call.value = call
     try:
         returned = method(args, state, control, trainer=TrainerView(call), **kwargs)
     except KeyboardInterrupt as error:
         raise CallbackError(f"KeyboardInterrupt was raised in {event}, on a thread of its own") from error
     finally:
-        current_call.reset(token)
+        current_call.value = None
     if not_run(returned):
         raise never_ran(attachment, event)

@@ -284,7 +284,7 @@ class Dispatcher:
         Raises:
             NotPlainError: If a value that no observer gives cannot be kept.
         """
-        observer = called.get()
+        observer = called.value
         if observer is None:
             made: dict[str, Any] = plain(values, what)
             return made
@@ -295,7 +295,7 @@ class Dispatcher:
 
     def _guarded(self, attachment: Attachment, what: str, call: Callable[[Any], Any]) -> Any:
         """Call a callback outside of the events, under the same fault policy and accounting; None if it failed."""
-        token = called.set(attachment if attachment.role == "observer" else None)
+        outer, called.value = called.value, attachment if attachment.role == "observer" else None
         start = perf_counter()
         try:
             if attachment.thread is not None:
@@ -306,7 +306,7 @@ class Dispatcher:
         except BaseException as error:
             return self.faults.failed(attachment, what, error)
         finally:
-            called.reset(token)
+            called.value = outer
             attachment.seconds += perf_counter() - start
         if what in attachment.failing:
             attachment.recovered()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from contextvars import ContextVar
 
+from .._util.of_thread import OfThread
 from ..errors import CallbackTimeoutError, NotPlainError
 from ..secrets import ScrubSecrets
 from .attachment import Attachment
@@ -20,7 +20,7 @@ FAILURES_IN_A_ROW = 3
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of a disk that has no room at the moment: an observer that meets them stays attached."""
 
-called: ContextVar[Attachment | None] = ContextVar("called", default=None)
+called: OfThread[Attachment] = OfThread()
 """The observer that is being called in this thread."""
 
 

@@ -54,7 +54,9 @@ class CallbackReceiver:
             return None
         attachment = self.attachment
         before = dict(vars(control))
-        token = called.set(attachment) if self.is_observer else None
+        outer = called.value
+        if self.is_observer:
+            called.value = attachment
         start = perf_counter()
         try:
             returned: TrainerControl | None = self.method(args, state, control, **self.context, **payload)
@@ -62,8 +64,7 @@ class CallbackReceiver:
             self.faults.failed(attachment, self.event, error)
             return None
         finally:
-            if token is not None:
-                called.reset(token)
+            called.value = outer
             attachment.seconds += perf_counter() - start
             attachment.calls += 1
         if attachment.failing and self.event in attachment.failing:

@@ -8,11 +8,11 @@ run trains it, is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
+from .._util.of_thread import OfThread
 from ..errors import BusyError
 from ..state import TrainerControl, TrainerState
 
@@ -52,13 +52,13 @@ class BackgroundCall:
     leave: Callable[[Callable[[], None]], None]
 
 
-current_call: ContextVar[BackgroundCall | None] = ContextVar("current_call", default=None)
+current_call: OfThread[BackgroundCall] = OfThread()
 """The call in the background that this thread makes."""
 
 
 def in_thread_of_run(task: Callable[[], None]) -> None:
     """Do ``task`` in the thread of the run: now, or, from a call in the background, when the run next hears of it."""
-    call = current_call.get()
+    call = current_call.value
     if call is None:
         task()
     else:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
+from trackside.callbacks.errors import BusyError
+
 from ..base_engine import BaseCheckpoint, BaseEngine
 from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
@@ -82,6 +86,12 @@ class TFCheckpoint(BaseCheckpoint):
         return snapshot.bytes_of(self.trainer.model, *optimizer)
 
     def _random_state(self) -> dict[str, Any]:
+        if tf.inside_function():
+            raise BusyError(
+                "evaluate() and predict() cannot be called within a function that TensorFlow traces, such as "
+                "compute_loss or training_step, since nothing has a value there. Call them in a callback, or turn "
+                "tracing off with tf.config.run_functions_eagerly(True)"
+            )
         self.train_step.queue.flush()
         outside = self.train_step.compiled.outside.value() if self.train_step.compiled is not None else []
         return {**snapshot.random_state(self.trainer.model), "outside": outside}

@@ -161,7 +161,7 @@ def test_trainers_that_are_made_and_dropped_leave_nothing(trainer_factory):
 
 @pytest.mark.slow
 def test_thousands_of_trainers_leave_nothing(trainer_factory):
-    assert_nothing_is_left(trainer_factory, {"pytorch": 5_000, "tensorflow": 500}[trainer_factory.framework])
+    assert_nothing_is_left(trainer_factory, {"pytorch": 3_000, "tensorflow": 300}[trainer_factory.framework])
 
 
 def test_trainers_that_have_trained_and_are_dropped_leave_nothing(trainer_factory):

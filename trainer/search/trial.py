@@ -162,7 +162,7 @@ class Search:
             value: Any = self.compute_objective(dict(metrics))
         except KeyError as error:
             raise UnknownMetricError("compute_objective", str(error.args[0]), metrics) from error
-        if is_undefined(value):
+        if is_undefined(value) and (value is not None or None in metrics.values()):  # else a return was forgotten
             return math.nan
         if not isinstance(value, Real):
             raise TracksideTypeError(f"compute_objective must return a number; it returned {value!r}")

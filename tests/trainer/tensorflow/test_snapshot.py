@@ -129,7 +129,7 @@ def test_a_checkpoint_holds_data_and_no_code(make_trainer, tmp_path):
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".npz", ".json"}
     np.load(folder / "optimizer.npz", allow_pickle=False)
     state = json.loads((folder / "rng_state_0.json").read_text())
-    assert set(state) == {"python", "numpy", "tensorflow", "keras", "model", "draws"}
+    assert set(state) == {"python", "numpy", "tensorflow", "keras", "model", "draws", "outside"}
     assert len(state["model"]) == 1  # the generator of the dropout layer, which no file of Keras' holds
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trackside.callbacks.builtin.terminate_on_nan import TerminateOnNaNCallback as TerminateOnNaNCallback
     from trackside.callbacks.builtin.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.builtin.time_limit import TimeLimitCallback as TimeLimitCallback
+    from trackside.callbacks.builtin.weights.ema import EMACallback as EMACallback
+    from trackside.callbacks.builtin.weights.swa import SWACallback as SWACallback
     from trackside.callbacks.callback import TrainerCallback as TrainerCallback
     from trackside.callbacks.errors import TracksideError as TracksideError
     from trackside.callbacks.state import TrainerControl as TrainerControl
@@ -81,6 +83,8 @@ _NAMES = {
     "trackside.callbacks.builtin.terminate_on_nan": "TerminateOnNaNCallback",
     "trackside.callbacks.builtin.throughput_monitor": "ThroughputMonitorCallback",
     "trackside.callbacks.builtin.time_limit": "TimeLimitCallback",
+    "trackside.callbacks.builtin.weights.ema": "EMACallback",
+    "trackside.callbacks.builtin.weights.swa": "SWACallback",
     "trackside.callbacks.callback": "TrainerCallback",
     "trackside.callbacks.errors": "TracksideError",
     "trackside.callbacks.state": "TrainerControl TrainerState",

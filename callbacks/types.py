@@ -50,7 +50,7 @@ Args: TypeAlias = TrainingArgumentsLike
 
 
 class Context(TypedDict):
-    """What every method of a callback, and every listener, gets by keyword; the last two within a run only."""
+    """What every method of a callback, and every listener, gets by keyword; some of it within a run only."""
 
     trainer: Any
     model: Any
@@ -64,6 +64,7 @@ class Context(TypedDict):
     evaluation_batch: Any
     current_epoch: Any
     header: Any
+    weight_average: Any
 
 
 class LoadContext(Context):

@@ -232,7 +232,7 @@ class Engine(ABC):
         strategy: The processes of the run, and their exchange of gradients, numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
-        given: The optimizer and the schedule that the user gave, each None if the trainer creates it.
+        given, average: The optimizer and the schedule of the user, or None for each; an average of the weights.
     """
 
     strategy: Any
@@ -241,6 +241,7 @@ class Engine(ABC):
     evaluation: EvaluationStep
     checkpoint: CheckpointIO
     given: Any
+    average: Any
 
     @abstractmethod
     def configure(self) -> None:

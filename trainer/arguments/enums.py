@@ -48,9 +48,10 @@ LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
 """Log levels; "passive" keeps the current level of logging."""
 
 ReportChoice = (
-    Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "journal", "jsonl", "learning_rate_monitor"]
+    Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "ema", "journal", "jsonl"]
+    | Literal["learning_rate_monitor"]
     | Literal["loss_guard", "mlflow", "notebook", "printer", "profiler", "progress", "rank_time_monitor"]
-    | Literal["rich_progress", "straggler_monitor", "tensorboard", "terminate_on_nan", "throughput_monitor"]
+    | Literal["rich_progress", "straggler_monitor", "swa", "tensorboard", "terminate_on_nan", "throughput_monitor"]
     | Literal["time_limit", "trackio", "wandb"]
 )
 """Callbacks that trackside registers by name; for type checkers only: ``report_to`` accepts every registered name."""

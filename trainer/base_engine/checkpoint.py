@@ -38,12 +38,16 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        buffers = self.buffers.lend() if copy else None
-        write_model = None if self.strategy.is_sharded else self._model_writer(buffers)
-        files = {} if self.trainer.args.save_only_model else self._states(self._optimizer_state())
-        if buffers is not None:
-            files = self._copied(files, buffers)
-            buffers.complete()
+        average, is_whole = self.engine.average, not self.trainer.args.save_only_model
+        buffers = self.buffers.lend() if copy or average.is_begun else None
+        trained = average.states() if is_whole else None
+        with average.shown():
+            write_model = None if self.strategy.is_sharded else self._model_writer(buffers)
+            files = self._states(self._optimizer_state()) if is_whole else {}
+            if buffers is not None:
+                files = self._copied(files, buffers)
+                buffers.complete()
+        files[self.trained_file] = None if trained is None else self._as_data(trained, self.trained_file)
         states = self.strategy.collectives.gather("the random number states", self._random_state())
         files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
 
@@ -78,12 +82,20 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
         assert made is not None  # the model is prepared
         with restoring(contents.path, "weights"):
             self._load_weights(contents, self.trainer.optimizer)
+            trained = contents.find(self.trained_file)
+            self.engine.average.restore(None if trained is None else self._read_file(trained), is_wanted=self._averages)
         with restoring(contents.path, self.optimizer_file):
             notes = made.load_optimizer(None if optimizer is None else self._read_optimizer(optimizer), before)
         notes += restore_schedule(contents, f"scheduler{self.suffix}", self._read_file, made, before, step)
         restore_scaler(contents, f"scaler{self.suffix}", self._read_file, self.train_step.precision)
         for note in notes if self.trainer.state.is_world_process_zero else ():
             logger.warning("resuming: %s", note)
+
+    @property
+    def _averages(self) -> bool:
+        """Whether a callback averages the weights."""
+        attached = self.engine.dispatcher.attachments.values()
+        return any(getattr(item.callback, "averages_weights", False) for item in attached)
 
     def load_random_state(self, folder: Path) -> bool:
         """Restore the random number generators of this rank; return whether the checkpoint holds them."""
@@ -112,16 +124,21 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
 
     def save_model(self, output_dir: str | None) -> None:
         """Write the weights and the other files of the model into ``output_dir``, on the first process."""
+        with self.engine.average.shown():
+            self._save_model(Path(output_dir or self.trainer.args.output_dir).expanduser())
+
+    def _save_model(self, folder: Path) -> None:
+        """Write the present weights and the other files of the model."""
         write_model = self._model_writer(None)
         if self.trainer.is_world_process_zero():
-            folder = Path(output_dir or self.trainer.args.output_dir).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
             write_model(folder)
 
     def _write_weights(self, folder: Path, write_model: Callable[[Path], None] | None) -> dict[str, str]:
         """Write the weights by an overridden ``save_model``, if any, and by ``write_model``; return their roles."""
         if "save_model" in self.overrides:
-            self.trainer.save_model(str(folder))
+            with self.engine.average.shown():
+                self.trainer.save_model(str(folder))
         if write_model is not None:
             self._complete(folder, write_model)
         return dict.fromkeys(self._weights_in(folder), "weights")

@@ -16,6 +16,7 @@ from ..optim.given import GivenOptimizers
 from ..optim.resuming import MadeOptimizer
 from ..progress import Progress
 from ..step_timer import StepTimer
+from .average import WeightAverage
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -46,10 +47,17 @@ class BaseEngine(Engine):
         self.step_timer = step_timer
         self.given: GivenOptimizers = GivenOptimizers(trainer)
         self.made: MadeOptimizer | None = None
+        self.average: WeightAverage = self._new_average()
+        dispatcher.context["weight_average"] = self.average
+
+    @abstractmethod
+    def _new_average(self) -> WeightAverage:
+        """Return the average of the weights, not begun."""
 
     def replace_model(self) -> None:
         """Let go of the previous model, optimizer, schedule and training data, and set up for the present model."""
         self.made = None
+        self.average.forget()
         self.given.restore()
         self.configure()
 
@@ -57,6 +65,7 @@ class BaseEngine(Engine):
 
     def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
         """Build the source of training batches; return the batches per epoch that a limit leaves."""
+        self.average.forget()
         self.limit: EpochLimit = EpochLimit(self.trainer.args)
         return self.limit.count(self._prepare_data(resized))
 

@@ -12,6 +12,7 @@ from ..measuring.current_epoch import WatchesLosses
 from ..measuring.loss_watch import LooksAtLosses
 from ..optim.lr_schedules import step_schedule
 from ..step_timer import StepTimer
+from .average import WeightAverage
 from .engine import BaseEngine, EnginePart
 
 
@@ -27,6 +28,7 @@ class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
         super().__init__(engine)
         self.precision: Any = precision
         self.timer: StepTimer = engine.step_timer
+        self.average: WeightAverage = engine.average
         self._flos = 0
         self._tokens = 0
         self._used: Callable[[], list[dict[str, Any]]] = list  # shows the groups of the last update
@@ -46,7 +48,12 @@ class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
         return self._used()
 
     def end_run(self) -> None:
-        """Do nothing: the model is used after training as it was trained."""
+        """Leave the model as it is evaluated and kept."""
+        self.average.keep()
+        self._end_run()
+
+    def _end_run(self) -> None:
+        """Do nothing: the optimizer has no other weights."""
 
     def take_flos(self) -> float:
         """Return the floating point operations of this process since the last call."""

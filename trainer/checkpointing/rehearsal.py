@@ -7,6 +7,7 @@ not the values of tensors. So what would fail at the first save, or could not be
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -116,6 +117,11 @@ class StateFiles(ABC):
         """Return the parts besides the optimizer that have their own state, by file name."""
         precision = self.train_step.precision
         return {f"scheduler{self.suffix}": self.trainer.lr_scheduler, f"scaler{self.suffix}": precision}
+
+    @property
+    def trained_file(self) -> str:
+        """Name of the file with the weights that are trained, where those of the checkpoint are their average."""
+        return f"trained_weights{os.path.splitext(self.optimizer_file)[1]}"
 
     def _rng_file(self, rank: int) -> str:
         return f"rng_state_{rank}{self.suffix}"

@@ -221,7 +221,7 @@ class Evaluator:
             is_stopped=self._is_stopped,
             current=self._current,
         )
-        with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
+        with self.occupation.begin("prediction_loop()"), self._engine.average.shown(), evaluation.eval_mode():
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
             return run.output(prefix), run
 

@@ -43,6 +43,7 @@ from .preparation.kernels import use_liger_kernels
 from .preparation.own_randomness import tell_of_seeds
 from .seeding import set_seed
 from .train_step import TorchTrainStep
+from .weights.average import TorchWeightAverage
 from .weights.files import check_data
 
 
@@ -71,6 +72,9 @@ class TorchEngine(BaseEngine):
             dispatcher.may_steer()
             or (dispatcher.wants_losses and self.train_step.first_non_finite(wait=False) is not None)
         )
+
+    def _new_average(self) -> TorchWeightAverage:
+        return TorchWeightAverage(self)
 
     def configure(self) -> None:
         """Create the parts that depend on the arguments."""

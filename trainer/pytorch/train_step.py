@@ -204,7 +204,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         for parameter in self.parameters.stepped:
             parameter.grad = None
 
-    def end_run(self) -> None:
+    def _end_run(self) -> None:
         """Leave the weights as they are evaluated and kept."""
         self.optimizer_mode.eval()
         if self.noise is not None:

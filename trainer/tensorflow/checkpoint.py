@@ -33,11 +33,10 @@ class TFCheckpoint(BaseCheckpoint):
         super().__init__(engine)
         self.evaluation: Any = engine.evaluation
 
-    def save_model(self, output_dir: str | None) -> None:
-        """Write the weights and the model in the formats of Keras into ``output_dir``, on the first process."""
+    def _save_model(self, folder: Path) -> None:
+        """Write the present weights and the model in the formats of Keras."""
         self.train_step.queue.flush()
         if self.trainer.is_world_process_zero():
-            folder = Path(output_dir or self.trainer.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
             snapshot.save_for_keras(self.trainer.model, folder)
             write_keras_file(self.trainer.model, folder)

@@ -38,6 +38,7 @@ from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
 from .seeding import set_seed
 from .train_step import TFTrainStep
+from .weights.average import TFWeightAverage
 
 
 class TFEngine(BaseEngine):
@@ -64,6 +65,9 @@ class TFEngine(BaseEngine):
         self.given = GivenOptimizers(trainer, lambda *pair: (own_optimizer(pair[0]), own_schedule(pair[1])))
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
+
+    def _new_average(self) -> TFWeightAverage:
+        return TFWeightAverage(self)
 
     def configure(self) -> None:
         """Create the parts that depend on the arguments."""

@@ -143,7 +143,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     def clear_gradients(self) -> None:
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
-    def end_run(self) -> None:
+    def _end_run(self) -> None:
         """Give the model the average of its weights, if the optimizer keeps one (``use_ema``), as ``fit`` does."""
         if getattr(self.trainer.optimizer, "use_ema", False):
             self.trainer.optimizer.finalize_variable_values(variables_known_to(self.trainer.optimizer))

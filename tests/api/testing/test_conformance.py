@@ -18,8 +18,8 @@ HERE = Path(__file__).name
 
 
 BUILT_IN = [
-    *("csv", "early_stopping", "journal", "jsonl", "learning_rate_monitor", "loss_guard", "printer", "progress"),
-    *("rank_time_monitor", "straggler_monitor", "tensorboard", "terminate_on_nan", "throughput_monitor"),
+    *("csv", "early_stopping", "ema", "journal", "jsonl", "learning_rate_monitor", "loss_guard", "printer", "progress"),
+    *("rank_time_monitor", "straggler_monitor", "swa", "tensorboard", "terminate_on_nan", "throughput_monitor"),
 ]
 
 OPTIONS = {

@@ -1,0 +1,1 @@
+"""The built-in callbacks that act on the weights of the model."""

@@ -1,0 +1,1 @@
+"""The weights of a Keras model beside those that are trained."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_engine import BaseEngine, EnginePart
+from ..base_engine.engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING

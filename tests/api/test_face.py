@@ -22,7 +22,8 @@ PUBLIC_NAMES = """
     KerasCallbackAdapter LearningRateMonitorCallback LightningLoggerAdapter LossGuardCallback MLflowCallback
     NotebookProgressCallback PredictionOutput PrinterCallback ProfilerCallback ProgressCallback
     RankTimeMonitorCallback RichProgressCallback SWACallback Seq2SeqTrainer Seq2SeqTrainingArguments
-    StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback
+    StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback TerminateOnNaNCallback
+    ThroughputMonitorCallback
     TimeLimitCallback TrackioCallback TracksideError TrainOutput Trainer TrainerCallback TrainerControl
     TrainerState TrainingArguments WandbCallback default_compute_objective default_data_collator errors events
     get_last_checkpoint set_seed

@@ -226,12 +226,18 @@ class FakeCheckpoint(CheckpointIO):
         pass
 
 
+class NoAverage:
+    def shown(self) -> Any:
+        return nullcontext()
+
+
 class FakeEngine(Engine):
     def __init__(self, trainer: FakeTrainer, collectives: Collectives) -> None:
         self.trainer = trainer
         self.strategy = FakeStrategy(collectives)
         self.step_timer = StepTimer()
         self.given = GivenOptimizers(trainer)
+        self.average = NoAverage()
 
     def configure(self) -> None:
         trainer = self.trainer

@@ -1,7 +1,4 @@
-"""Engine of a trainer: the framework-specific operations of the loop, evaluation and checkpoints.
-
-`Engine` and its three parts are abstract classes, which ``trainer/pytorch`` and ``trainer/tensorflow`` implement.
-"""
+"""Engine of a trainer: abstract classes for the operations of a framework, which both backends implement."""
 
 from __future__ import annotations
 
@@ -229,6 +226,7 @@ class Engine(ABC):
     """The framework-specific part of a trainer.
 
     Attributes:
+        trial: Tries the model, which is afterwards what it was.
         strategy: The processes of the run, and their exchange of gradients, numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
@@ -242,6 +240,7 @@ class Engine(ABC):
     checkpoint: CheckpointIO
     given: Any
     average: Any
+    trial: Any
 
     @abstractmethod
     def configure(self) -> None:

@@ -20,6 +20,7 @@ from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
 from .outputs import EvalLoopOutput, PredictionOutput
 from .staging import is_address
+from .trying.rate_finder import RateSearch, find_learning_rate
 
 
 class TrainerInterface(ABC):
@@ -138,6 +139,32 @@ class TrainerInterface(ABC):
     @abstractmethod
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Create the schedule, unless it exists, and return it."""
+
+    def find_learning_rate(
+        self, min_rate: float = 1e-7, max_rate: float = 1.0, steps: int = 100, picture: str | Path | None = None
+    ) -> RateSearch:
+        """Return what a short run with a rising learning rate finds, from each update's rate and loss.
+
+        The run is that of a copy of this trainer without callbacks, on the same model and data, with the optimizer of
+        the arguments or a copy of the one that was given. Afterwards weights, optimizer, state and random numbers are
+        bit for bit what they were. It ends early when the loss has grown to four times the lowest.
+
+        Args:
+            min_rate: The rate of the first update.
+            max_rate: The rate of the last update.
+            steps: Number of updates.
+            picture: File for a picture of the losses over the rates; needs matplotlib.
+
+        Raises:
+            ArgumentError: If a value is not allowed, or there is no training dataset.
+            UnsupportedError: On several processes or devices.
+        """
+        self._check_model()
+        with self._evaluator.occupation.begin("find_learning_rate()"):
+            found = find_learning_rate(self, self._engine, min_rate, max_rate, steps)
+        if picture is not None:
+            found.draw(picture)
+        return found
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 

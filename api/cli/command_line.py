@@ -21,6 +21,9 @@ OWN_OPTIONS = {
     "--print-config": 0,
     "--checkpoint": 1,
     "--split": 1,
+    "--min-rate": 1,
+    "--max-rate": 1,
+    "--steps": 1,
 }
 """Options of the commands themselves, with the number of values they take; all others are keys of the configuration."""
 

@@ -33,7 +33,7 @@ OTHERS = {
 }
 """Commands with a module of their own, which parses their options."""
 
-RUNS = ("train", "evaluate", "predict", "plan")
+RUNS = ("train", "evaluate", "predict", "plan", "lr-find")
 """Commands that take a configuration, and its keys as options."""
 
 COMMANDS = (*RUNS, "callbacks", "schema", "plot", *OTHERS)
@@ -140,6 +140,15 @@ def plan(options: argparse.Namespace) -> None:
         print(plan_of(config))
 
 
+def lr_find(options: argparse.Namespace) -> None:
+    """Find a learning rate by a short run, and draw its losses."""
+    from trackside.cli import runner
+
+    found, picture = runner.find_learning_rate(_config(options), options.min_rate, options.max_rate, options.steps)
+    print(found)
+    print("drawing needs the package 'matplotlib'. Run: pip install matplotlib" if picture is None else picture)
+
+
 def callbacks(options: argparse.Namespace) -> None:
     """Print the registered callbacks, or all about one of them."""
     from trackside.cli.plan import described, registered
@@ -202,7 +211,7 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trackside", description="Train PyTorch and TensorFlow models.")
     parser.add_argument("--version", action="version", version=f"trackside {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for run in (train, evaluate, predict, plan):
+    for run in (train, evaluate, predict, plan, lr_find):
         command = _command(commands, run, epilog=OVERRIDES)
         command.add_argument("files", nargs="+", metavar="run.yaml", help="configuration files; the later wins")
         command.add_argument("--registered-only", action="store_true", help="import only what packages register")
@@ -213,6 +222,10 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
             command.epilog = f"{OVERRIDES}\n\nFields of args:\n{_fields()}"
         if run in (evaluate, predict):
             command.add_argument("--checkpoint", metavar="FOLDER", help="weights to use; default: the final model")
+        if run is lr_find:
+            command.add_argument("--min-rate", type=float, default=1e-7, metavar="RATE", help="first rate")
+            command.add_argument("--max-rate", type=float, default=1.0, metavar="RATE", help="last rate")
+            command.add_argument("--steps", type=int, default=100, metavar="N", help="updates")
         if run is evaluate:
             command.add_argument("--split", choices=("eval", "test"), default="eval", help="what to evaluate on")
     _command(commands, callbacks).add_argument("name", nargs="?", help="one of them; package:name if there are several")
@@ -230,7 +243,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     summary = (run.__doc__ or "").strip()
     command = commands.add_parser(
-        run.__name__,
+        run.__name__.replace("_", "-"),
         help=summary,
         description=summary,
         epilog=epilog,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
+from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
 from trackside.callbacks.state import TrainerState
 from trackside.cli import report
@@ -26,6 +27,7 @@ from trackside.trainer.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
+    from trackside.trainer.trying.rate_finder import RateSearch
 
 logger: logging.Logger = logging.getLogger("trackside")
 
@@ -36,6 +38,8 @@ TRAIN_RESULTS = "train_results.json"
 """Written last by a run that ends by itself; its presence means that the run is complete."""
 
 PREDICTIONS = "predictions.npz"
+
+LEARNING_RATES = "learning_rates.png"
 
 
 @dataclass
@@ -98,6 +102,17 @@ def predict(config: RunConfig, *, checkpoint: str | None = None) -> Outcome:
     outcome, built = _with_weights(config, "test_data", checkpoint)
     _predict(outcome, built["test_data"])
     return outcome
+
+
+def find_learning_rate(
+    config: RunConfig, min_rate: float, max_rate: float, steps: int
+) -> tuple[RateSearch, Path | None]:
+    """Find a learning rate; draw the losses into ``output_dir`` if matplotlib is installed."""
+    with located(config):
+        trainer = make_trainer(config, build(config, needed=["model", "train_data"], unused=["test_data"]))
+        found = trainer.find_learning_rate(min_rate, max_rate, steps)
+    path = Path(config.args.output_dir) / LEARNING_RATES
+    return found, found.draw(path) if is_installed("matplotlib") else None
 
 
 def is_complete(output_dir: str | Path) -> bool:

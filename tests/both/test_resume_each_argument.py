@@ -33,6 +33,9 @@ SECOND = {
     "eval_accumulation_steps": 1,
     "eval_delay": 3,
     "eval_on_start": True,
+    "overfit_batches": 3,
+    "limit_train_batches": 2,
+    "limit_eval_batches": 1,
     "learning_rate": 0.01,
     "weight_decay": 0.1,
     "adam_beta1": 0.5,
@@ -107,6 +110,7 @@ SECOND = {
 """A second value of each argument."""
 
 SKIPPED = {
+    "fast_dev_run": "resumes what it has begun itself",
     "do_eval": "follows from eval_strategy",
     "past_index": "needs a model with a memory",
     "callbacks": "the state of callbacks has tests of its own",

@@ -17,6 +17,7 @@ from ..optim.resuming import MadeOptimizer
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .average import WeightAverage
+from .trial import ModelTrial
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -47,8 +48,13 @@ class BaseEngine(Engine):
         self.step_timer = step_timer
         self.given: GivenOptimizers = GivenOptimizers(trainer)
         self.made: MadeOptimizer | None = None
+        self.trial: ModelTrial = self._new_trial()
         self.average: WeightAverage = self._new_average()
         dispatcher.context["weight_average"] = self.average
+
+    @abstractmethod
+    def _new_trial(self) -> ModelTrial:
+        """Return what tries the model."""
 
     @abstractmethod
     def _new_average(self) -> WeightAverage:

@@ -45,6 +45,7 @@ from .seeding import set_seed
 from .train_step import TorchTrainStep
 from .weights.average import TorchWeightAverage
 from .weights.files import check_data
+from .weights.trial import TorchTrial
 
 
 class TorchEngine(BaseEngine):
@@ -72,6 +73,9 @@ class TorchEngine(BaseEngine):
             dispatcher.may_steer()
             or (dispatcher.wants_losses and self.train_step.first_non_finite(wait=False) is not None)
         )
+
+    def _new_trial(self) -> TorchTrial:
+        return TorchTrial(self)
 
     def _new_average(self) -> TorchWeightAverage:
         return TorchWeightAverage(self)

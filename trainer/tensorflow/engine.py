@@ -39,6 +39,7 @@ from .precision.policies import check_scaled
 from .seeding import set_seed
 from .train_step import TFTrainStep
 from .weights.average import TFWeightAverage
+from .weights.trial import TFTrial
 
 
 class TFEngine(BaseEngine):
@@ -65,6 +66,9 @@ class TFEngine(BaseEngine):
         self.given = GivenOptimizers(trainer, lambda *pair: (own_optimizer(pair[0]), own_schedule(pair[1])))
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
+
+    def _new_trial(self) -> TFTrial:
+        return TFTrial(self)
 
     def _new_average(self) -> TFWeightAverage:
         return TFWeightAverage(self)

@@ -1,0 +1,30 @@
+"""Trials: what lets a model be tried and be afterwards what it was, and what it consists of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any
+
+
+class ModelTrial(ABC):
+    """A framework's part of the ways to try the model of one trainer.
+
+    Args:
+        engine: Its trainer's model is tried.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    @abstractmethod
+    def model_kept(self) -> AbstractContextManager[None]:
+        """Return a context that ends with the model, its gradients and its modes as they were."""
+
+    @abstractmethod
+    def copied_optimizer(self, optimizer: Any) -> Any:
+        """Return an optimizer of the user's as another one, of the same parameters; None for None."""
+
+    @abstractmethod
+    def rate_of(self, optimizer: Any) -> float:
+        """Return the highest learning rate of an optimizer."""

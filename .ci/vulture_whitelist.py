@@ -3,7 +3,7 @@
 
 # fields of arguments, of the state and of payloads
 _.do_train, _.evaluate_during_training, _.evaluation_strategy, _.per_gpu_train_batch_size, _.per_gpu_eval_batch_size
-_.evaluation_batch
+_.evaluation_batch, _.weight_average, _.find_batch_size, _.model_summary
 _.main_process_first, _.num_processes, _.is_main_process, _.unwrap_model, _.wait_for_everyone, _.gather_for_metrics
 _.callback_list, language, license, finetuned_from, dataset_tags
 _.adafactor, _.activation_checkpointing, _.activation_checkpointing_kwargs, _.include_inputs_for_metrics

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from trackside.callbacks.builtin.throughput_monitor import ThroughputMonitorCallback as ThroughputMonitorCallback
     from trackside.callbacks.builtin.time_limit import TimeLimitCallback as TimeLimitCallback
     from trackside.callbacks.builtin.weights.ema import EMACallback as EMACallback
+    from trackside.callbacks.builtin.weights.finetune_schedule import (
+        FinetuneScheduleCallback as FinetuneScheduleCallback,
+    )
     from trackside.callbacks.builtin.weights.swa import SWACallback as SWACallback
     from trackside.callbacks.callback import TrainerCallback as TrainerCallback
     from trackside.callbacks.errors import TracksideError as TracksideError
@@ -84,6 +87,7 @@ _NAMES = {
     "trackside.callbacks.builtin.throughput_monitor": "ThroughputMonitorCallback",
     "trackside.callbacks.builtin.time_limit": "TimeLimitCallback",
     "trackside.callbacks.builtin.weights.ema": "EMACallback",
+    "trackside.callbacks.builtin.weights.finetune_schedule": "FinetuneScheduleCallback",
     "trackside.callbacks.builtin.weights.swa": "SWACallback",
     "trackside.callbacks.callback": "TrainerCallback",
     "trackside.callbacks.errors": "TracksideError",

@@ -20,6 +20,7 @@ from .evaluation.evaluator import Evaluator
 from .metrics_writer import MetricsWriter
 from .outputs import EvalLoopOutput, PredictionOutput
 from .staging import is_address
+from .trying.batch_finder import find_batch_size
 from .trying.rate_finder import RateSearch, find_learning_rate
 
 
@@ -165,6 +166,30 @@ class TrainerInterface(ABC):
         if picture is not None:
             found.draw(picture)
         return found
+
+    def find_batch_size(self, max_size: int = 1 << 16) -> int:
+        """Return the largest micro-batch of a device that fits into memory, for ``per_device_train_batch_size``.
+
+        It is the present one doubled, or halved, as often as needed. Each is tried with two updates of a copy of this
+        trainer, as in `find_learning_rate`, and everything is afterwards as it was. Memory of the host is not bounded:
+        without an accelerator, give a ``max_size``.
+
+        Args:
+            max_size: The largest size to try.
+
+        Raises:
+            ArgumentError: If ``max_size`` is not allowed, or there is no training dataset.
+            UnsupportedError: On several processes or devices.
+            TracksideValueError: If not even one example fits.
+        """
+        self._check_model()
+        with self._evaluator.occupation.begin("find_batch_size()"):
+            return find_batch_size(self, self._engine, max_size)
+
+    def model_summary(self) -> str:
+        """Return the layers of the model and their numbers of weights: by torchinfo if it is installed, or by Keras."""
+        self._check_model()
+        return str(self._engine.trial.summary())
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 

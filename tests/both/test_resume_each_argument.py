@@ -32,6 +32,7 @@ SECOND = {
     "gradient_accumulation_steps": 2,
     "eval_accumulation_steps": 1,
     "eval_delay": 3,
+    "eval_on_train": True,
     "eval_on_start": True,
     "overfit_batches": 3,
     "limit_train_batches": 2,

@@ -107,6 +107,7 @@ class BaseTrainingArguments(DerivedArguments):
         None, "Batches after which predictions move to the host; bounded by itself if not given.", at_least(1)
     )
     eval_delay: float = option(0, "Epochs or updates, as eval_strategy counts, before the first one.", at_least(0))
+    eval_on_train: bool = option(False, "Evaluate on the training data too, under names that begin with eval_train.")
     eval_on_start: bool = option(False, "Evaluate before the first update too.")
 
     # -- ways to try ----------------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
 """Log levels; "passive" keeps the current level of logging."""
 
 ReportChoice = (
-    Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "ema", "journal", "jsonl"]
+    Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "ema", "finetune_schedule"]
+    | Literal["journal", "jsonl"]
     | Literal["learning_rate_monitor"]
     | Literal["loss_guard", "mlflow", "notebook", "printer", "profiler", "progress", "rank_time_monitor"]
     | Literal["rich_progress", "straggler_monitor", "swa", "tensorboard", "terminate_on_nan", "throughput_monitor"]

@@ -39,6 +39,10 @@ COMBINATIONS: Refusals = {
         lambda args: args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0,
         NEEDS_WORKERS,
     ),
+    "eval_on_train": (
+        lambda args: args.eval_on_train and args.eval_strategy == "no",
+        "only with eval_strategy='steps' or 'epoch'",
+    ),
     "overfit_batches": (
         lambda args: args.overfit_batches is not None and args.limit_train_batches is not None,
         "overfit_batches or limit_train_batches, not both",

@@ -26,5 +26,17 @@ class ModelTrial(ABC):
         """Return an optimizer of the user's as another one, of the same parameters; None for None."""
 
     @abstractmethod
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Return whether an error says that memory is exhausted."""
+
+    @abstractmethod
+    def free_memory(self) -> None:
+        """Give unused memory of the device back."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """Return the layers of the model, with their numbers of weights, as a table."""
+
+    @abstractmethod
     def rate_of(self, optimizer: Any) -> float:
         """Return the highest learning rate of an optimizer."""

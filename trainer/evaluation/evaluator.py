@@ -133,16 +133,23 @@ class Evaluator:
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self.is_training and eval_dataset is None and dataset is not self._dataset_shown:
             self.show_batches()
-        named = self._engine.evaluation.is_dict_of_datasets(dataset)
-        parts = {f"{prefix}_{name}": part for name, part in dataset.items()} if named else {prefix: eval_dataset}
         metrics: dict[str, float] = {}
         self._depth += 1
         try:
-            for name, part in parts.items():
+            for name, part in self._parts(eval_dataset, prefix).items():
                 metrics |= self._evaluate_one(part, ignore_keys, name)
         finally:
             self._depth -= 1
         return metrics
+
+    def _parts(self, given: Any, prefix: str) -> dict[str, Any]:
+        """Return what is evaluated, by the prefix of its metrics; None for the trainer's own dataset."""
+        dataset = self._trainer.eval_dataset if given is None else given
+        named = self._engine.evaluation.is_dict_of_datasets(dataset)
+        parts = {f"{prefix}_{name}": part for name, part in dataset.items()} if named else {prefix: given}
+        if given is None and self._trainer.args.eval_on_train and self._trainer.train_dataset is not None:
+            parts[f"{prefix}_train"] = self._trainer.train_dataset
+        return parts
 
     def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         only_loss = True if self._trainer.compute_metrics is None else None  # None: as args.prediction_loss_only says
@@ -231,13 +238,11 @@ class Evaluator:
         Sends no events. Returns None if one batch does not tell the names: if it is not all of the data, which
         compute_metrics needs, if compute_metrics accumulates over batches, or if a subclass overrides the evaluation.
         """
-        trainer, evaluation = self._trainer, self._engine.evaluation
+        trainer = self._trainer
         if trainer.args.batch_eval_metrics or self._overrides.any("evaluate", "prediction_loop", "evaluation_loop"):
             return None
-        datasets = trainer.eval_dataset if evaluation.is_dict_of_datasets(trainer.eval_dataset) else {"": None}
         metrics: dict[str, Any] = {}
-        for name, dataset in datasets.items():
-            prefix = f"eval_{name}" if name else "eval"
+        for prefix, dataset in self._parts(None, "eval").items():
             trial = partial(self._try_one_batch, dataset, prefix)
             try:
                 found = self._engine.strategy.collectives.outcome("the trial evaluation", trial)[0]

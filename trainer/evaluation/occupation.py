@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from trackside.callbacks.errors import BusyError
 
 INSTEAD = {
+    "find_batch_size()": "Call it before train(), or when that has ended",
     "find_learning_rate()": "Call it before train(), or when that has ended",
     "train()": "Train another trainer, or a copy of this one, or train again when it has ended",
     "hyperparameter_search()": "Search with another trainer, or when it has ended",

@@ -94,7 +94,6 @@ def find_learning_rate(trainer: Any, engine: Any, min_rate: float, max_rate: flo
     with tempfile.TemporaryDirectory() as folder, engine.checkpoint.random_state_kept(), ExitStack() as kept:
         probe = probe_of(trainer, engine, folder, max_steps=steps, learning_rate=min_rate)
 
-        @probe.on("on_train_begin")
         def begin(_: object, **kwargs: object) -> None:
             kept.enter_context(probe._engine.checkpoint.random_state_kept())
             kept.enter_context(probe._engine.trial.model_kept())
@@ -103,16 +102,16 @@ def find_learning_rate(trainer: Any, engine: Any, min_rate: float, max_rate: flo
             if problem:
                 raise TracksideValueError(f"find_learning_rate() cannot set the rate: {problem}")
 
-        @probe.on("on_step_end")
         def rise(_: object, **kwargs: object) -> None:
             probe.control.scale_rates(factor, "find_learning_rate()")
 
-        @probe.on("on_log")
         def stop(_: object, **kwargs: object) -> None:
             losses = [record["loss"] for record in probe.state.log_history if "loss" in record]
             if not math.isfinite(losses[-1]) or (near := smoothed(losses))[-1] > DIVERGED * max(min(near), 1e-12):
                 probe.control.stop("the loss has grown too much")
 
+        for event, function in (("on_train_begin", begin), ("on_step_end", rise), ("on_log", stop)):
+            probe.on(event)(function)
         probe.train()
         records = [record for record in probe.state.log_history if "loss" in record]
     points = [(record["learning_rate"], record["loss"]) for record in records if math.isfinite(record["loss"])]
@@ -130,7 +129,7 @@ def probe_of(trainer: Any, engine: Any, folder: str, **changes: Any) -> Any:
     Args:
         folder: What stands in the place of ``output_dir``.
     """
-    own = {
+    own: dict[str, Any] = {
         "output_dir": folder,
         "logging_dir": None,
         "staging_dir": None,
@@ -157,7 +156,7 @@ def probe_of(trainer: Any, engine: Any, folder: str, **changes: Any) -> Any:
     optimizer = engine.trial.copied_optimizer(engine.given.pair[0])
     kept = {**trainer.__getstate__(), "args": args, "callbacks": [], "optimizers": (optimizer, None)}
     kept["state"] = TrainerState(is_local_process_zero=True, is_world_process_zero=True)
-    probe = type(trainer).__new__(type(trainer))
+    probe: Any = object.__new__(type(trainer))
     probe.__setstate__(kept)
     return probe
 

@@ -18,14 +18,24 @@ HERE = Path(__file__).name
 
 
 BUILT_IN = [
-    *("csv", "early_stopping", "ema", "journal", "jsonl", "learning_rate_monitor", "loss_guard", "printer", "progress"),
-    *("rank_time_monitor", "straggler_monitor", "swa", "tensorboard", "terminate_on_nan", "throughput_monitor"),
+    *("csv", "early_stopping", "ema", "finetune_schedule", "journal", "jsonl", "learning_rate_monitor", "loss_guard"),
+    *(
+        "printer",
+        "progress",
+        "rank_time_monitor",
+        "straggler_monitor",
+        "swa",
+        "tensorboard",
+        "terminate_on_nan",
+        "throughput_monitor",
+    ),
 ]
 
 OPTIONS = {
     "codecarbon": {"country_iso_code": "FRA", "measure_power_secs": 1.0},
     "comet": {"online": False},
     "early_stopping": {"early_stopping_patience": 5},
+    "finetune_schedule": {"stages": {0: ["*"]}},
     "mlflow": {"tracking_uri": "sqlite:///mlflow.db"},
     "time_limit": {"minutes": 5},
     "wandb": {"mode": "offline", "settings": {"silent": True, "console": "off", "x_disable_stats": True}},

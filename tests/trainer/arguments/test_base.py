@@ -30,6 +30,7 @@ FIELDS = {
     "gradient_accumulation_steps": 1,
     "eval_accumulation_steps": None,
     "eval_delay": 0,
+    "eval_on_train": False,
     "eval_on_start": False,
     "fast_dev_run": False,
     "overfit_batches": None,

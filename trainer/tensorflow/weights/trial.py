@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
+
 from ...base_engine.trial import ModelTrial
 from .. import model_state
 
@@ -26,6 +28,19 @@ class TFTrial(ModelTrial):
     def copied_optimizer(self, optimizer: Any) -> Any:
         """Return an optimizer of the user's as a new one with the same options."""
         return None if optimizer is None else type(optimizer).from_config(optimizer.get_config())
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Return whether an error says that memory is exhausted."""
+        return isinstance(error, tf.errors.ResourceExhaustedError)
+
+    def free_memory(self) -> None:
+        """Do nothing: TensorFlow keeps its memory."""
+
+    def summary(self) -> str:
+        """Return the summary of Keras."""
+        lines: list[str] = []
+        self._engine.trainer.model.summary(print_fn=lambda line, **kwargs: lines.append(line), line_length=100)
+        return "\n".join(lines)
 
     def rate_of(self, optimizer: Any) -> float:
         """Return the learning rate of an optimizer."""

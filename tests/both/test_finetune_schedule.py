@@ -1,0 +1,73 @@
+"""Layers that are frozen by schedule, on both trainers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trackside import FinetuneScheduleCallback, TrainerCallback
+from trackside.callbacks.errors import ArgumentError
+
+RUN = {"num_train_epochs": 3, "learning_rate": 0.05, "lr_scheduler_type": "constant", "weight_decay": 0.1}
+
+
+class Changes(TrainerCallback):
+    """Notes at the end of each epoch whether the first and the last layer have changed in it."""
+
+    def __init__(self, factory):
+        self.factory, self.before, self.changed = factory, None, []
+
+    def weights(self, trainer):
+        if self.factory.framework == "pytorch":
+            return self.factory.weights(trainer)
+        return np.concatenate([np.asarray(weight).ravel() for weight in trainer.model.weights])  # frozen ones, too
+
+    def on_epoch_begin(self, args, state, control, trainer=None, **kwargs):
+        self.before = self.weights(trainer)
+
+    def on_epoch_end(self, args, state, control, trainer=None, **kwargs):
+        changed = self.weights(trainer) != self.before
+        self.changed.append((bool(changed[:112].any()), bool(changed[112:].any())))
+
+
+@pytest.fixture
+def stages(trainer_factory):
+    def made(model):
+        if trainer_factory.framework == "pytorch":
+            return {0: ["3.*"], "2": "*"}
+        return {0: [f"{model.layers[-1].name}/*"], "2": "*"}
+
+    return made
+
+
+def test_layers_are_trained_from_their_epoch_on_and_a_resumed_run_does_the_same(trainer_factory, stages, caplog):
+    saves = {**RUN, "save_strategy": "epoch"}
+    model, changes = trainer_factory.model(), Changes(trainer_factory)
+    whole = trainer_factory(model=model, callbacks=[FinetuneScheduleCallback(stages(model)), changes], **saves)
+    whole.train()
+
+    assert changes.changed == [(False, True), (False, True), (True, True)]
+    assert "finetune_schedule: 2 of 4 weights are trained from epoch 0 on" in caplog.text
+
+    model, rest = trainer_factory.model(), Changes(trainer_factory)
+    resumed = trainer_factory(model=model, callbacks=[FinetuneScheduleCallback(stages(model)), rest], **saves)
+    resumed.train(resume_from_checkpoint=str(trainer_factory.folder / "out" / "checkpoint-5"))
+
+    assert rest.changed == changes.changed[1:]
+    np.testing.assert_array_equal(trainer_factory.weights(resumed), trainer_factory.weights(whole))
+    if trainer_factory.framework == "pytorch":
+        assert all(parameter.requires_grad for parameter in model.parameters())
+    else:
+        assert len(model.trainable_variables) == 4
+
+
+def test_stages_that_cannot_be_are_told(trainer_factory):
+    for stages, message in (
+        ({1: ["*"]}, "a map with patterns for epoch 0"),
+        ({0: ["*"], -1: ["*"]}, "a map from epochs, which are whole numbers, to patterns"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            FinetuneScheduleCallback(stages)
+    trainer = trainer_factory(callbacks=[FinetuneScheduleCallback({0: ["heads.*"]})])
+    with pytest.raises(ArgumentError, match=r"stages='heads\.\*' is not allowed: patterns that match the name of a"):
+        trainer.train()

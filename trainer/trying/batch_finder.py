@@ -1,0 +1,64 @@
+"""Batch-size finder: the largest micro-batch with which an update fits into memory."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tempfile
+from contextlib import ExitStack
+from typing import Any
+
+from trackside.callbacks.errors import ArgumentError, TracksideValueError, UnsupportedError
+
+from .rate_finder import probe_of
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+UPDATES = 2
+"""Updates of a trial: the first one makes the optimizer's state."""
+
+
+def find_batch_size(trainer: Any, engine: Any, max_size: int) -> int:
+    """Return the largest size that fits: ``per_device_train_batch_size`` times a power of two, or a part of it.
+
+    Args:
+        engine: The engine of ``trainer``.
+        max_size: The largest size to try.
+    """
+    if max_size < 1:
+        raise ArgumentError("max_size", max_size, "at least 1")
+    if trainer.args.world_size > 1 or getattr(engine.strategy, "replicas", 1) > 1:
+        how = "in one process, on one device. Start the script without torchrun"
+        raise UnsupportedError(f"find_batch_size() runs {how}")
+    size = min(trainer.args.per_device_train_batch_size, max_size)
+    while not fits(trainer, engine, size):
+        size //= 2
+        if not size:
+            raise TracksideValueError("not even an update with one example fits into memory")
+    was_halved = size < min(trainer.args.per_device_train_batch_size, max_size)
+    while not was_halved and size < max_size and fits(trainer, engine, min(2 * size, max_size)):
+        size = min(2 * size, max_size)
+    return int(size)
+
+
+def fits(trainer: Any, engine: Any, size: int) -> bool:
+    """Return whether updates with micro-batches of ``size`` fit into memory."""
+    with tempfile.TemporaryDirectory() as folder, engine.checkpoint.random_state_kept(), ExitStack() as kept:
+        probe = probe_of(trainer, engine, folder, max_steps=UPDATES, per_device_train_batch_size=size)
+
+        def begin(_: object, **kwargs: object) -> None:
+            kept.enter_context(probe._engine.checkpoint.random_state_kept())
+            kept.enter_context(probe._engine.trial.model_kept())
+
+        probe.on("on_train_begin")(begin)
+        try:
+            probe.train()
+            found = True
+        except Exception as error:
+            if not engine.trial.is_out_of_memory(error):
+                raise
+            found = False
+    gc.collect()
+    engine.trial.free_memory()
+    logger.warning("find_batch_size(): %d examples %s", size, "fit" if found else "do not fit")
+    return found

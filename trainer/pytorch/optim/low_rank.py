@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
@@ -27,11 +27,14 @@ KIND, KINDS = "kind", ("GaLoreProjector", "GradientProjector")
 OF_SPACE = ("rank", "proj_type")
 """Options that decide about the space to which gradients are projected."""
 
+OF_STEP = ("update_proj_gap", "scale")
+"""The other options of a projector."""
+
 
 def is_low_rank(optimizer_cls: Any, args: Any) -> bool:
     """Return whether ``optimizer_cls`` is the class that ``args.optim`` names, and projects gradients."""
     found = PACKAGED.get(str(args.optim))
-    return bool(found and found.of_targets) and getattr(optimizer_cls, "__module__", "").startswith(found.module)
+    return found is not None and bool(found.of_targets) and str(optimizer_cls.__module__).startswith(found.module)
 
 
 def with_targets(groups: list[dict[str, Any]], model: nn.Module, args: Any) -> list[dict[str, Any]]:
@@ -50,7 +53,7 @@ def with_targets(groups: list[dict[str, Any]], model: nn.Module, args: Any) -> l
     return [*rest, *(group for group in chosen if group["params"])]
 
 
-def target_weights(model: nn.Module, targets: str | list[str]) -> list[nn.Parameter]:
+def target_weights(model: nn.Module, targets: str | list[str]) -> list[Tensor]:
     """Return the trainable weights of the linear layers that ``targets`` names.
 
     Args:
@@ -82,7 +85,7 @@ def _is_target(name: str, targets: str | list[str]) -> bool:
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def with_plain_projectors(optimizer: Any) -> Any:
+def with_plain_projectors(optimizer: Optimizer) -> Optimizer:
     """Return the optimizer, whose state has plain data in place of projectors from now on."""
     if isinstance(optimizer, Optimizer) and any("rank" in group for group in optimizer.param_groups):
         optimizer.register_state_dict_post_hook(_to_plain)
@@ -144,12 +147,13 @@ def _adopt_options(optimizer: Optimizer) -> None:
             projector = state.get(PROJECTOR)
             if projector is None:
                 continue
-            if any(getattr(projector, name) != group[name] for name in OF_SPACE):
+            kind = "GradientProjector" if group.get("proj") == "random" else "GaLoreProjector"
+            if type(projector).__name__ != kind or any(getattr(projector, name) != group[name] for name in OF_SPACE):
                 for name in [name for name in state if name not in ("step", "seed")]:
                     del state[name]
                 continue
-            projector.update_proj_gap, projector.scale = group["update_proj_gap"], group["scale"]
-            projector.ortho_matrix = _moved(projector.ortho_matrix, parameter.device)
+            matrix = _moved(projector.ortho_matrix, parameter.device)
+            vars(projector).update({name: group[name] for name in OF_STEP}, ortho_matrix=matrix)
 
 
 def _moved(matrix: Any, device: Any) -> Any:

@@ -32,6 +32,7 @@ from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
+from .objective.compile_options import tell_of_options
 from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
@@ -126,6 +127,9 @@ class TFEngine(BaseEngine):
             self.create_optimizer_and_scheduler(max_steps)
             trainer.optimizer = prepare_optimizer(trainer.optimizer, trainer.model, strategy.replicas)
         self._note_made(TFMadeOptimizer)
+        if trainer.is_world_process_zero():
+            own = self.overrides.any("create_optimizer", "create_optimizer_and_scheduler")
+            tell_of_options(trainer.model, trainer.args, makes_optimizer=not own and self.given.pair[0] is None)
         self.trace_counts.clear()
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)

@@ -18,12 +18,13 @@ from .checkpointing.rehearsal import StateFiles
 from .checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from .checkpointing.saving.host_buffers import Buffers, HostBuffers
 from .checkpointing.store import Write
-from .engine import CheckpointIO, Engine, Overrides, TrainBatch, TrainStep
+from .engine import CheckpointIO, Engine, TrainBatch, TrainStep
 from .measuring.current_epoch import WatchesLosses
 from .measuring.loss_watch import LooksAtLosses
 from .optim.given import GivenOptimizers
 from .optim.lr_schedules import step_schedule
 from .optim.resuming import MadeOptimizer
+from .overrides import Overrides
 from .step_timer import StepTimer
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

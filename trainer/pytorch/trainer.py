@@ -16,7 +16,7 @@ from ..arguments.constructor import arguments_of, check_function, names_argument
 from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
-from ..transformers_compat import advice, warn_of_unused_overrides
+from ..overrides import advice, warn_of_unused_overrides
 from ._torch_util import is_distributed, unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size

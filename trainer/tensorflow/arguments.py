@@ -107,6 +107,11 @@ class TFTrainingArguments(BaseTrainingArguments):
         return self.n_replicas
 
     @property
+    def global_micro_batch_size(self) -> int:
+        """Examples in a training micro-batch of all processes together: ``n_replicas`` counts those of all machines."""
+        return self.train_batch_size
+
+    @property
     def parallel_mode(self) -> ParallelMode:
         """The way in which the run uses its devices."""
         return ParallelMode.TPU if self.tpu_name is not None else super().parallel_mode

@@ -18,9 +18,10 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
-from ..engine import Overrides, TrainBatch
+from ..engine import TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..optim.given import GivenOptimizers
+from ..overrides import Overrides
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
@@ -177,8 +178,10 @@ class TFEngine(BaseEngine):
         return self.train_batches.batches_used(progress.examples_in_epoch, progress.batches_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
-        return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
+        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, the types."""
+        batches = self.train_batches
+        size = batches.batch_size if batches.is_cut_here else None
+        return {"examples": batches.num_examples, "columns": str(batches.element_spec), "micro_batch": size}
 
     def describe_model(self) -> dict[str, Any]:
         """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: devices and precision."""

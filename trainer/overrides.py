@@ -1,9 +1,58 @@
-"""Compatibility with the transformers Trainer: its methods without a counterpart, and alternatives."""
+"""Overrides: the documented methods that a trainer has of its user, and those that are never called."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
+
+
+class Overrides:
+    """The names of the documented methods that a subclass of a trainer overrides, or that are set on the trainer.
+
+    All behavior that depends on an override uses this record. A method may be set until train() or evaluate() begins.
+
+    Args:
+        trainer: The trainer.
+        documented: The methods of the class that documents them, by name, as they were defined.
+
+    Example:
+        >>> class Base:
+        ...     def save(self): ...
+        ...     def load(self): ...
+        >>> class Own(Base):
+        ...     def save(self): ...
+        >>> trainer = Own()
+        >>> overrides = Overrides(trainer, methods_of(Base))
+        >>> "save" in overrides, "load" in overrides
+        (True, False)
+        >>> trainer.load = print
+        >>> "load" in overrides
+        True
+    """
+
+    def __init__(self, trainer: Any, documented: Mapping[str, Any]) -> None:
+        own = methods_of(type(trainer)).items()
+        self._of_class = frozenset(name for name, method in own if method is not documented.get(name))
+        self._of_instance: dict[str, Any] = vars(trainer)
+        self._documented = documented
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._of_class or name in self._of_instance
+
+    def on_trainer(self) -> list[Any]:
+        """Return the methods that are set on the trainer itself."""
+        return [method for name, method in self._of_instance.items() if callable(self._documented.get(name))]
+
+    def any(self, *names: str) -> bool:
+        """Return whether one of ``names`` is overridden."""
+        return any(name in self for name in names)
+
+
+def methods_of(cls: type) -> dict[str, Any]:
+    """Return the methods and properties of a class and of its bases, by name."""
+    return {name: getattr(cls, name) for name in dir(cls) if not name.startswith("__")}
+
 
 INSTEAD = {
     "push_to_hub": "upload the folder that save_model() writes with huggingface_hub.upload_folder()",

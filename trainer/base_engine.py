@@ -228,9 +228,8 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
         """
         optimizer = contents.find(self.optimizer_file)
         if optimizer is None and not contents.names("shards"):
-            others = contents.names("optimizer")
             reason = "it was written with save_only_model=True. Load the model from it and start afresh"
-            if others:
+            if others := contents.names("optimizer"):
                 reason = f"the trainer of another framework wrote it, with {others[0]}. Resume it with that trainer"
             raise CheckpointError(f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since {reason}")
         made = self.engine.made

@@ -65,6 +65,11 @@ class TFTrainingArguments(BaseTrainingArguments):
         super().validate()
         refuse(self, NOT_HERE)
 
+    @property
+    def global_micro_batch_size(self) -> int:
+        """Examples in a training micro-batch of all processes together: ``n_replicas`` counts those of all machines."""
+        return self.train_batch_size
+
     @cached_property
     def place(self) -> ProcessRank:
         """The rank of this process in TF_CONFIG's cluster; without one, that of a single process."""
@@ -105,11 +110,6 @@ class TFTrainingArguments(BaseTrainingArguments):
     def n_gpu(self) -> int:
         """Number of replicas that train together, on any devices."""
         return self.n_replicas
-
-    @property
-    def global_micro_batch_size(self) -> int:
-        """Examples in a training micro-batch of all processes together: ``n_replicas`` counts those of all machines."""
-        return self.train_batch_size
 
     @property
     def parallel_mode(self) -> ParallelMode:

@@ -14,7 +14,7 @@ from torch import nn
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..base_engine import BaseEngine
+from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_engine import BaseEngine, EnginePart
+from ..base_engine.engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import are_texts, map_nested

@@ -1,8 +1,7 @@
 """Training step in PyTorch: forward, loss, backward, normalize and clip the gradients, step, clear.
 
-The gradient of an update is the gradient of the mean over all items of the update. Therefore the loss of each
-micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are divided by the sum of
-the weights when the update is complete. Usually the weights add up to one, and no division is needed.
+The loss of each micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are
+divided by the sum of the weights, so that the gradient of an update is that of the mean over all its items.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import UnsupportedError
 
-from ..base_engine import BaseEngine, BaseTrainStep
+from ..base_engine.engine import BaseEngine
+from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
-from ..base_engine import BaseEngine
+from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed

@@ -52,7 +52,8 @@ class OOMRetrier:
     def _in_parts(self, model: nn.Module, inputs: Any) -> Tensor:
         """Run the backward pass of ``inputs`` in parts, weighted by their items."""
         if self._parts == 1:
-            return self._step.call_training_step(model, inputs)
+            mean: Tensor = self._step.call_training_step(model, inputs)
+            return mean
         step, whole, examples = self._step, self._step.context, self._step.model_io.examples_in(inputs)
         cutter = self._cutter = self._cutter or Cutter(inputs, examples, self._samples())
         whole.is_single = False  # the weights of the whole and of the parts are relative to the reference

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
@@ -24,7 +24,7 @@ from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
 from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
-from .overrides import Overrides, methods_of
+from .overrides import Overrides
 from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 from .stop_signals import StopSignals, pass_on
@@ -51,13 +51,6 @@ class BaseTrainer(TrainerInterface):
     The reference documents the public methods of this class and of those two. Everything else is in a component: the
     engine (model, optimizer, step), the dispatcher (callbacks), the checkpoints, the evaluator, the writer.
     """
-
-    _documented: ClassVar[dict[str, Any]]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if BaseTrainer in cls.__bases__:
-            cls._documented = methods_of(cls)
 
     def __init__(
         self,
@@ -95,7 +88,7 @@ class BaseTrainer(TrainerInterface):
         """Create the components, and attach the callbacks."""
         self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
-        self._overrides = Overrides(self, self._documented)
+        self._overrides = Overrides(self)
         self._check_args()
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)

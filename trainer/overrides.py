@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound=type)
+
+
+_documented: dict[type, dict[str, Any]] = {}
+
+
+def documents(cls: C) -> C:
+    """Keep the methods of a class as they are defined, so that another one in its place counts as an override."""
+    _documented[cls] = _methods_of(cls)
+    return cls
+
+
+def _methods_of(cls: type) -> dict[str, Any]:
+    return {name: getattr(cls, name) for name in dir(cls) if not name.startswith("__")}
 
 
 class Overrides:
@@ -13,17 +28,17 @@ class Overrides:
     All behavior that depends on an override uses this record. A method may be set until train() or evaluate() begins.
 
     Args:
-        trainer: The trainer.
-        documented: The methods of the class that documents them, by name, as they were defined.
+        trainer: The trainer; the nearest of its classes that `documents` its methods is the reference.
 
     Example:
-        >>> class Base:
+        >>> @documents
+        ... class Base:
         ...     def save(self): ...
         ...     def load(self): ...
         >>> class Own(Base):
         ...     def save(self): ...
         >>> trainer = Own()
-        >>> overrides = Overrides(trainer, methods_of(Base))
+        >>> overrides = Overrides(trainer)
         >>> "save" in overrides, "load" in overrides
         (True, False)
         >>> trainer.load = print
@@ -31,8 +46,9 @@ class Overrides:
         True
     """
 
-    def __init__(self, trainer: Any, documented: Mapping[str, Any]) -> None:
-        own = methods_of(type(trainer)).items()
+    def __init__(self, trainer: Any) -> None:
+        documented = next(_documented[cls] for cls in type(trainer).__mro__ if cls in _documented)
+        own = _methods_of(type(trainer)).items()
         self._of_class = frozenset(name for name, method in own if method is not documented.get(name))
         self._of_instance: dict[str, Any] = vars(trainer)
         self._documented = documented
@@ -47,11 +63,6 @@ class Overrides:
     def any(self, *names: str) -> bool:
         """Return whether one of ``names`` is overridden."""
         return any(name in self for name in names)
-
-
-def methods_of(cls: type) -> dict[str, Any]:
-    """Return the methods and properties of a class and of its bases, by name."""
-    return {name: getattr(cls, name) for name in dir(cls) if not name.startswith("__")}
 
 
 INSTEAD = {

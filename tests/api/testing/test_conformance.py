@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import signal
 import threading
@@ -291,3 +292,39 @@ def test_importing_a_framework_with_the_module_is_a_fault(tmp_path, monkeypatch)
 
     with pytest.raises(ConformanceError, match="importing eager_callback imports torch"):
         check_callback(eager_callback.Eager, frameworks=[])
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        logs["extra"] = 1.0
+
+
+class Slots(Frozen):
+    __slots__ = ("kept",)
+    role = "observer"
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        super().on_log(args, state, control, logs)
+
+    def on_predict(self, args, state, control, **kwargs):
+        raise RuntimeError("no predictions, please")
+
+    def on_save(self, args):
+        pass
+
+
+def test_a_class_that_takes_no_attributes_is_watched_all_the_same():
+    with pytest.raises(ConformanceError) as frozen:
+        check_callback(Frozen, frameworks=installed_frameworks()[:1])
+    with pytest.raises(ConformanceError) as slots:
+        check_callback(Slots, frameworks=installed_frameworks()[:1])
+
+    assert [found.partition(" (")[0] for found in frozen.value.faults] == ["Frozen.on_log"]
+    assert "changes logs" in frozen.value.faults[0]
+    found = {hook: next(each for each in slots.value.faults if each.startswith(f"Slots.{hook} (")) for hook in
+             ("on_log", "on_predict", "on_save")}  # fmt: skip
+    assert "changes logs" in found["on_log"]
+    assert "raised RuntimeError: no predictions, please" in found["on_predict"]
+    assert "cannot be called" in found["on_save"]
+    assert all(HERE in each for each in found.values())

@@ -16,6 +16,7 @@ from trackside.callbacks.errors import ArgumentError, NotPlainError
 from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
+from ..data.limits import first
 from ..engine import Engine, Overrides
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
@@ -209,18 +210,19 @@ class Evaluator:
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
+        limit = None if keeps and not trainer.args.fast_dev_run else trainer.args.limit_eval_batches
         run = EvaluationRun(
             self._engine,
             trainer.args,
             trainer.compute_metrics,
-            expected=expected,
+            expected=expected if limit is None else None,
             only_loss=only_loss,
             keeps=keeps,
             is_stopped=self._is_stopped,
             current=self._current,
         )
         with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
-            run.over(evaluation.counted(batches), ignore_keys, **options)
+            run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
             output = run.output(prefix)
         self._tell_taken(run.taken - self._told)
         return output, run

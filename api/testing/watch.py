@@ -98,14 +98,15 @@ class Watch:
         self.findings.add(f"{named(callback, hook)} {what}", advice, with_phase=False)
 
 
-def set_method(callback: Any, name: str, function: Callable[..., Any]) -> None:
+def set_method(callback: Any, name: str, function: Callable[..., Any] | None) -> None:
     """Set a method on a callback; if its class allows no attributes, the callback gets one derived from it."""
-    cls = type(callback)
     try:
         object.__setattr__(callback, name, function)  # also where a dataclass is frozen
     except AttributeError:
+        cls: Any = type(callback)
         body = {"__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        derived = type(cls)(cls.__name__, (cls,), {**body, name: staticmethod(function)})
+        metaclass: Any = type(cls)
+        derived = metaclass(cls.__name__, (cls,), {**body, name: function and staticmethod(function)})
         object.__setattr__(callback, "__class__", derived)
 
 

@@ -51,8 +51,8 @@ def printable(text: str, stream: Any) -> str:
 
     Example:
         >>> import io
-        >>> printable("caf\u00e9", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-        'caf\\xe9'
+        >>> print(printable("5 \u20ac", io.TextIOWrapper(io.BytesIO(), encoding="ascii")))
+        5 \\u20ac
     """
     if text.isascii():
         return text

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from trackside.callbacks import registry
 from trackside.testing import check_callback, installed_frameworks
-
-HERE = Path(__file__).name
-
 
 BUILT_IN = [
     *("csv", "early_stopping", "journal", "jsonl", "learning_rate_monitor", "loss_guard", "printer", "progress"),

@@ -277,8 +277,8 @@ class Engine(ABC):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
-        """Return this process's micro-batches of an epoch, ordered by ``seed``, behind ``skip_examples`` examples."""
+    def epoch_batches(self, progress: Progress) -> Iterator[Any]:
+        """Return this process's micro-batches of the epoch in ``progress``, from its position on."""
 
     @abstractmethod
     def refresh_data(self, epoch: int) -> tuple[bool, int | None]:

@@ -267,7 +267,7 @@ class FakeEngine(Engine):
     def describe_data(self) -> dict[str, Any]:
         return {"examples": None, "columns": None}
 
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
+    def epoch_batches(self, progress: Any) -> Iterator[Any]:
         return iter(range(BATCHES))
 
     def count_examples(self, window: Any) -> int:

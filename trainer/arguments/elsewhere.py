@@ -22,6 +22,8 @@ FIELDS_ELSEWHERE = {
     "gradient_clip_norm": "max_grad_norm",
     "gradient_clip_val": "max_grad_norm",
     "initial_epoch": "resume_from_checkpoint",
+    "limit_val_batches": "limit_eval_batches",
+    "max_eval_batches": "limit_eval_batches",
     "learning_rate_scheduler": "lr_scheduler_type",
     "log_dir": "logging_dir",
     "log_every_n_steps": "logging_steps",

@@ -7,6 +7,7 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
+from ..data.limits import words_of_limits
 from ..progress import TrainingPlan
 from ..staging import address_of
 
@@ -46,7 +47,8 @@ def _data(args: Any, examples: int | None, plan: TrainingPlan, step: int) -> str
         known += f" in batches of {args.train_batch_size}{factors}"
     epoch = "" if plan.batches_per_epoch is None else f"{counted(updates, 'update')} an epoch, "
     begun = f", {step:,} of them done" if step else ""
-    return f"{known}: {epoch}{plan.max_steps:,} in all{begun}"
+    limit = words_of_limits(args)[0]
+    return f"{known}{limit and ', '}{limit}: {epoch}{plan.max_steps:,} in all{begun}"
 
 
 def _output(args: Any, state: Any) -> str:
@@ -59,6 +61,7 @@ def _output(args: Any, state: Any) -> str:
         unit = UNITS.get(str(getattr(strategy, "value", strategy)))
         every = f"every {steps:,} steps" if unit == "step" else f"after each {unit}"
         found.append(f"never {verb}" if unit is None else f"{verb} {every}")
+    found += filter(None, [words_of_limits(args)[1]])
     return ", ".join(found)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_engine import BaseEngine, EnginePart
+from ..base_engine.engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import are_texts, map_nested
@@ -126,7 +126,8 @@ class TorchEvaluation(EnginePart, EvaluationStep):
                 find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
                 result = None if self._computes_loss else find(outputs)
             loss = None if result is None else step.total_loss(_as_tensor(result), inputs)
-            if isinstance(result, Tensor) and loss is not None:
+            parts = result.values() if type(result) is dict else [result]
+            if loss is not None and all(isinstance(part, Tensor) for part in parts):
                 loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
         if prediction_loss_only:
             return loss, None, None

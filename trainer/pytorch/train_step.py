@@ -1,8 +1,7 @@
 """Training step in PyTorch: forward, loss, backward, normalize and clip the gradients, step, clear.
 
-The gradient of an update is the gradient of the mean over all items of the update. Therefore the loss of each
-micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are divided by the sum of
-the weights when the update is complete. Usually the weights add up to one, and no division is needed.
+The loss of each micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are
+divided by the sum of the weights, so that the gradient of an update is that of the mean over all its items.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import UnsupportedError
 
-from ..base_engine import BaseEngine, BaseTrainStep
+from ..base_engine.engine import BaseEngine
+from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
@@ -227,7 +227,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         """Return the mean loss of a result of compute_loss; the sum of several."""
         if type(result) is not dict:
             return self.mean_loss(result, inputs)
-        return torch.stack([self.mean_loss(part, inputs, is_one_of_several=True) for part in result.values()]).sum()
+        return torch.stack(self.observer.weigh_each(result.values(), inputs, self.context)).sum()
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
@@ -256,11 +256,11 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
                 loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=self.observer.shifts(inputs))
         return (loss, outputs) if return_outputs else loss
 
-    def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:
+    def mean_loss(self, result: Any, inputs: Any) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
         if self.context.is_single and self.observer.is_settled and self._is_on_host and isinstance(result, Tensor):
             return result if result.ndim == 0 else result.mean()
-        return self.observer.weigh(result, inputs, self.context, is_one_of_several=is_one_of_several)
+        return self.observer.weigh(result, inputs, self.context)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
-from ..base_engine import BaseEngine
+from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
@@ -81,7 +81,7 @@ class TFEngine(BaseEngine):
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
-    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
+    def _prepare_data(self, resized: tuple[int | None, int] | None) -> int | None:
         """Build the source of training batches; return its number of batches per epoch, if known."""
         self._build_batches()
         if resized is None:
@@ -92,7 +92,7 @@ class TFEngine(BaseEngine):
         self.train_batches.num_examples = resized[0]
         return self.train_batches.num_batches()
 
-    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+    def _refresh_data(self, epoch: int) -> tuple[bool, int | None]:
         """Take another ``trainer.train_dataset``, or other batches of a subclass in this epoch, into account."""
         spec, is_other = self.train_batches.element_spec, self.trainer.train_dataset is not self._loaded
         if is_other:
@@ -152,12 +152,12 @@ class TFEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, each with the examples of all replicas."""
         self.train_batches.seed = self.trainer.args.order_seed if seed is None else seed
-        return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
+        return self._read(epoch, skip_examples)
 
-    def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def _read(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
         self.train_step.may_be_other = True  # on_epoch_begin was sent
         step, batches = self.train_step, self.train_batches
@@ -170,7 +170,11 @@ class TFEngine(BaseEngine):
             for pair in pairs:
                 examples = examples_in(pair)
                 yield TrainBatch(pair, examples, examples)
-        step.queue.flush()
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """Do the updates that are queued."""
+        self.train_step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""

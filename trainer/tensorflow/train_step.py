@@ -16,7 +16,8 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
-from ..base_engine import BaseEngine, BaseTrainStep
+from ..base_engine.engine import BaseEngine
+from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
 from .compiled_step import CompiledStep

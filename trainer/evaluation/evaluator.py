@@ -224,7 +224,9 @@ class Evaluator:
         )
         with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
-            return run.output(prefix), run
+            output = run.output(prefix)
+        self._tell_taken(run.taken - self._told)
+        return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:
         """Return the metrics of an evaluation of one batch, so that their names are known before training.
@@ -268,6 +270,11 @@ class Evaluator:
                     "%s is %s in the evaluation at step %d: such an evaluation is passed over, it is never the best",
                     *(name, metrics[name], self._trainer.state.global_step),
                 )
+
+    def _tell_taken(self, names: set[str]) -> None:
+        self._told |= names
+        if names and self._trainer.is_world_process_zero():
+            logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

@@ -13,6 +13,7 @@ from ..staging import staged
 from . import enums
 from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
+from .dev_run import dev_run_values
 from .elsewhere import OPTIMIZERS_ELSEWHERE
 from .fields import (
     INTERVAL,
@@ -107,6 +108,12 @@ class BaseTrainingArguments(DerivedArguments):
     )
     eval_delay: float = option(0, "Epochs or updates, as eval_strategy counts, before the first one.", at_least(0))
     eval_on_start: bool = option(False, "Evaluate before the first update too.")
+
+    # -- ways to try ----------------------------------------------------------------------------------------------
+    fast_dev_run: bool = option(False, "One batch through train, evaluate, save, resume and predict; keep nothing.")
+    overfit_batches: int | None = option(None, "Train on this many batches, the same in every epoch.", at_least(1))
+    limit_train_batches: int | None = option(None, "Train on this many batches of each epoch.", at_least(1))
+    limit_eval_batches: int | None = option(None, "Evaluate on the first batches, this many.", at_least(1))
 
     # -- optimizer and schedule -----------------------------------------------------------------------------------
     learning_rate: float = option(5e-5, "Highest learning rate of the schedule.", at_least(0))
@@ -291,6 +298,8 @@ class BaseTrainingArguments(DerivedArguments):
         follows_metric = self.save_strategy == "best" or self.lr_scheduler_type == "reduce_lr_on_plateau"
         if self.metric_for_best_model is None and (self.load_best_model_at_end or follows_metric):
             self._set("metric_for_best_model", "loss")
+        for name, value in dev_run_values(self).items() if self.fast_dev_run else ():
+            self._set(name, value)
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self._set("greater_is_better", is_greater_better(self.metric_for_best_model))
 

@@ -66,6 +66,11 @@ class TFTrainingArguments(BaseTrainingArguments):
         super().validate()
         refuse(self, NOT_HERE)
 
+    @property
+    def global_micro_batch_size(self) -> int:
+        """Examples in a training micro-batch of all processes together: ``n_replicas`` counts those of all machines."""
+        return self.train_batch_size
+
     @cached_property
     def place(self) -> ProcessRank:
         """The rank of this process in TF_CONFIG's cluster; without one, that of a single process."""

@@ -17,9 +17,10 @@ from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
 from ..data.limits import first
-from ..engine import Engine, Overrides
+from ..engine import Engine
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
+from ..overrides import Overrides
 from ..stop_signals import StopSignals
 from .evaluation_loop import CurrentBatch, EvaluationRun
 from .occupation import Occupation
@@ -230,7 +231,9 @@ class Evaluator:
         )
         with self.occupation.begin("prediction_loop()"), self._engine.average.shown(), evaluation.eval_mode():
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
-            return run.output(prefix), run
+            output = run.output(prefix)
+        self._tell_taken(run.taken - self._told)
+        return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:
         """Return the metrics of an evaluation of one batch, so that their names are known before training.
@@ -272,6 +275,11 @@ class Evaluator:
                     "%s is %s in the evaluation at step %d: such an evaluation is passed over, it is never the best",
                     *(name, metrics[name], self._trainer.state.global_step),
                 )
+
+    def _tell_taken(self, names: set[str]) -> None:
+        self._told |= names
+        if names and self._trainer.is_world_process_zero():
+            logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

@@ -44,19 +44,22 @@ class FinetuneScheduleCallback(TrainerCallback):
             self.stages[int(epoch)] = [patterns] if isinstance(patterns, str) else list(patterns)
         if not self.stages.get(0):
             raise ArgumentError("stages", dict(stages), "a map with patterns for epoch 0, so that something is trained")
+        self.trained: list[bool] = []
+        """Whether each weight was trainable when the run began; names may have other numbers in a resumed run."""
         self.names: list[str] = []
-        """The weights that were trainable when the run began."""
+        """The names of those that were."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": self.names}
+        return {"trained": self.trained}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.names = list(state["names"])
+        self.trained = [bool(each) for each in state["trained"]]
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         weights = weights_of(kwargs["model"])
-        if state.global_step == 0 or not self.names:
-            self.names = [name for name, weight in weights.items() if is_trained(weight)]
+        if state.global_step == 0 or len(self.trained) != len(weights):
+            self.trained = [is_trained(weight) for weight in weights.values()]
+        self.names = [name for name, was_trained in zip(weights, self.trained, strict=True) if was_trained]
         for pattern in (pattern for patterns in self.stages.values() for pattern in patterns):
             if not any(matches(name, pattern) for name in self.names):
                 near = did_you_mean(pattern, self.names)

@@ -52,7 +52,7 @@ class TorchTrial(ModelTrial):
 
     def free_memory(self) -> None:
         """Empty the cache of the GPU."""
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def summary(self) -> str:

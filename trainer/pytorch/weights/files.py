@@ -266,7 +266,9 @@ def _read(path: Path, before: Mapping[str, Any]) -> dict[str, Any]:
 
 def _placed(places: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
     """Return weights by their own names; those that are only equal, and not tied, are copies."""
-    first = {key: name for name, key in reversed(places.items())}
+    first: dict[str, str] = {}
+    for name, key in places.items():
+        first.setdefault(key, name)
     return {name: found[key] if first[key] == name else found[key].clone() for name, key in places.items()}
 
 

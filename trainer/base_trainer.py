@@ -18,7 +18,8 @@ from .arguments.constructor import check_parts
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
-from .evaluation.evaluator import Evaluator, check_compute_metrics
+from .evaluation.checks import check_compute_metrics
+from .evaluation.evaluator import Evaluator
 from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter

@@ -314,8 +314,5 @@ class BaseTrainingArguments(DerivedArguments):
 
 
 # dataclass() has replaced these with defaults
-for _name, _property in {
-    "logging_dir": LOGGING_DIR,
-    **{item.name: item for item in (*ALIASES, *FOREIGN_FIELDS)},
-}.items():
+for _name, _property in [("logging_dir", LOGGING_DIR), *((item.name, item) for item in (*ALIASES, *FOREIGN_FIELDS))]:
     setattr(BaseTrainingArguments, _name, _property)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import ArgumentError, NotPlainError
+from trackside.callbacks.errors import NotPlainError
 from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
@@ -296,27 +295,3 @@ class Evaluator:
             yield
         finally:
             self._memory_of_init = memory.stop("init") if memory else {}
-
-
-def dataset_to_evaluate(given: Any, own: Any) -> Any:
-    """Return the given dataset, or else the trainer's dataset.
-
-    Raises:
-        ArgumentError: If there is neither.
-    """
-    dataset = own if given is None else given
-    if dataset is None:
-        raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-    return dataset
-
-
-def check_compute_metrics(compute_metrics: Callable[..., Any] | None, *, by_batch: bool) -> None:
-    """Raise ArgumentError if ``compute_metrics`` cannot be called batch by batch as requested."""
-    if compute_metrics is None or not by_batch:
-        return
-    parameters = inspect.signature(compute_metrics).parameters.values()
-    if not any(item.name == "compute_result" or item.kind is item.VAR_KEYWORD for item in parameters):
-        allowed = (
-            "only with compute_metrics(prediction, compute_result), which returns metrics if compute_result is True"
-        )
-        raise ArgumentError("batch_eval_metrics", True, allowed)

@@ -14,7 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError
 
 from ..arguments.constructor import arguments_of, check_function, names_arguments
 from ..base_trainer import BaseTrainer
-from ..evaluation.evaluator import dataset_to_evaluate
+from ..evaluation.checks import dataset_to_evaluate
 from ..outputs import Dataset
 from ..overrides import advice, documents, warn_of_unused_overrides
 from ._torch_util import is_distributed, unwrap

@@ -15,7 +15,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine.engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepResult
-from ..evaluation.evaluator import dataset_to_evaluate
+from ..evaluation.checks import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
 from ._compat import keras_mask, sentence_of, with_mask_of

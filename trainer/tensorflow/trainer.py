@@ -12,7 +12,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..arguments.constructor import arguments_of, check_pair, names_arguments
 from ..base_trainer import BaseTrainer
-from ..evaluation.evaluator import dataset_to_evaluate
+from ..evaluation.checks import dataset_to_evaluate
 from ..overrides import ON_TENSORFLOW, documents, warn_of_unused_overrides
 from .arguments import TFTrainingArguments
 from .data.factory import make_batches, training_options

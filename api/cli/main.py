@@ -29,6 +29,7 @@ OTHERS = {
     "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
     "chaos": ("trackside.cli.chaos.command", "Kill a job at random instants, and compare it with one that was not."),
     "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
+    "completion": ("trackside.cli.completion", "Print the script with which bash, zsh or fish completes trackside."),
     "init": ("trackside.cli.project", "Write run.yaml, model.py and data.py that train, to begin with."),
     "new-callback": ("trackside.cli.scaffold", "Write a complete package with one callback, to fill in."),
 }
@@ -81,7 +82,7 @@ def _run(argv: list[str]) -> int:
     if not command.startswith("-") and command not in COMMANDS:
         raise ConfigError(f"{command}: there is no such command.{did_you_mean(command, COMMANDS)}")
     own, overrides = split_overrides(argv) if command in RUNS else (argv or [command], [])
-    options = _parser(with_arguments=command == "train" and bool({"-h", "--help"} & set(own))).parse_args(own)
+    options = command_parser(own if command == "train" and {"-h", "--help"} & set(own) else ()).parse_args(own)
     options.typed, options.overrides = argv, overrides
     return int(options.run(options) or OK)
 
@@ -209,7 +210,12 @@ def _print_on_main(outcome: Outcome, text: str) -> None:
 # -- the parser -------------------------------------------------------------------------------------------------------
 
 
-def _parser(with_arguments: bool) -> argparse.ArgumentParser:
+def command_parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of the command.
+
+    Args:
+        asked: Words that ask for the help of `train`, which has all arguments of the framework of their file.
+    """
     from trackside import __version__
 
     parser = argparse.ArgumentParser(prog="trackside", description="Train PyTorch and TensorFlow models.")
@@ -222,8 +228,10 @@ def _parser(with_arguments: bool) -> argparse.ArgumentParser:
         if run is train:
             command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output_dir")
             command.add_argument("--print-config", action="store_true", help="print the merged configuration and end")
-        if run is train and with_arguments:
-            command.epilog = f"{OVERRIDES}\n\nFields of args:\n{_fields()}"
+        if run is train and asked:
+            from trackside.cli.fields import fields_help
+
+            command.epilog = f"{OVERRIDES}\n\n{fields_help(asked)}"
         if run in (evaluate, predict):
             command.add_argument("--checkpoint", metavar="FOLDER", help="weights to use; default: the final model")
         if run is lr_find:
@@ -256,11 +264,3 @@ def _command(
     )
     command.set_defaults(run=run)
     return command
-
-
-def _fields() -> str:
-    from trackside.cli.report import table
-    from trackside.config.run_config import arguments_class
-
-    fields = arguments_class("pytorch").__dataclass_fields__.values()
-    return table([(f"  --{item.name}", item.metadata["help"]) for item in fields if "help" in item.metadata])

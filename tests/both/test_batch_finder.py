@@ -43,6 +43,8 @@ def test_the_largest_batch_that_fits_is_found_and_nothing_is_changed(trainer_fac
 
     assert trainer.find_batch_size() == 16
     assert trainer.find_batch_size(max_size=12) == 12
+    trainer.train_dataset = trainer_factory.dataset(10)
+    assert trainer.find_batch_size() == 10
 
     np.testing.assert_array_equal(trainer_factory.weights(trainer), before)
     assert trainer.args.per_device_train_batch_size == 8

@@ -30,19 +30,24 @@ def find_batch_size(trainer: Any, engine: Any, max_size: int) -> int:
     if trainer.args.world_size > 1 or getattr(engine.strategy, "replicas", 1) > 1:
         how = "in one process, on one device. Start the script without torchrun"
         raise UnsupportedError(f"find_batch_size() runs {how}")
-    size = min(trainer.args.per_device_train_batch_size, max_size)
-    while not fits(trainer, engine, size):
+    first = size = min(trainer.args.per_device_train_batch_size, max_size)
+    while (examples := examples_if_fits(trainer, engine, size)) is None:
         size //= 2
         if not size:
             raise TracksideValueError("not even an update with one example fits into memory")
-    was_halved = size < min(trainer.args.per_device_train_batch_size, max_size)
-    while not was_halved and size < max_size and fits(trainer, engine, min(2 * size, max_size)):
-        size = min(2 * size, max_size)
+    most = min(max_size, examples or max_size) if size == first else size
+    while size < most and examples_if_fits(trainer, engine, min(2 * size, most)) is not None:
+        size = min(2 * size, most)
     return int(size)
 
 
-def fits(trainer: Any, engine: Any, size: int) -> bool:
-    """Return whether updates with micro-batches of ``size`` fit into memory."""
+def examples_if_fits(trainer: Any, engine: Any, size: int) -> int | None:
+    """Return the number of training examples, 0 if unknown, if updates with micro-batches of ``size`` fit into memory.
+
+    Returns:
+        None if they do not.
+    """
+    found: int | None = None
     with tempfile.TemporaryDirectory() as folder, engine.checkpoint.random_state_kept(), ExitStack() as kept:
         probe = probe_of(trainer, engine, folder, max_steps=UPDATES, per_device_train_batch_size=size)
 
@@ -53,12 +58,11 @@ def fits(trainer: Any, engine: Any, size: int) -> bool:
         probe.on("on_train_begin")(begin)
         try:
             probe.train()
-            found = True
+            found = probe._engine.describe_data()["examples"] or 0
         except Exception as error:
             if not engine.trial.is_out_of_memory(error):
                 raise
-            found = False
     gc.collect()
     engine.trial.free_memory()
-    logger.warning("find_batch_size(): %d examples %s", size, "fit" if found else "do not fit")
+    logger.warning("find_batch_size(): %d examples %s", size, "do not fit" if found is None else "fit")
     return found

@@ -28,7 +28,7 @@ PARTS = (engine.Engine, engine.TrainStep, engine.EvaluationStep, engine.Checkpoi
 SHARED_NAMES = [
     *("add_callback", "call_model_init", "callback_report", "compute_loss", "create_optimizer"),
     *("create_optimizer_and_scheduler", "create_scheduler", "evaluate", "floating_point_ops", "gather_objects"),
-    "evaluation_loop",
+    *("evaluation_loop", "find_batch_size", "find_learning_rate", "model_summary"),
     *("hyperparameter_search", "is_local_process_zero", "is_world_process_zero", "load_weights", "log", "log_metrics"),
     *(
         "model",

@@ -58,5 +58,5 @@ def is_pairwise(loss_fn: Any, outputs: Any, labels: Any) -> bool:
         losses = [[torch.as_tensor(loss_fn(each, other)) for other in (labels, labels.roll(1, 0))] for each in shapes]
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False  # only one of the shapes is allowed
-    same_as_given, same_if_aligned = (torch.allclose(*pair, rtol=1e-5, equal_nan=True) for pair in losses)
+    same_as_given, same_if_aligned = (torch.allclose(one, two, equal_nan=True) for one, two in losses)
     return same_as_given and not same_if_aligned

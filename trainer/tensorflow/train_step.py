@@ -19,9 +19,10 @@ import tensorflow as tf
 from ..base_engine import BaseEngine, BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
+from ..recovery.skipping import steers_update
 from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
-from .distributed.strategy import DistributedStrategy
+from .distributed.strategy import DistributedStrategy, Needs
 from .draws.state import DRAWS
 from .loss import LossAccumulator
 from .model_io import ModelIO
@@ -63,11 +64,11 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         super().__init__(engine, precision)
         args = self.trainer.args
         self.losses: LossAccumulator = LossAccumulator()
-        self._receivers = engine.dispatcher.receivers
+        self._dispatcher, self._receivers = engine.dispatcher, engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue: UpdateQueue = UpdateQueue(
-            size, lambda queued: self.compiled.queued(queued), StepObservers(self._receivers)
-        )
+        self.queue: UpdateQueue = UpdateQueue(size, lambda queued: self.compiled.queued(queued))
+        self._observers = StepObservers(self._receivers) if size > 1 else None
+        self.strategy.own_needs = self._own_needs
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
@@ -97,13 +98,14 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         """Do a whole update in one call, now or together with the next ones; return False if this is not possible."""
         if self.may_be_other or self._may_be_changed():
             self.take_trainable()
-        if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or any(map(self._receivers, WITHIN_UPDATES)):
+        needs = self.strategy.needs()
+        if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or needs.in_pieces:
             return False
         self.timer.exchange()
         for batch in window:
             self._count(batch)
         skipped, learning_rate = False, self._next_learning_rate()
-        if self.queue.takes(self.trainer.state.global_step + 1) and is_whole(window, self.trainer.args):
+        if self.queue.is_used and not needs.is_observed and is_whole(window, self.trainer.args):
             self.queue.add(window, learning_rate)
         else:
             self.queue.flush()
@@ -111,6 +113,13 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         if not (self.precision.is_scaled and bool(skipped)):
             step_schedule(self.trainer.lr_scheduler)
         return True
+
+    def _own_needs(self) -> Needs:
+        """Return what callbacks of this process need of the next update."""
+        step = self.trainer.state.global_step + 1
+        is_observed = self._observers is not None and self._observers(step)
+        is_listened = any(map(self._receivers, WITHIN_UPDATES))
+        return Needs(is_listened, is_listened and steers_update(self._dispatcher), is_observed)
 
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
         """Run the forward and the backward pass of a micro-batch."""

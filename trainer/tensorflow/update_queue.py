@@ -34,13 +34,11 @@ class UpdateQueue:
     Args:
         size: Number of updates in one call; below 2, none is queued.
         execute: Does the updates of a list; batches that are read have the same shapes.
-        is_observed: Returns whether a callback observes the model after a number of completed updates.
     """
 
-    def __init__(self, size: int, execute: Callable[[list[Update]], None], is_observed: Callable[[int], bool]) -> None:
+    def __init__(self, size: int, execute: Callable[[list[Update]], None]) -> None:
         self.size = size
         self._execute = execute
-        self._is_observed = is_observed
         self._waiting: list[Update] = []
         self._shapes: list[Any] = []
 
@@ -49,9 +47,10 @@ class UpdateQueue:
         """Whether every update was done."""
         return not self._waiting
 
-    def takes(self, step: int) -> bool:
-        """Return whether the update that completes ``step`` may be queued."""
-        return self.size > 1 and not self._is_observed(step)
+    @property
+    def is_used(self) -> bool:
+        """Whether updates may be queued, where no callback observes the model between them."""
+        return self.size > 1
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
         """Queue an update; do all queued updates once the queue is full."""

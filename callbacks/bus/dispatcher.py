@@ -275,7 +275,7 @@ class Dispatcher:
     def tell_not_finite(self, step: int, loss: float) -> None:
         """Call ``loss_not_finite(args, state, control, step=step, loss=loss)`` of these callbacks."""
         seen = (self.args, self.state, self.control)
-        for item in sorted(self._watchers, key=lambda item: item.position):
+        for item in sorted(self._watchers, key=lambda item: item.placed):
             self._guarded(item, "loss_not_finite", lambda each: each.loss_not_finite(*seen, step=step, loss=loss))
 
     def as_plain(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:

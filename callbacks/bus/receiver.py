@@ -81,7 +81,7 @@ class CallbackReceiver:
     @property
     def position(self) -> Position:
         """The callback's position in the order of the calls."""
-        return self.attachment.position
+        return self.attachment.placed
 
     @property
     def may_steer(self) -> bool:

@@ -7,7 +7,7 @@ RNN, a ``tf.Variable`` in an attribute, or a layer in an object of the user; it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any

@@ -170,6 +170,7 @@ def test_the_costs_tell_how_a_callback_kept_up(track):
         ({"queue": 2.5}, ArgumentError, "queue=2.5 is not allowed: a whole number from 1"),
         ({"when_full": "block"}, CallbackError, "when_full"),
         ({"queue": 5, "background": False}, ArgumentError, "background=True"),
+        ({"timeout_s": 5, "background": False}, ArgumentError, "timeout_s=5 is not allowed: not given"),
         ({"when_full": "wait", "background": False}, ArgumentError, "background=True"),
     ],
 )

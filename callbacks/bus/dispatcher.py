@@ -30,6 +30,9 @@ logger: logging.Logger = logging.getLogger("trackside.callbacks")
 RESERVED = ("epoch", "step")
 """Names in every record that a monitor cannot replace."""
 
+OF_A_RUN = ("current_epoch", "header")
+"""What callbacks get by keyword within a run; it is None outside."""
+
 STEERED_AT = ("on_epoch_begin", *sorted(STEP_EVENTS - {"on_log"}))
 """The events between two updates of an epoch that come with every step."""
 
@@ -55,7 +58,7 @@ class Dispatcher:
         self.args = args
         self.state = state
         self.control = control
-        self.context: dict[str, Any] = {"trainer": trainer}
+        self.context: dict[str, Any] = {"trainer": trainer, **dict.fromkeys(OF_A_RUN)}
         self.roster: Roster = Roster()
         self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: dict[str, Sequence[CallbackReceiver]] = {}

@@ -275,7 +275,7 @@ def test_a_failed_commit_in_the_background_is_raised_at_a_later_step(trainer_fac
     def no_space(checkpoint, folder, files):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trackside.trainer.base_engine.BaseCheckpoint._write_files", no_space)
+    monkeypatch.setattr("trackside.trainer.base_engine.checkpoint.BaseCheckpoint._write_files", no_space)
 
     with pytest.raises(CheckpointError, match="No space left"):
         trainer_factory(save_strategy="steps", save_steps=1, max_steps=5).train()

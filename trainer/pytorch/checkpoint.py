@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..base_engine import BaseCheckpoint
+from ..base_engine.checkpoint import BaseCheckpoint
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write

@@ -1,8 +1,7 @@
 """Training step in PyTorch: forward, loss, backward, normalize and clip the gradients, step, clear.
 
-The gradient of an update is the gradient of the mean over all items of the update. Therefore the loss of each
-micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are divided by the sum of
-the weights when the update is complete. Usually the weights add up to one, and no division is needed.
+The loss of each micro-batch is multiplied by its *weight* (its items divided by a constant), and the gradients are
+divided by the sum of the weights, so that the gradient of an update is that of the mean over all its items.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import UnsupportedError
 
-from ..base_engine import BaseEngine, BaseTrainStep
+from ..base_engine.engine import BaseEngine
+from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
@@ -59,32 +59,31 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
         super().__init__(engine, precision)
-        trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
+        trainer, args = self.trainer, self.trainer.args
         self.context: StepContext = StepContext()
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
-        self.holders: Callable[[], list[Any]] = lambda: [
-            trainer,
-            *(item.callback for item in trainer.callback_report.values()),
-        ]
+        report = partial(getattr, trainer, "callback_report")
+        self.holders: Callable[[], list[Any]] = lambda: [trainer, *(item.callback for item in report().values())]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
-        self.losses: LossAccumulator = LossAccumulator(
-            self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
-        )
+        skips = args.logging_nan_inf_filter
+        self.losses: LossAccumulator = LossAccumulator(self.strategy, args.device, reference, skip_non_finite=skips)
         self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
-        own_step = partial(self.observer.call, trainer.training_step)
-        self._call_training_step = own_step if "training_step" in overrides else self.training_step
         self.noise: Any = None
-        self.retrier: OOMRetrier | None = None
-        if args.auto_find_batch_size:
-            source: Any = engine  # its loader exists later
-            self.retrier = OOMRetrier(self, self._call_training_step, lambda: source.train_loader)
-        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
+        self.retrier: OOMRetrier | None = OOMRetrier(self, engine) if args.auto_find_batch_size else None
         self._has_sparse, self._is_first_update = False, True
         self._window: list[TrainBatch] | None = None
         self._is_on_host = args.device.type == "cpu"
+        self.take_overrides()
+
+    def take_overrides(self) -> None:
+        """Call the trainer's methods from now on where they are its user's."""
+        trainer, overrides = self.trainer, self.overrides
+        own_step = partial(self.observer.call, trainer.training_step)
+        self.call_training_step = own_step if "training_step" in overrides else self.training_step
+        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
 
     def begin_run(self, *, takes_late: bool) -> None:
         """Set up the step for the optimizer and the wrapped model of a new run.
@@ -93,6 +92,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             takes_late: See `RunParameters`.
         """
         trainer, strategy = self.trainer, self.strategy
+        self.take_overrides()
         self.parameters.close()
         self.parameters = RunParameters(
             trainer.model,
@@ -142,7 +142,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             if self.retrier is not None:
                 loss = self.retrier.training_step(model, inputs)
             else:
-                loss = self._call_training_step(model, inputs)
+                loss = self.call_training_step(model, inputs)
         value, self._inputs = self.losses.add(loss, context), None
         if not self._is_on_host or value - value != 0.0:
             self.observer.look_at(value, inputs, context)
@@ -227,7 +227,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         """Return the mean loss of a result of compute_loss; the sum of several."""
         if type(result) is not dict:
             return self.mean_loss(result, inputs)
-        return torch.stack([self.mean_loss(part, inputs, is_one_of_several=True) for part in result.values()]).sum()
+        return torch.stack(self.observer.weigh_each(result.values(), inputs, self.context)).sum()
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
@@ -256,11 +256,11 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
                 loss = smoothed_loss(main_logits(outputs), labels, smoothing, is_causal=self.observer.shifts(inputs))
         return (loss, outputs) if return_outputs else loss
 
-    def mean_loss(self, result: Any, inputs: Any, *, is_one_of_several: bool = False) -> Tensor:
+    def mean_loss(self, result: Any, inputs: Any) -> Tensor:
         """Return the mean loss of a result of compute_loss, and record its number of items."""
         if self.context.is_single and self.observer.is_settled and self._is_on_host and isinstance(result, Tensor):
             return result if result.ndim == 0 else result.mean()
-        return self.observer.weigh(result, inputs, self.context, is_one_of_several=is_one_of_several)
+        return self.observer.weigh(result, inputs, self.context)
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass of a mean loss with the weight of this micro-batch in the update."""

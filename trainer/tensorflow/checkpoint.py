@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import BusyError
 
-from ..base_engine import BaseCheckpoint, BaseEngine
+from ..base_engine.checkpoint import BaseCheckpoint
+from ..base_engine.engine import BaseEngine
 from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot

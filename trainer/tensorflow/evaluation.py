@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideValueError
 
-from ..base_engine import BaseEngine, EnginePart
+from ..base_engine.engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepResult
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
@@ -26,11 +27,12 @@ from .data.loader import Batches, OwnBatches
 from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
-from .loss import batch_size
+from .loss import batch_size, losses_of_outputs
 from .model_io import ModelIO, in_words, without
 from .model_state import undisturbed
 from .objective.compiled_metrics import CompiledMetrics
 from .objective.items import MEAN, MISUSE
+from .objective.losses_by_name import LossesByName, by_name
 from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
@@ -60,8 +62,11 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self._batches: Batches | None = None
         self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
+        self._traced: list[Any] = []
         self._last_spec: tuple[Any, str] = (None, "")
         self._metrics: CompiledMetrics = CompiledMetrics()
+        self._names: tuple[str, ...] = ()
+        self._by_name: LossesByName = LossesByName()
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
@@ -95,13 +100,21 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return a context in which the model is in evaluation mode."""
         self.train_step.queue.flush()
         self.model_io.build(self._batches, self.train_step.precision.policy)
-        self._metrics.begin(self.trainer.model)
+        self._retrace_if_other([self.trainer.loss_fn, *self.overrides.on_trainer()])
+        self._metrics.begin(self.trainer.model, self.strategy.collectives)
+        self._by_name.begin()
         before = apply_policy(self.trainer.model, self.policy)
         try:
             with undisturbed(self.trainer.model), DRAWS.undisturbed():
                 yield
         finally:
             restore_policies(before)
+
+    def _retrace_if_other(self, functions: list[Any]) -> None:
+        """Forget the traces of other functions of the user's than these."""
+        if len(functions) != len(self._traced) or any(map(operator.is_not, functions, self._traced)):
+            self.forget_traces()
+            self._traced = functions
 
     def forget_traces(self) -> None:
         """Trace the evaluation step again at its next call."""
@@ -114,7 +127,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
     def evaluation_step(self, batch: Any, prediction_loss_only: bool, ignore_keys: list[str] | None) -> StepResult:
         """Run one batch through the model."""
         pair = pair_of(batch)
-        loss, weight, logits = self._predictor(pair)(pair, rows_of(self.strategy, pair))
+        loss, weight, logits, single = self._predictor(pair)(pair, rows_of(self.strategy, pair))
+        self._by_name.add(single)
         self._metrics.has_batches |= pair.labels is not None
         examples = loader.examples_in(pair)
         first, last = self.strategy.local_span(examples)
@@ -148,9 +162,13 @@ class TFEvaluation(EnginePart, EvaluationStep):
         if pair.labels is not None and self._metrics.source is not None:
             self._update_metrics(pair.labels, logits, rows)
         if losses[0] is None:
-            return None, 0.0, logits
+            return None, 0.0, logits, {}
         weight = tf.add_n(weights)
-        return mean_of_sums(tf.add_n(losses), weight, self._reductions), weight, logits
+        loss = mean_of_sums(tf.add_n(losses), weight, self._reductions)
+        added = len(self._reductions) - len(self._names)
+        if not self._names or loss.shape != [len(self._reductions)]:  # a method of the trainer may return another
+            return loss, weight, logits, {}
+        return loss[:added], weight[:added], logits, by_name(self._names, loss[added:], weight[added:])
 
     def _update_metrics(self, labels: Any, logits: Any, rows: Any) -> None:
         if rows is not None:  # of all processes
@@ -175,8 +193,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
         loss, logits = self.trainer.run_model(features, labels, False)
         sums = self.model_io.sums_of(loss if labels is not None else None, logits, features, labels, step.losses)
         if sums is not None:
-            self._reductions = sums.reductions
-            step.losses.add(stacked(sums.totals), stacked(sums.weights))
+            single = losses_of_outputs(loss, features)
+            self._reductions, self._names = sums.reductions + single.reductions, single.names
+            step.losses.add(stacked(sums.totals + single.totals), stacked(sums.weights + single.weights))
         return logits
 
     def distributed_prediction_steps(self, batch: tuple[Any, Any]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -203,8 +222,9 @@ class TFEvaluation(EnginePart, EvaluationStep):
     # -- to the host ------------------------------------------------------------------------------------------------
 
     def metrics(self) -> dict[str, Any]:
-        """Return the metrics with which the model was compiled, over the batches of this evaluation."""
-        return self._metrics.results(self.strategy.collectives)
+        """Return the losses of several outputs, and the compiled metrics, over the batches of this evaluation."""
+        collectives = self.strategy.collectives
+        return {**self._by_name.results(collectives), **self._metrics.results(collectives)}
 
     def to_host(self, nested: Any) -> Any:
         """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""

@@ -20,7 +20,7 @@ from trackside.callbacks.errors import TracksideValueError
 from .data.readers import unweighted
 from .objective.class_weights import weights_of
 from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
-from .objective.sums import Sums, summed, with_penalties
+from .objective.sums import Sums, single_losses, summed, with_penalties
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -132,6 +132,12 @@ def sums_of_batch(
     if not is_total and (items or only_layers):
         items = with_penalties(items, model, examples)
     return summed(items, examples) if items else None
+
+
+def losses_of_outputs(loss: Any, features: Any) -> Sums:
+    """Return the losses of several outputs by their names, if ``loss`` is what `as_tensor` returned; else none."""
+    items, _ = getattr(loss, "_items", None) or ([], False)
+    return single_losses(items, tf.cast(batch_size(features), sum_dtype()))
 
 
 def _times(losses: Any, sample_weight: Any) -> Any:

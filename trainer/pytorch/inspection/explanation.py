@@ -14,6 +14,7 @@ from ..precision.eval_mode import eval_mode
 from .first_loss import unknown
 from .items import ItemCounter
 from .misfit import in_words
+from .several import as_one_loss, means_and_weights
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,16 @@ class BatchExplanation:
 def explain_batch(trainer: Any, step: Any, inputs: Any) -> BatchExplanation:
     """Return what the trainer makes of a batch, on the device; the model is called once, in evaluation mode."""
     model_io, precision = step.model_io, step.precision
-    counter = ItemCounter(trainer, model_io, lambda part: step.loss_of(trainer.model, part))
+    counter = ItemCounter(trainer, model_io, lambda part: as_one_loss(step.loss_of(trainer.model, part)))
     interrupted, past = step.context, model_io.past
     step.context = StepContext(count=2)
     try:
         with eval_mode(trainer.model, None), torch.enable_grad(), precision.forward():
             result = step.loss_of(trainer.model, inputs)
             if type(result) is dict:  # of several optimizers
-                result = torch.stack([as_mean_and_weight(part)[0] for part in result.values()]).sum()
-            loss, weight = as_mean_and_weight(result)
+                loss, weight = as_one_loss(result), counter.common_weight(*means_and_weights(result.values()), inputs)
+            else:
+                loss, weight = as_mean_and_weight(result)
             found = counter.find(loss, inputs, weight)
     finally:
         step.context, model_io.past = interrupted, past

@@ -163,9 +163,12 @@ def _is_of_weights(node: Any) -> bool:
 def _root_factor(node: Any) -> float:
     """Return the product of the constants that a whole loss was multiplied by last. Waits for the device."""
     factor = 1.0
-    while (kind := node_kind(node)) in PASSED:
+    while (kind := node_kind(node)) in PASSED or kind == "Sum":
         following = [each for each, _ in node.next_functions if each is not None]
-        if len(following) != 1:
+        if kind == "Stack" and following:  # the losses of several optimizers
+            factors = {_root_factor(each) for each in following}
+            return factor * factors.pop() if len(factors) == 1 else factor
+        if len(following) != 1 or (kind == "Sum" and not _is_of_stacked(node, kind)):
             break
         other = _scalar(node) if kind in ("Mul", "Div") else None
         if other is not None:

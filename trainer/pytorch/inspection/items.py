@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..loss import IGNORED, LabelRule
 from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss
 from .mixing import comparison_in
 from .probe import probe_rule, tensors_in, with_order
+from .several import ratios_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -82,6 +83,30 @@ class ItemCounter:
                 self._compare(terms)
                 return terms[0].items
         return self._model_io.count_items(inputs)
+
+    def common_weight(self, losses: Sequence[Tensor], weights: Sequence[Any], inputs: Any) -> Any:
+        """Return the weight of a micro-batch with a loss for each of several optimizers; None if no loss has its own.
+
+        It is the weight of the first. If the others are in another ratio to it than at first, that is told, once.
+
+        Args:
+            weights: What compute_loss returned with each loss, or None.
+        """
+        if all(weight is None for weight in weights):
+            return None
+        numbers = [self._own_weight(*pair, inputs) for pair in zip(losses, weights, strict=True)]
+        ratios = ratios_of(numbers)
+        self._ratios = self._ratios or ratios
+        if self._tells is not None and not all(map(math.isclose, ratios, self._ratios)):
+            self._tells("the losses of the optimizers have weights of their own, which do not grow together")
+            self._tells = None
+        return numbers[0]
+
+    def _own_weight(self, loss: Tensor, weight: Any, inputs: Any) -> Any:
+        """Return the weight that came with a loss, or the number of its items; NaN for a sum, which has none."""
+        if weight is not None:
+            return weight
+        return math.nan if any(term.kind == "sum" for term in read_loss(loss).terms) else self.count(loss, inputs)
 
     def find(self, loss: Tensor, inputs: Any, items: Any = None) -> Findings:
         """Find out about the loss of the first micro-batch, before its backward pass. Waits for the device.

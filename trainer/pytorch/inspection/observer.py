@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from .first_loss import FirstLoss
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
 from .probe import FEW, evaluated, loss_of_model, rows_of, shifts_labels
+from .several import as_one_loss, means_and_weights
 from .sums import SumsInEvaluation
 
 
@@ -46,7 +47,7 @@ class LossObserver:
         self._model_io = model_io
         self._losses = losses
         self._strategy = strategy
-        self._loss_of = None if strategy.is_sharded else lambda inputs: loss_of(trainer.model, inputs)
+        self._loss_of = None if strategy.is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
         self._sums = SumsInEvaluation(trainer, model_io, self._loss_of)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
@@ -60,22 +61,34 @@ class LossObserver:
         self._sums.begin_run()
         self._is_probed = self._loss_of is None
 
-    def weigh(self, result: Any, inputs: Any, context: Any, *, is_one_of_several: bool) -> Tensor:
+    def weigh(self, result: Any, inputs: Any, context: Any) -> Tensor:
         """Return a result of compute_loss as a mean, and set the number of its items and its weight in the update."""
         loss, items = as_mean_and_weight(result)
+        self._weigh(loss, items, inputs, context)
+        return loss
+
+    def weigh_each(self, results: Iterable[Any], inputs: Any, context: Any) -> list[Tensor]:
+        """Return the losses of several optimizers as means, and weigh the micro-batch by what their sum is a mean of.
+
+        They have one weight; if that does not suit all of them, it is told once.
+        """
+        losses, weights = means_and_weights(results)
+        if context.is_single and self.is_settled and self.is_on_host and weights[0] is None:
+            return losses
+        is_alone = context.is_single or not torch.is_grad_enabled()
+        items = weights[0] if is_alone else self.counter.common_weight(losses, weights, inputs)
+        self._weigh(torch.stack(losses).sum(), items, inputs, context)
+        return losses
+
+    def _weigh(self, loss: Tensor, items: Any, inputs: Any, context: Any) -> None:
         if not self.is_settled and loss.grad_fn is not None and torch.is_grad_enabled():
-            self.is_settled = is_one_of_several
-            if not is_one_of_several:
-                self._settle(loss, inputs, items)
+            self._settle(loss, inputs, items)
         if context.is_single and items is None and (self.is_on_host or not self.counter.is_counted):
-            return loss
-        if items is None and is_one_of_several:  # whose weights are those of the last
-            items = self._model_io.count_items(inputs)
+            return
         if items is None:
             items = self.counter.count(loss, inputs)
         context.items = 0.0 if context.is_padding else items
         self._losses.weigh(context)
-        return loss
 
     def look_before_training(self, inputs: Any) -> None:
         """Find out by which rule labels count in an evaluation before any training, from a few of its first examples.

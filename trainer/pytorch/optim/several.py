@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError, did_you_mean
+
+from ..loss import zero_gradients_of
+from .closure import needs_closure
 
 
 class Optimizers(Optimizer):
@@ -170,10 +174,13 @@ def backward_of_each(step: Any, losses: dict[str, Any], inputs: Any) -> Tensor:
     if step.strategy.world_size > 1:
         raise UnsupportedError("compute_loss returned several losses, which only a single process can train with")
     total: Any = 0.0
-    for name, part in losses.items():
-        loss = step.mean_loss(part, inputs, is_one_of_several=True)
+    with step.precision.forward():
+        means = step.observer.weigh_each(losses.values(), inputs, context)
+    is_empty = not isinstance(context.weight, Tensor) and context.weight == 0.0
+    for name, loss in zip(losses, means, strict=True):
         only = optimizer.parameters_of(name)
-        step.precision.backward(loss, context.weight, is_last=context.is_last, only=only)
+        with zero_gradients_of(loss, step.trainer.model) if is_empty else nullcontext(loss) as start:
+            step.precision.backward(start, context.weight, is_last=context.is_last, only=only)
         total = total + loss.detach()
     return torch.as_tensor(total)
 
@@ -183,6 +190,7 @@ def as_one_optimizer(made: Any) -> Any:
 
     Raises:
         TracksideTypeError: If a part is not an optimizer.
+        UnsupportedError: If a part needs a closure.
     """
     if not isinstance(made, (Mapping, list, tuple)):
         return made
@@ -192,6 +200,11 @@ def as_one_optimizer(made: Any) -> Any:
             raise TracksideTypeError(
                 f"create_optimizer() returned a {type(made).__name__} with {name!r}, a {type(part).__name__}; each "
                 "must be a torch.optim.Optimizer"
+            )
+        if needs_closure(part):
+            raise UnsupportedError(
+                f"{type(part).__name__}, the optimizer {name!r}, needs a closure, which computes the whole update; it "
+                "cannot be one of several"
             )
     return Optimizers(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,8 +33,11 @@ class CompiledMetrics:
         self._own: Any = None
         self._has_told = False
 
-    def begin(self, model: Any) -> None:
+    def begin(self, model: Any, collectives: Collectives) -> None:
         """Reset the metrics; take those of ``model`` if it was compiled since the last evaluation.
+
+        Args:
+            collectives: Those of the processes over which `results` joins the metrics.
 
         Raises:
             TracksideValueError: If a metric of several replicas cannot be made again.
@@ -48,6 +52,8 @@ class CompiledMetrics:
             if source is not None:
                 made = (keras.tree.map_structure(_outside_of_scope, part) for part in (metrics, weighted))
                 self._own = CompileMetrics(*made, output_names=names)
+                if collectives.world_size > 1 and collectives.rank == 0:
+                    tell_of_own((metrics, weighted), collectives.world_size)
         self.has_batches = False
         if self._own is not None:
             self._own.reset_state()
@@ -61,20 +67,47 @@ class CompiledMetrics:
         self._own.update_state(labels, outputs, sample_weight)
 
     def results(self, collectives: Collectives) -> dict[str, Any]:
-        """Return the metrics over all batches of all processes, by name; empty without labels."""
+        """Return the metrics over all batches of all processes, by name; empty without labels.
+
+        Keras tells how the variables of a metric join: ``aggregation`` of `add_variable`.
+        """
         if self._own is None:
             return {}
-        parts = collectives.gather("the sums of the compiled metrics", self._values())
+        parts = collectives.gather("the compiled metrics", self._values())
         if len(parts) > 1:
-            self._assign([np.sum(values, axis=0) for values in zip(*filter(None, parts), strict=True)])
+            self._join(list(filter(None, parts)))
         return {name: np.asarray(value) for name, value in self._own.result().items()} if any(parts) else {}
 
     def _values(self) -> list[Any]:
         return [np.asarray(variable) for variable in self._own.variables] if self.has_batches else []
 
-    def _assign(self, values: list[Any]) -> None:
-        for variable, value in zip(self._own.variables, values, strict=False):
-            variable.assign(value)
+    def _join(self, parts: list[list[Any]]) -> None:
+        for variable, values in zip(self._own.variables, zip(*parts, strict=True), strict=False):
+            variable.assign(JOINED.get(getattr(variable, "aggregation", "sum"), _first)(values))
+
+
+def _first(values: Sequence[Any]) -> Any:
+    return values[0]
+
+
+JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "sum": lambda values: np.sum(values, axis=0),
+    "mean": lambda values: np.mean(values, axis=0, dtype=np.float64),
+}
+"""How the values of several processes become one, by the name of Keras' aggregation; else the first is taken."""
+
+
+def tell_of_own(metrics: Any, processes: int) -> None:
+    """Warn of each metric of the user's own, whose variables Keras cannot know to be sums."""
+    for metric in {id(leaf): leaf for leaf in keras.tree.flatten(metrics)}.values():
+        bases = (base for base in type(metric).__mro__ if base.__module__.split(".")[0] == "keras")
+        if isinstance(metric, keras.metrics.Metric) and next(bases) is keras.metrics.Metric:
+            logger.warning(
+                "the variables of the compiled metric %s (%s) are added up over %d processes, unless add_variable() "
+                "has another aggregation: 'mean' or 'only_first_replica'. If one is not a sum, such as a maximum, give "
+                "the trainer compute_metrics= instead, which gets the predictions of all processes",
+                *(metric.name, type(metric).__name__, processes),
+            )
 
 
 def _outside_of_scope(metric: Any) -> Any:

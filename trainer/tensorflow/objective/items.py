@@ -38,6 +38,7 @@ class Item(NamedTuple):
         weight: Number of losses that count; None for the number of examples.
         reduction: `MEAN`, `SUM` or `UNREDUCED`.
         factor: Factor of the loss, such as one of ``loss_weights``; None for 1.
+        name: Keras' name of the loss of an output.
     """
 
     values: Any
@@ -45,6 +46,7 @@ class Item(NamedTuple):
     weight: Any = None
     reduction: str = MEAN
     factor: Any = None
+    name: str = ""
 
 
 def item_of(loss: Any, labels: Any, outputs: Any, sample_weight: Any, examples: Any) -> Item:

@@ -140,7 +140,7 @@ class LossOfOutputs(CompileLoss):  # type: ignore[misc]
     def _noting(self, part: Any) -> Callable[..., Any]:
         def note(labels: Any, outputs: Any, sample_weight: Any) -> Any:
             item = item_of(part.loss, labels, outputs, sample_weight, self._examples)
-            self.items.append(item._replace(factor=part.loss_weights))
+            self.items.append(item._replace(factor=part.loss_weights, name=f"{part.name}_loss"))
             return tf.zeros((), self.dtype)
 
         return note

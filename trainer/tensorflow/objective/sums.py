@@ -21,11 +21,13 @@ class Sums(NamedTuple):
         totals: The sums, scalar tensors.
         weights: The weight of each.
         reductions: The reduction of each.
+        names: The names of the losses, if each has its own sum.
     """
 
     totals: list[Any]
     weights: list[Any]
     reductions: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 def summed(items: Sequence[Item], examples: Any) -> Sums:
@@ -45,6 +47,14 @@ def summed(items: Sequence[Item], examples: Any) -> Sums:
             found[key] = [total, weight, item.reduction]
     totals, weights, reductions = zip(*found.values(), strict=True)
     return Sums(list(totals), list(weights), reductions)
+
+
+def single_losses(items: Sequence[Item], examples: Any) -> Sums:
+    """Return the loss of each of several outputs, without its factor, as Keras reports them; empty for one output."""
+    named = {item.name: item for item in items if item.name} if len(items) > 1 else {}  # of equal names, the last
+    weights = [tf.cast(examples, item.total.dtype) if item.weight is None else item.weight for item in named.values()]
+    totals, reductions = [item.total for item in named.values()], tuple(item.reduction for item in named.values())
+    return Sums(totals, weights, reductions, tuple(named))
 
 
 def with_penalties(items: Sequence[Item], model: Any, examples: Any) -> list[Item]:
@@ -82,7 +92,7 @@ def single_sum(sums: Sums) -> Sums:
     """Return several sums as one, divided by their weights; for an update that has no other parts."""
     if len(sums.totals) == 1 or UNREDUCED in sums.reductions:
         return sums
-    parts = zip(*sums, strict=True)
+    parts = zip(*sums[:3], strict=True)
     means = [total if how == SUM else tf.math.divide_no_nan(total, weight) for total, weight, how in parts]
     return Sums([tf.add_n(means)], [tf.ones_like(means[0])], (MEAN,))
 

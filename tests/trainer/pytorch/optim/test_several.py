@@ -135,6 +135,57 @@ def test_mistakes_are_named(tmp_path: Any) -> None:
         make(tmp_path, model, Trainer, optimizers=(twice, None)).train()
     with pytest.raises(TracksideTypeError, match="with '1', a int; each must be"):
         make(tmp_path, model, Trainer, optimizers=([twice["one"], 3], None)).train()
+    with pytest.raises(UnsupportedError, match="LBFGS, the optimizer '0', needs a closure"):
+        make(tmp_path, model, Trainer, optimizers=([LBFGS(model.parameters())], None)).train()
+
+
+CE, INDICES = nn.functional.cross_entropy, torch.arange
+LOSSES_OF_BOTH: dict[str, tuple[Any, str]] = {
+    "means": (lambda o, y: (CE(o, y), o.square().mean()), ""),
+    "sums": (lambda o, y: (CE(o, y, reduction="sum"), o.square().sum()), ""),
+    "divided": (lambda o, y: (CE(o, y) / 3, o.square().mean() / 3), ""),
+    "one_ignores": (lambda o, y: (CE(o, y, ignore_index=0), o.square().mean()), "different numbers of items"),
+    "both_ignore": (lambda o, y: (CE(o, y, ignore_index=0), CE(-o, y, ignore_index=0)), ""),
+    "a_sum_and_a_mean": (lambda o, y: (CE(o, y, reduction="sum"), o.square().mean()), "it adds sums to means"),
+    "a_root": (lambda o, y: (CE(o, y), o.square().mean().sqrt()), "it was computed by Sqrt"),
+    "one_compares": (lambda o, y: (CE(o, y), CE(o @ o.T, INDICES(len(o)))), "its classes are the examples"),
+    "weights": (lambda o, y: ((CE(o, y, reduction="sum"), len(o)), (o.square().sum(), 3 * len(o))), ""),
+    "weight_and_mean": (lambda o, y: ((CE(o, y, reduction="sum"), len(o)), o.square().mean()), ""),
+    "weight_and_sum": (lambda o, y: ((CE(o, y, reduction="sum"), len(o)), o.square().sum()), "do not grow together"),
+    "own_weights": (lambda o, y: ((o.sum(), 1 + (y > 0).sum()), (o.square().sum(), len(o))), "do not grow together"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES_OF_BOTH)
+def test_an_update_of_several_losses_is_that_of_one_large_batch_or_told_once(
+    tmp_path: Any, name: str, caplog: Any
+) -> None:
+    losses, why = LOSSES_OF_BOTH[name]
+
+    class Both(OneSchedule):
+        def create_optimizer(self) -> Any:
+            return {part: SGD(getattr(self.model, part).parameters(), 0.1) for part in ("body", "head")}
+
+        def compute_loss(self, model: Any, inputs: Any) -> Any:
+            return dict(zip(("body", "head"), losses(model(inputs[0]), inputs[1]), strict=True))
+
+    def trained(size: int, accumulation: int) -> Trainer:
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        trainer = make(tmp_path, Two(), Both, max_steps=1, per_device_eval_batch_size=size, **options)
+        trainer.train_dataset = classified(10, dtype=torch.float64)
+        trainer.train()
+        return trainer
+
+    whole, cut = trained(10, 1), trained(4, 3)
+
+    told = [record.message for record in caplog.records if "one large batch" in record.message]
+    assert len(told) == bool(why)
+    assert why in "".join(told)
+    assert why == "do not grow together" or why in repr(cut.explain_batch())
+    if not why:
+        torch.testing.assert_close(weights_of(cut.model), weights_of(whole.model), rtol=0, atol=1e-12)
+        assert cut.state.log_history[0]["loss"] == pytest.approx(whole.state.log_history[0]["loss"])
+        assert cut.evaluate()["eval_loss"] == pytest.approx(whole.evaluate()["eval_loss"])
 
 
 def test_the_example_of_a_gan_learns_the_ring(tmp_path: Any) -> None:

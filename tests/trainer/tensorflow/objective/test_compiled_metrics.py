@@ -5,9 +5,12 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from support.fake_group import FakeGroup
 from support.tf_models import LOSS, classified, mlp, run_alone
 
 from trackside.callbacks.errors import TracksideValueError
+from trackside.trainer.tensorflow.objective.compiled_metrics import CompiledMetrics
 
 layers, metrics = keras.layers, keras.metrics
 X, Y = classified(20)
@@ -28,6 +31,8 @@ def check_as_evaluate(make_trainer, model, data, *, data_after=None, **options):
         value = np.asarray(wanted[name])
         np.testing.assert_allclose(found[0][f"eval_{name}"], value, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(found[2][f"eval_{name}"], value, rtol=1e-5, err_msg=name)
+    if "kind_loss" in wanted:  # the means of Keras are those of its batches
+        assert found[0]["eval_kind_loss"] + found[0]["eval_size_loss"] == pytest.approx(found[0]["eval_loss"])
     assert found[1] != found[0]
     return wanted
 
@@ -179,3 +184,36 @@ print(args.n_replicas, all(abs(metrics[name] - value) < 1e-6 for metrics in foun
 @pytest.mark.slow
 def test_two_replicas_of_odd_rows_give_the_metrics_of_one_and_draw_random_numbers_of_keras():
     assert run_alone(REPLICAS).splitlines()[-1] == "2 True"
+
+
+class Peak(metrics.Metric):
+    """A maximum, which is kept as an average over replicas, or as Keras' default, a sum."""
+
+    def __init__(self, how, **options):
+        super().__init__(**options)
+        self.value = self.add_variable((), "zeros", aggregation=how, name="value")
+
+    def update_state(self, labels, outputs, sample_weight=None):
+        self.value.assign(keras.ops.maximum(self.value, keras.ops.max(outputs)))
+
+    def result(self):
+        return self.value
+
+
+def test_processes_join_each_variable_as_it_says_and_own_metrics_that_are_added_up_are_told(caplog):
+    kinds = ["sum", "mean", "only_first_replica"]
+
+    def on_rank(collectives):
+        model = mlp()
+        model.compile(loss=LOSS, metrics=["accuracy", *(Peak(how, name=how) for how in kinds)])
+        found = CompiledMetrics()
+        found.begin(model, collectives)
+        rank, found.has_batches = collectives.rank, True
+        found.update(tf.constant([0, rank]), tf.constant([[1.0 + rank, 0.0, 0.0]] * 2), None)
+        return {name: float(value) for name, value in found.results(collectives).items()}
+
+    results = FakeGroup(2).run(on_rank)
+
+    assert results == [{"accuracy": 0.75, "sum": 3.0, "mean": 1.5, "only_first_replica": 1.0}] * 2
+    assert caplog.text.count("variables of the compiled metric mean (Peak) are added up over 2 processes") == 1
+    assert "metric accuracy" not in caplog.text

@@ -1,0 +1,1 @@
+"""The part of both engines that needs no framework."""

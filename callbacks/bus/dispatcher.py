@@ -18,7 +18,7 @@ from ..events import EVENTS, Signal, in_context
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
-from .callback_thread import CallbackThread
+from .callback_thread import CallbackThread, give_up_all
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
 from .receiver import STEP_EVENTS, CallbackReceiver, first_error, own_copy
@@ -190,11 +190,13 @@ class Dispatcher:
     def send_to_all(self, event: str, **payload: Any) -> BaseException | None:
         """Send ``event`` so that it reaches every receiver even if some raise; return the first exception."""
         first: BaseException | None = None
+        give_up = partial(give_up_all, self._threads)
         if event == "on_train_end":  # what calls in the background log is written while trackers still take records
-            first = first_error(each.catch_up for each in self.receivers(event) if isinstance(each, BackgroundReceiver))
+            waits = (each.catch_up for each in self.receivers(event) if isinstance(each, BackgroundReceiver))
+            first = first_error(waits, None, give_up)
         seen = {"args": self.args, "state": self.state, "control": self.control}
         calls = (partial(receiver, self.trainer, **seen, **own_copy(payload)) for receiver in self.receivers(event))
-        return first_error(calls, first)
+        return first_error(calls, first, give_up)
 
     # -- checkpoints in use ---------------------------------------------------------------------------------------
 

@@ -20,10 +20,9 @@ from ..base_engine.engine import BaseEngine
 from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
-from ..recovery.skipping import steers_update
 from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
-from .distributed.strategy import DistributedStrategy, Needs
+from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import LossAccumulator
 from .model_io import ModelIO
@@ -36,7 +35,7 @@ from .optim.resuming import TFMadeOptimizer
 from .optim.skipping import TFSkipsUpdates
 from .optim.trained import FollowsTrainable
 from .precision.base import Precision
-from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, OwnNeeds, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
@@ -65,11 +64,11 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         super().__init__(engine, precision)
         args = self.trainer.args
         self.losses: LossAccumulator = LossAccumulator()
-        self._dispatcher, self._receivers = engine.dispatcher, engine.dispatcher.receivers
+        self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
         self.queue: UpdateQueue = UpdateQueue(size, lambda queued: self.compiled.queued(queued))
-        self._observers = StepObservers(self._receivers) if size > 1 else None
-        self.strategy.own_needs = self._own_needs
+        own_needs = OwnNeeds(engine.dispatcher, is_queued=size > 1)
+        self.strategy.own_needs = lambda: own_needs(self.trainer.state.global_step + 1)
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
@@ -113,13 +112,6 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         if not (self.precision.is_scaled and bool(skipped)):
             step_schedule(self.trainer.lr_scheduler)
         return True
-
-    def _own_needs(self) -> Needs:
-        """Return what callbacks of this process need of the next update."""
-        step = self.trainer.state.global_step + 1
-        is_observed = self._observers is not None and self._observers(step)
-        is_listened = any(map(self._receivers, WITHIN_UPDATES))
-        return Needs(is_listened, is_listened and steers_update(self._dispatcher), is_observed)
 
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
         """Run the forward and the backward pass of a micro-batch."""

@@ -50,7 +50,7 @@ Args: TypeAlias = TrainingArgumentsLike
 
 
 class Context(TypedDict):
-    """What every method of a callback, and every listener, gets by keyword; some of it within a run only."""
+    """What every method and every listener gets by keyword; current_epoch and header are None outside of a run."""
 
     trainer: Any
     model: Any

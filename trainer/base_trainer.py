@@ -162,12 +162,10 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
         if trial is not None and self._search is None:
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
-        if self.args.fast_dev_run:
-            begin_dev_run(self, self._dispatcher)
+        tries = begin_dev_run(self, self._dispatcher)
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._evaluator.occupation.begin("train()"), self._engine.propagate_errors(), self._checkpoints.claimed():
             check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
-            tries = self.args.fast_dev_run
             output = dev_run(self, self._engine, self._train, trial) if tries else self._train(wanted, trial)
         pass_on(self.state.stopped_by, self.args.on_stop_signal)
         return output

@@ -39,14 +39,17 @@ def writes_elsewhere(callback: Any) -> bool:
     return bool(getattr(callback, "writes_elsewhere", False))
 
 
-def begin_dev_run(trainer: Any, dispatcher: Dispatcher) -> None:
-    """Make the temporary folder of a development run, which goes with the trainer."""
+def begin_dev_run(trainer: Any, dispatcher: Dispatcher) -> bool:
+    """Return whether a run is a development run; make its temporary folder, which goes with the trainer."""
+    if not trainer.args.fast_dev_run:
+        return False
     leave_out_writers(dispatcher, trainer.args)
     folder = Path(trainer.args.output_dir)
     if trainer.is_local_process_zero():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         weakref.finalize(trainer, shutil.rmtree, folder, ignore_errors=True)
+    return True
 
 
 def dev_run(trainer: Any, engine: Engine, train: Callable[[bool | None, Any], TrainOutput], trial: Any) -> TrainOutput:

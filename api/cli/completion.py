@@ -41,7 +41,7 @@ def complete_parser() -> argparse.ArgumentParser:
         command = commands.choices[name]
         for action in command._actions:
             if action.dest == "files":
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
         for field, item in fields.items():
             choices = choices_of(item) or None
             help = item.metadata["help"].replace("%", "%%")

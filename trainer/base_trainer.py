@@ -10,20 +10,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.dispatcher import OF_A_RUN, Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .arguments.constructor import check_parts
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
-from .engine import Engine, Overrides
+from .engine import Engine
 from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
 from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
+from .overrides import Overrides
 from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 from .stop_signals import StopSignals, pass_on
@@ -87,8 +88,7 @@ class BaseTrainer(TrainerInterface):
         """Create the components, and attach the callbacks."""
         self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
-        base = next(cls for cls in type(self).__mro__ if BaseTrainer in cls.__bases__)
-        self._overrides = Overrides.of(self, base)
+        self._overrides = Overrides(self)
         self._check_args()
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
@@ -194,8 +194,11 @@ class BaseTrainer(TrainerInterface):
             report_costs=self._writer.report_costs,
         )
         self._evaluator.show_batches()
-        with self._evaluator.within_training():
-            output = loop.run()
+        try:
+            with self._evaluator.within_training():
+                output = loop.run()
+        finally:
+            self._dispatcher.context.update(dict.fromkeys(OF_A_RUN))
         if self.state.stopped_by is None:
             self._checkpoints.earlier.remove(self._checkpoints.store)
         return output

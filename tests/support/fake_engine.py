@@ -265,7 +265,7 @@ class FakeEngine(Engine):
         pass
 
     def describe_data(self) -> dict[str, Any]:
-        return {"examples": None, "columns": None}
+        return {"examples": None, "columns": None, "micro_batch": None}
 
     def epoch_batches(self, progress: Any) -> Iterator[Any]:
         return iter(range(BATCHES))

@@ -11,9 +11,10 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
 from ..data.limits import EpochLimit
-from ..engine import Engine, Overrides, TrainBatch
+from ..engine import Engine, TrainBatch
 from ..optim.given import GivenOptimizers
 from ..optim.resuming import MadeOptimizer
+from ..overrides import Overrides
 from ..progress import Progress
 from ..step_timer import StepTimer
 

@@ -18,8 +18,9 @@ from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
-from ..engine import Overrides, TrainBatch
+from ..engine import TrainBatch
 from ..memory_metrics import DeviceMemory
+from ..overrides import Overrides
 from ..progress import Progress
 from ..recovery.skipping import steers_update
 from ._torch_util import unwrap
@@ -227,10 +228,14 @@ class TorchEngine(BaseEngine):
         return loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, and ``columns``, their names if known."""
+        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, names if known."""
         columns = getattr(self.trainer.train_dataset, "column_names", None)
         is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-        return {"examples": loader.expected_examples(self.train_loader), "columns": columns if is_list else None}
+        return {
+            "examples": loader.expected_examples(self.train_loader),
+            "columns": columns if is_list else None,
+            "micro_batch": loader.examples_of_batch(self.train_loader),
+        }
 
     def describe_model(self) -> dict[str, Any]:
         """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: device and precision."""

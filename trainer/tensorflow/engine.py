@@ -18,9 +18,10 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
-from ..engine import Overrides, TrainBatch
+from ..engine import TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..optim.given import GivenOptimizers
+from ..overrides import Overrides
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
@@ -32,6 +33,7 @@ from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
+from .objective.compile_options import tell_of_options
 from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
@@ -126,6 +128,9 @@ class TFEngine(BaseEngine):
             self.create_optimizer_and_scheduler(max_steps)
             trainer.optimizer = prepare_optimizer(trainer.optimizer, trainer.model, strategy.replicas)
         self._note_made(TFMadeOptimizer)
+        if trainer.is_world_process_zero():
+            own = self.overrides.any("create_optimizer", "create_optimizer_and_scheduler")
+            tell_of_options(trainer.model, trainer.args, makes_optimizer=not own and self.given.pair[0] is None)
         self.trace_counts.clear()
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)
@@ -181,8 +186,10 @@ class TFEngine(BaseEngine):
         return self.train_batches.batches_used(progress.examples_in_epoch, progress.batches_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
-        return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
+        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, the types."""
+        batches = self.train_batches
+        size = batches.batch_size if batches.is_cut_here else None
+        return {"examples": batches.num_examples, "columns": str(batches.element_spec), "micro_batch": size}
 
     def describe_model(self) -> dict[str, Any]:
         """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: devices and precision."""

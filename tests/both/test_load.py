@@ -51,6 +51,7 @@ def assert_linear(calls: Callable[[int], int], number: int) -> None:
     assert (many - some) / (2 * number) < 1.3 * (some - few) / number
 
 
+@pytest.mark.slow
 def test_callbacks(trainer_factory):
     def calls(number):
         def run():

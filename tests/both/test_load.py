@@ -29,6 +29,7 @@ class Observer(TrainerCallback):
         return {"seen": 1}
 
 
+@pytest.mark.slow
 def test_callbacks(trainer_factory):
     def calls(number):
         def run():

@@ -107,16 +107,12 @@ SECOND = {
     "full_determinism": True,
     "on_stop_signal": "return",
     "report_to": ["jsonl"],
-    "overfit_batches": 3,
-    "limit_train_batches": 3,
-    "limit_eval_batches": 1,
 }
 """A second value of each argument."""
 
 SKIPPED = {
     "fast_dev_run": "resumes what it has begun itself",
     "do_eval": "follows from eval_strategy",
-    "fast_dev_run": "keeps no checkpoint",
     "past_index": "needs a model with a memory",
     "callbacks": "the state of callbacks has tests of its own",
     "output_dir": "the checkpoint may come from any folder",

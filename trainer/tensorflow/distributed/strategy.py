@@ -146,7 +146,8 @@ class DistributedStrategy(ABC):
         generators = {id(state) for state in generator_states(model)}
         states = [parts_of([state]) for state in states_of(model) if id(state) not in generators]
         first = [np.asarray(parts[0]) for parts in states] if self.rank == 0 else None
-        for parts, value in zip(states, self.collectives.gather("the running statistics", first)[0], strict=True):
+        shared: list[Any] = self.collectives.gather("the running statistics", first)[0] or []
+        for parts, value in zip(states, shared, strict=True):
             for part in parts:
                 part.assign(value)
 

@@ -230,13 +230,13 @@ def check_log_file(item: Attachment, others: Iterable[Attachment], args: Any) ->
     Raises:
         CallbackError: If one does.
     """
-    path = Path(item.callback.log_file_of(args))
-    for other in others if not is_stream(path) else ():
-        if hasattr(other.callback, "log_file_of") and other.callback.log_file_of(args).resolve() == path.resolve():
-            advice = "give one of them another path, or attach only one"
-            raise CallbackError(
-                f"{type(item.callback).__name__} would write to {path}, as {other.name!r} does; {advice}"
-            )
+    for other in others:
+        if not hasattr(other.callback, "log_file_of"):
+            continue
+        path = Path(item.callback.log_file_of(args))
+        if not is_stream(path) and other.callback.log_file_of(args).resolve() == path.resolve():
+            found = f"{type(item.callback).__name__} would write to {path}, as {other.name!r} does"
+            raise CallbackError(f"{found}; give one of them another path, or attach only one")
 
 
 def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> CallbackThread | None:

@@ -55,7 +55,8 @@ else:  # annotations for HfArgumentParser: it refuses most unions, and turns a p
 DictOrText = dict[str, Any] | str | None
 Sampling = Literal["random", "sequential", "group_by_length"]
 Tokens = Literal["no", "all", "non_padding"]
-NAMES, NUMBER = list[str] | None, int | float
+Modules = list[str] | str | None
+NAMES, TEXTS, NUMBER = list[str] | None, list[str] | str | None, int | float
 
 
 @with_types
@@ -124,6 +125,7 @@ class BaseTrainingArguments(DerivedArguments):
     optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName, OPTIMIZERS_ELSEWHERE)
     adafactor: bool = other_name("Deprecated: optim='adafactor'.")
     optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
+    optim_target_modules: Modules = option(None, "Layers for GaLore: names, a pattern, all-linear.", kinds=TEXTS)
     lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)
     lr_scheduler_kwargs: DictOrText = dict_option("More options of the schedule: a dict, or JSON.", mapping)
     warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", WARMUP, kinds=NUMBER)

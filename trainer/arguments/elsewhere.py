@@ -71,22 +71,19 @@ ADVICE_ELSEWHERE = {
 """Names without a field, with the alternative."""
 
 OWN_CLASS = "give optimizer_cls_and_kwargs=({}, {{...}}) to the trainer, and the groups of parameters if it needs any"
+IN_BACKWARD = "it updates within the backward pass, and works with no clipping and no accumulation; use {!r}"
 OPTIMIZERS_ELSEWHERE = {
-    "adalomo": "it updates within the backward pass, and works with no clipping and no accumulation; use 'adafactor'",
+    "adalomo": IN_BACKWARD.format("adafactor"),
     "adamw_anyprecision": OWN_CLASS.format("AnyPrecisionAdamW"),
     "adamw_apex": "use 'adamw_apex_fused'",
     "adamw_hf": "transformers no longer has it; use 'adamw_torch'",
     "adamw_torch_npu_fused": OWN_CLASS.format("NpuFusedAdamW"),
     "adamw_torch_xla": "use 'adamw_torch', which torch_xla records like any other operation",
-    "apollo_adamw": OWN_CLASS.format("apollo_torch.APOLLOAdamW"),
-    "apollo_adamw_layerwise": OWN_CLASS.format("apollo_torch.APOLLOAdamW"),
-    "galore_adafactor": OWN_CLASS.format("galore_torch.GaLoreAdafactor"),
-    "galore_adafactor_layerwise": OWN_CLASS.format("galore_torch.GaLoreAdafactor"),
-    "galore_adamw": OWN_CLASS.format("galore_torch.GaLoreAdamW"),
-    "galore_adamw_8bit": OWN_CLASS.format("galore_torch.GaLoreAdamW8bit"),
-    "galore_adamw_8bit_layerwise": OWN_CLASS.format("galore_torch.GaLoreAdamW8bit"),
-    "galore_adamw_layerwise": OWN_CLASS.format("galore_torch.GaLoreAdamW"),
-    "lomo": "it updates within the backward pass, and works with no clipping and no accumulation; use 'adafactor'",
+    "apollo_adamw_layerwise": IN_BACKWARD.format("apollo_adamw"),
+    "galore_adafactor_layerwise": IN_BACKWARD.format("galore_adafactor"),
+    "galore_adamw_8bit_layerwise": IN_BACKWARD.format("galore_adamw_8bit"),
+    "galore_adamw_layerwise": IN_BACKWARD.format("galore_adamw"),
+    "lomo": IN_BACKWARD.format("adafactor"),
     "muon": OWN_CLASS.format("torch.optim.Muon"),
 }
 """Optimizers without a name here, with the alternative."""

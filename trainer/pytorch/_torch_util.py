@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -39,6 +40,13 @@ def is_distributed(model: nn.Module, *, by_trainer: bool) -> bool:
     return bool({"DistributedDataParallel", "FullyShardedDataParallel"} & names) or (
         "FSDPModule" in names and not by_trainer
     )
+
+
+def names_without_values(model: nn.Module, device: torch.device) -> list[str]:
+    """Return the names of weights on the device meta, unless a dispatcher loads them or training is there."""
+    if device.type == "meta" or getattr(model, "hf_device_map", None):
+        return []
+    return [name for name, item in chain(model.named_parameters(), model.named_buffers()) if item.is_meta]
 
 
 def is_placed(model: nn.Module) -> bool:

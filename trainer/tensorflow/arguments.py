@@ -22,6 +22,7 @@ NOT_HERE: Refusals = {
         lambda value: value not in get_args(SharedOptimizer),
         "only PyTorch has it; use 'adamw_torch'",
     ),
+    "optim_target_modules": (bool, "only PyTorch has it; use optim='adafactor' to save memory"),
     "fp16_backend": (lambda value: value == "apex", "only PyTorch has it; 'auto' is Keras' mixed precision"),
     "torch_compile": (bool, "only PyTorch has it; use xla=True"),
     "gradient_checkpointing": (bool, "only PyTorch has it; wrap layers in tf.recompute_grad"),

@@ -46,5 +46,4 @@ def _unmeasured() -> Any:
     """Return options for a pipeline without parts to tune: to measure each of its elements takes half of its time."""
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
     return options

@@ -16,6 +16,9 @@ from ..step_timer import StepTimer
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
+REPLACED = "trainer.%s was replaced within the run: %s the one that the run began with. Set it before train()"
+"""What is told when something that a run was prepared with is replaced in it."""
+
 
 class BaseEngine(Engine):
     """An engine without a framework.
@@ -69,6 +72,19 @@ class BaseEngine(Engine):
         optimizer, schedule = self.given.note_left()
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
+
+    def take_other_optimizer(self) -> None:
+        """Go on with the optimizer that a callback has set within the run, which the checkpoints then describe."""
+        made = self.made
+        assert made is not None  # the model is prepared
+        logger.warning(REPLACED, "optimizer", "this one steps from now on, and the schedule is that of")
+        other = type(made)(self.trainer.optimizer, made.schedule, self.trainer.model)  # type: ignore[call-arg]
+        made.record.update({**other.record, "schedule": made.record["schedule"]})  # which the progress has, too
+        other.record, self.made = made.record, other
+
+    def tell_of_other_model(self) -> None:
+        """Warn that a callback has set another model within the run."""
+        logger.warning(REPLACED, "model", "evaluations and checkpoints have this one, and the updates train")
 
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""

@@ -34,6 +34,7 @@ from .model_io import ModelIO
 from .nonfinite import watched
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
 from .optim.resuming import TorchMadeOptimizer
+from .optim.several import as_one_optimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
@@ -141,8 +142,7 @@ class TorchEngine(BaseEngine):
             trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
-        others = partial(parameters_elsewhere, self.train_step.holders(), trainer.optimizer)
-        check_optimizer(trainer.model, trainer.optimizer, others, tells=strategy.rank == 0)
+        self._check_optimizer()
         check_schedule(trainer.lr_scheduler, trainer.optimizer)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
@@ -162,6 +162,17 @@ class TorchEngine(BaseEngine):
         if args.neftune_noise_alpha is not None:
             self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)
+
+    def _check_optimizer(self) -> None:
+        trainer = self.trainer
+        others = partial(parameters_elsewhere, self.train_step.holders(), trainer.optimizer)
+        check_optimizer(trainer.model, trainer.optimizer, others, tells=self.strategy.rank == 0)
+
+    def take_other_optimizer(self) -> None:
+        """Go on with the optimizer, or the dict of optimizers, that a callback has set within the run."""
+        self.trainer.optimizer = as_one_optimizer(self.trainer.optimizer)
+        self._check_optimizer()
+        super().take_other_optimizer()
 
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run."""

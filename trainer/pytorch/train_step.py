@@ -60,6 +60,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
         super().__init__(engine, precision)
         trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
+        self._engine = engine
         self.context: StepContext = StepContext()
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
@@ -152,8 +153,9 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         """Begin every update in the modes of the first, whatever a callback has left."""
         model = self.trainer.model
         if not self._modes or self._modes[0][0] is not model:
+            if self._modes:
+                self._engine.tell_of_other_model()
             self._modes = modes_of(model)
-            self.parameters.tell_of_another(model)
         elif model.training is not self._modes[0][1]:
             restore_modes(self._modes)
         if self.optimizer_mode.exists:
@@ -165,6 +167,8 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._is_first_update:
             self._is_first_update = False
             trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
+        if trainer.optimizer is not parameters.optimizer:
+            self._take_other_optimizer()
         if parameters.update(trainer.optimizer):
             include_new_groups(trainer.lr_scheduler)
         self.precision.unscale(trainer.optimizer)
@@ -178,6 +182,15 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             nn.utils.clip_grads_with_norm_(parameters.stepped, trainer.args.max_grad_norm, norm)
         self.grad_norm = strategy.full_tensor(norm)
         return self.grad_norm
+
+    def _take_other_optimizer(self) -> None:
+        """Go on with an optimizer that a callback has set within the run."""
+        self._engine.take_other_optimizer()
+        optimizer = self.trainer.optimizer
+        if needs_closure(optimizer) and self._window is None:
+            raise UnsupportedError(f"{type(optimizer).__name__} needs a closure; set it before train()")
+        self.optimizer_mode = OptimizerMode(optimizer)
+        self.optimizer_mode.train()
 
     def optimizer_step(self) -> bool:
         """Step the optimizer; return whether the loss scaler skipped the step."""

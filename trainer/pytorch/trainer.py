@@ -17,7 +17,7 @@ from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
 from ..transformers_compat import advice, warn_of_unused_overrides
-from ._torch_util import is_distributed, unwrap
+from ._torch_util import distributed_part, unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
@@ -118,10 +118,10 @@ class Trainer(BaseTrainer):
         found = type(model).__name__
         if not isinstance(model, nn.Module):
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
-        if is_distributed(model, by_trainer=bool(self.args.fsdp)):
+        if wrapper := distributed_part(model, by_trainer=bool(self.args.fsdp)):
             raise TracksideTypeError(
-                f"the model is in {found} already; give Trainer the module inside. It distributes it itself, over the "
-                "processes of the launcher: by DistributedDataParallel, or by the arguments fsdp and fsdp_config"
+                f"the model is in {wrapper} already; give Trainer the module inside. It distributes it itself, over "
+                "the processes of the launcher: by DistributedDataParallel, or by the arguments fsdp and fsdp_config"
             )
 
     # -- data -----------------------------------------------------------------------------------------------------

@@ -22,9 +22,6 @@ from .factory import decay_parameter_names
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
-REPLACED = "trainer.%s was replaced within the run: %s the one that it began with. Set it before train(), or by %s"
-"""What is told when something that a run was prepared with is replaced in it."""
-
 
 class RunParameters:
     """The parameters of a model and its optimizer, kept up to date without a walk over them in each update.
@@ -43,6 +40,7 @@ class RunParameters:
         watches: Whether to watch parameters that the optimizer does not have; not if it has copies or shards.
 
     Attributes:
+        optimizer: The optimizer at the last update.
         stepped: The parameters of the optimizer, whose gradients are clipped.
         others: Other parameters of the model that get gradients, which only an optimizer of the user may use.
         late: The places of parameters that were added to the optimizer: the index of the group, and the name.
@@ -60,7 +58,7 @@ class RunParameters:
         watches: bool = True,
     ) -> None:
         self._model = model
-        self._optimizer: Any = optimizer
+        self.optimizer: Any = optimizer
         self._parameters_of = parameters_of
         self._holders = holders
         self._takes_late = takes_late
@@ -92,19 +90,13 @@ class RunParameters:
         Raises:
             TracksideValueError: If a parameter was unfrozen whose gradients are not exchanged between processes.
         """
-        if optimizer is not self._optimizer:
-            logger.warning(REPLACED, "optimizer", "the schedule and a resumed run know", "create_optimizer()")
-            self._optimizer = optimizer
+        if optimizer is not self.optimizer:
+            self.optimizer = optimizer
         elif not self._woken and self._seen == self._version():
             return False
         self._take_woken()
         self._collect()
         return True
-
-    def tell_of_another(self, model: nn.Module) -> None:
-        """Warn if the trainer's model is no longer the one of this run."""
-        if model is not self._model:
-            logger.warning(REPLACED, "model", "the updates go on with", "model_init()")
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -125,12 +117,12 @@ class RunParameters:
 
     def _version(self) -> tuple[int, int]:
         """Return numbers of which one changes with a new module or parameter, or a parameter of the optimizer."""
-        return registrations, sum([len(group["params"]) for group in self._optimizer.param_groups])
+        return registrations, sum([len(group["params"]) for group in self.optimizer.param_groups])
 
     def _collect(self) -> None:
         install_counter()
         self._seen = self._version()
-        self.stepped = self._parameters_of(self._optimizer)
+        self.stepped = self._parameters_of(self.optimizer)
         if not self._watches:
             return
         known = set(self.stepped)
@@ -165,7 +157,7 @@ class RunParameters:
                 "not exchanged between the processes. Give the trainer a model in which they are trainable; a callback "
                 "can freeze them in on_train_begin"
             )
-        known = {*self._parameters_of(self._optimizer), *parameters_elsewhere(self._holders(), self._optimizer)}
+        known = {*self._parameters_of(self.optimizer), *parameters_elsewhere(self._holders(), self.optimizer)}
         new = {parameter: name for parameter, name in names.items() if parameter not in known}
         if not new:
             return
@@ -182,7 +174,7 @@ class RunParameters:
         logger.warning("%s were unfrozen, and are trained from this update on", some([*new.values()]))
 
     def _adopt(self, parameter: Tensor, name: str, index: int) -> None:
-        group = self._optimizer.param_groups[index]
+        group = self.optimizer.param_groups[index]
         group["params"].append(parameter)
         if "param_names" in group:
             group["param_names"].append(name)

@@ -14,6 +14,7 @@ from trackside.trainer.data.sharding import derive_seed
 from ...engine import TrainBatch
 from .._compat import end_workers
 from ..batches.parts import batch_size
+from .changes import WorkersCopies
 from .collators import Collator
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable
@@ -58,14 +59,19 @@ class EpochLoader(DataLoader[Any]):
             data = {"dataset": SeededDataset(source), "batch_sampler": SeededBatches(order), "collate_fn": collate_fn}
         else:
             data = {"dataset": source, "batch_sampler": order, "collate_fn": collate_fn}
+        stays = options.get("persistent_workers", False)
+        self._copies = WorkersCopies(dataset=source, data_collator=collate_fn) if stays else None
         super().__init__(**data, generator=generator, **options)
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
         """Go to ``epoch``, after the ``skip_examples`` that all ranks together have already used."""
+        before = None if self._copies is None else self._copies.before_epoch()
         self.order.set_epoch(epoch, skip_examples)
         tell = getattr(self.dataset, "set_epoch", None)
         if callable(tell) and not isinstance(self.order, ShardedIterable):
             tell(epoch)
+        if self._copies is not None and before is not None:
+            self._copies.note_epoch(before)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
     def refresh(self) -> bool:
@@ -100,6 +106,8 @@ class EpochLoader(DataLoader[Any]):
     def counted(self) -> Iterator[TrainBatch]:
         """Return the batches, each with the number of its examples that count."""
         self.refresh()
+        if self._copies is not None and self._copies.are_old():
+            end_workers(self)
         if isinstance(self.order, ShardedIterable):
             return self._batches()
         counts = self.order.cut.counts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trackside.callbacks.builtin.printer import printable
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerState
 
@@ -62,9 +63,11 @@ class RichProgressCallback(LiveDisplayCallback):
     def table(self, state: TrainerState) -> Any:
         """Return the table, a ``rich.table.Table``."""
         from rich.table import Table
+        from rich.text import Text
 
         done = f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}"
         table = Table("metric", "now", "least", "greatest", title=f"{done}  {self.time_left(state)} left")
+        stream = self._live.console.file if self._live else None
         for name, numbers in self.values.items():
-            table.add_row(name, *(f"{number:.4g}" for number in numbers))
+            table.add_row(Text(printable(name, stream)), *(f"{number:.4g}" for number in numbers))
         return table

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with slow tests first: one that began last would leave the other cores idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[Any]:
+    """Keep the modules of a framework out of the collections of garbage: there are a million objects in them."""
+    if len(sys.modules) > _frozen["modules"] + 300:
+        gc.collect()
+        gc.freeze()
+        _frozen["modules"] = len(sys.modules)
+    return (yield)
+
+
+_frozen = {"modules": 0}
 
 
 @pytest.fixture(autouse=True)

@@ -167,6 +167,10 @@ def test_the_example_on_the_page_of_tensorflow_learns(run):
     assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
 
 
+def test_the_ways_to_try_work_as_their_page_says(run):
+    run(*python_blocks("docs/ways-to-try.md"))
+
+
 def test_the_search_on_its_page_finds_something_and_goes_on(run):
     pytest.importorskip("torch")
     pytest.importorskip("optuna")

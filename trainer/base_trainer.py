@@ -17,16 +17,18 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 from .arguments.constructor import check_parts
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
-from .engine import Engine, Overrides
+from .engine import Engine
 from .evaluation.evaluator import Evaluator, check_compute_metrics
 from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
 from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
+from .overrides import Overrides
 from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
 from .stop_signals import StopSignals, pass_on
+from .trying.dev_run import begin_dev_run, dev_run, leave_out_writers
 
 logger: logging.Logger = logging.getLogger("trackside")
 
@@ -86,11 +88,11 @@ class BaseTrainer(TrainerInterface):
         """Create the components, and attach the callbacks."""
         self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
-        base = next(cls for cls in type(self).__mro__ if BaseTrainer in cls.__bases__)
-        self._overrides = Overrides.of(self, base)
+        self._overrides = Overrides(self)
         self._check_args()
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
+        leave_out_writers(self._dispatcher, self.args)
         self._engine = self._make_engine()
         self._evaluator = Evaluator(self, self._engine, self._dispatcher, self._overrides)
         with self._evaluator.initializing():
@@ -159,10 +161,13 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
         if trial is not None and self._search is None:
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
+        if self.args.fast_dev_run:
+            begin_dev_run(self, self._dispatcher)
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._evaluator.occupation.begin("train()"), self._engine.propagate_errors(), self._checkpoints.claimed():
             check_attached_everywhere(self._dispatcher, self._engine.strategy.collectives)
-            output = self._train(wanted, trial)
+            tries = self.args.fast_dev_run
+            output = dev_run(self, self._engine, self._train, trial) if tries else self._train(wanted, trial)
         pass_on(self.state.stopped_by, self.args.on_stop_signal)
         return output
 

@@ -31,7 +31,8 @@ from .checkpointing.restoring import SavedRun
 from .checkpointing.saving.async_commit import Committer
 from .checkpointing.saving.save_costs import SaveCosts
 from .checkpointing.store import CheckpointStore, Write
-from .engine import Engine, Overrides
+from .engine import Engine
+from .overrides import Overrides
 from .progress import Progress
 from .staging import address_of
 

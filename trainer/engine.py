@@ -76,23 +76,6 @@ class StepResult:
     inputs: Any = None
 
 
-class Overrides(frozenset[str]):
-    """The names of the documented methods that a subclass of a trainer, or the instance, overrides.
-
-    It is created once, with the trainer; all behaviour that depends on an override uses this record.
-    """
-
-    @classmethod
-    def of(cls, trainer: Any, base: type) -> Overrides:
-        """Return the methods of ``trainer`` that differ from those of the class ``base``."""
-        own = (name for name in dir(type(trainer)) if not name.startswith("__"))
-        return cls(name for name in own if getattr(type(trainer), name) is not getattr(base, name, None))
-
-    def any(self, *names: str) -> bool:
-        """Return whether one of ``names`` is overridden."""
-        return not self.isdisjoint(names)
-
-
 class TrainStep(ABC):
     """One update, from a batch to the optimizer. The loop calls the methods in this order."""
 
@@ -277,8 +260,8 @@ class Engine(ABC):
     # -- the epoch ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
-        """Return this process's micro-batches of an epoch, ordered by ``seed``, behind ``skip_examples`` examples."""
+    def epoch_batches(self, progress: Progress) -> Iterator[Any]:
+        """Return this process's micro-batches of the epoch in ``progress``, from its position on."""
 
     @abstractmethod
     def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
@@ -294,7 +277,9 @@ class Engine(ABC):
 
     @abstractmethod
     def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, and ``columns``, their names or types."""
+        """Return ``examples``, the number of training examples or None, ``columns``, their names or types, and
+        ``micro_batch``, the examples in a micro-batch of all processes together; None where the data has its own.
+        """
 
     @abstractmethod
     def describe_model(self) -> dict[str, Any]:

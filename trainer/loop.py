@@ -145,10 +145,10 @@ class TrainingLoop:
     def _run_epoch(self) -> None:
         progress, control = self.progress, self.control
         control.should_epoch_stop = False
-        batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
+        batches = self.engine.epoch_batches(progress)
         self.send("on_epoch_begin")
         if progress.batches_in_epoch != self.plan.batches_per_epoch and self._take_changed_data():
-            batches = self.engine.epoch_batches(progress.epoch, progress.examples_in_epoch, progress.order_seed)
+            batches = self.engine.epoch_batches(progress)
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
             self._is_seeded = True

@@ -11,6 +11,7 @@ from typing import Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks._util.plain_data import copy_plain, plain, to_json
+from trackside.callbacks.builtin.printer import print_text
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.bus.view import current_call
@@ -75,11 +76,11 @@ class MetricsWriter:
             return
         metrics = plain(metrics, "metrics", rest=str)
         width = max(map(len, metrics), default=0)
-        print(f"***** {split} metrics *****")
+        print_text(f"***** {split} metrics *****")
         for name in sorted(metrics):
             value = metrics[name]
             text = f"{value:>12.4f}" if isinstance(value, float) else f"{value!s:>12}"
-            print(f"  {name:<{width}} = {text}")
+            print_text(f"  {name:<{width}} = {text}")
 
     def save_metrics(self, split: str, metrics: Mapping[str, Any], *, combined: bool) -> None:
         """Write metrics to ``{split}_results.json``, and add them to ``all_results.json`` if ``combined``."""

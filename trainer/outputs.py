@@ -142,8 +142,13 @@ def speed_metrics(prefix: str, seconds: float, examples: int | None, steps: int)
 def prefixed(metrics: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Return ``metrics`` with ``prefix`` and an underscore before every name that does not have them yet.
 
+    Of two that become equal, the first is kept.
+
     Example:
         >>> prefixed({"accuracy": 0.9, "eval_f1": 0.8}, "eval")
         {'eval_accuracy': 0.9, 'eval_f1': 0.8}
     """
-    return {name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": value for name, value in metrics.items()}
+    made: dict[str, Any] = {}
+    for name, value in metrics.items():
+        made.setdefault(name if name.startswith(f"{prefix}_") else f"{prefix}_{name}", value)
+    return made

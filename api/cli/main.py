@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import os
 import signal
@@ -45,6 +46,9 @@ Every key of the configuration is an option too: --learning_rate 1e-3 (a field o
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; an exception of training passes through."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # texts of the user in a terminal without their characters
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

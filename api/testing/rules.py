@@ -17,7 +17,7 @@ from trackside.callbacks.bus.introspection import METHODS, location_of, wrong_ca
 from trackside.callbacks.errors import NotPlainError, TracksideError
 
 from .findings import Findings, named, shorten
-from .watch import same
+from .watch import same, set_method
 
 FRAMEWORK_MODULES = ("torch", "tensorflow", "keras", "jax")
 
@@ -42,7 +42,7 @@ def check_methods(callback: Any, findings: Findings) -> tuple[str, ...] | None:
 def mute(callback: Any, methods: Iterable[str]) -> Any:
     """Return ``callback``, whose ``methods`` are never called from now on, since a fault of them is known."""
     for name in methods:
-        setattr(callback, name, _nothing if name in METHODS else None)
+        set_method(callback, name, _nothing if name in METHODS else None)
     return callback
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import functools
 import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -53,8 +53,7 @@ class Watch:
                 if name in EVENTS
                 else self._method(callback, name, method)
             )
-            with contextlib.suppress(AttributeError):  # a class with __slots__ is called as it is
-                setattr(callback, name, watched)
+            set_method(callback, name, functools.update_wrapper(watched, method))
         return callback
 
     def _event(self, callback: Any, name: str, method: Callable[..., Any], is_observer: bool) -> Callable[..., Any]:
@@ -97,6 +96,18 @@ class Watch:
 
     def _add(self, callback: Any, hook: str, what: str, advice: str) -> None:
         self.findings.add(f"{named(callback, hook)} {what}", advice, with_phase=False)
+
+
+def set_method(callback: Any, name: str, function: Callable[..., Any] | None) -> None:
+    """Set a method on a callback; if its class allows no attributes, the callback gets one derived from it."""
+    try:
+        object.__setattr__(callback, name, function)  # also where a dataclass is frozen
+    except AttributeError:
+        cls: Any = type(callback)
+        body = {"__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        metaclass: Any = type(cls)
+        derived = metaclass(cls.__name__, (cls,), {**body, name: function and staticmethod(function)})
+        object.__setattr__(callback, "__class__", derived)
 
 
 def random_state() -> tuple[Any, ...]:

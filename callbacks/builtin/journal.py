@@ -87,6 +87,11 @@ class JournalCallback(TrainerCallback):
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
+    @property
+    def writes_elsewhere(self) -> bool:
+        """Whether the file is not in ``args.output_dir``, and so not written in a development run."""
+        return self.path is not None
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_file": None}  # another process opens the file anew
 

@@ -45,6 +45,11 @@ class LogFileCallback(TrainerCallback):
         self._begun_s = self._rewriting_s = 0.0
         self._stream: FileIO | None = None
 
+    @property
+    def writes_elsewhere(self) -> bool:
+        """Whether the file is not in ``args.output_dir``, and so not written in a development run."""
+        return self.path is not None
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_stream": None}  # another process opens it anew
 

@@ -12,6 +12,9 @@ from ..types import Args, Record, Role
 
 HIDDEN = ("total_flos", "step", "epoch")
 
+ESCAPES = {ord(character): repr(character)[1:-1] for character in "\n\r\x1b"}
+"""What stands for characters that would break a line, or steer the terminal."""
+
 LONGEST = 100
 """The longest text of a value in a line, in characters; a longer one is cut."""
 
@@ -27,15 +30,38 @@ class PrinterCallback(TrainerCallback):
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:
-            print(format_logs(logs, state.global_step))
-            flush(sys.stdout)
+            print_text(format_logs(logs, state.global_step))
 
 
 def print_header(header: str | None) -> None:
     """Print the header of a run, if there is one: a replayed run has none."""
-    if header and sys.stdout is not None:
-        print(header)
+    if header:
+        print_text(header)
+
+
+def print_text(text: str) -> None:
+    """Print to the standard output, if there is one, in the characters that it can show."""
+    if sys.stdout is not None:
+        print(printable(text, sys.stdout))
         flush(sys.stdout)
+
+
+def printable(text: str, stream: Any) -> str:
+    """Return ``text`` with an escape sequence for each character that the encoding of ``stream`` lacks.
+
+    Example:
+        >>> import io
+        >>> print(printable("5 \u20ac", io.TextIOWrapper(io.BytesIO(), encoding="ascii")))
+        5 \\u20ac
+    """
+    if text.isascii():
+        return text
+    encoding = getattr(stream, "encoding", None)
+    try:
+        encoded = text.encode(encoding if isinstance(encoding, str) else "utf-8", "backslashreplace")
+        return encoded.decode(encoding if isinstance(encoding, str) else "utf-8")
+    except LookupError:  # of an object in the place of a stream, which says something of its own
+        return text
 
 
 def flush(stream: Any) -> None:
@@ -53,7 +79,7 @@ def format_logs(logs: Mapping[str, Any], step: int) -> str:
     """
     epoch = f", epoch {logs['epoch']:.4g}" if isinstance(logs.get("epoch"), int | float) else ""
     values = ", ".join(f"{key} {_short(value)}" for key, value in logs.items() if key not in HIDDEN)
-    return f"step {logs.get('step', step)}{epoch}: {values}"
+    return f"step {logs.get('step', step)}{epoch}: {values}".translate(ESCAPES)
 
 
 def _short(value: Any) -> str:

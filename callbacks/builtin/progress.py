@@ -10,7 +10,7 @@ from typing import Any
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
-from .printer import flush, format_logs, print_header
+from .printer import flush, format_logs, print_header, printable
 
 PIPE_INTERVAL_S = 10.0
 """The shortest time between two lines of a bar where the output is not a terminal."""
@@ -60,7 +60,8 @@ class ProgressCallback(TrainerCallback):
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if self.training_bar is not None and logs and sys.stdout is not None:
-            self.training_bar.write(format_logs(logs, state.global_step), file=sys.stdout)
+            line = printable(format_logs(logs, state.global_step), sys.stdout)
+            self.training_bar.write(line, file=sys.stdout)
             flush(sys.stdout)
 
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

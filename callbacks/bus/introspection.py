@@ -101,7 +101,8 @@ def check_hooks(target: Any) -> None:
     cls = target if isinstance(target, type) else type(target)
     for fault in wrong_hooks(target).values():
         raise CallbackError(fault)
-    if not any(callable(getattr(target, name, None)) for name in dir(target) if name.startswith("on_")):
+    names = (*(name for name in dir(target) if name.startswith("on_")), *EVENTS)  # a proxy lists only its own
+    if not any(callable(getattr(target, name, None)) for name in names):
         raise CallbackError(f"{cls.__name__} is not a callback: it has none of the methods {', '.join(EVENTS)}")
 
 

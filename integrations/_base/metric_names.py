@@ -49,5 +49,7 @@ def as_number(value: Any) -> float | None:
 
 
 def _rewritten(key: str) -> str:
+    if not key.isascii():  # what UTF-8 cannot hold, such as a part of a file's name, would cost the whole record
+        key = key.encode("utf-8", "backslashreplace").decode("utf-8")
     group, _, rest = key.partition("_")
     return f"{group}/{rest}" if group in GROUPS and rest else f"train/{key}"

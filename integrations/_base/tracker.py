@@ -34,6 +34,7 @@ class Tracker(TrainerCallback, ABC):
 
     Attributes:
         package: Top-level module of the tool; empty if there is nothing to import.
+        writes_elsewhere: Whether it stays out of a development run (``fast_dev_run``).
         run_id: Id in the tool of the run that is open, or was open last.
 
     Raises:
@@ -43,6 +44,7 @@ class Tracker(TrainerCallback, ABC):
     role: Role = "observer"
     background: bool = True
     package: str = ""
+    writes_elsewhere: bool = True
 
     def __init__(self) -> None:
         if self.package:

@@ -112,6 +112,7 @@ SKIPPED = {
     "callbacks": "the state of callbacks has tests of its own",
     "output_dir": "the checkpoint may come from any folder",
     "optim_args": "depends on optim; tests of the optimizers change them",
+    "optim_target_modules": "needs an optimizer of another package",
     "lr_scheduler_kwargs": "depends on lr_scheduler_type; tests of the schedules change them",
     "fp16_backend": "apex is not installed",
     "torch_compile": "takes minutes",

@@ -259,3 +259,17 @@ def test_a_control_callback_that_exits_reaches_everyone_and_hides_no_error(train
 
     assert heard == ["on_exception", "on_train_end"]
     assert any("SystemExit('not logged in')" in note for note in raised.value.__notes__)
+
+
+def test_a_metric_replaces_no_value_of_the_evaluation(trainer_factory, caplog):
+    given = {"loss": 98.0, "eval_loss": 99.0, "eval_runtime": 97.0, "accuracy": 0.5, "eval_accuracy": 0.25}
+    trainer = trainer_factory(eval_dataset=trainer_factory.dataset(8))
+    own = trainer.evaluate()["eval_loss"]
+    trainer.compute_metrics = lambda prediction: dict(given)
+
+    first, second = trainer.evaluate(), trainer.evaluate()
+
+    assert first["eval_loss"] == second["eval_loss"] == own
+    assert (first["eval_accuracy"], first["eval_runtime"] < 97.0) == (0.5, True)
+    told = "compute_metrics() gives a second value of eval_accuracy, eval_loss, eval_runtime, which is left out"
+    assert [record.message for record in caplog.records if "compute_metrics" in record.message] == [told]

@@ -64,3 +64,16 @@ def test_time_left_goes_by_the_steps_that_were_done():
 def test_options_are_checked():
     with pytest.raises(ArgumentError, match="transient='yes'"):
         RichProgressCallback(transient="yes")
+
+
+def test_names_are_shown_as_they_are_in_the_characters_of_the_terminal(track):
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    run = track(RichProgressCallback(console=Console(file=file, width=100)))
+    run.send("on_train_begin")
+    run.log(**{"map[iou]": 1.0, "[/bold]": 2.0, "pr\u00e9cision": 3.0})
+    run.send("on_train_end")
+
+    file.flush()
+    printed = file.buffer.getvalue().decode("ascii")
+    assert all(name in printed for name in ("map[iou]", "[/bold]", "pr\\xe9cision"))
+    assert run.dispatcher.attachments["rich_progress"].last_error is None

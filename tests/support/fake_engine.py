@@ -265,9 +265,9 @@ class FakeEngine(Engine):
         pass
 
     def describe_data(self) -> dict[str, Any]:
-        return {"examples": None, "columns": None}
+        return {"examples": None, "columns": None, "micro_batch": None}
 
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[Any]:
+    def epoch_batches(self, progress: Any) -> Iterator[Any]:
         return iter(range(BATCHES))
 
     def count_examples(self, window: Any) -> int:

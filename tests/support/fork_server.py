@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -69,6 +70,8 @@ def become(arguments: list[str], folder: str, environment: dict[str, str], outpu
 if __name__ == "__main__":
     for name in sys.argv[2:]:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a fork's collections need not look through the framework, nor copy its pages
     code, file = become(**serve(socket.socket(fileno=int(sys.argv[1]))))
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__file__ = file

@@ -78,3 +78,58 @@ def test_mixed_precision_is_told(framework, tmp_path, capsys):
 
     computed = {"pytorch": "bf16", "tensorflow": "bfloat16"}[framework]
     assert first_lines(capsys)[0].endswith(f"{WHERE[framework]}, computed in {computed}")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_that_the_data_makes_itself_has_no_size(framework, accumulation, tmp_path, capsys):
+    trainer = tiny_trainer(
+        framework, tmp_path, [PrinterCallback()], max_steps=3, gradient_accumulation_steps=accumulation
+    )
+    own_batches(trainer, framework, size=6)
+
+    trainer.train()
+
+    known = "24 examples" if framework == "pytorch" else "a stream"
+    updates = {1: "4 updates", 2: "2 updates"}[accumulation]
+    times = " x 2 accumulated" if accumulation == 2 else ""
+    assert first_lines(capsys)[1] == f"data       {known}{times}: {updates} an epoch, 3 in all"
+
+
+def test_a_stream_is_in_batches_of_the_arguments(framework, tmp_path, capsys):
+    trainer = tiny_trainer(framework, tmp_path, [PrinterCallback()], max_steps=3, per_device_train_batch_size=3)
+    trainer.train_dataset = as_stream(trainer.train_dataset, framework)
+
+    trainer.train()
+
+    assert first_lines(capsys)[1] == "data       a stream in batches of 3: 3 in all"
+
+
+def own_batches(trainer, framework, size):
+    """Have the trainer take batches of its user's, of ``size`` examples."""
+    if framework == "pytorch":
+        from torch.utils.data import DataLoader
+
+        trainer.train_dataset = DataLoader(trainer.train_dataset, batch_size=size)
+    else:
+        features, labels = trainer.train_dataset
+        batches = as_dataset(features, labels).batch(size)
+        trainer.get_train_tfdataset = lambda: batches
+
+
+def as_stream(data, framework):
+    """Return the examples as data without a length."""
+    if framework == "pytorch":
+        from torch.utils.data import IterableDataset
+
+        class Stream(IterableDataset):
+            def __iter__(self):
+                return iter(data)
+
+        return Stream()
+    return as_dataset(*data).filter(lambda features, label: True)
+
+
+def as_dataset(features, labels):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((features, labels))

@@ -13,6 +13,7 @@ from ..staging import staged
 from . import enums
 from .aliases import ALIASES, Alias, other_name
 from .coercion import convert_fields
+from .dev_run import dev_run_values
 from .elsewhere import OPTIMIZERS_ELSEWHERE
 from .fields import (
     INTERVAL,
@@ -54,7 +55,8 @@ else:  # annotations for HfArgumentParser: it refuses most unions, and turns a p
 DictOrText = dict[str, Any] | str | None
 Sampling = Literal["random", "sequential", "group_by_length"]
 Tokens = Literal["no", "all", "non_padding"]
-NAMES, NUMBER = list[str] | None, int | float
+Modules = list[str] | str | None
+NAMES, TEXTS, NUMBER = list[str] | None, list[str] | str | None, int | float
 
 
 @with_types
@@ -108,6 +110,12 @@ class BaseTrainingArguments(DerivedArguments):
     eval_delay: float = option(0, "Epochs or updates, as eval_strategy counts, before the first one.", at_least(0))
     eval_on_start: bool = option(False, "Evaluate before the first update too.")
 
+    # -- ways to try ----------------------------------------------------------------------------------------------
+    fast_dev_run: bool = option(False, "One batch through train, evaluate, save, resume and predict; keep nothing.")
+    overfit_batches: int | None = option(None, "Train on this many batches, the same in every epoch.", at_least(1))
+    limit_train_batches: int | None = option(None, "Train on this many batches of each epoch.", at_least(1))
+    limit_eval_batches: int | None = option(None, "Evaluate on the first batches, this many.", at_least(1))
+
     # -- optimizer and schedule -----------------------------------------------------------------------------------
     learning_rate: float = option(5e-5, "Highest learning rate of the schedule.", at_least(0))
     weight_decay: float = option(0.0, "Decoupled weight decay; biases and norm weights have none.", at_least(0))
@@ -117,6 +125,7 @@ class BaseTrainingArguments(DerivedArguments):
     optim: enums.OptimizerChoice = choice("adamw_torch", "Optimizer.", enums.OptimizerName, OPTIMIZERS_ELSEWHERE)
     adafactor: bool = other_name("Deprecated: optim='adafactor'.")
     optim_args: DictOrText = dict_option("More options of the optimizer: a dict, or 'a=b, c=d'.", assignments)
+    optim_target_modules: Modules = option(None, "Layers for GaLore: names, a pattern, all-linear.", kinds=TEXTS)
     lr_scheduler_type: enums.SchedulerChoice = choice("linear", "Learning-rate schedule.", enums.SchedulerType)
     lr_scheduler_kwargs: DictOrText = dict_option("More options of the schedule: a dict, or JSON.", mapping)
     warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", WARMUP, kinds=NUMBER)
@@ -291,6 +300,8 @@ class BaseTrainingArguments(DerivedArguments):
         follows_metric = self.save_strategy == "best" or self.lr_scheduler_type == "reduce_lr_on_plateau"
         if self.metric_for_best_model is None and (self.load_best_model_at_end or follows_metric):
             self._set("metric_for_best_model", "loss")
+        for name, value in dev_run_values(self).items() if self.fast_dev_run else ():
+            self._set(name, value)
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self._set("greater_is_better", is_greater_better(self.metric_for_best_model))
 

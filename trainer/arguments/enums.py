@@ -35,7 +35,8 @@ AdamOptimizer = Literal["adamw_8bit", "adamw_bnb_8bit", "ademamix", "ademamix_8b
 BitsAndBytesOptimizer = Literal[AdamOptimizer, "lion_32bit", "lion_8bit", PagedOptimizer, RMSpropOptimizer]
 ScheduleFreeOptimizer = Literal["schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"]
 LowBitOptimizer = Literal["adamw_torch_4bit", "adamw_torch_8bit"]
-PackagedOptimizer = Literal[LowBitOptimizer, ScheduleFreeOptimizer, "grokadamw", "stable_adamw"]
+LowRankOptimizer = Literal["apollo_adamw", "galore_adafactor", "galore_adamw", "galore_adamw_8bit"]
+PackagedOptimizer = Literal[LowBitOptimizer, LowRankOptimizer, ScheduleFreeOptimizer, "grokadamw", "stable_adamw"]
 OptimizerChoice = Literal[SharedOptimizer, TorchOptimizer, ApexOptimizer, BitsAndBytesOptimizer, PackagedOptimizer]
 
 Fp16Backend = Literal["auto", "amp", "apex"]

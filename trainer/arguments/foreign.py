@@ -95,7 +95,6 @@ FOREIGN_FIELDS = (
     ForeignField("jit_mode_eval", False, "false; compile the model with torch_compile=True"),
     ForeignField("log_on_each_node", True, "true or false", (False,)),  # the first process logs for all machines
     ForeignField("mp_parameters", "", OTHER_LAUNCHERS),
-    ForeignField("optim_target_modules", None, "only None; give optimizer_cls_and_kwargs=... to the trainer"),
     ForeignField("parallelism_config", None, OTHER_LAUNCHERS),
     ForeignField("project", "huggingface", TRACKIO),
     ForeignField("push_to_hub", False, HUB),

@@ -115,6 +115,11 @@ class PlainData:
         values |= {name: before for name, (before, after) in inferred.items() if values[name] == after}
         return type(self).from_dict(values | changes)
 
+    def inferred_from(self, name: str) -> Any:
+        """Return the value given for the field ``name``, also where another one was inferred from other fields."""
+        before, after = self.__dict__.get("_inferred", {}).get(name, (None, None))
+        return before if before is not None and self.given(name) == after else self.given(name)
+
     def differences(self, old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return, by field, the (old, new) values that differ from ``old``, a result of `to_dict`.
 

@@ -39,6 +39,10 @@ COMBINATIONS: Refusals = {
         lambda args: args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0,
         NEEDS_WORKERS,
     ),
+    "overfit_batches": (
+        lambda args: args.overfit_batches is not None and args.limit_train_batches is not None,
+        "overfit_batches or limit_train_batches, not both",
+    ),
     "fsdp": (
         lambda args: "offload" in str(args.fsdp) and "shard" not in str(args.fsdp),
         "'offload' only together with 'full_shard' or 'shard_grad_op'",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
-from ..engine import Engine, Overrides, TrainBatch
+from ..data.limits import EpochLimit
+from ..engine import Engine, TrainBatch
 from ..optim.given import GivenOptimizers
 from ..optim.resuming import MadeOptimizer
+from ..overrides import Overrides
+from ..progress import Progress
 from ..step_timer import StepTimer
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -52,6 +56,41 @@ class BaseEngine(Engine):
         self.made = None
         self.given.restore()
         self.configure()
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
+        """Build the source of training batches; return the batches per epoch that a limit leaves."""
+        self.limit: EpochLimit = EpochLimit(self.trainer.args)
+        return self.limit.count(self._prepare_data(resized))
+
+    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+        """Take the training data as callbacks have left it; return whether it changed, and its micro-batches."""
+        is_changed, batches = self._refresh_data(self.limit.epoch(epoch))
+        return is_changed, self.limit.count(batches)
+
+    def epoch_batches(self, progress: Progress) -> Iterator[TrainBatch]:
+        """Return this process's micro-batches of the rest of an epoch that a limit leaves."""
+        limit, position = self.limit, (progress.examples_in_epoch, progress.order_seed)
+        batches = self._epoch_batches(limit.epoch(progress.epoch), *position)
+        return self.step_timer.reading(limit.rest(batches, progress.batches_in_epoch, self._end_epoch))
+
+    @abstractmethod
+    def _prepare_data(self, resized: tuple[int | None, int] | None) -> int | None:
+        """See `prepare_data`, without a limit."""
+
+    @abstractmethod
+    def _refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+        """See `refresh_data`, without a limit."""
+
+    @abstractmethod
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
+        """Return the micro-batches of an epoch, ordered by ``seed``, behind ``skip_examples`` examples."""
+
+    def _end_epoch(self) -> None:
+        """Complete the updates of an epoch whose batches are not read to their end."""
+
+    # -- optimizer and schedule -----------------------------------------------------------------------------------
 
     def create_optimizer_and_scheduler(self, max_steps: int) -> None:
         """Have the trainer create the optimizer and the schedule again, unless the user gave them.

@@ -43,7 +43,7 @@ class Division:
     def of(cls, args: Any, dataset: dict[str, Any], batches_per_epoch: int | None) -> Division:
         """Return the division of a run with ``args``."""
         return cls(
-            dataset,
+            {name: dataset[name] for name in ("examples", "columns")},
             batches_per_epoch,
             args.global_micro_batch_size,
             args.gradient_accumulation_steps,

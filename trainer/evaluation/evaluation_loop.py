@@ -16,7 +16,7 @@ from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..engine import Engine, StepResult
-from ..outputs import EvalPrediction, PredictionOutput, prefixed
+from ..outputs import EvalPrediction, PredictionOutput, prefixed, speed_metrics
 from ..stop_signals import EvaluationStopped
 from .output_collector import Collector, leaves
 
@@ -62,6 +62,7 @@ class EvaluationRun:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
         is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
+        taken: Metrics that have another value already: the loss, a speed, or one that is given with the prefix too.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class EvaluationRun:
         self.examples: int = 0
         self.steps: int = 0
         self.is_complete: bool = True
+        self.taken: set[str] = set()
 
     def over(
         self,
@@ -207,9 +209,11 @@ class EvaluationRun:
         compute = self._compute_metrics if self.is_complete and not self._by_batch else None
         if compute is not None and logits is not None and labels is not None:
             metrics |= _checked(compute(self._prediction(logits, labels)))
-        if self._losses:
-            metrics["loss"] = _mean_of(self._losses)
-        return PredictionOutput(logits, labels, prefixed(metrics, prefix))
+        given = prefixed(metrics, prefix)
+        own = prefixed({"loss": _mean_of(self._losses)} if self._losses else {}, prefix)
+        twice = metrics.keys() & {f"{prefix}_{name}" for name in metrics}
+        self.taken = given.keys() & {*own, *speed_metrics(prefix, 1.0, 1, 1)} | twice
+        return PredictionOutput(logits, labels, {**given, **own})
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
         losses = np.array([math.fsum(loss) for loss, _ in self._losses]) if "loss" in self._wanted else None

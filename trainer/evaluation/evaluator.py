@@ -16,9 +16,11 @@ from trackside.callbacks.errors import ArgumentError, NotPlainError
 from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
-from ..engine import Engine, Overrides
+from ..data.limits import first
+from ..engine import Engine
 from ..memory_metrics import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
+from ..overrides import Overrides
 from ..stop_signals import StopSignals
 from .evaluation_loop import CurrentBatch, EvaluationRun
 from .occupation import Occupation
@@ -209,19 +211,22 @@ class Evaluator:
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
+        limit = None if keeps and not trainer.args.fast_dev_run else trainer.args.limit_eval_batches
         run = EvaluationRun(
             self._engine,
             trainer.args,
             trainer.compute_metrics,
-            expected=expected,
+            expected=expected if limit is None else None,
             only_loss=only_loss,
             keeps=keeps,
             is_stopped=self._is_stopped,
             current=self._current,
         )
         with self.occupation.begin("prediction_loop()"), evaluation.eval_mode():
-            run.over(evaluation.counted(batches), ignore_keys, **options)
-            return run.output(prefix), run
+            run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
+            output = run.output(prefix)
+        self._tell_taken(run.taken - self._told)
+        return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:
         """Return the metrics of an evaluation of one batch, so that their names are known before training.
@@ -265,6 +270,11 @@ class Evaluator:
                     "%s is %s in the evaluation at step %d: such an evaluation is passed over, it is never the best",
                     *(name, metrics[name], self._trainer.state.global_step),
                 )
+
+    def _tell_taken(self, names: set[str]) -> None:
+        self._told |= names
+        if names and self._trainer.is_world_process_zero():
+            logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

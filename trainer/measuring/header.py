@@ -7,6 +7,7 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
+from ..data.limits import words_of_limits
 from ..progress import TrainingPlan
 from ..staging import address_of
 
@@ -27,26 +28,31 @@ def run_header(trainer: Any, engine: Any, plan: TrainingPlan, dispatcher: Dispat
     names = [name for name, item in dispatcher.attachments.items() if item.detached_after is None]
     lines = {
         "model": f"{model['name']}, {model['weights']:,} weights, {trained} trained, on {model['where']}",
-        "data": _data(trainer.args, engine.describe_data()["examples"], plan, trainer.state.global_step),
+        "data": _data(trainer.args, engine.describe_data(), plan, trainer.state.global_step),
         "output": _output(trainer.args, trainer.state),
         "callbacks": ", ".join(names) or "none",
     }
     return "\n".join(f"{name:<11}{text}" for name, text in lines.items())
 
 
-def _data(args: Any, examples: int | None, plan: TrainingPlan, step: int) -> str:
-    """Return the line of the data; how large a batch is only where the number of batches agrees with it."""
+def _data(args: Any, data: dict[str, Any], plan: TrainingPlan, step: int) -> str:
+    """Return the line of the data; it tells how large a batch is only where the trainer itself cuts the batches."""
+    examples, size = data["examples"], data["micro_batch"]
     known = "a stream" if examples is None else counted(examples, "example")
-    size, updates = args.train_batch_size * args.world_size, plan.max_steps
+    updates = plan.max_steps
     if plan.batches_per_epoch is not None:
         updates = math.ceil(plan.batches_per_epoch / args.gradient_accumulation_steps)
-    if examples is None or plan.batches_per_epoch in (examples // size, math.ceil(examples / size)):
-        factors = f" x {args.gradient_accumulation_steps} accumulated" if args.gradient_accumulation_steps > 1 else ""
-        factors += f" x {args.world_size} processes" if args.world_size > 1 else ""
-        known += f" in batches of {args.train_batch_size}{factors}"
+    if size is not None:
+        known += f" in batches of {size if size % args.world_size else size // args.world_size}"
+    if args.gradient_accumulation_steps > 1:
+        known += f" x {args.gradient_accumulation_steps} accumulated"
+    if args.world_size > 1:
+        is_even = size is None or size % args.world_size == 0
+        known += f" x {args.world_size} processes" if is_even else f" over {args.world_size} processes"
     epoch = "" if plan.batches_per_epoch is None else f"{counted(updates, 'update')} an epoch, "
     begun = f", {step:,} of them done" if step else ""
-    return f"{known}: {epoch}{plan.max_steps:,} in all{begun}"
+    limit = words_of_limits(args)[0]
+    return f"{known}{limit and ', '}{limit}: {epoch}{plan.max_steps:,} in all{begun}"
 
 
 def _output(args: Any, state: Any) -> str:
@@ -59,6 +65,7 @@ def _output(args: Any, state: Any) -> str:
         unit = UNITS.get(str(getattr(strategy, "value", strategy)))
         every = f"every {steps:,} steps" if unit == "step" else f"after each {unit}"
         found.append(f"never {verb}" if unit is None else f"{verb} {every}")
+    found += filter(None, [words_of_limits(args)[1]])
     return ", ".join(found)
 
 

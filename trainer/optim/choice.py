@@ -15,13 +15,17 @@ NO_OPTIONS = frozenset({"self", "params", "kwargs"})
 
 
 def choose_optimizer(
-    args: Any, optimizers: Mapping[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]], **general: Any
+    args: Any,
+    optimizers: Mapping[str, Callable[[Any], tuple[OptimizerClass, dict[str, Any]]]],
+    of_groups: Collection[str] = (),
+    **general: Any,
 ) -> tuple[OptimizerClass, dict[str, Any]]:
     """Return the class that ``args.optim`` names, and its options; ``args.optim_args`` takes precedence.
 
     Args:
         args: Read for optim and optim_args, and by the functions of the table.
         optimizers: Functions by name that return a class and the options that follow from the arguments.
+        of_groups: Options that ``args.optim_args`` may have too, and which are of groups of parameters.
         general: Default options of any optimizer, unless the table or ``args`` have other values.
 
     Raises:
@@ -34,8 +38,8 @@ def choose_optimizer(
     constructor: Any = optimizer_cls
     known = [name for name in inspect.signature(constructor.__init__).parameters if name not in NO_OPTIONS]
     given = dict(args.optim_args or {})
-    check_options("optim_args", given, known, constructor.__name__)
-    return optimizer_cls, {**general, **options, **given}
+    check_options("optim_args", given, [*known, *of_groups], constructor.__name__)
+    return optimizer_cls, {**general, **options, **{name: given[name] for name in given if name not in of_groups}}
 
 
 def plateau_options(args: Any, schedule_cls: Callable[..., Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..arguments.fields import at_least, choice, option, with_types
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..progress import cut_update
 from .availability import check_apex_amp, check_liger, check_optimizer
-from .optim.packaged import check_package
+from .optim.packaged import check_package, check_targets
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,7 @@ class TrainingArguments(BaseTrainingArguments):
         if self.global_batch_size is not None:
             self._set("gradient_accumulation_steps", self._cut_of_update[0])
         check_package(self.optim)
+        check_targets(self)
         check_optimizer(self.optim)
         if self.liger_kernel_config and not self.use_liger_kernel:
             raise ArgumentError("liger_kernel_config", self.liger_kernel_config, "only with use_liger_kernel=True")

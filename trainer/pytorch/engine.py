@@ -18,8 +18,9 @@ from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
-from ..engine import Overrides, TrainBatch
+from ..engine import TrainBatch
 from ..memory_metrics import DeviceMemory
+from ..overrides import Overrides
 from ..progress import Progress
 from ..recovery.skipping import steers_update
 from ._torch_util import unwrap
@@ -92,7 +93,7 @@ class TorchEngine(BaseEngine):
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
-    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
+    def _prepare_data(self, resized: tuple[int | None, int] | None) -> int | None:
         """Build the training loader; return its number of batches per epoch, if known."""
         self._build_loader()
         batches = self._agreed_batches()
@@ -103,7 +104,7 @@ class TorchEngine(BaseEngine):
             return resized[1]
         return loader.batches_per_epoch(self.train_loader, self.strategy.world_size)
 
-    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+    def _refresh_data(self, epoch: int) -> tuple[bool, int | None]:
         """Take another ``trainer.train_dataset``, or another length, into account."""
         is_other = self.trainer.train_dataset is not self._loaded
         if is_other:
@@ -211,7 +212,7 @@ class TorchEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch for this process, after the sampler's epoch is set."""
         args = self.trainer.args
         self.model_io.past = None
@@ -228,7 +229,7 @@ class TorchEngine(BaseEngine):
         )
         if args.torch_empty_cache_steps is not None:
             batches = giving_back(batches, args.torch_empty_cache_steps, args.device, self._step)
-        return self.step_timer.reading(batches)
+        return batches
 
     def _step(self) -> int:
         return int(self.trainer.state.global_step)
@@ -238,10 +239,14 @@ class TorchEngine(BaseEngine):
         return loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, and ``columns``, their names if known."""
+        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, names if known."""
         columns = getattr(self.trainer.train_dataset, "column_names", None)
         is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-        return {"examples": loader.expected_examples(self.train_loader), "columns": columns if is_list else None}
+        return {
+            "examples": loader.expected_examples(self.train_loader),
+            "columns": columns if is_list else None,
+            "micro_batch": loader.examples_of_batch(self.train_loader),
+        }
 
     def describe_model(self) -> dict[str, Any]:
         """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: device and precision."""

@@ -46,8 +46,6 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self.train_step: TorchTrainStep = cast(TorchTrainStep, engine.train_step)
         name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
         self.dtype: torch.dtype | None = DTYPES.get(name)
-        self._has_own_step = "prediction_step" in self.overrides
-        self._has_own_loss = "compute_loss" in self.overrides
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
@@ -72,6 +70,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self.strategy.move(trainer.model, trainer.args.device)
         past = self.model_io.past
         self.model_io.inspect()
+        self.train_step.take_overrides()
         self.strategy.share_buffers(self.model_io.model)
         try:
             with self.train_step.optimizer_mode.evaluating(), eval_mode(trainer.model, self.dtype):
@@ -104,7 +103,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
                 weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
-        if inputs is not placed and labels is not None and not self._has_own_step:
+        if inputs is not placed and labels is not None and "prediction_step" not in self.overrides:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
@@ -119,7 +118,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         labels = model_io.labels_of(inputs)
         with torch.no_grad(), step.precision.forward() if self.dtype is None else nullcontext():
             step.observer.look_before_training(inputs)
-            if self._has_own_loss or (labels is not None and self._computes_loss):
+            if "compute_loss" in self.overrides or (labels is not None and self._computes_loss):
                 result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
             else:
                 outputs = self._outputs(model, inputs, with_labels=labels is not None)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
 
-from ..engine import Overrides
 from ..evaluation.output_collector import leaves, map_nested
+from ..overrides import Overrides
 from ._torch_util import fields_of, has_fields, operations_in, unwrap
 from .batches.example_counter import ExampleCounter
 from .loss import IGNORED, LabelRule, is_causal_lm

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,17 +22,13 @@ class OOMRetrier:
     """Runs micro-batches in as many parts as fit into memory; the number is kept for the following batches.
 
     Args:
-        step: The training step, which has parameters, losses and context.
-        training_step: Runs the forward and the backward pass of a part; returns its mean loss.
-        train_loader: Returns the loader of the batches.
+        step: The training step, which has parameters, losses and context, and runs the passes of a part.
+        engine: Its ``train_loader`` is the loader of the batches, once training begins.
     """
 
-    def __init__(
-        self, step: Any, training_step: Callable[[nn.Module, Any], Tensor], train_loader: Callable[[], Any]
-    ) -> None:
+    def __init__(self, step: Any, engine: Any) -> None:
         self._step = step
-        self._training_step = training_step
-        self._train_loader = train_loader
+        self._engine = engine
         self._parts = 1
         self._cutter: Cutter | None = None
 
@@ -57,7 +52,8 @@ class OOMRetrier:
     def _in_parts(self, model: nn.Module, inputs: Any) -> Tensor:
         """Run the backward pass of ``inputs`` in parts, weighted by their items."""
         if self._parts == 1:
-            return self._training_step(model, inputs)
+            mean: Tensor = self._step.call_training_step(model, inputs)
+            return mean
         step, whole, examples = self._step, self._step.context, self._step.model_io.examples_in(inputs)
         cutter = self._cutter = self._cutter or Cutter(inputs, examples, self._samples())
         whole.is_single = False  # the weights of the whole and of the parts are relative to the reference
@@ -70,7 +66,7 @@ class OOMRetrier:
                 step.context = StepContext(whole.index, count, whole.is_padding, is_part=True)
                 rows = cutter.rows(inputs, examples, *span)
                 step.model_io.examples_in.known = rows, span[1] - span[0]
-                loss = self._training_step(model, rows)
+                loss = self._step.call_training_step(model, rows)
                 part = step.context.items if step.context.is_weighed else span[1] - span[0]
                 items = items + part
                 total = total + (loss * part if isinstance(part, Tensor) or part else 0.0)
@@ -86,7 +82,7 @@ class OOMRetrier:
 
     def _samples(self) -> tuple[Any, Any] | None:
         """Return batches of one and of two training examples; None if the loader or its collator cannot make them."""
-        loader = self._train_loader()
+        loader = self._engine.train_loader
         try:
             return (loader.sample(1), loader.sample(2)) if isinstance(loader, EpochLoader) else None
         except Exception as error:

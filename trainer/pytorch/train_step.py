@@ -59,33 +59,32 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
         super().__init__(engine, precision)
-        trainer, args, overrides = self.trainer, self.trainer.args, self.overrides
+        trainer, args = self.trainer, self.trainer.args
         self._engine = engine
         self.context: StepContext = StepContext()
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
-        self.holders: Callable[[], list[Any]] = lambda: [
-            trainer,
-            *(item.callback for item in trainer.callback_report.values()),
-        ]
+        report = partial(getattr, trainer, "callback_report")
+        self.holders: Callable[[], list[Any]] = lambda: [trainer, *(item.callback for item in report().values())]
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
-        self.losses: LossAccumulator = LossAccumulator(
-            self.strategy, args.device, reference, skip_non_finite=args.logging_nan_inf_filter
-        )
+        skips = args.logging_nan_inf_filter
+        self.losses: LossAccumulator = LossAccumulator(self.strategy, args.device, reference, skip_non_finite=skips)
         self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
-        own_step = partial(self.observer.call, trainer.training_step)
-        self._call_training_step = own_step if "training_step" in overrides else self.training_step
         self.noise: Any = None
-        self.retrier: OOMRetrier | None = None
-        if args.auto_find_batch_size:
-            source: Any = engine  # its loader exists later
-            self.retrier = OOMRetrier(self, self._call_training_step, lambda: source.train_loader)
-        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
+        self.retrier: OOMRetrier | None = OOMRetrier(self, engine) if args.auto_find_batch_size else None
         self._has_sparse, self._is_first_update = False, True
         self._window: list[TrainBatch] | None = None
         self._is_on_host = args.device.type == "cpu"
+        self.take_overrides()
+
+    def take_overrides(self) -> None:
+        """Call the trainer's methods from now on where they are its user's."""
+        trainer, overrides = self.trainer, self.overrides
+        own_step = partial(self.observer.call, trainer.training_step)
+        self.call_training_step = own_step if "training_step" in overrides else self.training_step
+        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
 
     def begin_run(self, *, takes_late: bool) -> None:
         """Set up the step for the optimizer and the wrapped model of a new run.
@@ -94,6 +93,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             takes_late: See `RunParameters`.
         """
         trainer, strategy = self.trainer, self.strategy
+        self.take_overrides()
         self.parameters.close()
         self.parameters = RunParameters(
             trainer.model,
@@ -143,7 +143,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             if self.retrier is not None:
                 loss = self.retrier.training_step(model, inputs)
             else:
-                loss = self._call_training_step(model, inputs)
+                loss = self.call_training_step(model, inputs)
         value, self._inputs = self.losses.add(loss, context), None
         if not self._is_on_host or value - value != 0.0:
             self.observer.look_at(value, inputs, context)

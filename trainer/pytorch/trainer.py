@@ -16,7 +16,7 @@ from ..arguments.constructor import arguments_of, check_function, names_argument
 from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
-from ..transformers_compat import advice, warn_of_unused_overrides
+from ..overrides import advice, documents, warn_of_unused_overrides
 from ._torch_util import distributed_part, unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size
@@ -36,6 +36,7 @@ READ_BATCHES = ("compute_loss", "training_step", "prediction_step", "batch_size_
 """Methods that get whole batches, columns that the model does not take included."""
 
 
+@documents
 class Trainer(BaseTrainer):
     """Trains, evaluates and predicts with a PyTorch model.
 

@@ -22,6 +22,7 @@ NOT_HERE: Refusals = {
         lambda value: value not in get_args(SharedOptimizer),
         "only PyTorch has it; use 'adamw_torch'",
     ),
+    "optim_target_modules": (bool, "only PyTorch has it; use optim='adafactor' to save memory"),
     "fp16_backend": (lambda value: value == "apex", "only PyTorch has it; 'auto' is Keras' mixed precision"),
     "torch_compile": (bool, "only PyTorch has it; use xla=True"),
     "gradient_checkpointing": (bool, "only PyTorch has it; wrap layers in tf.recompute_grad"),
@@ -64,6 +65,11 @@ class TFTrainingArguments(BaseTrainingArguments):
         """Check every field, and that the requested features exist in TensorFlow."""
         super().validate()
         refuse(self, NOT_HERE)
+
+    @property
+    def global_micro_batch_size(self) -> int:
+        """Examples in a training micro-batch of all processes together: ``n_replicas`` counts those of all machines."""
+        return self.train_batch_size
 
     @cached_property
     def place(self) -> ProcessRank:

@@ -18,9 +18,10 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
-from ..engine import Overrides, TrainBatch
+from ..engine import TrainBatch
 from ..memory_metrics import DeviceMemory
 from ..optim.given import GivenOptimizers
+from ..overrides import Overrides
 from ..progress import Progress
 from ..step_timer import StepTimer
 from .checkpoint import TFCheckpoint
@@ -32,6 +33,7 @@ from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
+from .objective.compile_options import tell_of_options
 from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
@@ -81,7 +83,7 @@ class TFEngine(BaseEngine):
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
-    def prepare_data(self, resized: tuple[int | None, int] | None = None) -> int | None:
+    def _prepare_data(self, resized: tuple[int | None, int] | None) -> int | None:
         """Build the source of training batches; return its number of batches per epoch, if known."""
         self._build_batches()
         if resized is None:
@@ -92,7 +94,7 @@ class TFEngine(BaseEngine):
         self.train_batches.num_examples = resized[0]
         return self.train_batches.num_batches()
 
-    def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
+    def _refresh_data(self, epoch: int) -> tuple[bool, int | None]:
         """Take another ``trainer.train_dataset``, or other batches of a subclass in this epoch, into account."""
         spec, is_other = self.train_batches.element_spec, self.trainer.train_dataset is not self._loaded
         if is_other:
@@ -126,6 +128,9 @@ class TFEngine(BaseEngine):
             self.create_optimizer_and_scheduler(max_steps)
             trainer.optimizer = prepare_optimizer(trainer.optimizer, trainer.model, strategy.replicas)
         self._note_made(TFMadeOptimizer)
+        if trainer.is_world_process_zero():
+            own = self.overrides.any("create_optimizer", "create_optimizer_and_scheduler")
+            tell_of_options(trainer.model, trainer.args, makes_optimizer=not own and self.given.pair[0] is None)
         self.trace_counts.clear()
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)
@@ -159,12 +164,12 @@ class TFEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def epoch_batches(self, epoch: int, skip_examples: int, seed: int | None = None) -> Iterator[TrainBatch]:
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, each with the examples of all replicas."""
         self.train_batches.seed = self.trainer.args.order_seed if seed is None else seed
-        return self.step_timer.reading(self._epoch_batches(epoch, skip_examples))
+        return self._read(epoch, skip_examples)
 
-    def _epoch_batches(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
+    def _read(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:
         skip = 0 if self.trainer.args.ignore_data_skip else skip_examples
         self.train_step.may_be_other = True  # on_epoch_begin was sent
         step, batches = self.train_step, self.train_batches
@@ -177,15 +182,21 @@ class TFEngine(BaseEngine):
             for pair in pairs:
                 examples = examples_in(pair)
                 yield TrainBatch(pair, examples, examples)
-        step.queue.flush()
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """Do the updates that are queued."""
+        self.train_step.queue.flush()
 
     def batches_used(self, progress: Progress) -> int | None:
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
         return self.train_batches.batches_used(progress.examples_in_epoch, progress.batches_in_epoch)
 
     def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, and ``columns``, their types."""
-        return {"examples": self.train_batches.num_examples, "columns": str(self.train_batches.element_spec)}
+        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, the types."""
+        batches = self.train_batches
+        size = batches.batch_size if batches.is_cut_here else None
+        return {"examples": batches.num_examples, "columns": str(batches.element_spec), "micro_batch": size}
 
     def describe_model(self) -> dict[str, Any]:
         """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: devices and precision."""

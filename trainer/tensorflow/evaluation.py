@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self._batches: Batches | None = None
         self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
+        self._traced: list[Any] = []
         self._last_spec: tuple[Any, str] = (None, "")
         self._metrics: CompiledMetrics = CompiledMetrics()
         self._names: tuple[str, ...] = ()
@@ -98,6 +100,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return a context in which the model is in evaluation mode."""
         self.train_step.queue.flush()
         self.model_io.build(self._batches, self.train_step.precision.policy)
+        self._retrace_if_other([self.trainer.loss_fn, *self.overrides.on_trainer()])
         self._metrics.begin(self.trainer.model, self.strategy.collectives)
         self._by_name.begin()
         before = apply_policy(self.trainer.model, self.policy)
@@ -106,6 +109,12 @@ class TFEvaluation(EnginePart, EvaluationStep):
                 yield
         finally:
             restore_policies(before)
+
+    def _retrace_if_other(self, functions: list[Any]) -> None:
+        """Forget the traces of other functions of the user's than these."""
+        if len(functions) != len(self._traced) or any(map(operator.is_not, functions, self._traced)):
+            self.forget_traces()
+            self._traced = functions
 
     def forget_traces(self) -> None:
         """Trace the evaluation step again at its next call."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
-from ..engine import Overrides
+from ..overrides import Overrides
 from ..progress import mixed
 from ._compat import call_compute_loss, input_structure, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example

@@ -79,7 +79,6 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         self._without_gradient: frozenset[int] = frozenset()
         self._trace_counts = trace_counts
         self._used_rate = 0.0
-        self._is_in_one_piece = self.overrides.any("apply_gradients", "distributed_training_steps")
         # with a loss scale over several replicas, the host decides whether to skip the step
         self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
 
@@ -116,7 +115,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     def micro_step(self, batch: TrainBatch, context: StepContext) -> None:
         """Run the forward and the backward pass of a micro-batch."""
         self.timer.exchange()
-        if self._is_in_one_piece:
+        if self.overrides.any("apply_gradients", "distributed_training_steps"):
             raise not_in_pieces(type(self.trainer).__name__, list(filter(self._receivers, WITHIN_UPDATES)))
         self.queue.flush()
         self._count(batch)

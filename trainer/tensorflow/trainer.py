@@ -13,7 +13,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from ..arguments.constructor import arguments_of, check_pair, names_arguments
 from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
-from ..transformers_compat import ON_TENSORFLOW, warn_of_unused_overrides
+from ..overrides import ON_TENSORFLOW, documents, warn_of_unused_overrides
 from .arguments import TFTrainingArguments
 from .data.factory import make_batches, training_options
 from .engine import TFEngine
@@ -24,6 +24,7 @@ from .precision.policies import policy_for_new_layers
 from .seeding import set_seed
 
 
+@documents
 class TFTrainer(BaseTrainer):
     """Trains, evaluates and predicts with a Keras model.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,12 @@ def test_options_of_the_command_are_kept_apart_from_keys_of_the_configuration():
 
     assert own == ["evaluate", "a.yaml", "--split", "test"]
     assert overrides == [("seed", "3"), ("bf16", "true"), ("lr", "-1")]
+
+
+def test_text_that_the_terminal_cannot_show_is_escaped(run_yaml, monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+
+    assert main(["plan", run_yaml, "--run_name", "pr\u00e9cision"]) == 0
+
+    assert b"pr\\xe9cision" in stdout.buffer.getvalue()

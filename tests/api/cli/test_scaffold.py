@@ -104,11 +104,13 @@ class Environment:
         parents = "; ".join(f"site.addsitedir({path!r})" for path in site.getsitepackages())
         (next(folder.glob("lib/python*/site-packages")) / "parent.pth").write_text(f"import site; {parents}\n")
 
-    def install(self, source):
+    def install(self, source, *options):
+        """Install a copy of the folder ``source``, with options of pip before its path."""
         copy = self.python.parents[1] / "source" / source.name
         shutil.copytree(source, copy)
         pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install", "-q", "--no-deps"]
-        subprocess.run([*pip, "--no-build-isolation", str(copy)], check=True, timeout=120)
+        subprocess.run([*pip, "--no-build-isolation", *options, str(copy)], check=True, timeout=120)
+        return copy
 
     def run(self, *arguments, cwd=None):
         command = [str(self.python), "-m", *map(str, arguments)]
@@ -168,3 +170,34 @@ def test_the_tests_of_the_example_and_of_a_new_package_pass_where_they_are_insta
     lines = [" ".join(line.split()) for line in listed.stdout.splitlines()]
     assert "grad_spikes trackside-grad-spikes 0.1.0 start: int = 0" in lines
     assert "weight_norms trackside-weight-norms 0.1.0 each: bool = False" in lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "options", "link"),
+    [
+        ("flat", ["-e"], "__editable___trackside_weight_norms_0_1_0_finder.py"),
+        ("strict", ["--config-settings", "editable_mode=strict", "-e"], "build/__editable__"),
+        ("src", ["-e"], "/src\n"),
+    ],
+)
+def test_an_editable_install_of_a_package_shows_its_callback(layout, options, link, tmp_path):
+    environment, source = Environment(tmp_path / "environment"), tmp_path / layout
+    shutil.copytree(EXAMPLE, source)
+    if layout == "src":
+        (source / "src").mkdir()
+        (source / "trackside_weight_norms").rename(source / "src" / "trackside_weight_norms")
+        config = (source / "setup.cfg").read_text()
+        (source / "setup.cfg").write_text(config.replace("[options]\n", "[options]\npackage_dir =\n    = src\n"))
+    copy = environment.install(source, *options)
+    (site_packages,) = (tmp_path / "environment").glob("lib/python*/site-packages")
+    links = [f"{path.name}\n{path.read_text()}\n" for path in site_packages.glob("__editable__*")]
+
+    shown = environment.run("trackside", "callbacks", "weight_norms", cwd=copy)  # where *.egg-info may be, too
+
+    assert link in "".join(links)
+    assert shown.returncode == 0, shown.stderr
+    (file,) = [line.split()[1] for line in shown.stdout.splitlines() if line.startswith("  file ")]
+    assert Path(file.rpartition(":")[0]).resolve().is_relative_to(copy.resolve())
+    for expected in ("trackside-weight-norms 0.1.0", "each: bool = False", "the L2 norm of all weights together"):
+        assert expected in shown.stdout

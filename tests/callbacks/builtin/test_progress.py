@@ -259,3 +259,23 @@ def test_any_object_may_stand_in_the_place_of_the_standard_streams(track, monkey
 
     (attachment,) = run.dispatcher.attachments.values()
     assert attachment.last_error is None
+
+
+@pytest.mark.parametrize("callback", [ProgressCallback, PrinterCallback])
+def test_what_a_terminal_cannot_show_is_escaped(track, monkeypatch, callback):
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    run = track(callback)
+
+    run.send("on_train_begin", header="output     r\u00e9sultats")
+    run.step()
+    run.log(**{"pr\u00e9cision": 1.0, "note": "two\nlines \x1b[2J", "of a file \udcff": 2.0})
+    run.send("on_train_end")
+
+    (attachment,) = run.dispatcher.attachments.values()
+    assert attachment.last_error is None
+    assert stdout.buffer.getvalue().decode("ascii").strip().splitlines() == [
+        "output     r\\xe9sultats",
+        "step 1: pr\\xe9cision 1, note two\\nlines \\x1b[2J, of a file \\udcff 2",
+    ]

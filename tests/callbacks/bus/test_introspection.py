@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import types
 
@@ -188,3 +189,69 @@ def test_a_wrapped_method_is_judged_by_the_wrapper(track):
     track(Runs()).step()
 
     assert heard == [1]
+
+
+class Proxy:
+    """Passes on what it is asked for, and lists none of it."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+
+def test_methods_that_are_found_by_getattr_alone_count(track):
+    heard = []
+    inner = types.SimpleNamespace(on_step_end=lambda args, state, control, **kwargs: heard.append(state.global_step))
+
+    track(Proxy(inner)).step(2)
+
+    assert heard == [1, 2]
+
+
+class Slots:
+    __slots__ = ("steps",)
+
+    def __init__(self):
+        self.steps = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps += 1
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+@dataclasses.dataclass
+class Equal:
+    steps: int = 0
+
+    on_step_end = Slots.on_step_end
+
+
+class Incomparable(Slots):
+    __slots__ = ()
+
+    def __eq__(self, other):
+        raise RuntimeError("cannot be compared")
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("cls", [Slots, Equal, Incomparable])
+def test_a_callback_may_have_slots_and_need_not_be_hashable_or_comparable(track, cls):
+    first, second = cls(), cls()
+    run = track(first, second)
+
+    run.step()
+    removed = run.dispatcher.remove(second)
+    run.step()
+
+    assert (first.steps, second.steps, removed is second) == (2, 1, True)
+    if hasattr(first, "state_dict"):
+        run.dispatcher.load_state_dicts(run.dispatcher.state_dicts())
+        assert first.steps == 2

@@ -35,3 +35,12 @@ def test_what_a_tracker_cannot_show_is_named_once(track, caplog):
         "Numbers shows only numbers; it leaves out train/huge, train/per_class, train/rouge, train/text",
         "Numbers shows only numbers; it leaves out train/other",
     ]
+
+
+def test_a_name_that_utf8_cannot_hold_is_escaped(track):
+    run = track(tracker := Numbers())
+    run.send("on_train_begin")
+
+    run.log(**{"of \udcff": 1.0, "pr\u00e9cision": 2.0})
+
+    assert tracker.written == [{"train/of \\udcff": 1.0, "train/pr\u00e9cision": 2.0}]

@@ -38,6 +38,7 @@ FIELDS = {
     "adam_epsilon": 1e-8,
     "optim": "adamw_torch",
     "optim_args": None,
+    "optim_target_modules": None,
     "lr_scheduler_type": "linear",
     "lr_scheduler_kwargs": None,
     "warmup_steps": 0,

@@ -11,6 +11,7 @@ from support.tf_models import LOSS, classified, mlp, weights_of
 from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.evaluation import growing_array
+from trackside.trainer.progress import Progress
 from trackside.trainer.tensorflow.data.readers import inputs_of
 
 layers = keras.layers
@@ -151,7 +152,7 @@ def test_fault_8_each_epoch_has_each_example_once_in_an_order_of_its_own(make_tr
 
     def order(epoch, skip=0):
         tf.random.set_seed(1)
-        batches = trainer._engine.epoch_batches(epoch, skip)
+        batches = trainer._engine.epoch_batches(Progress(epoch=epoch, examples_in_epoch=skip))
         return [int(x) for batch in batches for x in np.asarray(inputs_of(batch).features)[:, 0]]
 
     first, second = order(0), order(1)

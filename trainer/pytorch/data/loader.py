@@ -301,6 +301,11 @@ def expected_examples(batches: Any) -> int | None:
     return order.cut.num_examples if isinstance(order, EpochBatchSampler) else num_examples(batches)
 
 
+def examples_of_batch(batches: Any) -> int | None:
+    """Return the number of examples in a batch of all ranks together; None if the loader is not trackside's."""
+    return batches.order.cut.global_batch_size if isinstance(batches, EpochLoader) else None
+
+
 def _length(value: Any) -> int | None:
     try:
         return len(value)

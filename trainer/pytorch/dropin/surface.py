@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...optim.choice import choose_optimizer
-from ..optim.factory import OPTIMIZERS, decay_parameter_names
+from ..optim.factory import class_by_name, decay_parameter_names
 from .accelerator import AcceleratorView
 from .callback_handler import CallbackHandler
 from .model_card import write_model_card
@@ -75,7 +74,7 @@ def get_optimizer_group(self: Any, param: Any = None) -> Any:
 
 def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
     """Return the class of ``args.optim``, and its options."""
-    return choose_optimizer(args, OPTIMIZERS, lr=args.learning_rate)
+    return class_by_name(args)
 
 
 # -- batches --------------------------------------------------------------------------------------------------

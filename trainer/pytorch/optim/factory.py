@@ -20,6 +20,7 @@ from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import apex_needed
 from .lion import Lion
+from .low_rank import is_low_rank, with_plain_projectors, with_targets
 from .packaged import PACKAGED, adam_options, class_and_options
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -39,15 +40,29 @@ def create_optimizer(
     Args:
         args: Read for optim, optim_args, learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon.
         optimizer_cls_and_kwargs: A class and its options, used instead of ``args.optim``. A weight decay among the
-            options replaces ``args.weight_decay``; biases and norm weights are not decayed either way.
+            options replaces ``args.weight_decay``; biases and norm weights are not decayed either way. Groups of
+            parameters that are among the options, as ``params``, are used as they are.
         decayed: Names of the parameters that are decayed, if not those of `decay_parameter_names`.
 
     Raises:
         ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
         TracksideValueError: If no parameter is trainable.
     """
-    optimizer_cls, options = optimizer_cls_and_kwargs or choose_optimizer(args, OPTIMIZERS, lr=args.learning_rate)
-    return optimizer_cls(parameter_groups(model, options.get("weight_decay", args.weight_decay), decayed), **options)
+    optimizer_cls, given = optimizer_cls_and_kwargs or class_by_name(args)
+    options = dict(given)
+    groups = options.pop("params", None)
+    if groups is None:
+        groups = parameter_groups(model, options.get("weight_decay", args.weight_decay), decayed)
+        if is_low_rank(optimizer_cls, args):
+            groups = with_targets(groups, model, args)
+    return with_plain_projectors(optimizer_cls(groups, **options))
+
+
+def class_by_name(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
+    """Return the class that ``args.optim`` names, and its options."""
+    name = str(args.optim)
+    of_targets = PACKAGED[name].of_targets if name in PACKAGED else ()
+    return choose_optimizer(args, OPTIMIZERS, of_targets, lr=args.learning_rate)
 
 
 def parameter_groups(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from trackside.callbacks._util.imports import is_installed
@@ -13,17 +14,28 @@ Options = Callable[[Any], dict[str, Any]]
 
 
 class Packaged(NamedTuple):
-    """An optimizer of a package: its class, and its options as they follow from the arguments."""
+    """An optimizer of a package: its class, and its options as they follow from the arguments.
+
+    Attributes:
+        of_targets: Options that only the parameters of ``optim_target_modules`` have, with their defaults.
+    """
 
     module: str
     class_name: str
     options: Options
+    of_targets: Mapping[str, Any] = MappingProxyType({})
 
     @property
-    def package(self) -> str:
-        """The name under which pip knows the package."""
+    def missing(self) -> str:
+        """The name under which pip knows a package that is needed and not installed; empty if none is missing."""
         top = self.module.partition(".")[0]
-        return {"optimi": "torch-optimi"}.get(top, top)
+        absent = [name for name in (top, *ALSO_IMPORTED.get(top, ())) if not is_installed(name)]
+        return PIP_NAMES.get(absent[0], absent[0]) if absent else ""
+
+
+PIP_NAMES = {"optimi": "torch-optimi", "galore_torch": "galore-torch", "apollo_torch": "apollo-torch"}
+ALSO_IMPORTED = {"galore_torch": ("bitsandbytes",), "apollo_torch": ("bitsandbytes",)}
+"""Packages that a package imports for its optimizers in 8 bits, which one of these needs to be installed too."""
 
 
 def check_package(name: str) -> None:
@@ -32,9 +44,40 @@ def check_package(name: str) -> None:
     Raises:
         MissingPackageError: If it is not.
     """
-    found = PACKAGED.get(name)
-    if found is not None and not is_installed(found.module.partition(".")[0]):
-        raise MissingPackageError(found.package, f"optim={str(name)!r}")
+    missing = PACKAGED[name].missing if name in PACKAGED else ""
+    if missing:
+        raise MissingPackageError(missing, f"optim={str(name)!r}")
+
+
+def check_targets(args: Any) -> None:
+    """Raise if ``optim_target_modules`` is given to an optimizer that has none, or the other way round.
+
+    Raises:
+        ArgumentError: If it is.
+    """
+    name, targets = str(args.optim), args.optim_target_modules
+    low_rank = [each for each, packaged in PACKAGED.items() if packaged.of_targets]
+    if name not in low_rank:
+        if targets:
+            allowed = f"only with optim={', '.join(map(repr, low_rank))}"
+            raise ArgumentError("optim_target_modules", targets, allowed)
+        return
+    if not targets:
+        allowed = f"names of linear layers, a pattern of names, or 'all-linear' with optim={name!r}"
+        raise ArgumentError("optim_target_modules", targets, allowed)
+    if args.fsdp:
+        raise ArgumentError("optim", name, "not together with fsdp, which leaves a process no whole matrix to project")
+
+
+def name_of(optimizer_cls: type) -> str:
+    """Return the name of an optimizer's class; with that of its package if the package calls it as torch does another.
+
+    GaLore's ``AdamW`` is ``galore_torch.AdamW``: its state is not that of torch's.
+    """
+    top = optimizer_cls.__module__.partition(".")[0]
+    exported = [found.class_name for found in PACKAGED.values() if found.module == top]
+    is_renamed = exported and optimizer_cls.__name__ not in exported
+    return f"{top}.{optimizer_cls.__name__}" if is_renamed else optimizer_cls.__name__
 
 
 def class_and_options(name: str, args: Any) -> tuple[Any, dict[str, Any]]:
@@ -46,6 +89,14 @@ def class_and_options(name: str, args: Any) -> tuple[Any, dict[str, Any]]:
 def adam_options(args: Any) -> dict[str, Any]:
     """Return betas and epsilon of Adam."""
     return {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+
+
+def _without_warning(args: Any) -> dict[str, Any]:
+    return {**adam_options(args), "no_deprecation_warning": True}
+
+
+def _fixed_rate(args: Any) -> dict[str, Any]:
+    return {"scale_parameter": False, "relative_step": False}
 
 
 def _betas(args: Any) -> dict[str, Any]:
@@ -98,8 +149,15 @@ def _bitsandbytes() -> dict[str, Packaged]:
     return {name: Packaged("bitsandbytes.optim", *kind) for name, kind in kinds.items()}
 
 
+GALORE = {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
+APOLLO = {**GALORE, "scale": 1.0, "proj": "random", "scale_type": "channel"}
+
 PACKAGED: dict[str, Packaged] = {
     **_bitsandbytes(),
+    "apollo_adamw": Packaged("apollo_torch", "APOLLOAdamW", _without_warning, APOLLO),
+    "galore_adafactor": Packaged("galore_torch", "GaLoreAdafactor", _fixed_rate, GALORE),
+    "galore_adamw": Packaged("galore_torch", "GaLoreAdamW", _without_warning, GALORE),
+    "galore_adamw_8bit": Packaged("galore_torch", "GaLoreAdamW8bit", adam_options, GALORE),
     "adamw_torch_4bit": Packaged("torchao.optim", "AdamW4bit", _low_bit),
     "adamw_torch_8bit": Packaged("torchao.optim", "AdamW8bit", _low_bit),
     "grokadamw": Packaged("grokadamw", "GrokAdamW", _none),

@@ -24,6 +24,7 @@ from trackside.trainer.optim.resuming import (
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
 from .belonging import is_state_of
+from .packaged import name_of
 from .rates import scale_rates
 from .several import Optimizers, as_one_schedule
 
@@ -246,7 +247,7 @@ def _parts(optimizer: Any) -> list[Any]:
 
 
 def _class_of(optimizer: Any) -> str:
-    return " and ".join(type(part).__name__ for part in _parts(optimizer))
+    return " and ".join(name_of(type(part)) for part in _parts(optimizer))
 
 
 def _owner(optimizer: Any, group: Mapping[str, Any]) -> Any:

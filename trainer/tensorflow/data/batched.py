@@ -36,6 +36,8 @@ END = -1
 class PythonBatches(Batches):
     """Batches of Python code, each for all replicas together."""
 
+    is_cut_here = False
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.num_examples: int | None = None

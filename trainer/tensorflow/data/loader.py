@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -34,11 +34,13 @@ class Batches(ABC):
     Attributes:
         num_examples: Number of examples in an epoch; None if unknown.
         is_infinite: Whether an epoch never ends.
+        is_cut_here: Whether each batch but the last of an epoch has ``batch_size`` examples.
         element_spec: A Pair of nested tf.TensorSpec; the first dimension is that of the batch, of any size.
     """
 
     num_examples: int | None
     is_infinite: bool = False
+    is_cut_here: ClassVar[bool] = True
     element_spec: Pair
 
     def __init__(
@@ -205,6 +207,8 @@ class OwnBatches(Batches):
     Args:
         build: Returns the dataset of batches; called at the beginning of each epoch.
     """
+
+    is_cut_here = False
 
     def __init__(self, build: Callable[[int], Any], **options: Any) -> None:
         super().__init__(**options)

@@ -52,7 +52,8 @@ class Outside:
         for handle in touched:
             if id(handle) in changed and id(handle) not in known:
                 known.add(id(handle))
-                self._take(handle)
+                if type_of_resource(handle)[0] is not None or changes_tables(graph):
+                    self._take(handle)
 
     def _kept_elsewhere(self) -> list[Any]:
         trainer, own = self._step.trainer, [*vars(self._step.precision).values(), *DRAWS.variables()]
@@ -101,6 +102,13 @@ class Outside:
         if why not in self._told:
             self._told.add(why)
             logger.warning("a resumed run will differ: %s", why)
+
+
+def changes_tables(graph: Any) -> bool:
+    """Return whether an operation of a graph changes a lookup table; those of Keras' layers are only read."""
+    written = graph.as_graph_def()
+    nodes = [*written.node, *(node for function in written.library.function for node in function.node_def)]
+    return any(node.op.startswith(("LookupTableInsert", "LookupTableRemove", "LookupTableImport")) for node in nodes)
 
 
 def handles_of(variable: Any) -> list[Any]:

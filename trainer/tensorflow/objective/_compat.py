@@ -42,6 +42,12 @@ def compiled_loss_weights(model: Any) -> Any:
     return (model.get_compile_config() or {}).get("loss_weights")
 
 
+def compiled_with(model: Any) -> dict[str, Any]:
+    """Return the arguments of ``Model.compile`` as the user gave them; empty if they are unknown."""
+    given = getattr(getattr(model, "_compile_config", None), "config", None)
+    return dict(given) if isinstance(given, dict) else {}
+
+
 def compiled_metrics(model: Any) -> tuple[Any, tuple[Any, Any, Any]]:
     """Return the metrics of a model as compiled, None without any, and what they were made of.
 

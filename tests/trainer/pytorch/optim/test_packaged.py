@@ -10,7 +10,6 @@ from support.tiny_bert import tiny_bert
 from torch import nn
 
 from trackside import TFTrainingArguments, Trainer, TrainingArguments
-from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, UnsupportedError
 from trackside.trainer.pytorch.optim.factory import OPTIMIZERS, create_optimizer
 from trackside.trainer.pytorch.optim.packaged import PACKAGED
@@ -19,27 +18,34 @@ transformers = pytest.importorskip("transformers")
 THEIRS = [item.value for item in transformers.training_args.OptimizerNames]
 
 
+def targets_of(name):
+    return {"optim_target_modules": "all-linear"} if name in PACKAGED and PACKAGED[name].of_targets else {}
+
+
 @pytest.mark.parametrize("name", [*THEIRS, "nadam", "radam", "muon", "adamw_hf"])
 def test_each_name_is_taken_or_answered(name):
-    package = PACKAGED[name].module.partition(".")[0] if name in PACKAGED else "torch"
+    missing = PACKAGED[name].missing if name in PACKAGED else ""
 
     if name not in OPTIMIZERS:
         with pytest.raises(ArgumentError, match=rf"optim='{name}' is not allowed: (give|use|.*; use) ") as caught:
             TrainingArguments("out", optim=name)
         assert "one of" not in str(caught.value)
-    elif not is_installed(package):
-        with pytest.raises(MissingPackageError, match=f"optim='{name}' needs the package '{PACKAGED[name].package}'"):
+    elif missing:
+        with pytest.raises(MissingPackageError, match=f"optim='{name}' needs the package '{missing}'"):
             TrainingArguments("out", optim=name)
     else:
-        assert TrainingArguments("out", optim=name).optim == name
+        assert TrainingArguments("out", optim=name, **targets_of(name)).optim == name
 
 
 @pytest.mark.parametrize("name", ["nadam", "radam", *PACKAGED])
 def test_each_makes_an_optimizer_with_the_decay_of_its_groups_that_trains(name):
-    if name in PACKAGED:
-        pytest.importorskip(PACKAGED[name].module)
+    if name in PACKAGED and PACKAGED[name].missing:
+        pytest.skip(f"{PACKAGED[name].missing} is not installed")
+    if name == "galore_adamw_8bit" and not torch.cuda.is_available():
+        pytest.skip("its step needs CUDA")
     model = nn.Linear(64, 64)
-    optimizer = create_optimizer(model, TrainingArguments("out", optim=name, learning_rate=1e-2, weight_decay=0.1))
+    args = TrainingArguments("out", optim=name, learning_rate=1e-2, weight_decay=0.1, **targets_of(name))
+    optimizer = create_optimizer(model, args)
     before = model.weight.detach().clone()
 
     model(torch.ones(2, 64)).sum().backward()
@@ -47,7 +53,7 @@ def test_each_makes_an_optimizer_with_the_decay_of_its_groups_that_trains(name):
     for _ in range(8):  # the first ones of RAdam are none
         optimizer.step()
 
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, *[0.1 for _ in targets_of(name)]]
     assert optimizer.param_groups[0]["lr"] == 1e-2
     assert not torch.equal(model.weight, before)
 

@@ -113,9 +113,24 @@ def numpy_of_its_own():
     return lambda value: value + tf.ensure_shape(tf.numpy_function(noise, [value], tf.float32), ())
 
 
+def counting_table():
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0)
+
+    def change(value):
+        seen = tf.ensure_shape(table.lookup(tf.constant([1], tf.int64)), (1,))
+        table.insert(tf.constant([1], tf.int64), seen + 1.0)
+        return value + 0.0 * seen[0]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
-    [(large, "a variable of float32 with shape (5000,)"), (numpy_of_its_own, "noise, which the model calls, draws")],
+    [
+        (large, "a variable of float32 with shape (5000,)"),
+        (counting_table, "the step changes a table"),
+        (numpy_of_its_own, "noise, which the model calls, draws"),
+    ],
 )
 def test_what_cannot_be_kept_is_told_once(make_trainer, caplog, change, told):
     trainer = make_trainer(**made(change()), eval_dataset=classified(8), max_steps=2)
@@ -124,3 +139,15 @@ def test_what_cannot_be_kept_is_told_once(make_trainer, caplog, change, told):
 
     assert caplog.text.count("resumed run will differ") == 1
     assert told in caplog.text
+
+
+def test_the_tables_of_texts_are_only_read(make_trainer, caplog):
+    inputs = keras.Input((1,), dtype="string")
+    numbers = keras.layers.StringLookup(vocabulary=["good", "bad"])(inputs)
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Embedding(4, 2)(numbers)))
+    data = (np.array([["good"], ["bad"]] * 8), np.array([0, 1] * 8))
+
+    with caplog.at_level(logging.WARNING, logger="trackside"):
+        make_trainer(model=keras.Model(inputs, outputs), train_dataset=data, max_steps=2).train()
+
+    assert not caplog.messages

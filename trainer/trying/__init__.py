@@ -1,0 +1,1 @@
+"""Ways to try: short runs and measurements before a long run, without a framework."""

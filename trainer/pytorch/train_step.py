@@ -20,7 +20,7 @@ from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
-from .inspection.misfit import TORCHS, explain
+from .inspection.misfit import TORCHS, explain, explain_backward
 from .inspection.observer import LossObserver
 from .loss import LossAccumulator, rescale, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
@@ -71,7 +71,9 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         skips = args.logging_nan_inf_filter
         self.losses: LossAccumulator = LossAccumulator(self.strategy, args.device, reference, skip_non_finite=skips)
-        self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
+        self.looks = self.observer = LossObserver(
+            trainer, self.model_io, self.losses, self.strategy, self.loss_of, self.holders
+        )
         self.noise: Any = None
         self.retrier: OOMRetrier | None = OOMRetrier(self, engine) if args.auto_find_batch_size else None
         self._has_sparse, self._is_first_update = False, True
@@ -286,7 +288,11 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             with zero_gradients_of(loss, self.trainer.model) as loss_of_nothing:
                 self.precision.backward(loss_of_nothing, context.weight, is_last=context.is_last)
         else:
-            self.precision.backward(loss, context.weight, is_last=context.is_last)
+            try:
+                self.precision.backward(loss, context.weight, is_last=context.is_last)
+            except RuntimeError as error:
+                explain_backward(error, loss)
+                raise
 
     # -- records --------------------------------------------------------------------------------------------------
 

@@ -193,7 +193,8 @@ def iterate_epoch(
 
 def _begun_when_read(loader: EpochLoader) -> Iterator[TrainBatch]:
     """Yield the batches; workers start with the first one, after on_epoch_begin, so that they see what it changed."""
-    yield from loader.counted()
+    batches, order = loader.counted(), loader.order
+    yield from order.compared(batches) if isinstance(order, ShardedIterable) else batches
 
 
 def counted(loader: Any, size_of: SizeOf = batch_size, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:

@@ -30,6 +30,11 @@ def explain(error: BaseException, model: nn.Module) -> None:
         is_of_functional = FUNCTIONS in frame.f_code.co_filename.replace("\\", "/")
         if is_of_functional and isinstance(known.get("target"), Tensor) and isinstance(known.get("input"), Tensor):
             raise TracksideValueError(_of_loss(frame.f_code.co_name, known, _sentence(error))) from error
+        if frame.f_code.co_name == "_verify_batch_size" and is_of_functional:
+            raise TracksideValueError(
+                f"a layer of normalization cannot be trained on one example: {_sentence(error)}. "
+                "dataloader_drop_last=True leaves the last batch out if it is smaller"
+            ) from error
         layer = known.get("self")
         if isinstance(layer, nn.Module) and type(layer).__module__.startswith("torch.nn.modules"):
             given = next((value for name, value in known.items() if isinstance(value, Tensor)), None)
@@ -40,6 +45,15 @@ def explain(error: BaseException, model: nn.Module) -> None:
                     f"{type(model).__name__} cannot be called on this batch: {name}, {layer!r}, got {in_words(given)}; "
                     f"{what}"
                 ) from error
+
+
+def explain_backward(error: RuntimeError, loss: Tensor) -> None:
+    """Raise TracksideValueError if ``error`` is due to a loss that depends on no parameter."""
+    if not loss.requires_grad and type(error) is RuntimeError:
+        raise TracksideValueError(
+            "the loss has no gradient, since it does not depend on a parameter that is trained: look for no_grad, "
+            "detach, .item() or numpy between the model and the loss, and for a model that is frozen whole"
+        ) from error
 
 
 def check_loss_fn(loss_fn: Any, name: str = "loss_fn") -> None:

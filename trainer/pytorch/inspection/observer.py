@@ -28,6 +28,7 @@ class LossObserver:
         losses: Weights the losses.
         strategy: Shares what is found.
         loss_of: Returns the loss of a model on a batch.
+        holders: Returns the trainer and its callbacks.
 
     Attributes:
         is_settled: Whether the first loss of the run was looked at.
@@ -42,11 +43,13 @@ class LossObserver:
         losses: LossAccumulator,
         strategy: Any,
         loss_of: Callable[[Any, Any], Any],
+        holders: Callable[[], list[Any]],
     ) -> None:
         self._trainer = trainer
         self._model_io = model_io
         self._losses = losses
         self._strategy = strategy
+        self._holders = holders
         self._loss_of = None if strategy.is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
         self._sums = SumsInEvaluation(trainer, model_io, self._loss_of)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
@@ -56,7 +59,7 @@ class LossObserver:
         """Forget what was found."""
         self._non_finite = NonFiniteLoss()
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
-        self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
+        self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy, self._holders)
         self.is_settled: bool = False
         self._sums.begin_run()
         self._is_probed = self._loss_of is None

@@ -1,7 +1,8 @@
 """A run that is killed and started again: ``killed_run.py KIND FOLDER [LEFT_OUT]``; every step is a line of a file.
 
 It draws random numbers in every place where a user may: in the dataset, in its workers, in the collator, in tf.data,
-in the model. LEFT_OUT is a state of a random number generator that a resumed run does not restore.
+in the model; from the global generators and from those of the dataset's and the collator's own. LEFT_OUT is a state of
+a random number generator that a resumed run does not restore.
 """
 
 from __future__ import annotations
@@ -64,15 +65,21 @@ def on_pytorch(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
         snapshot.random_state = lambda: {**keep(), left_out: torch.Generator().get_state()}
     torch.set_num_threads(1)
 
+    rng, own, old = np.random.default_rng(0), torch.Generator().manual_seed(0), np.random.RandomState(0)
+
     def noise() -> Any:
-        return torch.rand(4) + float(np.random.rand()) + random.random()
+        return torch.rand(4) + float(np.random.rand()) + random.random() + torch.rand((), generator=own)
 
     class Maps(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            self.rng = rng
+
         def __len__(self) -> int:
             return len(FEATURES)
 
         def __getitem__(self, index: int) -> Any:
-            return {"x": torch.from_numpy(FEATURES[index]) + noise(), "labels": torch.from_numpy(LABELS[index])}
+            x = torch.from_numpy(FEATURES[index]) + noise() + float(self.rng.random())
+            return {"x": x, "labels": torch.from_numpy(LABELS[index])}
 
     class Streams(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         def __iter__(self) -> Any:
@@ -80,7 +87,7 @@ def on_pytorch(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
 
     def collate(examples: Any) -> Any:
         batch = torch.utils.data.default_collate(examples)
-        return {**batch, "x": batch["x"] + noise()}
+        return {**batch, "x": batch["x"] + noise() + old.rand()}
 
     class Model(nn.Module):
         def __init__(self) -> None:

@@ -17,7 +17,7 @@ from ..checkpointing.store import Write
 from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
-from .preparation.own_randomness import own_generators, set_state, state_of
+from .preparation.own_randomness import own_generators, set_states, states_of
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
@@ -133,15 +133,16 @@ class TorchCheckpoint(BaseCheckpoint):
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}
-        own = [state_of(each) for each in self._own_generators()]
+        own = states_of(self._own_generators())
         return {**snapshot.random_state(), **self.strategy.random_state(), **past, **({"own": own} if own else {})}
 
     def _set_random_state(self, state: dict[str, Any]) -> None:
         snapshot.set_random_state(state)
         self.strategy.set_random_state(state)
-        for generator, own in zip(self._own_generators(), state.get("own", ()), strict=False):
-            set_state(generator, own)
+        set_states(self._own_generators(), state.get("own", ()))
         self.model_io.past = None if state.get("past") is None else self.train_step.place(state["past"])
 
     def _own_generators(self) -> list[Any]:
-        return own_generators(self._model, self.trainer.loss_fn, type(self.trainer).compute_loss)
+        trainer = self.trainer
+        others = (trainer.loss_fn, type(trainer).compute_loss, trainer.train_dataset, trainer.data_collator)
+        return own_generators(self._model, *others)

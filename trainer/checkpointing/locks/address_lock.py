@@ -119,18 +119,10 @@ def locked_address(remote: Any, run_id: str) -> Iterator[None]:
     Raises:
         ArgumentError: If another run that lives holds it; the message names it.
     """
-    marker = _markers.get(remote.address)
+    marker = _markers.get(remote.address) or _acquired(remote, run_id)
     if marker is None:
-        marker = Marker(remote, run_id)
-        try:
-            marker.acquire()
-        except ArgumentError:
-            raise
-        except Exception as error:  # an address that cannot be written is told when it is probed
-            tell_once(remote.address, describe(error))
-            yield
-            return
-        _markers[remote.address] = marker
+        yield
+        return
     marker.holders += 1
     try:
         yield
@@ -139,6 +131,19 @@ def locked_address(remote: Any, run_id: str) -> Iterator[None]:
         if marker.holders == 0 and _markers.get(remote.address) is marker:
             del _markers[remote.address]
             marker.release()
+
+
+def _acquired(remote: Any, run_id: str) -> Marker | None:
+    """Return the marker of an address, held; None if there cannot be one, which is told."""
+    marker = Marker(remote, run_id)
+    try:
+        marker.acquire()
+    except ArgumentError:
+        raise
+    except Exception as error:  # an address that cannot be written is told when it is probed
+        tell_once(remote.address, describe(error))
+        return None
+    return _markers.setdefault(remote.address, marker)
 
 
 def _is_gone(told: dict[str, Any]) -> bool:

@@ -65,7 +65,7 @@ def make_loader(
     if not is_map_style:
         if by_length:
             raise ArgumentError("group_by_length", True, "False, since the dataset has no items to sort")
-        return EpochLoader(dataset, ShardedIterable(dataset, cut, seed), collate_fn, seed, options)
+        return EpochLoader(dataset, ShardedIterable(dataset, cut, seed, collate_fn), collate_fn, seed, options)
     measure = partial(example_lengths, dataset, args.length_column_name) if by_length else lambda: None
     as_tensors = _is_quick(dataset, collate_fn)
     sampler = EpochBatchSampler(cut, seed=seed, shuffle=shuffle, lengths=measure(), as_tensors=as_tensors)

@@ -14,10 +14,11 @@ from trackside.trainer.data.sharding import derive_seed
 from ...engine import TrainBatch
 from .._compat import end_workers
 from ..batches.parts import batch_size
+from ..preparation.own_randomness import generators_of, reseed_all
 from .changes import WorkersCopies
 from .collators import Collator
 from .sampler import EpochBatchSampler
-from .stream import ShardedIterable
+from .stream import ShardedIterable, StreamCollator
 from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
 
 SizeOf = Callable[[Any], int]
@@ -56,7 +57,11 @@ class EpochLoader(DataLoader[Any]):
                 order.share_with_workers()
             data: dict[str, Any] = {"dataset": order, "batch_size": None, "collate_fn": StreamCollator(collate_fn)}
         elif options["num_workers"]:
-            data = {"dataset": SeededDataset(source), "batch_sampler": SeededBatches(order), "collate_fn": collate_fn}
+            data = {
+                "dataset": SeededDataset(source, collate_fn),
+                "batch_sampler": SeededBatches(order),
+                "collate_fn": collate_fn,
+            }
         else:
             data = {"dataset": source, "batch_sampler": order, "collate_fn": collate_fn}
         stays = options.get("persistent_workers", False)
@@ -168,7 +173,7 @@ def iterate_epoch(
 
     An EpochLoader starts at the position directly (a stream is read up to it). Any other iterable of batches is read
     with random numbers that depend on ``seed``, ``epoch`` and the position; its ``set_epoch``, or that of its sampler,
-    is called; skipped batches are read and discarded; generators given to a DataLoader are seeded again. The run's own
+    is called; skipped batches are read and discarded; generators that it refers to are seeded again. The run's own
     random numbers are not affected. For the batches on several ranks, see `counted`.
 
     Args:
@@ -182,7 +187,8 @@ def iterate_epoch(
     seed = derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
         _begin_epoch(loader, seed, epoch)
-        return _behind(_counted_foreign(loader, _reading(loader, seed, rank), size_of, rank, world_size), skip_examples)
+        started = _reading(loader, seed, rank, seeds_own=True)
+        return _behind(_counted_foreign(loader, started, size_of, rank, world_size), skip_examples)
     loader.set_epoch(epoch, skip_examples)
     batches = _begun_when_read(loader)
     order = loader.order
@@ -245,13 +251,21 @@ def _begin_epoch(loader: Any, seed: int, epoch: int) -> None:
             part.generator.manual_seed(seed)
 
 
-def _reading(loader: Any, seed: int, rank: int) -> Iterator[Any]:
+def _reading(loader: Any, seed: int, rank: int, *, seeds_own: bool = False) -> Iterator[Any]:
     """Yield the batches of another loader, read with random numbers that follow from ``seed`` and the position.
 
     The random numbers are the same on all ranks, which must read the same batches. If each rank has its own batches,
     they are the same only up to the first batch: a sampler draws its order when its first index is requested.
+
+    Args:
+        seeds_own: Seed generators that the loader's dataset, samplers or collator refer to, too.
     """
     own_rank = rank if _splits_by_rank(loader) else 0
+    if seeds_own:  # only now, since a resumed run has restored the states of all that are reached
+        parts = _parts_of(loader)
+        seeded = {id(getattr(part, "generator", None)) for part in parts}
+        others = generators_of(*parts, getattr(loader, "collate_fn", None))
+        reseed_all([each for each in others if id(each) not in seeded], seed)
     with host_state_kept(seed):
         batches = iter(loader)
     for number in count():
@@ -268,16 +282,6 @@ def _parts_of(loader: Any) -> list[Any]:
     parts = [loader, batch_sampler, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
     parts.append(getattr(loader, "dataset", None))
     return list({id(part): part for part in parts if part is not None}.values())
-
-
-class StreamCollator:
-    """A collator of the batches of a stream that keeps their counts."""
-
-    def __init__(self, collate_fn: Collator) -> None:
-        self.collate_fn = collate_fn
-
-    def __call__(self, batch: TrainBatch) -> TrainBatch:
-        return batch._replace(inputs=self.collate_fn(batch.inputs))
 
 
 # -- sizes ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
 
 from ...engine import TrainBatch
-from .workers import host_state_kept, seed_worker, unseen_as_worker
+from .collators import Collator
+from .workers import OwnGenerators, host_state_kept, seed_worker, unseen_as_worker
 
 logger: logging.Logger = logging.getLogger("trackside.data")
 
@@ -42,22 +43,26 @@ class ShardedIterable(IterableDataset[TrainBatch]):
     example still occurs exactly once, but the order depends on the number of workers, and one batch for each worker may
     be smaller. Without the attribute, ``get_worker_info`` returns None for such a dataset, and it yields all examples.
 
-    While the stream is read, the random numbers of Python, numpy and torch follow from (seed, epoch, position), so that
-    a dataset which shuffles or augments yields the same on all ranks, in any number of workers, and after a resume. The
-    training process restores its random state after each batch; a worker collates with random numbers of its rank.
+    While the stream is read, the random numbers of Python, numpy and torch, and those of generators that the dataset
+    refers to, follow from (seed, epoch, position), so that a dataset which shuffles or augments yields the same on all
+    ranks, in any number of workers, and after a resume. The training process restores its random state after each
+    batch; a worker collates with random numbers of its rank.
 
     Args:
         dataset: Any iterable that can be read more than once; ``set_epoch(epoch)`` is called if it exists.
         cut: The partition into global batches and shares; its number of examples is ignored.
         seed: Seed of the random numbers while the stream is read.
+        collate_fn: What makes a batch of examples; the generators that it refers to are seeded in workers.
     """
 
-    def __init__(self, dataset: Any, cut: BatchCut, seed: int = 0) -> None:
+    def __init__(self, dataset: Any, cut: BatchCut, seed: int = 0, collate_fn: Any = None) -> None:
         _check_stream(dataset, cut.world_size)
         self.dataset: Any = dataset
         self.cut: BatchCut = cut
         self.seed: int = seed
         self._is_told = False
+        self._own = OwnGenerators(dataset)
+        self._own_of_collator = OwnGenerators(collate_fn)
         self._epoch_and_skip = torch.zeros(2, dtype=torch.long, device="cpu")
 
     @property
@@ -102,6 +107,7 @@ class ShardedIterable(IterableDataset[TrainBatch]):
                 low, high = share_of(len(examples), self.cut.rank, self.cut.world_size)
                 if get_worker_info() is not None:
                     seed_worker(derive_seed(*seeds, position + low, 1))
+                    self._own_of_collator.reseed(*seeds, position + low, 1)
                 yield TrainBatch(examples[low:high] or examples[-1:], high - low, len(examples))
 
     def _global_batches(self, seeds: Seeds, view: Callable[[], Any], skip: int) -> Iterator[Placed]:
@@ -114,6 +120,7 @@ class ShardedIterable(IterableDataset[TrainBatch]):
         position, stream = 0, None
         while True:
             size = self.cut.global_batch_size if position >= skip else min(self.cut.global_batch_size, skip - position)
+            self._own.reseed(*seeds, position)
             with view(), host_state_kept(derive_seed(*seeds, position)):
                 stream = iter(self.dataset) if stream is None else stream
                 examples = list(islice(stream, size))
@@ -147,6 +154,16 @@ class ShardedIterable(IterableDataset[TrainBatch]):
                 "Correct __len__, which is the number of examples, or leave it out and set max_steps",
                 *(type(self.dataset).__name__, length, found, length),
             )
+
+
+class StreamCollator:
+    """A collator of the batches of a stream that keeps their counts."""
+
+    def __init__(self, collate_fn: Collator) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, batch: TrainBatch) -> TrainBatch:
+        return batch._replace(inputs=self.collate_fn(batch.inputs))
 
 
 def _is_hugging_face(dataset: Any) -> bool:

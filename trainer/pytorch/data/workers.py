@@ -21,6 +21,7 @@ from trackside.trainer.checkpointing.random_state import generators_lent
 from trackside.trainer.data.sharding import derive_seed
 from trackside.trainer.stop_signals import STOP_SIGNALS
 
+from ..preparation.own_randomness import generators_of, reseed_all
 from .sampler import EpochBatchSampler
 
 START_METHOD = "fork" if sys.platform == "linux" else None
@@ -69,6 +70,21 @@ def unseen_as_worker() -> Iterator[None]:
         worker._worker_info = info
 
 
+class OwnGenerators:
+    """Generators that a dataset, a collator and other objects refer to, found when they are first seeded."""
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+        self._found: list[Any] | None = None
+
+    def reseed(self, *seeds: int) -> None:
+        """Seed each by ``seeds`` and its position among them."""
+        if self._found is None:
+            self._found = generators_of(*self._parts)
+        if self._found:
+            reseed_all(self._found, *seeds)
+
+
 # -- map-style datasets -----------------------------------------------------------------------------------------------
 
 
@@ -92,10 +108,14 @@ class SeededBatches:
 
 
 class SeededDataset(Dataset[Any]):
-    """A dataset in a worker, indexed by the items of `SeededBatches`; other attributes are those of ``dataset``."""
+    """A dataset in a worker, indexed by the items of `SeededBatches`; other attributes are those of ``dataset``.
 
-    def __init__(self, dataset: Any) -> None:
+    Generators that the dataset or ``collate_fn`` refers to are seeded for each batch, too.
+    """
+
+    def __init__(self, dataset: Any, collate_fn: Any = None) -> None:
         self.dataset = dataset
+        self._own = OwnGenerators(dataset, collate_fn)
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -109,6 +129,7 @@ class SeededDataset(Dataset[Any]):
         if epoch != self._epoch:  # in a persistent worker
             self.set_epoch(epoch)
         seed_worker(seed)
+        self._own.reseed(seed)
         return fetch(self.dataset, indices)
 
     def __getitem__(self, index: Any) -> Any:

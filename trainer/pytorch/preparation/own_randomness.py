@@ -1,4 +1,4 @@
-"""Random numbers of a model's own: generators that its modules or its loss refer to, and seeds from the system.
+"""Random numbers of a user's own: generators that the model, the loss and the data refer to, and seeds from the system.
 
 The states of generators go into checkpoints. A module that seeds torch from the system, as Reformer does for its
 reversible layers, cannot be resumed exactly, nor repeated: that is told.
@@ -9,77 +9,64 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
-import random
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-logger: logging.Logger = logging.getLogger("trackside.trainer")
+from ...checkpointing import own_generators as found
+from ...data.sharding import derive_seed
 
-KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-DEPTH = 4
-"""Containers and functions that are followed from a module to a generator."""
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 def own_generators(model: nn.Module, *others: Any) -> list[Any]:
-    """Return the generators that the modules of a model, or functions and other objects, refer to, in a fixed order."""
-    parts = [part for module in model.modules() for part in (vars(module), type(module).forward)]
-    roots = [*parts, *(each if isinstance(each, FunctionType) else getattr(each, "__dict__", {}) for each in others)]
-    found = {id(each): each for root in roots for each in _generators_in(root, DEPTH)}
+    """Return the generators that the modules of a model, functions and other objects refer to."""
+    return generators_of(*model.modules(), *others)
+
+
+def generators_of(*roots: Any) -> list[Any]:
+    """Return the generators that functions and objects refer to, those of torch included, without the global ones."""
+    generators = found.generators_in(*roots, also=(torch.Generator,))
     of_torch = {id(each) for each in (torch.default_generator, *torch.cuda.default_generators)}
-    return [each for key, each in found.items() if key not in of_torch]
+    return [each for each in generators if id(each) not in of_torch]
 
 
-def _generators_in(value: Any, depth: int) -> Iterator[Any]:
-    if isinstance(value, KINDS):
-        yield value
-    elif depth and isinstance(value, (Mapping, list, tuple)):
-        for part in list(value.values() if isinstance(value, Mapping) else value)[:100]:
-            yield from _generators_in(part, depth - 1)
-    elif depth and isinstance(value, FunctionType):
-        names = value.__code__.co_names
-        yield from _generators_in([value.__globals__[name] for name in names if name in value.__globals__], 1)
-        for cell in value.__closure__ or ():
-            try:
-                yield from _generators_in(cell.cell_contents, depth - 1)
-            except ValueError:  # it is empty
-                continue
+def states_of(generators: Sequence[Any]) -> list[Any]:
+    """Return the states of generators, as a checkpoint keeps them."""
+    return [each.get_state() if isinstance(each, torch.Generator) else found.state_of(each) for each in generators]
 
 
-def state_of(generator: Any) -> Any:
-    """Return the state of a generator, as a checkpoint keeps it."""
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return _as_lists(generator.bit_generator.state)
-    if isinstance(generator, np.random.RandomState):
-        return _as_lists(list(generator.get_state(legacy=True)))
-    return generator.getstate()
+def set_states(generators: Sequence[Any], states: Sequence[Any]) -> None:
+    """Restore what `states_of` returned; warn if these are other generators."""
+    restored = sum(map(_is_restored, generators, states))
+    if restored < max(len(generators), len(states)):
+        logger.warning(
+            "the checkpoint has the states of %d random number generators that the model, the loss and the data refer "
+            "to; now they refer to %d, and %d of them are restored, so the run does not go on exactly. Make them in "
+            "__init__(), the same in every run",
+            len(states), len(generators), restored,
+        )  # fmt: skip
 
 
-def set_state(generator: Any, state: Any) -> None:
-    """Restore what `state_of` returned."""
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(tuple(state))
-    else:
-        generator.setstate(state)
+def _is_restored(generator: Any, state: Any) -> bool:
+    if isinstance(generator, torch.Generator) != isinstance(state, torch.Tensor):
+        return False
+    try:
+        generator.set_state(state) if isinstance(generator, torch.Generator) else found.set_state(generator, state)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError):  # it is of another kind
+        return False
+    return True
 
 
-def _as_lists(state: Any) -> Any:
-    if isinstance(state, Mapping):
-        return {key: _as_lists(part) for key, part in state.items()}
-    if isinstance(state, list):
-        return list(map(_as_lists, state))
-    return state.tolist() if isinstance(state, np.ndarray) else state
+def reseed_all(generators: Sequence[Any], *parts: int) -> None:
+    """Seed each generator by ``parts`` and its position among them."""
+    for index, generator in enumerate(generators):
+        seed = derive_seed(*parts, index)
+        generator.manual_seed(seed) if isinstance(generator, torch.Generator) else found.reseed(generator, seed)
 
 
 def tell_of_seeds(model: nn.Module) -> None:

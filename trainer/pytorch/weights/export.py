@@ -19,9 +19,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trackside.callbacks.errors import CheckpointError
-
-from .files import EXTRA_FILE, INDEX_FILE, OWN_FILE, WEIGHTS_FILE, holds, weights_in, write_extra, write_weights
+from .files import (
+    EXTRA_FILE,
+    INDEX_FILE,
+    OWN_FILE,
+    WEIGHTS_FILE,
+    holds,
+    unless_foreign,
+    weights_in,
+    write_extra,
+    write_rest,
+    write_weights,
+)
 from .names import plain_name
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -56,7 +65,7 @@ class ModelWriter:
         for name in (WEIGHTS_FILE, INDEX_FILE):  # of an earlier save
             (folder / name).unlink(missing_ok=True)
         failure = self._export(folder, {} if is_final else {"save_original_format": False})
-        self.complete(folder)
+        self.complete(folder, is_final=is_final)
         if hasattr(self._processing_class, "save_pretrained"):
             self._processing_class.save_pretrained(folder)
         if failure is not None and is_final:
@@ -64,22 +73,25 @@ class ModelWriter:
         if failure is not None:
             logger.warning("%s has no files of %s.save_pretrained, which failed: %r", folder, self.name, failure)
 
-    def complete(self, folder: Path) -> None:
-        """Write the weights into ``folder``, unless files there hold exactly them."""
+    def complete(self, folder: Path, *, is_final: bool = False) -> None:
+        """Write the weights into ``folder``, unless files there hold exactly them.
+
+        In a checkpoint, whose files stay as they are, only those are written that are not there under any name.
+        """
         for name in (OWN_FILE, EXTRA_FILE):
             (folder / name).unlink(missing_ok=True)
         if not self._is_complete(folder):
             is_taken = any((folder / name).exists() for name in (WEIGHTS_FILE, INDEX_FILE))
-            write_weights(self.weights, folder, OWN_FILE if is_taken else WEIGHTS_FILE)
+            if is_taken and not is_final:
+                write_rest(self.weights, folder)
+            else:
+                write_weights(self.weights, folder, OWN_FILE if is_taken else WEIGHTS_FILE)
         write_extra(self.weights, folder)
 
     def _is_complete(self, folder: Path) -> bool:
-        from safetensors import SafetensorError
-
-        try:
+        with unless_foreign():
             return holds(folder, weights_in(folder), self.weights)
-        except (CheckpointError, SafetensorError, OSError):  # what an export calls so is in another format
-            return False
+        return False
 
     def _export(self, folder: Path, options: Mapping[str, Any]) -> Exception | None:
         if self._model is None:

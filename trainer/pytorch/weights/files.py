@@ -2,7 +2,8 @@
 
 Weights are safetensors; entries of a state dict that safetensors cannot hold (data from ``get_extra_state``, sparse and
 complex tensors) are in a torch file that loads with ``weights_only=True``. Tied weights are written once; the metadata
-of the file has their other names.
+of the file has their other names. In a checkpoint, what a file of ``save_pretrained`` has, under whatever name, is not
+written again; the metadata of our own file has those names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ INDEX_FILE = "model.safetensors.index.json"
 """Index of weights that transformers split into several files."""
 TIES = "ties"
 """Entry of the metadata of a weight file: the names that are not written, each with the name of the same weight."""
+ELSEWHERE = "elsewhere"
+"""Entry of the metadata of `OWN_FILE`: the weights that are only in the other files, each with its name there."""
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2}
 STORED_TYPES = _FLOATS | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 """Types that every supported version of safetensors can hold."""
@@ -55,6 +59,11 @@ def weights_files(folder: Path, names: Collection[str]) -> list[str]:
     if first is None:
         return []
     extra = [EXTRA_FILE] if EXTRA_FILE in names else []
+    if first == OWN_FILE and _elsewhere(folder):
+        extra = [OWN_FILE, *extra]
+        first = next((name for name in (WEIGHTS_FILE, INDEX_FILE) if name in names), None)
+        if first is None:
+            raise CheckpointError(f"{folder} lacks the weights that {OWN_FILE} leaves to {WEIGHTS_FILE}")
     return [first, *extra] if first.endswith(".safetensors") else [*_parts(folder, first, names), first, *extra]
 
 
@@ -71,6 +80,18 @@ def _parts(folder: Path, index: str, names: Collection[str]) -> list[str]:
     if missing := parts.difference(names):
         raise CheckpointError(f"{folder} lacks {some(sorted(map(str, missing)))}, which {index} names")
     return sorted(parts)
+
+
+def _elsewhere(folder: Path) -> dict[str, str]:
+    """Return what `OWN_FILE` leaves to other files; empty if it cannot be read, which reading its weights tells."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / OWN_FILE, "pt") as file:
+            found: dict[str, str] = json.loads((file.metadata() or {}).get(ELSEWHERE, "{}"))
+    except (SafetensorError, OSError):
+        return {}
+    return found
 
 
 def weights_in(folder: Path) -> list[str]:
@@ -135,6 +156,46 @@ def write_weights(weights: Mapping[str, Any], folder: Path, name: str) -> None:
     save_file(kept, folder / name, metadata=metadata)
 
 
+def write_rest(weights: Mapping[str, Any], folder: Path) -> None:
+    """Write into `OWN_FILE` the weights that the weight files of others in ``folder`` do not hold under any name."""
+    from safetensors.torch import save_file
+
+    kept, ties = without_duplicates(stored(weights)[0])
+    places: dict[str, str] = {}
+    with unless_foreign():
+        places = _places(kept, folder)
+    rest = {name: tensor for name, tensor in kept.items() if name not in places}
+    entries = {TIES: ties, ELSEWHERE: places}
+    metadata = {"format": "pt", **{name: json.dumps(entry) for name, entry in entries.items() if entry}}
+    save_file(rest, folder / OWN_FILE, metadata=metadata)
+
+
+def _places(weights: Mapping[str, Tensor], folder: Path) -> dict[str, str]:
+    """Return the weights that the weight files in ``folder`` hold to the bit, each with its name there."""
+    alike: dict[Any, list[str]] = {}
+    for name, tensor in weights.items():
+        alike.setdefault(_look(tensor), []).append(name)
+    places: dict[str, str] = {}
+    for path in (folder / name for name in weights_in(folder) if name.endswith(".safetensors")):
+        for key, value in _tensors_in(path):
+            names = [name for name in alike.get(_look(value), ()) if name not in places]
+            places |= {name: key for name in names if same_bits(value, weights[name])}
+    return places
+
+
+def _look(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what equal tensors share, and few others."""
+    first = tensor.detach().reshape(-1)[:16].cpu().contiguous().view(torch.uint8)
+    return tensor.dtype, tensor.shape, bytes(first.tolist())
+
+
+def unless_foreign() -> suppress:
+    """Return a context that ends where a file of an export is found to be in another format than its name says."""
+    from safetensors import SafetensorError
+
+    return suppress(CheckpointError, SafetensorError, OSError)
+
+
 def write_extra(weights: Mapping[str, Any], folder: Path) -> None:
     """Write the entries that safetensors cannot hold, if there are any."""
     _, others = stored(weights)
@@ -181,21 +242,34 @@ def read_weights(checkpoint: Contents) -> dict[str, Any]:
         raise BrokenCheckpointError(checkpoint.path, f"holds no weights: there is no {WEIGHTS_FILE}")
     weights: dict[str, Any] = {}
     for name in names:
-        weights.update(_read(checkpoint.path / name))
+        weights = _read(checkpoint.path / name, weights)
     return plainly_named(weights)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights of a file, with those of the files before it that it does not replace by their names."""
     if path.name == EXTRA_FILE:
-        return read_torch(path)  # type: ignore[no-any-return]
+        return {**before, **read_torch(path)}
     if path.suffix != ".safetensors":
-        return {}
+        return dict(before)
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        ties = json.loads((file.metadata() or {}).get(TIES, "{}"))
-    return weights | {name: weights[first] for name, first in ties.items()}
+        metadata = file.metadata() or {}
+    places = json.loads(metadata.get(ELSEWHERE, "{}")) if path.name == OWN_FILE else {}
+    if lacking := sorted(set(places.values()) - before.keys()):
+        raise CheckpointError(f"{path} leaves {some(lacking)} to other files, which lack them")
+    weights |= _placed(places, before) if places else {name: before[name] for name in before.keys() - weights.keys()}
+    return weights | {name: weights[first] for name, first in json.loads(metadata.get(TIES, "{}")).items()}
+
+
+def _placed(places: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return weights by their own names; those that are only equal, and not tied, are copies."""
+    first: dict[str, str] = {}
+    for name, key in places.items():
+        first.setdefault(key, name)
+    return {name: found[key] if first[key] == name else found[key].clone() for name, key in places.items()}
 
 
 def holds(folder: Path, names: Collection[str], weights: Mapping[str, Any]) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...checkpointing.own_generators import may_draw
 from ...data.sharding import derive_seed
 from .._compat import global_seed, global_seed_generator, may_be_random, python_function
-from .host_stream import HostStream, may_draw
+from .host_stream import HostStream
 from .seeded_graph import SeededGraph
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

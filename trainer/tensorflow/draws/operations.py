@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ...checkpointing.own_generators import generators_in
 from .._compat import Unseeded, python_function, random_functions, telling_seeds, vectorizing
 from ..data.graph_nodes import PYTHON, source
-from ..data.host_stream import generators_in
 
 UNIMPORTANT = ("ComputeAccidentalHits",)
 """Operations with seeds that draw no numbers."""

@@ -78,7 +78,7 @@ def test_a_loss_without_a_gradient_says_where_to_look(tmp_path: Any) -> None:
     def detached(outputs: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(outputs.detach(), labels)
 
-    with pytest.raises(TracksideValueError, match="the loss has no gradient, .*: look for no_grad, detach"):
+    with pytest.raises(TracksideValueError, match=r"the loss has no gradient, .*: look for no_grad, detach"):
         fit(tmp_path, nn.Linear(4, 2), TensorDataset(X, Y), loss_fn=detached)
 
 

@@ -51,6 +51,80 @@ def test_a_resumed_run_goes_on_with_generators_of_the_model_and_the_loss(in_loss
     assert torch.equal(weights_of(resumed.model), weights_of(whole.model))
 
 
+class Pictures(torch.utils.data.Dataset):
+    """A dataset that augments by a generator of its own, and by one in a transform."""
+
+    def __init__(self) -> None:
+        self.data, self.rng, self.transform = classified(32), np.random.default_rng(0), random.Random(0).random
+
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> Any:
+        features, label = self.data[index]
+        return features + self.rng.random() + self.transform(), label
+
+
+class Streamed(torch.utils.data.IterableDataset):
+    def __init__(self) -> None:
+        self.pictures, self.order = Pictures(), np.random.RandomState(0)
+
+    def __iter__(self) -> Any:
+        return map(self.pictures.__getitem__, self.order.permutation(32))
+
+
+class WithLoader(Trainer):
+    def get_train_dataloader(self) -> Any:
+        options = {"num_workers": self.args.dataloader_num_workers, "collate_fn": self.data_collator}
+        return torch.utils.data.DataLoader(self.train_dataset, 8, shuffle=True, **options)
+
+
+def of_data(folder: Path, how: str, seen: list[Any], *, workers: int) -> Trainer:
+    own = torch.Generator().manual_seed(0)
+
+    def collate(examples: list[Any]) -> Any:
+        features, labels = torch.utils.data.default_collate(examples)
+        return features + torch.rand((), generator=own), labels
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels)
+
+    class Seeing(Noisy):
+        def forward(self, features: Tensor) -> Tensor:
+            seen.append(features)
+            return super().forward(features)
+
+    saves: dict[str, Any] = {"max_steps": 10, "save_strategy": "steps", "save_steps": 6, "learning_rate": 0.1}
+    args = TrainingArguments(str(folder), dataloader_num_workers=workers, disable_tqdm=True, use_cpu=True, **saves)
+    data, kind = Streamed() if how == "stream" else Pictures(), WithLoader if how == "own loader" else Trainer
+    return kind(Seeing(lambda: 0.0), args, train_dataset=data, data_collator=collate, loss_fn=loss)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("how", ["map", "stream", "own loader"])
+def test_a_resumed_run_goes_on_with_generators_of_the_data_and_the_collator(how, workers, tmp_path):
+    whole: list[Any] = []
+    resumed: list[Any] = []
+    of_data(tmp_path, how, whole, workers=workers).train()
+
+    of_data(tmp_path, how, resumed, workers=workers).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+    assert torch.equal(torch.stack(resumed[-4:]), torch.stack(whole[-4:]))
+    assert len({float(features[0, 0]) for features in whole}) == len(whole)
+
+
+def test_generators_that_are_others_than_those_of_the_checkpoint_are_told(tmp_path, caplog):
+    of_data(tmp_path, "map", [], workers=0).train()
+    trainer = of_data(tmp_path, "map", [], workers=0)
+    trainer.train_dataset.rng = np.random.RandomState(0)
+
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+    told = [record.message for record in caplog.records if "random number generators" in record.message]
+    assert len(told) == 1
+    assert "now they refer to 3, and 2 of them are restored" in told[0]
+
+
 class Reseeding(Noisy):
     def forward(self, features: Tensor) -> Tensor:
         torch.seed()

@@ -1,0 +1,77 @@
+"""Generators that functions and objects refer to: which are found, and their states."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trackside.trainer.checkpointing.own_generators import generators_in, may_draw, reseed, set_state, state_of
+
+OF_MODULE = np.random.default_rng(0)
+MADE = [lambda: np.random.default_rng(3), lambda: np.random.RandomState(3), lambda: random.Random(3)]
+
+
+class Noise:
+    def __init__(self, own: Any) -> None:
+        self.parts = {"noise": [own]}
+
+    def __call__(self, value: float) -> float:
+        return value + OF_MODULE.random()
+
+    def drawn(self, value: float, own: Any = None) -> float:
+        return value
+
+
+def draw(own: Any, value: float) -> float:
+    return value + own.random()
+
+
+def test_generators_are_found_however_they_are_referred_to():
+    own = random.Random(1)
+
+    def with_default(value: float, by: Any = own) -> float:
+        return value + by.random()
+
+    ways = [lambda: own.random(), with_default, partial(draw, own), partial(draw, own=own), own.random, {"a": (own,)}]
+    assert [generators_in(way) for way in ways] == [[own]] * 6
+    assert generators_in(Noise(own)) == [OF_MODULE, own]
+    assert generators_in(Noise(own).drawn) == [OF_MODULE, own]
+    assert may_draw(Noise(None))
+    assert not may_draw(len)
+
+
+def test_each_is_found_once_and_a_deep_root_as_well_as_a_shallow_one():
+    own, other = random.Random(1), random.Random(2)
+    deep: Any = [own]
+    for _ in range(20):
+        deep = [deep]
+
+    assert generators_in(deep) == []
+    assert generators_in(deep, deep[0][0][0][0][0][0][0][0][0][0], other, [own, other]) == [other, own]
+
+
+def test_the_generators_of_the_process_and_of_the_system_are_left_out():
+    from random import shuffle
+
+    assert generators_in(lambda: shuffle([]), random.SystemRandom(), random.random, np.random.rand) == []
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_a_state_is_plain_data_and_restores_the_numbers(make):
+    import json
+
+    generator = make()
+    kept = json.loads(json.dumps(state_of(generator)))
+    numbers = [generator.random() for _ in range(700)]
+
+    set_state(generator, kept)
+    assert [generator.random() for _ in range(700)] == numbers
+
+    reseed(generator, 5)
+    first = generator.random()
+    reseed(generator, 5)
+    assert generator.random() == first not in numbers

@@ -272,7 +272,7 @@ def _identity(function: Any) -> Hashable:
 
 def _has_position(receiver: Any) -> bool:
     """Return whether it is the method of an attached callback, not a plain listener."""
-    return hasattr(receiver, "position")
+    return hasattr(type(receiver), "position") or "position" in getattr(receiver, "__dict__", ())  # without reading it
 
 
 def _has_weak_references(sender: Any) -> bool:

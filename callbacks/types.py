@@ -50,7 +50,7 @@ Args: TypeAlias = TrainingArgumentsLike
 
 
 class Context(TypedDict):
-    """What every method of a callback, and every listener, gets by keyword; the last two within a run only."""
+    """What every method of a callback, and every listener, gets by keyword; the last two are None outside of a run."""
 
     trainer: Any
     model: Any

@@ -94,7 +94,7 @@ class KerasCallbackAdapter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._check(args, kwargs)
-        if "current_epoch" in kwargs:  # there is none in a replay
+        if kwargs.get("current_epoch") is not None:  # in a replay it is
             kwargs["current_epoch"].watch_loss()
         fit = self._join(args, state, kwargs, is_run=True)
         restored, self._restored = self._restored, None
@@ -129,12 +129,12 @@ class KerasCallbackAdapter(TrainerCallback):
 
     def _loss(self, kwargs: Mapping[str, Any]) -> float | None:
         """Return the mean loss of the epoch so far; in a replay, the newest in a record. Waits for the device."""
-        return kwargs["current_epoch"].mean_loss() if "current_epoch" in kwargs else self._logged
+        return self._logged if kwargs.get("current_epoch") is None else kwargs["current_epoch"].mean_loss()
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         fit = self._joined(args, state, kwargs)
         if self is _members(kwargs, self)[0]:
-            is_replay = "current_epoch" not in kwargs  # where no flag is set
+            is_replay = kwargs.get("current_epoch") is None  # where no flag is set
             waits = control.should_evaluate or (is_replay and args.eval_strategy == "epoch")
             fit.end_epoch(self._loss(kwargs), waits=waits)
         if fit.ended is not None and not fit.ended.waits:
@@ -179,7 +179,7 @@ class KerasCallbackAdapter(TrainerCallback):
         self, phase: str, args: Any, state: TrainerState, control: TrainerControl, kwargs: Mapping[str, Any]
     ) -> None:
         self._joined(args, state, kwargs)
-        if "current_epoch" in kwargs:
+        if kwargs.get("current_epoch") is not None:
             kwargs["current_epoch"].settle()  # updates that wait in a queue change the weights
         self._end_phase(control, {})  # of an evaluation that was cut short
         self._phase, self._batch, self._begun, self._sums = phase, 0, 0, (0.0, 0.0)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.dispatcher import OF_A_RUN, Dispatcher
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 from trackside.callbacks.state import TrainerControl, TrainerState
 
@@ -194,8 +194,11 @@ class BaseTrainer(TrainerInterface):
             report_costs=self._writer.report_costs,
         )
         self._evaluator.show_batches()
-        with self._evaluator.within_training():
-            output = loop.run()
+        try:
+            with self._evaluator.within_training():
+                output = loop.run()
+        finally:
+            self._dispatcher.context.update(dict.fromkeys(OF_A_RUN))
         if self.state.stopped_by is None:
             self._checkpoints.earlier.remove(self._checkpoints.store)
         return output

@@ -61,7 +61,7 @@ class TrainerInterface(ABC):
                 if model is not None:
                     self._check_model()
                 self._engine.replace_model()
-                update_context(self, self._dispatcher, train_dataloader=None, eval_dataloader=None, current_epoch=None)
+                update_context(self, self._dispatcher, train_dataloader=None, eval_dataloader=None)
 
         @model.deleter
         def model(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import os
 import types
@@ -27,7 +28,8 @@ SIMPLE: dict[Any, str] = {
     int: "integer",
     float: "number",
     types.NoneType: "null",
-    **dict.fromkeys((str, Path, os.PathLike), "string"),
+    **dict.fromkeys((str, Path, os.PathLike, datetime.date, datetime.datetime, datetime.time), "string"),
+    datetime.timedelta: "number",
 }
 """Types of one value, each with its name in JSON schema."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,13 @@ from typing import Any
 from trackside.callbacks._util.conversion import hints_of, members_of
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks._util.options import Options
-from trackside.callbacks.config.callback_config import CallbackConfig, CallbackMap, overruled_names, parse_callback_map
+from trackside.callbacks.config.callback_config import (
+    CallbackConfig,
+    CallbackMap,
+    is_disabled,
+    overruled_names,
+    parse_callback_map,
+)
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.callbacks.registry import only_registered
 from trackside.callbacks.secrets import Secret, scrub
@@ -20,6 +27,8 @@ from trackside.config.module_search import search_beside
 from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings, verbatim
 from trackside.trainer.arguments.aliases import Alias
 from trackside.trainer.arguments.elsewhere import nearest_name
+
+logger: logging.Logger = logging.getLogger("trackside.config")
 
 FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 """Frameworks, each with the name of its module and of its extra."""
@@ -101,9 +110,22 @@ def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[Ca
     callbacks.origins = {".".join(keys[1:]): place for keys, place in source.places.items() if keys[0] == "callbacks"}
     callbacks.registered_only = registered_only
     entries = parse_callback_map(callbacks)
+    _tell_left_out(callbacks)
     for entry in entries:
         _check_types(source, entry, callbacks)
     return callbacks, entries
+
+
+def _tell_left_out(callbacks: CallbackMap) -> None:
+    """Warn of options that a later source gives to a callback that an earlier one leaves out."""
+    places, written = callbacks.origins, list(callbacks.origins)
+    files = {key: place.rpartition(":")[0] for key, place in places.items()}
+    for switch in [f"{name}.enabled" for name in callbacks if is_disabled(callbacks[name])]:
+        later = written[written.index(switch) + 1 :] if switch in written else []
+        for key in (key for key in later if key.startswith(switch.removesuffix("enabled"))):
+            if not files[key] or files[key] != files[switch]:
+                advice = f"{places[switch]} leaves the callback out; to have it, set callbacks.{switch} to true"
+                logger.warning("%s: callbacks.%s has no effect: %s", places[key], key, advice)
 
 
 def arguments_class(framework: str) -> Any:

@@ -64,8 +64,8 @@ def check_callback(make: Callable[[], Any], *, frameworks: Sequence[str] | None 
 
     Args:
         make: The class, or a function that returns a new callback at each call.
-        frameworks: "pytorch", "tensorflow"; None for all that are installed. What does not depend on the framework is
-            checked on the first.
+        frameworks: "pytorch", "tensorflow"; None for all that are installed. Odd values come on the first only: how
+            they reach a callback does not depend on the framework.
         args: More fields of the training arguments.
 
     Returns:
@@ -88,7 +88,7 @@ def check_callback(make: Callable[[], Any], *, frameworks: Sequence[str] | None 
         for framework in names:
             with temporary_folder() as folder:
                 check = _Check(make, findings, framework, folder, args, muted)
-                check.run(is_first=framework == names[0])
+                check.run(with_odd_values=framework == names[0])
         findings.framework = ""
         _check_threads(callback, before, findings)
     if faults := findings.sentences():
@@ -123,24 +123,24 @@ class _Check:
         self.watch = Watch(findings)
         self.is_observer = False
 
-    def run(self, *, is_first: bool) -> None:
+    def run(self, *, with_odd_values: bool) -> None:
         """Make the runs.
 
         Args:
-            is_first: Whether what does not depend on the framework is checked, too.
+            with_odd_values: Whether to log odd values, too; how they come to a callback does not depend on a framework.
         """
         callback = self.make()
         states = states_of_new(self.make)
-        self._train(callback, again=is_first)
+        self._train(callback)
         self.findings.begin("")
         check_state(self.make, callback, "after a run", self.findings)
         check_state_is_own(self.make, states, self.findings)
         self._resume()
-        if is_first:
-            self._resume_elsewhere()
+        self._resume_elsewhere()
+        if with_odd_values:
             self._odd_values()
 
-    def _train(self, callback: Any, *, again: bool) -> None:
+    def _train(self, callback: Any) -> None:
         trainer = self._trainer(callback)
         if trainer is None:
             return
@@ -151,9 +151,8 @@ class _Check:
             self._compare(callback, outcome_of(trainer))
         self._do("evaluate() after train()", trainer.evaluate, advice=OUTSIDE)
         self._do("predict()", trainer.predict, data, advice=OUTSIDE)
-        if again:
-            self._do("a second train()", trainer.train, advice=AGAIN)
-            self._do("a second evaluate()", trainer.evaluate, advice=OUTSIDE)
+        self._do("a second train()", trainer.train, advice=AGAIN)
+        self._do("a second evaluate()", trainer.evaluate, advice=OUTSIDE)
         self._note_failures(trainer)
 
     def _resume(self) -> None:

@@ -86,6 +86,14 @@ def open_to_append(path: Path) -> FileIO:
     return os.fdopen(os.open(path, flags), "wb", buffering=0)
 
 
+def is_at(file: FileIO, path: Path) -> bool:
+    """Return whether ``path`` still leads to an open file: it may have been removed, or replaced."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
 def append_line(file: FileIO, line: str) -> None:
     """Append a line of text to a file, all of it or nothing.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import datetime
 import inspect
 import os
 import sys
@@ -11,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,18 @@ def read_path(value: Any) -> Path:
     return Path(os.path.expanduser(read_str(value)))
 
 
+def read_iso(kind: Any, value: Any) -> Any:
+    """Return ``value`` if it is a date or a time of the class ``kind``, or text in the form of ISO 8601."""
+    if isinstance(value, kind):
+        return value
+    return kind.fromisoformat(value)
+
+
+def read_timedelta(value: Any) -> datetime.timedelta:
+    """Return ``value`` if it is a duration, or a number of seconds."""
+    return value if isinstance(value, datetime.timedelta) else datetime.timedelta(seconds=read_float(value))
+
+
 def read_secret(value: Any) -> Secret:
     """Return ``value`` as a secret if it is text."""
     return Secret(read_str(value))
@@ -249,6 +263,10 @@ SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     str: ("a text", read_str),
     Secret: ("a text", read_secret),
     **dict.fromkeys((Path, os.PathLike), ("a path", read_path)),
+    datetime.date: ("a date (such as 2024-12-31)", partial(read_iso, datetime.date)),
+    datetime.datetime: ("a date with a time (such as 2024-12-31T18:00)", partial(read_iso, datetime.datetime)),
+    datetime.time: ("a time of the day (such as 18:00)", partial(read_iso, datetime.time)),
+    datetime.timedelta: ("a number of seconds", read_timedelta),
 }
 """Types of one value, each with what it is in words and with the function that reads it."""
 

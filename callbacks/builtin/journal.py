@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .._util.atomic_files import append_line, open_to_append
+from .._util.atomic_files import append_line, is_at, open_to_append
 from .._util.conversion import convert, hints_of
 from .._util.plain_data import plain
 from ..callback import TrainerCallback
@@ -149,8 +149,11 @@ class JournalCallback(TrainerCallback):
             self._first = None
             with open_to_append(path) as file:
                 append_line(file, json.dumps(first) + "\n")
+        path = self._path_of(args)
+        if self._file is not None and not is_at(self._file, path):
+            self._close()
         if self._file is None:
-            self._file = open_to_append(self._path_of(args))
+            self._file = open_to_append(path)
         append_line(self._file, json.dumps(entry) + "\n")
 
     def _path_of(self, args: Args) -> Path:

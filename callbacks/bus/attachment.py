@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias, get_args
 
@@ -114,7 +114,8 @@ class Attachment(AttachOptions):
 
     Attributes:
         number: The position in the list of callbacks, which is the order of attaching.
-        position: The position in the order of the calls.
+        position: The position in the order of the calls, up to date once it was asked for with `placed`.
+        roster: Where it is attached.
         thread: The thread on which it is called in the background; None if it is called on the training thread.
         calls: How often one of its methods was called.
         seconds: Time spent on the training thread: in its methods, or in handing calls over and waiting.
@@ -137,6 +138,7 @@ class Attachment(AttachOptions):
     after: tuple[str, ...] = ()
     number: int = 0
     position: Position = (0, 0.0, 0)
+    roster: Callable[[], Any] | None = None
     thread: CallbackThread | None = None
     calls: int = 0
     seconds: float = 0.0
@@ -153,6 +155,14 @@ class Attachment(AttachOptions):
     def options(self) -> AttachOptions:
         """The options that attach the callback like this to another trainer."""
         return AttachOptions(**{item.name: getattr(self, item.name) for item in fields(AttachOptions)})
+
+    @property
+    def placed(self) -> Position:
+        """The position in the order of the calls."""
+        roster = None if self.roster is None else self.roster()
+        if roster is not None:
+            roster.place()
+        return self.position
 
     @property
     def location(self) -> str:
@@ -217,11 +227,10 @@ def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> 
         raise CallbackError(f"{type(callback).__name__} steers the run and cannot do so in the background")
     is_declared = role == "observer" and getattr(callback, "background", False) is True
     if not (is_declared if options.background is None else options.background):
-        for option in ("queue", "when_full"):
-            if getattr(options, option) is not None:
-                raise ArgumentError(
-                    option, getattr(options, option), "not given: this is for callbacks with background=True"
-                )
+        for option in ("timeout_s", "queue", "when_full"):
+            value = getattr(options, option)
+            if value is not None:
+                raise ArgumentError(option, value, "not given: this is for callbacks with background=True")
         return None
     declared_s = getattr(callback, "timeout_s", TrainerCallback.timeout_s)
     timeout_s = float(declared_s if options.timeout_s is None else options.timeout_s)

@@ -13,7 +13,7 @@ are dropped and counted, or, with ``when_full="wait"``, training waits for room;
 Failures are counted on the training thread, so that the fault policy is that of every other callback.
 
 The end of a run waits `END_WAIT_S`, or ``timeout_s`` if that is longer, says meanwhile for how many calls, and names
-those that were not delivered.
+those that were not delivered. Ctrl-C ends these waits, for all callbacks.
 
 A checkpoint that a call was given (on_save, on_load) is neither deleted nor replaced until the call is done or has
 timed out. One callback holds at most `HELD_LIMIT` checkpoints: the next save waits for the oldest of them, and a
@@ -167,23 +167,20 @@ class BackgroundReceiver(CallbackReceiver):
             if thread.is_late or left_s <= 0:
                 return False
             told = (len(thread.waiting()), self.attachment.name, counted(thread.waiting()), left_s)
-            logger.warning("waiting for %d events of the callback %r: %s; for at most %.0f s", *told)
+            logger.warning("waiting for %d events of the callback %r: %s; for at most %.0f s, or until Ctrl-C", *told)
             pause_s *= 2
         return True
 
     def _end_run(self, done: bool) -> None:
         attachment, thread = self.attachment, self.thread
-        undelivered = counted(thread.waiting())
+        undelivered, is_given_up = counted(thread.waiting()), thread.is_given_up
         thread.close()
         if attachment.detached_after is not None:
             return
         if not done:
-            logger.warning(
-                "the callback %r is still working after %g s; not delivered yet: %s",
-                attachment.name,
-                thread.end_wait_s,
-                undelivered,
-            )
+            since = "and is not waited for" if is_given_up else f"after {thread.end_wait_s:g} s"
+            told = (attachment.name, since, undelivered)
+            logger.warning("the callback %r is still working %s; not delivered yet: %s", *told)
         if thread.dropped:
             left_out = counted(thread.dropped.elements())
             logger.warning(

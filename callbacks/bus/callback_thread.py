@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import Counter, deque
@@ -128,6 +129,15 @@ class CallbackThread:
         self._end_began_s = perf_counter() if self._end_began_s is None else self._end_began_s
         return self._end_began_s + self.end_wait_s - perf_counter()
 
+    def give_up(self) -> None:
+        """Let the end of the run wait no longer."""
+        self._end_began_s = -math.inf
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the end of the run waits no longer."""
+        return self._end_began_s == -math.inf
+
     def flush(self) -> bool:
         """Wait until all calls are done or the allowed share of the run is used; return whether all are done."""
         if self._run_began_s is None:
@@ -253,6 +263,12 @@ class CallbackThread:
             self._running, self._began_s = call, perf_counter()
             self._changed.notify_all()  # the time of this call counts from here: `wait` must look again
             return call
+
+
+def give_up_all(threads: Iterable[CallbackThread]) -> None:
+    """Let the end of the run wait for no callback any longer."""
+    for thread in list(threads):
+        thread.give_up()
 
 
 def counted(calls: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from ..events import EVENTS, Signal, in_context
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
-from .callback_thread import CallbackThread
+from .callback_thread import CallbackThread, give_up_all
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
 from .receiver import STEP_EVENTS, CallbackReceiver, first_error, own_copy
@@ -29,6 +29,9 @@ logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 RESERVED = ("epoch", "step")
 """Names in every record that a monitor cannot replace."""
+
+OF_A_RUN = ("current_epoch", "header")
+"""What callbacks get by keyword within a run; it is None outside."""
 
 STEERED_AT = ("on_epoch_begin", *sorted(STEP_EVENTS - {"on_log"}))
 """The events between two updates of an epoch that come with every step."""
@@ -55,7 +58,7 @@ class Dispatcher:
         self.args = args
         self.state = state
         self.control = control
-        self.context: dict[str, Any] = {"trainer": trainer}
+        self.context: dict[str, Any] = {"trainer": trainer, **dict.fromkeys(OF_A_RUN)}
         self.roster: Roster = Roster()
         self.faults: FaultPolicy = FaultPolicy(self._detached)
         self._connected: dict[str, Sequence[CallbackReceiver]] = {}
@@ -187,11 +190,13 @@ class Dispatcher:
     def send_to_all(self, event: str, **payload: Any) -> BaseException | None:
         """Send ``event`` so that it reaches every receiver even if some raise; return the first exception."""
         first: BaseException | None = None
+        give_up = partial(give_up_all, self._threads)
         if event == "on_train_end":  # what calls in the background log is written while trackers still take records
-            first = first_error(each.catch_up for each in self.receivers(event) if isinstance(each, BackgroundReceiver))
+            waits = (each.catch_up for each in self.receivers(event) if isinstance(each, BackgroundReceiver))
+            first = first_error(waits, None, give_up)
         seen = {"args": self.args, "state": self.state, "control": self.control}
         calls = (partial(receiver, self.trainer, **seen, **own_copy(payload)) for receiver in self.receivers(event))
-        return first_error(calls, first)
+        return first_error(calls, first, give_up)
 
     # -- checkpoints in use ---------------------------------------------------------------------------------------
 
@@ -275,7 +280,7 @@ class Dispatcher:
     def tell_not_finite(self, step: int, loss: float) -> None:
         """Call ``loss_not_finite(args, state, control, step=step, loss=loss)`` of these callbacks."""
         seen = (self.args, self.state, self.control)
-        for item in sorted(self._watchers, key=lambda item: item.position):
+        for item in sorted(self._watchers, key=lambda item: item.placed):
             self._guarded(item, "loss_not_finite", lambda each: each.loss_not_finite(*seen, step=step, loss=loss))
 
     def as_plain(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:

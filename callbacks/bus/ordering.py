@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import graphlib
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
 
 from ..errors import CallbackOrderError, did_you_mean
 from .attachment import Attachment, Position
@@ -77,13 +78,43 @@ def _ranks(attachments: Mapping[str, Attachment]) -> dict[str, Position]:
     """
     just_below = 1 / (len(attachments) + 1)
     rank = {name: position_of(item) for name, item in attachments.items()}
-    moved = [name for name, item in attachments.items() if item.before]
-    before: dict[str, Position] = {}
-    while before != rank:
-        before = dict(rank)
-        for name in moved:
-            wanted = [
-                (rank[other][0], rank[other][1] - just_below, rank[name][2]) for other in attachments[name].before
-            ]
-            rank[name] = min([rank[name], *wanted])
+    moved = {name: item.before for name, item in attachments.items() if item.before}
+    for name in graphlib.TopologicalSorter(moved).static_order():  # those that a callback must precede come first
+        wanted = [(rank[other][0], rank[other][1] - just_below, rank[name][2]) for other in moved.get(name, ())]
+        rank[name] = min([rank[name], *wanted])
     return rank
+
+
+class Levels:
+    """Numbers of callbacks that agree with all ``before`` and ``after``: one that precedes another has a lower one.
+
+    They tell without sorting that a further callback contradicts none; the order of the calls is another one.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, Fraction] = {}
+
+    def take(self, item: Attachment) -> bool:
+        """Give a new callback a level, if those of the others leave room; return whether they do."""
+        lows, highs = self._found(item.after), self._found(item.before)
+        if len(lows) < len(item.after) or len(highs) < len(item.before):
+            return False
+        low, high = max(lows, default=None), min(highs, default=None)
+        if low is not None and high is not None:
+            if low >= high:
+                return False
+            self._of[item.name] = (low + high) / 2
+        else:
+            self._of[item.name] = high - 1 if high is not None else (low or Fraction(0)) + 1
+        return True
+
+    def renew(self, names: Iterable[str]) -> None:
+        """Take the levels of callbacks from their order."""
+        self._of = {name: Fraction(number) for number, name in enumerate(names)}
+
+    def drop(self, name: str) -> None:
+        """Forget a callback that is no longer there."""
+        self._of.pop(name, None)
+
+    def _found(self, names: Iterable[str]) -> list[Fraction]:
+        return [self._of[name] for name in names if name in self._of]

@@ -11,7 +11,7 @@ from .._util.signatures import not_run
 from ..errors import CallbackError
 from ..state import FLAGS, TrainerControl, TrainerState
 from .attachment import Attachment, Position
-from .faults import FaultPolicy, called
+from .faults import PASSED_ON, FaultPolicy, called
 
 STEP_EVENTS = frozenset(
     {"on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"}
@@ -81,7 +81,7 @@ class CallbackReceiver:
     @property
     def position(self) -> Position:
         """The callback's position in the order of the calls."""
-        return self.attachment.position
+        return self.attachment.placed
 
     @property
     def may_steer(self) -> bool:
@@ -113,11 +113,18 @@ def own_copy(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
-def first_error(calls: Iterable[Callable[[], object]], first: BaseException | None = None) -> BaseException | None:
-    """Make all ``calls``, even if some raise; return ``first``, or else the first exception."""
+def first_error(
+    calls: Iterable[Callable[[], object]], first: BaseException | None, interrupted: Callable[[], object]
+) -> BaseException | None:
+    """Make all ``calls``, even if some raise; return ``first``, or else the first exception.
+
+    A call that ends by Ctrl-C, or by a second signal, has ``interrupted`` called at once.
+    """
     for call in calls:
         try:
             call()
         except BaseException as error:
+            if isinstance(error, PASSED_ON):
+                interrupted()
             first = first or error
     return first

@@ -29,8 +29,8 @@ class Tracker(TrainerCallback, ABC):
     this run holds already are not written again, even if the killed process had continued after the checkpoint. Points
     that it lacks are added from ``state.log_history``, so that in the end the run equals the history.
 
-    An evaluation or a prediction outside of training goes to the run of the last training. Only the first process
-    writes.
+    What is logged outside of training, such as an evaluation, goes to the run of the last training, which is opened for
+    each record and closed again. Only the first process writes.
 
     Attributes:
         package: Top-level module of the tool; empty if there is nothing to import.
@@ -133,32 +133,31 @@ class Tracker(TrainerCallback, ABC):
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if not self.is_writer(state) or not logs:
             return
-        if not self._is_open:
-            self._open(args, state, **kwargs)
-            if self._is_training:
-                return  # the history, which holds this record, was just written
-        self._write(logs, state.global_step)
-
-    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self._is_training:
-            self._close("finished", state)
+            self._add(logs, args, state, **kwargs)
+        elif self._is_open:
+            self._write(logs, state.global_step)
+        else:
+            self._open(args, state, **kwargs)  # this writes the history, which holds this record
 
     def on_predict(
         self, args: Any, state: TrainerState, control: TrainerControl, *, metrics: Record, **kwargs: Any
     ) -> None:
         if not self.is_writer(state) or not metrics:
             return
+        if not self._is_training:
+            self._add(metrics, args, state, **kwargs)
+            return
         if not self._is_open:
             self._open(args, state, **kwargs)
         self._write(metrics, state.global_step)
-        if not self._is_training:
-            self._close("finished", state)
 
     def on_exception(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._status = "failed" if isinstance(kwargs.get("exception"), Exception) else "killed"
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._close(self._status or ("killed" if state.stopped_by else "finished"), state)
+        self._status = self._status or ("killed" if state.stopped_by else "finished")
+        self._close(self._status, state)
         self._is_training = False
 
     # -- opening, writing, closing --------------------------------------------------------------------------------
@@ -177,6 +176,17 @@ class Tracker(TrainerCallback, ABC):
         if self._is_training:
             for record in state.log_history:
                 self._write(record, record["step"])
+
+    def _add(self, logs: Record, args: Any, state: TrainerState, **kwargs: Any) -> None:
+        """Add a record outside of training to the run of the last training, which ends as it had ended."""
+        if not numbers_in(rewrite_logs(logs)):
+            self._write(logs, state.global_step)  # which tells what is left out
+            return
+        self._open(args, state, **kwargs)
+        try:
+            self._write(logs, state.global_step)
+        finally:
+            self._close(self._status or "finished", state)
 
     def _write(self, logs: Record, step: int) -> None:
         shown = rewrite_logs(logs)

@@ -94,3 +94,23 @@ def test_the_sums_are_in_the_checkpoint(trainer_factory):
     trainer_factory(callbacks=[second], **options).train(resume_from_checkpoint=True)
 
     assert second.seen == whole.seen
+
+
+def test_outside_of_a_run_it_is_none_and_so_is_the_header(trainer_factory):
+    seen = []
+    data = trainer_factory.dataset(8)
+    trainer = trainer_factory(train_dataset=data, eval_dataset=data, num_train_epochs=1, eval_strategy="epoch")
+
+    @trainer.on("on_evaluate")
+    def note(trainer, current_epoch, header):
+        seen.append((current_epoch is None, header is None))
+
+    trainer.evaluate()
+    trainer.train()
+    trainer.evaluate()
+    trainer.on("on_step_begin")(lambda trainer: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    trainer.evaluate()
+
+    assert seen == [(True, True), (False, False), (True, True), (True, True)]

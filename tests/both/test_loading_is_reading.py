@@ -52,6 +52,35 @@ def test_loading_opens_only_files_of_the_checkpoint(trainer_factory, checkpoint)
     assert any(path.endswith("manifest.json") for path in seen.opened)
 
 
+def test_what_the_manifest_does_not_list_is_not_opened(trainer_factory, checkpoint, tmp_path):
+    right = trainer_factory(max_steps=2, output_dir=str(tmp_path / "right"))
+    right.train()
+    (checkpoint / "shards").mkdir()
+    strays = [checkpoint / name for name in ("model_ema.safetensors", "a.safetensors", "shards/.metadata", "rng.pt")]
+    for stray in strays:
+        stray.write_bytes(pickle.dumps(Runs(tmp_path / "proof")))
+
+    loads = trainer_factory(max_steps=2)
+    with watched() as seen:
+        loads.load_weights(checkpoint)
+        trainer_factory(max_steps=3).train(checkpoint)
+
+    assert not {os.path.realpath(path) for path in seen.opened} & {str(stray.resolve()) for stray in strays}
+    assert (trainer_factory.weights(loads) == trainer_factory.weights(right)).all()
+    assert not (tmp_path / "proof").exists()
+
+
+def test_saving_needs_no_room_outside_of_the_output_folder(trainer_factory, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/does/not/exist")
+
+    trainer_factory(**SAVES, max_steps=4).train()
+
+    assert sorted(path.name for path in (trainer_factory.folder / "out").glob("checkpoint-*")) == [
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
+
+
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "without a manifest"])
 def test_a_pickle_in_the_place_of_any_file_runs_nothing(trainer_factory, checkpoint, tmp_path, sealed):
     load(trainer_factory, checkpoint)

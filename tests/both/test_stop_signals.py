@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -186,6 +187,35 @@ def test_a_second_signal_stops_at_once(trainer_factory: Any) -> None:
 
     assert trainer_factory.checkpoints() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_the_wait_for_callbacks_that_hang(trainer_factory: Any, caplog: pytest.LogCaptureFixture) -> None:
+    go_on = threading.Event()
+
+    class Hangs(TrainerCallback):
+        role = "observer"
+        background = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            go_on.wait(20)
+
+    class Twice(Send):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            again.start()
+
+    again = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    trainer = trainer_factory(callbacks=[Twice("SIGINT", "step_end", 2)], max_steps=9, save_strategy="steps")
+    for name in ("one", "two"):
+        trainer.add_callback(Hangs(), name=name)
+    start = time.monotonic()
+
+    stopped(trainer, "SIGINT")
+    go_on.set()
+
+    assert time.monotonic() - start < 15
+    assert trainer_factory.checkpoints() == ["checkpoint-2"]
+    for name in ("one", "two"):
+        assert f"the callback '{name}' is still working and is not waited for; not delivered yet: on_" in caplog.text
 
 
 @pytest.mark.parametrize("names", [("SIGUSR1", "SIGUSR1", "SIGTERM"), ("SIGTERM", "SIGTERM"), ("SIGHUP", "SIGTERM")])

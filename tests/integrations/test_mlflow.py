@@ -48,6 +48,8 @@ def test_the_status_is_how_the_run_really_ended(make_trainer, database, error, s
     trainer = make_trainer(tracker := MLflowCallback(database), EndsAt(5, error))
     with pytest.raises(type(error)):
         trainer.train()
+    trainer.log({"later": 1.0})
+    trainer.remove_callback(tracker)  # this waits for it
 
     assert run_of(tracker, database).info.status == status
     assert read_mlflow(database, tracker.run_id) == curves_of(trainer.state.log_history)

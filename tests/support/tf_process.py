@@ -28,12 +28,14 @@ def run(
     examples: int = 37,
     inf_at: int = 0,
     searches: bool = False,
+    bad: int = -1,
+    guards: bool = False,
     **options: Any,
 ) -> Any:
     import numpy as np
 
     from support import tf_models as parts
-    from trackside import TFTrainer, TFTrainingArguments, TrainerCallback
+    from trackside import LossGuardCallback, TFTrainer, TFTrainingArguments, TrainerCallback
 
     skips: list[bool] = []
 
@@ -52,6 +54,15 @@ def run(
                 loss = loss * parts.tf.where(now & again, np.float32(np.inf), np.float32(1.0))
             return loss, logits
 
+    class SkipsOnItsOwn(TrainerCallback):
+        """Skips the second update, on the first process only."""
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_skip_update |= state.global_step == 1
+
+    train_data = parts.classified(examples)
+    if bad >= 0:
+        train_data[0][bad] = np.inf
     args = TFTrainingArguments(
         folder,
         logging_steps=1,
@@ -63,7 +74,7 @@ def run(
     trainer = Injects(
         None,
         args,
-        parts.classified(examples),
+        train_data,
         parts.classified(13, seed=1),
         compute_metrics=lambda p: {"rows": float(len(p.predictions)), "sum": float(np.abs(p.predictions).sum())},
         callbacks=[Watch()] if precision == "fp16" else [],
@@ -71,6 +82,10 @@ def run(
         loss_fn=parts.LOSS,
     )
     trainer.pop_callback("printer")
+    if guards:
+        trainer.add_callback(LossGuardCallback)
+        if trainer.is_world_process_zero():
+            trainer.add_callback(SkipsOnItsOwn)
     trainer.train()
     records = [record for record in trainer.state.log_history if "grad_norm" in record]
     metrics = trainer.evaluate()
@@ -84,6 +99,7 @@ def run(
         "traces": dict(trainer.trace_counts),
         "replicas": args.n_replicas,
         "skips": skips,
+        "again": trainer.evaluate()["eval_loss"],
         "search": search(trainer) if searches else None,
         "scale": trainer._engine.train_step.precision.state_dict().get("scale"),
     }

@@ -14,18 +14,18 @@ import torch
 from support.torch_models import accuracy, classified, mlp, weights_of
 from torch import nn
 
-from trackside import Trainer, TrainerCallback, TrainingArguments
+from trackside import LossGuardCallback, Trainer, TrainerCallback, TrainingArguments
 
 WORLD = int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def make(folder: Path, *callbacks: TrainerCallback, **values: Any) -> Trainer:
+def make(folder: Path, *callbacks: TrainerCallback, cls: type[Trainer] = Trainer, **values: Any) -> Trainer:
     defaults = {"output_dir": str(folder), "save_strategy": "no", "disable_tqdm": True, "max_steps": 4}
     defaults |= {"learning_rate": 0.1, "optim": "sgd", "max_grad_norm": 0.7, "logging_steps": 2}
     defaults |= {"per_device_train_batch_size": 6 // WORLD, "per_device_eval_batch_size": 6 // WORLD}
     args = TrainingArguments(**{**defaults, "dataloader_drop_last": True, **values})
     data = classified(25, dtype=torch.float64)
-    trainer = Trainer(
+    trainer = cls(
         mlp(dtype=torch.float64),
         args,
         train_dataset=data,
@@ -103,6 +103,32 @@ def signalled(folder: Path) -> Any:
     trainer = make(folder, act, max_steps=40, logging_strategy="no", on_stop_signal="return")
     trainer.train()
     return [trainer.state.global_step, trainer.state.stop_reason]
+
+
+class Disturbed(Trainer):
+    """Makes the loss of one update infinite, on the last core."""
+
+    def compute_loss(self, model: nn.Module, inputs: Any) -> Any:
+        is_bad = self.args.process_index == WORLD - 1 and self.state.global_step == 2
+        return super().compute_loss(model, inputs) * (float("inf") if is_bad and model.training else 1.0)
+
+
+class SkipsOnItsOwn(TrainerCallback):
+    """Skips one update, on the first core."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_skip_update = state.global_step == 2
+
+
+def guarded(folder: Path) -> Any:
+    """A bad update on one core; then an update that only the first core's callback skips."""
+    guard = LossGuardCallback()
+    bad = make(folder, guard, cls=Disturbed, max_steps=6, logging_steps=1)
+    bad.train()
+    alone = make(folder, *[SkipsOnItsOwn()] * (bad.args.process_index == 0), max_steps=6, logging_steps=1)
+    alone.train()
+    losses = [[record["loss"] for record in each.state.log_history if "loss" in record] for each in (bad, alone)]
+    return {"bad": guard.bad_steps, "losses": losses, "weights": [weights_of(t.model).tolist() for t in (bad, alone)]}
 
 
 def saved(folder: Path) -> Any:

@@ -145,10 +145,16 @@ def _attributes(value: Any) -> Iterable[Any]:
     package = kind.__module__.split(".")[0]
     is_followed = package not in LIBRARIES or kind.__module__.startswith(CONTAINERS)
     is_state = kind.__name__ == "_GeneratorState"  # of tf.data.Dataset.from_generator
-    if not (is_followed or is_state) or isinstance(value, ModuleType) or not hasattr(value, "__dict__"):
+    if not (is_followed or is_state) or isinstance(value, ModuleType):
         return []
+    slots = [name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ())) if name != "__dict__"]
+    values = [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
     methods = [getattr(kind, name, None) for name in ENTRIES]
-    return [*vars(value).values(), *(method for method in methods if isinstance(method, FunctionType))]
+    return [*values, *(method for method in methods if isinstance(method, FunctionType))]
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _names_in(code: Any) -> list[str]:

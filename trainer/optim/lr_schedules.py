@@ -8,6 +8,7 @@ rate at every step.
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +17,8 @@ from typing import Any
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
 from .choice import check_options
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 Schedule = Callable[[int], float]
 
@@ -75,7 +78,14 @@ def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defa
     """
     warmup = warmup_length(args.warmup_steps, args.warmup_ratio, num_training_steps)
     options = {**defaults, **(args.lr_scheduler_kwargs or {})}
-    return make_schedule(str(args.lr_scheduler_type), warmup, num_training_steps, learning_rate, options)
+    factor = make_schedule(str(args.lr_scheduler_type), warmup, num_training_steps, learning_rate, options)
+    if 0 < num_training_steps <= warmup and factor(num_training_steps - 1) < 1.0 and args.process_index == 0:
+        logger.warning(
+            "the warm-up takes %d updates, and the run has %d: the learning rate ends at %.3g and does not reach %.3g. "
+            "Set warmup_steps to less, or to a share of the run such as 0.1",
+            *(warmup, num_training_steps, learning_rate * factor(num_training_steps - 1), learning_rate),
+        )
+    return factor
 
 
 def warmup_length(warmup_steps: float, warmup_ratio: float, num_training_steps: int) -> int:

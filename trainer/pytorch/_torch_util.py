@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -47,6 +48,13 @@ def distributed_part(model: nn.Module, *, by_trainer: bool) -> str:
             if cls in names:
                 return f"{'fully_shard' if cls == 'FSDPModule' else cls}{f' (its module {name})' if name else ''}"
     return next((f"DTensors ({name})" for name, item in model.named_parameters() if hasattr(item, "full_tensor")), "")
+
+
+def names_without_values(model: nn.Module, device: torch.device) -> list[str]:
+    """Return the names of weights on the device meta, unless a dispatcher loads them or training is there."""
+    if device.type == "meta" or getattr(model, "hf_device_map", None):
+        return []
+    return [name for name, item in chain(model.named_parameters(), model.named_buffers()) if item.is_meta]
 
 
 def is_placed(model: nn.Module) -> bool:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from trackside.callbacks.errors import TracksideTypeError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..arguments.constructor import arguments_of, check_function, names_arguments
 from ..base_trainer import BaseTrainer
 from ..evaluation.evaluator import dataset_to_evaluate
 from ..outputs import Dataset
 from ..overrides import advice, documents, warn_of_unused_overrides
-from ._torch_util import distributed_part, unwrap
+from ._torch_util import distributed_part, names_without_values, unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
@@ -119,6 +119,11 @@ class Trainer(BaseTrainer):
         found = type(model).__name__
         if not isinstance(model, nn.Module):
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
+        if empty := names_without_values(model, self.args.device):
+            raise TracksideValueError(
+                f"weights of {found} are on the device meta, where they have no values: {', '.join(empty[:3])}. Create "
+                "the model outside of torch.device('meta') and init_empty_weights(), or load its weights before"
+            )
         if wrapper := distributed_part(model, by_trainer=bool(self.args.fsdp)):
             raise TracksideTypeError(
                 f"the model is in {wrapper} already; give Trainer the module inside. It distributes it itself, over "

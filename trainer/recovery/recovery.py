@@ -31,7 +31,7 @@ class Recovery:
         self.checkpoints = checkpoints
         self.resumed_from = resumed_from
         self._told: set[str] = set()
-        self._is_steered = False
+        self._is_steered = self._is_kept = False
         self._loss: tuple[float | None] | None = None
 
     # -- an update ------------------------------------------------------------------------------------------------
@@ -39,7 +39,8 @@ class Recovery:
     def begin_update(self) -> None:
         """Keep what an update changes before the optimizer's step, if a callback may skip it."""
         self._is_steered, self._loss = steers_update(self.dispatcher), None
-        if self._is_steered:
+        self._is_kept = self._is_steered or self.engine.strategy.may_skip(False)  # by a callback of another process
+        if self._is_kept:
             self.engine.train_step.keep_state()
 
     def loss(self) -> float | None:
@@ -59,7 +60,7 @@ class Recovery:
         if not control.should_skip_update:
             return False
         control.should_skip_update = False
-        self.engine.train_step.take_back()
+        self.engine.train_step.take_back(is_kept=self._is_kept)
         return True
 
     # -- after an update ------------------------------------------------------------------------------------------

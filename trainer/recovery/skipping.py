@@ -28,5 +28,5 @@ class SkipsUpdates(ABC):
         """Keep what a forward pass changes, such as running statistics; called before an update."""
 
     @abstractmethod
-    def take_back(self) -> None:
-        """Restore what `keep_state` kept; make of the update one in which nothing counted."""
+    def take_back(self, *, is_kept: bool) -> None:
+        """Restore what `keep_state` kept in this update, if it did; make of it one in which nothing counted."""

@@ -36,8 +36,9 @@ def input_structure(model: Any) -> Any:
 
 
 def strategy_of(variable: Any) -> Any:
-    """Return the tf.distribute.Strategy under which a Keras variable was created; None without one."""
-    return getattr(variable.value, "_distribute_strategy", None)
+    """Return the tf.distribute.Strategy under which a variable, of Keras or not, was created; None without one."""
+    of_keras = getattr(variable, "value", None)
+    return getattr(variable, "_distribute_strategy", None) or getattr(of_keras, "_distribute_strategy", None)
 
 
 def global_seed_generator() -> Any:

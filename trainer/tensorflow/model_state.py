@@ -7,7 +7,7 @@ RNN, a ``tf.Variable`` in an attribute, or a layer in an object of the user; it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..data.sharding import derive_seed
-from ._compat import global_seed_generator, layers_of
+from ._compat import global_seed_generator, layers_of, strategy_of
 
 LIBRARIES = ("builtins", "keras", "tensorflow", "numpy", "trackside", "threading", "_thread")
 """Packages whose objects are not searched for variables."""
@@ -101,12 +101,21 @@ def states_of(model: Any) -> list[Any]:
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
     """Return a context in which the model is called, but keeps its states, such as those of a stateful RNN."""
-    before = [(variable, held(variable)) for variable in states_of(model)]
+    before = [(part, held(part)) for part in parts_of(states_of(model))]
     try:
         yield
     finally:
-        for variable, value in before:
-            variable.assign(value)
+        for part, value in before:
+            part.assign(value)
+
+
+def parts_of(variables: Iterable[Any]) -> list[Any]:
+    """Return the variables of the replicas of this process: each has running statistics of its own."""
+    found: list[Any] = []
+    for variable in variables:
+        own, strategy = _of_tensorflow(variable), strategy_of(variable)
+        found += [own] if strategy is None else strategy.experimental_local_results(own)
+    return found
 
 
 def held(variable: Any) -> Any:

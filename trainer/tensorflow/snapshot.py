@@ -25,6 +25,7 @@ from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
+from ..checkpointing.saving.hashed_file import system_errors
 from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers, copy_all
 from . import model_state
 from ._compat import global_seed_generator
@@ -110,17 +111,11 @@ def write_arrays(values: dict[str, Any], path: Path) -> None:
     Raises:
         OSError: If the file cannot be written, with the errno of the system.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in values.items()}
-    try:
+    with system_errors(path):
         save_file(arrays, path, metadata=METADATA)
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        if found is None:
-            raise
-        raise OSError(int(found.group(1)), str(error), str(path)) from error
 
 
 def save_for_keras(model: Any, folder: Path) -> None:

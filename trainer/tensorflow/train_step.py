@@ -35,7 +35,7 @@ from .optim.resuming import TFMadeOptimizer
 from .optim.skipping import TFSkipsUpdates
 from .optim.trained import FollowsTrainable
 from .precision.base import Precision
-from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, StepObservers, UpdateQueue, is_whole, not_in_pieces
+from .update_queue import MAX_MICRO_BATCHES, WITHIN_UPDATES, OwnNeeds, UpdateQueue, is_whole, not_in_pieces
 
 
 class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
@@ -66,9 +66,9 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         self.losses: LossAccumulator = LossAccumulator()
         self._receivers = engine.dispatcher.receivers
         size = 1 if precision.is_scaled else args.steps_per_execution
-        self.queue: UpdateQueue = UpdateQueue(
-            size, lambda queued: self.compiled.queued(queued), StepObservers(self._receivers)
-        )
+        self.queue: UpdateQueue = UpdateQueue(size, lambda queued: self.compiled.queued(queued))
+        own_needs = OwnNeeds(engine.dispatcher, is_queued=size > 1)
+        self.strategy.own_needs = lambda: own_needs(self.trainer.state.global_step + 1)
         self.retrier: OOMRetrier | None = None
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
@@ -97,13 +97,14 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         """Do a whole update in one call, now or together with the next ones; return False if this is not possible."""
         if self.may_be_other or self._may_be_changed():
             self.take_trainable()
-        if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or any(map(self._receivers, WITHIN_UPDATES)):
+        needs = self.strategy.needs()
+        if self._is_in_pieces or len(window) > MAX_MICRO_BATCHES or needs.in_pieces:
             return False
         self.timer.exchange()
         for batch in window:
             self._count(batch)
         skipped, learning_rate = False, self._next_learning_rate()
-        if self.queue.takes(self.trainer.state.global_step + 1) and is_whole(window, self.trainer.args):
+        if self.queue.is_used and not needs.is_observed and is_whole(window, self.trainer.args):
             self.queue.add(window, learning_rate)
         else:
             self.queue.flush()

@@ -7,11 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import Signal
 
 from ..engine import TrainBatch
+from ..recovery.skipping import steers_update
 from .data.readers import Reader
+from .distributed.strategy import Needs
 
 WITHIN_UPDATES = ("on_substep_end", "on_pre_optimizer_step", "on_optimizer_step")
 
@@ -34,13 +37,11 @@ class UpdateQueue:
     Args:
         size: Number of updates in one call; below 2, none is queued.
         execute: Does the updates of a list; batches that are read have the same shapes.
-        is_observed: Returns whether a callback observes the model after a number of completed updates.
     """
 
-    def __init__(self, size: int, execute: Callable[[list[Update]], None], is_observed: Callable[[int], bool]) -> None:
+    def __init__(self, size: int, execute: Callable[[list[Update]], None]) -> None:
         self.size = size
         self._execute = execute
-        self._is_observed = is_observed
         self._waiting: list[Update] = []
         self._shapes: list[Any] = []
 
@@ -49,9 +50,10 @@ class UpdateQueue:
         """Whether every update was done."""
         return not self._waiting
 
-    def takes(self, step: int) -> bool:
-        """Return whether the update that completes ``step`` may be queued."""
-        return self.size > 1 and not self._is_observed(step)
+    @property
+    def is_used(self) -> bool:
+        """Whether updates may be queued, where no callback observes the model between them."""
+        return self.size > 1
 
     def add(self, window: Sequence[TrainBatch], learning_rate: float) -> None:
         """Queue an update; do all queued updates once the queue is full."""
@@ -100,6 +102,25 @@ class StepObservers:
             self._seen = seen
             self._intervals = [every for receivers in seen for receiver in receivers if (every := _interval(receiver))]
         return bool(self._intervals) and any(step % every == 0 for every in self._intervals)
+
+
+class OwnNeeds:
+    """Determines what callbacks of this process need of an update.
+
+    Args:
+        dispatcher: Has the receivers of events.
+        is_queued: Whether updates are queued, so that it matters who observes the model between them.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, *, is_queued: bool) -> None:
+        self._dispatcher = dispatcher
+        self._observers = StepObservers(dispatcher.receivers) if is_queued else None
+
+    def __call__(self, step: int) -> Needs:
+        """Return the needs of the update that completes ``step``."""
+        in_pieces = any(map(self._dispatcher.receivers, WITHIN_UPDATES))
+        is_observed = self._observers is not None and self._observers(step)
+        return Needs(in_pieces, in_pieces and steers_update(self._dispatcher), is_observed)
 
 
 class EpochObservers:

@@ -55,6 +55,17 @@ def command(*arguments):
     )
 
 
+def test_a_trackside_of_the_current_folder_runs_only_without_the_option_that_the_page_names(beside):
+    Path("trackside.py").write_text("open('called', 'w')")
+
+    safe = subprocess.run([sys.executable, "-P", "-m", "trackside", "--version"], capture_output=True, timeout=120)
+    assert (safe.returncode, Path("called").exists()) == (0, False)
+    command("--version")
+
+    assert Path("called").exists()  # if Python no longer does this, docs/security.md need not name it
+    assert "`python -P -m trackside`" in (Path(__file__).parents[3] / "docs/security.md").read_text()
+
+
 def test_plan_calls_no_class_and_no_function_of_the_configuration(beside, capsys):
     entries = {
         "made": {"class_path": "witness_beside.Callback", "size": 3, "before": "returned"},

@@ -105,6 +105,23 @@ def test_an_override_can_bring_in_and_leave_out_callbacks(write):
     assert [entry.name for entry in config.entries] == ["early_stopping", "printer"]
 
 
+def test_an_option_for_a_callback_that_an_earlier_source_leaves_out_is_told(write, caplog):
+    files = [
+        write("run.yaml", "callbacks:\n  csv: false\n  jsonl: {enabled: false, path: x}\n  printer: false\n"),
+        write("more.yaml", "callbacks: {csv: {path: y}, printer: true}\n"),
+    ]
+
+    config = load_config(files, [("callbacks.jsonl.every", "5"), ("callbacks.printer.every", "2")])
+
+    assert [entry.name for entry in config.entries] == ["printer"]
+    assert [record.message for record in caplog.records] == [
+        "more.yaml:1: callbacks.csv.path has no effect: run.yaml:2 leaves the callback out; to have it, set "
+        "callbacks.csv.enabled to true",
+        "command line: callbacks.jsonl.every has no effect: run.yaml:3 leaves the callback out; to have it, set "
+        "callbacks.jsonl.enabled to true",
+    ]
+
+
 def test_a_later_file_may_bring_another_class_without_the_options_of_the_old_one(write):
     files = [
         write("run.yaml", RUN),

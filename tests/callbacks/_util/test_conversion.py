@@ -7,6 +7,7 @@ import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -58,6 +59,11 @@ class Colour(enum.Enum):
         ("on", Literal["on", 3], "on"),
         ("3", Literal["on", 3], 3),
         ("json.JSONEncoder", type, __import__("json").JSONEncoder),
+        ("2024-12-31", date, date(2024, 12, 31)),
+        ("2024-12-31T18:00", date | datetime, datetime(2024, 12, 31, 18)),
+        ("18:00", time, time(18)),
+        ("90", timedelta | None, timedelta(seconds=90)),
+        (timedelta(1), timedelta, timedelta(1)),
         (len, Callable[[list[int]], int], len),
         (int, type, int),
         ("1", Any, "1"),
@@ -91,6 +97,9 @@ def test_a_value_becomes_what_the_hint_allows(value, hint, expected):
         ("grean", Literal["red", "green"], "red or green is needed. Did you mean 'green'?"),
         ("rad", Colour | None, "red or blue or null is needed. Did you mean 'red'?"),
         ("json.Nothing", type, "type is needed (json has no 'Nothing'.)"),
+        ("31.12.2024", date, "a date (such as 2024-12-31) is needed"),
+        (20241231, date | None, "a date (such as 2024-12-31) or null is needed"),
+        ("1h", timedelta, "a number of seconds is needed"),
         (3, Callable[[], None], "a function is needed"),
         (3, Colour, "red or blue is needed"),
         (3, types.NoneType, "null is needed"),

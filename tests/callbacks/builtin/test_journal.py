@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -266,3 +267,17 @@ def test_a_journal_that_is_open_can_go_to_another_process(tmp_path):
     there.on_epoch_begin(None, TrainerState(), control)
 
     assert [entry["event"] for entry in read_journal(journal.path)] == ["on_epoch_begin", "on_epoch_begin"]
+
+
+def test_a_journal_whose_folder_is_removed_within_the_run_comes_back(make_trainer, tmp_path):
+    class Removes(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                shutil.rmtree(args.output_dir)
+
+    trainer = make_trainer(JournalCallback(), Removes())
+    trainer.train()
+
+    events = [(event["event"], event["step"]) for event in read_journal(Path(trainer.args.output_dir, "journal.jsonl"))]
+    assert events[-1] == ("on_train_end", trainer.state.global_step)
+    assert ("on_step_begin", 4) in events

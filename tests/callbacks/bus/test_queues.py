@@ -123,7 +123,9 @@ def test_the_end_of_a_run_says_for_what_it_waits(track, caplog, monkeypatch):
     run.send("on_train_end")
 
     told = [record.getMessage() for record in caplog.records if "waiting for" in record.getMessage()]
-    assert told[0] == ("waiting for 3 events of the callback 'upload': on_log (2), on_epoch_end; for at most 60 s")
+    assert told[0] == (
+        "waiting for 3 events of the callback 'upload': on_log (2), on_epoch_end; for at most 60 s, or until Ctrl-C"
+    )
     assert 2 <= len(told) <= 3  # after 0.05, 0.15 and 0.35 s
     assert len(callback.heard) == 3
 
@@ -170,6 +172,7 @@ def test_the_costs_tell_how_a_callback_kept_up(track):
         ({"queue": 2.5}, ArgumentError, "queue=2.5 is not allowed: a whole number from 1"),
         ({"when_full": "block"}, CallbackError, "when_full"),
         ({"queue": 5, "background": False}, ArgumentError, "background=True"),
+        ({"timeout_s": 5, "background": False}, ArgumentError, "timeout_s=5 is not allowed: not given"),
         ({"when_full": "wait", "background": False}, ArgumentError, "background=True"),
     ],
 )

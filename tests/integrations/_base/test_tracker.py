@@ -15,9 +15,11 @@ class ListTracker(Tracker):
         super().__init__()
         self.found = last_steps
         self.points = []
+        self.opened, self.closed = [], []
 
     def open(self, args, state, resume, **kwargs):
         self.resumes = resume
+        self.opened.append(self.run_id)
 
     def write(self, values, step):
         self.points += [(name, step) for name in values]
@@ -27,6 +29,7 @@ class ListTracker(Tracker):
 
     def close(self, status, state):
         self.status = status
+        self.closed.append((self.run_id, status))
 
 
 def resumed(track, tracker, run_id="old"):
@@ -65,6 +68,24 @@ def test_a_run_that_the_checkpoint_does_not_know_gets_the_whole_history(track):
     assert points == [("train/loss", 2), ("train/loss", 4), ("eval/loss", 4), ("train/loss", 6)]
     assert tracker.run_id
     assert not tracker.resumes
+
+
+def test_a_record_after_the_end_reaches_the_run_of_the_training_which_ends_as_it_had_ended(track, caplog):
+    run = track(tracker := ListTracker())
+    run.send("on_train_begin")
+    run.step(2)
+    run.send("on_exception", exception=RuntimeError())
+    run.send("on_train_end")
+
+    run.log(later=1.0)
+    run.log(note="of no number")
+    run.send("on_predict", metrics={"test_loss": 1.0})
+    run.evaluate(eval_loss=1.0)
+
+    assert tracker.points == [("train/later", 2), ("test/loss", 2), ("eval/loss", 2)]
+    assert tracker.opened == [tracker.run_id] * 4
+    assert tracker.closed == [(tracker.run_id, "failed")] * 4
+    assert "shows only numbers; it leaves out train/note" in caplog.text
 
 
 def test_a_tracker_without_one_of_its_methods_cannot_be_made():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,12 @@ class Noise:
         return value
 
 
+@dataclass
+class Slotted:
+    __slots__ = ("own",)
+    own: Any
+
+
 def draw(own: Any, value: float) -> float:
     return value + own.random()
 
@@ -40,6 +47,7 @@ def test_generators_are_found_however_they_are_referred_to():
     assert [generators_in(way) for way in ways] == [[own]] * 6
     assert generators_in(Noise(own)) == [OF_MODULE, own]
     assert generators_in(Noise(own).drawn) == [OF_MODULE, own]
+    assert generators_in(Slotted(own)) == [own]
     assert may_draw(Noise(None))
     assert not may_draw(len)
 

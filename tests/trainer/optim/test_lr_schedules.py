@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments.base import BaseTrainingArguments
-from trackside.trainer.optim.lr_schedules import SCHEDULES, make_schedule, warmup_length
+from trackside.trainer.optim.lr_schedules import SCHEDULES, make_schedule, schedule_of, warmup_length
 
 CASES = [
     ("linear", {}),
@@ -114,3 +116,28 @@ def test_negative_lengths_are_refused():
 def test_warmup_is_a_number_of_steps_or_a_share_of_the_run(steps, ratio, expected):
     assert warmup_length(steps, ratio, 100) == expected
     assert BaseTrainingArguments(warmup_steps=steps, warmup_ratio=ratio).get_warmup_steps(100) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "schedule", "rank", "is_told"),
+    [
+        (100, "linear", 0, True),
+        (4, "cosine", 0, True),
+        (3, "linear", 0, False),
+        (0.5, "linear", 0, False),
+        (100, "constant", 0, False),
+        (100, "linear", 1, False),
+    ],
+)
+def test_a_warmup_as_long_as_the_run_is_told(steps, schedule, rank, is_told, caplog):
+    args = SimpleNamespace(
+        warmup_steps=steps,
+        warmup_ratio=0.0,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=None,
+        process_index=rank,
+    )
+
+    schedule_of(args, 4, 1e-3)
+
+    assert ("the warm-up takes" in caplog.text) is is_told

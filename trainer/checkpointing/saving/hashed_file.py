@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -75,6 +76,24 @@ def hashed(path: Path) -> Iterator[HashedFile]:
         file.close()
         if file.error is not None:
             raise file.error from None
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Return a context in which an error of safetensors that the system caused is one of the system, with its number.
+
+    Raises:
+        OSError: If the file ``path`` cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found.group(1)), str(error), str(path)) from error
 
 
 @contextmanager

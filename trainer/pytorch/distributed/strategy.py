@@ -240,7 +240,7 @@ class MultiProcess(DistributedStrategy):
     def _begin_watch(self) -> None:
         if self._world is self._broken or self._world is not dist.group.WORLD:
             self._join()
-        self._must_sync, self._told_reason, self._heard = True, False, None
+        self._must_sync, self._may_skip, self._told_reason, self._heard = True, True, False, None
         self.watchdog.describe_progress = self.describe_progress
         self.watchdog.start()
 

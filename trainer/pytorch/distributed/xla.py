@@ -156,7 +156,7 @@ class XLAMultiCore(_XLADevice):
         self._device = device
         self._signal: str | None = None
         self._signals: tuple[Tensor | None, Tensor | None] = (None, None)
-        self._must_sync = True
+        self._must_sync, self._may_skip = True, False
 
     # -- the model ------------------------------------------------------------------------------------------------
 
@@ -214,6 +214,7 @@ class XLAMultiCore(_XLADevice):
             control.stop_reason,
             stop_signal,
             self.needs_control_sync(),
+            self.steers_update(),
         )
         told = self.collectives.gather("the agreement on flags", own)
         decisions, reason, *_ = told[0]
@@ -221,8 +222,12 @@ class XLAMultiCore(_XLADevice):
             setattr(control, name, value)
         if control.should_training_stop:
             control.stop_reason = reason
-        self._must_sync = any(steers for *_, steers in told)
-        return next((signal for _, _, signal, _ in told if signal is not None), None)
+        self._must_sync, self._may_skip = any(each[3] for each in told), any(each[4] for each in told)
+        return next((signal for _, _, signal, *_ in told if signal is not None), None)
+
+    def may_skip(self, is_steered: bool) -> bool:
+        """Return whether any core may skip an update, as the last agreement says."""
+        return self._may_skip
 
     def _heard(self) -> str | None:
         late = self._signals[0]

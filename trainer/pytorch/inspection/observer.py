@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..loss import LossAccumulator, as_mean_and_weight
+from .broadcasting import tell_of_broadcasting
 from .first_loss import FirstLoss
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
@@ -153,6 +154,8 @@ class LossObserver:
 
     def _settle(self, loss: Tensor, inputs: Any, items: Any = None, *, is_raw: bool = False) -> None:
         self.is_settled = True
+        if self._loss_of is not None and self._trainer.is_world_process_zero():
+            tell_of_broadcasting(self._trainer, self._model_io, inputs)
         self._first.settle(loss, inputs, items, is_raw=is_raw)
 
     def _counts_nothing(self, inputs: Any) -> bool:

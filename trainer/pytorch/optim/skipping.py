@@ -34,11 +34,12 @@ class TorchSkipsUpdates(SkipsUpdates):
         ]
         self._kept = buffers, self.model_io.past
 
-    def take_back(self) -> None:
-        """Restore what `keep_state` kept; make of the update one in which nothing counted."""
-        buffers, self.model_io.past = self._kept
-        with torch.no_grad():
-            for module, name, value in buffers:
-                getattr(module, name).copy_(value)
+    def take_back(self, *, is_kept: bool) -> None:
+        """Restore what `keep_state` kept in this update, if it did; make of it one in which nothing counted."""
+        if is_kept:
+            buffers, self.model_io.past = self._kept
+            with torch.no_grad():
+                for module, name, value in buffers:
+                    getattr(module, name).copy_(value)
         self.losses.take_back()
         self.precision.skip(self.trainer.optimizer)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents
 
+from ...checkpointing.saving.hashed_file import system_errors
 from .._torch_util import place_of
 from ..snapshot import read_torch
 from .names import plainly_named
@@ -153,7 +154,8 @@ def write_weights(weights: Mapping[str, Any], folder: Path, name: str) -> None:
     tensors, _ = stored(weights)
     kept, ties = without_duplicates(tensors)
     metadata = {"format": "pt", **({TIES: json.dumps(ties)} if ties else {})}
-    save_file(kept, folder / name, metadata=metadata)
+    with system_errors(folder / name):
+        save_file(kept, folder / name, metadata=metadata)
 
 
 def write_rest(weights: Mapping[str, Any], folder: Path) -> None:
@@ -167,7 +169,8 @@ def write_rest(weights: Mapping[str, Any], folder: Path) -> None:
     rest = {name: tensor for name, tensor in kept.items() if name not in places}
     entries = {TIES: ties, ELSEWHERE: places}
     metadata = {"format": "pt", **{name: json.dumps(entry) for name, entry in entries.items() if entry}}
-    save_file(rest, folder / OWN_FILE, metadata=metadata)
+    with system_errors(folder / OWN_FILE):
+        save_file(rest, folder / OWN_FILE, metadata=metadata)
 
 
 def _places(weights: Mapping[str, Tensor], folder: Path) -> dict[str, str]:

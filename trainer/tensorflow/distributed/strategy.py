@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +30,20 @@ from ..data.leaves import rows_in
 from ._compat import with_global_generator
 
 
+class Needs(NamedTuple):
+    """What callbacks need of the next update, which all processes do with the same functions.
+
+    Attributes:
+        in_pieces: A callback is called within the update.
+        may_skip: A callback may skip it.
+        is_observed: A callback is called before or after it.
+    """
+
+    in_pieces: bool = False
+    may_skip: bool = False
+    is_observed: bool = False
+
+
 class DistributedStrategy(ABC):
     """The distribution of a run over replicas and processes.
 
@@ -40,6 +55,7 @@ class DistributedStrategy(ABC):
         replicas: Number of replicas of all processes together.
         local_replicas: Number of replicas of this process; their indices begin at ``first_replica``.
         is_sharded: Always False: every process holds the full model.
+        own_needs: Returns what callbacks of this process need of the next update; see `Needs`.
     """
 
     is_sharded = False
@@ -48,6 +64,7 @@ class DistributedStrategy(ABC):
         self.rank = rank
         self.world_size = world_size
         self.collectives: Collectives = Collectives(self._all_gather, rank, world_size)
+        self.own_needs: Callable[[], Needs] = Needs
         self.strategy: Any = strategy
         self.replicas: int = int(strategy.num_replicas_in_sync)
         self.local_replicas: int = self.replicas // world_size
@@ -121,8 +138,12 @@ class DistributedStrategy(ABC):
 
     # -- processes ------------------------------------------------------------------------------------------------
 
+    @abstractmethod
+    def needs(self) -> Needs:
+        """Return what callbacks of any process need of the next update, the same on all processes."""
+
     def may_skip(self, is_steered: bool) -> bool:
-        """Return whether a rank may skip the update that is about to be done: all attach the same callbacks."""
+        """Return whether any process may skip the update that is about to be done; ``is_steered``: whether this may."""
         return is_steered
 
     @abstractmethod
@@ -136,6 +157,10 @@ class DistributedStrategy(ABC):
 
 class SingleProcess(DistributedStrategy):
     """The only process of a run."""
+
+    def needs(self) -> Needs:
+        """Return what callbacks need of the next update."""
+        return self.own_needs()
 
     def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
         """Return ``stop_signal``."""
@@ -155,6 +180,7 @@ class MultiProcess(DistributedStrategy):
 
     def __init__(self, strategy: Any, rank: int, world_size: int) -> None:
         super().__init__(strategy, rank, world_size)
+        self._needs = Needs()
         self._sum = tf.function(self._sum_once, reduce_retracing=True)
 
     def _sum_once(self, value: Any) -> Any:
@@ -171,9 +197,22 @@ class MultiProcess(DistributedStrategy):
         return np.asarray(self._sum(tf.constant(value)))
 
     def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Apply the flags of rank 0 and return the stop signal of any rank, in one small reduction."""
-        own = np.array(control_counts(control, stop_signal, self.rank))
-        return take_control(control, self._sum_over_processes(own).tolist())
+        """Apply the flags of rank 0 and return the stop signal of any rank, in one small reduction.
+
+        The needs of all processes are in it: a callback may be attached on one of them only, or be detached there.
+        """
+        own = [*control_counts(control, stop_signal, self.rank), *self.own_needs()]
+        sums = self._sum_over_processes(np.array(own, dtype=np.float64)).tolist()
+        self._needs = Needs(*(count > 0 for count in sums[-len(self._needs) :]))
+        return take_control(control, sums[: -len(self._needs)])
+
+    def needs(self) -> Needs:
+        """Return what callbacks of any process needed at the last agreement."""
+        return self._needs
+
+    def may_skip(self, is_steered: bool) -> bool:
+        """Return whether any process may, as the last agreement says."""
+        return self._needs.may_skip
 
     def _all_gather(self, call: Call) -> list[Call]:
         own = np.frombuffer(pickle.dumps(call), dtype=np.uint8)

@@ -34,17 +34,17 @@ class TFSkipsUpdates(SkipsUpdates):
         """Keep the states of the model, such as running statistics; it costs nothing until they are assigned to."""
         model = self.trainer.model
         if self._states[0] is not model:
-            self._states = model, model_state.states_of(model)
-        self._kept = tuple((variable, model_state.held(variable)) for variable in self._states[1])
+            self._states = model, model_state.parts_of(model_state.states_of(model))
+        self._kept = tuple((part, model_state.held(part)) for part in self._states[1])
 
     def forget_states(self) -> None:
         """Find the states of the model again when an update is about to be skipped."""
         self._states = (None, [])
 
-    def take_back(self) -> None:
-        """Restore what `keep_state` kept; make of the update one in which nothing counted."""
-        for variable, value in self._kept:
-            variable.assign(value)
+    def take_back(self, *, is_kept: bool) -> None:
+        """Restore what `keep_state` kept in this update, if it did; make of it one in which nothing counted."""
+        for part, value in self._kept if is_kept else ():
+            part.assign(value)
         self.compiled.finite.add(self.compiled.loss.read_value())
         self.skipped += 1
         self.skipped_of_watched += 1

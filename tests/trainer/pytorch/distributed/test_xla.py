@@ -211,7 +211,7 @@ def test_without_a_fitting_torch_xla_nothing_is_imported_and_the_error_says_what
 def two_cores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """What two processes found that ran xla_fake_worker.py on the stand-in, in the order of the cores."""
     folder = tmp_path_factory.mktemp("cores")
-    names = ("order", "same", "steers", "signalled", "saved", "evaluated")
+    names = ("order", "same", "steers", "signalled", "guarded", "saved", "evaluated")
     job = Job("xla_fake_worker.py", 2, folder, names, TORCHELASTIC_RUN_ID="test", PJRT_DEVICE="TPU")
     return folder, list(reversed(job.results()))
 
@@ -246,6 +246,19 @@ def test_a_signal_to_one_core_stops_all_at_the_same_step(two_cores: Any) -> None
     assert others == [step, reason]
     assert 3 < step < 40
     assert reason == "received SIGTERM"
+
+
+def test_an_update_that_is_bad_on_one_core_or_skipped_by_one_is_skipped_by_all(two_cores: Any, tmp_path: Path) -> None:
+    from workers import xla_fake_worker
+
+    alone = xla_fake_worker.guarded(tmp_path)
+
+    for found in two_cores[1]:
+        assert found["guarded"]["bad"] == alone["bad"] == [3]
+        for name in ("losses", "weights"):
+            for one, two in zip(alone[name], found["guarded"][name], strict=True):
+                assert two == pytest.approx(one, abs=1e-6)
+    assert [len(losses) for losses in alone["losses"]] == [5, 5]
 
 
 def test_a_checkpoint_is_written_by_the_first_core_and_resumed_by_both(two_cores: Any) -> None:

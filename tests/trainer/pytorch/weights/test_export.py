@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.damages import sealed_again
 from support.torch_models import mlp, weights_of
 from torch import Tensor, nn
 
 from trackside import Trainer
+from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.pytorch.weights.export import stand_in
 
 OPTIONS: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 0.1}
@@ -101,6 +103,20 @@ def test_the_weights_are_written_beside_what_is_not_them(make_trainer, tmp_path,
         assert (own_file in names) if own_file else names == set()
         if write is renames:  # in a checkpoint only the new names are written, in a folder for others everything
             assert len(load_file(folder / own_file)) == (4 if folder.name == "final" else 0)
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["[1]", "{", '{"inner.0.bias": 1}', '{"inner.0.bias": "gone"}', '{"inner.0.bias": "0.bias"}', "{}"]
+)
+def test_an_own_file_that_names_other_weights_than_there_are_is_refused(make_trainer, tmp_path, elsewhere):
+    trainer = make_trainer(model=Exports(renames), **OPTIONS)
+    trainer.train()
+    own = tmp_path / "out" / "checkpoint-4" / "trackside_model.safetensors"
+    save_file({}, own, metadata={"format": "pt", "elsewhere": elsewhere})
+    sealed_again(own)
+
+    with pytest.raises(CheckpointError):
+        trainer.load_weights(own.parent)
 
 
 def test_a_failing_save_pretrained_costs_a_checkpoint_only_what_it_would_have_written(make_trainer, tmp_path, caplog):

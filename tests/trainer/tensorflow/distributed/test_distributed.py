@@ -150,3 +150,19 @@ def test_two_workers_give_the_result_of_one(tmp_path, accumulation):
     names = sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*"))
     assert names == ["checkpoint-4", "checkpoint-8"]
     assert (tmp_path / "out" / "checkpoint-8" / "rng_state_1.json").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_skip_the_same_updates_and_keep_the_statistics_of_each_replica(tmp_path):
+    options = {**ODD, **HALF, "kind": "norm", "max_steps": 12, "learning_rate": 0.01}
+    clean = run(devices=2, **options)
+    devices = run(devices=2, bad=20, guards=True, **options)
+    workers = run_workers(2, tmp_path, bad=20, guards=True, **options)
+
+    assert len(clean["loss"]) == 12
+    assert clean["again"] == clean["eval"]["loss"]
+    for found in (devices, *workers):
+        assert len(found["loss"]) == 9  # one by a callback of the first process, and the bad example in two epochs
+        assert_alike(devices, found)
+        assert found["eval"]["loss"] == pytest.approx(clean["eval"]["loss"], rel=0.05)
+        assert found["again"] == found["eval"]["loss"]

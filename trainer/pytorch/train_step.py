@@ -20,7 +20,7 @@ from ..base_engine.train_step import BaseTrainStep
 from ..engine import StepContext, TrainBatch
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
-from .inspection.misfit import TORCHS, explain, explain_backward
+from .inspection.misfit import TORCHS, explain
 from .inspection.observer import LossObserver
 from .loss import LossAccumulator, rescale, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
@@ -288,11 +288,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             with zero_gradients_of(loss, self.trainer.model) as loss_of_nothing:
                 self.precision.backward(loss_of_nothing, context.weight, is_last=context.is_last)
         else:
-            try:
-                self.precision.backward(loss, context.weight, is_last=context.is_last)
-            except RuntimeError as error:
-                explain_backward(error, loss)
-                raise
+            self.precision.backward(loss, context.weight, is_last=context.is_last)
 
     # -- records --------------------------------------------------------------------------------------------------
 

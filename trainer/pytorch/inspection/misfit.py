@@ -47,15 +47,6 @@ def explain(error: BaseException, model: nn.Module) -> None:
                 ) from error
 
 
-def explain_backward(error: RuntimeError, loss: Tensor) -> None:
-    """Raise TracksideValueError if ``error`` is due to a loss that depends on no parameter."""
-    if not loss.requires_grad and type(error) is RuntimeError:
-        raise TracksideValueError(
-            "the loss has no gradient, since it does not depend on a parameter that is trained: look for no_grad, "
-            "detach, .item() or numpy between the model and the loss, and for a model that is frozen whole"
-        ) from error
-
-
 def check_loss_fn(loss_fn: Any, name: str = "loss_fn") -> None:
     """Check that a loss is a function or an instance.
 

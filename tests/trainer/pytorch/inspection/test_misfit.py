@@ -74,14 +74,6 @@ def test_one_example_is_too_few_for_batch_normalization(tmp_path: Any) -> None:
         fit(tmp_path, nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), TensorDataset(X[:1], Y[:1]))
 
 
-def test_a_loss_without_a_gradient_says_where_to_look(tmp_path: Any) -> None:
-    def detached(outputs: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs.detach(), labels)
-
-    with pytest.raises(TracksideValueError, match=r"the loss has no gradient, .*: look for no_grad, detach"):
-        fit(tmp_path, nn.Linear(4, 2), TensorDataset(X, Y), loss_fn=detached)
-
-
 def test_an_error_of_the_users_own_stays_what_it_is(tmp_path: Any) -> None:
     class Own(nn.Linear):
         def forward(self, x: Tensor) -> Any:

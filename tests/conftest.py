@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -22,14 +23,26 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).pare
 from trackside import TrainerControl, TrainerState  # noqa: E402  # the environment comes first
 from trackside.callbacks.bus.dispatcher import Dispatcher  # noqa: E402  # the environment comes first
 
+# an example may take longer than usual while other tests have the cores
+hypothesis.settings.register_profile("trackside", deadline=None)
+hypothesis.settings.load_profile("trackside")
+
 # looking for doctests in stand-ins would import them under the names of the real packages, for all tests that follow
 collect_ignore = ["fakes"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first: one that began last would leave the other cores idle."""
+    """Put the files with slow tests first: one that began last would leave the other cores idle.
+
+    The TensorFlow halves of tests/both take half a second each, as TensorFlow traces every new trainer; together they
+    are minutes, and slow.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        if item.path.parent.name == "both" and "tensorflow" in item.name.partition("[")[2]:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.fork_process import Fork
 
 pytest.importorskip("torch")
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def run(*options: str, name: str = "gpu.py") -> subprocess.CompletedProcess[str]:
+def run(*options: str, name: str = "gpu.py", framework: str = "torch") -> Fork:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, BENCHMARKS / name, *options], env=environment, capture_output=True, text=True, timeout=240
-    )
+    process = Fork(framework, [str(BENCHMARKS / name), *options], Path.cwd(), environment)
+    process.wait(240)
+    return process
 
 
 @pytest.mark.slow
@@ -28,8 +27,8 @@ def test_the_benchmark_for_a_gpu_runs_a_toy_on_the_cpu():
 
     ended = run("--tiny", "--device", "cpu", *small)
 
-    assert ended.returncode == 0, ended.stderr
-    rows = {line[:22].strip(): line[22:].split() for line in ended.stdout.splitlines() if "%" in line}
+    assert ended.returncode == 0, ended.errors
+    rows = {line[:22].strip(): line[22:].split() for line in ended.output.splitlines() if "%" in line}
     assert {"hand-written", "Trainer"} <= set(rows)
     for tokens_per_s, mfu, *_ in rows.values():
         # this toy needs 189,696 operations a token, and 1e9 a second are the peak
@@ -40,7 +39,7 @@ def test_the_benchmark_says_that_there_is_no_gpu():
     ended = run()
 
     assert ended.returncode == 2
-    assert "there is no GPU here that torch can use; to see that this runs: --tiny --device cpu" in ended.stderr
+    assert "there is no GPU here that torch can use; to see that this runs: --tiny --device cpu" in ended.errors
 
 
 def test_the_model_of_the_benchmark_has_the_size_of_gpt2():
@@ -79,27 +78,29 @@ def test_the_peak_of_a_gpu_is_not_taken_for_that_of_another(name, tflops, monkey
 def test_the_benchmark_of_saves_measures_a_toy(framework, tmp_path):
     if framework == "tf":
         pytest.importorskip("tensorflow")
-    small = ("--parameters", "12000", "--layers", "3", "--rounds", "2", "--folder", str(tmp_path))
+    (folder := tmp_path / "saves").mkdir()
+    small = ("--parameters", "12000", "--layers", "3", "--rounds", "2", "--folder", str(folder))
 
-    ended = run("--framework", framework, *small, name="checkpoint.py")
+    forked = {"tf": "tensorflow"}.get(framework, framework)
+    ended = run("--framework", framework, *small, name="checkpoint.py", framework=forked)
 
-    assert ended.returncode == 0, ended.stderr
-    rows = {line[:40].strip(): line[40:].split() for line in ended.stdout.splitlines() if len(line) > 60}
+    assert ended.returncode == 0, ended.errors
+    rows = {line[:40].strip(): line[40:].split() for line in ended.output.splitlines() if len(line) > 60}
     base = float(rows["blocking torch.save"][0])
     for name in ("the first save", "save after a pause", "save at a spacing of its write time"):
         median, lowest, highest, ratio, _ = map(float, rows[name])
         assert 0 <= lowest <= median <= highest
         assert ratio == pytest.approx(median / base, rel=0.6, abs=0.6)  # both are shown to a thousandth of a second
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_the_benchmark_of_a_step_on_tensorflow_measures_a_toy():
     pytest.importorskip("tensorflow")
 
-    ended = run("--steps", "20", "--rounds", "2", "--rows", "600", name="step_tf.py")
+    ended = run("--steps", "20", "--rounds", "2", "--rows", "600", name="step_tf.py", framework="tensorflow")
 
-    assert ended.returncode == 0, ended.stderr
-    rows = [line for line in ended.stdout.splitlines() if line.startswith(("hand-written", "Model.", "TFTrainer"))]
+    assert ended.returncode == 0, ended.errors
+    rows = [line for line in ended.output.splitlines() if line.startswith(("hand-written", "Model.", "TFTrainer"))]
     assert len(rows) == 5 * 4  # four ways to call and to log, and a prediction
     assert all(float(row[40:].split()[0]) > 0 for row in rows)

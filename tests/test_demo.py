@@ -20,7 +20,7 @@ from support.tracker_readers import as_float32, curves_of, read_tensorboard, rea
 
 from trackside.callbacks.builtin.journal import read_journal
 from trackside.callbacks.replay import last_run
-from trackside.testing.tiny_trainer import installed_frameworks
+from trackside.testing.tiny_trainer import FRAMEWORKS, installed_frameworks
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo.py"
@@ -28,9 +28,9 @@ DEMO = ROOT / "examples" / "demo.py"
 pytestmark = pytest.mark.slow
 
 
-def start(folder, *options):
-    """Start the demo of PyTorch in ``folder``."""
-    return Fork("torch", [str(DEMO), "--only", "pytorch", *options], folder)
+def start(folder, *options, framework="pytorch"):
+    """Start the demo in ``folder``."""
+    return Fork(FRAMEWORKS[framework], [str(DEMO), "--only", framework, *options], folder)
 
 
 def finish(process):
@@ -56,10 +56,9 @@ def demo(tmp_path_factory):
         if framework not in installed_frameworks():
             pytest.skip(f"{framework} is not installed")
         folder = tmp_path_factory.mktemp(framework)
-        command = [sys.executable, str(DEMO), "--only", framework]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return folder, done.stdout + done.stderr
+        process = start(folder, framework=framework)
+        finish(process)
+        return folder, process.output + process.errors
 
     return run
 

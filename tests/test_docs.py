@@ -124,6 +124,7 @@ def test_the_first_example_of_a_page_imports_what_the_install_line_above_it_name
     assert [top for top in tops if not named & {top, *distributions.get(top, [])}] == []
 
 
+@pytest.mark.slow
 def test_the_first_example_of_the_readme_learns_with_nothing_but_what_its_install_line_installs(tmp_path):
     pytest.importorskip("torch")
     requirements, block = first_example("README.md")
@@ -240,6 +241,7 @@ def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run
     assert args.callbacks["straggler_monitor"]["warn_ratio"] == 1.5
 
 
+@pytest.mark.slow
 def test_the_tracker_on_its_page_passes_the_tests_on_its_page(run):
     names = run(*python_blocks("docs/writing-a-tracker.md"))
 

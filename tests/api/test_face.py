@@ -106,6 +106,7 @@ def test_importing_trackside_loads_no_framework_and_no_tracker():
     assert "importlib.metadata" not in loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "framework"),
     [("TrainerCallback", None), ("events", None), ("Trainer", "torch"), ("TFTrainer", "tensorflow")],

@@ -20,22 +20,26 @@ def test_the_same_seed_gives_the_same_numbers_in_python_numpy_and_torch():
     assert draw() == draw()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "draw"), [("torch", "torch.rand(()).item()"), ("tensorflow", "float(tensorflow.random.uniform(()))")]
 )
 def test_a_framework_that_is_loaded_is_seeded_and_the_other_is_not_loaded(framework, draw):
     pytest.importorskip(framework)
     code = (
-        f"import sys, {framework}\n"
+        f"import os, sys, {framework}\n"
         "from trackside import set_seed\n"
+        "os.fork() == 0 or os.wait()\n"  # in two processes, one after the other
         "set_seed(3)\n"
-        f"print({draw}, [name for name in ('torch', 'tensorflow') if name in sys.modules])\n"
+        f"print({draw}, [name for name in ('torch', 'tensorflow') if name in sys.modules], flush=True)\n"
+        "os._exit(0)\n"
     )
 
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert runs[0].stdout == runs[1].stdout
-    assert runs[0].stdout.strip().endswith(f"['{framework}']")
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert first.endswith(f"['{framework}']")
 
 
 def test_where_no_framework_is_loaded_yet_an_installed_one_is_loaded_and_seeded():

@@ -46,6 +46,7 @@ def arguments_in_mlflow(run):
     return {**data.params, **resumed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOOLS)
 def test_what_a_tool_holds_is_what_was_logged_on_both_frameworks(name):
     tool = TOOLS[name]

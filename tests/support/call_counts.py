@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import cProfile
 import gc
-import sys
 from collections.abc import Callable
 from typing import Any
 
 
 def calls_of(action: Callable[[], Any]) -> int:
     """How many functions, of Python and of C, an action calls on this thread."""
-    found = 0
-
-    def count(frame: Any, event: str, argument: Any) -> None:
-        nonlocal found
-        found += event in ("call", "c_call")
-
+    profile = cProfile.Profile()
     gc.collect()
     gc.disable()
-    sys.setprofile(count)
+    profile.enable()
     try:
         action()
     finally:
-        sys.setprofile(None)
+        profile.disable()
         gc.enable()
-    return found
+    return sum(entry.callcount for entry in profile.getstats())
 
 
 def assert_linear(calls: Callable[[int], int], number: int) -> None:

@@ -142,6 +142,7 @@ def folder(tmp_path, monkeypatch):
     Path("base.yaml").write_text("model: {class_path: parts_beside.Model, init_args: {width: 0}}\n")
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(files(), max_size=3), typed=command_lines())
 def test_whatever_is_written_where_the_later_wins(folder, written, typed):

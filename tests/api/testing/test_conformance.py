@@ -22,6 +22,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_built_in_callbacks_pass_on_both_frameworks(name):
     if name == "tensorboard":
@@ -64,6 +65,7 @@ def test_other_integrations_pass(name, tmp_path, monkeypatch):
     check_callback(lambda: registry.load(name)(**OPTIONS.get(name, {})), frameworks=installed_frameworks()[:1])
 
 
+@pytest.mark.slow
 def test_the_adapters_pass():
     pytest.importorskip("keras")
     pytest.importorskip("lightning")

@@ -55,6 +55,7 @@ def floats(record):
     return {name: value for name, value in record.items() if type(value) is float and name != "step"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "read", "names"),
     [

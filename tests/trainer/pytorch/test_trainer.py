@@ -161,6 +161,7 @@ def test_the_model_trains_on_after_an_evaluation_in_its_midst(make_trainer: Make
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(make_trainer: Make, accumulation: int) -> None:
     largest = 3

@@ -8,15 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fork_process import TESTS
+from support.fork_process import TESTS, Fork
 
 from trackside.callbacks.errors import ConfigError
+from trackside.cli.chaos import launch
 from trackside.cli.chaos.command import parsed, with_trace
 from trackside.cli.main import main
 
 JOB = str(TESTS / "workers" / "chaos_job.py")
 IN_THE_MIDDLE = ["--seed", "14"]
 """Its first kill is drawn within the 17th of 30 updates."""
+
+
+TRACED = "from trackside.cli.chaos.job import main; main()"
+
+
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let chaos fork its jobs from a process that has imported their framework already."""
+
+    def start(command: list[str], env: dict[str, str], **options: Any) -> Fork:
+        assert command[:3] == [sys.executable, "-m", "trackside.cli.chaos.job"]
+        assert options["start_new_session"]
+        framework = next(word for word in ("tensorflow", "torch") if command[5].startswith(word))
+        return Fork(framework, ["-c", TRACED, *command[3:]], tmp_path, env, name="job")
+
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
 
 
 def chaos(capsys: Any, *words: str) -> tuple[int, dict[str, Any]]:
@@ -41,7 +58,7 @@ def test_a_run_of_a_configuration_that_is_killed_and_resumed_is_exact(run_yaml, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "left_out"), [("torch, workers: 0", "torch"), ("tensorflow own", "model")])
-def test_a_generator_that_is_left_out_is_named_with_its_step(kind, left_out, capsys, tmp_path):
+def test_a_generator_that_is_left_out_is_named_with_its_step(kind, left_out, capsys, tmp_path, forked):
     pytest.importorskip(kind.split(",")[0].split()[0])
     job = [sys.executable, JOB, kind, "torch"]
 
@@ -59,7 +76,7 @@ def test_a_generator_that_is_left_out_is_named_with_its_step(kind, left_out, cap
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch, workers: 2", "tensorflow own"])
-def test_a_script_that_is_killed_and_resumed_is_exact(kind, capsys):
+def test_a_script_that_is_killed_and_resumed_is_exact(kind, capsys, forked):
     pytest.importorskip(kind.split(",")[0].split()[0])
 
     code, found = chaos(capsys, "--kills", "2", *IN_THE_MIDDLE, "--", sys.executable, JOB, kind)

@@ -137,6 +137,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RUNS)
 def test_two_runs_are_alike_and_a_resumed_run_goes_on_exactly(make_trainer, tmp_path, caplog, case):
     def run(folder, resume=None, **extra):
@@ -167,6 +168,7 @@ def test_xla_draws_exactly_too(make_trainer, tmp_path, caplog):
     assert np.array_equal(run("one", str(tmp_path / "one" / "checkpoint-4")), one)
 
 
+@pytest.mark.slow
 def test_an_update_in_pieces_draws_what_one_in_one_piece_draws(make_trainer):
     trained = []
     for events in ((), ("on_substep_end",)):

@@ -78,6 +78,7 @@ def trained(make_trainer, name, *, size, **options):
     return evaluated, trainer.state.log_history[-2]["loss"], weights_of(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_parts_of_an_update_are_as_good_as_the_whole(make_trainer, name):
     make, labels, loss = CASES[name]

@@ -112,18 +112,15 @@ class BaseEngine(Engine):
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
-    def take_other_optimizer(self) -> None:
-        """Go on with the optimizer that a callback has set within the run, which the checkpoints then describe."""
+    def take_other_optimizer(self) -> Any:
+        """Go on with the optimizer that a callback has set within the run, and return it; checkpoints then describe it."""
         made = self.made
         assert made is not None  # the model is prepared
         logger.warning(REPLACED, "optimizer", "this one steps from now on, and the schedule is that of")
         other = type(made)(self.trainer.optimizer, made.schedule, self.trainer.model)  # type: ignore[call-arg]
         made.record.update({**other.record, "schedule": made.record["schedule"]})  # which the progress has, too
         other.record, self.made = made.record, other
-
-    def tell_of_other_model(self) -> None:
-        """Warn that a callback has set another model within the run."""
-        logger.warning(REPLACED, "model", "evaluations and checkpoints have this one, and the updates train")
+        return self.trainer.optimizer
 
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""
@@ -151,6 +148,11 @@ class BaseEngine(Engine):
         return sum(batch.examples_of_all for batch in window)
 
 
+def tell_of_other_model() -> None:
+    """Warn that a callback has set another model within the run."""
+    logger.warning(REPLACED, "model", "evaluations and checkpoints have this one, and the updates train")
+
+
 class EnginePart:
     """A part of an engine.
 
@@ -159,6 +161,7 @@ class EnginePart:
     """
 
     def __init__(self, engine: BaseEngine) -> None:
+        self._engine = engine
         self.trainer: Any = engine.trainer
         self.overrides: Overrides = engine.overrides
         self.strategy: Any = engine.strategy

@@ -34,8 +34,8 @@ from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
+from .optim.replaced import check_other
 from .optim.resuming import TorchMadeOptimizer
-from .optim.several import as_one_optimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
@@ -169,11 +169,10 @@ class TorchEngine(BaseEngine):
         others = partial(parameters_elsewhere, self.train_step.holders(), trainer.optimizer)
         check_optimizer(trainer.model, trainer.optimizer, others, tells=self.strategy.rank == 0)
 
-    def take_other_optimizer(self) -> None:
-        """Go on with the optimizer, or the dict of optimizers, that a callback has set within the run."""
-        self.trainer.optimizer = as_one_optimizer(self.trainer.optimizer)
-        self._check_optimizer()
-        super().take_other_optimizer()
+    def take_other_optimizer(self) -> Any:
+        """Go on with the optimizer, or the dict of optimizers, that a callback has set within the run; return it."""
+        check_other(self.train_step, self._check_optimizer)
+        return super().take_other_optimizer()
 
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run."""

@@ -60,7 +60,6 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
     def __init__(self, engine: BaseEngine, precision: Precision) -> None:
         super().__init__(engine, precision)
         trainer, args = self.trainer, self.trainer.args
-        self._engine = engine
         self.context: StepContext = StepContext()
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
@@ -71,9 +70,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         skips = args.logging_nan_inf_filter
         self.losses: LossAccumulator = LossAccumulator(self.strategy, args.device, reference, skip_non_finite=skips)
-        self.looks = self.observer = LossObserver(
-            trainer, self.model_io, self.losses, self.strategy, self.loss_of, self.holders
-        )
+        self.looks = self.observer = LossObserver(self)
         self.noise: Any = None
         self.retrier: OOMRetrier | None = OOMRetrier(self, engine) if args.auto_find_batch_size else None
         self._has_sparse, self._is_first_update = False, True
@@ -102,6 +99,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             trainer.optimizer,
             self.precision.parameters,
             self.holders,
+            self._engine.take_other_optimizer,
             takes_late=takes_late and not self.precision.has_copies,
             is_distributed=strategy.world_size > 1,
             watches=not (strategy.is_sharded or self.precision.has_copies),
@@ -111,9 +109,8 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
             name = type(trainer.optimizer).__name__
             raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
-        self._modes, self._used = [], list
+        self._modes, self._used, self._is_first_update = [], list, True
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
-        self._is_first_update = True
         self.observer.begin_run()
         self.losses.take()
 
@@ -155,9 +152,8 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         """Begin every update in the modes of the first, whatever a callback has left."""
         model = self.trainer.model
         if not self._modes or self._modes[0][0] is not model:
-            if self._modes:
-                self._engine.tell_of_other_model()
             self._modes = modes_of(model)
+            self.parameters.tell_of_another(model)
         elif model.training is not self._modes[0][1]:
             restore_modes(self._modes)
         if self.optimizer_mode.exists:
@@ -169,8 +165,6 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._is_first_update:
             self._is_first_update = False
             trainer.model_wrapped = strategy.complete_first_gradients(trainer.model_wrapped)
-        if trainer.optimizer is not parameters.optimizer:
-            self._take_other_optimizer()
         if parameters.update(trainer.optimizer):
             include_new_groups(trainer.lr_scheduler)
         self.precision.unscale(trainer.optimizer)
@@ -184,15 +178,6 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             nn.utils.clip_grads_with_norm_(parameters.stepped, trainer.args.max_grad_norm, norm)
         self.grad_norm = strategy.full_tensor(norm)
         return self.grad_norm
-
-    def _take_other_optimizer(self) -> None:
-        """Go on with an optimizer that a callback has set within the run."""
-        self._engine.take_other_optimizer()
-        optimizer = self.trainer.optimizer
-        if needs_closure(optimizer) and self._window is None:
-            raise UnsupportedError(f"{type(optimizer).__name__} needs a closure; set it before train()")
-        self.optimizer_mode = OptimizerMode(optimizer)
-        self.optimizer_mode.train()
 
     def optimizer_step(self) -> bool:
         """Step the optimizer; return whether the loss scaler skipped the step."""

@@ -24,12 +24,8 @@ class LossObserver:
     """Counts the items of losses, and tells what is found about them.
 
     Args:
-        trainer: Has the model, the loss and the arguments.
-        model_io: Finds labels, and has the rule by which they count.
-        losses: Weights the losses.
-        strategy: Shares what is found.
-        loss_of: Returns the loss of a model on a batch.
-        holders: Returns the trainer and its callbacks.
+        step: The training step. Its trainer has the model, the loss and the arguments, its ``model_io`` the rule by
+            which labels count; its ``losses`` are weighted, and its strategy shares what is found.
 
     Attributes:
         is_settled: Whether the first loss of the run was looked at.
@@ -37,22 +33,16 @@ class LossObserver:
         counter: Counts the items.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        model_io: Any,
-        losses: LossAccumulator,
-        strategy: Any,
-        loss_of: Callable[[Any, Any], Any],
-        holders: Callable[[], list[Any]],
-    ) -> None:
+    def __init__(self, step: Any) -> None:
+        trainer, loss_of = step.trainer, step.loss_of
         self._trainer = trainer
-        self._model_io = model_io
-        self._losses = losses
-        self._strategy = strategy
-        self._holders = holders
-        self._loss_of = None if strategy.is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
-        self._sums = SumsInEvaluation(trainer, model_io, self._loss_of)
+        self._model_io = step.model_io
+        self._losses: LossAccumulator = step.losses
+        self._strategy = step.strategy
+        self._holders: Callable[[], list[Any]] = step.holders
+        is_sharded = step.strategy.is_sharded
+        self._loss_of = None if is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
+        self._sums = SumsInEvaluation(trainer, step.model_io, self._loss_of)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
 

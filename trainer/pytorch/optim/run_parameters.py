@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ...base_engine.engine import tell_of_other_model
 from .belonging import parameters_elsewhere, some
 from .factory import decay_parameter_names
 
@@ -34,6 +35,7 @@ class RunParameters:
         optimizer: The optimizer; None before there is one.
         parameters_of: Returns the parameters that the optimizer steps.
         holders: Returns objects whose optimizers have parameters that are unfrozen later to themselves.
+        take_other: Prepares for another optimizer, which a callback has set on the trainer, and returns it.
         takes_late: Whether a parameter that is unfrozen later is added to the optimizer's groups: the first of them is
             decayed, and the second is not.
         is_distributed: Whether the gradients are exchanged between processes, which is settled before training.
@@ -52,6 +54,7 @@ class RunParameters:
         optimizer: Optimizer | None,
         parameters_of: Callable[[Optimizer], list[Tensor]] = lambda optimizer: [],
         holders: Callable[[], Iterable[object]] = tuple,
+        take_other: Callable[[], Any] = lambda: None,
         *,
         takes_late: bool = False,
         is_distributed: bool = False,
@@ -61,6 +64,7 @@ class RunParameters:
         self.optimizer: Any = optimizer
         self._parameters_of = parameters_of
         self._holders = holders
+        self._take_other = take_other
         self._takes_late = takes_late
         self._is_distributed = is_distributed
         self._watches = watches
@@ -91,12 +95,18 @@ class RunParameters:
             TracksideValueError: If a parameter was unfrozen whose gradients are not exchanged between processes.
         """
         if optimizer is not self.optimizer:
+            optimizer = self._take_other()
             self.optimizer = optimizer
         elif not self._woken and self._seen == self._version():
             return False
         self._take_woken()
         self._collect()
         return True
+
+    def tell_of_another(self, model: nn.Module) -> None:
+        """Warn if the trainer's model is no longer the one of this run."""
+        if model is not self._model:
+            tell_of_other_model()
 
     def close(self) -> None:
         """Remove the hooks."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ...base_engine.engine import tell_of_other_model
 from ..update_queue import EpochObservers
 from .frozen import TrainableParts
 from .resuming import TFMadeOptimizer
@@ -60,7 +61,7 @@ class FollowsTrainable:
         self.may_be_other = False
         if self.trainer.model is not self._model and not self._is_told:
             self._is_told = True
-            self._engine.tell_of_other_model()
+            tell_of_other_model()
         if self.trainer.optimizer is not self._made.optimizer:
             self._take_other_optimizer()
         names = self._parts.changed()

@@ -113,7 +113,7 @@ class BaseEngine(Engine):
             self.made = make(optimizer, schedule, self.trainer.model)
 
     def take_other_optimizer(self) -> Any:
-        """Go on with the optimizer that a callback has set within the run, and return it; checkpoints then describe it."""
+        """Go on with the optimizer that a callback has set within the run, and return it; checkpoints describe it."""
         made = self.made
         assert made is not None  # the model is prepared
         logger.warning(REPLACED, "optimizer", "this one steps from now on, and the schedule is that of")

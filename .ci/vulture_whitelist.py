@@ -6,6 +6,7 @@ _.do_train, _.evaluate_during_training, _.evaluation_strategy, _.per_gpu_train_b
 _.evaluation_batch
 _.main_process_first, _.num_processes, _.is_main_process, _.unwrap_model, _.wait_for_everyone, _.gather_for_metrics
 _.callback_list, language, license, finetuned_from, dataset_tags
+_.is_last_process, _.reduce, _.split_between_processes, _.local_main_process_first
 _.adafactor, _.activation_checkpointing, _.activation_checkpointing_kwargs, _.include_inputs_for_metrics
 _.tpu_metrics_debug, _.use_cpu, _.trial_name, _.trial_params, _.train_dataloader, _.eval_dataloader, _.exception
 _.training_loss, _.emissions_kg, _.background_s, _.NO, _.EPOCH, scheduled

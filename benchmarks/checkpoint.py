@@ -88,7 +88,7 @@ class Saves(TrainerCallback):
         yield True
         asked_s, folder = self.ended_s, self.folder
         self.note(name, self.stall_s)
-        self.note(f"page faults in {name}, number", self.faults)
+        self.note(f"{name}, page faults", self.faults)
         self.note("the update after a save", self.step_s)
         start_step = self.step
         while not folder.exists():
@@ -206,10 +206,10 @@ def show(times: Times, sizes_bytes: list[int]) -> None:
     middles = {name: statistics.median(values) for name, values in times.items()}
     durable = statistics.median(map(sum, zip(times[BASE], times[f"fsync of {BASE}"], strict=True)))
     print(f"checkpoint of {statistics.median(sizes_bytes) / 1e6:.0f} MB")
-    print(f"{'seconds':40} {'median':>9} {'lowest':>9} {'highest':>9} {'ratio':>6} {'to fsynced':>10}")
+    print(f"{'seconds':48} {'median':>9} {'lowest':>9} {'highest':>9} {'ratio':>6} {'to fsynced':>10}")
     for name, values in times.items():
         ratios = f"{middles[name] / middles[BASE]:6.3f} {middles[name] / durable:10.3f}" if "," not in name else ""
-        print(f"{name:40} {middles[name]:9.3f} {min(values):9.3f} {max(values):9.3f} {ratios}")
+        print(f"{name:48} {middles[name]:9.3f} {min(values):9.3f} {max(values):9.3f} {ratios}")
 
 
 def main() -> None:

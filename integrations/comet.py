@@ -9,7 +9,7 @@ from typing import Any
 from trackside.callbacks.state import TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
-from ._compat.comet_archive import archives, read_last_steps, use_own_suffixes
+from ._compat.comet_archive import archives, global_experiment_kept, read_last_steps, use_own_suffixes
 
 QUIET: dict[str, Any] = {
     "log_code": False,
@@ -28,6 +28,9 @@ class CometCallback(Tracker):
 
     Offline, each part of a run becomes a zip file, which `comet upload` sends. A resumed run continues the same
     experiment.
+
+    An experiment that you have opened stays open, and the one that `comet_ml.get_running_experiment` returns; without
+    one, that is the experiment of the run.
 
     Args:
         project, workspace: Where the experiment goes; None: as Comet is configured.
@@ -65,7 +68,8 @@ class CometCallback(Tracker):
     def open(self, args: Any, state: TrainerState, resume: bool, **kwargs: Any) -> None:
         """Start an experiment, or continue the one whose key is ``run_id``."""
         self._folder = Path(self.offline_directory or Path(args.output_dir) / "comet").expanduser().resolve()
-        self._experiment = self._start(resume)
+        with global_experiment_kept():
+            self._experiment = self._start(resume)
         name = self.run_name or getattr(args, "run_name", None)
         if name:
             self._experiment.set_name(name)

@@ -127,6 +127,12 @@ class WandbCallback(Tracker):
         if isinstance(error, wandb.Error) and wandb.run is None:
             error.add_note(NOT_GLOBAL)
 
+    def on_callback_error(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        import wandb
+
+        if isinstance(kwargs.get("error"), wandb.Error) and wandb.run is None:
+            logger.warning("the callback %r: %s", kwargs.get("callback"), NOT_GLOBAL)
+
     def open(self, args: Any, state: TrainerState, resume: bool, model: Any = None, **kwargs: Any) -> None:
         """Start a run, or continue the one whose id is ``run_id``."""
         import wandb

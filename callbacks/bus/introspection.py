@@ -111,11 +111,18 @@ def wrong_hooks(target: Any) -> dict[str, str]:
     cls = target if isinstance(target, type) else type(target)
     found = {}
     for name in (name for name in dir(target) if name.startswith("on_")):
-        if name not in EVENTS and name not in FOREIGN_EVENTS and callable(getattr(target, name, None)):
+        if name in EVENTS or name in FOREIGN_EVENTS or _is_of_another_interface(cls, name):
+            continue
+        if callable(getattr(target, name, None)):
             near, known = did_you_mean(name, EVENTS), ", ".join(EVENTS)
             place = place_of(getattr(target, name)) if name in getattr(target, "__dict__", ()) else location_of(cls)
             found[name] = f"{cls.__name__}.{name} ({place}) is not an event.{near} Events: {known}"
     return found
+
+
+def _is_of_another_interface(cls: type, name: str) -> bool:
+    """Return whether a base class without any event declares the method: a tool calls it, not a trainer."""
+    return any(name in vars(base) and not any(hasattr(base, event) for event in EVENTS) for base in cls.__mro__[1:])
 
 
 def check_calls(callback: Any) -> None:

@@ -1,7 +1,8 @@
-"""Comet archives: the zip files of an offline experiment."""
+"""Comet: the zip files of an offline experiment, and the experiment that is global in the process."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import secrets
@@ -29,6 +30,24 @@ def use_own_suffixes() -> None:
 
 def _random_text(length: int = 6) -> str:
     return secrets.token_hex(length)[:length]
+
+
+@contextlib.contextmanager
+def global_experiment_kept() -> Iterator[None]:
+    """Return a context in which a new experiment does not take the place of one that the user has opened.
+
+    Comet ends the global experiment when another one is made.
+    """
+    module: Any = importlib.import_module("comet_ml.config")
+    opened = getattr(module, "get_global_experiment", lambda: None)()
+    if not getattr(opened, "alive", False) or not hasattr(module, "set_global_experiment"):
+        yield
+        return
+    module.set_global_experiment(None)
+    try:
+        yield
+    finally:
+        module.set_global_experiment(opened)
 
 
 def archives(folder: Path, key: str) -> list[Path]:

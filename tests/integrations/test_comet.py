@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("comet_ml")
 
 from trackside import TrainerCallback
-from trackside.integrations.comet import CometCallback
+from trackside.integrations.comet import QUIET, CometCallback
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,21 @@ def test_a_later_part_of_a_resumed_run_replaces_no_earlier_one(make_trainer):
 
     assert len(zips()) == 3
     assert '"train/train_loss"' in messages(zips()[1])
+
+
+def test_an_experiment_that_the_user_has_opened_stays_open(track):
+    import comet_ml
+
+    mine = comet_ml.OfflineExperiment(offline_directory="mine", **QUIET)
+    run = track(tracker := CometCallback(online=False))
+
+    run.send("on_train_begin")
+    run.log(loss=1.0)
+    run.send("on_train_end")
+
+    assert comet_ml.get_running_experiment() is mine
+    assert mine.alive
+    assert run.dispatcher.attachments["comet"].failures == 0
+    mine.end()
+    (path,) = zips()
+    assert path.name == f"{tracker.run_id}.zip"

@@ -15,7 +15,7 @@ from support.tracker_readers import WANDB_QUIET, curves_of, read_wandb
 from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations._compat.wandb_datastore import read_history, read_records, wait_until_complete
-from trackside.integrations.wandb import WandbCallback
+from trackside.integrations.wandb import NOT_GLOBAL, WandbCallback
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +225,22 @@ def test_wandb_log_in_a_callback_is_told_with_what_to_call_instead(make_trainer)
         make_trainer(wandb(), Own()).train()
 
     assert any("trainer.log({...})" in note for note in raised.value.__notes__)
+
+
+def test_an_observer_that_calls_wandb_log_is_told_the_same(make_trainer, caplog):
+    import wandb as tool
+
+    class Own(TrainerCallback):
+        role = "observer"
+
+        def on_step_end(self, args, state, control, **kwargs):
+            tool.log({"own": 1.0})
+
+    make_trainer(wandb(), Own(), max_steps=4).train()
+
+    assert [record.message for record in caplog.records if "trainer.log({...})" in record.message] == [
+        f"the callback 'own': {NOT_GLOBAL}"
+    ]
 
 
 def test_each_rank_may_log_to_a_run_of_its_own_in_one_group(track):

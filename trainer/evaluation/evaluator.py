@@ -294,15 +294,18 @@ class Evaluator:
 
 
 def dataset_to_evaluate(given: Any, own: Any) -> Any:
-    """Return the given dataset, or else the trainer's dataset.
+    """Return the given dataset, that of the trainer's datasets with the given name, or else the trainer's dataset.
 
     Raises:
-        ArgumentError: If there is neither.
+        ArgumentError: If it does not exist.
     """
     dataset = own if given is None else given
     if dataset is None:
         raise ArgumentError("eval_dataset", None, "evaluate() needs an evaluation dataset")
-    return dataset
+    named = own if isinstance(own, dict) else {}
+    if isinstance(given, str) and given not in named:
+        raise ArgumentError("eval_dataset", given, f"a dataset, or a name in the trainer's eval_dataset: {list(named)}")
+    return named[given] if isinstance(given, str) else dataset
 
 
 def check_compute_metrics(compute_metrics: Callable[..., Any] | None, *, by_batch: bool) -> None:

@@ -67,7 +67,10 @@ class TorchCheckpoint(BaseCheckpoint):
         if weights is None:
             weights = {n: w for n, w in model.state_dict(keep_vars=True).items() if not nn.parameter.is_lazy(w)}
         weights = weights if buffers is None else copied(weights, buffers)
-        return ModelWriter(model, plainly_named(weights), self.trainer.processing_class)
+        processing_class = self.trainer.processing_class
+        if processing_class is None:
+            processing_class = getattr(self.trainer.data_collator, "tokenizer", None)
+        return ModelWriter(model, plainly_named(weights), processing_class)
 
     def _complete(self, folder: Path, write_model: Any) -> None:
         if self._weights_in(folder):

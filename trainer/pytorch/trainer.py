@@ -145,7 +145,7 @@ class Trainer(BaseTrainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Iterable[Any]:
-        """Return the batches of ``eval_dataset``, or of the trainer's dataset, each example once."""
+        """Return the batches of ``eval_dataset``, or of the trainer's (the one of that name), each example once."""
         return self.get_test_dataloader(dataset_to_evaluate(eval_dataset, self.eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> Iterable[Any]:

@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 # -- models -----------------------------------------------------------------------------------------------------------
@@ -184,6 +185,16 @@ def may_be_random(dataset: Any) -> bool:
     name = type(dataset).__name__
     own = dataset._functions() or any(word in name for word in ("Shuffle", "Random", "Generator", "Variant"))
     return bool(own) or any(map(may_be_random, dataset._inputs()))
+
+
+def slices_of(dataset: Any) -> Any:
+    """Return the nested arrays of a ``tf.data.Dataset.from_tensor_slices`` of dense numbers; None for others."""
+    specs, tensors = tf.nest.flatten(dataset.element_spec), getattr(dataset, "_tensors", None)
+    if type(dataset).__name__.strip("_") != "TensorSliceDataset" or tensors is None or len(tensors) != len(specs):
+        return None
+    if not all(type(spec) is tf.TensorSpec and np.dtype(spec.dtype.as_numpy_dtype).kind in "biufc" for spec in specs):
+        return None
+    return tf.nest.pack_sequence_as(dataset.element_spec, [np.asarray(tensor) for tensor in tensors])
 
 
 def shuffled_by_index(dataset: Any, seed: int) -> Any:

@@ -42,7 +42,8 @@ def weights_of(model: Any) -> Named:
 
 def everything(model: Any) -> Named:
     """Return weights and other variables by name."""
-    return {**weights_of(model), **other_variables(model)}
+    saved = weights_of(model)
+    return {**saved, **_rest_of_weights(model, saved), **other_variables(model)}
 
 
 def load(model: Any, arrays: Named) -> list[str]:
@@ -55,15 +56,22 @@ def load(model: Any, arrays: Named) -> list[str]:
     layers = layers_of(model)
     for number, store in stores.items():
         layers[number].load_own_variables(store)
-    others = other_variables(model)
+    others = {**_rest_of_weights(model, weights_of(model)), **other_variables(model)}
     for name, variable in others.items():
         if name in arrays:
             assign(variable, arrays[name])
     return sorted(name for name in arrays if is_other(name) and name not in others)
 
 
+def _rest_of_weights(model: Any, saved: Named) -> Named:
+    """Return the weights that no layer saves as they are: with LoRA, Keras saves their product with the kernel."""
+    known = _ids(list(saved.values()))
+    rest = [(index, weight) for index, weight in enumerate(model.weights) if not known & _ids([weight])]
+    return {f"other.weight{index:04d}.{_plain_name(weight)}": weight for index, weight in rest}
+
+
 def is_other(name: str) -> bool:
-    """Return whether a name is one of `other_variables`."""
+    """Return whether a name is not one of `weights_of`."""
     return name.startswith("other.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import shutil
 import time
 import weakref
@@ -98,13 +97,19 @@ def stopped_at(trainer: Any, step: int) -> Iterator[None]:
 
 
 def _report(trainer: Any, engine: Engine, did: list[str], seconds: float) -> str:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    memory = f"{peak / MIB:,.0f} MiB of this process"
-    device = engine.device_memory(False)
+    peaks, device = _peak_of_process(), engine.device_memory(False)
     if device is not None:
-        memory += f", {device.peak_bytes / MIB:,.0f} MiB of its device"
+        peaks.append(f"{device.peak_bytes / MIB:,.0f} MiB of its device")
     return (
         f"fast_dev_run: {', '.join(did)} work, one batch each, in {seconds:.1f} s\n"
-        f"  memory   at most {memory}\n"
+        f"  memory   at most {', '.join(peaks) or 'unknown'}\n"
         f"  output   nothing in {trainer.args.inferred_from('output_dir')}"
     )
+
+
+def _peak_of_process() -> list[str]:
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return []
+    return [f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB:,.0f} MiB of this process"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import typing
 import warnings
 
 import pytest
@@ -28,6 +29,78 @@ def test_every_field_of_transformers_is_accepted_at_its_default(name, tmp_path):
     args = TrainingArguments(**{"output_dir": str(tmp_path), name: value})
 
     getattr(args, name)  # a callback written for transformers may read it
+
+
+AMONG = {
+    "lr_scheduler_type": "cosine",
+    "optim": "sgd",
+    "optim_args": "momentum=0.9",
+    "logging_strategy": "epoch",
+    "include_num_input_tokens_seen": True,
+    "log_level": "error",
+    "log_level_replica": "error",
+    "report_to": ["jsonl"],
+    "eval_strategy": "epoch",
+    "include_for_metrics": ["loss"],
+    "save_strategy": "epoch",
+    "max_steps": 7,
+    "dataloader_multiprocessing_context": "spawn",
+    "train_sampling_strategy": "sequential",
+    "fsdp": "full_shard",
+    "debug": "underflow_overflow",
+    "hub_strategy": "all",
+    "parallelism_config": "any",
+}
+"""Other values of fields that are choices; those of other fields follow from their types."""
+
+NEEDED = {
+    "load_best_model_at_end": {"eval_strategy": "epoch", "save_strategy": "epoch"},
+    "dataloader_persistent_workers": {"dataloader_num_workers": 1},
+    "dataloader_prefetch_factor": {"dataloader_num_workers": 1},
+}
+"""What a field needs beside it."""
+
+
+def another_value(name):
+    if name in AMONG:
+        return AMONG[name]
+    default, kind = default_of(THERE[name]), typing.get_type_hints(transformers.TrainingArguments)[name]
+    kinds = [typing.get_origin(member) or member for member in typing.get_args(kind) or (kind,)]
+    values = {bool: not default, int: default, float: default, dict: {"a": 1}, list: ["x"], str: "x"}
+    first = type(default) if type(default) in values else next(member for member in values if member in kinds)
+    return (default or 0) / 2 + 0.25 if first is float else (default or 0) + 1 if first is int else values[first]
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_no_field_of_transformers_is_dropped_silently_at_another_value(name, tmp_path):
+    value, needed = another_value(name), NEEDED.get(name, {})
+    given = {"output_dir": str(tmp_path), **needed, name: default_of(THERE[name])}
+    before = TrainingArguments(**given if name != "output_dir" else {"output_dir": "out"}).to_dict()
+
+    if name in REFUSED:
+        told = f"^{name}=.* (is not allowed: .|needs the package)"
+        with pytest.raises((ArgumentError, MissingPackageError), match=told):
+            TrainingArguments(**{**given, name: value})
+        return
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        args = TrainingArguments(**{**given, name: value})
+
+    is_carried = args.to_dict() != before
+    is_told = any(str(warning.message).startswith(name) for warning in told)
+    assert is_carried or is_told or name in DONE_ANYWAY
+
+
+REFUSED = {
+    *(field.name for field in FOREIGN_FIELDS if field.name in THERE and not isinstance(field.default, bool)),
+    *("dataloader_in_order", "eval_use_gather_object", "hub_always_push", "push_to_hub", "save_on_each_node"),
+    *("use_cache", "hub_private_repo"),
+    *("fsdp", "fsdp_config", "liger_kernel_config", "optim_target_modules", "use_liger_kernel"),  # which need more
+}
+"""Fields whose other value is an error."""
+
+DONE_ANYWAY = {"enable_jit_checkpoint", "log_on_each_node"}
+"""Fields both of whose values ask for what is always done."""
 
 
 @pytest.mark.parametrize("field", FOREIGN_FIELDS, ids=lambda field: field.name)

@@ -136,6 +136,26 @@ def test_a_tagger_of_sequences_of_many_lengths(make_trainer):
     check_as_fit(make_trainer, tagger, (words, words % 4), optimizer=sgd, loss=loss)
 
 
+def transformer() -> Any:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9,), dtype="int64")
+    words = layers.Embedding(12, 6, mask_zero=True)(inputs)
+    hidden = layers.LayerNormalization()(words + layers.MultiHeadAttention(2, 3)(words, words, use_causal_mask=True))
+    hidden = layers.Attention(use_scale=True, score_mode="concat")([hidden, hidden])
+    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.GlobalAveragePooling1D()(hidden)))
+
+
+def test_attention_with_masks_by_a_schedule_of_keras(make_trainer):
+    words = GENERATOR.integers(1, 12, (24, 9))
+    words[np.arange(9) >= GENERATOR.integers(2, 10, 24)[:, None]] = 0
+
+    def scheduled() -> Any:
+        return keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=2))
+
+    loss, labels = keras.losses.CategoricalCrossentropy(label_smoothing=0.1), np.eye(3, dtype="float32")[CLASSES]
+    check_as_fit(make_trainer, transformer, (words, labels), optimizer=scheduled, loss=loss)
+
+
 def two_tasks() -> Any:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,))

@@ -76,6 +76,7 @@ LAYERS = {
     "counts": Counts,
     "stateful RNN": lambda: layers.LSTM(3, stateful=True, return_sequences=True, dropout=0.2),
     "normalization": lambda: layers.Normalization(mean=None, variance=None),
+    "LoRA": lambda: layers.Dense(2, lora_rank=1),
 }
 
 

@@ -29,14 +29,14 @@ def default_data_collator(features: list[Any]) -> Any:
     as float32. Tuples become a tuple; torch's ``default_collate`` handles all other types.
 
     Raises:
-        TracksideValueError: If examples differ in shape; the message names the field.
+        TracksideValueError: If examples differ in shape, or are not numbers; the message names the field.
     """
     first = features[0]
     if isinstance(first, tuple) and not hasattr(first, "_fields"):
-        return tuple(default_collate(features))
+        return tuple(_collated(features))
     if not isinstance(first, Mapping):
         if not is_object(first):
-            return default_collate(features)
+            return _collated(features)
         features = [fields_of(feature) for feature in features]
         first = features[0]
     batch = _labels(first, features)
@@ -44,6 +44,27 @@ def default_data_collator(features: list[Any]) -> Any:
         if name not in LABEL_COLUMNS and value is not None and not isinstance(value, str):
             batch[name] = _stacked(name, value, [feature[name] for feature in features])
     return batch
+
+
+def _collated(features: list[Any]) -> Any:
+    try:
+        return default_collate(features)
+    except (ValueError, TypeError, RuntimeError, KeyError) as error:
+        parts = dict(enumerate(features[0])) if isinstance(features[0], tuple | list) else {}
+        places = (place for place in parts if not _is_collated([feature[place] for feature in features]))
+        where = next((f"at place {place}" for place in places), f"of type {type(features[0]).__name__}")
+        raise TracksideValueError(
+            f"the examples of a batch cannot be stacked {where}: {error}. Make numbers or tensors of them in the "
+            "dataset, or give a data_collator, which pads where lengths differ"
+        ) from error
+
+
+def _is_collated(values: list[Any]) -> bool:
+    try:
+        default_collate(values)
+    except (ValueError, TypeError, RuntimeError, KeyError):
+        return False
+    return True
 
 
 def is_object(example: Any) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -53,6 +55,17 @@ class AcceleratorView:
         """Whether this is the first process of its machine."""
         return self.local_process_index == 0
 
+    @property
+    def is_last_process(self) -> bool:
+        """Whether this is the last process."""
+        return self.process_index == self.num_processes - 1
+
+    @property
+    def state(self) -> SimpleNamespace:
+        """The processes and the device, without plugins, none of which is used."""
+        names = ("device", "num_processes", "process_index", "local_process_index", "is_main_process")
+        return SimpleNamespace(deepspeed_plugin=None, fsdp_plugin=None, **{name: getattr(self, name) for name in names})
+
     def unwrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         """Return the model inside of DistributedDataParallel, DataParallel and torch.compile's wrapper."""
         return unwrap(model)
@@ -81,6 +94,35 @@ class AcceleratorView:
             return [item for part in self._trainer.gather_objects(tensors) for item in part]
         return self.gather(tensors)
 
+    def reduce(self, tensors: Any, reduction: str = "sum", scale: float = 1.0) -> Any:
+        """Return nested tensors, each the ``"sum"`` or the ``"mean"`` over all processes."""
+        parts = self._trainer.gather_objects(map_batch(lambda leaf, _: _on_host(leaf), tensors))
+        factor = scale / self.num_processes if reduction == "mean" else scale
+        return _summed(parts, factor, self.device)
+
+    @contextmanager
+    def split_between_processes(self, inputs: Any, apply_padding: bool = False) -> Iterator[Any]:
+        """Return a context with the part of a sequence, tensor, dataset, or dict of them, that is this process's own.
+
+        Args:
+            apply_padding: Repeat the last item where a part is shorter than others.
+        """
+        yield part_of(inputs, self.process_index, self.num_processes, apply_padding)
+
+    def main_process_first(self) -> AbstractContextManager[None]:
+        """Return a context that the first process goes through before the others."""
+        context: AbstractContextManager[None] = self._trainer.args.main_process_first(local=False)
+        return context
+
+    def local_main_process_first(self) -> AbstractContextManager[None]:
+        """Return a context that the first process of each machine goes through before its others."""
+        context: AbstractContextManager[None] = self._trainer.args.main_process_first(local=True)
+        return context
+
+    def __getattr__(self, name: str) -> Any:
+        known = ", ".join(name for name in dir(type(self)) if not name.startswith("_"))
+        raise AttributeError(f"the accelerator of a trainer has no {name!r}; it has {known}")
+
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print on the first process."""
         if self.is_local_main_process:
@@ -89,6 +131,36 @@ class AcceleratorView:
 
 def _on_host(leaf: Any) -> Any:
     return leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf
+
+
+def _summed(parts: list[Any], factor: float, device: torch.device) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return (torch.stack(parts).sum(0) * factor).to(device)
+    if isinstance(first, dict):
+        return {name: _summed([part[name] for part in parts], factor, device) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(_summed(list(items), factor, device) for items in zip(*parts, strict=True))
+    return first
+
+
+def part_of(inputs: Any, index: int, count: int, pad: bool) -> Any:
+    """Return the part of ``inputs`` that process ``index`` of ``count`` has; the first ones have one item more."""
+    if isinstance(inputs, dict):
+        return {name: part_of(value, index, count, pad) for name, value in inputs.items()}
+    if count == 1:
+        return inputs
+    size, more = divmod(len(inputs), count)
+    start = index * size + min(index, more)
+    places = list(range(start, start + size + (index < more)))
+    if pad and more and index >= more:
+        places.append(len(inputs) - 1)
+    if isinstance(inputs, Tensor):
+        return inputs[places]
+    if hasattr(inputs, "select"):  # a dataset of the library datasets
+        return inputs.select(places)
+    part = [inputs[place] for place in places]
+    return tuple(part) if isinstance(inputs, tuple) else part
 
 
 def _joined(parts: list[Any], device: torch.device) -> Any:

@@ -28,7 +28,7 @@ def explain(error: BaseException, model: nn.Module) -> None:
     for frame in _frames(error):
         known = frame.f_locals
         is_of_functional = FUNCTIONS in frame.f_code.co_filename.replace("\\", "/")
-        if is_of_functional and isinstance(known.get("target"), Tensor) and isinstance(known.get("input"), Tensor):
+        if is_of_functional and "target" in known and isinstance(known.get("input"), Tensor):
             raise TracksideValueError(_of_loss(frame.f_code.co_name, known, _sentence(error))) from error
         layer = known.get("self")
         if isinstance(layer, nn.Module) and type(layer).__module__.startswith("torch.nn.modules"):
@@ -88,8 +88,11 @@ def _of_loss(function: str, known: Mapping[str, Any], sentence: str) -> str:
     )
 
 
-def _why(function: str, outputs: Tensor, labels: Tensor, ignored: int) -> str | None:
+def _why(function: str, outputs: Tensor, labels: Any, ignored: int) -> str | None:
     """Return what does not fit, in words; None if it is something else."""
+    if not isinstance(labels, Tensor):
+        are_texts = isinstance(labels, (list, tuple)) and any(isinstance(label, str) for label in labels)
+        return "labels are a tensor" + ("; give each class its number, in the dataset" if are_texts else "")
     takes_classes = function in ("cross_entropy", "nll_loss") and labels.shape != outputs.shape
     if takes_classes:
         if outputs.ndim > 1 and labels.ndim == outputs.ndim and labels.shape[1] == 1:

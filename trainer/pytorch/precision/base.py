@@ -11,8 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trackside.callbacks.errors import TracksideValueError
+
 from .._compat import run_backward
 from .._torch_util import NULL_CONTEXT
+
+
+def without_gradient() -> str:
+    """Return the message for a loss that has no gradient."""
+    if not torch.is_grad_enabled():
+        return (
+            "gradients are switched off around train(), by torch.no_grad(), torch.inference_mode() or "
+            "torch.set_grad_enabled(False); call train() outside of it"
+        )
+    return (
+        "the loss has no gradient, since it depends on no parameter that is trained: compute_loss, loss_fn or the "
+        "model cuts it off, for example by detach(), item(), argmax() or torch.no_grad()"
+    )
 
 
 class Precision(ABC):
@@ -48,6 +63,9 @@ class Precision(ABC):
         Args:
             is_last: Whether it is the last backward pass of its update.
             only: The parameters that get gradients; the graph is kept, for other losses. None: all parameters.
+
+        Raises:
+            TracksideValueError: If the loss has no gradient.
         """
         if isinstance(weight, Tensor):
             gradient = weight.to(loss.dtype).expand_as(loss)
@@ -56,10 +74,15 @@ class Precision(ABC):
             if self._gradient is None or what != self._gradient_of:
                 self._gradient, self._gradient_of = torch.full_like(loss.detach(), weight), what
             gradient = self._gradient
-        if only is None:
-            run_backward(loss, gradient)
-        else:
-            torch.autograd.backward((loss,), (gradient,), retain_graph=True, inputs=only)
+        try:
+            if only is None:
+                run_backward(loss, gradient)
+            else:
+                torch.autograd.backward((loss,), (gradient,), retain_graph=True, inputs=only)
+        except RuntimeError as error:
+            if not loss.requires_grad:
+                raise TracksideValueError(without_gradient()) from error
+            raise
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the loss scale out of the gradients."""

@@ -19,9 +19,11 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
+from .._compat import slices_of
 from .leaves import as_array, rows_in, unequal
 from .pipeline import UserPipeline
 from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example
+from .rows_in_order import RowsInOrder
 from .shuffling import Shuffling
 
 SHUFFLE_BUFFER_MIB = 256
@@ -186,19 +188,30 @@ class DatasetBatches(Batches):
             raise unequal(error) or error from None
 
     def _reader(self, epoch: int, skip_examples: int) -> Reader:
-        cut = self._cut(skip_examples)
+        cut, rows = self._cut(skip_examples), self._rows
+        if rows is not None and not (self.shuffle and self._shuffling.by_index):
+            indices = self._from(tf.data.Dataset.range(self.num_examples), epoch, skip_examples)
+            return RowsReader(cut, self.element_spec, RowsInOrder(rows, indices, skip_examples))
         sizes = repeat(self.batch_size) if self.is_infinite else (size for size, _ in cut.counts())
         return IteratorReader(self.as_dataset(epoch, skip_examples), sizes, self.element_spec, pair_of)
 
     def as_dataset(self, epoch: int = 0, skip_examples: int = 0) -> Any:
         """Return the batches of an epoch as a tf.data.Dataset of (features, labels)."""
-        dataset = self.dataset
-        if self.shuffle:
-            shuffling = self._shuffling
-            dataset = shuffling.apply(self._pipeline.of_epoch(dataset, epoch), derive_seed(self.seed, epoch))
-        if skip_examples:
-            dataset = dataset.skip(skip_examples)
+        shuffling = self._shuffling if self.shuffle else None  # which may read examples, before those of the epoch
+        dataset = self._pipeline.of_epoch(self.dataset, epoch) if shuffling else self.dataset
+        dataset = self._from(dataset, epoch, skip_examples)
         return dataset.batch(self.batch_size, drop_remainder=self.drop_last).prefetch(2)
+
+    def _from(self, dataset: Any, epoch: int, skip_examples: int) -> Any:
+        """Return the examples of ``dataset``, or their indices, in the order of an epoch."""
+        if self.shuffle:
+            dataset = self._shuffling.apply(dataset, derive_seed(self.seed, epoch))
+        return dataset.skip(skip_examples) if skip_examples else dataset
+
+    @cached_property
+    def _rows(self) -> Pair | None:
+        rows = slices_of(self.dataset)
+        return None if rows is None else pair_of(rows)
 
 
 class OwnBatches(Batches):

@@ -78,6 +78,19 @@ def test_other_forms_are_left_to_torch():
     same(default_data_collator([SlottedExample([1], 2)]), {"labels": torch.tensor([2]), "x": torch.tensor([[1]])})
 
 
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([(torch.zeros(2), 1), (torch.zeros(3), 1)], r"at place 0: .*equal size.* a data_collator, which pads"),
+        ([(1, np.array([1, "a"], dtype=object)), (2, np.array([1, "b"], dtype=object))], r"at place 1: .*object"),
+        ([torch.zeros(2), torch.zeros(3)], "of type Tensor: .*equal size"),
+    ],
+)
+def test_tuples_that_cannot_be_stacked_are_refused_with_their_place(examples, message):
+    with pytest.raises(TracksideValueError, match=message):
+        default_data_collator(examples)
+
+
 def test_examples_of_different_length_are_refused_with_the_name_of_the_field():
     with pytest.raises(TracksideValueError, match=r"cannot be stacked in 'x'.* DataCollatorWithPadding\(tokenizer\)"):
         default_data_collator([{"x": [1, 2]}, {"x": [1]}])

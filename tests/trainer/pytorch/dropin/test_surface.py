@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from trackside import (
     TrainingArguments,
 )
 from trackside.callbacks.errors import ArgumentError
+from trackside.trainer.pytorch.dropin.accelerator import part_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -211,6 +213,33 @@ def test_the_accelerator_of_one_process(trainer, capsys):
     accelerator.wait_for_everyone()
     accelerator.print("said")
     assert capsys.readouterr().out == "said\n"
+
+
+def test_the_accelerator_divides_and_reduces(trainer):
+    accelerator = trainer.accelerator
+
+    assert accelerator.reduce({"a": torch.tensor([2.0])}, "mean")["a"].tolist() == [2.0]
+    assert (accelerator.is_last_process, accelerator.state.deepspeed_plugin) == (True, None)
+    with accelerator.split_between_processes(["a", "b"]) as own, accelerator.main_process_first():
+        assert own == ["a", "b"]
+    with pytest.raises(AttributeError, match=r"no 'prepare'; it has autocast, .*, wait_for_everyone"):
+        accelerator.prepare(trainer.model)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_the_parts_of_processes_are_those_of_accelerate(pad):
+    from accelerate import PartialState
+
+    for given in (list("abcdefg"), {"x": tuple(range(7))}, torch.arange(7), list("ab")):
+        for index in range(3):
+            theirs = object.__new__(PartialState)
+            theirs.__dict__ = {"num_processes": 3, "process_index": index, "device": torch.device("cpu")}
+            if pad and isinstance(given, (torch.Tensor, dict)):
+                continue  # it communicates, or cannot pad a tuple
+            with PartialState.split_between_processes(theirs, copy.copy(given), pad) as wanted:
+                own = part_of(given, index, 3, pad)
+            same = torch.equal(own, wanted) if isinstance(given, torch.Tensor) else own == wanted
+            assert same, (given, index, own, wanted)
 
 
 def test_a_training_step_by_the_accelerator_is_that_of_the_trainer(tmp_path):

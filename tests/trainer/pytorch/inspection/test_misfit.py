@@ -95,3 +95,24 @@ def test_a_loss_is_a_function_or_an_instance(loss_fn: Any, message: str, tmp_pat
 def test_a_model_without_a_loss_is_told(tmp_path: Any) -> None:
     with pytest.raises(TracksideTypeError, match=r"Linear has no loss: .* Give the trainer loss_fn="):
         fit(tmp_path, nn.Linear(6, 3), classified(8), loss_fn=None)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_training_where_gradients_are_off_is_told(context: Any, tmp_path: Any) -> None:
+    with pytest.raises(TracksideValueError, match="gradients are switched off around train"), context():
+        fit(tmp_path, nn.Linear(4, 2), TensorDataset(X, Y))
+
+
+def test_a_loss_without_a_gradient_is_told(tmp_path: Any) -> None:
+    def cut_off(outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, labels).detach()
+
+    with pytest.raises(TracksideValueError, match="the loss has no gradient, since it depends on no parameter"):
+        fit(tmp_path, nn.Linear(4, 2), TensorDataset(X, Y), loss_fn=cut_off)
+
+
+def test_labels_that_are_texts_are_told(tmp_path: Any) -> None:
+    data = [(row, "ab"[int(label)]) for row, label in zip(X, Y, strict=True)]
+
+    with pytest.raises(TracksideValueError, match="labels are a tensor; give each class its number"):
+        fit(tmp_path, nn.Linear(4, 2), data)

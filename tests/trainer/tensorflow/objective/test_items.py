@@ -18,6 +18,7 @@ FLOATS = GENERATOR.random(N).astype("float32") + 0.1
 BITS = GENERATOR.integers(0, 2, N)
 CLASSES = GENERATOR.integers(0, 3, N)
 ONE_HOT = np.eye(3)[CLASSES]
+NO_LOSSES = ("get", "serialize", "deserialize", "loss")
 ONE = tf.constant(GENERATOR.random((N, 1)).astype("float32"))
 THREE = tf.nn.softmax(GENERATOR.normal(size=(N, 3)).astype("float32"))
 
@@ -45,35 +46,40 @@ class Reduces(L.Loss):
         return tf.reduce_max(tf.square(tf.cast(labels, tf.float32) - outputs))
 
 
-NUMBERS = [
-    *("mse", "mae", "mape", "msle", "huber", "log_cosh", "poisson", "kl_divergence", "cosine_similarity", "hinge"),
-    *("squared_hinge", L.mean_squared_error, L.log_cosh, L.Huber(0.5), L.MeanSquaredError(reduction="sum")),
-    *(L.MeanSquaredError(reduction=None), L.MeanAbsoluteError(reduction="mean_with_sample_weight")),
-    *(L.MeanAbsolutePercentageError(), L.Poisson(), L.MeanSquaredLogarithmicError(), own, own_mean, Own(), Reduces()),
-]
-BINARY = [
-    *("binary_crossentropy", "binary_focal_crossentropy", "crossentropy", L.binary_crossentropy),
-    *(L.BinaryCrossentropy(label_smoothing=0.1), L.BinaryFocalCrossentropy()),
-]
-SPARSE = [
-    *("sparse_categorical_crossentropy", L.SparseCategoricalCrossentropy(), L.sparse_categorical_crossentropy),
-    *(L.SparseCategoricalCrossentropy(ignore_class=1), L.SparseCategoricalCrossentropy(reduction="sum")),
-]
-VECTORS = [
-    *("categorical_crossentropy", "categorical_focal_crossentropy", L.CategoricalCrossentropy(label_smoothing=0.1)),
-    *(L.CategoricalHinge(), L.Dice(), L.Tversky(), L.KLDivergence(), L.CosineSimilarity()),
-]
-CASES = [
-    *((loss, labels, ONE) for loss in NUMBERS for labels in OF_FLOATS),
-    *((loss, labels, ONE) for loss in BINARY for labels in OF_BITS),
-    *((loss, labels, THREE) for loss in SPARSE for labels in OF_CLASSES),
-    *((loss, labels, THREE) for loss in VECTORS for labels in OF_VECTORS),
+OF_KERAS = {  # the outputs that each loss of Keras takes, and its labels, by the name of its class
+    **dict.fromkeys(("BinaryCrossentropy", "BinaryFocalCrossentropy"), (ONE, OF_BITS)),
+    **dict.fromkeys(("Huber", "LogCosh", "MeanAbsoluteError", "MeanAbsolutePercentageError"), (ONE, OF_FLOATS)),
+    **dict.fromkeys(("MeanSquaredError", "MeanSquaredLogarithmicError", "Poisson"), (ONE, OF_FLOATS)),
+    **dict.fromkeys(("Hinge", "SquaredHinge"), (ONE, OF_FLOATS)),
+    **dict.fromkeys(("SparseCategoricalCrossentropy", "CategoricalGeneralizedCrossEntropy"), (THREE, OF_CLASSES)),
+    **dict.fromkeys(("CategoricalCrossentropy", "CategoricalFocalCrossentropy"), (THREE, OF_VECTORS)),
+    **dict.fromkeys(("CategoricalHinge", "Dice", "Tversky"), (THREE, OF_VECTORS)),
+    **dict.fromkeys(("KLDivergence", "CosineSimilarity"), (THREE, [*OF_VECTORS, FLOATS[:, None] * ONE_HOT])),
+    "Circle": (tf.math.l2_normalize(THREE, axis=-1), [CLASSES, CLASSES[:, None], CLASSES.astype("uint8")]),
+    "CTC": (tf.constant(GENERATOR.random((N, 6, 4)).astype("float32")), [CLASSES[:, None] + [0, 1], ONE_HOT + 1.0]),
+}
+FUNCTIONS = {name.replace("_", ""): name for name in dir(L) if name[0].islower() and name not in NO_LOSSES}
+FORMS = {
+    "name": lambda name: FUNCTIONS[name.lower()],
+    "name of the class": lambda name: name,
+    "function": lambda name: getattr(L, FUNCTIONS[name.lower()]),
+    "instance": lambda name: getattr(L, name)(),
+}
+EVERY = [(name, form) for name in OF_KERAS for form in FORMS]
+UNNAMED = "CategoricalGeneralizedCrossEntropy"  # Keras does not know its name, and its function has a parameter
+EVERY = [(name, form) for name, form in EVERY if name != UNNAMED or form == "instance"]
+NUMBERS = [L.Huber(0.5), L.MeanSquaredError(reduction="sum"), L.MeanSquaredError(reduction=None), Own(), Reduces()]
+NUMBERS += [L.MeanAbsoluteError(reduction="mean_with_sample_weight"), own, own_mean]
+SPARSE = [L.SparseCategoricalCrossentropy(ignore_class=1), L.SparseCategoricalCrossentropy(reduction="sum")]
+OTHERS = [
+    *((loss, ONE, OF_FLOATS) for loss in NUMBERS),
+    *((loss, ONE, OF_BITS) for loss in ("crossentropy", L.BinaryCrossentropy(label_smoothing=0.1))),
+    *((loss, THREE, OF_CLASSES) for loss in SPARSE),
+    (L.CategoricalCrossentropy(label_smoothing=0.1), THREE, OF_VECTORS),
 ]
 
 
 def name_of(value):
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape}"
     return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
 
 
@@ -89,11 +95,27 @@ def of_trackside(loss, labels, outputs, sample_weight=None):
     return float(mean_of_sums(sums.totals[0], sums.weights[0], sums.reductions))
 
 
-@pytest.mark.parametrize(("loss", "labels", "outputs"), CASES, ids=name_of)
-def test_a_loss_is_that_of_keras(loss, labels, outputs):
-    labels = tf.constant(labels)
+def check(loss, outputs, labels):
+    for given in map(tf.constant, labels):
+        wanted = of_keras(loss, given, outputs)
+        assert of_trackside(loss, given, outputs) == pytest.approx(wanted, rel=1e-6), given.dtype
 
-    assert of_trackside(loss, labels, outputs) == pytest.approx(of_keras(loss, labels, outputs), rel=1e-6)
+
+@pytest.mark.parametrize(("name", "form"), EVERY)
+def test_every_loss_of_keras_is_that_of_keras(name, form):
+    check(FORMS[form](name), *OF_KERAS[name])
+
+
+def test_these_are_all_losses_of_keras():
+    classes = {name for name in dir(L) if isinstance(getattr(L, name), type)} - {"Loss"}
+
+    assert set(OF_KERAS) == classes
+    assert set(FUNCTIONS) == {name.lower() for name in classes}
+
+
+@pytest.mark.parametrize(("loss", "outputs", "labels"), OTHERS, ids=name_of)
+def test_other_reductions_and_losses_of_the_user_are_those_of_keras(loss, outputs, labels):
+    check(loss, outputs, labels)
 
 
 @pytest.mark.parametrize("loss", ["mse", L.MeanAbsoluteError(reduction="mean_with_sample_weight"), "sum"], ids=name_of)

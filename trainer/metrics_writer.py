@@ -15,6 +15,7 @@ from trackside.callbacks.builtin.printer import print_text
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.bus.view import current_call
+from trackside.callbacks.errors import TracksideTypeError
 from trackside.callbacks.state import TrainerState
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -43,7 +44,11 @@ class MetricsWriter:
 
         Raises:
             NotPlainError: If a value cannot be kept, unless an observer gives it.
+            TracksideTypeError: If ``logs`` is not a dict.
         """
+        if not isinstance(logs, Mapping):
+            raise TracksideTypeError(f"log() takes a dict of values by name, not {type(logs).__name__}")
+        logs = logs if isinstance(logs, dict) else dict(logs)
         call, trainer = current_call.value, self._trainer
         if call is not None and call.trainer is trainer:
             call.leave(partial(self._write, copy_plain(logs), call.state))

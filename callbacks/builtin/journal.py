@@ -118,7 +118,7 @@ class JournalCallback(TrainerCallback):
             report = dict(getattr(kwargs.get("trainer"), "callback_report", {}))
             entry["costs"] = {name: {key: getattr(item, key) for key in COSTS} for name, item in report.items()}
         if event == "on_init_end":  # the folder may be another run's: this one has not asked for it yet
-            self._first = (self._path_of(args), entry)
+            self._first = (self.log_file_of(args), entry)
             self._known.update(self._changes(state))
             return
         try:
@@ -149,14 +149,15 @@ class JournalCallback(TrainerCallback):
             self._first = None
             with open_to_append(path) as file:
                 append_line(file, json.dumps(first) + "\n")
-        path = self._path_of(args)
+        path = self.log_file_of(args)
         if self._file is not None and not is_at(self._file, path):
             self._close()
         if self._file is None:
             self._file = open_to_append(path)
         append_line(self._file, json.dumps(entry) + "\n")
 
-    def _path_of(self, args: Args) -> Path:
+    def log_file_of(self, args: Args) -> Path:
+        """Return the path of the file."""
         return self.path or Path(args.output_dir) / "journal.jsonl"
 
     def _close(self) -> None:

@@ -54,7 +54,7 @@ class LogFileCallback(TrainerCallback):
         return {**vars(self), "_stream": None}  # another process opens it anew
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        path = self.file_of(args)
+        path = self.log_file_of(args)
         if not state.is_world_process_zero or is_stream(path):
             return
         self._is_of_run = self._is_behind = True
@@ -64,7 +64,7 @@ class LogFileCallback(TrainerCallback):
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        path, record = self.file_of(args), {"step": state.global_step, **logs}
+        path, record = self.log_file_of(args), {"step": state.global_step, **logs}
         if is_stream(path):
             self._stream = self._stream or open_to_append(path)
             append_line(self._stream, self.streamed(record))
@@ -77,13 +77,13 @@ class LogFileCallback(TrainerCallback):
 
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._is_behind and state.is_world_process_zero:
-            self._rewrite(self.file_of(args), state.log_history)
+            self._rewrite(self.log_file_of(args), state.log_history)
         self._begun_s = float("-inf")  # what is evaluated after the run is written at once
         if self._stream is not None:
             self._stream.close()
             self._stream = None
 
-    def file_of(self, args: Args) -> Path:
+    def log_file_of(self, args: Args) -> Path:
         """Return the path of the file."""
         return self.path or Path(args.output_dir) / self.default_name
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
+from .._util.atomic_files import is_stream
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, CallbackError, TracksideTypeError, check_count, did_you_mean
 from ..events import EventName, signal_named
@@ -220,6 +222,21 @@ def attachment_of(callback: Any, options: AttachOptions | None = None) -> Attach
         }
     declared = {"name": name, "role": role, "on_error": on_error, "origin": origin, **timing}
     return Attachment(**{**vars(options), **declared}, callback=callback, thread=thread)
+
+
+def check_log_file(item: Attachment, others: Iterable[Attachment], args: Any) -> None:
+    """Check that no other callback keeps the file of a logger.
+
+    Raises:
+        CallbackError: If one does.
+    """
+    for other in others:
+        if not hasattr(other.callback, "log_file_of"):
+            continue
+        path = Path(item.callback.log_file_of(args))
+        if not is_stream(path) and other.callback.log_file_of(args).resolve() == path.resolve():
+            found = f"{type(item.callback).__name__} would write to {path}, as {other.name!r} does"
+            raise CallbackError(f"{found}; give one of them another path, or attach only one")
 
 
 def _thread_for(callback: Any, name: str, role: str, options: AttachOptions) -> CallbackThread | None:

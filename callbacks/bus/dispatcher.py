@@ -16,7 +16,7 @@ from .._util.plain_data import plain, plain_items
 from ..errors import NotPlainError
 from ..events import EVENTS, Signal, in_context
 from ..state import TrainerControl, TrainerState
-from .attachment import Attachment, AttachOptions, attachment_of
+from .attachment import Attachment, AttachOptions, attachment_of, check_log_file
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .callback_thread import CallbackThread, give_up_all
 from .faults import FaultPolicy, called
@@ -98,7 +98,9 @@ class Dispatcher:
         made = []
         for callback, options in entries:
             options = options if isinstance(options, AttachOptions) else AttachOptions.of(options)
-            made.append(attachment_of(callback, options))
+            made.append(item := attachment_of(callback, options))
+            if hasattr(item.callback, "log_file_of"):
+                check_log_file(item, (*self.attachments.values(), *made[:-1]), self.args)
         added = self.roster.add(made)
         for attachment in added:
             if attachment.thread is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from trackside import TrainerCallback
-from trackside.callbacks.errors import NotPlainError
+from trackside.callbacks.errors import NotPlainError, TracksideTypeError
 
 
 def tensor(factory: Any, value: Any) -> Any:
@@ -273,3 +274,13 @@ def test_a_metric_replaces_no_value_of_the_evaluation(trainer_factory, caplog):
     assert (first["eval_accuracy"], first["eval_runtime"] < 97.0) == (0.5, True)
     told = "compute_metrics() gives a second value of eval_accuracy, eval_loss, eval_runtime, which is left out"
     assert [record.message for record in caplog.records if "compute_metrics" in record.message] == [told]
+
+
+def test_what_log_takes_is_told(trainer_factory):
+    trainer = trainer_factory()
+
+    with pytest.raises(TracksideTypeError, match=r"log\(\) takes a dict of values by name, not list"):
+        trainer.log([("loss", 1.0)])
+    trainer.log(types.MappingProxyType({"own": 1.0}))
+
+    assert [record["own"] for record in trainer.state.log_history] == [1.0]

@@ -100,9 +100,19 @@ def run(
         "replicas": args.n_replicas,
         "skips": skips,
         "again": trainer.evaluate()["eval_loss"],
+        "alone": loss_alone(trainer, {"mlp": parts.mlp, "norm": normed}[kind]()),
         "search": search(trainer) if searches else None,
         "scale": trainer._engine.train_step.precision.state_dict().get("scale"),
     }
+
+
+def loss_alone(trainer: Any, model: Any) -> float:
+    """The loss of a model on one replica, with the weights and the statistics of the trainer's."""
+    from support import tf_models as parts
+
+    features, labels = parts.classified(13, seed=1)
+    model.set_weights(trainer.model.get_weights())
+    return float(parts.LOSS(labels, model(features, training=False)))
 
 
 def search(trainer: Any) -> Any:

@@ -106,6 +106,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         before = apply_policy(self.trainer.model, self.policy)
         try:
             with undisturbed(self.trainer.model), DRAWS.undisturbed():
+                self.strategy.share_states(self.trainer.model)
                 yield
         finally:
             restore_policies(before)

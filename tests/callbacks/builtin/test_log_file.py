@@ -13,6 +13,7 @@ import pytest
 from trackside import CSVLoggerCallback, JournalCallback, JSONLinesLoggerCallback
 from trackside.callbacks._util import atomic_files
 from trackside.callbacks.builtin import log_file
+from trackside.callbacks.errors import CallbackError
 
 LOGGERS = {"csv": CSVLoggerCallback, "jsonl": JSONLinesLoggerCallback, "journal": JournalCallback}
 
@@ -138,3 +139,17 @@ def test_after_the_run_a_new_column_is_written_at_once(track, monkeypatch):
     run.evaluate(eval_loss=2.0)
 
     assert Path("out/log.csv").read_text().splitlines()[-1].endswith(",2.0")
+
+
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_two_in_one_file_are_refused_and_two_in_one_stream_are_not(logger, track):
+    run = track(make := LOGGERS[logger])
+
+    with pytest.raises(
+        CallbackError, match=rf"would write to out.*, as '{logger}' does; give one of them another path"
+    ):
+        run.dispatcher.attach(make())
+    run.dispatcher.attach(make("other"))
+    run.dispatcher.attach_all([(make("/dev/null"), {}), (make("/dev/null"), {})])
+
+    assert len(run.dispatcher.attachments) == 4

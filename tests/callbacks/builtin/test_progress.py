@@ -268,7 +268,8 @@ def test_what_a_terminal_cannot_show_is_escaped(track, monkeypatch, callback):
     monkeypatch.setattr(sys, "stderr", stderr)
     run = track(callback)
 
-    run.send("on_train_begin", header="output     r\u00e9sultats")
+    run.dispatcher.context["header"] = "output     r\u00e9sultats"
+    run.send("on_train_begin")
     run.step()
     run.log(**{"pr\u00e9cision": 1.0, "note": "two\nlines \x1b[2J", "of a file \udcff": 2.0})
     run.send("on_train_end")

@@ -28,6 +28,7 @@ def test_a_callback_gets_args_state_control_and_the_context(track):
         "args": run.args,
         "state": run.state,
         "control": run.control,
+        **dict.fromkeys(("current_epoch", "header")),
         "trainer": run,
         "model": "the model",
         "logs": {"loss": 1.0},

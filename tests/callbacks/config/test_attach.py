@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -52,7 +54,7 @@ def dispatcher():
         pass
 
     trainer = Trainer()
-    made = Dispatcher(trainer, None, TrainerState(), TrainerControl())
+    made = Dispatcher(trainer, types.SimpleNamespace(output_dir="out"), TrainerState(), TrainerControl())
     made.keep = trainer
     return made
 

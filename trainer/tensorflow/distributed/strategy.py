@@ -27,6 +27,7 @@ from trackside.trainer.distributed.control_sync import control_counts, take_cont
 
 from .._compat import strategy_of
 from ..data.leaves import rows_in
+from ..model_state import generator_states, parts_of, states_of
 from ._compat import with_global_generator
 
 
@@ -137,6 +138,18 @@ class DistributedStrategy(ABC):
         return first, last
 
     # -- processes ------------------------------------------------------------------------------------------------
+
+    def share_states(self, model: Any) -> None:
+        """Give every replica the running statistics of the first one, which are those that a checkpoint holds."""
+        if self.replicas == 1:
+            return
+        generators = {id(state) for state in generator_states(model)}
+        states = [parts_of([state]) for state in states_of(model) if id(state) not in generators]
+        first = [np.asarray(parts[0]) for parts in states] if self.rank == 0 else None
+        shared: list[Any] = self.collectives.gather("the running statistics", first)[0] or []
+        for parts, value in zip(states, shared, strict=True):
+            for part in parts:
+                part.assign(value)
 
     @abstractmethod
     def needs(self) -> Needs:

@@ -20,6 +20,9 @@ from trackside.callbacks.state import TrainerState
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
+TOLD_ELSEWHERE = ("loss", "train_loss", "grad_norm")
+"""Numbers of a training record that are not finite if a loss is not, which is told with its update and batch."""
+
 
 class MetricsWriter:
     """Writes records and metrics into the history of a run, into files, and to the terminal.
@@ -32,6 +35,7 @@ class MetricsWriter:
     def __init__(self, trainer: Any, dispatcher: Dispatcher) -> None:
         self._trainer = trainer
         self._dispatcher = dispatcher
+        self._told: set[str] = {*TOLD_ELSEWHERE}
 
     def log(self, logs: dict[str, float]) -> None:
         """Add ``logs``, with the epoch and the step, to the history as plain data, and send on_log.
@@ -55,8 +59,21 @@ class MetricsWriter:
         if state.epoch is not None:
             logs["epoch"] = state.epoch
         record = self._dispatcher.as_plain(logs, "log()")
+        self._tell_not_finite(record, state.global_step)
         self._trainer.state.log_history.append({**record, "step": state.global_step})
         self._dispatcher.send_log(record, state)
+
+    def _tell_not_finite(self, record: Mapping[str, Any], step: int) -> None:
+        """Warn, once for each name, of a number that is not finite, unless the trainer tells of it elsewhere."""
+        for name, value in record.items():
+            if isinstance(value, float) and value - value != 0.0 and name not in self._told:
+                self._told.add(name)
+                if not name.startswith("eval_") and self._trainer.state.is_world_process_zero:
+                    logger.warning(
+                        "%s is %s in the record of step %d: records and trackers keep it, and what judges by it passes "
+                        "a NaN over; this is told once",
+                        *(name, value, step),
+                    )
 
     def print_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
         """Print metrics as a table, on the first process only."""

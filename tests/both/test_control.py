@@ -135,6 +135,25 @@ def test_an_unknown_metric_fails_before_the_first_step(trainer_factory, accuracy
     assert trainer.state.global_step == 0
 
 
+def test_compute_metrics_is_never_called_on_a_part_of_the_data(trainer_factory):
+    """A class that is not in the first batch has a metric all the same."""
+    sizes = []
+
+    def count(prediction):
+        sizes.append(len(prediction.label_ids))
+        return {"whole": 1.0} if len(prediction.label_ids) == 9 else {}
+
+    trainer = trainer_factory(
+        max_steps=2, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, compute_metrics=count,
+        eval_dataset=trainer_factory.dataset(9), load_best_model_at_end=True, metric_for_best_model="whole",
+    )  # fmt: skip
+
+    trainer.train()
+
+    assert sizes == [9]
+    assert trainer.state.best_metric == 1.0
+
+
 @pytest.mark.parametrize("values", [[None, 0.5, 0.6], [float("nan"), 0.5, 0.6], [0.6, None, 0.5]])
 def test_a_metric_without_a_value_is_passed_over_and_told_once(trainer_factory, caplog, monkeypatch, values):
     monkeypatch.chdir(trainer_factory.folder)

@@ -87,6 +87,17 @@ def test_what_is_logged_and_saved_becomes_plain(trainer_factory):
         trainer.save_metrics("eval", {"raw": b""})
 
 
+def test_a_logged_number_that_is_not_finite_is_kept_and_told_once_by_name(trainer_factory, caplog):
+    trainer = trainer_factory()
+
+    for _ in range(2):
+        trainer.log({"reward": tensor(trainer_factory, float("nan")), "odds": float("inf"), "missing": None, "fine": 1})
+
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.partition(" in the record of step 0")[0] for message in told] == ["reward is nan", "odds is inf"]
+    assert [str(record["reward"]) for record in trainer.state.log_history] == ["nan", "nan"]
+
+
 class Observer(TrainerCallback):
     role = "observer"
 

@@ -22,6 +22,9 @@ from .trial import ModelTrial
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
+REPLACED = "trainer.%s was replaced within the run: %s the one that the run began with. Set it before train()"
+"""What is told when something that a run was prepared with is replaced in it."""
+
 
 class BaseEngine(Engine):
     """An engine without a framework.
@@ -124,6 +127,16 @@ class BaseEngine(Engine):
         if self.made is None or self.made.optimizer is not optimizer or self.made.schedule is not schedule:
             self.made = make(optimizer, schedule, self.trainer.model)
 
+    def take_other_optimizer(self) -> Any:
+        """Go on with the optimizer that a callback has set within the run, and return it; checkpoints describe it."""
+        made = self.made
+        assert made is not None  # the model is prepared
+        logger.warning(REPLACED, "optimizer", "this one steps from now on, and the schedule is that of")
+        other = type(made)(self.trainer.optimizer, made.schedule, self.trainer.model)  # type: ignore[call-arg]
+        made.record.update({**other.record, "schedule": made.record["schedule"]})  # which the progress has, too
+        other.record, self.made = made.record, other
+        return self.trainer.optimizer
+
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""
         trainer, made = self.trainer, self.made
@@ -150,6 +163,11 @@ class BaseEngine(Engine):
         return sum(batch.examples_of_all for batch in window)
 
 
+def tell_of_other_model() -> None:
+    """Warn that a callback has set another model within the run."""
+    logger.warning(REPLACED, "model", "evaluations and checkpoints have this one, and the updates train")
+
+
 class EnginePart:
     """A part of an engine.
 
@@ -158,6 +176,7 @@ class EnginePart:
     """
 
     def __init__(self, engine: BaseEngine) -> None:
+        self._engine = engine
         self.trainer: Any = engine.trainer
         self.overrides: Overrides = engine.overrides
         self.strategy: Any = engine.strategy

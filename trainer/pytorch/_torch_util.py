@@ -34,12 +34,20 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def is_distributed(model: nn.Module, *, by_trainer: bool) -> bool:
-    """Return whether the user has distributed a model; one that is sharded may be so ``by_trainer``."""
-    names = {cls.__name__ for cls in type(model).__mro__}
-    return bool({"DistributedDataParallel", "FullyShardedDataParallel"} & names) or (
-        "FSDPModule" in names and not by_trainer
-    )
+def distributed_part(model: nn.Module, *, by_trainer: bool) -> str:
+    """Return what of a model the user has distributed, in words; empty if nothing is.
+
+    Args:
+        by_trainer: Whether the trainer shards models, whole, so that a sharded one may be from an earlier run.
+    """
+    if by_trainer and any(cls.__name__ == "FSDPModule" for cls in type(unwrap(model)).__mro__):
+        return ""
+    for name, module in model.named_modules():
+        names = {cls.__name__ for cls in type(module).__mro__}
+        for cls in ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"):
+            if cls in names:
+                return f"{'fully_shard' if cls == 'FSDPModule' else cls}{f' (its module {name})' if name else ''}"
+    return next((f"DTensors ({name})" for name, item in model.named_parameters() if hasattr(item, "full_tensor")), "")
 
 
 def names_without_values(model: nn.Module, device: torch.device) -> list[str]:

@@ -34,6 +34,7 @@ from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .nonfinite import watched
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
+from .optim.replaced import check_other
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
@@ -150,8 +151,7 @@ class TorchEngine(BaseEngine):
             trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
-        others = partial(parameters_elsewhere, self.train_step.holders(), trainer.optimizer)
-        check_optimizer(trainer.model, trainer.optimizer, others, tells=strategy.rank == 0)
+        self._check_optimizer()
         check_schedule(trainer.lr_scheduler, trainer.optimizer)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
@@ -171,6 +171,16 @@ class TorchEngine(BaseEngine):
         if args.neftune_noise_alpha is not None:
             self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)
+
+    def _check_optimizer(self) -> None:
+        trainer = self.trainer
+        others = partial(parameters_elsewhere, self.train_step.holders(), trainer.optimizer)
+        check_optimizer(trainer.model, trainer.optimizer, others, tells=self.strategy.rank == 0)
+
+    def take_other_optimizer(self) -> Any:
+        """Go on with the optimizer, or the dict of optimizers, that a callback has set within the run; return it."""
+        check_other(self.train_step, self._check_optimizer)
+        return super().take_other_optimizer()
 
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run."""

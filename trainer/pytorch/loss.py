@@ -126,7 +126,7 @@ def zero_gradients_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
     for them. The context yields the tensor at which to begin, which has a gradient even if ``loss`` is a constant.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    hooked: set[Any] = {*parameters, *_leaves_of(loss)}
+    hooked: set[Any] = {*parameters, *leaves_of(loss)}
     handles = [leaf.register_hook(torch.zeros_like) for leaf in hooked]
     try:
         yield loss if loss.requires_grad else sum((p.sum() * 0.0 for p in parameters), loss)
@@ -135,7 +135,7 @@ def zero_gradients_of(loss: Tensor, model: nn.Module) -> Iterator[Tensor]:
             handle.remove()
 
 
-def _leaves_of(loss: Tensor) -> Iterator[Tensor]:
+def leaves_of(loss: Tensor) -> Iterator[Tensor]:
     """Yield the tensors that get a gradient of ``loss``; with FSDP these are gathered copies of the parameters."""
     seen: set[Any] = {None}
     waiting: list[Any] = [loss.grad_fn]

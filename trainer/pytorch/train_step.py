@@ -70,7 +70,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         skips = args.logging_nan_inf_filter
         self.losses: LossAccumulator = LossAccumulator(self.strategy, args.device, reference, skip_non_finite=skips)
-        self.looks = self.observer = LossObserver(trainer, self.model_io, self.losses, self.strategy, self.loss_of)
+        self.looks = self.observer = LossObserver(self)
         self.noise: Any = None
         self.retrier: OOMRetrier | None = OOMRetrier(self, engine) if args.auto_find_batch_size else None
         self._has_sparse, self._is_first_update = False, True
@@ -99,6 +99,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             trainer.optimizer,
             self.precision.parameters,
             self.holders,
+            self._engine.take_other_optimizer,
             takes_late=takes_late and not self.precision.has_copies,
             is_distributed=strategy.world_size > 1,
             watches=not (strategy.is_sharded or self.precision.has_copies),
@@ -108,9 +109,8 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
             name = type(trainer.optimizer).__name__
             raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
-        self._modes, self._used = [], list
+        self._modes, self._used, self._is_first_update = [], list, True
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
-        self._is_first_update = True
         self.observer.begin_run()
         self.losses.take()
 

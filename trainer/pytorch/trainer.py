@@ -17,7 +17,7 @@ from ..base_trainer import BaseTrainer
 from ..evaluation.checks import dataset_to_evaluate
 from ..outputs import Dataset
 from ..overrides import advice, documents, warn_of_unused_overrides
-from ._torch_util import is_distributed, names_without_values, unwrap
+from ._torch_util import distributed_part, names_without_values, unwrap
 from .arguments import TrainingArguments
 from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
@@ -124,10 +124,10 @@ class Trainer(BaseTrainer):
                 f"weights of {found} are on the device meta, where they have no values: {', '.join(empty[:3])}. Create "
                 "the model outside of torch.device('meta') and init_empty_weights(), or load its weights before"
             )
-        if is_distributed(model, by_trainer=bool(self.args.fsdp)):
+        if wrapper := distributed_part(model, by_trainer=bool(self.args.fsdp)):
             raise TracksideTypeError(
-                f"the model is in {found} already; give Trainer the module inside. It distributes it itself, over the "
-                "processes of the launcher: by DistributedDataParallel, or by the arguments fsdp and fsdp_config"
+                f"the model is in {wrapper} already; give Trainer the module inside. It distributes it itself, over "
+                "the processes of the launcher: by DistributedDataParallel, or by the arguments fsdp and fsdp_config"
             )
 
     # -- data -----------------------------------------------------------------------------------------------------

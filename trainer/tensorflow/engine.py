@@ -143,6 +143,13 @@ class TFEngine(BaseEngine):
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)
 
+    def take_other_optimizer(self) -> Any:
+        """Go on with the optimizer that a callback has set within the run, in the strategy's scope; return it."""
+        trainer = self.trainer
+        optimizer = own_optimizer(trainer.optimizer)
+        trainer.optimizer = prepare_optimizer(optimizer, trainer.model, self.strategy.replicas)
+        return super().take_other_optimizer()
+
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run."""
         with self.strategy.scope():

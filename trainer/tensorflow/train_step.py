@@ -162,7 +162,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
             losses.begin(counts, is_first=index == 0, is_whole=counts is None and last == 0)
-            with DRAWS.micro_batch():
+            with DRAWS.micro_batch(), self.model_of_run():
                 if index < last:
                     losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
                 else:
@@ -248,7 +248,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         """Return the gradients, the loss sum and the weight of a replica's rows of a micro-batch."""
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
-        with DRAWS.micro_batch():
+        with DRAWS.micro_batch(), self.model_of_run():
             gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.torch_models import DictDataset, classified, mlp, weights_of
@@ -95,3 +96,17 @@ def test_state_of_the_type_of_its_weight_follows_a_model_that_is_now_of_another_
     narrow.train(f"{wide.args.output_dir}/checkpoint-2")
 
     assert {part["exp_avg"].dtype for part in narrow.optimizer.state.values()} == {torch.bfloat16}
+
+
+def test_a_learning_rate_that_is_a_number_of_numpy_is_resumed(make_trainer):
+    def trainer(steps: int) -> Any:
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), np.logspace(-1, -2, 3)[0])
+        options = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "constant"}
+        return make_trainer(model=model, optimizers=(optimizer, None), **options)
+
+    trainer(2).train()
+    resumed = trainer(4)
+    resumed.train(resume_from_checkpoint=True)
+
+    assert [group["lr"] for group in resumed.optimizer.param_groups] == [0.1]

@@ -33,6 +33,13 @@ def run_alone(code, **environ):
     return result.stdout.split()
 
 
+def run_forked(code, **environ):
+    """Run ``code`` in a process that has imported TensorFlow."""
+    from support.tf_models import run_alone
+
+    return run_alone(code, CUDA_VISIBLE_DEVICES="-1", **environ).split()
+
+
 def test_the_fields_are_the_shared_ones_and_five_more():
     shared, found = BaseTrainingArguments().to_dict(), TFTrainingArguments().to_dict()
 
@@ -146,7 +153,7 @@ def test_several_devices_are_mirrored_and_torch_stays_out():
         "print('torch' in sys.modules)"
     )
 
-    assert run_alone(code) == ["MirroredStrategy", "2", "16", "not_distributed", "CPU", "False"]
+    assert run_forked(code) == ["MirroredStrategy", "2", "16", "not_distributed", "CPU", "False"]
 
 
 def test_a_cluster_is_joined():
@@ -157,6 +164,6 @@ def test_a_cluster_is_joined():
         "print(type(args.strategy).__name__, args.n_replicas, args.world_size)"
     )
 
-    found = run_alone(code, TF_CONFIG=json.dumps(config))
+    found = run_forked(code, TF_CONFIG=json.dumps(config))
 
     assert found == ["CollectiveAllReduceStrategy", "1", "1"]

@@ -15,9 +15,10 @@ from ...engine import TrainBatch
 from .._compat import end_workers
 from ..batches.parts import batch_size
 from ..preparation.own_randomness import generators_of, reseed_all
+from .changes import WorkersCopies
 from .collators import Collator
 from .sampler import EpochBatchSampler
-from .stream import ShardedIterable
+from .stream import ShardedIterable, StreamCollator
 from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
 
 SizeOf = Callable[[Any], int]
@@ -63,14 +64,19 @@ class EpochLoader(DataLoader[Any]):
             }
         else:
             data = {"dataset": source, "batch_sampler": order, "collate_fn": collate_fn}
+        stays = options.get("persistent_workers", False)
+        self._copies = WorkersCopies(dataset=source, data_collator=collate_fn) if stays else None
         super().__init__(**data, generator=generator, **options)
 
     def set_epoch(self, epoch: int, skip_examples: int = 0) -> None:
         """Go to ``epoch``, after the ``skip_examples`` that all ranks together have already used."""
+        before = None if self._copies is None else self._copies.before_epoch()
         self.order.set_epoch(epoch, skip_examples)
         tell = getattr(self.dataset, "set_epoch", None)
         if callable(tell) and not isinstance(self.order, ShardedIterable):
             tell(epoch)
+        if self._copies is not None and before is not None:
+            self._copies.note_epoch(before)
         self.generator.manual_seed(derive_seed(self.seed, epoch))
 
     def refresh(self) -> bool:
@@ -105,6 +111,8 @@ class EpochLoader(DataLoader[Any]):
     def counted(self) -> Iterator[TrainBatch]:
         """Return the batches, each with the number of its examples that count."""
         self.refresh()
+        if self._copies is not None and self._copies.are_old():
+            end_workers(self)
         if isinstance(self.order, ShardedIterable):
             return self._batches()
         counts = self.order.cut.counts()
@@ -191,7 +199,8 @@ def iterate_epoch(
 
 def _begun_when_read(loader: EpochLoader) -> Iterator[TrainBatch]:
     """Yield the batches; workers start with the first one, after on_epoch_begin, so that they see what it changed."""
-    yield from loader.counted()
+    batches, order = loader.counted(), loader.order
+    yield from order.compared(batches) if isinstance(order, ShardedIterable) else batches
 
 
 def counted(loader: Any, size_of: SizeOf = batch_size, *, rank: int = 0, world_size: int = 1) -> Iterator[TrainBatch]:
@@ -273,16 +282,6 @@ def _parts_of(loader: Any) -> list[Any]:
     parts = [loader, batch_sampler, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
     parts.append(getattr(loader, "dataset", None))
     return list({id(part): part for part in parts if part is not None}.values())
-
-
-class StreamCollator:
-    """A collator of the batches of a stream that keeps their counts."""
-
-    def __init__(self, collate_fn: Collator) -> None:
-        self.collate_fn = collate_fn
-
-    def __call__(self, batch: TrainBatch) -> TrainBatch:
-        return batch._replace(inputs=self.collate_fn(batch.inputs))
 
 
 # -- sizes ------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +16,10 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
 
 from ...engine import TrainBatch
+from .collators import Collator
 from .workers import OwnGenerators, host_state_kept, seed_worker, unseen_as_worker
+
+logger: logging.Logger = logging.getLogger("trackside.data")
 
 Seeds = tuple[int, ...]
 
@@ -56,6 +60,7 @@ class ShardedIterable(IterableDataset[TrainBatch]):
         self.dataset: Any = dataset
         self.cut: BatchCut = cut
         self.seed: int = seed
+        self._is_told = False
         self._own = OwnGenerators(dataset)
         self._own_of_collator = OwnGenerators(collate_fn)
         self._epoch_and_skip = torch.zeros(2, dtype=torch.long, device="cpu")
@@ -124,6 +129,41 @@ class ShardedIterable(IterableDataset[TrainBatch]):
             if position >= skip:
                 yield position, examples
             position += len(examples)
+
+    def compared(self, batches: Iterable[TrainBatch]) -> Iterator[TrainBatch]:
+        """Yield the batches of an epoch; tell once if they hold fewer or more examples than the dataset says it has."""
+        try:
+            length = len(self.dataset)
+        except (TypeError, NotImplementedError):
+            yield from batches
+            return
+        seen = int(self._epoch_and_skip[1])
+        for batch in batches:
+            seen += batch.examples_of_all
+            if seen > length:
+                self._tell_of_length(length, "has more")
+            yield batch
+        if seen + (self.cut.global_batch_size - 1 if self.cut.drop_last else 0) < length:
+            self._tell_of_length(length, f"gave {seen} in an epoch")
+
+    def _tell_of_length(self, length: int, found: str) -> None:
+        if not self._is_told and self.cut.rank == 0:
+            self._is_told = True
+            logger.warning(
+                "the length of %s is %d, but it %s: epochs, the schedule and the length of the run count with %d. "
+                "Correct __len__, which is the number of examples, or leave it out and set max_steps",
+                *(type(self.dataset).__name__, length, found, length),
+            )
+
+
+class StreamCollator:
+    """A collator of the batches of a stream that keeps their counts."""
+
+    def __init__(self, collate_fn: Collator) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, batch: TrainBatch) -> TrainBatch:
+        return batch._replace(inputs=self.collate_fn(batch.inputs))
 
 
 def _is_hugging_face(dataset: Any) -> bool:

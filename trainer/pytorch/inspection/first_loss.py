@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...progress import mixed
 from .._compat import node_kind
 from .items import Findings, ItemCounter
 from .mixing import batch_norm_in
+from .untrained import untrained_in
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -28,13 +29,17 @@ class FirstLoss:
         counter: Finds out about the loss.
         losses: Gets the number of items of an example, and whether losses are sums or divided already.
         strategy: Shares what the first process found.
+        holders: Returns the trainer and its callbacks, which may have modules and optimizers of their own.
     """
 
-    def __init__(self, trainer: Any, counter: ItemCounter, losses: Any, strategy: Any) -> None:
+    def __init__(
+        self, trainer: Any, counter: ItemCounter, losses: Any, strategy: Any, holders: Callable[[], list[Any]]
+    ) -> None:
         self._trainer = trainer
         self._counter = counter
         self._losses = losses
         self._strategy = strategy
+        self._holders = holders
 
     def settle(self, loss: Tensor, inputs: Any, items: Any = None, *, is_raw: bool = False) -> None:
         """Find out about a loss before its backward pass, and tell what may be wrong. Waits for the device.
@@ -58,6 +63,11 @@ class FirstLoss:
             self._tell(
                 f"{where} is divided by {DIVISOR}={accumulation}, as the trainer does by itself; it is divided only "
                 "once. Leave the division out"
+            )
+        if not self._strategy.is_sharded and (names := untrained_in(loss, self._trainer, self._holders())):
+            self._tell(
+                f"the loss depends on {names}, which is not of the model, and which no optimizer has: it is not "
+                "trained. Make it a part of the model, or give an optimizer that has it"
             )
         if accumulation > 1 or self._strategy.world_size > 1:
             self._tell_doubt(found, is_raw=is_raw)

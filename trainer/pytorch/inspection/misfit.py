@@ -30,6 +30,11 @@ def explain(error: BaseException, model: nn.Module) -> None:
         is_of_functional = FUNCTIONS in frame.f_code.co_filename.replace("\\", "/")
         if is_of_functional and "target" in known and isinstance(known.get("input"), Tensor):
             raise TracksideValueError(_of_loss(frame.f_code.co_name, known, _sentence(error))) from error
+        if frame.f_code.co_name == "_verify_batch_size" and is_of_functional:
+            raise TracksideValueError(
+                f"a layer of normalization cannot be trained on one example: {_sentence(error)}. "
+                "dataloader_drop_last=True leaves the last batch out if it is smaller"
+            ) from error
         layer = known.get("self")
         if isinstance(layer, nn.Module) and type(layer).__module__.startswith("torch.nn.modules"):
             given = next((value for name, value in known.items() if isinstance(value, Tensor)), None)

@@ -24,11 +24,8 @@ class LossObserver:
     """Counts the items of losses, and tells what is found about them.
 
     Args:
-        trainer: Has the model, the loss and the arguments.
-        model_io: Finds labels, and has the rule by which they count.
-        losses: Weights the losses.
-        strategy: Shares what is found.
-        loss_of: Returns the loss of a model on a batch.
+        step: The training step. Its trainer has the model, the loss and the arguments, its ``model_io`` the rule by
+            which labels count; its ``losses`` are weighted, and its strategy shares what is found.
 
     Attributes:
         is_settled: Whether the first loss of the run was looked at.
@@ -36,20 +33,16 @@ class LossObserver:
         counter: Counts the items.
     """
 
-    def __init__(
-        self,
-        trainer: Any,
-        model_io: Any,
-        losses: LossAccumulator,
-        strategy: Any,
-        loss_of: Callable[[Any, Any], Any],
-    ) -> None:
+    def __init__(self, step: Any) -> None:
+        trainer, loss_of = step.trainer, step.loss_of
         self._trainer = trainer
-        self._model_io = model_io
-        self._losses = losses
-        self._strategy = strategy
-        self._loss_of = None if strategy.is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
-        self._sums = SumsInEvaluation(trainer, model_io, self._loss_of)
+        self._model_io = step.model_io
+        self._losses: LossAccumulator = step.losses
+        self._strategy = step.strategy
+        self._holders: Callable[[], list[Any]] = step.holders
+        is_sharded = step.strategy.is_sharded
+        self._loss_of = None if is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
+        self._sums = SumsInEvaluation(trainer, step.model_io, self._loss_of)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
 
@@ -57,7 +50,7 @@ class LossObserver:
         """Forget what was found."""
         self._non_finite = NonFiniteLoss()
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
-        self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy)
+        self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy, self._holders)
         self.is_settled: bool = False
         self._sums.begin_run()
         self._is_probed = self._loss_of is None

@@ -23,6 +23,7 @@ from trackside.trainer.optim.resuming import (
 )
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
+from .belonging import is_state_of
 from .packaged import name_of
 from .rates import scale_rates
 from .several import Optimizers, as_one_schedule
@@ -107,8 +108,8 @@ class TorchMadeOptimizer(MadeOptimizer):
 
     def _load_state(self, content: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
         own = self.optimizer.state_dict()
-        pairs = self._pairs(content, before, own)
         saved, is_same = content["state"], (before or self.record)["class"] == self.record["class"]
+        pairs = self._fitting(self._pairs(content, before, own), saved, own)
         entries = {new: saved[old] for new, old in pairs.items() if old in saved}
         fits = True
         if (before is not None and before.get("groups") != self.record["groups"]) or not is_same:
@@ -132,6 +133,17 @@ class TorchMadeOptimizer(MadeOptimizer):
             [len(group["params"]) for group in groups] for groups in (content["param_groups"], own["param_groups"])
         ]
         return dict(zip(new, old, strict=True)) if sizes[0] == sizes[1] else {}
+
+    def _fitting(self, pairs: dict[int, int], saved: Mapping[int, Any], own: Any) -> dict[int, int]:
+        """Return the pairs without those whose state is of a parameter of another shape."""
+        groups = zip(self.optimizer.param_groups, own["param_groups"], strict=True)
+        places = [
+            (number, parameter, _owner(self.optimizer, group))
+            for group, packed in groups
+            for number, parameter in zip(packed["params"], group["params"], strict=True)
+        ]
+        misfits = {new for new, *place in places if new in pairs and not is_state_of(saved.get(pairs[new], {}), *place)}
+        return {new: old for new, old in pairs.items() if new not in misfits}
 
     def _fit(self, entries: dict[int, Any], own: Any, is_same: bool) -> bool:
         """Complete the state of an optimizer with other options in place; return False if it is of another kind."""

@@ -17,13 +17,11 @@ from torch.optim import Optimizer
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ...base_engine.engine import tell_of_other_model
 from .belonging import parameters_elsewhere, some
 from .factory import decay_parameter_names
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-REPLACED = "trainer.%s was replaced within the run: %s the one that it began with. Set it before train(), or by %s"
-"""What is told when something that a run was prepared with is replaced in it."""
 
 
 class RunParameters:
@@ -37,12 +35,14 @@ class RunParameters:
         optimizer: The optimizer; None before there is one.
         parameters_of: Returns the parameters that the optimizer steps.
         holders: Returns objects whose optimizers have parameters that are unfrozen later to themselves.
+        take_other: Prepares for another optimizer, which a callback has set on the trainer, and returns it.
         takes_late: Whether a parameter that is unfrozen later is added to the optimizer's groups: the first of them is
             decayed, and the second is not.
         is_distributed: Whether the gradients are exchanged between processes, which is settled before training.
         watches: Whether to watch parameters that the optimizer does not have; not if it has copies or shards.
 
     Attributes:
+        optimizer: The optimizer at the last update.
         stepped: The parameters of the optimizer, whose gradients are clipped.
         others: Other parameters of the model that get gradients, which only an optimizer of the user may use.
         late: The places of parameters that were added to the optimizer: the index of the group, and the name.
@@ -54,15 +54,17 @@ class RunParameters:
         optimizer: Optimizer | None,
         parameters_of: Callable[[Optimizer], list[Tensor]] = lambda optimizer: [],
         holders: Callable[[], Iterable[object]] = tuple,
+        take_other: Callable[[], Any] = lambda: None,
         *,
         takes_late: bool = False,
         is_distributed: bool = False,
         watches: bool = True,
     ) -> None:
         self._model = model
-        self._optimizer: Any = optimizer
+        self.optimizer: Any = optimizer
         self._parameters_of = parameters_of
         self._holders = holders
+        self._take_other = take_other
         self._takes_late = takes_late
         self._is_distributed = is_distributed
         self._watches = watches
@@ -92,9 +94,9 @@ class RunParameters:
         Raises:
             TracksideValueError: If a parameter was unfrozen whose gradients are not exchanged between processes.
         """
-        if optimizer is not self._optimizer:
-            logger.warning(REPLACED, "optimizer", "the schedule and a resumed run know", "create_optimizer()")
-            self._optimizer = optimizer
+        if optimizer is not self.optimizer:
+            optimizer = self._take_other()
+            self.optimizer = optimizer
         elif not self._woken and self._seen == self._version():
             return False
         self._take_woken()
@@ -104,7 +106,7 @@ class RunParameters:
     def tell_of_another(self, model: nn.Module) -> None:
         """Warn if the trainer's model is no longer the one of this run."""
         if model is not self._model:
-            logger.warning(REPLACED, "model", "the updates go on with", "model_init()")
+            tell_of_other_model()
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -125,12 +127,12 @@ class RunParameters:
 
     def _version(self) -> tuple[int, int]:
         """Return numbers of which one changes with a new module or parameter, or a parameter of the optimizer."""
-        return registrations, sum([len(group["params"]) for group in self._optimizer.param_groups])
+        return registrations, sum([len(group["params"]) for group in self.optimizer.param_groups])
 
     def _collect(self) -> None:
         install_counter()
         self._seen = self._version()
-        self.stepped = self._parameters_of(self._optimizer)
+        self.stepped = self._parameters_of(self.optimizer)
         if not self._watches:
             return
         known = set(self.stepped)
@@ -165,7 +167,7 @@ class RunParameters:
                 "not exchanged between the processes. Give the trainer a model in which they are trainable; a callback "
                 "can freeze them in on_train_begin"
             )
-        known = {*self._parameters_of(self._optimizer), *parameters_elsewhere(self._holders(), self._optimizer)}
+        known = {*self._parameters_of(self.optimizer), *parameters_elsewhere(self._holders(), self.optimizer)}
         new = {parameter: name for parameter, name in names.items() if parameter not in known}
         if not new:
             return
@@ -182,7 +184,7 @@ class RunParameters:
         logger.warning("%s were unfrozen, and are trained from this update on", some([*new.values()]))
 
     def _adopt(self, parameter: Tensor, name: str, index: int) -> None:
-        group = self._optimizer.param_groups[index]
+        group = self.optimizer.param_groups[index]
         group["params"].append(parameter)
         if "param_names" in group:
             group["param_names"].append(name)

@@ -57,7 +57,8 @@ class Outside:
 
     def _kept_elsewhere(self) -> list[Any]:
         trainer, own = self._step.trainer, [*vars(self._step.precision).values(), *DRAWS.variables()]
-        return [*variables_of(trainer.model), *trainer.optimizer.variables, *eager_states(), *own]
+        with self._step.model_of_run():
+            return [*variables_of(trainer.model), *trainer.optimizer.variables, *eager_states(), *own]
 
     def _take(self, handle: Any) -> None:
         dtype, shape = type_of_resource(handle)

@@ -230,6 +230,19 @@ def test_a_stream_has_a_length_only_where_its_dataset_has_one():
     assert batches_per_epoch(loader_of(Sized(7), 1, world_size=3)) == 3
 
 
+@pytest.mark.parametrize(("says", "found"), [(7, ""), (9, "gave 7 in an epoch"), (4, "has more")])
+def test_a_length_that_is_wrong_is_told_once(says, found, caplog):
+    class Sized(Numbers):
+        def __len__(self):
+            return says
+
+    loader = loader_of(Sized(7), 2)
+    for _ in range(2):
+        assert sum(batch.examples for batch in iterate_epoch(loader, seed=0, epoch=0)) == 7
+
+    assert caplog.text.count(f"the length of Sized is {says}, but it {found}") == bool(found)
+
+
 def test_what_can_be_read_only_once_is_refused():
     with pytest.raises(TracksideTypeError, match="a dataset of type generator can be read only once"):
         loader_of((x for x in range(3)), 2)

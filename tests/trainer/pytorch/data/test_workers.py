@@ -164,7 +164,8 @@ class Leveled(torch.utils.data.Dataset):
         return torch.tensor([float(self.level)])
 
 
-def test_the_workers_of_an_epoch_see_what_its_first_event_changed(tmp_path):
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_workers_of_an_epoch_see_what_its_first_event_changed(tmp_path, caplog, persistent):
     seen = []
 
     class Raise(TrainerCallback):
@@ -177,13 +178,13 @@ def test_the_workers_of_an_epoch_see_what_its_first_event_changed(tmp_path):
             return model(inputs).mean()
 
     data = Leveled()
-    args = TrainingArguments(
-        tmp_path, num_train_epochs=3, dataloader_num_workers=2, save_strategy="no", disable_tqdm=True
-    )
+    options = {"dataloader_num_workers": 2, "dataloader_persistent_workers": persistent, "save_strategy": "no"}
+    args = TrainingArguments(tmp_path, num_train_epochs=3, disable_tqdm=True, **options)
 
     Loss(torch.nn.Linear(1, 1), args, train_dataset=data, callbacks=[Raise]).train()
 
     assert seen == [1, 2, 3]
+    assert caplog.text.count("dataset.level has changed since the workers began") == persistent
 
 
 @pytest.mark.parametrize("workers", [0, 2])

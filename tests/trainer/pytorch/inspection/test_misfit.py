@@ -69,6 +69,11 @@ def test_labels_that_do_not_fit_a_model_with_its_own_loss_are_told_too(tmp_path:
         fit(tmp_path, Own(4, 2), [{"x": x, "labels": 5} for x in X], loss_fn=None)
 
 
+def test_one_example_is_too_few_for_batch_normalization(tmp_path: Any) -> None:
+    with pytest.raises(TracksideValueError, match=r"cannot be trained on one example: .*dataloader_drop_last=True"):
+        fit(tmp_path, nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)), TensorDataset(X[:1], Y[:1]))
+
+
 def test_an_error_of_the_users_own_stays_what_it_is(tmp_path: Any) -> None:
     class Own(nn.Linear):
         def forward(self, x: Tensor) -> Any:

@@ -114,6 +114,22 @@ def test_parameters_are_matched_by_name_when_layers_were_frozen() -> None:
     assert len(old.state) == 4
 
 
+def test_state_of_the_shape_of_another_parameter_is_never_loaded() -> None:
+    """A checkpoint without a record has its parameters by position; these may be in another order."""
+    model, other = model_of(), model_of()
+    optimizer, _ = make(torch.optim.AdamW, weight_decay=0.1)(model)
+    run(model, optimizer, None, 2)
+    made = TorchMadeOptimizer(torch.optim.AdamW([*other.parameters()][::-1], fused=True), None, other)
+
+    notes = made.load_optimizer(saved(optimizer.state_dict()), None)
+    run(other, made.optimizer, None, 1)
+
+    assert notes == [
+        "the checkpoint has no optimizer state of head.bias, head.weight, body.bias, body.weight, which begin anew"
+    ]
+    assert all(state["exp_avg"].shape == parameter.shape for parameter, state in made.optimizer.state.items())
+
+
 def test_a_new_head_begins_anew_and_is_named() -> None:
     models = (model_of(), model_of(head="other"))
 

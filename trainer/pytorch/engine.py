@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..recovery.skipping import steers_update
 from ._torch_util import unwrap
 from .checkpoint import TorchCheckpoint
 from .data import loader
+from .data.factory import check_same_data
 from .distributed.cuda_step_timer import step_timer_of
 from .distributed.factory import strategy_for
 from .distributed.rendezvous import job_store
@@ -292,25 +293,6 @@ class TorchEngine(BaseEngine):
 def lazy_names(model: nn.Module) -> list[str]:
     """Return the names of the parameters that have no shape yet."""
     return [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
-
-
-def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:
-    """Raise if the processes have training data of different sizes; some would wait for others that have finished.
-
-    Args:
-        sizes: The number of examples, and of batches per epoch, on each process; None if unknown.
-
-    Raises:
-        TracksideValueError: If they differ; the message has the first rank that differs from rank 0.
-    """
-    other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
-    if other is not None:
-        words = "{1} batches an epoch, of {0} examples"
-        first, odd = (words.format(*size).replace("None", "?") for size in (sizes[0], sizes[other]))
-        raise TracksideValueError(
-            f"train_dataset is not the same on all processes: rank 0 has {first}, rank {other} has {odd}. Give the "
-            "whole of it to each; the trainer splits it evenly"
-        )
 
 
 def enable_checkpointing(model: Any, options: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut
 from .collators import Collator, default_data_collator
@@ -72,6 +72,25 @@ def make_loader(
     if as_tensors:
         dataset, collate_fn = WholeBatches(dataset), _as_is
     return EpochLoader(dataset, sampler, collate_fn, seed, options, measure)
+
+
+def check_same_data(sizes: Sequence[tuple[int | None, int | None]]) -> None:
+    """Raise if the processes have training data of different sizes; some would wait for others that have finished.
+
+    Args:
+        sizes: The number of examples, and of batches per epoch, on each process; None if unknown.
+
+    Raises:
+        TracksideValueError: If they differ; the message has the first rank that differs from rank 0.
+    """
+    other = next((rank for rank, size in enumerate(sizes) if size != sizes[0]), None)
+    if other is not None:
+        words = "{1} batches an epoch, of {0} examples"
+        first, odd = (words.format(*size).replace("None", "?") for size in (sizes[0], sizes[other]))
+        raise TracksideValueError(
+            f"train_dataset is not the same on all processes: rank 0 has {first}, rank {other} has {odd}. Give the "
+            "whole of it to each; the trainer splits it evenly"
+        )
 
 
 def tell_of_loader(loader: DataLoader[Any], batch_size: int, rank: int) -> None:

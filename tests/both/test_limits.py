@@ -78,7 +78,8 @@ def test_limits_are_told_in_the_header(trainer_factory, capsys):
 
     _, data, output, _ = capsys.readouterr().out.splitlines()[:4]
     assert data == (
-        "data       40 examples, the same 1 batch in each epoch (overfit_batches): 1 update an epoch, 1 in all"
+        "data       40 examples in batches of 8, the same 1 batch in each epoch (overfit_batches): 1 update an epoch, "
+        "1 in all"
     )
     assert output.endswith("never evaluates, an evaluation has 2 batches (limit_eval_batches)")
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from trackside.callbacks import events
+from trackside.callbacks.bus.dispatcher import OF_A_RUN
 from trackside.callbacks.errors import TracksideTypeError
 
 
@@ -37,7 +38,12 @@ def test_a_listener_gets_what_it_takes_of_the_callbacks_keywords(track):
     events.on_log.connect(lambda trainer, **kwargs: heard.append(sorted(kwargs)), run)
     run.log(loss=1.0)
 
-    assert heard == [run, run.state, ({"loss": 1.0}, "the model"), ["args", "control", "logs", "model", "state"]]
+    assert heard == [
+        run,
+        run.state,
+        ({"loss": 1.0}, "the model"),
+        ["args", "control", *OF_A_RUN, "logs", "model", "state"],
+    ]
 
 
 def test_a_weak_listener_and_one_with_every_get_what_they_take(track):

@@ -30,7 +30,7 @@ class StopsOnce(Net):
     calls = 0
 
     def forward(self, x):
-        self.calls += 1
+        self.calls += torch.is_grad_enabled()
         if self.calls == 2 and not os.path.exists("stopped"):
             open("stopped", "w").close()
             os.kill(os.getpid(), signal.SIGTERM)

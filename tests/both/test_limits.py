@@ -86,7 +86,7 @@ def test_limits_are_told_in_the_header(trainer_factory, capsys):
 
 @pytest.mark.parametrize("name", ["overfit_batches", "limit_train_batches", "limit_eval_batches"])
 def test_a_limit_is_at_least_one_batch(trainer_factory, name):
-    with pytest.raises(ArgumentError, match=f"{name}=0 is not allowed: at least 1"):
+    with pytest.raises(ArgumentError, match=f"{name}=0 is not allowed: .*at least 1"):
         trainer_factory(**{name: 0})
 
 

@@ -22,9 +22,9 @@ def tell_of_broadcasting(trainer: Any, model_io: Any, inputs: Any) -> None:
     The loss of a few examples is computed with their labels and with those of their neighbors, each time as it is and
     for outputs of the shape of the labels.
     """
-    size = model_io.examples_in(inputs)
-    if trainer.loss_fn is None or size < 2:
-        return
+    size, labels = model_io.examples_in(inputs), model_io.labels_of(inputs)
+    if trainer.loss_fn is None or size < 2 or not isinstance(labels, Tensor) or not labels.is_floating_point():
+        return  # labels that are classes need no look, which would call the model once more
     part = rows_of(inputs, size, 0, SOME)
     labels = model_io.labels_of(part)
     with evaluated(trainer, model_io, part), torch.no_grad():

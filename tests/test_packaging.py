@@ -108,7 +108,7 @@ def test_every_extra_that_an_error_names_is_declared(setup_cfg):
 @pytest.mark.parametrize(("folder", "extra"), [("pytorch", "torch"), ("tensorflow", "tensorflow")])
 def test_a_framework_needs_no_package_but_those_of_its_extra(setup_cfg, folder, extra):
     options = setup_cfg["options"], setup_cfg["options.extras_require"]
-    required = lines(options[0]["install_requires"]) + lines(options[1][extra])
+    required = lines(options[0]["install_requires"]) + lines(options[1][extra]) + lines(options[1]["summary"])
     known = {re.split(r"[^\w-]", line)[0] for line in required} | ({"keras"} if extra == "tensorflow" else set())
 
     found = {name for path in (ROOT / "trainer" / folder).rglob("*.py") for name in imported_by(path)}

@@ -28,7 +28,7 @@ class Overrides:
     All behavior that depends on an override uses this record. A method may be set until train() or evaluate() begins.
 
     Args:
-        trainer: The trainer; the nearest of its classes that `documents` its methods is the reference.
+        trainer: The trainer; the nearest of its classes that `documents` its methods is the reference, if any.
 
     Example:
         >>> @documents
@@ -47,9 +47,9 @@ class Overrides:
     """
 
     def __init__(self, trainer: Any) -> None:
-        documented = next(_documented[cls] for cls in type(trainer).__mro__ if cls in _documented)
-        own = _methods_of(type(trainer)).items()
-        self._of_class = frozenset(name for name, method in own if method is not documented.get(name))
+        present = _methods_of(type(trainer))
+        documented = next((_documented[cls] for cls in type(trainer).__mro__ if cls in _documented), present)
+        self._of_class = frozenset(name for name, method in present.items() if method is not documented.get(name))
         self._of_instance: dict[str, Any] = vars(trainer)
         self._documented = documented
 

@@ -134,6 +134,9 @@ def check_module(cls: type, findings: Findings) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     if done.returncode:
-        findings.add(f"importing {module} fails: {done.stderr.strip().splitlines()[-1]}")
+        error, parts = done.stderr.strip().splitlines()[-1], module.split(".")
+        if any(error.endswith(f"No module named {'.'.join(parts[:length])!r}") for length in range(1, len(parts) + 1)):
+            return  # it was imported from where another process does not look
+        findings.add(f"importing {module} fails: {error}")
     for name in done.stdout.split():
         findings.add(f"importing {module} imports {name}", "import it where it is needed, inside a function")

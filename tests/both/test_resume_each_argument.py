@@ -175,8 +175,26 @@ def count(caplog, name):
     return sum(f"resuming with {name}=" in record.getMessage() for record in caplog.records)
 
 
+@pytest.fixture
+def determinism_restored(trainer_factory):
+    """Let the tests that follow in this process have the kernels that they expect: full_determinism stays."""
+    yield
+    if trainer_factory.framework == "pytorch":
+        import torch
+
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = False
+    else:
+        import tensorflow as tf
+        from tensorflow.python.framework.config import disable_op_determinism
+
+        disable_op_determinism()
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("determinism_restored")
 def test_each_argument_that_changed_is_told_once_and_the_run_ends(trainer_factory, caplog):
     options = {**BASE, "eval_dataset": trainer_factory.dataset(8, seed=1)}
     trainer_factory(**options).train()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.pytorch import _compat
 from trackside.trainer.pytorch._compat import run_backward
 from trackside.trainer.pytorch.loss import FEW, LabelRule
@@ -68,8 +69,8 @@ def test_the_torch_at_hand_has_the_short_way() -> None:
     assert _compat._run_engine is not None
 
 
-def test_a_loss_that_hangs_on_no_parameter_is_torchs_error() -> None:
-    with pytest.raises(RuntimeError, match="does not require grad"):
+def test_a_loss_that_hangs_on_no_parameter_is_told() -> None:
+    with pytest.raises(TracksideValueError, match="the loss has no gradient, since it depends on no parameter"):
         FullPrecision().backward(torch.ones(()))
 
 

@@ -33,7 +33,7 @@ def ratios_of(numbers: Sequence[Any]) -> list[float]:
         ([1.0, 2.0], [])
     """
     first = numbers[0]
-    if all(number is first for number in numbers):
+    if (isinstance(first, Tensor) or first) and all(number is first for number in numbers):
         return [1.0] * len(numbers)
     read = [math.nan if isinstance(number, Tensor) else float(number) for number in numbers]
     return [number / read[0] if read[0] else math.nan for number in read] if any(read) else []

@@ -27,7 +27,7 @@ def everything(factory, trainer):
 def found_without_a_trace(factory, trainer, *args, **options):
     """Search, and check that nothing has changed.
 
-    A thread that a tool has left behind, and which tries a connection again, may draw from Python's generator meanwhile.
+    A thread that a tool has left behind, which tries a connection again, may draw from Python's generator meanwhile.
     """
     for _ in range(3):
         before = everything(factory, trainer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 import pytest
 from support.fork_process import TESTS, Fork
 
-KILLS = {"torch, iterable, workers: 2": 20, "tensorflow own": 20}
-"""Of the other kinds five each, sixty in all; with TRACKSIDE_KILLS=20, as many of each kind."""
-
+KILLS = 20
 WORKER = TESTS / "workers" / "killed_run.py"
 KINDS = [
     *("torch, workers: 0", "torch, workers: 2", "torch, iterable, workers: 0", "torch, iterable, workers: 2"),
@@ -68,13 +65,12 @@ def by_step(noted: list[str]) -> dict[str, set[str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_at_many_random_instants_is_the_run_that_was_not(kind: str, tmp_path: Path) -> None:
     pytest.importorskip(kind.split(",")[0].split()[0])
-    wanted = int(os.environ.get("TRACKSIDE_KILLS", KILLS.get(kind, 5)))
     draw, kills = random.Random(kind), 0
     whole = finished(kind, tmp_path / "whole")
 
-    while kills < wanted:  # a run that ends before its kill begins again in another folder
+    while kills < KILLS:  # a run that ends before its kill begins again in another folder
         folder = tmp_path / f"cut-{kills}"
-        while kills < wanted and killed(kind, folder, draw):
+        while kills < KILLS and killed(kind, folder, draw):
             kills += 1
         cut = finished(kind, folder)
 

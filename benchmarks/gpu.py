@@ -213,7 +213,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peak-tflops", type=float, help="what the device could do at best, where it is not known")
     options = parser.parse_args()
     if options.device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no GPU here that torch can use; to see that this runs: --tiny --device cpu")
+        parser.error("torch finds no GPU that it can use; to see that this runs: --tiny --device cpu")
     if options.device.type == "cuda" and torch.cuda.device_count() > 1:
         parser.error("choose one GPU with CUDA_VISIBLE_DEVICES: the transformers Trainer would take all that it sees")
     if min(options.steps, options.warmup) < 1 or options.rounds < 2:

@@ -39,7 +39,7 @@ def test_the_benchmark_says_that_there_is_no_gpu():
     ended = run()
 
     assert ended.returncode == 2
-    assert "there is no GPU here that torch can use; to see that this runs: --tiny --device cpu" in ended.errors
+    assert "torch finds no GPU that it can use; to see that this runs: --tiny --device cpu" in ended.errors
 
 
 def test_the_model_of_the_benchmark_has_the_size_of_gpt2():

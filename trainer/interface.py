@@ -157,7 +157,7 @@ class TrainerInterface(ABC):
             picture: File for a picture of the losses over the rates; needs matplotlib.
 
         Raises:
-            ArgumentError: If a value is not allowed, or there is no training dataset.
+            ArgumentError: If a value is not allowed, or the training dataset is missing.
             UnsupportedError: On several processes or devices.
         """
         self._check_model()
@@ -178,7 +178,7 @@ class TrainerInterface(ABC):
             max_size: The largest size to try.
 
         Raises:
-            ArgumentError: If ``max_size`` is not allowed, or there is no training dataset.
+            ArgumentError: If ``max_size`` is not allowed, or the training dataset is missing.
             UnsupportedError: On several processes or devices.
             TracksideValueError: If not even one example fits.
         """

@@ -113,7 +113,7 @@ class Levels:
         self._of = {name: Fraction(number) for number, name in enumerate(names)}
 
     def drop(self, name: str) -> None:
-        """Forget a callback that is no longer there."""
+        """Forget a callback that was removed."""
         self._of.pop(name, None)
 
     def _found(self, names: Iterable[str]) -> list[Fraction]:

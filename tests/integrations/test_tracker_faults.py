@@ -141,11 +141,12 @@ def test_a_run_on_a_server_reads_back_as_its_history(make_trainer, mlflow_server
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_in_mid_run_is_named_and_training_ends_in_time(mlflow_server):
+def test_a_server_that_is_killed_in_mid_run_is_named_and_training_ends_in_time(mlflow_server, monkeypatch):
     """The server dies while both trainers train, one inside a step of the other, since it takes so long to start."""
     uri, server = mlflow_server
     if len(installed_frameworks()) < 2:
         pytest.skip("needs both frameworks")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 12 s, longer than a call may take
 
     def with_tracker(framework, at_step_5):
         tracker = MLflowCallback(uri)
@@ -167,6 +168,10 @@ def test_a_server_that_is_killed_in_mid_run_is_named_and_training_ends_in_time(m
         assert same_weights(trainer, plain)
         culprit = next(line for line in costs(trainer.callback_report, took_s).splitlines() if "mlflow" in line)
         assert "detached after" in culprit
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for thread in [each for each in threading.enumerate() if each.name == "trackside-mlflow"]:
+        thread.join(60)  # it waits between tries, with random numbers that the tests after this one would miss
+        assert not thread.is_alive()
 
 
 def same_weights(trainer, other):

@@ -98,7 +98,7 @@ class WeightAverage(ABC):
         self._average, self._owner = {}, None
 
     def states(self) -> dict[str, Any] | None:
-        """Return copies of what the weights of a checkpoint do not hold; None if there is no average."""
+        """Return copies of what the weights of a checkpoint do not hold; None without an average."""
         if not self._average:
             return None
         weights = self._weights()

@@ -25,6 +25,7 @@ from .inspection.observer import LossObserver
 from .loss import LossAccumulator, rescale, smoothed_loss, zero_gradients_of
 from .model_io import ModelIO, loss_in, main_logits
 from .oom_retry import OOMRetrier
+from .optim.belonging import holders_of
 from .optim.closure import Closure, needs_closure
 from .optim.factory import include_new_groups
 from .optim.modes import OptimizerMode
@@ -64,8 +65,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.parameters: RunParameters = RunParameters(nn.Module(), None)
         self.optimizer_mode: OptimizerMode = OptimizerMode()
         self._modes: Modes = []
-        report = partial(getattr, trainer, "callback_report")
-        self.holders: Callable[[], list[Any]] = lambda: [trainer, *(item.callback for item in report().values())]
+        self.holders: Callable[[], list[Any]] = partial(holders_of, trainer)
         self.grad_norm: Tensor | None = None
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         skips = args.logging_nan_inf_filter

@@ -29,7 +29,7 @@ class FinetuneScheduleCallback(TrainerCallback):
             variables, with or without the name of the model. The first epoch is 0.
 
     Raises:
-        ArgumentError: If an epoch is not a whole number, or there is no stage of epoch 0; at the start of the run, if a
+        ArgumentError: If an epoch is not a whole number, or no stage begins at epoch 0; at the start of the run, if a
             pattern matches no weight, or DistributedDataParallel is not asked to find unused parameters.
     """
 

@@ -90,7 +90,7 @@ class WorkersCopies:
         self._is_told = False
 
     def before_epoch(self) -> dict[str, Any]:
-        """Return the contents before the epoch is set, which is no change: workers are told the epoch, too."""
+        """Return the contents before the epoch is set, which does not count: workers are told the epoch, too."""
         return {} if self._seen is None else contents_of(**self._parts)
 
     def note_epoch(self, before: Mapping[str, Any]) -> None:

@@ -75,6 +75,11 @@ def check_schedule(schedule: Any, optimizer: Any) -> None:
             )
 
 
+def holders_of(trainer: Any) -> list[Any]:
+    """Return a trainer and its callbacks, which may have optimizers of their own."""
+    return [trainer, *(item.callback for item in trainer.callback_report.values())]
+
+
 def parameters_elsewhere(holders: Iterable[object], optimizer: Any) -> Iterator[Tensor]:
     """Yield the parameters of other optimizers that objects have as attributes, such as one that a callback steps."""
     for holder in holders:

@@ -41,7 +41,7 @@ copybutton_line_continuation_character = "\\"
 
 nitpicky = True
 default_role = "py:obj"
-# a name in single backticks is a link if the reference has it, and code otherwise; the inside of the package, short names
+# a name in single backticks is a link if the reference has it, otherwise code; the inside of the package, short names
 # in annotations, and the words of a "Returns:" section have no page
 nitpick_ignore_regex = [
     ("py:obj", ".*"),

@@ -237,9 +237,9 @@ class CheckpointManager:
         looks = nodes.are_apart or state.is_world_process_zero
         found = choice.locate(wanted) if looks else None
         self.earlier = choice.earlier
-        if nodes.are_apart:
-            return found
-        return self.engine.strategy.collectives.gather("the checkpoint to resume from", found)[0]
+        if not nodes.are_apart:
+            found = self.engine.strategy.collectives.gather("the checkpoint to resume from", found)[0]
+        return found
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.

@@ -69,10 +69,13 @@ class Choice:
         notes = None if self._state.is_hyper_param_search else self._job_store()
         if notes is None:
             return self._wanted(wanted)
-        read = lambda keys: [notes.get(key).decode() for key in keys if notes.check([key])]  # noqa: E731
-        attempt = nodes.first("the earlier attempt", lambda: read([name]))
+
+        def read(*keys: str) -> list[str]:
+            return [notes.get(key).decode() for key in keys if notes.check([key])]
+
+        attempt = nodes.first("the earlier attempt", lambda: read(name))
         checkpoint = (self._of_earlier_attempt(attempt[0]) if attempt else None) or self._wanted(wanted)
-        self.earlier.spare(nodes.first("the runs of this job", lambda: read(before)))
+        self.earlier.spare(nodes.first("the runs of this job", lambda: read(*before)))
         run_id = (checkpoint and run_id_of(checkpoint)) or self._state.run_id
         nodes.first("the note of this run", lambda: notes.set(name, run_id))
         return checkpoint

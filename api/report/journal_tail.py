@@ -59,7 +59,7 @@ class JournalTail:
         return is_other
 
     def new_entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the events of the lines that were added, the last of each start in any case: it tells how far that came.
+        """Yield the events of the lines that were added, the last of a start in any case: it tells how far that came.
 
         Raises:
             OSError: If the file cannot be read.

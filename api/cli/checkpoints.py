@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.display import table
 from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.cli.checkpoint_entries import Entry, entries_in, paths_in
-from trackside.cli.report import table
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.locks.run_lock import locked
 from trackside.trainer.checkpointing.store import CheckpointStore, surplus

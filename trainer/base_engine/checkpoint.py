@@ -123,14 +123,14 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
             self._load_weights(contents, None)
 
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights and the other files of the model into ``output_dir``, on the first process."""
+        """Write the weights and the other files of the model into ``output_dir``, where ``args.should_save``."""
         with self.engine.average.shown():
             self._save_model(Path(output_dir or self.trainer.args.output_dir).expanduser())
 
     def _save_model(self, folder: Path) -> None:
         """Write the present weights and the other files of the model."""
         write_model = self._model_writer(None)
-        if self.trainer.is_world_process_zero():
+        if self.trainer.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             write_model(folder)
 

@@ -134,6 +134,7 @@ class TFEngine(BaseEngine):
         trainer.model_wrapped = trainer.model
         with strategy.scope():
             self.create_optimizer_and_scheduler(max_steps)
+            step.precision.begin_as(trainer.optimizer)
             trainer.optimizer = prepare_optimizer(trainer.optimizer, trainer.model, strategy.replicas)
         self._note_made(TFMadeOptimizer)
         if trainer.is_world_process_zero():

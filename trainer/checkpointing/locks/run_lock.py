@@ -105,9 +105,11 @@ def _acquire(path: Path, folder: Path, run_id: str) -> _Lock:
             return _Lock(descriptor, made)
         if failure in BUSY and not _may_be_dying(path, give_up):
             os.close(descriptor)
-            raise ArgumentError(
-                "output_dir", str(folder), f"another run writes into it: {in_words(_read_holder(path))}. {ADVICE}"
-            )
+            holder = _read_holder(path)
+            if holder.get("run") == run_id:  # a run that goes on elsewhere has another id until it has the lock
+                allowed = f"False where the machines see one output_dir: {in_words(holder)}, writes into {folder}"
+                raise ArgumentError("save_on_each_node", True, allowed)
+            raise ArgumentError("output_dir", str(folder), f"another run writes into it: {in_words(holder)}. {ADVICE}")
         os.close(descriptor)
         if failure and failure not in BUSY:
             tell_once(folder, os.strerror(failure))

@@ -54,8 +54,7 @@ def variables_without_decay(model: Any) -> list[Any]:
 
 def prepare_optimizer(optimizer: Any, model: Any, replicas: int) -> Any:
     """Return ``optimizer`` built for what is trained, without Keras' loss scale, since the trainer has its own."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
+    optimizer = without_loss_scale(optimizer)
     variables = model.trainable_variables
     if optimizer.built and not has_variables(optimizer, variables):
         own = {id(variable) for variable in model.weights}
@@ -70,6 +69,13 @@ def prepare_optimizer(optimizer: Any, model: Any, replicas: int) -> Any:
     # one replica: TensorFlow would keep the graph of each run, in its registry of gradient functions, until the end
     if not skip_gradient_reduction(optimizer) and replicas > 1:
         raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
+    return optimizer
+
+
+def without_loss_scale(optimizer: Any) -> Any:
+    """Return the optimizer that a LossScaleOptimizer of Keras wraps; another one itself."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
     return optimizer
 
 
@@ -232,6 +238,7 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     Raises:
         ArgumentError: If the schedule or an option is unknown; the message suggests the nearest name.
     """
+    optimizer = without_loss_scale(optimizer)
     if has_keras_schedule(optimizer):
         return None
     base = rate_of(optimizer)

@@ -161,6 +161,22 @@ def _read_holder(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def holder_of(folder: Path | str) -> dict[str, Any] | None:
+    """Return what the lock of ``folder`` says of its holder; None without one, or if its process has ended.
+
+    The lock is not tried, so that a run which begins at this instant is not in the way of it. A process of another
+    machine counts as running: whether it is cannot be told from here.
+    """
+    path = Path(os.path.realpath(folder))
+    told = _read_holder(path)
+    pid = told.get("pid")
+    if not isinstance(pid, int):
+        return None
+    if told.get("host") == socket.gethostname() and not (path in _locks if pid == os.getpid() else process_exists(pid)):
+        return None
+    return told
+
+
 def in_words(told: dict[str, Any]) -> str:
     """Return a holder as a text."""
     where = f"process {told.get('pid', 'unknown')} on {told.get('host', 'an unknown machine')}"

@@ -46,8 +46,10 @@ class LabelRule:
 
     def counted(self, labels: Any) -> Tensor | None:
         """Return the integer labels of a batch that may count; None if it counts by examples."""
+        if self.by_examples or labels is None or isinstance(labels, (tuple, list)):
+            return None
         label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
-        if self.by_examples or label is None or isinstance(labels, (tuple, list)):
+        if label is None:
             return None
         if label.is_floating_point() or label.ndim == 0:
             return None

@@ -5,7 +5,8 @@ framework. The imports below are read by editors and type checkers, and by `__ge
 
     from trackside import EarlyStoppingCallback, Trainer, TrainingArguments, events
 
-There is no ``__all__``: a star import would load both frameworks.
+``from trackside import *`` gives every name whose framework is installed, and so loads the frameworks that are; a name
+that is imported by itself loads its own only.
 """
 
 from __future__ import annotations
@@ -124,6 +125,9 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 _FRAMEWORKS = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}
 """Frameworks by the module that is missing without them, each with the extra that installs it."""
 
+_NEEDS = {"trackside.trainer.pytorch.": "torch", "trackside.trainer.tensorflow.": "tensorflow"}
+"""Frameworks by the beginning of the modules that import them."""
+
 
 def __getattr__(name: str) -> Any:
     """Import the public name ``name`` and keep it.
@@ -132,6 +136,8 @@ def __getattr__(name: str) -> Any:
         AttributeError: If the name is unknown; the message has the nearest one.
         MissingPackageError: If its framework is not installed; the message has the pip command.
     """
+    if name == "__all__":  # asked for by a star import only
+        return _all()
     home = None if name.startswith("__") else _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'trackside' has no attribute {name!r}.{_nearest(name)}")
@@ -150,6 +156,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*(name for name in globals() if name.startswith("__")), *_HOMES])
+
+
+def _all() -> list[str]:
+    """Return the public names whose framework is installed."""
+    from trackside.callbacks._util.imports import is_installed
+
+    missing = tuple(start for start, package in _NEEDS.items() if not is_installed(package))
+    return sorted(name for name, home in _HOMES.items() if not home.startswith(missing))
 
 
 def _nearest(name: str) -> str:

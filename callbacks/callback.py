@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from ._util.display import called_with, options_of, short_repr
 from .state import TrainerControl as Control
 from .state import TrainerState as State
 from .types import (
@@ -70,6 +71,11 @@ class TrainerCallback:
     timeout_s: float = 30.0
     waits_at: frozenset[str] = frozenset()
     is_collective: bool = False
+
+    @short_repr
+    def __repr__(self) -> str:
+        """Return the class and those options that are not the default."""
+        return called_with(type(self).__name__, options_of(self))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep of this callback, as JSON values; empty for nothing."""

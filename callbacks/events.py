@@ -65,9 +65,9 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import blinker
 
-from ._util.signatures import keywords_taken, misfit, never_runs, place_of
-from .errors import TracksideTypeError, TracksideValueError, UnknownNameError, check_count
-from .types import keywords_of
+from ._util.display import counted, short_repr
+from .errors import TracksideValueError, UnknownNameError, check_count
+from .listeners import Listener, check_listener
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -112,50 +112,6 @@ class OrderedIds(dict[Hashable, None]):
         return OrderedIds(dict.fromkeys([*self, *other]))
 
 
-class Listener:
-    """A plain function that is called with the keywords it takes, at steps that are multiples of ``every``."""
-
-    def __init__(self, function: Callable[..., Any], every: int = 1) -> None:
-        self.function = function
-        self.every = every
-        self.taken: frozenset[str] | None = keywords_taken(function)
-
-    def __call__(self, trainer: Any, /, **given: Any) -> Any:
-        if self.every > 1 and given["state"].global_step % self.every:
-            return None
-        if self.taken is not None:
-            given = {name: given[name] for name in self.taken if name in given}
-        return self.function(trainer, **given)
-
-
-def in_context(receiver: Any, context: dict[str, Any]) -> Callable[..., Any]:
-    """Return a receiver that, if it is a plain listener, also gets ``context``; the methods of callbacks have it."""
-    if not isinstance(receiver, Listener):
-        return receiver  # type: ignore[no-any-return]
-
-    def call(trainer: Any, **given: Any) -> Any:
-        return receiver(trainer, **{name: value for name, value in (context | given).items() if name != "trainer"})
-
-    return call
-
-
-def check_listener(event: str, function: Any) -> None:
-    """Check that ``function`` can be a listener of ``event``.
-
-    Raises:
-        TracksideTypeError: If not; the message has its file and line.
-    """
-    if not callable(function) or never_runs(function):
-        raise TracksideTypeError(f"{event} needs a plain function as listener, not {function!r}")
-    given = ["args", "state", "control", *(name for name in keywords_of(event) if name != "trainer")]
-    taken = keywords_taken(function)
-    if reason := misfit(function, 1, given if taken is None else [name for name in given if name in taken]):
-        raise TracksideTypeError(
-            f"{event}: the listener {getattr(function, '__qualname__', function)!r} ({place_of(function)}) cannot be "
-            f"called: {reason}. It gets the trainer by position, and what it takes of {', '.join(given)} by keyword"
-        )
-
-
 class Signal(blinker.Signal):
     """A blinker signal that calls its receivers in order and keeps them until they are disconnected.
 
@@ -178,6 +134,10 @@ class Signal(blinker.Signal):
         self.name = name
         self._listeners: dict[str, dict[Hashable, dict[int, Any]]] = {}
         self._holders: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary({id(self): self})
+
+    @short_repr
+    def __repr__(self) -> str:
+        return f"<Signal {self.name}: {counted(len(self.receivers), 'receiver')}{', muted' * self.is_muted}>"
 
     @property
     def is_muted(self) -> bool:

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from .builtin.journal import LEFT_OUT, PAYLOAD, read_journal
-from .bus.attachment import Attachment
 from .bus.dispatcher import Dispatcher
+from .bus.report import CallbackReport
 from .config.attach import attach_from_map
 from .errors import TracksideValueError
 from .state import TrainerControl, TrainerState
@@ -69,9 +69,9 @@ class Replay:
         self.is_complete: bool = False
 
     @property
-    def callback_report(self) -> dict[str, Attachment]:
+    def callback_report(self) -> CallbackReport:
         """The callbacks, by name, with their costs."""
-        return self.dispatcher.attachments
+        return CallbackReport(self.dispatcher.attachments)
 
     def run(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Send all events until a callback stops the run; on_train_end is always sent, so that files are closed."""

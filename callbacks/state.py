@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ._util.conversion import convert, hints_of
+from ._util.display import called_with, html_table, is_default, short_repr, shown
 from ._util.plain_data import to_json
 from .errors import TracksideValueError
 
@@ -67,6 +68,18 @@ class TrainerState:
     run_id: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @short_repr
+    def __repr__(self) -> str:
+        return called_with(type(self).__name__, _changed(self, IN_SHORT))
+
+    def _repr_html_(self) -> str:
+        """Return the fields that are not as at the beginning, and the newest records, for a notebook."""
+        fields = html_table([(name, shown(value, name)) for name, value in _changed(self).items()])
+        newest = self.log_history[-RECORDS_SHOWN:]
+        names = list(dict.fromkeys(name for record in newest for name in record))
+        rows = [[shown(record[name], name) if name in record else "" for name in names] for record in newest]
+        return fields + (html_table(rows, names) if rows else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, with the unknown keys of the file that they were read from.
 
@@ -122,6 +135,15 @@ class TrainerState:
         return cls.from_dict(values)
 
 
+IN_SHORT = (
+    *("global_step", "max_steps", "epoch", "best_metric", "best_global_step", "stop_reason", "stopped_by"),
+    "log_history",
+)
+"""The fields of a state that its ``repr`` shows."""
+
+RECORDS_SHOWN = 10
+"""The most records that a notebook shows of a state."""
+
 OWN = ("stop_reason", "stopped_by", "run_id", "callback_classes")
 """Fields of `TrainerState` that transformers does not have."""
 
@@ -165,7 +187,11 @@ class TrainerControl:
     should_roll_back: bool = False
     rate_factor: float = 1.0
     stop_reason: str | None = None
-    reasons: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @short_repr
+    def __repr__(self) -> str:
+        return called_with(type(self).__name__, _changed(self, (*DECISIONS, "stop_reason")))
 
     def request(self, flag: str, reason: str) -> None:
         """Set a flag and note the reason; without one of its own, that of a callback is its name and the event."""
@@ -187,3 +213,9 @@ class TrainerControl:
         """Copy the flags of ``other``, which a callback returned instead of changing this one."""
         for name in (*DECISIONS, "stop_reason"):
             setattr(self, name, getattr(other, name, getattr(self, name)))
+
+
+def _changed(instance: TrainerState | TrainerControl, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return the fields that are not as in a new one; only those of ``names``, in their order, if given."""
+    new, now = vars(type(instance)()), vars(instance)
+    return {name: now[name] for name in names or now if not is_default(now[name], new.get(name))}

@@ -101,7 +101,8 @@ class WandbCallback(Tracker):
         self.settings: dict[str, Any] = dict(settings or {})
         self.run: Any = None
         self._watched: Any = None
-        if checkpoints:
+        self.checkpoints = checkpoints
+        if self.checkpoints:
             self.on_save = self._keep_checkpoint  # type: ignore[method-assign]  # else saving waits
         waits = {"on_save": checkpoints, "on_train_begin": watch is not None}
         self.waits_at: frozenset[str] = frozenset(event for event, is_needed in waits.items() if is_needed)

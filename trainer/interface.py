@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackside.callbacks._util.display import Report, short_repr
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.report import CallbackReport
 from trackside.callbacks.events import EventName, Function, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
@@ -17,6 +19,7 @@ from .callback_setup import update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
+from .measuring.header import short_text
 from .metrics_writer import MetricsWriter
 from .outputs import EvalLoopOutput, PredictionOutput
 from .staging import is_address
@@ -48,6 +51,8 @@ class TrainerInterface(ABC):
     _engine: Engine
     _evaluator: Evaluator
     _writer: MetricsWriter
+
+    __repr__ = short_repr(short_text)
 
     if not TYPE_CHECKING:  # `Trainer` declares the type of its model
 
@@ -186,10 +191,10 @@ class TrainerInterface(ABC):
         with self._evaluator.occupation.begin("find_batch_size()"):
             return find_batch_size(self, self._engine, max_size)
 
-    def model_summary(self) -> str:
+    def model_summary(self) -> Report:
         """Return the layers of the model and their numbers of weights: by torchinfo if it is installed, or by Keras."""
         self._check_model()
-        return str(self._engine.trial.summary())
+        return Report(self._engine.trial.summary())
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 
@@ -227,9 +232,9 @@ class TrainerInterface(ABC):
         return partial(signal_named(event).connect, sender=self, every=every)
 
     @property
-    def callback_report(self) -> dict[str, Attachment]:
-        """Time and number of failures of each callback, by name, in the order in which they are called."""
-        return self._dispatcher.attachments
+    def callback_report(self) -> CallbackReport:
+        """Time and number of failures of each callback, by name in the order of the calls; printed, it is a table."""
+        return CallbackReport(self._dispatcher.attachments)
 
     # -- records --------------------------------------------------------------------------------------------------
 
@@ -262,7 +267,7 @@ class TrainerInterface(ABC):
         self._checkpoints.load_weights(folder)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the weights and the other files of the model into ``output_dir``, on the first process.
+        """Write the weights and the other files of the model into ``output_dir``, where ``args.should_save``.
 
         A checkpoint contains the files that an override writes; if they do not include weights, the model's are added.
         """

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from trackside.callbacks import registry
+from trackside.callbacks._util.display import Report, table
 from trackside.callbacks._util.options import Options
 from trackside.callbacks.bus.attachment import Attachment
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -17,14 +18,14 @@ from trackside.callbacks.config.callback_config import CallbackConfig
 from trackside.callbacks.errors import TracksideError
 from trackside.callbacks.secrets import masked
 from trackside.callbacks.state import TrainerControl, TrainerState
-from trackside.cli.report import block, table
+from trackside.cli.report import block
 from trackside.config.run_config import RunConfig
 from trackside.config.source import COMPONENTS
 from trackside.trainer.callback_setup import attach_from_arguments
 from trackside.trainer.staging import address_of
 
 
-def plan(config: RunConfig) -> str:
+def plan(config: RunConfig) -> Report:
     """Return a text with components, callbacks in the order of the calls, and arguments, each with its origin.
 
     Raises:
@@ -41,7 +42,7 @@ def plan(config: RunConfig) -> str:
         block("Callbacks, in the order of the calls", _callbacks(config, dispatcher.attachments.values())),
         block("Arguments", _arguments(config)),
     ]
-    return "\n\n".join(blocks)
+    return Report("\n\n".join(blocks))
 
 
 def _callbacks(config: RunConfig, attachments: Iterable[Attachment]) -> Iterator[tuple[str, ...]]:

@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from trackside.callbacks.bus.report import costs
 from trackside.callbacks.config.callback_config import CallbackMap
 from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.callbacks.replay import Replay, replay
 from trackside.cli.command_line import split_overrides
-from trackside.cli.report import costs
 from trackside.config.run_config import read_callbacks
 from trackside.config.source import read_source
 from trackside.config.yaml_reader import COMMAND_LINE

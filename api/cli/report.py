@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from trackside.callbacks._util.display import table
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.bus.callback_thread import counted
-from trackside.callbacks.secrets import scrub
+from trackside.callbacks.bus.report import costs
 
 if TYPE_CHECKING:
-    from trackside.callbacks.bus.attachment import Attachment
     from trackside.callbacks.state import TrainerState
     from trackside.trainer.base_trainer import BaseTrainer
 
@@ -51,38 +50,6 @@ def metrics_line(metrics: Mapping[str, float], prefix: str) -> str:
     hidden = ("_runtime", "_per_second", "total_flos", "epoch")
     shown = {name: value for name, value in metrics.items() if not name.endswith(hidden)}
     return "  ".join(f"{name.removeprefix(f'{prefix}_')} {_number(value)}" for name, value in shown.items())
-
-
-def costs(report: Mapping[str, Attachment], seconds: float) -> str:
-    """Return a table of the time that each callback took.
-
-    Args:
-        report: ``trainer.callback_report``.
-        seconds: Duration of the run.
-    """
-    head = ("callback", "role", "calls", "seconds", "share", "")
-    rows = [head]
-    for name, item in report.items():
-        share = f"{100 * item.seconds / seconds:.1f} %" if seconds else ""
-        rows.append((name, item.role, str(item.calls), f"{item.seconds:.3f}", share, _remarks(item)))
-    return table(rows, right=(2, 3, 4))
-
-
-def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """Return rows of text in aligned columns.
-
-    Args:
-        right: Indices of the columns to align at their right end.
-
-    Example:
-        >>> print(table([("name", "calls"), ("csv", "12")], right=[1]))
-        name  calls
-        csv      12
-    """
-    right = set(right)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    template = "  ".join(f"{{:{'>' if index in right else '<'}{width}}}" for index, width in enumerate(widths))
-    return "\n".join(template.format(*row).rstrip() for row in rows)
 
 
 def draw_loss_curve(log_history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
@@ -159,20 +126,6 @@ def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
         folder = getattr(callback, "run_dir", None) or trainer.args.logging_dir
         rows.append(("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder))}"))
     return rows
-
-
-def _remarks(item: Attachment) -> str:
-    """Return what the times of a callback do not tell: its failures, and how it kept up in the background."""
-    remarks = []
-    if item.detached_after is not None:
-        remarks.append(f"detached after {item.detached_after} failures: {item.last_error!r}")
-    elif item.failures:
-        remarks.append(f"{item.failures} failures: {item.last_error!r}")
-    if item.thread is not None:
-        remarks.append(f"in the background {item.background_s:.3f} s, at most {item.thread.longest} calls waited")
-    if item.thread is not None and item.thread.dropped:
-        remarks.append(f"left out: {counted(item.thread.dropped.elements())}")
-    return scrub("; ".join(remarks))
 
 
 def block(title: str, rows: Iterable[Sequence[str]]) -> str:

@@ -91,7 +91,8 @@ class LossGuardCallback(TrainerCallback):
         self.rate_factor = rate_factor
         self.limit: int = limit
         self.limit_steps: int | None = limit_steps
-        self.losses: deque[float] = deque(maxlen=window)
+        self.window = window
+        self.losses: deque[float] = deque(maxlen=self.window)
         """The window."""
         self.bad_steps: list[int] = []
         """The steps of the bad updates that were acted on."""
@@ -100,7 +101,7 @@ class LossGuardCallback(TrainerCallback):
         return {"losses": list(self.losses), "bad_steps": self.bad_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.losses = deque(map(float, state["losses"]), maxlen=self.losses.maxlen)
+        self.losses = deque(map(float, state["losses"]), maxlen=self.window)
         self.bad_steps = [int(step) for step in state["bad_steps"]]
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -37,6 +37,9 @@ class TimeLimitCallback(TrainerCallback):
             raise ArgumentError("limit", limit, "a time above 0, such as '1h30m', hours=1.5 or seconds")
         self._ends_at = float("inf")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.limit_s:g})"
+
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._ends_at = monotonic() + self.limit_s
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from .._util.atomic_files import is_stream
+from .._util.display import called_with, counted, short_repr
 from ..callback import TrainerCallback
 from ..errors import ArgumentError, CallbackError, TracksideTypeError, check_count, did_you_mean
 from ..events import EventName, signal_named
@@ -69,6 +70,12 @@ class AttachOptions:
     queue: int | None = field(default=None, metadata={"minimum": 1})
     when_full: WhenFull | None = None
     origin: str | None = None
+
+    @short_repr
+    def __repr__(self) -> str:
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        changed = {item.name: given[item.name] for item in fields(self) if given[item.name] != item.default}
+        return called_with(type(self).__name__, changed)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> AttachOptions:
@@ -152,6 +159,13 @@ class Attachment(AttachOptions):
     failing: set[str] = field(default_factory=set)
     detached_after: int | None = None
     last_error: BaseException | None = None
+
+    @short_repr
+    def __repr__(self) -> str:
+        where = ", in the background" if self.thread is not None else ""
+        ended = "" if self.detached_after is None else f", detached after {counted(self.detached_after, 'failure')}"
+        done = f"{counted(self.calls, 'call')} in {self.seconds:.3f} s{ended}"
+        return f"<Attachment {self.name!r} of {type(self.callback).__name__}: {self.role}{where}, {done}>"
 
     @property
     def options(self) -> AttachOptions:

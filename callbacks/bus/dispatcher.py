@@ -14,7 +14,8 @@ from typing import Any
 
 from .._util.plain_data import plain, plain_items
 from ..errors import NotPlainError
-from ..events import EVENTS, Signal, in_context
+from ..events import EVENTS, Signal
+from ..listeners import in_context
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of, check_log_file
 from .background import ALWAYS_CONNECTED, BackgroundReceiver
@@ -35,8 +36,6 @@ OF_A_RUN = ("current_epoch", "header")
 
 STEERED_AT = ("on_epoch_begin", *sorted(STEP_EVENTS - {"on_log"}))
 """The events between two updates of an epoch that come with every step."""
-
-Receiver = Callable[..., Any]
 
 
 class Dispatcher:
@@ -66,7 +65,7 @@ class Dispatcher:
         self._threads: weakref.WeakSet[CallbackThread] = weakref.WeakSet()
         self._is_steered = False
         self._steered_version: int | None = None
-        self._known: dict[str, tuple[int, tuple[Receiver, ...]]] = {}
+        self._known: dict[str, tuple[int, tuple[Callable[..., Any], ...]]] = {}
 
     @property
     def attachments(self) -> dict[str, Attachment]:
@@ -152,7 +151,7 @@ class Dispatcher:
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def receivers(self, event: str) -> tuple[Receiver, ...]:
+    def receivers(self, event: str) -> tuple[Callable[..., Any], ...]:
         """Return the receivers of ``event`` from this trainer, in order; empty while the signal is muted."""
         signal = EVENTS[event]
         known, known_version = self._known.get(event), Signal.version

@@ -73,6 +73,31 @@ def test_an_unknown_name_is_an_attribute_error_with_the_nearest_name():
         trackside.EarlyStopingCallback  # noqa: B018
 
 
+@pytest.mark.slow
+def test_a_star_import_gives_every_public_name():
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorflow")
+
+    names = json.loads(run_python("import json; from trackside import *; print(json.dumps(sorted(globals())))"))
+
+    assert [name for name in names if not name.startswith("_") and name != "json"] == PUBLIC_NAMES.split()
+
+
+def test_a_star_import_leaves_out_the_names_whose_framework_is_not_installed():
+    code = """
+import importlib.util, json, sys
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "tensorflow") else found(name, *rest)
+from trackside import *
+print(json.dumps([sorted(globals()), sorted({"torch", "tensorflow"} & set(sys.modules))]))
+"""
+
+    names, loaded = json.loads(run_python(code))
+
+    assert set(PUBLIC_NAMES.split()) - set(names) == set(FRAMEWORK_OF)
+    assert loaded == []
+
+
 def test_a_missing_framework_is_named_with_the_command_that_installs_it():
     code = (
         "import sys; sys.modules['torch'] = None\n"

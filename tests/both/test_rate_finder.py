@@ -59,6 +59,7 @@ def test_the_search_finds_a_rate_and_leaves_everything_as_it_was(trainer_factory
     np.testing.assert_allclose(found.rates[:3], 1e-4 * 1e6 ** (np.arange(3) / 39), rtol=1e-5)
     assert 1e-3 < found.suggestion < 10
     assert str(found).startswith(f"learning_rate={found.suggestion:.3g}: the loss falls fastest there")
+    assert found._repr_html_() == f"<pre>{found}</pre>"
     trainer.train()
     np.testing.assert_array_equal(trainer_factory.weights(trainer), trainer_factory.weights(plain))
     found_without_a_trace(trainer_factory, trainer, steps=10)

@@ -15,7 +15,7 @@ from support.ranks import free_port
 from support.tracker_readers import curves_of, read_mlflow
 
 from trackside import MLflowCallback, TrainerCallback
-from trackside.cli.report import costs
+from trackside.callbacks.bus.report import costs
 from trackside.integrations._base.tracker import Tracker
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer, weights_of
 

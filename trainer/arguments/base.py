@@ -151,6 +151,7 @@ class BaseTrainingArguments(DerivedArguments):
     save_steps: float = option(500, "Updates between checkpoints, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
     save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
+    save_on_each_node: bool = option(False, "Save on each machine, into an output_dir that only this machine sees.")
     save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
     load_best_model_at_end: bool = option(False, "End with the weights of the best evaluation.")
     metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", NOT_EMPTY)

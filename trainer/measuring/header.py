@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from trackside.callbacks._util.display import counted, shown
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
 from ..data.limits import words_of_limits
@@ -69,11 +70,11 @@ def _output(args: Any, state: Any) -> str:
     return ", ".join(found)
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number of things.
-
-    Example:
-        >>> counted(1, "example"), counted(1600, "example")
-        ('1 example', '1,600 examples')
-    """
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def short_text(trainer: Any) -> str:
+    """Return a trainer in one line: its model, its folder, how far it has come, and how many callbacks it has."""
+    parts = vars(trainer)
+    state = parts["state"]
+    place = f"step {state.global_step:,} of {state.max_steps:,}" if state.max_steps else "not trained yet"
+    model, folder = type(parts["_model"]).__name__, shown(str(address_of(trainer.args.output_dir)))
+    known = counted(len(parts["_dispatcher"].attachments), "callback")
+    return f"<{type(trainer).__name__} of {model} in {folder}: {place}, {known}>"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from trackside.callbacks._util.display import Report
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, UnsupportedError
 from trackside.callbacks.state import TrainerState
@@ -52,6 +53,9 @@ class RateSearch:
         lowest = self.rates[int(np.argmin(self.smoothed))]
         falls = f"the loss falls fastest there, and is lowest at {lowest:.3g}"
         return f"learning_rate={self.suggestion:.3g}: {falls}, in {span}"
+
+    def _repr_html_(self) -> str:
+        return Report(self)._repr_html_()
 
     def draw(self, path: str | Path) -> Path:
         """Draw the losses over the rates into a file, and return its path.

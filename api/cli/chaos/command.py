@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.display import table
 from trackside.callbacks.errors import ConfigError
 from trackside.cli.chaos.campaign import OUT, TRACE, Campaign, place, told
 from trackside.cli.chaos.streams import END, Difference
-from trackside.cli.report import table
 
 EXACT, DIFFERS = 0, 1
 """Exit codes; what cannot be run ends with that of a wrong configuration."""

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.callbacks.bus.attachment import Attachment
-from trackside.cli.report import costs, curve, draw_loss_curve, metrics_line, table
+from trackside.cli.report import curve, draw_loss_curve, metrics_line
 
 HISTORY = [
     {"loss": 2.0, "step": 10, "epoch": 0.5},
     {"loss": 1.5, "step": 20, "epoch": 1.0},
     {"eval_loss": 1.4, "eval_accuracy": 0.5, "step": 20, "epoch": 1.0},
 ]
-
-
-def test_costs_name_the_share_of_the_run_and_what_failed():
-    fine = Attachment(callback=None, name="csv", role="observer", on_error="warn", origin="", calls=3, seconds=0.5)
-    failing = Attachment(callback=None, name="tracker", role="observer", on_error="warn", origin="", failures=3)
-    failing.detached_after, failing.last_error = 3, OSError("gone")
-
-    lines = costs({"csv": fine, "tracker": failing}, seconds=10.0).splitlines()
-
-    assert lines[1].split() == ["csv", "observer", "3", "0.500", "5.0", "%"]
-    assert lines[2].endswith("detached after 3 failures: OSError('gone')")
 
 
 def test_a_line_of_metrics_leaves_speeds_out():
@@ -33,10 +21,6 @@ def test_a_line_of_metrics_leaves_speeds_out():
 
 def test_a_curve_holds_the_steps_at_which_the_metric_was_logged():
     assert curve(HISTORY, "eval_loss") == [(20, 1.4)]
-
-
-def test_a_table_is_as_wide_as_its_widest_cells():
-    assert table([("a", "1"), ("long", "100")], right=[1]) == "a       1\nlong  100"
 
 
 @pytest.mark.parametrize("history", [HISTORY, HISTORY[:2], []])

@@ -9,8 +9,8 @@ import pytest
 
 from trackside import TrainerCallback
 from trackside.callbacks.bus import background, callback_thread
+from trackside.callbacks.bus.report import costs
 from trackside.callbacks.errors import ArgumentError, CallbackError
-from trackside.cli.report import costs
 
 
 class Gate(TrainerCallback):

@@ -108,6 +108,69 @@ def test_a_resumed_run_has_all_state_and_an_evaluation_changes_none_of_it(make_t
     assert losses("b", tmp_path / "b" / "checkpoint-4") == evaluated
 
 
+IMAGE_LAYERS = {
+    "RandomFlip": (),
+    "RandomRotation": (0.2,),
+    "RandomZoom": (0.2,),
+    "RandomTranslation": (0.2, 0.2),
+    "RandomContrast": (0.5,),
+    "RandomBrightness": (0.5,),
+    "RandomHue": (0.3,),
+    "RandomSaturation": (0.5,),
+    "RandomErasing": (),
+    "RandomGaussianBlur": (),
+    "RandomInvert": (),
+    "RandomShear": (0.2, 0.2),
+    "RandomPosterization": (4,),
+    "RandomSharpness": (0.5,),
+    "RandomGrayscale": (),
+    "RandomColorJitter": (),
+    "RandomColorDegeneration": (0.5,),
+    "RandomPerspective": (),
+    "RandomElasticTransform": (),
+    "AugMix": (),
+    "RandAugment": (),
+    "SpatialDropout2D": (0.3,),
+    "Dropout": (0.3,),
+    "GaussianDropout": (0.3,),
+    "GaussianNoise": (0.3,),
+    "AlphaDropout": (0.3,),
+    "RandomCrop": (6, 6),
+}
+NOT_OF_ONE_IMAGE = {"MixUp", "CutMix", "SpatialDropout1D", "SpatialDropout3D"}
+"""They take images with labels, or other shapes."""
+
+
+def test_these_are_all_random_layers_of_keras():
+    random = {name for name in dir(layers) if name.startswith("Random") or "Dropout" in name or "Mix" in name}
+
+    assert random | {"GaussianNoise", "RandAugment"} == IMAGE_LAYERS.keys() | NOT_OF_ONE_IMAGE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(3))
+def test_every_random_layer_of_keras_draws_the_same_in_a_second_and_in_a_resumed_run(make_trainer, tmp_path, part):
+    images = np.random.default_rng(0).random((16, 8, 8, 3)).astype(np.float32)
+    data = images, images[:, 0, 0, :1]
+    kinds = list(IMAGE_LAYERS.items())[part::3]  # several in a model: that of the last draws on what others gave it
+
+    def losses(folder, resume=None):
+        chain = [getattr(layers, name)(*options) for name, options in kinds]
+        model = keras.Sequential([keras.Input((8, 8, 3)), *chain, layers.Flatten(), layers.Dense(1)])
+        if resume is None:
+            keras.utils.set_random_seed(1)
+            model.set_weights([np.random.normal(size=weight.shape) for weight in model.get_weights()])
+        options = {**OPTIONS, "max_steps": 4, "save_steps": 2, "output_dir": str(tmp_path / folder)}
+        trainer = make_trainer(model=model, train_dataset=data, **options)
+        trainer.train(resume_from_checkpoint=resume)
+        return [record["loss"] for record in trainer.state.log_history if "loss" in record]
+
+    whole = losses("a")
+
+    assert losses("b") == whole
+    assert losses("a", tmp_path / "a" / "checkpoint-2") == whole
+
+
 def test_evaluation_sees_weights_that_were_loaded_after_it_was_traced(make_trainer, tmp_path):
     def make(mean):
         normalize = layers.Normalization(mean=None)

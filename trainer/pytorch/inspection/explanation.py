@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from trackside.callbacks._util.display import Report
+
 from ...engine import StepContext
 from ..loss import as_mean_and_weight
 from ..precision.eval_mode import eval_mode
@@ -44,6 +46,9 @@ class BatchExplanation:
     def __repr__(self) -> str:
         shown = {item.name: getattr(self, item.name) for item in fields(self)}
         return "\n".join(f"{name:10}{value}" for name, value in shown.items() if value != "")
+
+    def _repr_html_(self) -> str:
+        return Report(self)._repr_html_()
 
 
 def explain_batch(trainer: Any, step: Any, inputs: Any) -> BatchExplanation:

@@ -30,6 +30,7 @@ def test_it_names_examples_labels_loss_and_items(tmp_path: Any) -> None:
         "batch     {'input_ids': int64 (2, 4), 'labels': int64 (2, 4)}",
         "examples  2",
     ]
+    assert found._repr_html_().startswith("<pre>batch     {'input_ids': int64 (2, 4)")
 
 
 def test_it_says_what_is_withheld_and_where_the_loss_is_from(tmp_path: Any) -> None:

@@ -45,7 +45,8 @@ class GrowingArray:
             ValueError: If the dimensions do not fit those of the batches before; the arguments are both shapes.
         """
         rows = self._rows
-        shape, start = getattr(batch, "shape", ()), self._count
+        shape: tuple[int, ...] = getattr(batch, "shape", ())
+        start = self._count
         fits = rows is not None and shape[1:] == rows.shape[1:] and len(shape) > 0 and batch.dtype == rows.dtype
         if rows is None or not fits or start + shape[0] > rows.shape[0]:
             batch, rows = self._with_room(np.atleast_1d(batch), is_one_row=is_one_row)

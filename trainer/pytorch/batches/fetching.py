@@ -59,7 +59,7 @@ def arrays_of(nested: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def event_on(device: torch.device) -> Any:
     """Return an event that occurs when all that was asked of ``device`` so far is done."""
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
 

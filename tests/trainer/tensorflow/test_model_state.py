@@ -246,3 +246,57 @@ def test_random_operations_of_the_step_that_can_be_restored_are_not_named(make_t
         return [record.getMessage() for record in caplog.records if "training step draws" in record.getMessage()]
 
     assert warnings_of(Draws()) == warnings_of(Noise()) == warnings_of(layers.Dropout(0.3)) == []
+
+
+def of_functional():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(4, name="same")(layers.Dense(4, name="other")(inputs)))
+
+
+def variable(kind):
+    return kind(np.random.default_rng().normal(size=(4, 4)).astype(np.float32), name="w")
+
+
+PLACES = {
+    "a list": lambda model: [layers.Dense(4, name="same"), layers.Dense(4, name="same")],
+    "a dict": lambda model: {"b": layers.Dense(4), "a": layers.Dense(4)},
+    "a tuple": lambda model: (layers.Dense(4), layers.Dense(4)),
+    "nested lists": lambda model: [[layers.Dense(4), layers.Dense(4)], [layers.Dense(4)]],
+    "a dict of lists": lambda model: {"x": [layers.Dense(4)], "y": [layers.Dense(4), layers.Dense(4)]},
+    "weights": lambda model: [model.add_weight(shape=(4, 4), name=f"w{index}") for index in range(2)],
+    "a keras.Variable": lambda model: variable(keras.Variable),
+    "a tf.Variable": lambda model: variable(tf.Variable),
+    "an object": lambda model: Held(),
+    "one layer twice": lambda model: [layers.Dense(4)] * 2,
+    "models of one name": lambda model: [keras.Sequential([layers.Dense(4, name="d")], name="s") for _ in range(2)],
+    "a functional model": lambda model: of_functional(),
+}
+
+
+class Keeps(keras.Model):
+    """Keeps its layers and weights in a place."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.kept = PLACES[place](self)
+        self.head = layers.Dense(1)
+
+    def call(self, value):
+        kept = list(self.kept) if isinstance(self.kept, tuple) else self.kept  # which TensorFlow wraps
+        parts = [kept.dense] if isinstance(kept, Held) else keras.tree.flatten(kept)
+        for part in parts:
+            value = part(value) if isinstance(part, layers.Layer) else value @ part
+        return self.head(value)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_weights_come_back_wherever_a_model_keeps_them(tmp_path, place):
+    one, two = Keeps(place), Keeps(place)
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    expected, before = one(values), two(values)
+
+    snapshot.weights_writer(one, None)(tmp_path)
+    snapshot._load_arrays(two, tmp_path / snapshot.WEIGHTS_FILE)
+
+    assert not np.array_equal(before, expected)
+    np.testing.assert_array_equal(two(values), expected)

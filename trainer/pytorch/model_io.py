@@ -198,14 +198,9 @@ def by_name(outputs: Any) -> Any:
 
     Other outputs, tensors and tuples, are returned unchanged.
     """
-    if isinstance(outputs, Tensor):
+    if isinstance(outputs, Tensor) or not (isinstance(outputs, Mapping) or _has_names(outputs)):
         return outputs
-    if isinstance(outputs, Mapping):
-        fields: Mapping[str, Any] = outputs
-    elif not _has_names(outputs):
-        return outputs
-    else:
-        fields = fields_of(outputs)
+    fields: Mapping[str, Any] = outputs if isinstance(outputs, Mapping) else fields_of(outputs)
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -49,9 +49,7 @@ class LabelRule:
         if self.by_examples or labels is None or isinstance(labels, (tuple, list)):
             return None
         label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
-        if label is None:
-            return None
-        if label.is_floating_point() or label.ndim == 0:
+        if label is None or label.is_floating_point() or label.ndim == 0:
             return None
         return label[..., 1:] if self.is_causal and label.ndim > 1 else label
 

@@ -77,8 +77,8 @@ def imports(name: str, title: str, effort: Effort) -> Result:
     return Result(name, title, "s", "torch alone", in_turn(calls, effort.of(7)), missing=peers.MISSING)
 
 
-def predict(name: str, title: str, effort: Effort) -> Result:
-    """Measure a prediction of 100 outputs for each of 200,000 rows."""
+def predict(name: str, title: str, effort: Effort, *, is_evaluation: bool = False) -> Result:
+    """Measure a prediction of 100 outputs for each of 200,000 rows, or their evaluation."""
     import peers
     import predict as own
     import torch
@@ -86,14 +86,17 @@ def predict(name: str, title: str, effort: Effort) -> Result:
     rows = 20_000 if effort.is_quick else 200_000
     features = torch.randn(rows, own.WIDTH, generator=torch.Generator().manual_seed(0))
     options = argparse.Namespace(outputs=100, batch=256)
-    calls = own.predictors(features, options)
+    calls = (own.evaluators if is_evaluation else own.predictors)(features, options)
     names = {"hand-written loop, plain DataLoader": HAND, "Trainer.predict": TRAINER}
     calls = {names.get(each, each): call for each, call in calls.items()}
-    calls |= peers.predictors(own.make_model(100), features, 256)
+    missing = []
+    if not is_evaluation:
+        calls |= peers.predictors(own.make_model(100), features, options.batch)
+        missing = peers.MISSING
     sizes = {each: own.added_memory(call) for each, call in calls.items() if call() is not None}
     costs = in_turn({each: timed(call, 1e3) for each, call in calls.items()}, effort.of(9))
     memory = {each: size for each, size in sizes.items() if size is not None}
-    return Result(name, title, "ms", HAND, costs, memory, missing=peers.MISSING)
+    return Result(name, title, "ms", HAND, costs, memory, missing=missing)
 
 
 def callbacks(name: str, title: str, effort: Effort) -> Result:
@@ -239,6 +242,7 @@ ROWS: dict[str, Row] = {
     "callbacks": Row("one of 100 callbacks, each step", callbacks),
     "import": Row("import", imports),
     "predict": Row("prediction, 200,000 rows of 100, batches of 256", predict),
+    "evaluate": Row("evaluation of the same", predict, (("is_evaluation", True),)),
     "save": Row("what a save of 50 million parameters with AdamW stops training for", save),
     **{name: Row(title, tf_step, (("setting", title),), "TensorFlow") for name, title in TF_STEPS.items()},
     **{

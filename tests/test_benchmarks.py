@@ -142,3 +142,13 @@ def test_the_page_of_the_results_is_written_between_its_marks(tmp_path, monkeypa
     assert "| a step | 0.75 (0.75) |" in text
     assert "| Trainer | 1.5 | 1.5 to 1.5 | 0.75 |" in text
     assert (tmp_path / page.PICTURE).stat().st_size > 5_000
+
+
+def test_the_benchmark_of_prediction_measures_a_toy():
+    ended = run("--rows", "300", "--outputs", "3", "--batch", "16", "--rounds", "2", name="predict.py")
+
+    assert ended.returncode == 0, ended.errors
+    rows = [line.split(" | ") for line in ended.output.splitlines() if line.startswith(("| hand", "| Trainer"))]
+    assert len(rows) == 4 + 5
+    assert all(float(row[1]) >= 0 for row in rows)
+    assert all(row[3].startswith("1.000 (1.00)") for row in (rows[1], rows[5]))

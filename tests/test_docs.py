@@ -297,3 +297,12 @@ def test_the_error_on_the_page_of_arguments_is_the_one_that_is_raised():
         trackside.TrainingArguments("out", eval_strategy="epochs")
 
     assert f"{type(caught.value).__name__}: {caught.value}" == text
+
+
+def test_the_page_of_a_run_is_written_as_its_page_says(run):
+    pytest.importorskip("torch")
+    pytest.importorskip("plotly")
+
+    run(*python_blocks("docs/how-to/report.md"))
+
+    assert "Two learning rates" in Path("both.html").read_text(encoding="utf-8")

@@ -22,8 +22,8 @@ OUR_OWN = ("Trainer", "TFTrainer, arrays", "TFTrainer, tf.data")
 BASES = {"PyTorch": "a hand-written loop (for the import: to that of torch)", "TensorFlow": "a hand-written loop"}
 READING = (
     "Each row ran in a process of its own, on one thread, with all contestants in turn. A ratio is within a round;\n"
-    "the median over the rounds is shown and, below, the quartiles. In brackets: the ratio of the processor's time of all\n"
-    "threads. Less than 1 is quicker than the reference."
+    "the median over the rounds is shown and, below, the quartiles. In brackets: the ratio of the processor's time\n"
+    "of all threads. Less than 1 is quicker than the reference."
 )
 
 

@@ -31,13 +31,17 @@ def write(results: Path, docs: Path) -> None:
     """Replace what is between the markers, and draw the picture."""
     found = {name: results / f"{name}.json" for name in ROWS}
     measured = {name: Result.load_from(path) for name, path in found.items() if path.exists()}
-    page = docs / PAGE
+    between(docs / PAGE, markdown(measured))
+    draw(measured, docs / PICTURE)
+
+
+def between(page: Path, text: str) -> None:
+    """Replace what is between the markers of a page."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, marker, after = rest.partition(END)
     if not marker:
         raise SystemExit(f"{page} needs the lines {BEGIN!r} and {END!r}")
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(measured)}\n\n{END}{after}", encoding="utf-8")
-    draw(measured, docs / PICTURE)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 def markdown(measured: dict[str, Result]) -> str:

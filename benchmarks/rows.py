@@ -155,11 +155,12 @@ def save(name: str, title: str, effort: Effort, framework: str = "torch") -> Res
     costs: dict[str, list[Cost]] = {each: [(value, 0.0) for value in times[each]] for each in shown}
     missing = []
     if framework == "torch":
+        import peer_saves
         import peers
         import torch
 
         model = torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(layers)))
-        costs |= {f"{peer}, blocking": values for peer, values in peers.stalls(model, width, rounds).items()}
+        costs |= {f"{peer}, blocking": values for peer, values in peer_saves.stalls(model, width, rounds).items()}
         missing = peers.MISSING
     return Result(name, title, "s", checkpoint.BASE, costs, missing=missing)
 

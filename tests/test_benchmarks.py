@@ -144,6 +144,29 @@ def test_the_page_of_the_results_is_written_between_its_marks(tmp_path, monkeypa
     assert (tmp_path / page.PICTURE).stat().st_size > 5_000
 
 
+@pytest.mark.slow
+def test_growth_is_measured_and_its_page_written(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import growth_page
+
+    ended = run("--quick", "--one", "growth", "--out", str(tmp_path), name="all.py")
+
+    assert ended.returncode == 0, ended.errors
+    found = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))
+    page = tmp_path / growth_page.PAGE
+    page.parent.mkdir()
+    page.write_text((BENCHMARKS.parent / "docs" / growth_page.PAGE).read_text(encoding="utf-8"), encoding="utf-8")
+    growth_page.write(found, tmp_path)
+
+    assert abs(found["curves"]["a record, by those before"]["exponent"]) < 0.02
+    update = found["ranks"]["2"]["exchanged"]["an update"]
+    assert update.pop("bucket of gradients bytes") == 4 * (64 * 64 + 64 + 64 * 10 + 10 + 7)  # and 7 numbers
+    assert update == {"examples read": 4, "bucket of gradients": 1}
+    assert "| a control callback at a step | 1, 96 |" in page.read_text(encoding="utf-8")
+    assert (tmp_path / growth_page.PICTURE).stat().st_size > 5_000
+
+
 def test_the_benchmark_of_prediction_measures_a_toy():
     ended = run("--rows", "300", "--outputs", "3", "--batch", "16", "--rounds", "2", name="predict.py")
 

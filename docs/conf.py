@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
+import sys
+from pathlib import Path
 
 import trackside
-from trackside.trainer.arguments.base import BaseTrainingArguments
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference_tables
 
 project = "trackside"
 author = "The trackside developers"
 project_copyright = "the trackside developers, Apache-2.0"
 release = version = trackside.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "public_names",
+    "whole_site",
+]
+# the copy buttons are of the extra docs; without them the pages are the same
+extensions += [name for name in ("sphinx_copybutton",) if importlib.util.find_spec(name)]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"trackside {release}"
-myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
+html_static_path = ["static"]
+html_css_files = ["start.css"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "substitution"]
 myst_heading_anchors = 3
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
+
+nitpicky = True
+default_role = "py:obj"
+# a name in single backticks is a link if the reference has it, otherwise code; the inside of the package, short names
+# in annotations, and the words of a "Returns:" section have no page
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),
+    ("py:class", r"trackside\.\w+\..*"),
+    ("py:class", r"Action|Dataset|Tensor|nn\.Module|predictions|label_ids"),
+]
+# names of other projects, in files of the repository: a build needs no network, and a new name must be written down
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3/", "inventories/python.inv"),
+    "torch": ("https://docs.pytorch.org/docs/stable/", "inventories/torch.inv"),
+    "blinker": ("https://blinker.readthedocs.io/en/stable/", "inventories/blinker.inv"),
+}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # the small environment of `tox -e docs` has no framework; where one is installed, the real thing is read
 autodoc_mock_imports = [
@@ -33,14 +69,4 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shapes", "Units", "Source"]
 
-
-def arguments_table() -> str:
-    """Return every training argument with its default and help as a Markdown table, from where they are declared."""
-    rows = ["| field | default | meaning |", "|---|---|---|"]
-    for item in BaseTrainingArguments.fields():
-        made = item.default_factory() if item.default is dataclasses.MISSING else item.default
-        rows.append(f"| `{item.name}` | `{made!r}` | {item.metadata['help']} |")
-    return "\n".join(rows)
-
-
-myst_substitutions = {"arguments": arguments_table()}
+myst_substitutions = reference_tables.substitutions()

@@ -14,7 +14,7 @@ import trackside
 from trackside.testing import tiny_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
 FOLDERS = ("api", "callbacks", "integrations", "trainer")
 
 

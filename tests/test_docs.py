@@ -107,7 +107,13 @@ def link_distributions(names: set[str], site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/getting-started.md", "docs/distributed.md", "docs/hyperparameter-search.md"]
+    "page",
+    [
+        "README.md",
+        "docs/tutorials/first-run-pytorch.md",
+        "docs/explanation/distributed.md",
+        "docs/how-to/hyperparameter-search.md",
+    ],
 )
 def test_the_first_example_of_a_page_imports_what_the_install_line_above_it_names(page):
     pytest.importorskip("sklearn")
@@ -155,7 +161,7 @@ def test_the_blocks_of_the_readme_run_one_after_the_other(run):
 def test_getting_started_ends_with_the_best_model(run):
     pytest.importorskip("torch")
 
-    trainer = run(python_blocks("docs/getting-started.md")[0])["trainer"]
+    trainer = run(python_blocks("docs/tutorials/first-run-pytorch.md")[0])["trainer"]
 
     assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
 
@@ -163,20 +169,20 @@ def test_getting_started_ends_with_the_best_model(run):
 def test_the_example_on_the_page_of_tensorflow_learns(run):
     pytest.importorskip("tensorflow")
 
-    trainer = run(*python_blocks("docs/tensorflow.md"))["trainer"]
+    trainer = run(*python_blocks("docs/explanation/tensorflow.md"))["trainer"]
 
     assert trainer.evaluate()["eval_accuracy"] == trainer.state.best_metric > 0.9
 
 
 def test_the_ways_to_try_work_as_their_page_says(run):
-    run(*python_blocks("docs/ways-to-try.md"))
+    run(*python_blocks("docs/how-to/ways-to-try.md"))
 
 
 def test_the_search_on_its_page_finds_something_and_goes_on(run):
     pytest.importorskip("torch")
     pytest.importorskip("optuna")
 
-    first, second = python_blocks("docs/hyperparameter-search.md")
+    first, second = python_blocks("docs/how-to/hyperparameter-search.md")
     with pytest.warns(UserWarning, match="'hidden' is not a training argument"):
         names = run(first, "found = trainer.evaluate()['eval_loss']", second)
 
@@ -186,27 +192,27 @@ def test_the_search_on_its_page_finds_something_and_goes_on(run):
 
 def test_the_functions_on_the_page_of_events_listen(run, capsys):
     pytest.importorskip("torch")
-    run(TRAINER, *python_blocks("docs/events.md"), "trainer.train()")
+    run(TRAINER, *python_blocks("docs/reference/events.md"), "trainer.train()")
 
     assert "step 100\nstep 200\n" in re.sub(r"^(?!step \d+$).*\n", "", capsys.readouterr().out, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["docs/callbacks.md", "docs/writing-a-tracker.md"])
+@pytest.mark.parametrize("page", ["docs/explanation/callbacks.md", "docs/tutorials/own-tracker.md"])
 def test_the_callback_on_a_page_can_be_attached(page, run):
     from trackside.callbacks.bus.attachment import attachment_of
 
     names = run(python_blocks(page)[0])
 
     (cls,) = (item for name, item in names.items() if name in {"StopAtLoss", "TabLogCallback"})
-    assert attachment_of(cls).role == ("control" if page == "docs/callbacks.md" else "observer")
+    assert attachment_of(cls).role == ("control" if page == "docs/explanation/callbacks.md" else "observer")
 
 
 @pytest.mark.slow
 def test_the_script_on_the_page_of_several_processes_runs_on_two(tmp_path):
     pytest.importorskip("torch")
-    page = (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/explanation/distributed.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^\$ torchrun (.* train\.py)$", page.partition("## Starting")[0], re.MULTILINE)
-    (tmp_path / "train.py").write_text(python_blocks("docs/distributed.md")[0])
+    (tmp_path / "train.py").write_text(python_blocks("docs/explanation/distributed.md")[0])
 
     # in one pipe the lines of two ranks run into each other
     apart = ["--redirects", "1", "--log-dir", str(tmp_path / "logs")]
@@ -232,9 +238,11 @@ def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run
 
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/distributed.md").read_text(encoding="utf-8"), re.DOTALL)
+    (text,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs/explanation/distributed.md").read_text(encoding="utf-8"), re.DOTALL
+    )
 
-    args = run("from trackside import TrainingArguments", python_blocks("docs/distributed.md")[1])["args"]
+    args = run("from trackside import TrainingArguments", python_blocks("docs/explanation/distributed.md")[1])["args"]
     args = args.replace(**YAML(typ="safe").load(text))
 
     assert (args.fsdp_config["transformer_layer_cls_to_wrap"], args.process_index) == ("Block", 1)
@@ -243,7 +251,7 @@ def test_the_options_on_the_page_of_several_processes_are_taken(monkeypatch, run
 
 @pytest.mark.slow
 def test_the_tracker_on_its_page_passes_the_tests_on_its_page(run):
-    names = run(*python_blocks("docs/writing-a-tracker.md"))
+    names = run(*python_blocks("docs/tutorials/own-tracker.md"))
 
     names["test_it_is_a_good_callback"]()
     names["test_it_writes_what_is_logged"]()
@@ -252,7 +260,7 @@ def test_the_tracker_on_its_page_passes_the_tests_on_its_page(run):
 def test_the_package_on_the_page_of_trackers_is_what_the_command_writes(capsys):
     assert main(["new-callback", "tab_log"]) == 0
 
-    page = (ROOT / "docs/writing-a-tracker.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/tutorials/own-tracker.md").read_text(encoding="utf-8")
     assert f"$ trackside new-callback tab_log\n{capsys.readouterr().out}```" in page
 
 
@@ -261,7 +269,7 @@ def test_the_page_of_the_command_has_all_of_it(capsys):
         main(["--help"])
 
     commands = re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
-    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
     assert len(commands) >= 10
     assert [name for name in commands if f"$ trackside {name} " not in page] == []
 
@@ -271,7 +279,7 @@ def test_the_plan_on_the_page_of_the_command_is_what_it_prints(monkeypatch, caps
     pytest.importorskip("sklearn")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
     ((command, excerpt),) = re.findall(r"`trackside (plan .*)`, in part:\n\n```text\n(.*?)\n```", page, re.DOTALL)
 
     assert main(command.split()) == 0
@@ -281,9 +289,20 @@ def test_the_plan_on_the_page_of_the_command_is_what_it_prints(monkeypatch, caps
 
 
 def test_the_error_on_the_page_of_arguments_is_the_one_that_is_raised():
-    (text,) = re.findall(r"```text\n(.*?)\n```", (ROOT / "docs/arguments.md").read_text(encoding="utf-8"), re.DOTALL)
+    (text,) = re.findall(
+        r"```text\n(.*?)\n```", (ROOT / "docs/reference/arguments.md").read_text(encoding="utf-8"), re.DOTALL
+    )
 
     with pytest.raises(trackside.errors.ArgumentError) as caught:
         trackside.TrainingArguments("out", eval_strategy="epochs")
 
     assert f"{type(caught.value).__name__}: {caught.value}" == text
+
+
+def test_the_page_of_a_run_is_written_as_its_page_says(run):
+    pytest.importorskip("torch")
+    pytest.importorskip("plotly")
+
+    run(*python_blocks("docs/how-to/report.md"))
+
+    assert "Two learning rates" in Path("both.html").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ OTHER_NAMES = {"metrics_to_log", "use_cpu"}
 
 
 def text_of(name):
-    return (ROOT / f"docs/coming-from-{name}.md").read_text(encoding="utf-8")
+    return (ROOT / f"docs/coming-from/{name}.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PAGES)

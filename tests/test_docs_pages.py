@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 import trackside
+from trackside.callbacks.types import keywords_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def docs_module(name):
+    """Import a script or an extension of the documentation."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_pages_name_every_event_and_every_registered_callback():
     events_page, callbacks_page = (
-        (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("events", "callbacks")
+        (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("reference/events", "explanation/callbacks")
     )
     entry_points = (ROOT / "setup.cfg").read_text(encoding="utf-8").partition("\ntrackside.callbacks =")[2]
     registered = re.findall(r"^    (\w+) = trackside", entry_points, re.MULTILINE)
@@ -31,15 +45,66 @@ def test_the_readme_counts_the_events_and_names_the_commands():
 
 
 def test_the_reference_has_every_public_name():
-    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page, re.MULTILINE))
+    page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
+    parts = {name: text for name, text in docs_module("reference_tables").substitutions().items() if "api" in name}
+    listed = {name for part in parts.values() for name in re.findall(r"^\.\. auto\w+:: (\w+)$", part, re.MULTILINE)}
     listed |= set(re.findall(r"`from trackside import (\w+)`", page)) | set(re.findall(r"`trackside\.(\w+)`", page))
 
     assert [name for name in dir(trackside) if not name.startswith("_") and name not in listed] == []
+    assert [name for name in parts if f"{{{{ {name} }}}}" not in page] == []
+
+
+def test_the_page_of_arguments_has_every_field_of_both_frameworks_once_with_an_anchor():
+    table = docs_module("reference_tables").arguments_tables()
+    classes = (trackside.TrainingArguments, trackside.TFTrainingArguments, trackside.Seq2SeqTrainingArguments)
+
+    fields = {item.name for cls in classes for item in cls.fields()}
+    assert sorted(re.findall(r"^\| \[`(\w+)`\]\{#\1\} \|", table, re.MULTILINE)) == sorted(fields)
+    assert "`'adamw_torch_fused'`; TensorFlow: `'adamw_torch'`" in table
+
+
+def test_the_events_of_the_page_carry_what_the_types_say():
+    page = (ROOT / "docs/reference/events.md").read_text(encoding="utf-8").partition("## Keyword")[0]
+    common = set(keywords_of("on_step_end"))
+
+    rows = dict(re.findall(r"^\| (`on_.*?) \| .*? \|(.*)\|$", page, re.MULTILINE))
+    told = {event: payload for events, payload in rows.items() for event in re.findall(r"`(\w+)`", events)}
+    missing = [
+        (event, name)
+        for event in trackside.events.EVENTS
+        for name in set(keywords_of(event)) - common
+        if not re.search(rf"`{name}\b", told[event])
+    ]
+    assert missing == []
+
+
+def test_the_drawing_of_the_loop_is_that_of_its_script_and_has_events_only():
+    script = docs_module("draw_loop")
+
+    assert script.PICTURE.read_text(encoding="utf-8") == script.drawing()
+    assert [event for _, _, event in script.LINES if event not in trackside.events.EVENTS] == []
+
+
+def test_a_page_that_sphinx_overwrites_is_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'docs')!r})\nextensions = ['whole_site']"
+    )
+    (tmp_path / "index.rst").write_text("Start\n=====\n\n.. toctree::\n\n   search\n   kept\n")
+    (tmp_path / "kept.rst").write_text("Kept & found\n============\n")
+    (tmp_path / "search.rst").write_text("Hyperparameters\n===============\n")
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", str(tmp_path), str(tmp_path / "html")], capture_output=True, text=True
+    )
+
+    assert re.findall(r"WARNING: (.*)", ended.stderr) == [
+        "search is lost: search.html does not have the title 'Hyperparameters'"
+    ]
 
 
 def test_the_callbacks_of_others_were_run_with_the_versions_that_are_tested():
-    page = (ROOT / "docs/foreign-callbacks.md").read_text(encoding="utf-8").partition("These ran by hand")[0]
+    page = (ROOT / "docs/reference/foreign-callbacks.md").read_text(encoding="utf-8").partition("These ran by hand")[0]
     told = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \|", page, re.MULTILINE) + re.findall(r"with (\w+) ([\d.]+)\)", page)
 
     pinned = dict(

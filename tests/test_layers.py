@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md: `lint-imports` passes, and fails an import that goes upward."""
+"""The layers of docs/explanation/architecture.md: `lint-imports` passes, and fails an import that goes upward."""
 
 from __future__ import annotations
 

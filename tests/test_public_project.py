@@ -87,7 +87,7 @@ def test_the_hooks_before_a_commit_have_the_versions_that_tox_has():
 
 
 def test_the_page_on_compatibility_lists_what_is_deprecated():
-    page = read("docs/compatibility.md")
+    page = read("docs/reference/compatibility.md")
     rows = re.findall(r"^\| `(.+?)`.*\| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     known = [alias.deprecation for alias in ALIASES if alias.deprecation is not None] + [MODEL_PATH]
 

@@ -162,8 +162,7 @@ class BaseTrainer(TrainerInterface):
         return output
 
     def _train(self, wanted: str | Path | bool | None, trial: Any) -> TrainOutput:
-        checkpoint = self._checkpoints.locate(wanted) if self.is_world_process_zero() else None
-        checkpoint = self._engine.strategy.collectives.gather("the checkpoint to resume from", checkpoint)[0]
+        checkpoint = self._checkpoints.locate(wanted)
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
             self.model = self.call_model_init(trial)

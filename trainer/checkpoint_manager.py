@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,13 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.state import TrainerState
 
 from .checkpointing.best_model import BestModel
-from .checkpointing.discovery import (
-    STATE_FILE,
-    find_checkpoints,
-    newest_resumable,
-    newest_valid,
-    resumable,
-    run_id_of,
-    tell,
-)
+from .checkpointing.choosing.choice import Choice
+from .checkpointing.choosing.nodes import Nodes
+from .checkpointing.discovery import STATE_FILE, run_id_of
 from .checkpointing.locks.run_lock import rename
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
 from .checkpointing.remote_output import RemoteOutput
-from .checkpointing.replacing import EarlierRuns, refuse_others
+from .checkpointing.replacing import EarlierRuns
 from .checkpointing.restoring import SavedRun
 from .checkpointing.saving.async_commit import Committer
 from .checkpointing.saving.save_costs import SaveCosts
@@ -34,15 +28,11 @@ from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine
 from .overrides import Overrides
 from .progress import Progress
-from .staging import address_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 ARGS_FILE = "training_args.json"
 PROGRESS_FILE = "progress.json"
-
-runs_begun: Counter[Path] = Counter()
-"""Number of runs that this process has begun, by folder; identifies the entry of an earlier attempt of the job."""
 
 
 class CheckpointManager:
@@ -93,6 +83,11 @@ class CheckpointManager:
         self._store = None
         self.remote = RemoteOutput(self.trainer.args)
 
+    @property
+    def nodes(self) -> Nodes:
+        """The machines of the run."""
+        return Nodes(self.trainer.args, self.engine.strategy.collectives)
+
     # -- saving ---------------------------------------------------------------------------------------------------
 
     def save(self, progress: Progress) -> None:
@@ -128,7 +123,7 @@ class CheckpointManager:
             self.committer.submit(commit)
             return
         self.committer.wait()
-        write_own = commit if state.is_world_process_zero else self.engine.checkpoint.write_shards
+        write_own = commit if args.should_save else self.engine.checkpoint.write_shards
         self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
         if is_heard:
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
@@ -141,11 +136,15 @@ class CheckpointManager:
 
     def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
-        texts = {
-            STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
-            ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
-            PROGRESS_FILE: _as_json(progress.to_dict(), "progress"),
-        }
+
+        def current() -> dict[str, str]:
+            return {
+                STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
+                ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
+                PROGRESS_FILE: _as_json(progress.to_dict(), "progress"),
+            }
+
+        texts = self.nodes.first("the state of the run", current)
 
         def write(folder: Path) -> dict[str, str]:
             roles = write_snapshot(folder) or {}
@@ -173,18 +172,25 @@ class CheckpointManager:
     def close(self) -> None:
         """Finish the uploads, and delete what callbacks have released since the last commit; the last step of a run."""
         best = self.trainer.state.best_model_checkpoint
-        if self.trainer.state.is_world_process_zero:
+        if self.trainer.args.should_save:
             self.remote.finish(show=not self.trainer.args.disable_tqdm)
             self.store.rotate(*([] if best is None else [best]), *self.dispatcher.held())
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def claimed(self) -> AbstractContextManager[None]:
-        """Return a context in which the first process holds the lock of ``output_dir``, wherever that is."""
-        args = self.trainer.args
-        if not self.trainer.state.is_world_process_zero:
-            return nullcontext()
-        return self.remote.locked(Path(args.output_dir), self.run_id, is_needed=args.save_strategy != "no")
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Return a context in which the process that writes into ``output_dir`` holds its lock, wherever that is."""
+        args, nodes = self.trainer.args, self.nodes
+        if nodes.are_apart:
+            self.trainer.state.run_id = nodes.begin(self.run_id)
+            self._store = None
+        with ExitStack() as held:
+            folder, needed = Path(args.output_dir), args.save_strategy != "no"
+            if nodes.are_apart or args.should_save:
+                lock = self.remote.locked(folder, self.run_id, is_needed=needed)
+                nodes.each("the lock of output_dir", lambda: held.enter_context(lock))
+            yield
 
     def open(self, folder: str | Path, *, run_id: str | None = None) -> Contents:
         """Verify a folder, once for all processes, and return its contents.
@@ -197,17 +203,18 @@ class CheckpointManager:
         """
         path = self._here(folder)
         outcome: Contents | str | None = None
-        if self.trainer.state.is_world_process_zero:
+        if self.trainer.args.should_save:
             try:
                 outcome = open_checkpoint(path)
                 if run_id is not None and run_id_of(path) not in (None, run_id):
                     outcome = "is of another run"
             except BrokenCheckpointError as error:
                 outcome = error.reason
-        first: Contents | str = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)[0]
-        if isinstance(first, str):
-            raise BrokenCheckpointError(path, first)
-        return first
+        found = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)
+        for reason in (item for item in found if isinstance(item, str)):
+            raise BrokenCheckpointError(path, reason)
+        contents: Contents = contents_of(path) if self.nodes.are_apart else found[0]
+        return contents
 
     def _here(self, folder: str | Path) -> Path:
         """Return the local copy of a folder, downloaded once on each machine; all processes must call this."""
@@ -224,55 +231,15 @@ class CheckpointManager:
         return Path(next(path for path in found if path is not None))
 
     def locate(self, wanted: str | Path | bool | None) -> Path | None:
-        """Return the checkpoint to resume from; None for a fresh start.
-
-        If the launcher restarted the job, the newest checkpoint of an earlier attempt takes precedence over ``wanted``.
-
-        Args:
-            wanted: A folder; True for the newest valid one in ``output_dir`` (a fresh start if there is none); None or
-                False for a fresh start.
-
-        Raises:
-            CheckpointError: If the folder does not exist or does not verify, or if no checkpoint in it verifies.
-            ArgumentError: If a fresh start would write into a folder that holds checkpoints of another run.
-        """
-        args = self.trainer.args
-        self.remote.begin(is_resumed=bool(wanted), overwrites=args.overwrite_output_dir)
-        folder = Path(args.output_dir).resolve()
-        runs_begun[folder] += 1
-        *before, name = [f"run-in/{folder}/{number + 1}" for number in range(runs_begun[folder])]
-        # not for a trial: a restarted search may try other hyperparameters in it
-        notes = None if self.trainer.state.is_hyper_param_search else self.engine.job_store()
-        if notes is None:
-            return self._wanted(wanted)
-        earlier = self._of_earlier_attempt(notes.get(name).decode()) if notes.check([name]) else None
-        checkpoint = earlier or self._wanted(wanted)
-        self.earlier.spare(notes.get(key).decode() for key in before if notes.check([key]))  # runs of this job
-        notes.set(name, (checkpoint and run_id_of(checkpoint)) or self.run_id)
-        return checkpoint
-
-    def _of_earlier_attempt(self, run_id: str) -> Path | None:
-        self.trainer.state.run_id = run_id
-        self.remote.fetch_newest(run_id)
-        checkpoint, skipped = newest_valid(self.trainer.args.output_dir, run_id)
-        tell(skipped)
-        what = f"goes on from {checkpoint}" if checkpoint else "had saved nothing yet, and begins anew"
-        logger.warning("this job was started again; it %s", what)
-        return checkpoint
-
-    def _wanted(self, wanted: str | Path | bool | None) -> Path | None:
-        output_dir = Path(self.trainer.args.output_dir)
-        replaces = self.trainer.args.overwrite_output_dir and not wanted
-        self.earlier = EarlierRuns(output_dir if replaces else None, self.run_id)
-        if wanted is True:
-            self.remote.fetch_newest()
-            return newest_resumable(output_dir)
-        if wanted:
-            return resumable(open_checkpoint(self.remote.local(str(wanted))))
-        if not replaces:
-            found = {path.name: run_id_of(path) for path in find_checkpoints(output_dir)} | self.remote.run_ids()
-            refuse_others(found, self.run_id, address_of(self.trainer.args.output_dir))
-        return None
+        """Return the checkpoint to resume from, the same on all processes; None for a fresh start; see `Choice`."""
+        nodes, state = self.nodes, self.trainer.state
+        choice = Choice(self.trainer.args, state, nodes, self.remote, self.engine.job_store)
+        looks = nodes.are_apart or state.is_world_process_zero
+        found = choice.locate(wanted) if looks else None
+        self.earlier = choice.earlier
+        if not nodes.are_apart:
+            found = self.engine.strategy.collectives.gather("the checkpoint to resume from", found)[0]
+        return found
 
     def load_weights(self, folder: str | Path) -> None:
         """Load only the weights, from a checkpoint, which is verified, or from a folder that save_model wrote.
@@ -298,7 +265,7 @@ class CheckpointManager:
         self._store = None
         folders = Path(trainer.args.output_dir), saved.path.parent
         self.best.look_for(run_id_of(saved.path), *folders, before=saved.args, remote=self.remote.run_ids)
-        if trainer.state.is_world_process_zero:
+        if trainer.args.should_save:
             rename(Path(trainer.args.output_dir), self.run_id)
             self.store.clean()
         if trainer.args.restore_callback_states_from_checkpoint:

@@ -191,7 +191,7 @@ class TrainerInterface(ABC):
         with self._evaluator.occupation.begin("find_batch_size()"):
             return find_batch_size(self, self._engine, max_size)
 
-    def model_summary(self) -> Report:
+    def model_summary(self) -> str:
         """Return the layers of the model and their numbers of weights: by torchinfo if it is installed, or by Keras."""
         self._check_model()
         return Report(self._engine.trial.summary())
@@ -267,7 +267,7 @@ class TrainerInterface(ABC):
         self._checkpoints.load_weights(folder)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the weights and the other files of the model into ``output_dir``, on the first process.
+        """Write the weights and the other files of the model into ``output_dir``, where ``args.should_save``.
 
         A checkpoint contains the files that an override writes; if they do not include weights, the model's are added.
         """

@@ -1,7 +1,7 @@
 """Atomic files: after a crash at any instant a file or folder is the old one or the new one, never a part.
 
 The order is always the same: write beside the final path, fsync, rename, fsync the folder that holds the name. Windows
-cannot fsync or lock a folder; what that means for a checkpoint is in ``docs/checkpoints.md``.
+cannot fsync or lock a folder; what that means for a checkpoint is in ``docs/explanation/checkpoints.md``.
 """
 
 from __future__ import annotations

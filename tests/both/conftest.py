@@ -165,6 +165,8 @@ class TensorFlow(Factory):
 
     def disturbed(self, step: int, factor: float) -> Any:
         """A trainer class whose training loss is multiplied by ``factor`` in the update after ``step`` of them."""
+        from trackside.trainer.tensorflow.precision.amp import INITIAL_SCALE
+
         tf = self.parts.tf
 
         class Disturbed(self.trainer_class):  # type: ignore[misc, name-defined]
@@ -175,7 +177,7 @@ class TensorFlow(Factory):
                 now = tf.equal(self.optimizer.iterations.value, step)
                 precision = self._engine.train_step.precision
                 if precision.is_scaled:  # an update that was held back does not count
-                    now &= tf.equal(precision.scale, 2.0**16)
+                    now &= tf.equal(precision.scale, INITIAL_SCALE)
                 return loss * tf.where(now, np.float32(factor), np.float32(1.0)), logits
 
         return Disturbed

@@ -62,6 +62,7 @@ SECOND = {
     "save_steps": 1,
     "save_total_limit": 7,
     "save_only_model": True,
+    "save_on_each_node": True,
     "save_async": False,
     "load_best_model_at_end": True,
     "metric_for_best_model": "loss",

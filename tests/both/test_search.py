@@ -19,7 +19,7 @@ from trackside.callbacks.errors import (
     TracksideValueError,
     UnknownMetricError,
 )
-from trackside.trainer.checkpoint_manager import runs_begun
+from trackside.trainer.checkpointing.choosing.choice import runs_begun
 from trackside.trainer.outputs import BestRun
 
 optuna = pytest.importorskip("optuna")

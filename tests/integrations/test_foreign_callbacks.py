@@ -1,6 +1,6 @@
 """Callbacks and loggers written for other trainers, attached as they are and read back with their tools' readers.
 
-`docs/foreign-callbacks.md` lists them; Keras's own are run in test_keras_adapter.py, Lightning's own in
+`docs/reference/foreign-callbacks.md` lists them; Keras's own are run in test_keras_adapter.py, Lightning's own in
 test_lightning_adapter.py.
 """
 

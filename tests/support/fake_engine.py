@@ -34,6 +34,7 @@ class FakeTrainer(BaseTrainer):
         sizes: The outputs of each evaluation batch of this rank, as many numbers for an example.
         fault: Called before each micro-batch, evaluation batch and write.
         steers: The flags that a callback of this rank sets, by the step.
+        local_rank: Rank on its machine; without it, there is one machine.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class FakeTrainer(BaseTrainer):
         sizes: list[int],
         fault: Fault,
         steers: dict[int, str],
+        local_rank: int | None = None,
         **args: Any,
     ) -> None:
         self.collectives_of_the_test = collectives
@@ -51,7 +53,8 @@ class FakeTrainer(BaseTrainer):
         self.processing_class = None
         options: Any = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
         made = BaseTrainingArguments(str(folder), **{**options, "disable_tqdm": True, "log_level": "error", **args})
-        vars(made)["place"] = ProcessRank(collectives.rank, collectives.world_size, collectives.rank, "torchrun")
+        local_rank = collectives.rank if local_rank is None else local_rank
+        vars(made)["place"] = ProcessRank(collectives.rank, collectives.world_size, local_rank, "torchrun")
         super().__init__(
             model=object(),
             args=made,
@@ -173,8 +176,8 @@ class FakeEvaluation(EvaluationStep):
     def metrics(self) -> dict[str, Any]:
         return {}
 
-    def to_host(self, nested: Any) -> Any:
-        return nested
+    def fetch(self, nested: Any) -> Any:
+        return lambda: nested
 
     def for_metrics(self, nested: Any) -> Any:
         return nested

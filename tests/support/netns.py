@@ -60,11 +60,14 @@ class Machines:
         return subprocess.run([str(self.ip), *words], check=True, capture_output=True, text=True).stdout
 
     def torchrun(self, folder: Path, script: str, *names: str) -> None:
-        """Start ``script FOLDER NAME...`` on each machine, one process under one torchrun."""
+        """Start ``script FOLDER NAME...`` on each machine, one process under one torchrun, with a disk at /mnt."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, (name, cable, address) in enumerate(zip(self.names, self.cables, ADDRESSES, strict=True)):
             launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
             launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:{PORT}", "--rdzv-id", "test"]
+            disk = folder / f"disk{number}"
+            disk.mkdir(exist_ok=True)
+            mounted = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /mnt && exec "$@"', str(disk)]
             # both have the host name of the one real machine, which says nothing about their addresses
             launcher += ["--local-addr", address, "--rdzv-conf", f"is_host={number == 0}"]
             self.jobs.append(
@@ -74,6 +77,7 @@ class Machines:
                         "netns",
                         "exec",
                         name,
+                        *mounted,
                         *launcher,
                         str(TESTS / "workers" / script),
                         str(folder),

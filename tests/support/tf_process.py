@@ -36,6 +36,7 @@ def run(
 
     from support import tf_models as parts
     from trackside import LossGuardCallback, TFTrainer, TFTrainingArguments, TrainerCallback
+    from trackside.trainer.tensorflow.precision.amp import INITIAL_SCALE
 
     skips: list[bool] = []
 
@@ -50,7 +51,7 @@ def run(
             loss, logits = super().run_model(features, labels, training)
             if training and inf_at:
                 now = parts.tf.equal(self.optimizer.iterations.value, inf_at)
-                again = parts.tf.equal(self._engine.train_step.precision.scale, 65536.0)
+                again = parts.tf.equal(self._engine.train_step.precision.scale, INITIAL_SCALE)
                 loss = loss * parts.tf.where(now & again, np.float32(np.inf), np.float32(1.0))
             return loss, logits
 

@@ -11,6 +11,7 @@ from support.torch_models import classified, mlp
 from torch import nn
 
 from trackside import Trainer, TrainingArguments
+from trackside.callbacks.errors import ArgumentError, RankError
 from workers.ddp_common import RANK, arguments, make, outcome, trained
 
 
@@ -22,6 +23,22 @@ def resuming(folder: Path) -> Any:
     trainer = make(folder / "resumed", optim="adamw_torch")
     trainer.train(resume_from_checkpoint=str(folder / "saved" / "checkpoint-4"))
     return {"resumed": outcome(trainer)}
+
+
+def saving_on_each_node(folder: Path) -> Any:
+    """Train on machines with disks of their own, and go on from there; then say where they see one folder."""
+    options = {"save_strategy": "steps", "save_steps": 2, "save_on_each_node": True, "lr_scheduler_type": "constant"}
+    disk = Path("/mnt") / "out"
+    trained(disk, max_steps=4, **options)
+    trainer = make(disk, max_steps=6, **options)
+    trainer.train(resume_from_checkpoint=True)
+    trainer.save_model()
+    found = {"there": sorted(path.name for path in disk.iterdir()), "resumed": outcome(trainer)}
+    try:
+        trained(folder / "seen_by_both", max_steps=2, **options)
+    except (ArgumentError, RankError) as error:
+        found["refused"] = f"{type(error).__name__}: {error}"
+    return found
 
 
 class Searcher(Trainer):

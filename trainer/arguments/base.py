@@ -105,7 +105,7 @@ class BaseTrainingArguments(DerivedArguments):
     per_gpu_eval_batch_size: int = other_name("Deprecated: per_device_eval_batch_size.")
     gradient_accumulation_steps: int = option(1, "Micro-batches per update; steps count updates.", at_least(1))
     eval_accumulation_steps: int | None = option(
-        None, "Batches after which predictions move to the host; bounded by itself if not given.", at_least(1)
+        None, "Batches after which processes exchange predictions; bounded by itself if not given.", at_least(1)
     )
     eval_delay: float = option(0, "Epochs or updates, as eval_strategy counts, before the first one.", at_least(0))
     eval_on_train: bool = option(False, "Evaluate on the training data too, under names that begin with eval_train.")
@@ -151,6 +151,7 @@ class BaseTrainingArguments(DerivedArguments):
     save_steps: float = option(500, "Updates between checkpoints, or a share of max_steps.", INTERVAL, kinds=NUMBER)
     save_total_limit: int | None = option(None, "Checkpoints to keep; best and newest always stay.", at_least(1))
     save_only_model: bool = option(False, "Save the model only; such a checkpoint cannot be resumed.")
+    save_on_each_node: bool = option(False, "Save on each machine, into an output_dir that only this machine sees.")
     save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
     load_best_model_at_end: bool = option(False, "End with the weights of the best evaluation.")
     metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", NOT_EMPTY)

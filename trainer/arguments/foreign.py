@@ -102,7 +102,6 @@ FOREIGN_FIELDS = (
     ForeignField("push_to_hub_organization", None, HUB),
     ForeignField("push_to_hub_token", None, HUB),
     ForeignField("ray_scope", "last", "'last'; give it to hyperparameter_search()"),
-    ForeignField("save_on_each_node", False, "false; give an output_dir that all machines see"),
     ForeignField("save_safetensors", True, "true; weights are always saved as safetensors"),
     ForeignField("sharded_ddp", "", OTHER_LAUNCHERS, (None, False)),
     ForeignField("split_batches", None, "only None; give global_batch_size", (False,)),

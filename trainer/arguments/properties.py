@@ -28,6 +28,7 @@ class DerivedArguments(PlainData):
     warmup_steps: float
     warmup_ratio: float
     logging_steps: float
+    save_on_each_node: bool
     seed: int
     data_seed: int | None
     log_level: str
@@ -96,8 +97,8 @@ class DerivedArguments(PlainData):
 
     @property
     def should_save(self) -> bool:
-        """Whether this process writes the shared files."""
-        return self.process_index == 0
+        """Whether this process writes checkpoints and models: the first of all, or of each machine."""
+        return (self.local_process_index if self.save_on_each_node else self.process_index) == 0
 
     @property
     def should_log(self) -> bool:

@@ -38,6 +38,7 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
+        self.engine.take_other_schedule()
         average, is_whole = self.engine.average, not self.trainer.args.save_only_model
         buffers = self.buffers.lend() if copy or average.is_begun else None
         trained = average.states() if is_whole else None
@@ -123,14 +124,14 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
             self._load_weights(contents, None)
 
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights and the other files of the model into ``output_dir``, on the first process."""
+        """Write the weights and the other files of the model into ``output_dir``, where ``args.should_save``."""
         with self.engine.average.shown():
             self._save_model(Path(output_dir or self.trainer.args.output_dir).expanduser())
 
     def _save_model(self, folder: Path) -> None:
         """Write the present weights and the other files of the model."""
         write_model = self._model_writer(None)
-        if self.trainer.is_world_process_zero():
+        if self.trainer.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             write_model(folder)
 

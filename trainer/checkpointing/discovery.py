@@ -63,13 +63,16 @@ def newest_valid(
     return None, skipped
 
 
-def newest_resumable(output_dir: Path) -> Path | None:
+def newest_resumable(output_dir: Path, last_step: float = math.inf) -> Path | None:
     """Return the newest checkpoint that verifies; None in a folder without checkpoints. Tell what was passed over.
+
+    Args:
+        last_step: Consider only checkpoints of steps up to this one.
 
     Raises:
         CheckpointError: If there are checkpoints, but none verifies.
     """
-    path, skipped = newest_valid(output_dir)
+    path, skipped = newest_valid(output_dir, last_step=last_step)
     tell(skipped)
     if path is None and skipped:
         reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in skipped)

@@ -26,7 +26,7 @@ def rehearse(checkpoints: Any) -> None:
     """Check, when a run is set up, that a checkpoint of it can be written and read, unless ``save_strategy`` is "no".
 
     Args:
-        checkpoints: The `CheckpointManager`. Its first process writes, and all raise.
+        checkpoints: The `CheckpointManager`. A process that writes tries it, and all raise.
 
     Raises:
         ArgumentError: If ``output_dir`` cannot be written, or the schedule has no state_dict.
@@ -38,7 +38,7 @@ def rehearse(checkpoints: Any) -> None:
         return
 
     def attempt() -> None:
-        if trainer.state.is_world_process_zero:
+        if trainer.args.should_save:
             to_json(trainer.state.to_dict(), "state")
             to_json(trainer.args.to_dict(), "arguments")
             _try_folder(checkpoints.store, files.rehearse, files.bytes_needed())

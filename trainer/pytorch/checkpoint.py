@@ -45,7 +45,7 @@ class TorchCheckpoint(BaseCheckpoint):
             return super().snapshot(copy=copy or self.strategy.must_copy or mode.exists)
 
     def save_model(self, output_dir: str | None) -> None:
-        """Write the weights and the other files of the model into ``output_dir``, on the first process."""
+        """Write the weights and the other files of the model into ``output_dir``, where ``args.should_save``."""
         with self.train_step.optimizer_mode.evaluating():
             super().save_model(output_dir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
@@ -103,14 +104,20 @@ class Recovery:
 
     def _newest(self, progress: Progress) -> SavedRun | None:
         """Return the newest checkpoint of this run that can be gone back to; None without one."""
-        args, is_first = self.dispatcher.args, self.dispatcher.state.is_world_process_zero
+        args, nodes = self.dispatcher.args, self.checkpoints.nodes
 
-        def find() -> Any:
-            found, skipped = newest_valid(args.output_dir, self.checkpoints.run_id, last_step=progress.last_save)
+        def find(last: float = math.inf) -> Any:
+            last = min(last, progress.last_save)
+            found, skipped = newest_valid(args.output_dir, self.checkpoints.run_id, last_step=last)
             tell(skipped)
             return found or self.resumed_from
 
-        found = self.engine.strategy.collectives.outcome("the way back", lambda: find() if is_first else None)[0]
+        if nodes.are_apart:
+            found = nodes.newest("the way back", find)
+            found = found if found is None or found.is_dir() else self.resumed_from
+        else:
+            looks = self.dispatcher.state.is_world_process_zero
+            found = self.engine.strategy.collectives.outcome("the way back", lambda: find() if looks else None)[0]
         saved = None if found is None else self.checkpoints.read(found)
         problem = None
         if saved is None:

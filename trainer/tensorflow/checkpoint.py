@@ -36,13 +36,13 @@ class TFCheckpoint(BaseCheckpoint):
     def _save_model(self, folder: Path) -> None:
         """Write the present weights and the model in the formats of Keras."""
         self.train_step.queue.flush()
-        if self.trainer.is_world_process_zero():
+        if self.trainer.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             snapshot.save_for_keras(self.trainer.model, folder)
             write_keras_file(self.trainer.model, folder)
 
     def write_shards(self) -> None:
-        """Do nothing: the first process writes everything."""
+        """Do nothing: the processes that write checkpoints write everything."""
 
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:
         self.train_step.queue.flush()

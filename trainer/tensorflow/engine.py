@@ -134,6 +134,7 @@ class TFEngine(BaseEngine):
         trainer.model_wrapped = trainer.model
         with strategy.scope():
             self.create_optimizer_and_scheduler(max_steps)
+            step.precision.begin_as(trainer.optimizer)
             trainer.optimizer = prepare_optimizer(trainer.optimizer, trainer.model, strategy.replicas)
         self._note_made(TFMadeOptimizer)
         if trainer.is_world_process_zero():
@@ -149,6 +150,11 @@ class TFEngine(BaseEngine):
         optimizer = own_optimizer(trainer.optimizer)
         trainer.optimizer = prepare_optimizer(optimizer, trainer.model, self.strategy.replicas)
         return super().take_other_optimizer()
+
+    def take_other_schedule(self) -> None:
+        """Go on with the schedule that a callback has set within the run, which may be any function of the step."""
+        self.trainer.lr_scheduler = own_schedule(self.trainer.lr_scheduler)
+        super().take_other_schedule()
 
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run."""

@@ -62,8 +62,8 @@ def test_a_trackside_of_the_current_folder_runs_only_without_the_option_that_the
     assert (safe.returncode, Path("called").exists()) == (0, False)
     command("--version")
 
-    assert Path("called").exists()  # if Python no longer does this, docs/security.md need not name it
-    assert "`python -P -m trackside`" in (Path(__file__).parents[3] / "docs/security.md").read_text()
+    assert Path("called").exists()  # if Python no longer does this, docs/explanation/security.md need not name it
+    assert "`python -P -m trackside`" in (Path(__file__).parents[3] / "docs/explanation/security.md").read_text()
 
 
 def test_plan_calls_no_class_and_no_function_of_the_configuration(beside, capsys):

@@ -128,7 +128,7 @@ def test_a_name_that_is_not_attached_is_an_error_with_the_nearest():
 def test_everything_that_lists_the_options_of_an_attachment_follows_the_one_list(track):
     options = [item.name for item in dataclasses.fields(AttachOptions)]
     in_a_config = [name for name in options if name not in ("name", "origin")]
-    page = (Path(__file__).parents[3] / "docs/callbacks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/explanation/callbacks.md").read_text(encoding="utf-8")
 
     assert list(ATTACH_KEYS) == in_a_config
     assert [name for name in in_a_config if f"`{name}`" not in page] == []

@@ -62,6 +62,7 @@ FIELDS = {
     "save_steps": 500,
     "save_total_limit": None,
     "save_only_model": False,
+    "save_on_each_node": False,
     "save_async": True,
     "load_best_model_at_end": False,
     "metric_for_best_model": None,

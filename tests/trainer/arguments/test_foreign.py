@@ -93,7 +93,7 @@ def test_no_field_of_transformers_is_dropped_silently_at_another_value(name, tmp
 
 REFUSED = {
     *(field.name for field in FOREIGN_FIELDS if field.name in THERE and not isinstance(field.default, bool)),
-    *("dataloader_in_order", "eval_use_gather_object", "hub_always_push", "push_to_hub", "save_on_each_node"),
+    *("dataloader_in_order", "eval_use_gather_object", "hub_always_push", "push_to_hub"),
     *("use_cache", "hub_private_repo"),
     *("fsdp", "fsdp_config", "liger_kernel_config", "optim_target_modules", "use_liger_kernel"),  # which need more
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support.tf_models import classified, mlp, weights_of
+from support.tf_models import LOSS, classified, mlp, weights_of
 
 from trackside import TFTrainer, TrainerCallback
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
+from trackside.trainer.tensorflow.precision.amp import INITIAL_SCALE
 
 layers = keras.layers
 
@@ -101,7 +102,7 @@ class InjectsInf(TFTrainer):
             import tensorflow as tf
 
             now = tf.equal(self.optimizer.iterations.value, 2) & tf.equal(
-                self._engine.train_step.precision.scale, 2.0**16
+                self._engine.train_step.precision.scale, INITIAL_SCALE
             )
             loss = loss * tf.where(now, np.float32(np.inf), np.float32(1.0))
         return loss, logits
@@ -126,7 +127,7 @@ def test_an_update_that_overflows_is_skipped_and_the_schedule_waits(make_trainer
     rates = [record["learning_rate"] for record in trainer.state.log_history if "learning_rate" in record]
     assert rates[1] > rates[2] == rates[3] > rates[4]
     assert int(trainer.optimizer.iterations.value) == 4
-    assert trainer._engine.train_step.precision.state_dict()["scale"] == 2.0**15
+    assert trainer._engine.train_step.precision.state_dict()["scale"] == INITIAL_SCALE / 2
     assert np.isfinite(weights_of(trainer.model)).all()
     if watched:
         assert watch.skipped == [False, False, True, False, False]
@@ -147,7 +148,65 @@ def test_the_scale_is_kept_in_a_checkpoint(make_trainer):
     again = make_trainer(InjectsInf, **{**options, "max_steps": 5})
     again.train(resume_from_checkpoint=True)
 
-    assert again._engine.train_step.precision.state_dict() == {"scale": 2.0**15, "good_steps": 2}
+    assert again._engine.train_step.precision.state_dict() == {"scale": INITIAL_SCALE / 2, "good_steps": 2}
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_the_checkpoint(make_trainer):
+    older = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=INITIAL_SCALE * 2)
+    options = {"fp16": True, "save_strategy": "steps", "save_steps": 2}
+    make_trainer(optimizers=(older, None), max_steps=2, **options).train()
+    again = make_trainer(optimizers=(keras.optimizers.SGD(0.1), None), max_steps=3, **options)
+
+    again.train(resume_from_checkpoint=True)
+
+    assert again._engine.train_step.precision.state_dict() == {"scale": INITIAL_SCALE * 2, "good_steps": 3}
+
+
+def as_in_fit(optimizer):
+    """Train the same model with ``fit`` in float16; return its weights, its updates and its scale."""
+    model = made_in_policy()
+    model.compile(optimizer, LOSS, jit_compile=False)
+    features, labels = classified(8)
+    model.fit(features, labels, batch_size=4, epochs=3, shuffle=False, verbose=0)
+    return weights_of(model), int(model.optimizer.iterations), float(model.optimizer.dynamic_scale)
+
+
+@pytest.mark.parametrize("options", [{}, {"initial_scale": 2.0**24, "dynamic_growth_steps": 2}])
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_float16_scales_the_loss_and_skips_updates_as_fit_does(make_trainer, options, scheduled):
+    def optimizer():
+        decay = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.9)
+        inner = keras.optimizers.SGD(decay if scheduled else 0.1)
+        return keras.optimizers.LossScaleOptimizer(inner, **options) if options or scheduled else inner
+
+    expected = as_in_fit(optimizer())
+    trainer = make_trainer(
+        model=made_in_policy(),
+        loss_fn=LOSS,
+        optimizers=(optimizer(), None),
+        fp16=True,
+        num_train_epochs=3,
+        per_device_train_batch_size=4,
+        train_dataset=classified(8),
+        lr_scheduler_type="constant",
+        max_grad_norm=0,
+        train_sampling_strategy="sequential",
+    )
+
+    trainer.train()
+
+    scale = trainer._engine.train_step.precision.state_dict()["scale"]
+    assert (int(trainer.optimizer.iterations), scale) == expected[1:]
+    assert expected[1] < 6 if options else expected[1:] == (6, INITIAL_SCALE)
+    np.testing.assert_allclose(weights_of(trainer.model), expected[0], rtol=1e-6)
+
+
+def test_a_loss_scale_without_fp16_is_told_to_have_no_effect(make_trainer, caplog):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+
+    make_trainer(optimizers=(optimizer, None), max_steps=1).train()
+
+    assert "LossScaleOptimizer has no effect without fp16=True: the loss is not scaled" in caplog.text
 
 
 @pytest.mark.parametrize("flag", ["fp16_full_eval", "bf16_full_eval"])

@@ -4,7 +4,8 @@ The lines of the step compute nothing: torch_xla records the operations, and ``t
 update compiles them, once for each shape, and launches them. Reading a number earlier waits for all of them. Therefore
 flags are exchanged only if a callback may set them, and a stop signal is read one update late.
 
-Tests ran one core on torch_xla's CPU device, several cores on a simulation, and nothing on a TPU: see docs/tpu.md.
+Tests ran one core on torch_xla's CPU device, several cores on a simulation, and nothing on a TPU: see
+docs/explanation/tpu.md.
 
 Source:
     torch_xla 2.9: https://docs.pytorch.org/xla/release/r2.9/learn/pytorch-on-xla-devices.html, and in

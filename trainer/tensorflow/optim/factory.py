@@ -54,8 +54,7 @@ def variables_without_decay(model: Any) -> list[Any]:
 
 def prepare_optimizer(optimizer: Any, model: Any, replicas: int) -> Any:
     """Return ``optimizer`` built for what is trained, without Keras' loss scale, since the trainer has its own."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
+    optimizer = without_loss_scale(optimizer)
     variables = model.trainable_variables
     if optimizer.built and not has_variables(optimizer, variables):
         own = {id(variable) for variable in model.weights}
@@ -70,6 +69,13 @@ def prepare_optimizer(optimizer: Any, model: Any, replicas: int) -> Any:
     # one replica: TensorFlow would keep the graph of each run, in its registry of gradient functions, until the end
     if not skip_gradient_reduction(optimizer) and replicas > 1:
         raise TracksideValueError(f"Keras {keras.__version__} cannot be told that gradients are reduced already")
+    return optimizer
+
+
+def without_loss_scale(optimizer: Any) -> Any:
+    """Return the optimizer that a LossScaleOptimizer of Keras wraps; another one itself."""
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
     return optimizer
 
 
@@ -95,11 +101,16 @@ def own_optimizer(given: Any) -> Any:
     """Return an optimizer given by the user, which must be a Keras optimizer, not its name or its class.
 
     Raises:
-        TracksideTypeError: If it is something else.
+        TracksideTypeError: If it is something else, or a MultiOptimizer.
     """
     if given is not None and not isinstance(given, keras.optimizers.Optimizer):
         what = given.__name__ if isinstance(given, type) else type(given).__name__
         raise TracksideTypeError(f"optimizers needs a Keras optimizer, such as keras.optimizers.Adam(); it got {what}")
+    if isinstance(without_loss_scale(given), getattr(keras.optimizers, "MultiOptimizer", ())):
+        raise TracksideTypeError(
+            "MultiOptimizer has no learning rate of its own, which the schedule, the records and callbacks need. Give "
+            "optimizers one optimizer; layers that learn more slowly can be unfrozen later by a callback"
+        )
     return given
 
 
@@ -232,6 +243,7 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     Raises:
         ArgumentError: If the schedule or an option is unknown; the message suggests the nearest name.
     """
+    optimizer = without_loss_scale(optimizer)
     if has_keras_schedule(optimizer):
         return None
     base = rate_of(optimizer)

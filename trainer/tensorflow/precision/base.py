@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+import keras
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class Precision:
@@ -22,6 +27,14 @@ class Precision:
 
     def __init__(self, policy: str | None = None) -> None:
         self.policy: str | None = policy
+
+    def begin_as(self, optimizer: Any) -> None:
+        """Begin a run with an optimizer as the user gave it; warn if it would scale the loss, which is not done."""
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            logger.warning(
+                "LossScaleOptimizer has no effect without fp16=True: the loss is not scaled, and updates whose "
+                "gradients are not finite are not skipped"
+            )
 
     def scaled(self, loss: Any) -> Any:
         """Return the loss for the backward pass."""

@@ -86,6 +86,13 @@ def test_a_resumed_run_is_named_by_its_id(tmp_path):
         assert "run resumed" in run_in_another_process(tmp_path)
 
 
+def test_machines_of_a_run_that_are_to_write_each_into_its_own_folder_but_see_one_are_told(tmp_path):
+    with locked(tmp_path, "theirs"):
+        told = run_in_another_process(tmp_path)
+
+    assert "save_on_each_node=True is not allowed: False where the machines see one output_dir, and LOCAL_RANK" in told
+
+
 def test_a_folder_that_stays_empty_is_removed_again_and_no_other(tmp_path):
     with locked(tmp_path / "a" / "b", "run"):
         (tmp_path / "a" / "mine").write_text("")

@@ -15,7 +15,7 @@ from support.fork_process import TESTS, Fork
 from support.ranks import free_port
 
 from trackside import TrainerCallback
-from trackside.trainer.checkpoint_manager import runs_begun
+from trackside.trainer.checkpointing.choosing.choice import runs_begun
 
 TORCHRUN = ["-c", "from torch.distributed.run import main; main()", "--monitor-interval", "0.1", "--max-restarts", "2"]
 

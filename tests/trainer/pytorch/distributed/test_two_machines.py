@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.netns import Machines
-from workers import ddp_weights
+from workers import ddp_common, ddp_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -42,6 +42,23 @@ def test_two_machines_train_to_the_end_and_have_the_weights_of_one_process(machi
             found = ended.result["plain"][case]
             assert found["steps"] == values["steps"], case
             assert found["weights"] == pytest.approx(values["weights"], rel=0, abs=1e-10), case
+
+
+def test_two_machines_save_each_on_its_own_disk_and_go_on_from_there(machines: Machines, tmp_path: Path) -> None:
+    machines.torchrun(tmp_path, "ddp_worker.py", "saving_on_each_node")
+    expected = ddp_common.trained(tmp_path / "one", max_steps=6, lr_scheduler_type="constant")
+
+    results = [machines.wait(number) for number in (0, 1)]
+
+    for number, ended in enumerate(results):
+        assert ended.status == 0, ended.output
+        found = ended.result["saving_on_each_node"]
+        assert found["there"] == ["checkpoint-2", "checkpoint-4", "checkpoint-6", "model.safetensors"]
+        assert sorted(path.name for path in (tmp_path / f"disk{number}" / "out").iterdir()) == found["there"]
+        assert found["resumed"]["weights"] == pytest.approx(expected["weights"], rel=0, abs=1e-10)
+    refused = [ended.result["saving_on_each_node"]["refused"] for ended in results]
+    text = "save_on_each_node=True is not allowed: False where the machines see one output_dir"
+    assert sorted(text in error for error in refused) == [True, True], refused
 
 
 def test_a_machine_whose_power_fails_is_named_by_the_other(machines: Machines, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Training through torch_xla itself, where one is installed that fits torch: on its CPU device, and with one core.
 
 In the environment that constraints.txt describes there is none (the last torch_xla is made for torch 2.9), and this is
-skipped; docs/tpu.md says how to run it.
+skipped; docs/explanation/tpu.md says how to run it.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def test_float16_on_two_devices_survives_an_injected_inf():
     found = run(devices=2, precision="fp16", inf_at=3, **{**ODD, **HALF})
 
     assert found["skips"] == [False] * 3 + [True] + [False] * 4
-    assert found["scale"] == 2.0**15
+    assert found["scale"] == 2.0**14
     assert np.isfinite(found["weights"]).all()
     rates = found["learning_rate"]
     assert rates[2] > rates[3] == rates[4]  # the schedule stood still with the update
@@ -105,15 +105,20 @@ def test_a_model_made_inside_of_the_scope_trains_and_one_outside_says_what_to_do
     assert "with args.strategy.scope():" in said
 
 
-def run_workers(count, folder, **options):
-    """Run the same script in several processes that TF_CONFIG joins; return what each printed."""
-    cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(count)]}
-    call = ", ".join(f"{name}={value!r}" for name, value in {"folder": str(folder / "out"), **options}.items())
-    code = f"from support import tf_process; tf_process.main({call})"
+def run_workers(count, folder, machines=1, **options):
+    """Run the same script in processes that TF_CONFIG joins; return what each printed. Each machine has its disk."""
+    hosts = ["127.0.0.1", "localhost"][:machines]
+    cluster = {"worker": [f"{hosts[index % machines]}:{free_port()}" for index in range(count)]}
+
+    def code(index):
+        given = {"folder": str(folder / (f"disk{index}" if machines > 1 else "out")), **options}
+        call = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"from support import tf_process; tf_process.main({call})"
+
     workers = [
         Fork(
             "tensorflow",
-            ["-c", code],
+            ["-c", code(index)],
             folder,
             {**os.environ, "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})},
             name=f"worker{index}",
@@ -150,6 +155,22 @@ def test_two_workers_give_the_result_of_one(tmp_path, accumulation):
     names = sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*"))
     assert names == ["checkpoint-4", "checkpoint-8"]
     assert (tmp_path / "out" / "checkpoint-8" / "rng_state_1.json").exists()
+
+
+@pytest.mark.slow
+def test_two_machines_save_each_on_its_own_disk_and_go_on_from_there(tmp_path):
+    options = {**ODD, "lr_scheduler_type": "constant"}
+    saves = {"save_on_each_node": True, "save_strategy": "steps", "save_steps": 4, "machines": 2}
+    run_workers(2, tmp_path, **{**options, **HALF}, max_steps=4, **saves)
+    resumed = run_workers(2, tmp_path, **{**options, **HALF}, resume_from_checkpoint=True, **saves)
+
+    one = run(**options)
+    for found in resumed:
+        assert found["weights"] == pytest.approx(one["weights"], abs=1e-6)
+        assert found["loss"][-4:] == pytest.approx(one["loss"][-4:], rel=1e-5)
+    for disk in ("disk0", "disk1"):
+        names = sorted(path.name for path in (tmp_path / disk).glob("checkpoint-*"))
+        assert names == ["checkpoint-4", "checkpoint-8"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ _.adafactor, _.activation_checkpointing, _.activation_checkpointing_kwargs, _.in
 _.tpu_metrics_debug, _.use_cpu, _.trial_name, _.trial_params, _.train_dataloader, _.eval_dataloader, _.exception
 _.training_loss, _.emissions_kg, _.background_s, _.NO, _.EPOCH, scheduled
 _.padding, _.pad_to_multiple_of, _.max_length, _.return_tensors
+# read by the templates of a page
+_.is_long
 # methods and parameters of the documented surface
 _.hyperparameter_search, _.remove_callback, _.compute_loss_context_manager, _._prepare_inputs, _.save_to_json
 _.get_warmup_steps, _.from_json, num_items_in_batch, _internal_call, start_time

@@ -104,3 +104,13 @@ def test_the_benchmark_of_a_step_on_tensorflow_measures_a_toy():
     rows = [line for line in ended.output.splitlines() if line.startswith(("hand-written", "Model.", "TFTrainer"))]
     assert len(rows) == 5 * 4  # four ways to call and to log, and a prediction
     assert all(float(row[40:].split()[0]) > 0 for row in rows)
+
+
+def test_the_benchmark_of_prediction_measures_a_toy():
+    ended = run("--rows", "300", "--outputs", "3", "--batch", "16", "--rounds", "2", name="predict.py")
+
+    assert ended.returncode == 0, ended.errors
+    rows = [line.split(" | ") for line in ended.output.splitlines() if line.startswith(("| hand", "| Trainer"))]
+    assert len(rows) == 4 + 5
+    assert all(float(row[1]) >= 0 for row in rows)
+    assert all(row[3].startswith("1.000 (1.00)") for row in (rows[1], rows[5]))

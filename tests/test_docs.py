@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 
 import pytest
@@ -19,44 +18,6 @@ import trackside
 from trackside.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINER = """
-import torch
-from trackside import Trainer, TrainingArguments
-
-class Net(torch.nn.Linear):
-    def forward(self, x, labels):
-        return {"loss": (super().forward(x).squeeze(-1) - labels).pow(2).mean()}
-
-data = [{"labels": torch.zeros(()), "x": torch.ones(1)}] * 8
-args = TrainingArguments("out", max_steps=200, eval_strategy="epoch", save_strategy="no", disable_tqdm=True)
-trainer = Trainer(Net(1, 1), args, train_dataset=data, eval_dataset=data)
-"""
-
-
-def python_blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run blocks of Python one after the other, away from the checkout, and return what they defined.
-
-    What they connect to a signal for good is disconnected afterwards, so that no later test is heard by it.
-    """
-    monkeypatch.chdir(tmp_path)
-    before = {signal: set(signal.receivers) for signal in trackside.events.EVENTS.values()}
-
-    def run_blocks(*blocks: str) -> dict:
-        names: dict = {"__name__": "page"}
-        for block in blocks:
-            exec(compile(block, "page", "exec"), names)
-        return names
-
-    yield run_blocks
-    for signal, known in before.items():
-        for key in set(signal.receivers) - known:
-            held = signal.receivers[key]
-            signal.disconnect(held() if isinstance(held, weakref.ref) else held)
 
 
 def first_example(page: str) -> tuple[list[str], str]:
@@ -150,28 +111,6 @@ def test_the_first_example_of_the_readme_learns_with_nothing_but_what_its_instal
     assert not {"sklearn", "transformers", "pytest"} & {path.name for path in (tmp_path / "site").iterdir()}
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def test_the_page_of_the_command_has_all_of_it(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -179,7 +118,7 @@ def test_the_page_of_the_command_has_all_of_it(capsys):
     commands = re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE)
     page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
     assert len(commands) >= 10
-    assert [name for name in commands if f"$ trackside {name} " not in page] == []
+    assert [name for name in commands if f"`trackside {name} " not in page] == []
 
 
 def test_the_plan_on_the_page_of_the_command_is_what_it_prints(monkeypatch, capsys):

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from support.fork_process import TESTS, Fork
-from support.page_blocks import ROOT, blocks_of, pages
+from support.page_blocks import blocks_of, pages
 
 LANGUAGES = {"python", "console", "yaml", "ini", "text"}
 NOT_RUN = {
@@ -49,7 +49,9 @@ def test_every_block_has_a_language_that_can_be_checked():
 
 
 def test_the_blocks_that_do_not_run_are_those_that_are_stated():
-    reasons = Counter(block.said["not run"] for blocks in BLOCKS.values() for block in blocks if "not run" in block.said)
+    reasons = Counter(
+        block.said["not run"] for blocks in BLOCKS.values() for block in blocks if "not run" in block.said
+    )
 
     assert reasons == NOT_RUN
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,14 @@ class TrainStep(ABC):
 
 
 class EvaluationStep(ABC):
-    """Evaluation and prediction: the batches, and one step on each."""
+    """Evaluation and prediction: the batches, and one step on each.
+
+    Attributes:
+        delay: Number of batches whose outputs may be on their way to the host while the next is computed; None if they
+            stay on the device until many of them go together.
+    """
+
+    delay: int | None = 0
 
     @abstractmethod
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
@@ -149,8 +156,8 @@ class EvaluationStep(ABC):
         """Return the metrics that belong to the model and were computed over the batches of the evaluation, by name."""
 
     @abstractmethod
-    def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays. Waits for the device."""
+    def fetch(self, nested: Any) -> Callable[[], Any]:
+        """Begin to copy nested tensors to the host; return a function that waits for them, and returns numpy arrays."""
 
     @abstractmethod
     def for_metrics(self, nested: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from trackside.callbacks._util.display import table
 from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
-from trackside.cli.checkpoint_entries import Entry, entries_in, paths_in
+from trackside.report.checkpoint_entries import Entry, entries_in, paths_in, size_text
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.locks.run_lock import locked
 from trackside.trainer.checkpointing.store import CheckpointStore, surplus
@@ -165,20 +165,6 @@ def _tell_pruned(options: argparse.Namespace, entries: Sequence[Entry], doomed: 
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
-
-
-def size_text(size_bytes: float) -> str:
-    """Return a size in a unit that fits.
-
-    Example:
-        >>> size_text(948), size_text(1_234_567)
-        ('948 B', '1.2 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def _sum_text(entries: Iterable[Entry]) -> str:

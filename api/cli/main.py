@@ -27,6 +27,7 @@ OK, WRONG_CONFIG = 0, 2
 OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
     "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
+    "report": ("trackside.cli.pages.report", "Write one HTML file about runs: curves, decisions, costs, arguments."),
     "chaos": ("trackside.cli.chaos.command", "Kill a job at random instants, and compare it with one that was not."),
     "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
     "completion": ("trackside.cli.completion", "Print the script with which bash, zsh or fish completes trackside."),

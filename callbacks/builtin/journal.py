@@ -46,6 +46,7 @@ SHAPES: dict[str, Any] = {
     "step": int,
     "epoch": int | float | None,
     "run": str,
+    "header": str,
     "checkpoint": str | None,
     **dict.fromkeys(("args", "state", "logs", "metrics", "differences"), dict),
 }
@@ -60,8 +61,8 @@ class JournalCallback(TrainerCallback):
 
     A line holds ``event``, ``time``, ``step`` and ``epoch``; ``state``, the fields that changed since the line before;
     ``decisions``, the flags that are set, each with the callback that set it or why the trainer did; and what the event
-    carries. on_train_begin also has the ``run``'s id and its ``args``; on_evaluate and on_save have the reason
-    (``because``); each record and the end of the run have the ``costs`` of all callbacks so far. Each line is
+    carries. on_train_begin also has the ``run``'s id, its ``args`` and its ``header``; on_evaluate and on_save have the
+    reason (``because``); each record and the end of the run have the ``costs`` of all callbacks so far. Each line is
     written at once, so that a killed run leaves all lines but the last, which may be torn. A resumed run appends to the
     same file.
 
@@ -107,6 +108,8 @@ class JournalCallback(TrainerCallback):
         entry: dict[str, Any] = {"event": event, "time": time.time(), "step": state.global_step, "epoch": state.epoch}
         if event == "on_train_begin":
             entry.update(self._begin(args, state))
+            if isinstance(header := kwargs.get("header"), str):
+                entry["header"] = scrub(header)
         elif changed := self._changes(state):
             entry["state"] = _plain(changed)
         if decisions := decisions_of(control):

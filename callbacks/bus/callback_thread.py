@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -245,6 +246,7 @@ class CallbackThread:
                 call.make()
             except BaseException as raised:
                 error = raised
+                _forget_variables(raised)
             outcome = Outcome(call.event, perf_counter() - start, error)
             del call
             with self._changed:
@@ -263,6 +265,20 @@ class CallbackThread:
             self._running, self._began_s = call, perf_counter()
             self._changed.notify_all()  # the time of this call counts from here: `wait` must look again
             return call
+
+
+def _forget_variables(error: BaseException) -> None:
+    """Clear what the tracebacks of an error and of those before it hold: the trainer, which could never be collected.
+
+    A thread holds its outcomes until the run asks for them, and the trainer is what ends the thread.
+    """
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        if (each := todo.pop()) is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            todo += each.__cause__, each.__context__
 
 
 def give_up_all(threads: Iterable[CallbackThread]) -> None:

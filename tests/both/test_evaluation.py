@@ -231,15 +231,26 @@ def test_label_smoothing_is_that_of_the_paper_in_training_and_evaluation(trainer
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_outputs_wait_for_their_way_to_the_host_in_no_larger_number_than_a_quarter_of_the_batches(trainer_factory):
-    trainer = trainer_factory(per_device_eval_batch_size=1)
-    evaluation, waiting = trainer._engine.evaluation, [0]
-    to_host = evaluation.to_host
-    evaluation.to_host = lambda nested: waiting.append(waiting.pop() + 1) or to_host(nested)
+@pytest.mark.parametrize("delay", [0, 2, None])
+def test_outputs_wait_for_the_host_by_the_delay_of_the_device_or_a_quarter_of_the_batches(trainer_factory, delay):
+    trainer, data = trainer_factory(per_device_eval_batch_size=1), trainer_factory.dataset(100)
+    evaluation, moved = trainer._engine.evaluation, [0]
+    expected = trainer.predict(data).predictions
+    fetch, evaluation.delay = evaluation.fetch, delay
+
+    def counted(nested):
+        wait = fetch(nested)
+        return lambda: moved.append(moved.pop() + 1) or wait()
+
+    evaluation.fetch = counted
     steps: list[tuple[int, int]] = []
-    trainer.on("on_prediction_step")(lambda sender, **kwargs: steps.append((len(steps) + 1, waiting[0])))
+    trainer.on("on_prediction_step")(lambda sender, **kwargs: steps.append((len(steps) + 1, moved[0])))
 
-    trainer.predict(trainer_factory.dataset(100))
+    predictions = trainer.predict(data).predictions
 
-    assert steps[-1] == (100, 100)
-    assert max((done - moved) / done for done, moved in steps if done > 3) <= 0.25
+    assert moved == [100]
+    np.testing.assert_array_equal(predictions, expected)
+    if delay is None:
+        assert max((done - moved) / done for done, moved in steps if done > 3) <= 0.25
+    else:
+        assert [done - moved for done, moved in steps[3:]] == [delay] * 97

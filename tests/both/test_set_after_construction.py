@@ -170,6 +170,26 @@ def test_an_optimizer_that_a_callback_sets_within_a_run_steps_from_then_on_and_i
         assert moved == pytest.approx(rate * min(norms[step - 1], 1.0), rel=1e-3)
 
 
+def test_a_schedule_that_a_callback_sets_within_a_run_steps_from_then_on_and_is_told_by_a_save(trainer_factory, caplog):
+    options = {**OPTIONS, "max_steps": 5, "learning_rate": 0.5, "optim": "sgd", "lr_scheduler_type": "constant"}
+    options |= {"save_strategy": "steps", "save_steps": 2}
+    trainer = trainer_factory(**options)
+
+    @trainer.on("on_step_end")
+    def replace(trainer, state, **rest):
+        if state.global_step == 1:
+            trainer.lr_scheduler = constant(trainer_factory, trainer.optimizer, 0.25)
+
+    trainer.train()
+    resumed = trainer_factory(**options)
+    resumed.train(resume_from_checkpoint=str(trainer_factory.folder / "out" / "checkpoint-2"))
+
+    assert rates(trainer)[2:] == [0.25] * 3
+    assert caplog.text.count("trainer.lr_scheduler was replaced within the run") == 1
+    assert rates(resumed)[2:] == [0.5] * 3
+    assert "learning rate" in caplog.text.partition("resuming: ")[2]
+
+
 def test_a_model_that_a_callback_sets_within_a_run_is_told_once_and_the_first_is_trained(trainer_factory, caplog):
     model, other = trainer_factory.model(), trainer_factory.model()
     data = trainer_factory.dataset(20)  # with a last batch that is smaller, for which the step is traced anew

@@ -176,8 +176,8 @@ class FakeEvaluation(EvaluationStep):
     def metrics(self) -> dict[str, Any]:
         return {}
 
-    def to_host(self, nested: Any) -> Any:
-        return nested
+    def fetch(self, nested: Any) -> Any:
+        return lambda: nested
 
     def for_metrics(self, nested: Any) -> Any:
         return nested

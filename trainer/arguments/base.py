@@ -105,7 +105,7 @@ class BaseTrainingArguments(DerivedArguments):
     per_gpu_eval_batch_size: int = other_name("Deprecated: per_device_eval_batch_size.")
     gradient_accumulation_steps: int = option(1, "Micro-batches per update; steps count updates.", at_least(1))
     eval_accumulation_steps: int | None = option(
-        None, "Batches after which predictions move to the host; bounded by itself if not given.", at_least(1)
+        None, "Batches after which processes exchange predictions; bounded by itself if not given.", at_least(1)
     )
     eval_delay: float = option(0, "Epochs or updates, as eval_strategy counts, before the first one.", at_least(0))
     eval_on_train: bool = option(False, "Evaluate on the training data too, under names that begin with eval_train.")

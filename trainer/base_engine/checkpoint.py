@@ -38,6 +38,7 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
+        self.engine.take_other_schedule()
         average, is_whole = self.engine.average, not self.trainer.args.save_only_model
         buffers = self.buffers.lend() if copy or average.is_begun else None
         trained = average.states() if is_whole else None

@@ -137,6 +137,16 @@ class BaseEngine(Engine):
         other.record, self.made = made.record, other
         return self.trainer.optimizer
 
+    def take_other_schedule(self) -> None:
+        """Let the next checkpoint describe the schedule that a callback has set within the run, which steps already."""
+        made, schedule = self.made, self.trainer.lr_scheduler
+        if made is None or schedule is made.schedule:
+            return
+        logger.warning(REPLACED, "lr_scheduler", "this one steps, and a resumed run begins with one like")
+        other = type(made)(self.trainer.optimizer, schedule, self.trainer.model)  # type: ignore[call-arg]
+        made.schedule = schedule
+        made.record["schedule"] = other.record["schedule"]  # which the progress has, too
+
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run, and go to its position; one of the user's own stays."""
         trainer, made = self.trainer, self.made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -23,7 +24,8 @@ from .output_collector import Collector, leaves
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 DEVICE_BYTES = 64 << 20
-"""Bytes of predictions that may accumulate on the device if ``eval_accumulation_steps`` is not given."""
+"""Bytes of predictions that may wait for their exchange between processes, or for their way from a device that cannot
+copy while it computes, if ``eval_accumulation_steps`` is not given."""
 
 MEETING_S = 2.0
 """Seconds after which processes exchange their outputs at the latest, since a stop signal is shared then."""
@@ -78,6 +80,8 @@ class EvaluationRun:
         current: CurrentBatch | None = None,
     ) -> None:
         self._engine = engine
+        world_size = engine.strategy.collectives.world_size
+        self._is_alone = world_size == 1
         self._current = current or CurrentBatch()
         self._is_stopped = is_stopped
         self._start_s = time.perf_counter()
@@ -85,6 +89,7 @@ class EvaluationRun:
         self._wanted = frozenset(args.include_for_metrics)
         self._by_batch = bool(args.batch_eval_metrics and compute_metrics)
         self._keeps = keeps or not self._by_batch
+        self._delay = None if self._by_batch or world_size > 1 else engine.evaluation.delay
         self._limit: int | None = args.eval_accumulation_steps
         self._due = int(self._limit or 1)
         self._largest = 1 << 10
@@ -94,7 +99,7 @@ class EvaluationRun:
         self._logits: Collector = Collector(expected, is_tuple_of_outputs=True, **options)
         self._labels: Collector = Collector(expected, is_tuple_of_outputs=has_names, **options)
         self._inputs: Collector = Collector(expected, **options)
-        self._waiting: list[StepResult] = []
+        self._waiting: deque[tuple[Callable[[], Any], int]] = deque()
         self._metrics: dict[str, Any] = {}
         self._losses: list[tuple[list[float], list[float]]] = []
         self._only_loss = only_loss
@@ -118,17 +123,23 @@ class EvaluationRun:
             on_step: Called after each batch.
             max_batches: Number of batches after which to stop.
         """
+        evaluation, waiting, current, delay = self._engine.evaluation, self._waiting, self._current, self._delay
         for batch, following in pairwise(chain(batches, [END])):
-            result = self._engine.evaluation.evaluation_step(batch, self._only_loss, ignore_keys)
+            result = evaluation.evaluation_step(batch, self._only_loss, ignore_keys)
             if self._only_loss:
                 result.logits = result.labels = result.inputs = None
             self.steps += 1
-            self._waiting.append(result)
-            if self._by_batch or following is END or len(self._waiting) >= self._due:
+            outputs = (result.loss, result.weight, result.logits, result.labels, result.inputs)
+            waiting.append((evaluation.fetch(outputs), result.examples))
+            if delay is not None:
+                while len(waiting) > delay:
+                    fetched, examples = waiting.popleft()
+                    self._keep(fetched(), examples)
+            elif self._by_batch or following is END or len(waiting) >= self._due:
                 self._flush(is_last=following is END)
-            self._current.result, self._current.is_last = result, following is END
+            current.result, current.is_last = result, following is END
             on_step()
-            if self._engine.strategy.collectives.world_size == 1 and self._is_stopped():
+            if self._is_alone and self._is_stopped():
                 raise EvaluationStopped
             if self.steps == max_batches:
                 self.is_complete = following is END
@@ -140,12 +151,8 @@ class EvaluationRun:
 
         All ranks flush at the same steps, which follow from the outputs gathered before.
         """
-        waiting, self._waiting = self._waiting, []
-        to_host = self._engine.evaluation.to_host
-        own = [
-            (*to_host((step.loss, step.weight, step.logits, step.labels, step.inputs)), step.examples)
-            for step in waiting
-        ]
+        own = [(fetched(), examples) for fetched, examples in self._waiting]
+        self._waiting.clear()
         collectives = self._engine.strategy.collectives
         per_batch_s = (time.perf_counter() - self._start_s) / max(self.steps, 1)
         told = collectives.gather(
@@ -161,24 +168,28 @@ class EvaluationRun:
                 "dataset to all of them, the trainer splits it evenly"
             )
         self._is_over = is_last
-        self._largest = max([self._largest, *(_bytes_of(step) for part, _, _ in gathered for step in part)])
+        self._largest = max([self._largest, *(_bytes_of(outputs) for part, _, _ in gathered for outputs, _ in part)])
         if self._limit is None:  # at most twice as many as before, which may grow, and a quarter of the gathered
             self._due = max(1, min(2 * self._due, DEVICE_BYTES // self._largest, self.steps // 4))
             if len(told) > 1:
                 self._due = max(1, min(self._due, int(MEETING_S / max(seconds for *_, seconds in told))))
         for parts in zip(*(part for part, _, _ in gathered), strict=True):
-            for loss, weight, logits, labels, inputs, examples in parts:
-                if examples:
-                    self._keep(loss, weight, logits, labels, inputs, examples)
-                self.examples += examples
+            for outputs, examples in parts:
+                self._keep(outputs, examples)
             if self._by_batch:
                 self._compute_for_batch(parts, is_last)
 
-    def _keep(self, loss: Any, weight: Any, logits: Any, labels: Any, inputs: Any, examples: int) -> None:
-        weights = np.ravel(weight).tolist()
-        if loss is not None and any(weights):
-            losses = [float(np.mean(loss))] if len(weights) == 1 else np.ravel(loss).tolist()
-            self._losses.append((losses, weights))
+    def _keep(self, outputs: Sequence[Any], examples: int) -> None:
+        """Add the outputs of a batch on the host, unless it is padding."""
+        if not examples:
+            return
+        self.examples += examples
+        loss, weight, logits, labels, inputs = outputs
+        if loss is not None:
+            weights = [weight] if isinstance(weight, (int, float)) else np.ravel(weight).tolist()
+            if any(weights):
+                losses = [_mean(loss)] if len(weights) == 1 else np.ravel(loss).tolist()
+                self._losses.append((losses, weights))
         if self._keeps:
             self._logits.append(logits, examples)
             self._labels.append(labels, examples)
@@ -187,12 +198,12 @@ class EvaluationRun:
 
     def _compute_for_batch(self, parts: Sequence[Any], is_last: bool) -> None:
         logits, labels, inputs = Collector(is_tuple_of_outputs=True), Collector(), Collector()
-        for _, _, part_logits, part_labels, part_inputs, examples in parts:
-            rows = (part_logits, part_labels, part_inputs) if examples else (None, None, None)
+        for outputs, examples in parts:
+            rows = outputs[2:] if examples else (None, None, None)
             for collector, row in zip((logits, labels, inputs), rows, strict=True):
                 collector.append(row, examples)
         if self._compute_metrics is not None and labels.result() is not None:
-            losses = np.concatenate([np.ravel(part[0]) for part in parts]) if "loss" in self._wanted else None
+            losses = np.concatenate([np.ravel(outputs[0]) for outputs, _ in parts]) if "loss" in self._wanted else None
             found = logits.result(), labels.result(), inputs.result(), losses
             prediction = EvalPrediction(*(self._engine.evaluation.for_metrics(part) for part in found))
             self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
@@ -220,6 +231,11 @@ class EvaluationRun:
         return EvalPrediction(logits, labels, self._inputs.result(), losses)
 
 
+def _mean(loss: Any) -> float:
+    """Return the mean of the losses of a batch, of which nearly all have one."""
+    return float(loss.item() if getattr(loss, "size", 0) == 1 else np.mean(loss))
+
+
 def _mean_of(batches: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:
     """Return the mean of losses of batches, each with its weight; several losses of a batch are added up."""
     means = []
@@ -241,6 +257,6 @@ def _single(value: Any) -> Any:
     return _single(value[0]) if isinstance(value, list) and len(value) == 1 else value
 
 
-def _bytes_of(step: Sequence[Any]) -> int:
-    """Return the size in bytes of the logits, labels and inputs of a step."""
-    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(step[2:5]))
+def _bytes_of(outputs: Sequence[Any]) -> int:
+    """Return the size in bytes of the logits, labels and inputs of a batch."""
+    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves(outputs[2:]))

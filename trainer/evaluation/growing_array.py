@@ -1,7 +1,7 @@
 """Arrays that grow in place as batches are appended.
 
-Each array is allocated for the number of rows expected, or doubles when it is full, so that gathering n batches costs
-O(n); ragged trailing dimensions are padded.
+Each array is allocated for the number of rows expected, or grows in place when it is full, so that gathering n batches
+costs O(n) and no more memory than the result; ragged trailing dimensions are padded.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 PADDING = -100
 """Padding value of ragged outputs, which losses and metrics ignore."""
 
+SMALL_BYTES = 1 << 20
+"""Size up to which an array doubles; a larger one grows by an eighth, since that moves pages and copies nothing."""
+
 
 class GrowingArray:
     """An array to which batches are appended along the first axis.
+
+    Rows are complete once they are written: padded to the width of the array, which may exceed that of all batches.
 
     Args:
         expected: Expected number of rows; None if unknown.
@@ -25,7 +30,9 @@ class GrowingArray:
     def __init__(self, expected: int | None = None) -> None:
         self.expected = expected
         self._rows: NDArray[Any] | None = None
-        self._used: tuple[int, ...] = (0,)
+        self._count = 0
+        self._widths: tuple[int, ...] = ()
+        self._is_shown = False
 
     def append(self, batch: NDArray[Any], *, is_one_row: bool = False) -> None:
         """Add the rows of ``batch``; a scalar counts as one row.
@@ -37,42 +44,70 @@ class GrowingArray:
         Raises:
             ValueError: If the dimensions do not fit those of the batches before; the arguments are both shapes.
         """
-        batch = np.atleast_1d(batch)
-        if is_one_row and self._rows is not None and batch.ndim + 1 == self._rows.ndim:
-            batch = batch[None]
-        if self._rows is not None and batch.ndim != self._rows.ndim:
-            raise ValueError(f"the shape {batch.shape}", f"{len(self._used)} dimensions")
-        rows = self._room_for(batch)
-        start = self._used[0]
-        rows[(slice(start, start + len(batch)), *(slice(0, size) for size in batch.shape[1:]))] = batch
-        widths = (max(pair) for pair in zip(self._used[1:], batch.shape[1:], strict=True))
-        self._used = (start + len(batch), *widths)
+        rows = self._rows
+        shape: tuple[int, ...] = getattr(batch, "shape", ())
+        start = self._count
+        fits = rows is not None and shape[1:] == rows.shape[1:] and len(shape) > 0 and batch.dtype == rows.dtype
+        if rows is None or not fits or start + shape[0] > rows.shape[0]:
+            batch, rows = self._with_room(np.atleast_1d(batch), is_one_row=is_one_row)
+            shape = batch.shape
+        widths, self._count = shape[1:], start + shape[0]
+        if widths == rows.shape[1:]:
+            rows[start : self._count] = batch
+            self._widths = widths
+            return
+        rows[start : self._count] = _padding_of(rows.dtype)
+        rows[(slice(start, self._count), *map(slice, widths))] = batch
+        self._widths = tuple(map(max, self._widths, widths))
 
     def array(self) -> NDArray[Any]:
         """Return all appended rows, padded to the widest batch."""
         if self._rows is None:
             return np.empty((0,))
-        return self._rows[tuple(slice(0, size) for size in self._used)]
+        if len(self._rows) > self._count:
+            self._rows = self._resized(self._rows, (self._count, *self._rows.shape[1:]), self._rows.dtype)
+        self._is_shown = True
+        return (
+            self._rows if self._widths == self._rows.shape[1:] else self._rows[(slice(None), *map(slice, self._widths))]
+        )
 
-    def _room_for(self, batch: NDArray[Any]) -> NDArray[Any]:
-        if self._rows is None:
-            self._used = (0, *batch.shape[1:])
-            self._rows = _filled((max(self.expected or 0, len(batch)), *batch.shape[1:]), batch.dtype)
-            return self._rows
-        rows, needed = self._rows, (self._used[0] + len(batch), *batch.shape[1:])
+    def _with_room(self, batch: NDArray[Any], *, is_one_row: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the batch with as many dimensions as the array has, and the array with room for it."""
+        rows = self._rows
+        if rows is None:
+            self._widths = batch.shape[1:]
+            rows = np.empty((max(self.expected or 0, len(batch)), *self._widths), batch.dtype)
+            self._rows = rows
+            return batch, rows
+        if is_one_row and batch.ndim + 1 == rows.ndim:
+            batch = batch[None]
+        if batch.ndim != rows.ndim:
+            raise ValueError(f"the shape {batch.shape}", f"{rows.ndim} dimensions")
         dtype = np.promote_types(rows.dtype, batch.dtype)
-        if self._used[1:] != batch.shape[1:]:
+        if self._widths != batch.shape[1:]:
             dtype = _with_padding(dtype)
-        if all(have >= want for have, want in zip(rows.shape, needed, strict=True)) and dtype == rows.dtype:
-            return rows
-        # each dimension that is too small grows by at least half, so that growth is rare
+        needed = (self._count + len(batch), *batch.shape[1:])
+        # a dimension that is too small grows by more than it must, so that growth is rare
         shape = [
             have if have >= want else max(want, have + have // 2) for have, want in zip(rows.shape, needed, strict=True)
         ]
-        self._rows = _filled(tuple(shape), dtype)
-        used = tuple(slice(0, size) for size in self._used)
-        self._rows[used] = rows[used]
-        return self._rows
+        if needed[0] > len(rows):
+            shape[0] = max(needed[0], len(rows) + (len(rows) if rows.nbytes < SMALL_BYTES else len(rows) // 8))
+        self._rows = self._resized(rows, tuple(shape), dtype)
+        return batch, self._rows
+
+    def _resized(self, rows: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the rows so far in an array of ``shape``, the same one where possible."""
+        if shape == rows.shape and dtype == rows.dtype:
+            return rows
+        if shape[1:] == rows.shape[1:] and dtype == rows.dtype and not (self._is_shown or dtype.hasobject):
+            rows.resize(shape, refcheck=False)  # nothing else refers to it yet
+            return rows
+        larger = np.empty(shape, dtype)
+        if shape[1:] != rows.shape[1:]:
+            larger[: self._count] = _padding_of(dtype)
+        larger[(slice(self._count), *map(slice, rows.shape[1:]))] = rows[: self._count]
+        return larger
 
 
 def _with_padding(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -80,5 +115,5 @@ def _with_padding(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.promote_types(dtype, np.int8) if dtype.kind in ("b", "u") else dtype
 
 
-def _filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.full(shape, PADDING, dtype) if dtype.kind in "ifc" else np.zeros(shape, dtype)
+def _padding_of(dtype: np.dtype[Any]) -> Any:
+    return PADDING if dtype.kind in "ifc" else np.zeros((), dtype)

@@ -16,32 +16,40 @@ from trackside.callbacks.errors import TracksideValueError
 
 from .growing_array import GrowingArray
 
+LEAVES = frozenset({type(None), int, float, np.ndarray})
+"""Types that are known to have no parts without a closer look."""
 
-def map_nested(function: Callable[..., Any], *values: Any) -> Any:
-    """Apply ``function`` to every leaf of equally nested tuples, lists and dicts; a list of texts is a leaf.
+
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply ``function`` to every leaf of nested tuples, lists and dicts; a list of texts is a leaf.
 
     Example:
-        >>> map_nested(lambda a, b: a + b, (1, {"x": 2}), (10, {"x": 20}))
-        (11, {'x': 22})
+        >>> map_nested(lambda leaf: leaf + 1, (1, [2, {"x": 3}]))
+        (2, (3, {'x': 4}))
     """
-    first = values[0]
-    if isinstance(first, (tuple, list)) and not are_texts(first):
-        return tuple(map_nested(function, *parts) for parts in zip(*values, strict=True))
-    if isinstance(first, Mapping):
-        return {key: map_nested(function, *(value[key] for value in values)) for key in first}
-    return function(*values)
+    if type(value) in LEAVES:
+        return function(value)
+    if isinstance(value, (tuple, list)) and not are_texts(value):
+        return tuple([map_nested(function, part) for part in value])
+    if isinstance(value, Mapping):
+        return {key: map_nested(function, value[key]) for key in value}
+    return function(value)
 
 
 def leaves(value: Any) -> list[Any]:
     """Return every leaf of nested tuples, lists and dicts; a list of texts is a leaf."""
-    found: list[Any] = []
-    map_nested(found.append, value)
-    return found
+    if isinstance(value, (tuple, list)) and not are_texts(value):
+        return [leaf for part in value for leaf in leaves(part)]
+    if isinstance(value, Mapping):
+        return [leaf for part in value.values() for leaf in leaves(part)]
+    return [value]
 
 
 def are_texts(value: Any) -> bool:
     """Return whether ``value`` is a list of texts, one for each example, as collators build it."""
-    return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, str) for part in value)
+    if not isinstance(value, (tuple, list)) or not value or not isinstance(value[0], str):
+        return False
+    return all(isinstance(part, str) for part in value)
 
 
 class Collector:
@@ -106,6 +114,9 @@ class _Joined:
 
     def append(self, batch: Any, examples: int | None) -> None:
         """Add the value of a batch."""
+        if self._kind is GrowingArray and type(batch) is np.ndarray:
+            self._append_rows(batch, examples)
+            return
         kind = _kind_of(batch)
         if self._kind not in (None, kind):
             raise self._misfit(_word(kind), _word(self._kind))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -14,8 +15,9 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine.engine import BaseEngine, EnginePart
 from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
-from ..evaluation.growing_array import PADDING
-from ..evaluation.output_collector import are_texts, map_nested
+from ..evaluation.output_collector import map_nested
+from ._torch_util import NULL_CONTEXT
+from .batches import fetching
 from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
@@ -24,9 +26,6 @@ from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_non
 from .precision.eval_mode import eval_mode
 from .precision.factory import DTYPES
 from .train_step import TorchTrainStep
-
-NOT_IN_NUMPY = frozenset({torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2})
-"""Types that numpy does not have; outputs in them become float32."""
 
 
 class TorchEvaluation(EnginePart, EvaluationStep):
@@ -46,6 +45,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self.train_step: TorchTrainStep = cast(TorchTrainStep, engine.train_step)
         name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
         self.dtype: torch.dtype | None = DTYPES.get(name)
+        self.delay: int | None = fetching.delay_on(args.device)
 
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
@@ -90,7 +90,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         step, model_io = self.train_step, self.model_io
         placed = step.place(batch.inputs)
-        inputs = self._cast(placed)
+        inputs = placed if self.dtype is None else self._cast(placed)
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
         model_io.examples_in.known = inputs, max(batch.examples, 1)
@@ -100,7 +100,8 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             )
             weight = step.context.items
             if weight is None:
-                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
+                examples = model_io.examples_in.known[1]
+                weight = examples if labels is None else model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and "prediction_step" not in self.overrides:
@@ -113,28 +114,40 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None if missing."""
-        step, model_io, trainer = self.train_step, self.model_io, self.trainer
-        inputs = step.place(inputs)
+        model_io, preprocess = self.model_io, self.trainer.preprocess_logits_for_metrics
+        inputs = self.train_step.place(inputs)
         labels = model_io.labels_of(inputs)
-        with torch.no_grad(), step.precision.forward() if self.dtype is None else nullcontext():
-            step.observer.look_before_training(inputs)
-            if "compute_loss" in self.overrides or (labels is not None and self._computes_loss):
-                result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
-            else:
-                outputs = self._outputs(model, inputs, with_labels=labels is not None)
-                find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
-                result = None if self._computes_loss else find(outputs)
-            loss = None if result is None else step.total_loss(_as_tensor(result), inputs)
-            parts = result.values() if type(result) is dict else [result]
-            if loss is not None and all(isinstance(part, Tensor) for part in parts):
-                loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
+        forward = self.train_step.precision.forward() if self.dtype is None else NULL_CONTEXT
+        if forward is NULL_CONTEXT and not torch.is_grad_enabled():  # contexts would cost as much as the rest
+            loss, result, outputs = self._losses_and_outputs(model, inputs, labels, prediction_loss_only)
+        else:
+            with torch.no_grad(), forward:
+                loss, result, outputs = self._losses_and_outputs(model, inputs, labels, prediction_loss_only)
         if prediction_loss_only:
             return loss, None, None
         ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys
         logits = logits_in(outputs, ignore_keys=ignored, loss=result)
-        if trainer.preprocess_logits_for_metrics is not None:
-            logits = trainer.preprocess_logits_for_metrics(logits, labels)
-        return loss, logits, labels
+        return loss, logits if preprocess is None else preprocess(logits, labels), labels
+
+    def _losses_and_outputs(
+        self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool
+    ) -> tuple[Any, Any, Any]:
+        """Return the mean loss of a batch, the loss as it was computed, and the model's outputs."""
+        step = self.train_step
+        step.observer.look_before_training(inputs)
+        if "compute_loss" in self.overrides or (labels is not None and self._computes_loss):
+            result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
+        else:
+            outputs = self._outputs(model, inputs, with_labels=labels is not None)
+            find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
+            result = None if self._computes_loss else find(outputs)
+        if result is None:
+            return None, None, outputs
+        loss = step.total_loss(_as_tensor(result), inputs)
+        parts = result.values() if type(result) is dict else [result]
+        if all(isinstance(part, Tensor) for part in parts):
+            loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
+        return loss, result, outputs
 
     def _outputs(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
         try:
@@ -185,9 +198,9 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Return nothing: a model of PyTorch has no metrics of its own."""
         return {}
 
-    def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays; nested ones padded, sparse ones dense."""
-        return map_nested(_to_numpy, nested)
+    def fetch(self, nested: Any) -> Callable[[], Any]:
+        """Begin to copy nested tensors to the host; return a function that waits for them, and returns numpy arrays."""
+        return fetching.fetch(nested) if self.delay else partial(fetching.arrays_of, nested)
 
     def for_metrics(self, nested: Any) -> Any:
         """Return nested numpy arrays as tensors of the device, as the transformers Trainer gives them."""
@@ -202,13 +215,3 @@ def _is_numeric(leaf: Any) -> bool:
 def _as_tensor(loss: Any) -> Any:
     """Return a loss that is a number of Python or numpy as a tensor."""
     return torch.as_tensor(loss) if isinstance(loss, (float, np.number, np.ndarray)) else loss
-
-
-def _to_numpy(leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor):
-        return np.array(leaf) if are_texts(leaf) else leaf
-    if leaf.is_nested:
-        leaf = torch.nested.to_padded_tensor(leaf, PADDING)
-    elif leaf.layout != torch.strided:
-        leaf = leaf.to_dense()
-    return (leaf.float() if leaf.dtype in NOT_IN_NUMPY else leaf).numpy(force=True)

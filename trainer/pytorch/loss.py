@@ -46,10 +46,10 @@ class LabelRule:
 
     def counted(self, labels: Any) -> Tensor | None:
         """Return the integer labels of a batch that may count; None if it counts by examples."""
-        label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
-        if self.by_examples or label is None or isinstance(labels, (tuple, list)):
+        if self.by_examples or labels is None or isinstance(labels, (tuple, list)):
             return None
-        if label.is_floating_point() or label.ndim == 0:
+        label = labels if isinstance(labels, Tensor) else next(_tensors(labels), None)
+        if label is None or label.is_floating_point() or label.ndim == 0:
             return None
         return label[..., 1:] if self.is_causal and label.ndim > 1 else label
 

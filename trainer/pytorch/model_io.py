@@ -198,12 +198,9 @@ def by_name(outputs: Any) -> Any:
 
     Other outputs, tensors and tuples, are returned unchanged.
     """
-    if isinstance(outputs, Mapping):
-        fields: Mapping[str, Any] = outputs
-    elif isinstance(outputs, Tensor) or not _has_names(outputs):
+    if isinstance(outputs, Tensor) or not (isinstance(outputs, Mapping) or _has_names(outputs)):
         return outputs
-    else:
-        fields = fields_of(outputs)
+    fields: Mapping[str, Any] = outputs if isinstance(outputs, Mapping) else fields_of(outputs)
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -276,6 +273,8 @@ def logits_in(outputs: Any, *, ignore_keys: Sequence[str], loss: Any = None) -> 
     Args:
         loss: The loss, if it is known to be among the outputs, whatever its shape.
     """
+    if isinstance(outputs, Tensor):
+        return outputs
     known = by_name(outputs)
     if isinstance(known, Mapping):
         parts = [value for name, value in known.items() if name not in (*ignore_keys, "loss")]

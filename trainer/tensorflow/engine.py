@@ -151,6 +151,11 @@ class TFEngine(BaseEngine):
         trainer.optimizer = prepare_optimizer(optimizer, trainer.model, self.strategy.replicas)
         return super().take_other_optimizer()
 
+    def take_other_schedule(self) -> None:
+        """Go on with the schedule that a callback has set within the run, which may be any function of the step."""
+        self.trainer.lr_scheduler = own_schedule(self.trainer.lr_scheduler)
+        super().take_other_schedule()
+
     def reschedule(self, max_steps: int, step: int) -> None:
         """Make the schedule for another length of the run."""
         with self.strategy.scope():

@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -59,6 +60,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
         self.policy: str | None = POLICIES.get(name)
         self._trace_counts = trace_counts
+        self.delay: int | None = None if tf.config.list_logical_devices("GPU") else 0
         self._batches: Batches | None = None
         self._reductions: tuple[str, ...] = (MEAN,)
         self._predictors: dict[Any, Callable[..., Any]] = {}
@@ -227,9 +229,12 @@ class TFEvaluation(EnginePart, EvaluationStep):
         collectives = self.strategy.collectives
         return {**self._by_name.results(collectives), **self._metrics.results(collectives)}
 
-    def to_host(self, nested: Any) -> Any:
-        """Return nested tensors as numpy arrays; bfloat16 as float32, ragged tensors padded, sparse ones dense."""
-        return map_nested(_to_numpy, nested)
+    def fetch(self, nested: Any) -> Callable[[], Any]:
+        """Return a function that returns nested tensors as numpy arrays.
+
+        bfloat16 becomes float32, ragged tensors are padded, sparse ones dense.
+        """
+        return partial(map_nested, _to_numpy, nested)
 
     def for_metrics(self, nested: Any) -> Any:
         """Return nested numpy arrays unchanged, since metrics of Keras take them."""

@@ -261,6 +261,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update, after its loss was taken."""
+        self.take_schedule()
         used = self.used_groups()
         if self.trainer.lr_scheduler is not None:  # as callbacks see it in PyTorch
             self.compiled.announce_rate(self._learning_rate())

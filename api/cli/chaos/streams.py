@@ -14,7 +14,7 @@ from typing import Any
 from trackside.cli.chaos.trace import BATCH, LIVE, digest, read_trace
 from trackside.cli.checkpoint_arrays import arrays_of
 from trackside.cli.checkpoint_diff import flat
-from trackside.cli.checkpoint_entries import NOT_METRICS
+from trackside.report.checkpoint_entries import NOT_METRICS
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint
 from trackside.trainer.checkpointing.names import step_of

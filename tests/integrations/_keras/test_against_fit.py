@@ -154,3 +154,42 @@ def test_lambda_callbacks_take_the_signatures_of_keras():
 
     assert said["ours"] == said["theirs"]
     assert len(said["ours"]) == 2 + 2 * (2 + 6)
+
+
+USES = {
+    "predict": lambda m: m.predict(X, verbose=0),
+    "evaluate": lambda m: m.evaluate(X, Y, verbose=0, return_dict=True),
+    "call": lambda m: m(X),
+    "part": lambda m: keras.Model(m.inputs, m.layers[0].output).predict(X, verbose=0),
+    "clone": lambda m: keras.models.clone_model(m).count_params(),
+    "file": lambda m: m.save("own.keras") or keras.saving.load_model("own.keras").count_params(),
+    "set_weights": lambda m: m.set_weights([weight * 1 for weight in m.get_weights()]),
+    "types": lambda m: (isinstance(m, keras.Model), [type(layer).__name__ for layer in m.layers]),
+    "optimizer": lambda m: (int(m.optimizer.iterations), float(m.optimizer.learning_rate)),
+    "own attribute": lambda m: setattr(m, "best_value", 1.0) or m.best_value,
+    "state": lambda m: (m.stop_training, m.trainable, len(m.to_json()) > 0),
+}
+
+
+class UsesTheModel(C.Callback):
+    """Does at the end of each epoch what callbacks do with ``self.model``."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.found.append({name: keras.tree.map_structure(np.asarray, use(self.model)) for name, use in USES.items()})
+
+
+def test_what_callbacks_do_with_the_model_gives_what_it_gives_in_fit():
+    (ours,), (theirs,), trainer, fitted = both(lambda: [UsesTheModel()], epochs=2)
+
+    for own, wanted in zip(ours.found, theirs.found, strict=True):
+        for name in USES:
+            for found, value in zip(*map(keras.tree.flatten, (own[name], wanted[name])), strict=True):
+                if found.dtype.kind == "f":
+                    np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-6, err_msg=name)
+                else:
+                    assert found == value, name
+    assert_same_weights(trainer.model, fitted)

@@ -35,7 +35,9 @@ def evaluate(collectives: Collectives, widths: list[int], fails_at: int | None) 
 
     engine: Any = SimpleNamespace(
         strategy=SimpleNamespace(collectives=collectives),
-        evaluation=SimpleNamespace(to_host=lambda nested: nested, metrics=dict, evaluation_step=evaluation_step),
+        evaluation=SimpleNamespace(
+            delay=0, fetch=lambda nested: lambda: nested, metrics=dict, evaluation_step=evaluation_step
+        ),
     )
     run = EvaluationRun(engine, ARGS, None, expected=None, only_loss=False)
     run.over(batches(), ignore_keys=None)

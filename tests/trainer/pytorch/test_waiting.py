@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import TensorDataset
 
 from trackside import Trainer, TrainingArguments
+from trackside.trainer.pytorch.batches import fetching
 
 READS = ("aten._local_scalar_dense.default", "aten.nonzero.default", "aten.equal.default", "aten.unique2.default")
 
@@ -184,3 +185,41 @@ def test_an_update_has_few_kernels_more_than_one_by_hand(tmp_path):
     ours = watched(tmp_path, mlp(), rows(), cross_entropy).operations[4]
 
     assert ours <= watch.operations[1] + 8  # the sum of the losses, and whether each is finite
+
+
+class Copies(TorchDispatchMode):
+    """Writes down the copies from the device to the host and the events that are recorded and waited for, in order."""
+
+    def __init__(self, trail):
+        super().__init__()
+        self.trail = trail
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if str(func) == "aten.mm.default" or str(func) == "aten.addmm.default":
+            self.trail.append("model")
+        if str(func) == "aten._to_copy.default" and args[0].device == META:
+            self.trail.append("copy" if kwargs.get("non_blocking") else "blocking copy")
+            return torch.full(args[0].shape, float(self.trail.count("copy")), dtype=args[0].dtype)
+        return func(*args, **kwargs)
+
+
+def test_on_a_gpu_outputs_are_copied_while_the_next_batches_are_computed(tmp_path, monkeypatch):
+    """The device is ``meta`` in place of a GPU: what is read before its event has occurred would be garbage there."""
+    trail = []
+
+    class Event:
+        def synchronize(self):
+            trail.append("wait")
+
+    monkeypatch.setattr(fetching, "OVERLAPPING", frozenset({"meta"}))
+    monkeypatch.setattr(fetching, "event_on", lambda device: trail.append("event") or Event())
+    args = OnMeta(tmp_path, per_device_eval_batch_size=4, disable_tqdm=True)
+    trainer = Trainer(nn.Linear(3, 2), args)
+
+    with Copies(trail):
+        predictions = trainer.predict(TensorDataset(torch.zeros(18, 3))).predictions
+
+    begun = ["model", "copy", "event"]
+    assert trail == [*begun, *begun, *begun, *(["wait", *begun] * 2), "wait", "wait", "wait"]
+    assert predictions[:, 0].tolist() == [float(number) for number in range(1, 6) for _ in range(4)][:18]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.tf_models import LOSS, classified, mlp
 
 from trackside import TFTrainer, TFTrainingArguments
 
@@ -60,3 +63,18 @@ def test_ragged_outputs_are_padded(tmp_path: Any) -> None:
     predictions = predict(make, tmp_path)
 
     assert predictions.tolist() == [[1, 1] if i in (3, 7, 9) else [1, -100] for i in range(10)]
+
+
+def test_an_evaluation_is_that_of_the_newest_model_and_none_before_it_is_kept(make_trainer):
+    features, labels = classified(8)
+    trainer = make_trainer(model_init=mlp, max_steps=1, train_dataset=(features, labels))
+    models = []
+    for _ in range(4):
+        trainer.train()
+        models.append(weakref.ref(trainer.model))
+
+        right = float(LOSS(labels, trainer.model(features)))
+        assert trainer.evaluate((features, labels))["eval_loss"] == pytest.approx(right, rel=1e-5)
+    gc.collect()
+
+    assert [model() is not None for model in models] == [False, False, False, True]

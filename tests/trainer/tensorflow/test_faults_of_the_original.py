@@ -189,8 +189,9 @@ def test_fault_9_labels_may_be_a_dict_in_training_evaluation_and_prediction(make
 @pytest.mark.parametrize(("known", "most"), [(True, 1), (False, 20)])
 def test_fault_10_predictions_are_gathered_in_place(make_trainer, monkeypatch, known, most):
     allocated = []
-    new = growing_array._filled
-    monkeypatch.setattr(growing_array, "_filled", lambda *args: allocated.append(1) or new(*args))
+    resized = growing_array.GrowingArray._resized
+    count = lambda *args: allocated.append(1) or resized(*args)  # noqa: E731
+    monkeypatch.setattr(growing_array.GrowingArray, "_resized", count)
     data = tf.data.Dataset.from_tensor_slices(classified(300)[0])
     data = data if known else data.filter(lambda features: True)
 

@@ -174,6 +174,14 @@ def test_an_error_of_the_users_own_keeps_its_traceback(make_trainer):
     assert "loss_fn" in [frame.name for frame in traceback.extract_tb(caught.value.__cause__.__traceback__)]
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer")
+def test_an_optimizer_of_several_is_refused_by_name(make_trainer):
+    parts = keras.optimizers.OptimizerMap(keras.optimizers.SGD(), {"head/.*": keras.optimizers.Adam()})
+
+    with pytest.raises(TracksideTypeError, match="MultiOptimizer has no learning rate of its own"):
+        make_trainer(optimizers=(keras.optimizers.MultiOptimizer(parts), None))
+
+
 @pytest.mark.parametrize("given", [keras.optimizers.SGD, "sgd", object()])
 def test_an_optimizer_that_is_none_is_named_when_the_trainer_is_made(make_trainer, given):
     with pytest.raises(TracksideTypeError, match="optimizers needs a Keras optimizer, such as"):

@@ -108,6 +108,69 @@ def test_a_resumed_run_has_all_state_and_an_evaluation_changes_none_of_it(make_t
     assert losses("b", tmp_path / "b" / "checkpoint-4") == evaluated
 
 
+IMAGE_LAYERS = {
+    "RandomFlip": (),
+    "RandomRotation": (0.2,),
+    "RandomZoom": (0.2,),
+    "RandomTranslation": (0.2, 0.2),
+    "RandomContrast": (0.5,),
+    "RandomBrightness": (0.5,),
+    "RandomHue": (0.3,),
+    "RandomSaturation": (0.5,),
+    "RandomErasing": (),
+    "RandomGaussianBlur": (),
+    "RandomInvert": (),
+    "RandomShear": (0.2, 0.2),
+    "RandomPosterization": (4,),
+    "RandomSharpness": (0.5,),
+    "RandomGrayscale": (),
+    "RandomColorJitter": (),
+    "RandomColorDegeneration": (0.5,),
+    "RandomPerspective": (),
+    "RandomElasticTransform": (),
+    "AugMix": (),
+    "RandAugment": (),
+    "SpatialDropout2D": (0.3,),
+    "Dropout": (0.3,),
+    "GaussianDropout": (0.3,),
+    "GaussianNoise": (0.3,),
+    "AlphaDropout": (0.3,),
+    "RandomCrop": (6, 6),
+}
+NOT_OF_ONE_IMAGE = {"MixUp", "CutMix", "SpatialDropout1D", "SpatialDropout3D"}
+"""They take images with labels, or other shapes."""
+
+
+def test_these_are_all_random_layers_of_keras():
+    random = {name for name in dir(layers) if name.startswith("Random") or "Dropout" in name or "Mix" in name}
+
+    assert random | {"GaussianNoise", "RandAugment"} == IMAGE_LAYERS.keys() | NOT_OF_ONE_IMAGE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(3))
+def test_every_random_layer_of_keras_draws_the_same_in_a_second_and_in_a_resumed_run(make_trainer, tmp_path, part):
+    images = np.random.default_rng(0).random((16, 8, 8, 3)).astype(np.float32)
+    data = images, images[:, 0, 0, :1]
+    kinds = list(IMAGE_LAYERS.items())[part::3]  # several in a model: that of the last draws on what others gave it
+
+    def losses(folder, resume=None):
+        chain = [getattr(layers, name)(*options) for name, options in kinds]
+        model = keras.Sequential([keras.Input((8, 8, 3)), *chain, layers.Flatten(), layers.Dense(1)])
+        if resume is None:
+            keras.utils.set_random_seed(1)
+            model.set_weights([np.random.normal(size=weight.shape) for weight in model.get_weights()])
+        options = {**OPTIONS, "max_steps": 4, "save_steps": 2, "output_dir": str(tmp_path / folder)}
+        trainer = make_trainer(model=model, train_dataset=data, **options)
+        trainer.train(resume_from_checkpoint=resume)
+        return [record["loss"] for record in trainer.state.log_history if "loss" in record]
+
+    whole = losses("a")
+
+    assert losses("b") == whole
+    assert losses("a", tmp_path / "a" / "checkpoint-2") == whole
+
+
 def test_evaluation_sees_weights_that_were_loaded_after_it_was_traced(make_trainer, tmp_path):
     def make(mean):
         normalize = layers.Normalization(mean=None)
@@ -183,3 +246,57 @@ def test_random_operations_of_the_step_that_can_be_restored_are_not_named(make_t
         return [record.getMessage() for record in caplog.records if "training step draws" in record.getMessage()]
 
     assert warnings_of(Draws()) == warnings_of(Noise()) == warnings_of(layers.Dropout(0.3)) == []
+
+
+def of_functional():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(4, name="same")(layers.Dense(4, name="other")(inputs)))
+
+
+def variable(kind):
+    return kind(np.random.default_rng().normal(size=(4, 4)).astype(np.float32), name="w")
+
+
+PLACES = {
+    "a list": lambda model: [layers.Dense(4, name="same"), layers.Dense(4, name="same")],
+    "a dict": lambda model: {"b": layers.Dense(4), "a": layers.Dense(4)},
+    "a tuple": lambda model: (layers.Dense(4), layers.Dense(4)),
+    "nested lists": lambda model: [[layers.Dense(4), layers.Dense(4)], [layers.Dense(4)]],
+    "a dict of lists": lambda model: {"x": [layers.Dense(4)], "y": [layers.Dense(4), layers.Dense(4)]},
+    "weights": lambda model: [model.add_weight(shape=(4, 4), name=f"w{index}") for index in range(2)],
+    "a keras.Variable": lambda model: variable(keras.Variable),
+    "a tf.Variable": lambda model: variable(tf.Variable),
+    "an object": lambda model: Held(),
+    "one layer twice": lambda model: [layers.Dense(4)] * 2,
+    "models of one name": lambda model: [keras.Sequential([layers.Dense(4, name="d")], name="s") for _ in range(2)],
+    "a functional model": lambda model: of_functional(),
+}
+
+
+class Keeps(keras.Model):
+    """Keeps its layers and weights in a place."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.kept = PLACES[place](self)
+        self.head = layers.Dense(1)
+
+    def call(self, value):
+        kept = list(self.kept) if isinstance(self.kept, tuple) else self.kept  # which TensorFlow wraps
+        parts = [kept.dense] if isinstance(kept, Held) else keras.tree.flatten(kept)
+        for part in parts:
+            value = part(value) if isinstance(part, layers.Layer) else value @ part
+        return self.head(value)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_weights_come_back_wherever_a_model_keeps_them(tmp_path, place):
+    one, two = Keeps(place), Keeps(place)
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    expected, before = one(values), two(values)
+
+    snapshot.weights_writer(one, None)(tmp_path)
+    snapshot._load_arrays(two, tmp_path / snapshot.WEIGHTS_FILE)
+
+    assert not np.array_equal(before, expected)
+    np.testing.assert_array_equal(two(values), expected)

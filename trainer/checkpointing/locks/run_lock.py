@@ -107,7 +107,10 @@ def _acquire(path: Path, folder: Path, run_id: str) -> _Lock:
             os.close(descriptor)
             holder = _read_holder(path)
             if holder.get("run") == run_id:  # a run that goes on elsewhere has another id until it has the lock
-                allowed = f"False where the machines see one output_dir: {in_words(holder)}, writes into {folder}"
+                allowed = (
+                    "False where the machines see one output_dir, and LOCAL_RANK in the environment of each process"
+                )
+                allowed += f": {in_words(holder)}, writes into {folder}, too"
                 raise ArgumentError("save_on_each_node", True, allowed)
             raise ArgumentError("output_dir", str(folder), f"another run writes into it: {in_words(holder)}. {ADVICE}")
         os.close(descriptor)
@@ -159,6 +162,22 @@ def _read_holder(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def holder_of(folder: Path | str) -> dict[str, Any] | None:
+    """Return what the lock of ``folder`` says of its holder; None without one, or if its process has ended.
+
+    The lock is not tried, so that a run which begins at this instant is not in the way of it. A process of another
+    machine counts as running: whether it is cannot be told from here.
+    """
+    path = Path(os.path.realpath(folder))
+    told = _read_holder(path)
+    pid = told.get("pid")
+    if not isinstance(pid, int):
+        return None
+    if told.get("host") == socket.gethostname() and not (path in _locks if pid == os.getpid() else process_exists(pid)):
+        return None
+    return told
 
 
 def in_words(told: dict[str, Any]) -> str:

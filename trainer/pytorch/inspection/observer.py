@@ -89,8 +89,10 @@ class LossObserver:
 
         The loss of the model is computed once more, with gradients; with label smoothing, only the shift is looked for.
         """
+        if self._is_probed or self.is_settled or not self._model_io.computes_loss:
+            return
         labels = self._model_io.rule.counted(self._model_io.labels_of(inputs))
-        if self._is_probed or self.is_settled or not self._model_io.computes_loss or labels is None or labels.ndim < 2:
+        if labels is None or labels.ndim < 2:
             return
         if self._loss_of is None or self._trainer.args.label_smoothing_factor > 0:
             self.shifts(inputs)

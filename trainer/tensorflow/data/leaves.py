@@ -16,7 +16,7 @@ from .._compat import unequal_shapes
 def as_array(leaf: Any) -> Any:
     """Return an array in memory with a type of TensorFlow; float64 as float32, unless Keras computes in float64."""
     array = np.asarray(leaf)
-    if array.dtype == object and array.size and not isinstance(array.flat[0], (str, bytes)):
+    if array.dtype == object and not all(issubclass(kind, (str, bytes)) for kind in set(map(type, array.flat))):
         array = _typed(array)
     is_double = array.dtype == np.float64 and keras.config.floatx() != "float64"
     return array.astype(np.float32) if is_double else array

@@ -101,11 +101,16 @@ def own_optimizer(given: Any) -> Any:
     """Return an optimizer given by the user, which must be a Keras optimizer, not its name or its class.
 
     Raises:
-        TracksideTypeError: If it is something else.
+        TracksideTypeError: If it is something else, or a MultiOptimizer.
     """
     if given is not None and not isinstance(given, keras.optimizers.Optimizer):
         what = given.__name__ if isinstance(given, type) else type(given).__name__
         raise TracksideTypeError(f"optimizers needs a Keras optimizer, such as keras.optimizers.Adam(); it got {what}")
+    if isinstance(without_loss_scale(given), getattr(keras.optimizers, "MultiOptimizer", ())):
+        raise TracksideTypeError(
+            "MultiOptimizer has no learning rate of its own, which the schedule, the records and callbacks need. Give "
+            "optimizers one optimizer; layers that learn more slowly can be unfrozen later by a callback"
+        )
     return given
 
 

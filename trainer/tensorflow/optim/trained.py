@@ -64,6 +64,7 @@ class FollowsTrainable:
             tell_of_other_model()
         if self.trainer.optimizer is not self._made.optimizer:
             self._take_other_optimizer()
+        self.take_schedule()
         names = self._parts.changed()
         if not names and self._builds == self._made.builds:
             return
@@ -78,6 +79,13 @@ class FollowsTrainable:
         if names:
             more = f" and {len(names) - 1} other layers and variables" if len(names) > 1 else ""
             logger.warning("%s%s were frozen or unfrozen, which holds from this update on", names[0], more)
+
+    def take_schedule(self) -> None:
+        """Go on with a schedule that a callback has set within the run, if one has."""
+        if self.trainer.lr_scheduler is not self._made.schedule:
+            self.queue.flush()
+            self._engine.take_other_schedule()
+            self.compiled.renew()  # the traced function knows whether there is one
 
     def _take_other_optimizer(self) -> None:
         """Go on with an optimizer that a callback has set within the run."""

@@ -20,7 +20,11 @@ def test_arrays_of_objects_are_numbers_where_all_are():
     assert as_array(np.array(["a", "b"], dtype=object)).dtype == object
 
 
-@pytest.mark.parametrize("values", [[1, "a"], [[1], [1, 2]], [None, 1]], ids=["mixed", "ragged", "None"])
+@pytest.mark.parametrize(
+    "values",
+    [[1, "a"], ["a", 1], ["a", None], [[1], [1, 2]], [None, 1]],
+    ids=["mixed", "text first", "a missing text", "ragged", "None"],
+)
 def test_objects_that_are_not_all_numbers_are_named(values):
     with pytest.raises(TracksideTypeError, match="holds objects"):
         as_array(np.array([*values, None][:-1], dtype=object))
@@ -76,3 +80,24 @@ def test_elements_that_look_like_batches_are_told(dataset, caplog):
     make_batches(dataset, batch_size=2)
 
     assert "is taken as one example, though it looks like a batch" in caplog.text
+
+
+def test_tables_of_pandas_are_arrays_by_position():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcdef"), index=np.random.default_rng(0).permutation(20))
+    label = pandas.Series(Y, frame.index, name="label")
+    forms = {
+        "frame": (frame, label),
+        "whole numbers that may be missing": (frame, label.astype("Int64")),
+        "columns": (dict(frame), label),
+    }
+
+    for name, given in forms.items():
+        arrays = make_batches(given, batch_size=4).arrays
+        found = np.stack(list(arrays.features.values()), 1) if name == "columns" else arrays.features
+        np.testing.assert_array_equal(found, X, err_msg=name)
+        np.testing.assert_array_equal(arrays.labels, Y, err_msg=name)
+    with pytest.raises(TracksideTypeError, match=r"not DataFrame. Write a pair of it: \(frame\[names\], frame\[label"):
+        make_batches(frame, batch_size=4)
+    with pytest.raises(TracksideTypeError, match="holds objects, float, str, that are not all numbers"):
+        make_batches((frame.assign(a=["text"] * 10 + [1.0] * 10), label), batch_size=4)

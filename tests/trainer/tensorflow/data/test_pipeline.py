@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.tf_models import classified
 
 from trackside.trainer.tensorflow.data.loader import DatasetBatches, OwnBatches
 
@@ -168,3 +169,26 @@ def test_what_cannot_be_exact_is_told_once_by_name(caplog):
         values(batches, 0), values(batches, 1)
 
     assert [record.getMessage().count("deterministic=False") for record in caplog.records] == [1]
+
+
+def test_a_cache_in_a_file_is_read_to_its_end_although_a_first_batch_is_looked_at(make_trainer, tmp_path):
+    features, labels = classified(20)
+
+    def cached(name):
+        return tf.data.Dataset.from_tensor_slices((features, labels)).cache(str(tmp_path / name))
+
+    for name in ("first", "second"):  # the second run finds the files of the first
+        trainer = make_trainer(
+            model=keras.Sequential([keras.layers.Dense(3)]),
+            train_dataset=cached("train"),
+            eval_dataset=cached("eval"),
+            num_train_epochs=2,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            load_best_model_at_end=True,
+            output_dir=str(tmp_path / name),
+        )
+        trainer.train()
+
+        assert trainer.state.global_step == 6
+        assert [path.name for path in tmp_path.iterdir() if "lockfile" in path.name] == []

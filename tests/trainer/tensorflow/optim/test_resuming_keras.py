@@ -108,3 +108,48 @@ def test_schedules_of_two_kinds_follow_each_other() -> None:
     assert "0.06" in note
     assert linear.schedule.get_last_lr() == pytest.approx([0.06])
     assert plateau.schedule.get_last_lr() == pytest.approx([0.1])
+
+
+OPTIM, SCHEDULES = keras.optimizers, keras.optimizers.schedules
+WRAPS = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"}
+ALL = {
+    name: getattr(OPTIM, name) for name in dir(OPTIM) if isinstance(getattr(OPTIM, name), type) and name not in WRAPS
+}
+OPTIONS = {
+    "momentum": lambda: OPTIM.SGD(0.1, 0.9, nesterov=True),
+    "amsgrad": lambda: OPTIM.Adam(0.1, amsgrad=True),
+    "centered": lambda: OPTIM.RMSprop(0.1, momentum=0.9, centered=True),
+    "averaged": lambda: OPTIM.Adam(0.1, use_ema=True, ema_overwrite_frequency=3),
+    "accumulating": lambda: OPTIM.Adam(0.1, gradient_accumulation_steps=3),
+    "decaying": lambda: OPTIM.Adam(SCHEDULES.ExponentialDecay(0.1, 2, 0.5)),
+    "restarting": lambda: OPTIM.SGD(SCHEDULES.CosineDecayRestarts(0.1, 3)),
+    "clipped": lambda: OPTIM.SGD(0.1, clipvalue=0.01),
+    "clipped by norm": lambda: OPTIM.Adam(0.1, global_clipnorm=0.1),
+}
+
+
+@pytest.mark.parametrize("name", [*ALL, *OPTIONS])
+def test_every_optimizer_of_keras_goes_on_to_the_bit(tmp_path: Path, name: str) -> None:
+    make = {**ALL, **OPTIONS}[name]
+    generator = np.random.default_rng(0)
+    gradients = [[generator.normal(size=shape) for shape in ((3, 4), (4,), (4, 2), (2,))] for _ in range(8)]
+
+    def step(optimizer: Any, model: Any, many: Any) -> None:
+        for each in many:
+            optimizer.apply([tf.constant(part, tf.float32) for part in each], model.trainable_variables)
+
+    models, optimizers = [model_of(), model_of()], [make(), make()]
+    for model, optimizer in zip(models, optimizers, strict=True):
+        optimizer.build(model.trainable_variables)
+    before = TFMadeOptimizer(optimizers[0], None, models[0]).record
+    step(optimizers[0], models[0], gradients[:4])
+    np.savez(tmp_path / "optimizer.npz", **optimizer_arrays(optimizers[0]))
+    models[1].set_weights(models[0].get_weights())
+
+    notes = TFMadeOptimizer(optimizers[1], None, models[1]).load_optimizer(tmp_path / "optimizer.npz", before)
+    for model, optimizer in zip(models, optimizers, strict=True):
+        step(optimizer, model, gradients[4:])
+
+    assert notes == []
+    for one, two in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, two)

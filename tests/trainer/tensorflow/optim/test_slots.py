@@ -11,7 +11,7 @@ from support.tf_models import mlp, tf
 
 from trackside.trainer.tensorflow.optim.slots import rebuild, variables_to_build
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Any] = {
     "SGD": lambda: keras.optimizers.SGD(0.1),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
     "RMSprop": lambda: keras.optimizers.RMSprop(0.1, momentum=0.5, centered=True),

@@ -84,6 +84,20 @@ def paths_in(out: Path) -> list[Path]:
     return find_checkpoints(out) or ([out] if (out / MANIFEST).exists() or step_of(out) >= 0 else [])
 
 
+def size_text(size_bytes: float) -> str:
+    """Return a size in a unit that fits.
+
+    Example:
+        >>> size_text(948), size_text(1_234_567)
+        ('948 B', '1.2 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
 def _entry(path: Path, *, thorough: bool) -> Entry:
     entry = Entry(path.name, step=step_of(path))
     try:

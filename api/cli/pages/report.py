@@ -1,0 +1,51 @@
+"""The command `trackside report`: one HTML file from the journals and checkpoints of runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from trackside.callbacks.errors import ConfigError, TracksideError
+from trackside.report.checkpoint_entries import size_text
+from trackside.report.document import write
+
+NAME = "report.html"
+"""The file, if no other is given."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page of one run, or of several, and print its path; return the exit code.
+
+    Raises:
+        ConfigError: If a folder or an option is wrong, or a package is missing.
+    """
+    parser = argparse.ArgumentParser(
+        prog="trackside report",
+        description="Write one HTML file about a run, or several side by side: curves, evaluations, decisions, costs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("outs", nargs="+", metavar="OUT", help="output folder of a run, or its journal")
+    where = f"the file to write; default: {NAME} in OUT, or in this folder for several runs"
+    parser.add_argument("-o", "--output", metavar="FILE", help=where)
+    parser.add_argument("--title", metavar="TEXT", help="heading of the page; default: the names of the runs")
+    options = parser.parse_args(argv)
+    path = Path(options.output).expanduser() if options.output else _default(options.outs)
+    if path.is_dir():
+        raise ConfigError(f"command line: --output {options.output}: this is a folder; a file is needed")
+    try:
+        written = write(path, *options.outs, title=options.title)
+    except ConfigError:
+        raise
+    except (TracksideError, OSError) as error:
+        raise ConfigError(str(error)) from error
+    print(f"{written} ({size_text(written.stat().st_size)})")
+    return 0
+
+
+def _default(outs: Sequence[str]) -> Path:
+    """Return where the page of these runs is written."""
+    folder = Path(outs[0]).expanduser()
+    if len(outs) > 1:
+        return Path(NAME)
+    return (folder.parent if folder.is_file() else folder) / NAME

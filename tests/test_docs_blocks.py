@@ -22,7 +22,10 @@ NOT_RUN = {
 """Reasons why a block does not run, each with the number of such blocks."""
 
 BLOCKS = {page: blocks_of(page) for page in pages()}
-PACKAGES = {"datasets", "keras", "lightning", "optuna", "sklearn", "tensorflow", "torch", "transformers"}
+PACKAGES = {"datasets", "keras", "lightning", "optuna", "plotly", "sklearn", "tensorflow", "torch", "transformers"}
+NEEDS = {"trackside.report": "plotly"}
+"""Optional packages that a page may import, and that a module of trackside needs."""
+
 RUN = [page for page, blocks in BLOCKS.items() if any(block.language != "text" for block in blocks)]
 
 
@@ -31,7 +34,8 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path):
     code = "\n".join(block.text for block in BLOCKS[page] if block.language == "python" and "not run" not in block.said)
     is_tensorflow = re.search(r"^(import keras|.*TFTrainer)", code, re.MULTILINE)
     framework = "tensorflow" if is_tensorflow else "torch"
-    for package in (framework, *re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)):
+    for module in (framework, *re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE)):
+        package = module.partition(".")[0] if module not in NEEDS else NEEDS[module]
         if package in PACKAGES:
             pytest.importorskip(package)
 

@@ -16,7 +16,8 @@ NOT_RUN = {
     "needs a TPU": 1,
     "needs a package that no test installs": 3,
     "needs an account": 1,
-    "needs several machines": 2,
+    "needs another terminal": 1,
+    "needs several machines": 3,
     "takes minutes": 4,
 }
 """Reasons why a block does not run, each with the number of such blocks."""

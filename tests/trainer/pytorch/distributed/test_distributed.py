@@ -164,6 +164,9 @@ def test_the_first_rank_decides_and_all_hear_it(two: list[Any]) -> None:
     assert first["the first stops at the start"]["steps"] == 0
     assert (first["the first ends an epoch"]["epoch"], first["the first ends an epoch"]["steps"]) == (2.0, 5)
     assert first["the first saves at a log"]["checkpoints"] == ["checkpoint-2", "checkpoint-6"]
+    asked = first["a control file stops"]
+    assert (asked["steps"], asked["reason"]) == (3, "asked for by .control/stop")
+    assert asked["checkpoints"] == ["checkpoint-3"]
 
 
 @pytest.mark.slow

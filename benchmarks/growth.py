@@ -145,9 +145,9 @@ def records(before: int, more: int) -> Callable[[], Any]:
 
 def in_one_process(*, is_quick: bool) -> dict[str, dict[str, Any]]:
     """Return the curves of one process, by title."""
-    small = 2 if is_quick else 4
-    hand = added(lambda n, steps: updates_of_layers(n, steps, by_hand=True), [1, 4, 16, 64][:small], 4)
-    with_trainer = added(updates_of_layers, [1, 4, 16, 64][:small], 4)
+    small = 2 if is_quick else 5
+    hand = added(lambda n, steps: updates_of_layers(n, steps, by_hand=True), [1, 4, 16, 64, 256][:small], 4)
+    with_trainer = added(updates_of_layers, [1, 4, 16, 64, 256][:small], 4)
     powers = [10**power for power in range(3, 5 if is_quick else 8)]
     counted = "instructions"
     made: dict[str, tuple[str, str, Points]] = {
@@ -162,7 +162,11 @@ def in_one_process(*, is_quick: bool) -> dict[str, dict[str, Any]]:
         "the same by hand": ("layers", counted, hand),
         "a run of one update, by the examples": ("examples", counted, instructions(first_update, powers)),
         "the same, the processor's time": ("examples", "ms", milliseconds(first_update, powers)),
-        "a checkpoint, by the parameters": ("parameters", "bytes", [checkpoint_bytes(n) for n in (32, 128, 512)]),
+        "a checkpoint, by the parameters": (
+            "parameters",
+            "bytes",
+            [checkpoint_bytes(n) for n in ([32, 128] if is_quick else [64, 256, 1024, 2048])],
+        ),
     }
     return {
         title: {"of": of, "unit": unit, "points": points, "exponent": exponent(points)}

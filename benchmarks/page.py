@@ -16,9 +16,9 @@ PAGE = "explanation/performance.md"
 PICTURE = "images/performance.png"
 COLUMNS = {
     "PyTorch": ("Trainer", "hand-written loop, Trainer's batches", "transformers", "Lightning", "Ignite"),
-    "TensorFlow": ("TFTrainer, arrays", "TFTrainer, tf.data", "Model.fit", "Model.predict"),
+    "TensorFlow": ("TFTrainer", "TFTrainer, arrays", "TFTrainer, tf.data", "Model.fit", "Model.predict"),
 }
-OUR_OWN = ("Trainer", "TFTrainer, arrays", "TFTrainer, tf.data")
+OUR_OWN = ("Trainer", "TFTrainer", "TFTrainer, arrays", "TFTrainer, tf.data")
 BASES = {"PyTorch": "a hand-written loop (for the import: to that of torch)", "TensorFlow": "a hand-written loop"}
 READING = (
     "Each row ran in a process of its own, on one thread, with all contestants in turn. A ratio is within a round;\n"
@@ -31,6 +31,8 @@ def write(results: Path, docs: Path) -> None:
     """Replace what is between the markers, and draw the picture."""
     found = {name: results / f"{name}.json" for name in ROWS}
     measured = {name: Result.load_from(path) for name, path in found.items() if path.exists()}
+    if not measured:
+        return
     between(docs / PAGE, markdown(measured))
     draw(measured, docs / PICTURE)
 
@@ -53,6 +55,8 @@ def markdown(measured: dict[str, Result]) -> str:
     ]
     for framework in COLUMNS:
         rows = {name: result for name, result in measured.items() if ROWS[name].framework == framework}
+        if not rows:
+            continue
         parts += [f"### {framework}", f"Ratios to {BASES[framework]}.", summary(rows.values(), COLUMNS[framework])]
     parts.append("### Each row")
     for result in measured.values():

@@ -1,16 +1,20 @@
-"""What a save of transformers, Lightning and PyTorch Ignite stops training for; see `peers`."""
+"""Saves of transformers, Lightning and PyTorch Ignite, and resumed runs; see `peers`."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from harness import Cost, Watch, timed
-from peers import of
+from peers import WithLoss, as_dict, of
+from step import BATCH, make_model
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def stalls(model: nn.Module, width: int, rounds: int) -> dict[str, list[Cost]]:
@@ -113,3 +117,61 @@ def _stall_of_ignite(model: nn.Module, data: Any, rounds: int) -> list[Cost]:
 
 
 STALLS = {"transformers": _stall_of_transformers, "Lightning": _stall_of_lightning, "Ignite": _stall_of_ignite}
+
+
+# -- resumed runs -----------------------------------------------------------------------------------------------------
+
+
+def resumes(folder: Path, examples: int, step: int) -> dict[str, Callable[[], tuple[float, float]]]:
+    """Return what resumes a run at a step, and returns the processor's time and that on the clock.
+
+    Lightning and Ignite do not go on within an epoch at the example where a checkpoint is, so they are left out.
+    """
+    return {name: make(folder, examples, step) for name, make in of({"transformers": _resume_of_transformers}).items()}
+
+
+def _resume_of_transformers(folder: Path, examples: int, step: int) -> Callable[[], tuple[float, float]]:
+    import transformers
+
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(examples, 64, generator=generator)
+    dataset = TensorDataset(features, torch.randint(0, 10, (examples,), generator=generator))
+
+    class StopAt(transformers.TrainerCallback):
+        def __init__(self, last: int) -> None:
+            self.last = last
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= self.last:
+                self.ended = time.process_time(), time.perf_counter()
+                control.should_save, control.should_training_stop = self.last == step, True
+
+    def make(callback: StopAt) -> Any:
+        args = transformers.TrainingArguments(
+            str(folder / "transformers"),
+            per_device_train_batch_size=BATCH,
+            max_steps=examples // BATCH,
+            save_strategy="steps",
+            save_steps=examples,
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+        )
+        model = WithLoss(make_model())
+        trainer = transformers.Trainer(model, args, train_dataset=dataset, data_collator=as_dict, callbacks=[callback])
+        trainer.remove_callback(transformers.PrinterCallback)
+        return trainer
+
+    make(StopAt(step)).train()
+
+    def resumed() -> tuple[float, float]:
+        callback = StopAt(step + 1)
+        trainer = make(callback)
+        start = time.process_time(), time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(folder / "transformers" / f"checkpoint-{step}"))
+        return callback.ended[0] - start[0], callback.ended[1] - start[1]
+
+    return resumed

@@ -136,6 +136,29 @@ def callbacks(name: str, title: str, effort: Effort) -> Result:
     return Result(name, title, "us", "", costs, missing=peers.MISSING)
 
 
+def resume(name: str, title: str, effort: Effort, framework: str = "torch") -> Result:
+    """Measure the start of a resumed run, up to the end of its first step."""
+    import resume as own
+
+    examples, step = (20_000, 200) if effort.is_quick else (2_000_000, 20_000)
+    options = argparse.Namespace(examples=examples, step=step)
+    missing = []
+    with tempfile.TemporaryDirectory(prefix="resume-") as folder:
+        calls = {"torch": own.with_torch, "tf": own.with_tf}[framework](Path(folder), options)
+        if framework == "torch":
+            import peer_saves
+            import peers
+
+            calls |= peer_saves.resumes(Path(folder), examples, step)
+            missing = peers.MISSING
+
+        def cost(call: Callable[[], tuple[float, float]]) -> Call:
+            return lambda: tuple(1e3 * seconds for seconds in reversed(call()))  # type: ignore[return-value]
+
+        costs = in_turn({each: cost(call) for each, call in calls.items()}, effort.of(7))
+    return Result(name, title, "ms", HAND, costs, missing=missing)
+
+
 # -- saves ------------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +267,7 @@ ROWS: dict[str, Row] = {
     "import": Row("import", imports),
     "predict": Row("prediction, 200,000 rows of 100, batches of 256", predict),
     "evaluate": Row("evaluation of the same", predict, (("is_evaluation", True),)),
+    "resume": Row("the start of a run at step 20,000 of 62,500", resume),
     "save": Row("what a save of 50 million parameters with AdamW stops training for", save),
     **{name: Row(title, tf_step, (("setting", title),), "TensorFlow") for name, title in TF_STEPS.items()},
     **{
@@ -251,6 +275,7 @@ ROWS: dict[str, Row] = {
         for name, title in TF_STEPS.items()
     },
     "tf-predict": Row("prediction, 200,000 rows of 10, batches of 256", tf_predict, (), "TensorFlow"),
+    "resume-tf": Row("the start of a run at step 20,000 of 62,500", resume, (("framework", "tf"),), "TensorFlow"),
     "save-tf": Row(
         "what a save of 50 million parameters with AdamW stops training for", save, (("framework", "tf"),), "TensorFlow"
     ),

@@ -58,28 +58,35 @@ def page(runs: Sequence[ReadRun], *, title: str | None = None) -> str:
     """Return the page of runs as HTML."""
     data = script_data(contents(runs))
     heading = title or ", ".join(named(runs))
-    return render(heading, data, views=views(runs), is_live=False)
+    return render(heading, data, views(runs), ["page.js"])
 
 
-def render(title: str, data: str, *, views: Mapping[str, Any], is_live: bool) -> str:
+def live_page() -> str:
+    """Return the page of a run that goes on: without the run, which its script asks the server for, with a token."""
+    nothing = script_data(contents([]))
+    return render("A run", nothing, {"runs": [], "compared": []}, ["page.js", "watch.js"], is_live=True)
+
+
+def render(title: str, data: str, shown: Mapping[str, Any], scripts: Sequence[str], *, is_live: bool = False) -> str:
     """Return the document.
 
     Args:
         title: Its heading.
         data: The figures, from `script_data`.
-        views: What the templates show of the runs, from `views`.
+        shown: What the templates show of the runs, from `views`.
+        scripts: The files of its scripts.
         is_live: Whether the page asks the server that it came from for what is new.
     """
-    script = text_of("page.js")
-    allowed = f"{digest(script)} {plotly_digest()}"
+    texts = [text_of(name) for name in scripts]
+    allowed = " ".join([*map(digest, texts), plotly_digest()])
     return str(
         environment()
         .get_template("page.html")
         .render(
-            **views,
+            **shown,
             title=title,
             data=data,
-            script=script,
+            scripts=texts,
             style=text_of("page.css"),
             plotly=packed_plotly(),
             policy=POLICY.format(scripts=allowed, connect="'self'" if is_live else "'none'"),
@@ -131,6 +138,12 @@ def views(runs: Sequence[ReadRun]) -> dict[str, Any]:
     ]
     compared = [last_evaluations(runs, names), differing(runs, names)] if len(runs) > 1 else []
     return {"runs": shown, "compared": compared}
+
+
+def sections(runs: Sequence[ReadRun]) -> dict[str, str]:
+    """Return the parts of the page that change while a run goes on, as HTML by the id of their element."""
+    shown = views(runs)
+    return {name: str(environment().get_template(f"{name}.html").render(**shown)) for name in ("overview", "details")}
 
 
 def named(runs: Sequence[ReadRun]) -> list[str]:

@@ -114,7 +114,7 @@
 
   function show(given) {
     data = given;
-    return redraw();
+    return globalThis.Plotly === undefined ? undefined : redraw();
   }
 
   byId("choices").addEventListener("input", redraw);

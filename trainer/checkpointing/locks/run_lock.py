@@ -107,7 +107,10 @@ def _acquire(path: Path, folder: Path, run_id: str) -> _Lock:
             os.close(descriptor)
             holder = _read_holder(path)
             if holder.get("run") == run_id:  # a run that goes on elsewhere has another id until it has the lock
-                allowed = f"False where the machines see one output_dir: {in_words(holder)}, writes into {folder}"
+                allowed = (
+                    "False where the machines see one output_dir, and LOCAL_RANK in the environment of each process"
+                )
+                allowed += f": {in_words(holder)}, writes into {folder}, too"
                 raise ArgumentError("save_on_each_node", True, allowed)
             raise ArgumentError("output_dir", str(folder), f"another run writes into it: {in_words(holder)}. {ADVICE}")
         os.close(descriptor)

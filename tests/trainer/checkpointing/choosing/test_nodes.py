@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_engine import BATCHES, FakeEngine, FakeTrainer
+from support.fake_engine import BATCHES, FakeCheckpoint, FakeEngine, FakeTrainer
 from support.fake_group import FakeGroup
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError, RankError
@@ -25,7 +25,7 @@ def disks(tmp_path: Path) -> list[Path]:
     return [tmp_path / "a" / "out", tmp_path / "b" / "out"]
 
 
-def run(disks: list[Path], resume: Any = None, **args: Any) -> list[Any]:
+def run(disks: list[Path], resume: Any = None, fault: Any = lambda *place: None, **args: Any) -> list[Any]:
     """Train on all ranks; return of each the step that it began at and the one that it ended at, or its error."""
 
     def rank(collectives: Any) -> Any:
@@ -34,7 +34,7 @@ def run(disks: list[Path], resume: Any = None, **args: Any) -> list[Any]:
             collectives,
             disks[node],
             sizes=[1] * BATCHES,
-            fault=lambda *place: None,
+            fault=fault,
             steers={},
             local_rank=local_rank,
             **{"save_on_each_node": True, "max_steps": 4, **args},
@@ -80,6 +80,25 @@ def test_a_damaged_checkpoint_of_one_machine_is_passed_over_by_all(disks):
     (disks[1] / "checkpoint-4" / "progress.json").write_text("{}")
 
     assert run(disks, resume=True, max_steps=6) == [(2, 6)] * RANKS
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_the_best_model_is_read_from_each_disk_or_the_last_weights_stay_on_all(disks, monkeypatch, is_damaged, caplog):
+    read = []
+    monkeypatch.setattr(FakeCheckpoint, "load_weights", lambda self, contents: read.append(contents.path))
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "size", "greater_is_better": True}
+    run(disks, max_steps=2, **best)
+    read.clear()
+
+    def damage(*place: Any) -> None:
+        if is_damaged and (disks[1] / "checkpoint-4").exists():
+            (disks[1] / "checkpoint-2" / "progress.json").write_text("{}")
+
+    ended = run(disks, resume=True, fault=damage, max_steps=6, **best)
+
+    assert ended == [(2, 6)] * RANKS
+    assert sorted(read) == ([] if is_damaged else sorted(disk / "checkpoint-2" for disk in disks * ON_EACH))
+    assert ("the last weights stay" in caplog.text) == is_damaged
 
 
 def test_a_checkpoint_that_is_named_is_read_from_the_disk_of_each_machine(disks):

@@ -90,7 +90,7 @@ def test_machines_of_a_run_that_are_to_write_each_into_its_own_folder_but_see_on
     with locked(tmp_path, "theirs"):
         told = run_in_another_process(tmp_path)
 
-    assert "save_on_each_node=True is not allowed: False where the machines see one output_dir: process" in told
+    assert "save_on_each_node=True is not allowed: False where the machines see one output_dir, and LOCAL_RANK" in told
 
 
 def test_a_folder_that_stays_empty_is_removed_again_and_no_other(tmp_path):

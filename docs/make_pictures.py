@@ -41,7 +41,17 @@ BROWSER = [
 @contextmanager
 def serving(folder: Path, seconds: float = 90) -> Iterator[str]:
     """Serve the runs in ``folder`` with TensorBoard on this machine, at the address that is yielded."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(folder),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
     log = folder.parent / "tensorboard.log"
     with log.open("w") as output:
         server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -64,13 +74,20 @@ def photograph(address: str, picture: Path) -> None:
     """Draw a page as a browser shows it."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = [f"--user-data-dir={profile}", f"--screenshot={picture}"]
-        subprocess.run([*BROWSER, *options, address], check=True, timeout=120, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*BROWSER, *options, address],
+            check=True,
+            timeout=120,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def main() -> None:
     """Train, serve, and draw."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, str(ROOT / "examples" / "demo.py")], cwd=folder, check=True)
+        subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "demo.py")], cwd=folder, check=True
+        )
         runs = Path(folder) / "demo"
         runs.mkdir()
         for name, output in RUNS.items():

@@ -55,7 +55,9 @@ def report_page(folder: Path) -> Iterator[str]:
     train(folder / "steep", rate=0.05, epochs=30)
     train(folder / "gentle", rate=0.01, epochs=12)
     train(folder / "gentle", rate=0.03, epochs=30, resume=True)
-    path = trackside.report.write(folder / "report.html", folder / "steep", folder / "gentle", title="Two rates")
+    path = trackside.report.write(
+        folder / "report.html", folder / "steep", folder / "gentle", title="Two rates"
+    )
     yield path.as_uri()
 
 
@@ -68,7 +70,9 @@ def watch_page(folder: Path) -> Iterator[str]:
     enough, ended = Event(), Event()
 
     class Pauses(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_end(
+            self, args: Any, state: Any, control: Any, **kwargs: Any
+        ) -> None:
             if state.global_step == 400:
                 enough.set()
             if state.global_step >= 400:
@@ -76,7 +80,11 @@ def watch_page(folder: Path) -> Iterator[str]:
             if ended.is_set():
                 control.stop("the picture is made")
 
-    thread = Thread(target=train, args=(folder / "digits",), kwargs={"rate": 0.01, "epochs": 400, "also": [Pauses()]})
+    thread = Thread(
+        target=train,
+        args=(folder / "digits",),
+        kwargs={"rate": 0.01, "epochs": 400, "also": [Pauses()]},
+    )
     thread.start()
     try:
         if not enough.wait(300):
@@ -88,20 +96,34 @@ def watch_page(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-def train(out: Path, *, rate: float, epochs: int, resume: bool = False, also: Any = ()) -> None:
+def train(
+    out: Path, *, rate: float, epochs: int, resume: bool = False, also: Any = ()
+) -> None:
     """Train a small network on handwritten digits, with a journal."""
     import numpy as np
     import torch
     from sklearn.datasets import load_digits
 
-    from trackside import ControlFilesCallback, EarlyStoppingCallback, JournalCallback, Trainer, TrainingArguments
+    from trackside import (
+        ControlFilesCallback,
+        EarlyStoppingCallback,
+        JournalCallback,
+        Trainer,
+        TrainingArguments,
+    )
 
     pixels, labels = load_digits(return_X_y=True)
-    data = torch.utils.data.TensorDataset(torch.from_numpy(pixels.astype(np.float32) / 16), torch.from_numpy(labels))
-    examples, held_out = torch.utils.data.random_split(data, [1400, 397], torch.Generator().manual_seed(0))
+    data = torch.utils.data.TensorDataset(
+        torch.from_numpy(pixels.astype(np.float32) / 16), torch.from_numpy(labels)
+    )
+    examples, held_out = torch.utils.data.random_split(
+        data, [1400, 397], torch.Generator().manual_seed(0)
+    )
     torch.manual_seed(0)
     trainer = Trainer(
-        torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)),
+        torch.nn.Sequential(
+            torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+        ),
         TrainingArguments(
             str(out),
             learning_rate=rate,
@@ -120,8 +142,15 @@ def train(out: Path, *, rate: float, epochs: int, resume: bool = False, also: An
         train_dataset=examples,
         eval_dataset=held_out,
         loss_fn=torch.nn.functional.cross_entropy,
-        compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
-        callbacks=[JournalCallback(), ControlFilesCallback(), EarlyStoppingCallback(8), *also],
+        compute_metrics=lambda found: {
+            "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())
+        },
+        callbacks=[
+            JournalCallback(),
+            ControlFilesCallback(),
+            EarlyStoppingCallback(8),
+            *also,
+        ],
     )
     trainer.pop_callback("printer")
     trainer.train(resume_from_checkpoint=resume)
@@ -137,7 +166,12 @@ PAGES: dict[str, Shot] = {
 def chromium() -> str | None:
     """Return the path of a Chromium; None if none is installed."""
     named = os.environ.get("CHROMIUM")
-    return named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return named or next(
+        filter(
+            None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+        ),
+        None,
+    )
 
 
 @contextmanager
@@ -149,7 +183,9 @@ def browser() -> Iterator[Any]:
     if found is None:
         raise RuntimeError("no Chromium is installed. Run: apt-get install chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-quic"])
+        started = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-quic"]
+        )
         try:
             yield started
         finally:
@@ -157,23 +193,41 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(started: Any, address: str, ready: str, screen: str, scheme: str, problems: list[str]) -> Iterator[Any]:
+def opened(
+    started: Any,
+    address: str,
+    ready: str,
+    screen: str,
+    scheme: str,
+    problems: list[str],
+) -> Iterator[Any]:
     """Open a page on a screen, and note what is wrong with it: errors, requests to elsewhere, what is too wide."""
     width, height = SCREENS[screen]
     is_phone = screen == "phone"
     look = {"viewport": {"width": width, "height": height}, "color_scheme": scheme}
-    context = started.new_context(**look, is_mobile=is_phone, has_touch=is_phone, reduced_motion="reduce")
+    context = started.new_context(
+        **look, is_mobile=is_phone, has_touch=is_phone, reduced_motion="reduce"
+    )
     try:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
         page.on("console", lambda said: problems.append(f"{said.type}: {said.text}"))
         own = address.partition("#")[0]
         asked = ("data:", "blob:", own, own.rstrip("/") + "/")
-        page.on("request", lambda sent: sent.url.startswith(asked) or problems.append(f"asks for {sent.url}"))
+        page.on(
+            "request",
+            lambda sent: (
+                sent.url.startswith(asked) or problems.append(f"asks for {sent.url}")
+            ),
+        )
         page.goto(address)
         page.wait_for_selector(ready, timeout=60_000, state="attached")
-        page.wait_for_function("document.documentElement.dataset.drawn > 0", timeout=60_000)
-        is_wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        page.wait_for_function(
+            "document.documentElement.dataset.drawn > 0", timeout=60_000
+        )
+        is_wide = page.evaluate(
+            "document.documentElement.scrollWidth > window.innerWidth"
+        )
         if is_wide:
             problems.append("is wider than its window")
         yield page
@@ -187,14 +241,21 @@ def draw(names: list[str], folder: Path) -> list[str]:
     with browser() as started:
         for name in names:
             shot = PAGES[name]
-            with tempfile.TemporaryDirectory() as made, shot.address(Path(made)) as address:
+            with (
+                tempfile.TemporaryDirectory() as made,
+                shot.address(Path(made)) as address,
+            ):
                 for screen in shot.screens:
                     for scheme in shot.schemes:
                         found: list[str] = []
-                        with opened(started, address, shot.ready, screen, scheme, found) as page:
+                        with opened(
+                            started, address, shot.ready, screen, scheme, found
+                        ) as page:
                             picture = folder / f"{name}-{screen}-{scheme}.png"
                             if screen in shot.parts:
-                                page.locator(shot.parts[screen]).evaluate("part => part.scrollIntoView()")
+                                page.locator(shot.parts[screen]).evaluate(
+                                    "part => part.scrollIntoView()"
+                                )
                             page.screenshot(path=picture)
                             shrink(picture)
                         print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")
@@ -209,17 +270,28 @@ def shrink(picture: Path) -> None:
     with Image.open(picture) as image:
         image.convert("RGB").quantize(128).save(picture, optimize=True)
     if picture.stat().st_size > LARGEST_BYTES:
-        raise RuntimeError(f"{picture} has {picture.stat().st_size:,} bytes; at most {LARGEST_BYTES:,} are allowed")
+        raise RuntimeError(
+            f"{picture} has {picture.stat().st_size:,} bytes; at most {LARGEST_BYTES:,} are allowed"
+        )
 
 
 def main() -> int:
     """Draw all pages, or those that are named; return 1 if something is wrong with one."""
     parser = argparse.ArgumentParser(description="Draw the pictures of pages.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PAGES)}; default: all")
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images", help="where the pictures are written")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(PAGES)}; default: all"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=ROOT / "docs" / "images",
+        help="where the pictures are written",
+    )
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in PAGES]:
-        parser.error(f"there is no page {', '.join(unknown)}; there are {', '.join(PAGES)}")
+        parser.error(
+            f"there is no page {', '.join(unknown)}; there are {', '.join(PAGES)}"
+        )
     options.folder.mkdir(parents=True, exist_ok=True)
     problems = draw(options.names or list(PAGES), options.folder)
     print("\n".join(problems), file=sys.stderr)

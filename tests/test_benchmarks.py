@@ -114,3 +114,29 @@ def test_the_benchmark_of_prediction_measures_a_toy():
     assert len(rows) == 4 + 5
     assert all(float(row[1]) >= 0 for row in rows)
     assert all(row[3].startswith("1.000 (1.00)") for row in (rows[1], rows[5]))
+
+
+def test_the_benchmark_of_callbacks_shows_that_inert_ones_cost_nothing():
+    ended = run("--callbacks", "20", "--steps", "200", "--rounds", "5", name="callbacks.py")
+
+    assert ended.returncode == 0, ended.errors
+    rows = [[part.strip() for part in line.strip("| ").split("|")] for line in ended.output.splitlines()[2:]]
+    per_callback = {name: float(value) for name, _, value in rows}
+    assert abs(per_callback["20 that do not hear a step"]) < 0.05
+    assert per_callback["20 that hear on_step_end"] > per_callback["20 that hear every tenth on_step_end"] > 0
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("tf", marks=pytest.mark.slow)])
+def test_the_benchmark_of_resuming_measures_a_toy(framework):
+    if framework == "tf":
+        pytest.importorskip("tensorflow")
+    small = ("--examples", "3200", "--step", "20", "--rounds", "2")
+
+    forked = {"tf": "tensorflow"}.get(framework, framework)
+    ended = run("--framework", framework, *small, name="resume.py", framework=forked)
+
+    assert ended.returncode == 0, ended.errors
+    assert "resuming at step 20 of 100" in ended.output
+    rows = [line.split(" | ") for line in ended.output.splitlines() if line.startswith(("| hand", "| T"))]
+    assert len(rows) == 2
+    assert all(float(row[1]) > 0 for row in rows)

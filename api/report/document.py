@@ -130,6 +130,7 @@ def views(runs: Sequence[ReadRun]) -> dict[str, Any]:
             "folder": str(run.folder),
             "facts": facts(run),
             "header": header_lines(run),
+            "progress": progress_of(run),
             "notes": run.notes,
             "tables": tables_of(run),
             "is_running": run.is_running,
@@ -169,6 +170,12 @@ def facts(run: ReadRun) -> list[tuple[str, str]]:
     if len(record.starts) > 1:
         found.append(("starts", str(len(record.starts))))
     return found
+
+
+def progress_of(run: ReadRun) -> tuple[int, int] | None:
+    """Return the updates that a run which goes on has completed, and those of the whole run; None for others."""
+    most = int(run.record.state.get("max_steps") or 0)
+    return (min(run.record.step, most), most) if run.is_running and most > 0 else None
 
 
 def header_lines(run: ReadRun) -> list[tuple[str, str]]:

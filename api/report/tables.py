@@ -119,7 +119,7 @@ def starts(run: ReadRun) -> Table:
 
 
 def checkpoints(run: ReadRun) -> Table:
-    """Return the checkpoints that were written, and those that are in the folder."""
+    """Return the checkpoints that are in the folder, and then those that were written and removed."""
     reasons = {Path(item.what).name: item for item in run.record.saves}
     rows, there = [], set()
     for entry in run.checkpoints:
@@ -138,7 +138,7 @@ def checkpoints(run: ReadRun) -> Table:
         [Path(item.what).name, f"{item.step:,}", _clock(item.time), item.reason or "", "", "", "removed since"]
         for item in gone
     ]
-    rows.sort(key=lambda row: int(row[1].replace(",", "")))
+    rows.sort(key=lambda row: (row[0] not in there, int(row[1].replace(",", ""))))
     head = ["name", "step", "time", "because", "size", "evaluation", "state"]
     return Table("checkpoints", "Checkpoints", head, rows, frozenset({1, 4}), empty="The run has saved no checkpoint.")
 

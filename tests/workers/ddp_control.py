@@ -15,7 +15,7 @@ from support.torch_models import classified
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from trackside import ControlFilesCallback, RankTimeMonitorCallback, Trainer, TrainerCallback
+from trackside import ControlFilesCallback, StragglerMonitorCallback, Trainer, TrainerCallback
 from trackside.callbacks.errors import CallbackError
 from workers.ddp_common import RANK, WORLD, make, outcome
 
@@ -184,7 +184,7 @@ def slow_rank(folder: Path) -> Any:
     found = {}
     for name, (cls, values) in cases.items():
         heard.clear()
-        monitor = RankTimeMonitorCallback(per_rank=True)
+        monitor = StragglerMonitorCallback(per_rank=True)
         trainer = make(folder, cls=cls, callbacks=[monitor], logging_steps=2, num_train_epochs=3, **values)
         trainer.train()
         records = [record for record in trainer.state.log_history if "loss" in record]
@@ -194,7 +194,7 @@ def slow_rank(folder: Path) -> Any:
 
 def lonely_monitor(folder: Path) -> Any:
     try:
-        make(folder, callbacks=[RankTimeMonitorCallback()] if RANK == 0 else []).train()
+        make(folder, callbacks=[StragglerMonitorCallback()] if RANK == 0 else []).train()
     except CallbackError as error:
         return {"error": str(error)}
     return {}

@@ -239,7 +239,7 @@ def test_the_rank_that_holds_up_the_others_is_named(case: str, two: list[Any]) -
 @pytest.mark.slow
 def test_a_callback_that_talks_to_the_others_must_be_on_all(two: list[Any]) -> None:
     for rank in two:
-        assert rank["lonely_monitor"]["error"].startswith("the callback 'rank_time_monitor' talks to that of every")
+        assert rank["lonely_monitor"]["error"].startswith("the callback 'straggler_monitor' talks to that of every")
         assert "not attached on rank 1; attach it on all" in rank["lonely_monitor"]["error"]
 
 

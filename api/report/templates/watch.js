@@ -15,11 +15,11 @@
   }
 
   function replace(name, html) {
-    const section = byId(name), open = [...section.querySelectorAll("details[open]")].map((item) => item.id);
+    const section = byId(name), folds = new Map([...section.querySelectorAll("details")].map((item) => [item.id, item.open]));
     const scrolled = new Map([...section.querySelectorAll(".scroll")].map((item) => [item.getAttribute("aria-labelledby"), [item.scrollLeft, item.scrollTop]]));
     const focused = document.activeElement?.closest?.(".scroll")?.getAttribute("aria-labelledby");
     section.innerHTML = html;
-    for (const id of open) byId(id)?.setAttribute("open", "");
+    for (const item of section.querySelectorAll("details")) item.open = folds.get(item.id) ?? item.open;
     for (const item of section.querySelectorAll(".scroll")) {
       const [left, top] = scrolled.get(item.getAttribute("aria-labelledby")) || [0, 0];
       item.scrollLeft = left;
@@ -50,6 +50,7 @@
     const how = "This run goes on, but takes no requests: start it with trackside train --watch, or attach the callback control_files.";
     const listens = "The run takes requests after each step. Stop saves first, unless its save_strategy is no.";
     say("listening", state.listening ? listens + waits : isRunning ? how : `No run goes on in this folder, so there is nothing to ask. ${status}`);
+    byId("listening").classList.toggle("note", !state.listening);
     for (const button of document.querySelectorAll("button[data-action]")) button.disabled = !state.listening;
   }
 

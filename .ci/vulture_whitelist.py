@@ -16,6 +16,9 @@ _.is_long
 # methods and parameters of the documented surface
 _.hyperparameter_search, _.remove_callback, _.compute_loss_context_manager, _._prepare_inputs, _.save_to_json
 _.get_warmup_steps, _.from_json, num_items_in_batch, _internal_call, start_time
+# read or called by http.server
+_.server_version, _.sys_version, _.do_GET, _.do_POST, _.close_connection, _.log_message, _.daemon_threads
+_.allow_reuse_address, _.handle_error, client_address
 # called or read by torch, Keras, blinker and Python
 _.read_metadata, _.transform_descriptors, _._apply_weight_decay, _._on_step_begin, _._on_step_end, _.set_class
 _.add_param_group, param_group, _._listeners, _.allow_tf32, _.benchmark, __getattr__, __dir__, worker_id, _.exc_text

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trackside.callbacks import errors as errors
     from trackside.callbacks import events as events
+    from trackside.callbacks.builtin.control_files import ControlFilesCallback as ControlFilesCallback
     from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback as CSVLoggerCallback
     from trackside.callbacks.builtin.default_flow import DefaultFlowCallback as DefaultFlowCallback
     from trackside.callbacks.builtin.early_stopping import EarlyStoppingCallback as EarlyStoppingCallback
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "trackside.callbacks": "errors events",
+    "trackside.callbacks.builtin.control_files": "ControlFilesCallback",
     "trackside.callbacks.builtin.csv_logger": "CSVLoggerCallback",
     "trackside.callbacks.builtin.default_flow": "DefaultFlowCallback",
     "trackside.callbacks.builtin.early_stopping": "EarlyStoppingCallback",

@@ -27,7 +27,9 @@ extensions = [
     "whole_site",
 ]
 # the copy buttons are of the extra docs; without them the pages are the same
-extensions += [name for name in ("sphinx_copybutton",) if importlib.util.find_spec(name)]
+extensions += [
+    name for name in ("sphinx_copybutton",) if importlib.util.find_spec(name)
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"trackside {release}"
@@ -62,7 +64,9 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # the small environment of `tox -e docs` has no framework; where one is installed, the real thing is read
 autodoc_mock_imports = [
-    name for name in ("torch", "tensorflow", "keras", "safetensors") if importlib.util.find_spec(name) is None
+    name
+    for name in ("torch", "tensorflow", "keras", "safetensors")
+    if importlib.util.find_spec(name) is None
 ]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

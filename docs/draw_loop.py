@@ -41,8 +41,12 @@ def drawing() -> str:
     for row, (depth, does, event) in enumerate(LINES):
         y = 34 + ROW * row + ROW // 2
         if does:
-            parts.append(f'<text x="{LEFT + INDENT * min(depth, 2) + 12}" y="{y + 4}">{does}</text>')
-        parts.append(f'<path class="sent" d="M{_edge(min(depth, 2))} {y}H{RIGHT - 8}"/>')
+            parts.append(
+                f'<text x="{LEFT + INDENT * min(depth, 2) + 12}" y="{y + 4}">{does}</text>'
+            )
+        parts.append(
+            f'<path class="sent" d="M{_edge(min(depth, 2))} {y}H{RIGHT - 8}"/>'
+        )
         parts.append(f'<circle cx="{_edge(min(depth, 2))}" cy="{y}" r="3"/>')
         parts.append(f'<text class="event" x="{RIGHT}" y="{y + 4}">{event}</text>')
     return "\n".join([*parts, "</svg>", ""])

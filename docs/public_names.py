@@ -22,13 +22,21 @@ def resolve(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     """Link a name that Sphinx does not find to the public name of the same object."""
     if node.get("refdomain") != "py" or not (public := public_name(node["reftarget"])):
         return None
-    return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, node["reftype"], public, node, contnode)
+    return env.domains["py"].resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], public, node, contnode
+    )
 
 
-def leave_out_private_bases(app: Sphinx, name: str, cls: type, options: Any, bases: list[Any]) -> None:
+def leave_out_private_bases(
+    app: Sphinx, name: str, cls: type, options: Any, bases: list[Any]
+) -> None:
     """Keep the public bases of a class, those of its private bases included, and those of other packages."""
     found = [base for base in cls.__mro__[1:] if public_name(base.__name__)]
-    others = [base for base in bases if isinstance(base, type) and not base.__module__.startswith("trackside")]
+    others = [
+        base
+        for base in bases
+        if isinstance(base, type) and not base.__module__.startswith("trackside")
+    ]
     bases[:] = found[:1] or others or [object]
 
 

@@ -14,7 +14,10 @@ from trackside.trainer.arguments.groups import groups_of
 from trackside.trainer.arguments.serialization import default_of
 
 SECTIONS = {
-    "trainers": ("trackside.trainer.pytorch.trainer", "trackside.trainer.tensorflow.trainer"),
+    "trainers": (
+        "trackside.trainer.pytorch.trainer",
+        "trackside.trainer.tensorflow.trainer",
+    ),
     "seq2seq": ("trackside.trainer.pytorch.seq2seq.trainer",),
     "arguments_classes": (
         "trackside.trainer.pytorch.arguments",
@@ -26,7 +29,11 @@ SECTIONS = {
     "builtin": ("trackside.callbacks.builtin.",),
     "integrations": ("trackside.integrations.",),
     "results": ("trackside.trainer.outputs",),
-    "helpers": ("trackside.trainer.pytorch.data.", "trackside.trainer.checkpointing.", "trackside.seeding"),
+    "helpers": (
+        "trackside.trainer.pytorch.data.",
+        "trackside.trainer.checkpointing.",
+        "trackside.seeding",
+    ),
 }
 """The sections of the API reference, each with the modules that define its names; a prefix ends with a dot."""
 
@@ -44,7 +51,8 @@ def names_of(section: str) -> list[str]:
     return [
         name
         for name, home in trackside._HOMES.items()
-        if home in homes or any(home.startswith(prefix) for prefix in homes if prefix.endswith("."))
+        if home in homes
+        or any(home.startswith(prefix) for prefix in homes if prefix.endswith("."))
     ]
 
 
@@ -61,29 +69,45 @@ def reference(section: str) -> str:
 
 def arguments_tables() -> str:
     """Return a table for each group of arguments: all fields of both frameworks, with defaults and an anchor each."""
-    base, torch, tf = BaseTrainingArguments, trackside.TrainingArguments, trackside.TFTrainingArguments
+    base, torch, tf = (
+        BaseTrainingArguments,
+        trackside.TrainingArguments,
+        trackside.TFTrainingArguments,
+    )
     seq2seq = trackside.Seq2SeqTrainingArguments
     known = {item.name for item in base.fields()}
-    groups = {title[0].upper() + title[1:]: items for title, items in groups_of(base).items()}
+    groups = {
+        title[0].upper() + title[1:]: items for title, items in groups_of(base).items()
+    }
     groups["PyTorch only"] = [item for item in torch.fields() if item.name not in known]
     groups["TensorFlow only"] = [item for item in tf.fields() if item.name not in known]
     known |= {item.name for item in torch.fields()}
-    groups["Seq2SeqTrainingArguments only"] = [item for item in seq2seq.fields() if item.name not in known]
-    return "\n\n".join(f"### {title}\n\n{_table(items, torch, tf)}" for title, items in groups.items())
+    groups["Seq2SeqTrainingArguments only"] = [
+        item for item in seq2seq.fields() if item.name not in known
+    ]
+    return "\n\n".join(
+        f"### {title}\n\n{_table(items, torch, tf)}" for title, items in groups.items()
+    )
 
 
 def _table(items: list[Any], *classes: Any) -> str:
     rows = ["| field | value | default | meaning |", "|---|---|---|---|"]
     classes = (*classes, trackside.Seq2SeqTrainingArguments)
     for name in [item.name for item in items]:
-        having = [(cls, item) for cls in classes for item in cls.fields() if item.name == name]
+        having = [
+            (cls, item) for cls in classes for item in cls.fields() if item.name == name
+        ]
         cls, item = having[0]
-        default, *others = dict.fromkeys(f"`{default_of(item)!r}`" for _, item in having)
-        default += "".join(f"; TensorFlow: {other}" for other in others)
-        allowed = ", ".join(f"`{choice}`" for choice in choices_of(item)) or f"`{value_of(item, cls)}`".replace(
-            "|", "\\|"
+        default, *others = dict.fromkeys(
+            f"`{default_of(item)!r}`" for _, item in having
         )
-        rows.append(f"| [`{name}`]{{#{name}}} | {allowed} | {default} | {item.metadata['help']} |")
+        default += "".join(f"; TensorFlow: {other}" for other in others)
+        allowed = ", ".join(
+            f"`{choice}`" for choice in choices_of(item)
+        ) or f"`{value_of(item, cls)}`".replace("|", "\\|")
+        rows.append(
+            f"| [`{name}`]{{#{name}}} | {allowed} | {default} | {item.metadata['help']} |"
+        )
     return "\n".join(rows)
 
 
@@ -97,12 +121,18 @@ def events_table() -> str:
             for name, hint in hints_of(types.CONTEXTS.get(event, types.Context)).items()
             if name not in common
         }
-        rows += [f"| `{event}` | `{name}` | `{_type(hint)}` |" for name, hint in own.items()]
+        rows += [
+            f"| `{event}` | `{name}` | `{_type(hint)}` |" for name, hint in own.items()
+        ]
     return "\n".join(rows)
 
 
 def _type(hint: Any) -> str:
-    return inspect.formatannotation(hint).replace("collections.abc.", "").replace("|", "\\|")
+    return (
+        inspect.formatannotation(hint)
+        .replace("collections.abc.", "")
+        .replace("|", "\\|")
+    )
 
 
 def context_list() -> str:
@@ -116,8 +146,17 @@ def substitutions() -> dict[str, str]:
     Raises:
         KeyError: If a public name has no section.
     """
-    listed = {name for section in SECTIONS for name in names_of(section)} | {"errors", "events", "TracksideError"}
+    listed = {name for section in SECTIONS for name in names_of(section)} | {
+        "errors",
+        "events",
+        "TracksideError",
+    }
     if missing := sorted(set(trackside._HOMES) - listed):
         raise KeyError(f"no section of the API reference has {', '.join(missing)}")
     parts = {f"api_{section}": reference(section) for section in SECTIONS}
-    return {**parts, "arguments": arguments_tables(), "event_keywords": events_table(), "event_context": context_list()}
+    return {
+        **parts,
+        "arguments": arguments_tables(),
+        "event_keywords": events_table(),
+        "event_context": context_list(),
+    }

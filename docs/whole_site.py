@@ -21,8 +21,14 @@ def check_titles(app: Sphinx, exception: Exception | None) -> None:
     for name in sorted(app.env.found_docs):
         file = Path(app.outdir, app.builder.get_target_uri(name))
         title = escape(app.env.titles[name].astext(), quote=False)
-        if f"<title>{title} " not in file.read_text(encoding="utf-8").replace("\n", " ") and name != "index":
-            logger.warning("%s is lost: %s does not have the title %r", name, file.name, title)
+        if (
+            f"<title>{title} "
+            not in file.read_text(encoding="utf-8").replace("\n", " ")
+            and name != "index"
+        ):
+            logger.warning(
+                "%s is lost: %s does not have the title %r", name, file.name, title
+            )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

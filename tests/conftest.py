@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import sys
 import types
@@ -29,6 +30,11 @@ hypothesis.settings.load_profile("trackside")
 
 # looking for doctests in stand-ins would import them under the names of the real packages, for all tests that follow
 collect_ignore = ["fakes"]
+collect_ignore += [
+    f"trainer/{folder}"
+    for folder, package in (("pytorch", "torch"), ("tensorflow", "tensorflow"))
+    if importlib.util.find_spec(package) is None
+]
 
 
 @pytest.hookimpl(tryfirst=True)

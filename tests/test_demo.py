@@ -84,6 +84,19 @@ def test_the_demo_stops_early_and_is_right_on_97_of_100_digits(demo, framework):
 
 
 @pytest.mark.parametrize("framework", OUTPUTS)
+def test_the_readme_shows_what_the_demo_prints(demo, framework):
+    pictures = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))
+    (shown,) = pictures["RESULTS"].findall((ROOT / "README.md").read_text(encoding="utf-8"))
+
+    lines, printed = shown.splitlines(), pictures["results_of"](demo(framework)[1]).splitlines()
+
+    assert [line[:11] for line in printed] == [line[:11] for line in lines]
+    rows = {name: numbers for name, *numbers in map(str.split, lines[-6:])}
+    assert [len(numbers) for numbers in rows.values()] == [2] * 6
+    assert min(map(float, rows["test_accuracy"])) >= 0.97
+
+
+@pytest.mark.parametrize("framework", OUTPUTS)
 def test_its_journal_replayed_into_tensorboard_and_wandb_gives_the_curves_of_its_own_run(demo, framework):
     pytest.importorskip("tensorboard")
     pytest.importorskip("wandb")

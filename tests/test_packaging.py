@@ -90,7 +90,7 @@ def test_entry_points_name_classes_that_exist_and_are_sorted(setup_cfg):
 
 def test_the_extra_all_holds_every_extra_for_users(setup_cfg):
     extras = setup_cfg["options.extras_require"]
-    for_developers = {"all", "dev", "test", "lint", "type", "docs"}
+    for_developers = {"all", "dev", "test", "browser", "lint", "type", "docs"}
 
     (everything,) = lines(extras["all"])
 

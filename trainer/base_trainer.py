@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import OF_A_RUN, Dispatcher
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
+from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .arguments.constructor import check_parts
+from .arguments.constructor import check_parts, resume_argument
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
@@ -149,15 +148,7 @@ class BaseTrainer(TrainerInterface):
             BusyError: If this trainer is training, evaluating or predicting, in this thread or another one.
         """
         self._evaluator.occupation.check("train()")
-        if "model_path" in kwargs:
-            message = "train(model_path=...) is deprecated; use resume_from_checkpoint"
-            warnings.warn(message, FutureWarning, stacklevel=2)
-            path = kwargs.pop("model_path")
-            resume_from_checkpoint = path if resume_from_checkpoint is None else resume_from_checkpoint
-        if kwargs:
-            name = next(iter(kwargs))
-            near = did_you_mean(name, ["resume_from_checkpoint", "trial"])
-            raise TracksideTypeError(f"train() has no argument {name!r}.{near}")
+        resume_from_checkpoint = resume_argument(resume_from_checkpoint, kwargs)
         if self.train_dataset is None and not self._overrides.any("get_train_dataloader", "get_train_tfdataset"):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
         if trial is not None and self._search is None:

@@ -191,7 +191,7 @@ class TrainerInterface(ABC):
         with self._evaluator.occupation.begin("find_batch_size()"):
             return find_batch_size(self, self._engine, max_size)
 
-    def model_summary(self) -> Report:
+    def model_summary(self) -> str:
         """Return the layers of the model and their numbers of weights: by torchinfo if it is installed, or by Keras."""
         self._check_model()
         return Report(self._engine.trial.summary())

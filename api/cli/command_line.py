@@ -18,6 +18,7 @@ OWN_OPTIONS = {
     "-h": 0,
     "--registered-only": 0,
     "--resume": 0,
+    "--watch": 0,
     "--print-config": 0,
     "--checkpoint": 1,
     "--split": 1,

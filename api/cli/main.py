@@ -28,6 +28,7 @@ OTHERS = {
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
     "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
     "report": ("trackside.cli.pages.report", "Write one HTML file about runs: curves, decisions, costs, arguments."),
+    "watch": ("trackside.cli.pages.watch", "Show a run in a browser while it goes on; save, evaluate or stop it."),
     "chaos": ("trackside.cli.chaos.command", "Kill a job at random instants, and compare it with one that was not."),
     "doctor": ("trackside.cli.doctor.findings", "Print what a run would use; under torchrun, check its processes."),
     "completion": ("trackside.cli.completion", "Print the script with which bash, zsh or fish completes trackside."),
@@ -38,6 +39,9 @@ OTHERS = {
 
 RUNS = ("train", "evaluate", "predict", "plan", "lr-find")
 """Commands that take a configuration, and its keys as options."""
+
+WATCHED = ("journal", "control_files")
+"""Callbacks that --watch attaches: what the page shows, and what it asks for."""
 
 COMMANDS = (*RUNS, "callbacks", "schema", "plot", *OTHERS)
 
@@ -96,6 +100,8 @@ def train(options: argparse.Namespace) -> int:
     from trackside.cli import report, runner
 
     again = command_that_resumes(options.typed)
+    if options.watch:
+        options.overrides = [*((f"callbacks.{name}.enabled", "true") for name in WATCHED), *options.overrides]
     if options.resume:
         options.overrides = [*options.overrides, (RESUME, "true")]
     config = _config(options)
@@ -228,6 +234,7 @@ def command_parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
         command.add_argument("--registered-only", action="store_true", help="import only what packages register")
         if run is train:
             command.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output_dir")
+            command.add_argument("--watch", action="store_true", help="let `trackside watch` show the run and ask it")
             command.add_argument("--print-config", action="store_true", help="print the merged configuration and end")
         if run is train and asked:
             from trackside.cli.fields import fields_help

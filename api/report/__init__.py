@@ -5,5 +5,6 @@ from .document import write as write
 from .reading import ReadRun as ReadRun
 from .reading import read_run as read_run
 from .run_record import RunRecord as RunRecord
+from .server import watch as watch
 
-__all__ = ["ReadRun", "RunRecord", "page", "read_run", "write"]
+__all__ = ["ReadRun", "RunRecord", "page", "read_run", "watch", "write"]

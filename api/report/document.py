@@ -58,34 +58,38 @@ def page(runs: Sequence[ReadRun], *, title: str | None = None) -> str:
     """Return the page of runs as HTML."""
     data = script_data(contents(runs))
     heading = title or ", ".join(named(runs))
-    return render(heading, data, views=views(runs), is_live=False)
+    return render(heading, data, views(runs), ["page.js"])
 
 
-def render(title: str, data: str, *, views: Mapping[str, Any], is_live: bool) -> str:
+def live_page() -> str:
+    """Return the page of a run that goes on: without the run, which its script asks the server for, with a token."""
+    nothing = script_data(contents([]))
+    return render("A run", nothing, {"runs": [], "compared": []}, ["page.js", "watch.js"], is_live=True)
+
+
+def render(title: str, data: str, shown: Mapping[str, Any], scripts: Sequence[str], *, is_live: bool = False) -> str:
     """Return the document.
 
     Args:
         title: Its heading.
         data: The figures, from `script_data`.
-        views: What the templates show of the runs, from `views`.
+        shown: What the templates show of the runs, from `views`.
+        scripts: The files of its scripts.
         is_live: Whether the page asks the server that it came from for what is new.
     """
-    script = text_of("page.js")
-    allowed = f"{digest(script)} {plotly_digest()}"
-    return str(
-        environment()
-        .get_template("page.html")
-        .render(
-            **views,
-            title=title,
-            data=data,
-            script=script,
-            style=text_of("page.css"),
-            plotly=packed_plotly(),
-            policy=POLICY.format(scripts=allowed, connect="'self'" if is_live else "'none'"),
-            written=time.strftime("%Y-%m-%d %H:%M:%S"),
-            is_live=is_live,
-        )
+    texts = [text_of(name) for name in scripts]
+    allowed = " ".join([*map(digest, texts), plotly_digest()])
+    return _rendered(
+        "page.html",
+        **shown,
+        title=title,
+        data=data,
+        scripts=texts,
+        style=text_of("page.css"),
+        plotly=packed_plotly(),
+        policy=POLICY.format(scripts=allowed, connect="'self'" if is_live else "'none'"),
+        written=time.strftime("%Y-%m-%d %H:%M:%S"),
+        is_live=is_live,
     )
 
 
@@ -123,6 +127,7 @@ def views(runs: Sequence[ReadRun]) -> dict[str, Any]:
             "folder": str(run.folder),
             "facts": facts(run),
             "header": header_lines(run),
+            "progress": progress_of(run),
             "notes": run.notes,
             "tables": tables_of(run),
             "is_running": run.is_running,
@@ -131,6 +136,18 @@ def views(runs: Sequence[ReadRun]) -> dict[str, Any]:
     ]
     compared = [last_evaluations(runs, names), differing(runs, names)] if len(runs) > 1 else []
     return {"runs": shown, "compared": compared}
+
+
+def sections(runs: Sequence[ReadRun]) -> dict[str, str]:
+    """Return the parts of the page that change while a run goes on, as HTML by the id of their element."""
+    shown = views(runs)
+    return {name: _rendered(f"{name}.html", **shown) for name in ("overview", "details")}
+
+
+def _rendered(template: str, **values: Any) -> str:
+    """Return a template with values, all of which are escaped; half a character, which UTF-8 lacks, is spelled out."""
+    text = str(environment().get_template(template).render(**values))
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def named(runs: Sequence[ReadRun]) -> list[str]:
@@ -156,6 +173,12 @@ def facts(run: ReadRun) -> list[tuple[str, str]]:
     if len(record.starts) > 1:
         found.append(("starts", str(len(record.starts))))
     return found
+
+
+def progress_of(run: ReadRun) -> tuple[int, int] | None:
+    """Return the updates that a run which goes on has completed, and those of the whole run; None for others."""
+    most = int(run.record.state.get("max_steps") or 0)
+    return (min(run.record.step, most), most) if run.is_running and most > 0 else None
 
 
 def header_lines(run: ReadRun) -> list[tuple[str, str]]:

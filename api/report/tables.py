@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trackside.report.checkpoint_entries import size_text
-from trackside.report.curves import HIDDEN, is_number
+from trackside.report.curves import HIDDEN
 from trackside.report.defaults import split_by_default
 from trackside.report.reading import ReadRun
-from trackside.report.run_record import Start
+from trackside.report.run_record import Start, is_number
 
 WIDTH = 300
 """Characters of a value that are shown."""
@@ -119,7 +119,7 @@ def starts(run: ReadRun) -> Table:
 
 
 def checkpoints(run: ReadRun) -> Table:
-    """Return the checkpoints that were written, and those that are in the folder."""
+    """Return the checkpoints that are in the folder, and then those that were written and removed."""
     reasons = {Path(item.what).name: item for item in run.record.saves}
     rows, there = [], set()
     for entry in run.checkpoints:
@@ -138,7 +138,7 @@ def checkpoints(run: ReadRun) -> Table:
         [Path(item.what).name, f"{item.step:,}", _clock(item.time), item.reason or "", "", "", "removed since"]
         for item in gone
     ]
-    rows.sort(key=lambda row: int(row[1].replace(",", "")))
+    rows.sort(key=lambda row: (row[0] not in there, int(row[1].replace(",", ""))))
     head = ["name", "step", "time", "because", "size", "evaluation", "state"]
     return Table("checkpoints", "Checkpoints", head, rows, frozenset({1, 4}), empty="The run has saved no checkpoint.")
 
@@ -151,8 +151,9 @@ def costs(run: ReadRun) -> Table:
         for name, cost in start.costs.items():
             total = sums.setdefault(str(name), {})
             for key in ("calls", "seconds", "background_s", "dropped", "failures"):
-                value = cost.get(key)
-                total[key] = total.get(key, 0) + (sum(value.values()) if isinstance(value, dict) else value or 0)
+                given = cost.get(key)
+                values: list[Any] = [*given.values()] if isinstance(given, dict) else [given]
+                total[key] = total.get(key, 0) + sum(value for value in values if is_number(value))
             if cost.get("detached_after") is not None:
                 remarks[str(name)] = f"detached after {cost['detached_after']} failures"
     seconds = run.record.hours * 3600

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from .._util.deprecation import deprecated
 from ..callback import TrainerCallback
 from ..errors import ArgumentError
 from ..state import TrainerControl, TrainerState
@@ -131,5 +132,6 @@ def mean_of_others(values: Sequence[float], index: int) -> float:
     return sum(others) / len(others) if others else values[index]
 
 
+@deprecated("StragglerMonitorCallback", since="0.2.0", removed_in="1.0.0")
 class RankTimeMonitorCallback(StragglerMonitorCallback):
     """The former name of `StragglerMonitorCallback`, under which its costs and its position are kept."""

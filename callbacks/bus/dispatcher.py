@@ -22,7 +22,7 @@ from .background import ALWAYS_CONNECTED, BackgroundReceiver
 from .callback_thread import CallbackThread, give_up_all
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
-from .receiver import STEP_EVENTS, CallbackReceiver, first_error, own_copy
+from .receiver import STEP_EVENTS, CallbackReceiver, call_each, first_error, own_copy
 from .roster import Roster
 from .states import owners, restore, state_of, tell_left
 
@@ -179,8 +179,8 @@ class Dispatcher:
         known = self._known.get(event)
         # the short way for what is sent at every step and mostly has no receivers
         receivers = known[1] if known is not None and known[0] == Signal.version else self.receivers(event)
-        for receiver in receivers:
-            receiver(self.trainer, args=self.args, state=self.state, control=self.control, **own_copy(payload))
+        if receivers:
+            call_each(receivers, self.trainer, self.args, self.state, self.control, payload)
         return self.control
 
     def send_log(self, record: dict[str, Any], state: TrainerState) -> None:

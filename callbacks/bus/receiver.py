@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from .._util.plain_data import copy_plain
-from .._util.signatures import not_run
+from .._util.signatures import keywords_read, not_run
 from ..errors import CallbackError
 from ..state import FLAGS, TrainerControl, TrainerState
 from .attachment import Attachment, Position
@@ -34,7 +34,18 @@ class CallbackReceiver:
     """
 
     __slots__ = (
-        *("__weakref__", "attachment", "context", "event", "every", "faults", "is_flow", "is_observer", "method"),
+        *(
+            "__weakref__",
+            "attachment",
+            "context",
+            "event",
+            "every",
+            "faults",
+            "is_flow",
+            "is_observer",
+            "method",
+            "read",
+        ),
     )
 
     def __init__(self, attachment: Attachment, event: str, context: Mapping[str, Any], faults: FaultPolicy) -> None:
@@ -46,25 +57,31 @@ class CallbackReceiver:
         self.is_flow: bool = bool(getattr(attachment.callback, "is_flow", False))
         self.is_observer: bool = attachment.role == "observer"
         self.method: Any = getattr(attachment.callback, event, None)
+        self.read: tuple[str, ...] | None = keywords_read(self.method, positional=3)
 
     def __call__(
         self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any
     ) -> TrainerControl | None:
         if self.every > 1 and state.global_step % self.every:
             return None
-        attachment = self.attachment
-        before = dict(vars(control))
-        outer = called.value
-        if self.is_observer:
-            called.value = attachment
+        attachment, is_observer, outer = self.attachment, self.is_observer, None
+        before = [*control.__dict__.values()]  # a list takes a third of the time of a dict
+        if is_observer:
+            outer, called.value = called.value, attachment
+        given: Mapping[str, Any] = {}
+        if self.read is None or self.read:
+            given = {**self.context, **payload} if payload else self.context
+            if self.read is not None:
+                given = {name: given[name] for name in self.read if name in given}
         start = perf_counter()
         try:
-            returned: TrainerControl | None = self.method(args, state, control, **self.context, **payload)
+            returned = self.method(args, state, control, **given) if given else self.method(args, state, control)
         except BaseException as error:
             self.faults.failed(attachment, self.event, error)
             return None
         finally:
-            called.value = outer
+            if is_observer:
+                called.value = outer
             attachment.seconds += perf_counter() - start
             attachment.calls += 1
         if attachment.failing and self.event in attachment.failing:
@@ -74,8 +91,8 @@ class CallbackReceiver:
                 control.update_from(returned)
             elif not_run(returned):
                 self.faults.failed(attachment, self.event, never_ran(attachment, self.event))
-        if vars(control) != before:
-            self._note_reasons(control, before)
+        if [*control.__dict__.values()] != before:
+            self._note_reasons(control, dict(zip(vars(control), before, strict=False)))
         return control
 
     @property
@@ -103,6 +120,24 @@ def never_ran(attachment: Attachment, event: str) -> CallbackError:
     """Return the error of a method that returned a coroutine or a generator, whose body nothing runs."""
     what = f"{type(attachment.callback).__name__}.{event} ({attachment.location})"
     return CallbackError(f"{what} returns a coroutine or a generator, whose body is never run; call what it should do")
+
+
+def call_each(
+    receivers: Iterable[Callable[..., Any]],
+    trainer: Any,
+    args: Any,
+    state: TrainerState,
+    control: TrainerControl,
+    payload: dict[str, Any],
+) -> None:
+    """Call the receivers of an event in order."""
+    for receiver in receivers:
+        # a method that is called by its name takes half of the time of an object that is called
+        call = receiver.__call__ if type(receiver) is CallbackReceiver else receiver
+        if payload:
+            call(trainer, args=args, state=state, control=control, **own_copy(payload))
+        else:
+            call(trainer, args=args, state=state, control=control)
 
 
 def own_copy(payload: dict[str, Any]) -> dict[str, Any]:

@@ -17,15 +17,15 @@ import trackside
 
 # Changing this list, or that of the events, is a decision: users and their config files depend on both.
 PUBLIC_NAMES = """
-    BestRun CSVLoggerCallback CodeCarbonCallback CometCallback DataCollatorWithPadding DefaultFlowCallback
-    EMACallback EarlyStoppingCallback EvalLoopOutput EvalPrediction FinetuneScheduleCallback IntervalStrategy
-    JSONLinesLoggerCallback JournalCallback KerasCallbackAdapter LearningRateMonitorCallback LightningLoggerAdapter
-    LossGuardCallback MLflowCallback NotebookProgressCallback PredictionOutput PrinterCallback ProfilerCallback
-    ProgressCallback RankTimeMonitorCallback RichProgressCallback SWACallback Seq2SeqTrainer
-    Seq2SeqTrainingArguments StragglerMonitorCallback TFTrainer TFTrainingArguments TensorBoardCallback
-    TerminateOnNaNCallback ThroughputMonitorCallback TimeLimitCallback TrackioCallback TracksideError TrainOutput
-    Trainer TrainerCallback TrainerControl TrainerState TrainingArguments WandbCallback default_compute_objective
-    default_data_collator errors events get_last_checkpoint set_seed
+    BestRun CSVLoggerCallback CodeCarbonCallback CometCallback ControlFilesCallback DataCollatorWithPadding
+    DefaultFlowCallback EMACallback EarlyStoppingCallback EvalLoopOutput EvalPrediction FinetuneScheduleCallback
+    IntervalStrategy JSONLinesLoggerCallback JournalCallback KerasCallbackAdapter LearningRateMonitorCallback
+    LightningLoggerAdapter LossGuardCallback MLflowCallback NotebookProgressCallback PredictionOutput
+    PrinterCallback ProfilerCallback ProgressCallback RankTimeMonitorCallback RichProgressCallback SWACallback
+    Seq2SeqTrainer Seq2SeqTrainingArguments StragglerMonitorCallback TFTrainer TFTrainingArguments
+    TensorBoardCallback TerminateOnNaNCallback ThroughputMonitorCallback TimeLimitCallback TrackioCallback
+    TracksideError TrainOutput Trainer TrainerCallback TrainerControl TrainerState TrainingArguments WandbCallback
+    default_compute_objective default_data_collator errors events get_last_checkpoint set_seed
 """
 EVENTS = """
     on_init_end on_load on_train_begin on_epoch_begin on_step_begin on_substep_end on_pre_optimizer_step

@@ -186,14 +186,20 @@ class TensorFlow(Factory):
 FACTORIES = {"pytorch": Torch, "tensorflow": TensorFlow}
 
 
+def factory_of(framework: str, folder: Path) -> Factory:
+    """Return the factory of a framework; where it is not installed, the test is skipped."""
+    pytest.importorskip({"pytorch": "torch"}.get(framework, framework))
+    return FACTORIES[framework](folder)
+
+
 @pytest.fixture(params=sorted(FACTORIES))
 def trainer_factory(request: pytest.FixtureRequest, tmp_path: Path) -> Factory:
-    return FACTORIES[request.param](tmp_path)
+    return factory_of(request.param, tmp_path)
 
 
 @pytest.fixture
 def both_factories(tmp_path: Path) -> list[Factory]:
-    return [FACTORIES[name](tmp_path / name) for name in sorted(FACTORIES)]
+    return [factory_of(name, tmp_path / name) for name in sorted(FACTORIES)]
 
 
 @pytest.fixture(name="accuracy")

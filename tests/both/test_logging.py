@@ -100,6 +100,7 @@ def test_what_a_callback_does_to_its_logs_does_not_reach_the_others(trainer_fact
 
 
 def test_memory_metrics_are_given_on_request(trainer_factory):
+    pytest.importorskip("psutil")
     trainer = trainer_factory(skip_memory_metrics=False, max_steps=1, eval_dataset=trainer_factory.dataset(9))
 
     first, second = trainer.train().metrics, trainer.evaluate()

@@ -55,3 +55,14 @@ def test_attributes_of_a_subclass_replace_nothing_that_training_needs(trainer_fa
             setattr(trainer, name, object())
 
     assert np.array_equal(weights_after(trainer_factory, prepare=set_all), expected)
+
+
+def test_the_former_name_of_an_argument_of_train_warns_where_it_is_used(trainer_factory):
+    trainer = trainer_factory(max_steps=1)
+
+    with pytest.warns(
+        FutureWarning, match=r"train\(model_path=...\) is deprecated .*; use resume_from_checkpoint"
+    ) as told:
+        trainer.train(model_path=None)
+
+    assert told[0].filename == __file__

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 
-import boto3
-import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.checkpointing.remote import RemoteFolder
 
+boto3 = pytest.importorskip("boto3")
+fsspec = pytest.importorskip("fsspec")
+moto = pytest.importorskip("moto.server")
+
 
 @pytest.fixture(scope="module")
 def server():
-    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     yield "http://{}:{}".format(*server.get_host_and_port())
     server.stop()

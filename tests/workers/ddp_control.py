@@ -15,7 +15,7 @@ from support.torch_models import classified
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from trackside import RankTimeMonitorCallback, Trainer, TrainerCallback
+from trackside import ControlFilesCallback, StragglerMonitorCallback, Trainer, TrainerCallback
 from trackside.callbacks.errors import CallbackError
 from workers.ddp_common import RANK, WORLD, make, outcome
 
@@ -43,12 +43,20 @@ class Steering(TrainerCallback):
         pass
 
 
+class AsksForStop(ControlFilesCallback):
+    """Leaves a request to stop itself, when the last rank has done an update."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if RANK == WORLD - 1 and state.global_step == 2:
+            (Path(args.output_dir) / ".control" / "stop").touch()
+
+
 def _save(control: Any) -> None:
     control.should_save = True
 
 
 def control(folder: Path) -> Any:
-    cases: dict[str, tuple[Steering, dict[str, Any]]] = {
+    cases: dict[str, tuple[TrainerCallback, dict[str, Any]]] = {
         "the first stops": (Steering(0, "on_step_end", 3, lambda control: control.stop("enough")), {}),
         "the last stops": (Steering(WORLD - 1, "on_step_end", 3, lambda control: control.stop("enough")), {}),
         "the first stops at a log": (Steering(0, "on_log", 2, lambda control: control.stop("logged")), {}),
@@ -58,6 +66,7 @@ def control(folder: Path) -> Any:
             {},
         ),
         "the first saves at a log": (Steering(0, "on_log", 2, _save), {"save_strategy": "steps", "save_steps": 100}),
+        "a control file stops": (AsksForStop(every_s=1e-6), {"save_strategy": "steps", "save_steps": 100}),
         "the last gets SIGTERM": (
             Steering(WORLD - 1, "on_step_end", 2, lambda control: os.kill(os.getpid(), signal.SIGTERM)),
             {"save_strategy": "steps", "save_steps": 100},
@@ -175,7 +184,7 @@ def slow_rank(folder: Path) -> Any:
     found = {}
     for name, (cls, values) in cases.items():
         heard.clear()
-        monitor = RankTimeMonitorCallback(per_rank=True)
+        monitor = StragglerMonitorCallback(per_rank=True)
         trainer = make(folder, cls=cls, callbacks=[monitor], logging_steps=2, num_train_epochs=3, **values)
         trainer.train()
         records = [record for record in trainer.state.log_history if "loss" in record]
@@ -185,7 +194,7 @@ def slow_rank(folder: Path) -> Any:
 
 def lonely_monitor(folder: Path) -> Any:
     try:
-        make(folder, callbacks=[RankTimeMonitorCallback()] if RANK == 0 else []).train()
+        make(folder, callbacks=[StragglerMonitorCallback()] if RANK == 0 else []).train()
     except CallbackError as error:
         return {"error": str(error)}
     return {}

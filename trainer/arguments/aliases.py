@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 from trackside.callbacks._util.conversion import describe, read_bool
+from trackside.callbacks._util.deprecation import Deprecation
 from trackside.callbacks.errors import ArgumentError
 
 from .serialization import PlainData, default_of
@@ -24,13 +24,13 @@ class Alias:
     Attributes:
         name: The other name.
         field: The name of the field.
-        replacement: Name to use instead if the other name is deprecated; setting a deprecated name warns.
+        deprecation: What setting it warns of, if it is deprecated.
         value: Value of the field when this attribute is true, if it is a switch.
     """
 
     name: str
     field: str
-    replacement: str = ""
+    deprecation: Deprecation | None = None
     value: str | None = None
 
     def __get__(self, args: PlainData | None, owner: type | None = None) -> Any:
@@ -41,9 +41,8 @@ class Alias:
         is_new = "_inferred" not in vars(args)
         if value is None or (is_new and value in (self._shown(current), self._shown(default))):
             return  # dataclasses.replace and command-line parsers pass back the value that they read
-        if self.replacement:
-            message = f"{self.name} is deprecated; use {self.replacement} instead"
-            warnings.warn(message, FutureWarning, stacklevel=3 if is_new else 2)
+        if self.deprecation is not None:
+            self.deprecation.warn(stacklevel=2 if is_new else 1)
         wanted = self._read(value, default)
         if is_new and current != default:
             raise ArgumentError(self.name, value, f"it contradicts {self.field}={current!r}; give one of the two")
@@ -61,15 +60,21 @@ class Alias:
             raise ArgumentError(self.name, value, describe(bool)) from None
 
 
+def _deprecated(name: str, field: str, instead: str, value: str | None = None) -> Alias:
+    """Return an alias for scripts that were written for early versions of transformers."""
+    deprecation = Deprecation(name=name, instead=instead, since="0.1.0", removed_in="1.0.0")
+    return Alias(name, field, deprecation, value)
+
+
 ALIASES = (
     Alias("evaluation_strategy", "eval_strategy"),
-    Alias("evaluate_during_training", "eval_strategy", "eval_strategy='steps'", "steps"),
-    Alias("per_gpu_train_batch_size", "per_device_train_batch_size", "per_device_train_batch_size"),
-    Alias("per_gpu_eval_batch_size", "per_device_eval_batch_size", "per_device_eval_batch_size"),
+    _deprecated("evaluate_during_training", "eval_strategy", "eval_strategy='steps'", "steps"),
+    _deprecated("per_gpu_train_batch_size", "per_device_train_batch_size", "per_device_train_batch_size"),
+    _deprecated("per_gpu_eval_batch_size", "per_device_eval_batch_size", "per_device_eval_batch_size"),
     Alias("activation_checkpointing", "gradient_checkpointing"),
     Alias("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
-    Alias("adafactor", "optim", "optim='adafactor'", "adafactor"),
-    Alias("include_inputs_for_metrics", "include_for_metrics", "include_for_metrics=['inputs']", "inputs"),
+    _deprecated("adafactor", "optim", "optim='adafactor'", "adafactor"),
+    _deprecated("include_inputs_for_metrics", "include_for_metrics", "include_for_metrics=['inputs']", "inputs"),
     Alias("use_cpu", "no_cuda"),
-    Alias("tpu_metrics_debug", "debug", "debug='tpu_metrics_debug'", "tpu_metrics_debug"),
+    _deprecated("tpu_metrics_debug", "debug", "debug='tpu_metrics_debug'", "tpu_metrics_debug"),
 )

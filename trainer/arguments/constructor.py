@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from trackside.callbacks._util.deprecation import Deprecation
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
 from ..optim.given import check_given
@@ -57,6 +58,26 @@ def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
     if not isinstance(args, wanted):
         raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
     return args
+
+
+MODEL_PATH = Deprecation(
+    name="train(model_path=...)", instead="resume_from_checkpoint", since="0.1.0", removed_in="1.0.0"
+)
+
+
+def resume_argument(resume_from_checkpoint: Any, others: Mapping[str, Any]) -> Any:
+    """Return the ``resume_from_checkpoint`` of train(), which may be given under its former name ``model_path``.
+
+    Raises:
+        TracksideTypeError: If train() has no such argument; the message has the nearest.
+    """
+    for name in others:
+        if name != "model_path":
+            near = did_you_mean(name, ["resume_from_checkpoint", "trial"])
+            raise TracksideTypeError(f"train() has no argument {name!r}.{near}")
+    if "model_path" in others:
+        MODEL_PATH.warn(stacklevel=2)
+    return others.get("model_path") if resume_from_checkpoint is None else resume_from_checkpoint
 
 
 def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_init: Any) -> None:

@@ -97,7 +97,7 @@ class DerivedArguments(PlainData):
 
     @property
     def should_save(self) -> bool:
-        """Whether this process writes checkpoints and models: the first of all, or of each machine."""
+        """Whether this process writes checkpoints and models, which the first of all does, or that of each machine."""
         return (self.local_process_index if self.save_on_each_node else self.process_index) == 0
 
     @property

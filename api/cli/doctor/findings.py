@@ -24,6 +24,11 @@ from trackside.trainer.distributed.launcher import LAUNCHERS, ProcessRank, detec
 from trackside.trainer.pytorch.availability import has_apex, why_no_apex, why_no_xla
 from trackside.trainer.tensorflow.distributed.tf_config import detect_tf_config
 
+NO_FRAMEWORK = (
+    "neither torch nor tensorflow is installed, so that nothing can be trained. "
+    "Run: pip install 'trackside[torch]', or pip install 'trackside[tensorflow]'"
+)
+
 OTHER_VARIABLES = (
     *("LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
     *("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "TF_CONFIG", "PJRT_DEVICE", "CUDA_VISIBLE_DEVICES"),
@@ -81,6 +86,7 @@ def examine(ranks: Mapping[str, Any] | None = None, failure: str | None = None) 
     """
     probes = probe("torch", "tensorflow", "callbacks")
     problems = [f"{name}: {found['error']}" for name, found in probes.items() if "error" in found]
+    problems += [] if probes["torch"] or probes["tensorflow"] else [NO_FRAMEWORK]
     findings = {
         "packages": {
             "python": f"{platform.python_version()}, {sys.executable}",

@@ -57,7 +57,8 @@
     const values = figure.curves.flatMap((curve) => curve.value).filter((value) => value !== null);
     const isLog = byId("log").checked && values.length > 0 && values.every((value) => value > 0);
     const common = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, fixedrange: touch.matches };
-    const resumed = axis !== "step" ? [] : data.runs.flatMap((run) => run.resumed);
+    const several = data.runs.length > 1;
+    const resumed = axis !== "step" ? [] : data.runs.flatMap((run, number) => run.resumed.map((step) => ({ step, colour: colour(several ? `--run-${number % 8}` : "--quiet") })));
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, size: 12, family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" },
@@ -67,8 +68,8 @@
       dragmode: touch.matches ? false : "zoom",
       xaxis: { ...common, title: { text: axisTitles[axis], standoff: 6 } },
       yaxis: { ...common, type: isLog ? "log" : "linear", title: { text: plain(figure.unit) } },
-      shapes: resumed.map((step) => ({ type: "line", x0: step, x1: step, yref: "paper", y0: 0, y1: 1, line: { color: colour("--quiet"), width: 1, dash: "dot" } })),
-      annotations: resumed.length === 0 ? [] : [{ x: resumed[0], yref: "paper", y: 1, xanchor: "left", yanchor: "top", showarrow: false, text: "resumed", font: { color: colour("--quiet"), size: 11 } }],
+      shapes: resumed.map((mark) => ({ type: "line", x0: mark.step, x1: mark.step, yref: "paper", y0: 0, y1: 1, line: { color: mark.colour, width: 1, dash: "dot" } })),
+      annotations: resumed.slice(0, 8).map((mark) => ({ x: mark.step, yref: "paper", y: 1, xanchor: "left", yanchor: "top", showarrow: false, text: "resumed", font: { color: mark.colour, size: 11 } })),
       uirevision: `${axis}-${isLog}`,
     };
   }
@@ -103,6 +104,8 @@
       byId("figures").replaceChildren(...boxes);
     }
     for (const [index, figure] of data.figures.entries()) {
+      const rows = Math.ceil(figure.curves.length / (narrow.matches ? 1 : 3));
+      parts[index].plot.style.height = `${(narrow.matches ? 250 : 300) + 20 * Math.max(0, rows - 2)}px`;
       await Plotly.react(parts[index].plot, traces(figure), layout(figure), { ...config, displayModeBar: touch.matches ? false : "hover" });
     }
     const left = data.left_out > 0 ? ` Metrics without a figure, since a page has 40 at most: ${data.left_out}.` : "";
@@ -114,7 +117,7 @@
 
   function show(given) {
     data = given;
-    return redraw();
+    return globalThis.Plotly === undefined ? undefined : redraw();
   }
 
   byId("choices").addEventListener("input", redraw);

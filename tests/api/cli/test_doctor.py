@@ -15,6 +15,8 @@ from support.ranks import free_port, rank_environment
 from trackside.cli.doctor.ranks import _differences
 
 DOCTOR = [sys.executable, "-m", "trackside", "doctor"]
+STAND_IN = "__version__ = 'none'\nclass config:\n    list_physical_devices = staticmethod(list)\n"
+"""A package tensorflow that is quick to import."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TF_CONFIG", "PJRT_DEVICE", "CUDA_VISIBLE_DEVICES")
 
 
@@ -86,18 +88,25 @@ def test_everything_that_is_broken_is_a_line_and_no_traceback(without_frameworks
     assert "Traceback" not in output + errors
 
 
-def test_a_missing_framework_is_no_problem(without_frameworks, tmp_path):
+@pytest.mark.parametrize("missing", [("torch",), ("torch", "tensorflow")], ids=["one is missing", "both are missing"])
+def test_a_framework_may_be_missing_but_not_both(without_frameworks, missing):
     (without_frameworks / "sitecustomize.py").write_text(
         "import importlib.util as util\n"
         "found = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name in ('torch', 'tensorflow') else found(name, *rest)\n"
+        f"util.find_spec = lambda name, *rest: None if name in {missing} else found(name, *rest)\n"
     )
+    (without_frameworks / "tensorflow" / "__init__.py").write_text(STAND_IN)
     (without_frameworks / "broken_plugin-1.2.dist-info" / "entry_points.txt").unlink()
 
     status, output, errors = ended(start(path=without_frameworks))
 
-    assert status == 0, output + errors
-    assert "tensorflow  not installed" in output
+    assert "torch       not installed" in output, errors
+    if len(missing) == 1:
+        assert (status, output.splitlines()[-1]) == (0, "Nothing is wrong.")
+    else:
+        assert status == 1
+        assert "Problems\n  neither torch nor tensorflow is installed, so that nothing can be trained. Run: " in output
+        assert output.endswith("pip install 'trackside[torch]', or pip install 'trackside[tensorflow]'\n")
 
 
 # -- several processes ------------------------------------------------------------------------------------------------
@@ -109,9 +118,7 @@ def without_tensorflow(without_frameworks):
     (without_frameworks / "torch" / "__init__.py").unlink()
     (without_frameworks / "torch").rmdir()
     (without_frameworks / "broken_plugin-1.2.dist-info" / "entry_points.txt").unlink()
-    (without_frameworks / "tensorflow" / "__init__.py").write_text(
-        "__version__ = 'none'\nclass config:\n    list_physical_devices = staticmethod(list)\n"
-    )
+    (without_frameworks / "tensorflow" / "__init__.py").write_text(STAND_IN)
     return without_frameworks
 
 

@@ -103,9 +103,13 @@ def test_one_process_is_timed_too(framework, tmp_path, caplog):
 
 
 def test_the_former_name_still_works_in_python_and_in_a_config(track):
-    by_class, by_config = track(RankTimeMonitorCallback), track()
+    by_config = track()
 
-    attach_from_map(by_config.dispatcher, {"rank_time_monitor": {"warn_ratio": 2.0}})
+    with pytest.warns(FutureWarning, match="Monitor.* is deprecated .*; use StragglerMonitorCallback") as told:
+        by_class = track(RankTimeMonitorCallback())
+    with pytest.warns(FutureWarning, match="RankTimeMonitorCallback is deprecated"):
+        attach_from_map(by_config.dispatcher, {"rank_time_monitor": {"warn_ratio": 2.0}})
 
+    assert told[0].filename == __file__
     for run in (by_class, by_config):
         assert isinstance(run.dispatcher.attachments["rank_time_monitor"].callback, StragglerMonitorCallback)

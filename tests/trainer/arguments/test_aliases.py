@@ -30,7 +30,7 @@ def test_an_alias_sets_its_field_and_reads_as_it():
     ],
 )
 def test_a_deprecated_alias_sets_its_field_and_warns_where_it_was_written(alias, value, field, expected, replacement):
-    with pytest.warns(FutureWarning, match=f"{alias} is deprecated; use {replacement} instead") as caught:
+    with pytest.warns(FutureWarning, match=f"{alias} is deprecated since .*; use {replacement} instead") as caught:
         args = BaseTrainingArguments(**{alias: value})
 
     assert getattr(args, field) == expected

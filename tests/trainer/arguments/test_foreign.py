@@ -157,7 +157,7 @@ def test_another_name_or_form_sets_the_field(given, field, value):
     ],
 )
 def test_a_deprecated_name_sets_its_field_and_warns(given, field, value):
-    with pytest.warns(FutureWarning, match="is deprecated; use"):
+    with pytest.warns(FutureWarning, match="is deprecated since trackside 0.1.0 and is removed in 1.0.0; use"):
         args = TrainingArguments("out", **given)
 
     assert getattr(args, field) == value

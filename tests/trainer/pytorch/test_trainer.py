@@ -233,6 +233,8 @@ def test_an_optimizer_of_ones_own_is_used(make_trainer: Make) -> None:
 
 
 def test_memory_metrics_are_given_on_request(make_trainer: Make) -> None:
+    pytest.importorskip("psutil")
+
     class Hungry(nn.Module):
         """Takes 80 MB for a moment and keeps 40 MB."""
 

@@ -164,6 +164,9 @@ def test_the_first_rank_decides_and_all_hear_it(two: list[Any]) -> None:
     assert first["the first stops at the start"]["steps"] == 0
     assert (first["the first ends an epoch"]["epoch"], first["the first ends an epoch"]["steps"]) == (2.0, 5)
     assert first["the first saves at a log"]["checkpoints"] == ["checkpoint-2", "checkpoint-6"]
+    asked = first["a control file stops"]
+    assert (asked["steps"], asked["reason"]) == (3, "asked for by .control/stop")
+    assert asked["checkpoints"] == ["checkpoint-3"]
 
 
 @pytest.mark.slow
@@ -236,7 +239,7 @@ def test_the_rank_that_holds_up_the_others_is_named(case: str, two: list[Any]) -
 @pytest.mark.slow
 def test_a_callback_that_talks_to_the_others_must_be_on_all(two: list[Any]) -> None:
     for rank in two:
-        assert rank["lonely_monitor"]["error"].startswith("the callback 'rank_time_monitor' talks to that of every")
+        assert rank["lonely_monitor"]["error"].startswith("the callback 'straggler_monitor' talks to that of every")
         assert "not attached on rank 1; attach it on all" in rank["lonely_monitor"]["error"]
 
 

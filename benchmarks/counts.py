@@ -68,8 +68,8 @@ def loop(steps: int, **options: Any) -> Callable[[], Any]:
     return trainer.train
 
 
-def sending(times: int) -> Callable[[], Any]:
-    """Return the sending of an event to 10 callbacks, a number of times."""
+def sending(times: int, callbacks: int = 10) -> Callable[[], Any]:
+    """Return the sending of an event to callbacks, a number of times."""
     from trackside.callbacks.bus.dispatcher import Dispatcher
     from trackside.callbacks.state import TrainerControl, TrainerState
 
@@ -78,7 +78,7 @@ def sending(times: int) -> Callable[[], Any]:
 
     sender = Sender()
     dispatcher = Dispatcher(sender, None, TrainerState(), TrainerControl())
-    dispatcher.attach_all([(OnStep(), {"name": f"callback{index}"}) for index in range(10)])
+    dispatcher.attach_all([(OnStep(), {"name": f"callback{index}"}) for index in range(callbacks)])
 
     def send() -> None:
         assert sender is not None  # the signals hold it weakly

@@ -1,31 +1,53 @@
-"""Microseconds a step: a hand-written PyTorch loop beside Trainer, interleaved, for a 64-64-10 MLP at batch 32.
+"""Microseconds a step in PyTorch: hand-written loops, Trainer and, where they are installed, other trainers, in turn.
 
-    python benchmarks/step.py [--steps 400] [--rounds 15]
+    python benchmarks/step.py [--steps 400] [--rounds 15] [--accumulation 1] [--watched] [--peers]
 
-The hand-written loops do what Trainer does by default: zero_grad, forward, backward, clipping by global norm, fused
-AdamW, a linear schedule. One takes its batches from a plain DataLoader, as one writes it; the other from the loader
-that Trainer makes, which is quicker for a TensorDataset, so that what Trainer adds is the loop and nothing else. Each
-round runs every contestant once, in turn, so that noise hits all alike; the number shown is the median over the rounds,
-with the quartiles as spread.
+A 64-64-10 MLP at batch 32 on one thread. The hand-written loops do what Trainer does by default: zero_grad, forward,
+backward, clipping by global norm, fused AdamW, a linear schedule. One takes its batches from a plain DataLoader, as one
+writes it; the other from the loader that Trainer makes, which is quicker for a TensorDataset, so that what Trainer adds
+to it is the loop and nothing else. With ``--watched``, each logs every 10 steps, to a progress bar and to TensorBoard.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from harness import Call, Cost, Result, Watch, in_turn, table
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from trackside import Trainer, TrainerCallback, TrainingArguments
 
 BATCH = 32
+HAND = "hand-written loop"
+SAME = "hand-written loop, Trainer's batches"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to train."""
+
+    steps: int = 400
+    accumulation: int = 1
+    is_watched: bool = False
+
+    def data(self) -> TensorDataset:
+        """Return the examples of one epoch."""
+        generator, examples = torch.Generator().manual_seed(0), self.steps * self.accumulation * BATCH
+        features = torch.randn(examples, 64, generator=generator)
+        return TensorDataset(features, torch.randint(0, 10, (examples,), generator=generator))
+
+    def a_step(self, cost: Cost) -> Cost:
+        """Return microseconds a step."""
+        clock_s, cpu_s = cost
+        return clock_s / self.steps * 1e6, cpu_s / self.steps * 1e6
 
 
 def make_model() -> nn.Module:
@@ -33,105 +55,113 @@ def make_model() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def make_data(steps: int) -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    examples = steps * BATCH
-    return TensorDataset(
-        torch.randn(examples, 64, generator=generator), torch.randint(0, 10, (examples,), generator=generator)
-    )
-
-
-def by_hand(dataset: TensorDataset, steps: int, loader: Any = None) -> float:
-    """Return seconds for ``steps`` steps of a hand-written loop."""
-    model, loss_fn = make_model(), nn.CrossEntropyLoss()
+def optimizers(model: nn.Module, setting: Setting) -> tuple[Any, Any]:
+    """Return fused AdamW and a linear schedule."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
-    loader = loader or DataLoader(dataset, batch_size=BATCH, shuffle=True)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / setting.steps)
+
+
+def by_hand(setting: Setting, loader: Any = None) -> Cost:
+    """Train with a hand-written loop."""
+    from tqdm import tqdm
+
+    model, loss_fn, accumulation = make_model(), nn.CrossEntropyLoss(), setting.accumulation
+    optimizer, schedule = optimizers(model, setting)
+    loader = loader or DataLoader(setting.data(), batch_size=BATCH, shuffle=True)
+    total = torch.zeros(())
+    if setting.is_watched:
+        from torch.utils.tensorboard import SummaryWriter
     model.train()
-    start = time.perf_counter()
-    for inputs, labels in loader:
-        optimizer.zero_grad()
-        loss = loss_fn(model(inputs), labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return time.perf_counter() - start
+    folder = tempfile.TemporaryDirectory() if setting.is_watched else nullcontext("")
+    with folder as path:
+        writer = SummaryWriter(path) if setting.is_watched else None
+        watch = Watch()
+        with tqdm(total=setting.steps) if writer else nullcontext() as bar:
+            for index, (inputs, labels) in enumerate(loader, start=1):
+                loss = loss_fn(model(inputs), labels) / accumulation
+                loss.backward()
+                if writer:
+                    total += loss.detach()
+                if index % accumulation:
+                    continue
+                norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                if writer:
+                    bar.update()
+                    if index // accumulation % 10 == 0:
+                        mean, total = float(total) / 10, torch.zeros(())
+                        record = {"loss": mean, "grad_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
+                        for name, value in record.items():
+                            writer.add_scalar(f"train/{name}", value, index // accumulation)
+                        writer.flush()
+                        bar.set_postfix(record)
+        return watch.stop()
 
 
-def by_hand_with_same_batches(dataset: TensorDataset, steps: int) -> float:
-    """Return seconds for ``steps`` steps of a hand-written loop over the batches that Trainer makes."""
+def by_hand_with_same_batches(setting: Setting) -> Cost:
+    """Train with a hand-written loop over the batches that Trainer makes."""
     args = TrainingArguments(output_dir="unused", per_device_train_batch_size=BATCH)
-    return by_hand(dataset, steps, Trainer(make_model(), args, train_dataset=dataset).get_train_dataloader())
+    return by_hand(setting, Trainer(make_model(), args, train_dataset=setting.data()).get_train_dataloader())
 
 
 class Stopwatch(TrainerCallback):
     """Times the steps alone, as the hand-written loop is timed."""
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.start = time.perf_counter()
+        self.watch = Watch()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds = time.perf_counter() - self.start
+        self.cost = self.watch.stop()
 
 
-def with_trainer(dataset: TensorDataset, steps: int, **options: Any) -> float:
-    """Return seconds for ``steps`` steps of Trainer."""
+def with_trainer(setting: Setting, callbacks: Iterable[Any] = ()) -> Cost:
+    """Train with Trainer."""
+    stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
-        stopwatch = Stopwatch()
         args = TrainingArguments(
             output_dir=folder,
             per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=setting.accumulation,
             num_train_epochs=1,
             learning_rate=1e-3,
             save_strategy="no",
-            **{"logging_strategy": "no", "disable_tqdm": True, **options},
+            logging_strategy="steps" if setting.is_watched else "no",
+            logging_steps=10,
+            disable_tqdm=not setting.is_watched,
+            report_to=["tensorboard"] if setting.is_watched else "none",
         )
-        trainer = Trainer(
-            make_model(), args, train_dataset=dataset, loss_fn=nn.CrossEntropyLoss(), callbacks=[stopwatch]
-        )
+        loss, callbacks = nn.CrossEntropyLoss(), [stopwatch, *callbacks]
+        trainer = Trainer(make_model(), args, train_dataset=setting.data(), loss_fn=loss, callbacks=callbacks)
         trainer.pop_callback("printer")
         trainer.train()
-        return stopwatch.seconds
+    return stopwatch.cost
 
 
-def watched(dataset: TensorDataset, steps: int) -> float:
-    """Return seconds with a log every 10 steps, a progress bar and TensorBoard."""
-    return with_trainer(
-        dataset, steps, logging_strategy="steps", logging_steps=10, disable_tqdm=False, report_to=["tensorboard"]
-    )
-
-
-CONTESTANTS: dict[str, Callable[[TensorDataset, int], float]] = {
-    "hand-written loop, plain DataLoader": by_hand,
-    "hand-written loop, Trainer's batches": by_hand_with_same_batches,
-    "Trainer": with_trainer,
-    "Trainer, log every 10 steps, progress bar, TensorBoard": watched,
-}
+def contestants(setting: Setting) -> dict[str, Call]:
+    """Return what trains without another trainer."""
+    functions = {HAND: by_hand, SAME: by_hand_with_same_batches, "Trainer": with_trainer}
+    return {name: lambda train=train: setting.a_step(train(setting)) for name, train in functions.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--watched", action="store_true", help="log every 10 steps, to a bar and to TensorBoard")
+    parser.add_argument("--peers", action="store_true", help="also other trainers that are installed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    dataset = make_data(options.steps)
-    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    for number in range(options.rounds + 1):
-        for name, run in CONTESTANTS.items():
-            seconds = run(dataset, options.steps)
-            if number:  # the first round warms up
-                times[name].append(seconds / options.steps * 1e6)
-    hand = times["hand-written loop, Trainer's batches"]
-    print("added and ratio: against the hand-written loop over Trainer's batches, round by round")
-    print(f"{'':56} {'us a step':>10} {'quartiles':>16} {'added':>8} {'ratio':>6}")
-    for name, values in times.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        added = statistics.median(value - base for value, base in zip(values, hand, strict=True))
-        ratio = statistics.median(value / base for value, base in zip(values, hand, strict=True))
-        print(f"{name:56} {middle:10.1f} {low:7.1f} -{high:7.1f} {added:+8.1f} {ratio:6.3f}")
+    setting = Setting(options.steps, options.accumulation, options.watched)
+    calls = contestants(setting)
+    if options.peers:
+        import peers
+
+        calls |= peers.training(setting)
+    print(table(Result("step", "a step", "us", HAND, in_turn(calls, options.rounds))))
 
 
 if __name__ == "__main__":

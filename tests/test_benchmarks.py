@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 from pathlib import Path
@@ -106,6 +107,66 @@ def test_the_benchmark_of_a_step_on_tensorflow_measures_a_toy():
     assert all(float(row[40:].split()[0]) > 0 for row in rows)
 
 
+@pytest.mark.slow
+def test_a_row_is_measured_and_kept(tmp_path):
+    words = ("--quick", "--rounds", "2", "--one", "step-accumulation", "--out", str(tmp_path))
+
+    ended = run(*words, name="all.py")
+
+    assert ended.returncode == 0, ended.errors
+    result = json.loads((tmp_path / "step-accumulation.json").read_text(encoding="utf-8"))
+    assert {"hand-written loop", "Trainer", "transformers", "Lightning"} <= set(result["costs"])
+    assert {len(costs) for costs in result["costs"].values()} == {2}
+    assert min(cost for costs in result["costs"].values() for turn in costs for cost in turn) > 0
+
+
+def test_the_page_of_the_results_is_written_between_its_marks(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import harness
+    import page
+
+    costs = {name: [(clock, 2 * clock)] * 3 for name, clock in (("hand-written loop", 2.0), ("Trainer", 1.5))}
+    harness.Result("step", "a step", "us", "hand-written loop", costs, load=[0.1, 1.2]).save(tmp_path / "step.json")
+    file = tmp_path / "explanation" / "performance.md"
+    file.parent.mkdir()
+    real = (BENCHMARKS.parent / "docs" / page.PAGE).read_text(encoding="utf-8")
+    file.write_text(real, encoding="utf-8")
+
+    page.write(tmp_path, tmp_path)
+    page.write(tmp_path, tmp_path)
+
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(real.partition(page.BEGIN)[0])
+    assert text.endswith(real.partition(page.END)[2])
+    assert "| a step | 0.75 (0.75) |" in text
+    assert "| Trainer | 1.5 | 1.5 to 1.5 | 0.75 |" in text
+    assert (tmp_path / page.PICTURE).stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_growth_is_measured_and_its_page_written(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import growth_page
+
+    ended = run("--quick", "--one", "growth", "--out", str(tmp_path), name="all.py")
+
+    assert ended.returncode == 0, ended.errors
+    found = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))
+    page = tmp_path / growth_page.PAGE
+    page.parent.mkdir()
+    page.write_text((BENCHMARKS.parent / "docs" / growth_page.PAGE).read_text(encoding="utf-8"), encoding="utf-8")
+    growth_page.write(found, tmp_path)
+
+    assert abs(found["curves"]["a record, by those before"]["exponent"]) < 0.02
+    update = found["ranks"]["2"]["exchanged"]["an update"]
+    assert update.pop("bucket of gradients bytes") == 4 * (64 * 64 + 64 + 64 * 10 + 10 + 7)  # and 7 numbers
+    assert update == {"examples read": 4, "bucket of gradients": 1}
+    assert "| a control callback at a step | 1, 96 |" in page.read_text(encoding="utf-8")
+    assert (tmp_path / growth_page.PICTURE).stat().st_size > 5_000
+
+
 def test_the_benchmark_of_prediction_measures_a_toy():
     ended = run("--rows", "300", "--outputs", "3", "--batch", "16", "--rounds", "2", name="predict.py")
 
@@ -139,4 +200,15 @@ def test_the_benchmark_of_resuming_measures_a_toy(framework):
     assert "resuming at step 20 of 100" in ended.output
     rows = [line.split(" | ") for line in ended.output.splitlines() if line.startswith(("| hand", "| T"))]
     assert len(rows) == 2
+    assert all(float(row[1]) > 0 for row in rows)
+
+
+def test_the_benchmark_of_loading_measures_a_toy():
+    ended = run("--examples", "320", "--rounds", "2", name="data.py")
+
+    assert ended.returncode == 0, ended.errors
+    rows = [
+        line.split(" | ") for line in ended.output.splitlines() if ", plain DataLoader" in line or ", Trainer" in line
+    ]
+    assert len(rows) in (4, 6)  # with datasets, where it is installed
     assert all(float(row[1]) > 0 for row in rows)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trackside.report.reading import ReadRun, is_evaluation
-from trackside.report.run_record import Record
+from trackside.report.run_record import Record, is_number
 
 MOST_POINTS = 2000
 """Points of a curve that are drawn; of a longer one, the extremes of equal stretches."""
@@ -69,11 +69,6 @@ def curves_of(records: Sequence[Record]) -> dict[str, list[Point]]:
     return curves
 
 
-def is_number(value: Any) -> bool:
-    """Return whether a logged value is a number; True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _rate(before: Record, record: Record) -> float | None:
     """Return the updates per second between two records of one start; None if it is not known."""
     if before.start != record.start or before.hours is None or record.hours is None:
@@ -111,9 +106,9 @@ def _curve(run: int, name: str, points: Sequence[Point]) -> dict[str, Any]:
         "run": run,
         "name": name,
         "step": [point[0] for point in drawn],
-        "epoch": [point[1] for point in drawn],
-        "hours": [point[2] for point in drawn],
-        "value": [point[3] if math.isfinite(point[3]) else None for point in drawn],
+        "epoch": [_finite(point[1]) for point in drawn],
+        "hours": [_finite(point[2]) for point in drawn],
+        "value": [_finite(point[3]) for point in drawn],
         "count": len(points),
         "not_finite": len(points) - len(finite),
         "first": finite[0] if finite else None,
@@ -121,6 +116,11 @@ def _curve(run: int, name: str, points: Sequence[Point]) -> dict[str, Any]:
         "low": min(finite, default=None),
         "high": max(finite, default=None),
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has, or None."""
+    return value if value is not None and is_number(value) and math.isfinite(value) else None
 
 
 def _figure(key: str, curves: list[dict[str, Any]], runs: Sequence[ReadRun]) -> dict[str, Any]:

@@ -79,20 +79,17 @@ def render(title: str, data: str, shown: Mapping[str, Any], scripts: Sequence[st
     """
     texts = [text_of(name) for name in scripts]
     allowed = " ".join([*map(digest, texts), plotly_digest()])
-    return str(
-        environment()
-        .get_template("page.html")
-        .render(
-            **shown,
-            title=title,
-            data=data,
-            scripts=texts,
-            style=text_of("page.css"),
-            plotly=packed_plotly(),
-            policy=POLICY.format(scripts=allowed, connect="'self'" if is_live else "'none'"),
-            written=time.strftime("%Y-%m-%d %H:%M:%S"),
-            is_live=is_live,
-        )
+    return _rendered(
+        "page.html",
+        **shown,
+        title=title,
+        data=data,
+        scripts=texts,
+        style=text_of("page.css"),
+        plotly=packed_plotly(),
+        policy=POLICY.format(scripts=allowed, connect="'self'" if is_live else "'none'"),
+        written=time.strftime("%Y-%m-%d %H:%M:%S"),
+        is_live=is_live,
     )
 
 
@@ -144,7 +141,13 @@ def views(runs: Sequence[ReadRun]) -> dict[str, Any]:
 def sections(runs: Sequence[ReadRun]) -> dict[str, str]:
     """Return the parts of the page that change while a run goes on, as HTML by the id of their element."""
     shown = views(runs)
-    return {name: str(environment().get_template(f"{name}.html").render(**shown)) for name in ("overview", "details")}
+    return {name: _rendered(f"{name}.html", **shown) for name in ("overview", "details")}
+
+
+def _rendered(template: str, **values: Any) -> str:
+    """Return a template with values, all of which are escaped; half a character, which UTF-8 lacks, is spelled out."""
+    text = str(environment().get_template(template).render(**values))
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def named(runs: Sequence[ReadRun]) -> list[str]:

@@ -29,6 +29,10 @@ MARKS = (b'"decisions":', b'"state":', b'"skipped": true')
 """What makes a line of another event worth reading."""
 
 
+LAST = 1e11
+"""Seconds since 1970 that no journal reaches; the year 5138."""
+
+
 class JournalTail:
     """Reads a journal line by line, and goes on where it stopped.
 
@@ -94,7 +98,13 @@ class JournalTail:
         except (ValueError, RecursionError):
             self.torn += bool(line.strip())
             return None
-        if is_event(entry) and isinstance(entry.get("time", 0.0), int | float):
+        if is_event(entry) and 0 <= _time_of(entry) < LAST:
             return dict(entry)
         self.foreign += 1
         return None
+
+
+def _time_of(entry: dict[str, Any]) -> float:
+    """Return the time of an event; -1 if it has one that is not a number."""
+    time = entry.get("time", 0.0)
+    return time if isinstance(time, int | float) else -1.0

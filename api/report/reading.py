@@ -10,7 +10,7 @@ from typing import Any
 from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.report.checkpoint_entries import STATE_FILE, Entry, entries_in
 from trackside.report.journal_tail import JournalTail
-from trackside.report.run_record import Happening, Record, RunRecord
+from trackside.report.run_record import Happening, Record, RunRecord, is_number
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
@@ -150,7 +150,7 @@ class RunReader:
 def _record(item: dict[str, Any]) -> Record:
     values = {key: value for key, value in item.items() if key not in ("step", "epoch")}
     epoch = item.get("epoch")
-    return Record(int(item.get("step") or 0), epoch if isinstance(epoch, int | float) else None, None, 0, values)
+    return Record(int(item.get("step") or 0), epoch if is_number(epoch) else None, None, 0, values)
 
 
 def _args(folder: Path) -> dict[str, Any]:

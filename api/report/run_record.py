@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,7 +207,8 @@ class RunRecord:
 
     def _follow_log(self, entry: Mapping[str, Any], step: int, now: Start) -> None:
         hours = self._hours_before + (float(entry.get("time") or now.time) - now.time) / 3600
-        self.records.append(Record(step, entry.get("epoch"), hours, len(self.starts) - 1, dict(entry["logs"])))
+        epoch = entry["epoch"] if is_number(entry["epoch"]) else None
+        self.records.append(Record(step, epoch, hours, len(self.starts) - 1, dict(entry["logs"])))
 
     def _follow_evaluate(self, entry: Mapping[str, Any], step: int, now: Start) -> None:
         reason = entry.get("because")
@@ -242,3 +244,10 @@ FOLLOWED: dict[str, Callable[[RunRecord, Mapping[str, Any], int, Start], None]] 
     "on_train_end": RunRecord._follow_train_end,
 }
 """What each event adds to a record, besides its state and its decisions."""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a logged value is a number that can be drawn; True and False are not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trackside.report.checkpoint_entries import size_text
-from trackside.report.curves import HIDDEN, is_number
+from trackside.report.curves import HIDDEN
 from trackside.report.defaults import split_by_default
 from trackside.report.reading import ReadRun
-from trackside.report.run_record import Start
+from trackside.report.run_record import Start, is_number
 
 WIDTH = 300
 """Characters of a value that are shown."""
@@ -151,8 +151,9 @@ def costs(run: ReadRun) -> Table:
         for name, cost in start.costs.items():
             total = sums.setdefault(str(name), {})
             for key in ("calls", "seconds", "background_s", "dropped", "failures"):
-                value = cost.get(key)
-                total[key] = total.get(key, 0) + (sum(value.values()) if isinstance(value, dict) else value or 0)
+                given = cost.get(key)
+                values: list[Any] = [*given.values()] if isinstance(given, dict) else [given]
+                total[key] = total.get(key, 0) + sum(value for value in values if is_number(value))
             if cost.get("detached_after") is not None:
                 remarks[str(name)] = f"detached after {cost['detached_after']} failures"
     seconds = run.record.hours * 3600

@@ -13,7 +13,8 @@ from support.pages import Page
 
 from trackside import EarlyStoppingCallback, JournalCallback, TrainerCallback
 from trackside.cli.main import main
-from trackside.report import plotting
+from trackside.report import plotting, read_run
+from trackside.report.document import contents, script_data, sections
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 
 pytest.importorskip("plotly")
@@ -267,3 +268,33 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch, capsys):
 
     assert main(["report", "out"]) == 2
     assert "pip install 'trackside[report]'" in capsys.readouterr().err
+
+
+ODD = [None, True, -1, 10**400, math.nan, math.inf, "text", "", [], [1, 2], {}, {"a": {"b": [None]}}, "\ud800", "\0"]
+
+
+@pytest.mark.slow
+def test_a_journal_of_odd_values_is_shown_or_refused_but_never_a_crash():
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    train("out", EarlyStoppingCallback(1), learning_rate=0.0, num_train_epochs=4, **best)
+    entries = [json.loads(line) for line in Path("out/journal.jsonl").read_text().splitlines()]
+    keys = {key for entry in entries for key in entry} | {"differences", "skipped", "exception", "error", "callback"}
+    inner = {"costs": ("journal", "seconds"), "logs": ("loss",), "metrics": ("eval_loss",), "args": ("seed",)}
+    for key in sorted(keys):
+        for odd in ODD:
+            changed = [{**entry, key: odd} for entry in entries]
+            if key in inner:
+                for entry in changed:
+                    entry[key] = odd
+                    for name in reversed(inner[key]):
+                        entry[key] = {name: entry[key]}
+            Path("out/journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in changed))
+
+            try:
+                run = read_run("out")
+                text = script_data(contents([run])) + "".join(sections([run]).values())
+            except Exception as error:
+                error.add_note(f"{key}: {odd!r}")
+                raise
+
+            assert text.encode()

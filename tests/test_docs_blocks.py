@@ -17,7 +17,7 @@ NOT_RUN = {
     "needs a package that no test installs": 3,
     "needs an account": 1,
     "needs another terminal": 1,
-    "needs several machines": 3,
+    "needs several machines": 4,
     "takes minutes": 4,
 }
 """Reasons why a block does not run, each with the number of such blocks."""

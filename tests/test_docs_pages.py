@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -130,3 +131,24 @@ def test_every_link_from_page_to_page_leads_to_a_file():
 
     assert len(links) > 40
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_each_message_of_the_page_on_troubleshooting_is_one_of_the_code():
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^### `(.*)`$", page, re.MULTILINE)
+    folders = ("api", "callbacks", "integrations", "trainer")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    raised = {text for file in files for text in texts_of(ast.parse(file.read_text(encoding="utf-8")))}
+
+    patterns = [".*".join(map(re.escape, re.split(r"\.{3,4}(?=\W|$)|\.\.\.", message))) for message in messages]
+    assert len(messages) >= 15
+    assert [pattern for pattern in patterns if not any(re.search(pattern, text) for text in raised)] == []
+
+
+def texts_of(tree):
+    """Return the texts in a module; what is put into one is "...", or "name=..." """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 20:
+            yield node.value

@@ -201,3 +201,14 @@ def test_the_benchmark_of_resuming_measures_a_toy(framework):
     rows = [line.split(" | ") for line in ended.output.splitlines() if line.startswith(("| hand", "| T"))]
     assert len(rows) == 2
     assert all(float(row[1]) > 0 for row in rows)
+
+
+def test_the_benchmark_of_loading_measures_a_toy():
+    ended = run("--examples", "320", "--rounds", "2", name="data.py")
+
+    assert ended.returncode == 0, ended.errors
+    rows = [
+        line.split(" | ") for line in ended.output.splitlines() if ", plain DataLoader" in line or ", Trainer" in line
+    ]
+    assert len(rows) in (4, 6)  # with datasets, where it is installed
+    assert all(float(row[1]) > 0 for row in rows)

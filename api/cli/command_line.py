@@ -36,7 +36,8 @@ def split_overrides(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Split a command line into the words of the command and the ``(key, text)`` pairs of the configuration.
 
-    A key without a value gets the text ``true``; so does a switch, such as ``--bf16``, in front of a file.
+    A key without a value gets the text ``true``; so does a switch, such as ``--bf16``, in front of a file. The
+    command's own options may be written with underscores, as keys are.
 
     Args:
         own_options: Options of the command itself, with the number of values they take.
@@ -44,12 +45,16 @@ def split_overrides(
     Example:
         >>> split_overrides(["train", "--fp16", "run.yaml", "--seed", "1", "--args.max_steps=-1"])
         (['train', 'run.yaml'], [('fp16', 'true'), ('seed', '1'), ('args.max_steps', '-1')])
+        >>> split_overrides(["train", "run.yaml", "--print_config"])
+        (['train', 'run.yaml', '--print-config'], [])
     """
     own, overrides = [], []
     rest = list(argv)
     while rest:
         word = rest.pop(0)
         name, equals, text = word.partition("=")
+        if (dashed := name.replace("_", "-")) in own_options:
+            word, name = dashed + word.removeprefix(name), dashed
         if not word.startswith("--") or name in own_options:
             own.append(word)
             count = 0 if equals else own_options.get(name, 0)

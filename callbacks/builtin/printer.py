@@ -12,6 +12,9 @@ from ..types import Args, Record, Role
 
 HIDDEN = ("total_flos", "step", "epoch")
 
+TIMES = ("_runtime", "_per_second")
+"""Ends of names that only the record of a whole run shows, unless asked for."""
+
 ESCAPES = {ord(character): repr(character)[1:-1] for character in "\n\r\x1b"}
 """What stands for characters that would break a line, or steer the terminal."""
 
@@ -20,9 +23,16 @@ LONGEST = 100
 
 
 class PrinterCallback(TrainerCallback):
-    """Print the header of a run, and every log record as one line."""
+    """Print the header of a run, and every log record as one line.
+
+    Args:
+        runtimes: Whether the lines of evaluations have their run time and speed; the record has them in any case.
+    """
 
     role: Role = "observer"
+
+    def __init__(self, *, runtimes: bool = False) -> None:
+        self.runtimes = runtimes
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -30,7 +40,7 @@ class PrinterCallback(TrainerCallback):
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if state.is_local_process_zero and logs:
-            print_text(format_logs(logs, state.global_step))
+            print_text(format_logs(logs, state.global_step, runtimes=self.runtimes))
 
 
 def print_header(header: str | None) -> None:
@@ -70,13 +80,23 @@ def flush(stream: Any) -> None:
         stream.flush()
 
 
-def format_logs(logs: Mapping[str, Any], step: int) -> str:
+def format_logs(logs: Mapping[str, Any], step: int, *, runtimes: bool = False) -> str:
     """Return a log record as one line: step, epoch, and the values to four digits; long texts are cut.
+
+    Args:
+        logs: The record.
+        step: Its step, where it does not have it itself.
+        runtimes: Whether run times and speeds of evaluations are shown.
 
     Example:
         >>> format_logs({"loss": 0.123456, "learning_rate": 5e-05, "epoch": 0.5, "step": 10}, step=10)
         'step 10, epoch 0.5: loss 0.1235, learning_rate 5e-05'
+        >>> format_logs({"eval_loss": 0.25, "eval_runtime": 1.5}, step=10)
+        'step 10: eval_loss 0.25'
     """
+    if not runtimes:
+        is_shown = {key: key.startswith("train_") or not key.endswith(TIMES) for key in logs}
+        logs = {key: value for key, value in logs.items() if is_shown[key]} if any(is_shown.values()) else logs
     epoch = f", epoch {logs['epoch']:.4g}" if isinstance(logs.get("epoch"), int | float) else ""
     values = ", ".join(f"{key} {_short(value)}" for key, value in logs.items() if key not in HIDDEN)
     return f"step {logs.get('step', step)}{epoch}: {values}".translate(ESCAPES)

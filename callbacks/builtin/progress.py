@@ -20,12 +20,17 @@ class ProgressCallback(TrainerCallback):
     """Show one bar for training, and below it one for an evaluation or a prediction while it lasts.
 
     In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar, and
-    first of all the header of the run.
+    first of all the header of the run; the bar has the loss of the newest one. Where both standard streams are
+    terminals, all of it goes to the standard output, so that lines and bars that meet on one screen keep their order.
+
+    Args:
+        runtimes: Whether the lines of evaluations have their run time and speed; the record has them in any case.
     """
 
     role: Role = "observer"
 
-    def __init__(self) -> None:
+    def __init__(self, *, runtimes: bool = False) -> None:
+        self.runtimes = runtimes
         self.training_bar: Any = None
         self.prediction_bar: Any = None
         self._loader: Any = None
@@ -60,7 +65,9 @@ class ProgressCallback(TrainerCallback):
 
     def on_log(self, args: Args, state: TrainerState, control: TrainerControl, *, logs: Record, **kwargs: Any) -> None:
         if self.training_bar is not None and logs and sys.stdout is not None:
-            line = printable(format_logs(logs, state.global_step), sys.stdout)
+            if isinstance(loss := logs.get("loss"), int | float):
+                self.training_bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+            line = printable(format_logs(logs, state.global_step, runtimes=self.runtimes), sys.stdout)
             self.training_bar.write(line, file=sys.stdout)
             flush(sys.stdout)
 
@@ -84,7 +91,10 @@ class ProgressCallback(TrainerCallback):
 def make_bar(
     title: str, *, total: int | None, initial: int = 0, leave: bool = True, delay_in_pipe: bool = False
 ) -> Any:
-    """Return a tqdm bar that suits the standard error stream: a terminal, a notebook or a pipe."""
+    """Return a tqdm bar that suits the standard error stream: a terminal, a notebook or a pipe.
+
+    Where the standard output is a terminal too, it is on that one.
+    """
     from tqdm.auto import tqdm  # here, since it takes 50 ms
 
     options: dict[str, Any] = {"desc": title, "total": total, "initial": initial, "leave": leave}
@@ -95,7 +105,7 @@ def make_bar(
     columns = columns_of(sys.stderr)
     if columns is not None:
         width = {"dynamic_ncols": True} if columns else {"ncols": 80}
-        return tqdm(**options, **width, file=sys.stderr)
+        return tqdm(**options, **width, file=sys.stderr if columns_of(sys.stdout) is None else sys.stdout)
     return tqdm(
         **options,
         file=LineFile(sys.stderr),

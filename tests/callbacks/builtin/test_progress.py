@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import os
@@ -174,36 +175,47 @@ for state.global_step in range(1, 51):
     if state.global_step == 25:
         for _ in range(3):
             run.send("on_prediction_step")
-        run.send("on_log", logs={{"eval_loss": 0.25}})
+        run.send("on_log", logs={{"loss": 0.5}})
+        run.send("on_log", logs={{"eval_loss": 0.25, "eval_runtime": 1.5}})
         run.send("on_evaluate", metrics={{}})
 run.send("on_train_end")
 print("the end")
 """
 
 
-@pytest.mark.parametrize("columns", [120, 0])
-def test_in_a_terminal_the_bar_stays_on_one_line_and_logs_stand_above_it(columns):
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+def shown_in_terminals(columns, count):
+    """Run the script on one terminal, or with the standard output and error on one each; return what each shows."""
     script = IN_A_TERMINAL.format(path=sys.path)
+    ends = [pty.openpty() for _ in range(count)]
+    for _, slave in ends:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
-    subprocess.run([sys.executable, "-c", script], stdout=slave, stderr=slave, check=True, timeout=60)
-    os.close(slave)
-    text = b""
-    while True:
-        try:
-            text += os.read(master, 65536)
-        except OSError:  # all is read
-            break
-        if b"the end" in text:
-            break
-    os.close(master)
+    subprocess.run([sys.executable, "-c", script], stdout=ends[0][1], stderr=ends[-1][1], check=True, timeout=60)
+    texts = []
+    for master, slave in ends:
+        os.close(slave)
+        text = b""
+        with contextlib.suppress(OSError):  # all is read
+            while b"the end" not in text:
+                text += os.read(master, 65536)
+        os.close(master)
+        texts.append(text.decode())
+    return texts
 
-    output = text.decode()
+
+@pytest.mark.parametrize("columns", [80, 120, 0])
+@pytest.mark.parametrize("count", [1, 2])
+def test_in_a_terminal_the_bar_stays_on_one_line_and_logs_stand_above_it(columns, count):
+    output, *errors = shown_in_terminals(columns, count)
+
+    assert "".join(errors) == ""
     assert "\r" in output
-    assert "50/50" in output
+    assert re.search(r"50/50 .*loss 0.5", output)
     assert re.search(r"(\r|\n|\x1b\[A)step 25: eval_loss 0.25 *\r?\n", output)
     assert output.rstrip().endswith("the end")
+    if columns:
+        lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output))
+        assert max(map(len, lines)) <= columns
 
 
 def test_a_step_takes_about_a_microsecond(track):

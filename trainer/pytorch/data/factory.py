@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut
+from .arrow import ArrowBatches
 from .collators import Collator, default_data_collator
 from .loader import EpochLoader
 from .sampler import EpochBatchSampler
@@ -71,6 +72,8 @@ def make_loader(
     sampler = EpochBatchSampler(cut, seed=seed, shuffle=shuffle, lengths=measure(), as_tensors=as_tensors)
     if as_tensors:
         dataset, collate_fn = WholeBatches(dataset), _as_is
+    elif ArrowBatches.suit(dataset, collate_fn):
+        dataset, collate_fn = ArrowBatches(dataset, collate_fn), _as_is
     return EpochLoader(dataset, sampler, collate_fn, seed, options, measure)
 
 

@@ -16,7 +16,7 @@ PAGE = "explanation/performance.md"
 PICTURE = "images/performance.png"
 COLUMNS = {
     "PyTorch": ("Trainer", "hand-written loop, Trainer's batches", "transformers", "Lightning", "Ignite"),
-    "TensorFlow": ("TFTrainer", "TFTrainer, arrays", "TFTrainer, tf.data", "Model.fit", "Model.predict"),
+    "TensorFlow": ("TFTrainer, arrays", "TFTrainer, tf.data", "Model.fit", "Model.predict", "TFTrainer"),
 }
 OUR_OWN = ("Trainer", "TFTrainer", "TFTrainer, arrays", "TFTrainer, tf.data")
 BASES = {"PyTorch": "a hand-written loop (for the import: to that of torch)", "TensorFlow": "a hand-written loop"}
@@ -93,8 +93,8 @@ def summary(results: Iterable[Result], columns: Sequence[str]) -> str:
 def cell(result: Result, contestant: str) -> str:
     if contestant not in result.costs:
         return ""
-    clock, cpu = (statistics.median(result.ratios(contestant, which)) for which in (0, 1))
-    return f"{clock:.2f} ({cpu:.2f})"
+    clocks, cpus = (result.ratios(contestant, which) for which in (0, 1))
+    return f"{statistics.median(clocks):.2f}" + (f" ({statistics.median(cpus):.2f})" if cpus else "")
 
 
 def draw(measured: dict[str, Result], picture: Path) -> None:
@@ -122,12 +122,13 @@ def draw(measured: dict[str, Result], picture: Path) -> None:
         axes.set_yticks(range(len(shown)), [re.sub(r"[;,] ", "\n", result.title, count=1) for result in shown])
         axes.set_xlabel("time on the clock, of a hand-written loop's")
         axes.set_title(framework)
-        ticks = [0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5]
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.grid(axis="x", alpha=0.3)
         if shown:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     picture.parent.mkdir(exist_ok=True)
     figure.savefig(picture, dpi=80, metadata={"Software": None})
     pyplot.close(figure)

@@ -48,7 +48,8 @@ def step(name: str, title: str, effort: Effort, **options: Any) -> Result:
     import peers
     from step import Setting, contestants
 
-    setting = Setting(steps=40 if effort.is_quick else 400, **options)
+    steps = 40 if effort.is_quick else 400
+    setting = Setting(steps // 2 if options.get("accumulation") else steps, **options)
     calls = contestants(setting) | peers.training(setting)
     costs = in_turn(calls, effort.of(15))
     return Result(name, title, "us a step", HAND, costs, missing=peers.MISSING)
@@ -74,7 +75,7 @@ def imports(name: str, title: str, effort: Effort) -> Result:
         return clock_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     calls = {name: lambda code=code: started(code) for name, code in modules.items()}
-    return Result(name, title, "s", "torch alone", in_turn(calls, effort.of(7)), missing=peers.MISSING)
+    return Result(name, title, "s", "torch alone", in_turn(calls, effort.of(5)), missing=peers.MISSING)
 
 
 def predict(name: str, title: str, effort: Effort, *, is_evaluation: bool = False) -> Result:

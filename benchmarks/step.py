@@ -95,8 +95,7 @@ def by_hand(setting: Setting, loader: Any = None) -> Cost:
                         record = {"loss": mean, "grad_norm": float(norm), "learning_rate": schedule.get_last_lr()[0]}
                         for name, value in record.items():
                             writer.add_scalar(f"train/{name}", value, index // accumulation)
-                        writer.flush()
-                        bar.set_postfix(record)
+                        bar.set_postfix(record, refresh=False)
         return watch.stop()
 
 

@@ -103,7 +103,11 @@
     if (boxes.some((box, index) => byId("figures").children[index] !== box) || byId("figures").children.length !== boxes.length) {
       byId("figures").replaceChildren(...boxes);
     }
+    const choices = [byId("axis").value, byId("smoothing").value, byId("log").checked, dark.matches, narrow.matches, touch.matches];
     for (const [index, figure] of data.figures.entries()) {
+      const shown = JSON.stringify([choices, figure, data.runs]);
+      if (parts[index].shown === shown) continue; // a page that is live asks again and again
+      parts[index].shown = shown;
       const rows = Math.ceil(figure.curves.length / (narrow.matches ? 1 : 3));
       parts[index].plot.style.height = `${(narrow.matches ? 250 : 300) + 20 * Math.max(0, rows - 2)}px`;
       await Plotly.react(parts[index].plot, traces(figure), layout(figure), { ...config, displayModeBar: touch.matches ? false : "hover" });

@@ -33,6 +33,7 @@ extensions += [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"trackside {release}"
+html_favicon = "static/favicon.svg"
 html_static_path = ["static"]
 html_css_files = ["start.css"]
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "substitution"]

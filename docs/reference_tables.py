@@ -45,6 +45,19 @@ OPTIONS = {
 """Options of autoclass; elsewhere the members of a class are not shown."""
 
 
+KINDS = {
+    "N": "Whole number",
+    "X": "Number",
+    "TEXT": "Text",
+    "NAME": "Name",
+    "LIST": "List",
+    "JSON": "Map",
+    "true|false": "True or false",
+    "true|TEXT": "True or text",
+}
+"""What stands for a value in the help of the command line, in words."""
+
+
 def names_of(section: str) -> list[str]:
     """Return the public names of a section, in the order of the code."""
     homes = SECTIONS[section]
@@ -91,7 +104,7 @@ def arguments_tables() -> str:
 
 
 def _table(items: list[Any], *classes: Any) -> str:
-    rows = ["| field | value | default | meaning |", "|---|---|---|---|"]
+    rows = ["| field | default | meaning |", "|---|---|---|"]
     classes = (*classes, trackside.Seq2SeqTrainingArguments)
     for name in [item.name for item in items]:
         having = [
@@ -102,11 +115,11 @@ def _table(items: list[Any], *classes: Any) -> str:
             f"`{default_of(item)!r}`" for _, item in having
         )
         default += "".join(f"; TensorFlow: {other}" for other in others)
-        allowed = ", ".join(
-            f"`{choice}`" for choice in choices_of(item)
-        ) or f"`{value_of(item, cls)}`".replace("|", "\\|")
+        choices = ", ".join(f"`{choice}`" for choice in choices_of(item))
+        meaning = f"{item.metadata['help']} {choices and f'One of {choices}.'}"
+        kind = KINDS[value_of(item, cls)]
         rows.append(
-            f"| [`{name}`]{{#{name}}} | {allowed} | {default} | {item.metadata['help']} |"
+            f"| [`{name}`]{{#{name}}} | {default} | {kind}. {meaning.strip()} |"
         )
     return "\n".join(rows)
 

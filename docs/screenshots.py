@@ -1,23 +1,27 @@
-"""Make the pictures of pages again: the page of a run, and that of a run that goes on, in a real browser.
+"""Make the pictures of pages again: the page of a run, that of a run that goes on, and the documentation, in a browser.
 
     python docs/screenshots.py [NAME ...] [--folder docs/images]
 
 trains two small runs, writes their page, watches a third while it trains, and draws what `PAGES` lists: each page wide
 and as a phone shows it, in light and in dark. It ends with 1 if a page reports an error, asks for something from
-elsewhere, or is wider than its window. It needs the extras ``torch``, ``demo``, ``report`` and ``browser``, and a
-Chromium (``apt-get install chromium``); the variable CHROMIUM names another.
+elsewhere, or is wider than its window. It needs the extras ``torch``, ``demo``, ``docs``, ``report`` and ``browser``,
+and a Chromium (``apt-get install chromium``); the variable CHROMIUM names another.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -26,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCREENS = {"wide": (1280, 960), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
 LARGEST_BYTES = 200_000
+DRAWN = "document.documentElement.dataset.drawn > 0"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Shot:
         screens: The screens, by their names in `SCREENS`.
         schemes: The colour schemes.
         parts: A selector of what is scrolled to, by screen; the top of the page, if there is none.
+        drawn: An expression that is true once the scripts of the page have drawn it.
     """
 
     address: Callable[[Path], Any]
@@ -45,6 +51,7 @@ class Shot:
     screens: tuple[str, ...] = ("wide", "phone")
     schemes: tuple[str, ...] = SCHEMES
     parts: Mapping[str, str] = field(default_factory=dict)
+    drawn: str = DRAWN
 
 
 @contextmanager
@@ -156,9 +163,39 @@ def train(
     trainer.train(resume_from_checkpoint=resume)
 
 
+@functools.cache
+def documentation() -> str:
+    """Build the documentation, serve it on this machine until the process ends, and return its address."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    build = [sys.executable, "-m", "sphinx", "-q", "-b", "html"]
+    subprocess.run([*build, str(ROOT / "docs"), folder.name], check=True)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *said: Any) -> None: ...
+
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=folder.name)
+    )
+    Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def docs_page(path: str, **parts: str) -> Shot:
+    """Return the picture of a page of the documentation, scrolled to a part on each screen."""
+    shown = contextmanager(lambda folder: iter([f"{documentation()}/{path}"]))
+    return Shot(shown, "article", parts=parts, drawn="true")
+
+
 PAGES: dict[str, Shot] = {
     "report": Shot(report_page, "html[data-drawn]", parts={"phone": "#curves"}),
     "watch": Shot(watch_page, "#listening:has-text('takes requests')"),
+    "start": docs_page("index.html"),
+    "reference": docs_page(
+        "reference/arguments.html",
+        wide="#optimizer-and-schedule",
+        phone="#optimizer-and-schedule",
+    ),
 }
 """The pages, by the name with which their pictures begin."""
 
@@ -200,6 +237,7 @@ def opened(
     screen: str,
     scheme: str,
     problems: list[str],
+    drawn: str = DRAWN,
 ) -> Iterator[Any]:
     """Open a page on a screen, and note what is wrong with it: errors, requests to elsewhere, what is too wide."""
     width, height = SCREENS[screen]
@@ -213,7 +251,8 @@ def opened(
         page.on("pageerror", lambda error: problems.append(f"error: {error}"))
         page.on("console", lambda said: problems.append(f"{said.type}: {said.text}"))
         own = address.partition("#")[0]
-        asked = ("data:", "blob:", own, own.rstrip("/") + "/")
+        origin = "/".join([*own.split("/")[:3], ""]) if own.startswith("http") else own
+        asked = ("data:", "blob:", origin, own.rstrip("/") + "/")
         page.on(
             "request",
             lambda sent: (
@@ -222,9 +261,7 @@ def opened(
         )
         page.goto(address)
         page.wait_for_selector(ready, timeout=60_000, state="attached")
-        page.wait_for_function(
-            "document.documentElement.dataset.drawn > 0", timeout=60_000
-        )
+        page.wait_for_function(drawn, timeout=60_000)
         is_wide = page.evaluate(
             "document.documentElement.scrollWidth > window.innerWidth"
         )
@@ -249,12 +286,18 @@ def draw(names: list[str], folder: Path) -> list[str]:
                     for scheme in shot.schemes:
                         found: list[str] = []
                         with opened(
-                            started, address, shot.ready, screen, scheme, found
+                            started,
+                            address,
+                            shot.ready,
+                            screen,
+                            scheme,
+                            found,
+                            shot.drawn,
                         ) as page:
                             picture = folder / f"{name}-{screen}-{scheme}.png"
                             if screen in shot.parts:
                                 page.locator(shot.parts[screen]).evaluate(
-                                    "part => part.scrollIntoView()"
+                                    "part => part.scrollIntoView({behavior: 'instant'})"
                                 )
                             page.screenshot(path=picture)
                             shrink(picture)

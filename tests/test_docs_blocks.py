@@ -30,17 +30,18 @@ NEEDS = {"trackside.report": "plotly"}
 RUN = [page for page, blocks in BLOCKS.items() if any(block.language != "text" for block in blocks)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path):
     code = "\n".join(block.text for block in BLOCKS[page] if block.language == "python" and "not run" not in block.said)
     is_tensorflow = re.search(r"^(import keras|.*TFTrainer)", code, re.MULTILINE)
     framework = "tensorflow" if is_tensorflow else "torch"
-    for module in (framework, *re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE)):
+    for module in (framework, "sklearn", *re.findall(r"^(?:import|from) ([\w.]+)", code, re.MULTILINE)):
         package = module.partition(".")[0] if module not in NEEDS else NEEDS[module]
         if package in PACKAGES:
             pytest.importorskip(package)
 
-    process = Fork(framework, [str(TESTS / "workers/run_page.py"), page], tmp_path)
+    process = Fork("tensorflow" if is_tensorflow else "pages", [str(TESTS / "workers/run_page.py"), page], tmp_path)
     try:
         ended = process.wait(200)
     finally:

@@ -23,6 +23,13 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 IMPORTED = {
     "torch": ("torch", "torch.distributed", "torch._dynamo", "trackside.trainer.pytorch.trainer"),
+    "pages": (
+        "torch",
+        "trackside.trainer.pytorch.trainer",
+        "sklearn.datasets",
+        "trackside.cli.main",
+        "trackside.testing",
+    ),
     "tensorflow": ("tensorflow", "keras", "trackside.trainer.tensorflow.trainer"),
 }
 

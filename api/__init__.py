@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from trackside.trainer.tensorflow.arguments import TFTrainingArguments as TFTrainingArguments
     from trackside.trainer.tensorflow.trainer import TFTrainer as TFTrainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _NAMES = {
     "trackside.callbacks": "errors events",

@@ -49,7 +49,7 @@ LogLevel = Literal["passive", "debug", "info", "warning", "error", "critical"]
 """Log levels; "passive" keeps the current level of logging."""
 
 ReportChoice = (
-    Literal["all", "none", "codecarbon", "comet", "csv", "early_stopping", "ema", "finetune_schedule"]
+    Literal["all", "none", "codecarbon", "comet", "control_files", "csv", "early_stopping", "ema", "finetune_schedule"]
     | Literal["journal", "jsonl"]
     | Literal["learning_rate_monitor"]
     | Literal["loss_guard", "mlflow", "notebook", "printer", "profiler", "progress", "rank_time_monitor"]

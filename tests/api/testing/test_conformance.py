@@ -8,8 +8,9 @@ from trackside.callbacks import registry
 from trackside.testing import check_callback, installed_frameworks
 
 BUILT_IN = [
-    *("csv", "early_stopping", "ema", "finetune_schedule", "journal", "jsonl", "learning_rate_monitor", "loss_guard"),
-    *("printer", "progress", "straggler_monitor", "swa", "tensorboard", "terminate_on_nan", "throughput_monitor"),
+    *("control_files", "csv", "early_stopping", "ema", "finetune_schedule", "journal", "jsonl"),
+    *("learning_rate_monitor", "loss_guard", "printer", "progress", "straggler_monitor", "swa", "tensorboard"),
+    *("terminate_on_nan", "throughput_monitor"),
 ]
 
 OPTIONS = {

@@ -255,3 +255,30 @@ def test_a_stream_that_is_split_by_rank_already_is_refused():
 
     with pytest.raises(TracksideValueError, match="already split by rank"):
         ShardedIterable(split, BatchCut(0, 2, rank=0, world_size=2))
+
+
+@pytest.mark.parametrize("skip", [4, 8, 12])
+def test_workers_resume_with_a_generator_that_the_collator_has_and_the_dataset_draws_from(skip):
+    own = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.rand((), generator=own).item()
+
+    class Reader:
+        def __getitem__(self, index):
+            return index + draw()
+
+    class Stream(IterableDataset):
+        def __iter__(self):  # the class hides the generator from a search of what the stream refers to
+            return iter(Reader()[index] for index in range(24))
+
+    def batches(skip):
+        stream = ShardedIterable(Stream(), BatchCut(0, 4), 0, collate)
+        stream.set_epoch(0, skip)
+        loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2, collate_fn=collate)
+        return list(loader)
+
+    def collate(batch):
+        return [example + draw() for example in batch.inputs]
+
+    assert batches(skip) == batches(0)[skip // 4 :]

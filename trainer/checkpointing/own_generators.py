@@ -30,7 +30,9 @@ CONTAINERS = ("torch.nn.modules.", "torch.utils.data.dataset")
 """Modules of theirs whose objects hold objects of the user."""
 ENTRIES = ("__call__", "__getitem__", "__getitems__", "__iter__", "forward", "call")
 """Methods that are followed although only their object is referred to."""
-PLAIN = (str, bytes, int, float, complex, type, np.ndarray, type(None))
+OF_CLASSES = ("__init__", *ENTRIES, "__next__")
+"""Methods that are followed where a function or an object refers to a class, of which it may make objects."""
+PLAIN = (str, bytes, int, float, complex, np.ndarray, type(None))
 
 
 def generators_in(*roots: Any, also: Types = ()) -> list[Any]:
@@ -141,9 +143,11 @@ def _references(value: Any) -> Iterable[Any]:
 
 
 def _attributes(value: Any) -> Iterable[Any]:
-    kind = type(value)
+    kind = value if isinstance(value, type) else type(value)
     package = kind.__module__.split(".")[0]
     is_followed = package not in LIBRARIES or kind.__module__.startswith(CONTAINERS)
+    if isinstance(value, type):
+        return [vars(kind)[name] for name in OF_CLASSES if name in vars(kind)] if is_followed else []
     is_state = kind.__name__ == "_GeneratorState"  # of tf.data.Dataset.from_generator
     if not (is_followed or is_state) or isinstance(value, ModuleType):
         return []

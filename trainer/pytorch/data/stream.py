@@ -121,8 +121,6 @@ class ShardedIterable(IterableDataset[TrainBatch]):
         while True:
             size = self.cut.global_batch_size if position >= skip else min(self.cut.global_batch_size, skip - position)
             self._own.reseed(*seeds, position)
-            if get_worker_info() is not None:  # the dataset may draw from them, too, and a resumed worker skips batches
-                self._own_of_collator.reseed(*seeds, position)
             with view(), host_state_kept(derive_seed(*seeds, position)):
                 stream = iter(self.dataset) if stream is None else stream
                 examples = list(islice(stream, size))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.fork_process import TESTS, Fork
+from workers.killed_run import PAUSE_S, STEPS
 
 KILLS = 20
 WORKER = TESTS / "workers" / "killed_run.py"
@@ -37,12 +38,25 @@ def lines(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def newest(folder: Path) -> int:
+    """Return the step of the newest checkpoint that a run has committed; 0 without any."""
+    found = [path.name.removeprefix("checkpoint-") for path in (folder / "out").glob("checkpoint-*")]
+    return max((int(step) for step in found if step.isdecimal()), default=0)
+
+
 def killed(kind: str, folder: Path, draw: random.Random, left_out: str = "", steps: tuple[int, int] = (2, 5)) -> bool:
-    """Start a run and kill it some steps on, at any instant within a step; return whether it was still running."""
+    """Start a run and kill it some steps on, at any instant within two, when it has saved since its start.
+
+    Returns:
+        Whether it was still running.
+    """
+    before = newest(folder)
     process, wanted = started(kind, folder, left_out), len(lines(folder)) + draw.randint(*steps)
-    pause_s = draw.uniform(0.0, 0.02)
+    pause_s = draw.uniform(0.0, 2 * PAUSE_S)
     deadline = time.monotonic() + 120
-    while len(lines(folder)) < wanted and process.poll() is None and time.monotonic() < deadline:
+    while (len(lines(folder)) < wanted or newest(folder) == before) and time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
         time.sleep(0.001)
     time.sleep(pause_s)
     is_running = process.poll() is None
@@ -65,17 +79,20 @@ def by_step(noted: list[str]) -> dict[str, set[str]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_killed_at_many_random_instants_is_the_run_that_was_not(kind: str, tmp_path: Path) -> None:
     pytest.importorskip(kind.split(",")[0].split()[0])
-    draw, kills = random.Random(kind), 0
+    draw, kills, resumes = random.Random(kind), 0, 0
     whole = finished(kind, tmp_path / "whole")
 
     while kills < KILLS:  # a run that ends before its kill begins again in another folder
         folder = tmp_path / f"cut-{kills}"
         while kills < KILLS and killed(kind, folder, draw):
             kills += 1
+            resumes += 0 < newest(folder) < STEPS
         cut = finished(kind, folder)
 
         assert by_step(cut) == by_step(whole)
         assert (folder / "final").read_bytes() == (tmp_path / "whole" / "final").read_bytes()
+
+    assert resumes >= KILLS - 2  # a run may be killed just behind its last save
 
 
 @pytest.mark.slow

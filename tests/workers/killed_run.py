@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from trackside import TrainerCallback
 
 FEATURES = np.random.RandomState(0).normal(size=(24, 4)).astype(np.float32)
 LABELS = FEATURES[:, :1] * 2
+STEPS = 30
+PAUSE_S = 0.01
+"""After each step, so that checkpoints are committed while the run goes on."""
 
 
 class Notes(TrainerCallback):
@@ -40,6 +44,7 @@ class Notes(TrainerCallback):
             line = f"{state.global_step} " + " ".join(float(number).hex() for number in numbers) + "\n"
             with open(self.path, "ab", buffering=0) as file:
                 file.write(line.encode())
+            time.sleep(PAUSE_S)
 
 
 def options(folder: Path) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def on_pytorch(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
         def forward(self, x: Any, labels: Any = None) -> Any:
             return {"loss": nn.functional.mse_loss(self.layers(x), labels)}
 
-    rest = {"max_steps": 30} if "iterable" in kind else {}
+    rest = {"max_steps": STEPS} if "iterable" in kind else {}
     args = TrainingArguments(**options(folder), **rest, dataloader_num_workers=int(kind[-1]), use_cpu=True)
     dataset = Streams() if "iterable" in kind else Maps()
     trainer = Trainer(Model(), args, train_dataset=dataset, data_collator=collate, callbacks=[Notes(folder / "notes")])

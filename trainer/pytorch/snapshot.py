@@ -22,6 +22,7 @@ from trackside.callbacks.errors import CheckpointError, NotPlainError
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import hashed
 from ._torch_util import place_of
+from .optim.several import inner_loaded, with_state_of_inner
 
 LATE = "late_parameters"
 """Name, in an optimizer's state, of the parameters that were unfrozen during the run: index of the group, and name."""
@@ -53,7 +54,7 @@ def optimizer_state(optimizer: Any) -> Any:
     """Return the state of an optimizer, and in ``weight_dtypes`` the types of the weights that it updates."""
     state = optimizer.state_dict()
     if isinstance(state, dict) and "param_groups" in state:
-        return {**state, WEIGHT_DTYPES: [str(weight.dtype) for weight in _weights_of(optimizer)]}
+        return {**with_state_of_inner(optimizer, state), WEIGHT_DTYPES: [str(weight.dtype) for weight in _weights_of(optimizer)]}
     return state
 
 
@@ -68,9 +69,10 @@ def load_optimizer(optimizer: Any, state: Any) -> None:
     written, such as float32 momentum of bfloat16 weights, is given that type again.
     """
     dtypes = state.get(WEIGHT_DTYPES) if isinstance(state, dict) else None
-    optimizer.load_state_dict(state)
-    if dtypes is not None:
-        _restore_dtypes(optimizer, state, dtypes)
+    with inner_loaded(optimizer):
+        optimizer.load_state_dict(state)
+        if dtypes is not None:
+            _restore_dtypes(optimizer, state, dtypes)
 
 
 def _restore_dtypes(optimizer: Any, saved: dict[str, Any], weight_dtypes: list[str]) -> None:

@@ -1,0 +1,19 @@
+"""Errors that the command line tells in a sentence, without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trackside.callbacks.errors import ConfigError, TracksideError
+
+
+@contextmanager
+def told_plainly(*also: type[Exception]) -> Iterator[None]:
+    """Turn errors of trackside, and those of other classes that are given, into a ConfigError with their text."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (TracksideError, *also) as error:
+        raise ConfigError(str(error)) from error

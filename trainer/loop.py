@@ -16,6 +16,7 @@ from typing import Any
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.receiver import first_error
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
@@ -94,9 +95,8 @@ class TrainingLoop:
                 output = self._run()
             self.state.stopped_by = self.state.stopped_by or self.signals.received
         except BaseException as error:
-            self.step.end_run()
-            self.checkpoints.settle()
-            first = send_to_all("on_exception", exception=error)
+            first = first_error((self.step.end_run, self.checkpoints.settle))
+            first = send_to_all("on_exception", exception=error) or first
             first = send_to_all("on_train_end") or first
             self.checkpoints.close()
             if isinstance(first, Exception):

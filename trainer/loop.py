@@ -248,32 +248,32 @@ class TrainingLoop:
             control.should_evaluate = control.should_save = False
         if self.recovery.act(progress):
             self._sync_control()
+        if not (control.should_log or control.should_evaluate or control.should_save or self._is_over):
+            return
+        self._ask_for_last("log", self.args.logging_strategy)
         if control.should_log:
             control.should_log = False
             self._log()
             self._sync_control()
-        self._ask_for_last("evaluate")
+        self._ask_for_last("evaluate", self.args.eval_strategy)
         if control.should_evaluate:
             control.should_evaluate = False
             progress.evaluation_is_due = True
             if self.state.stopped_by is None:
                 self._evaluate()
-        self._ask_for_last("save")
+        self._ask_for_last("save", self.args.save_strategy)
         if control.should_save:
             control.should_save = False
             self._save()
             self._sync_control()
 
-    def _ask_for_last(self, action: str) -> None:
-        """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
-        control, progress, step = self.control, self.progress, self.state.global_step
-        if not self._is_over:
+    def _ask_for_last(self, action: str, strategy: str) -> None:
+        """Request what is owed when training stops under a "steps" strategy; after a stop signal, a save only."""
+        if not self._is_over or strategy != "steps":
             return
-        if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
-            control.request("should_save", "training stops")
-        is_new = progress.last_evaluation != step and self.state.stopped_by is None
-        if action == "evaluate" and self.args.eval_strategy == "steps" and is_new:
-            control.request("should_evaluate", "training stops")
+        flag, is_wanted = f"should_{action}", action == "save" or self.state.stopped_by is None
+        if is_wanted and not getattr(self.control, flag) and self.progress.owes(action, self.state):
+            self.control.request(flag, "training stops")
 
     def _log(self) -> None:
         self.progress.add_loss(*self.step.take_loss())

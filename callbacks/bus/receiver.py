@@ -182,7 +182,9 @@ def own_copy(payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def first_error(
-    calls: Iterable[Callable[[], object]], first: BaseException | None, interrupted: Callable[[], object]
+    calls: Iterable[Callable[[], object]],
+    first: BaseException | None = None,
+    interrupted: Callable[[], object] | None = None,
 ) -> BaseException | None:
     """Make all ``calls``, even if some raise; return ``first``, or else the first exception.
 
@@ -192,7 +194,7 @@ def first_error(
         try:
             call()
         except BaseException as error:
-            if isinstance(error, PASSED_ON):
+            if interrupted is not None and isinstance(error, PASSED_ON):
                 interrupted()
             first = first or error
     return first

@@ -36,7 +36,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def signature_of(model: nn.Module) -> inspect.Signature:
-    """Return the signature of the forward method of the user's own model; of a traced one by the schema of its graph."""
+    """Return the signature of the forward method of the user's own model; of a traced one, by its graph."""
     forward: Any = unwrap(model).forward
     try:
         return inspect.signature(forward)

@@ -54,7 +54,8 @@ def optimizer_state(optimizer: Any) -> Any:
     """Return the state of an optimizer, and in ``weight_dtypes`` the types of the weights that it updates."""
     state = optimizer.state_dict()
     if isinstance(state, dict) and "param_groups" in state:
-        return {**with_state_of_inner(optimizer, state), WEIGHT_DTYPES: [str(weight.dtype) for weight in _weights_of(optimizer)]}
+        dtypes = [str(weight.dtype) for weight in _weights_of(optimizer)]
+        return {**with_state_of_inner(optimizer, state), WEIGHT_DTYPES: dtypes}
     return state
 
 

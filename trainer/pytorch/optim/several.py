@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -16,9 +16,6 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 
 from ..loss import zero_gradients_of
 from .closure import needs_closure
-
-INNER = "of inner optimizer "
-"""Begin of the name, in the state of a parameter, of the state that an inner optimizer has of it."""
 
 
 class Optimizers(Optimizer):
@@ -220,70 +217,3 @@ def as_one_schedule(made: Any) -> Any:
 def _named(made: Any) -> Iterator[tuple[str, Any]]:
     items = made.items() if isinstance(made, Mapping) else enumerate(made)
     return ((str(name), part) for name, part in items)
-
-
-# -- an optimizer around others ---------------------------------------------------------------------------------------
-
-
-def with_state_of_inner(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``state_dict()`` returned, with the state of the optimizers around which an optimizer is."""
-    inner = inner_optimizers(optimizer)
-    if not inner:
-        return state
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    numbers = [number for group in state["param_groups"] for number in group["params"]]
-    states = dict(state["state"])
-    for number, weight in zip(numbers, weights, strict=True):
-        found = {f"{INNER}{place}": each.state[weight] for place, each in enumerate(inner) if weight in each.state}
-        if found:
-            states[number] = {**states.get(number, {}), **found}
-    return {**state, "state": states}
-
-
-@contextmanager
-def inner_loaded(optimizer: Any) -> Iterator[None]:
-    """Return a context in which an optimizer loads what `with_state_of_inner` returned.
-
-    torch makes new groups; those that are shared with an inner optimizer stay the same objects, so that both follow
-    the schedule.
-    """
-    inner = inner_optimizers(optimizer)
-    groups = list(optimizer.param_groups) if inner else []
-    yield
-    for group, loaded in zip(groups, list(optimizer.param_groups), strict=True) if inner else ():
-        values = dict(loaded)
-        group.clear()
-        group.update(values)
-    if inner:
-        optimizer.param_groups = groups
-    for weight in (weight for group in groups for weight in group["params"]):
-        found = optimizer.state.get(weight, {})
-        for place, each in enumerate(inner):
-            if (name := f"{INNER}{place}") in found:
-                each.state[weight] = found.pop(name)
-
-
-def inner_optimizers(optimizer: Any) -> list[Optimizer]:
-    """Return the optimizers that an optimizer has as attributes and whose state its ``state_dict()`` leaves out.
-
-    That is so where it has torch's own ``state_dict()`` and another ``state`` than they.
-    """
-    found: list[Optimizer] = []
-    waiting = list(optimizer.parts.values()) if isinstance(optimizer, Optimizers) else [optimizer]
-    while waiting:
-        outer = waiting.pop(0)
-        if getattr(type(outer), "state_dict", None) is Optimizer.state_dict:
-            attributes = [value for name, value in vars(outer).items() if name not in ("state", "param_groups")]
-            for inner in _optimizers_in(attributes):
-                if inner.state is not outer.state and not any(inner is each for each in (*found, *waiting, outer)):
-                    found.append(inner)
-                    waiting.append(inner)
-    return found
-
-
-def _optimizers_in(values: Any) -> Iterator[Optimizer]:
-    for value in values:
-        if isinstance(value, Optimizer):
-            yield value
-        elif isinstance(value, (Mapping, list, tuple)):
-            yield from _optimizers_in(value.values() if isinstance(value, Mapping) else value)

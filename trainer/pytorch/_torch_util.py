@@ -30,9 +30,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         is_parallel = isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
         name = "module" if is_parallel else "_orig_mod"
-        if name not in model._modules:  # a scripted module has no `get` there
+        inner = model._modules[name] if name in model._modules else None  # noqa: SIM401  (a scripted one has no `get`)
+        if inner is None:
             return model
-        model = model._modules[name]
+        model = inner
 
 
 def signature_of(model: nn.Module) -> inspect.Signature:

@@ -123,30 +123,35 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         else:
             with torch.no_grad(), forward:
                 loss, result, outputs = self._losses_and_outputs(model, inputs, labels, prediction_loss_only)
+        is_read = isinstance(loss, Tensor) and loss.requires_grad  # by its operations, which then can be let go
+        loss = loss.detach() if is_read else loss
         if prediction_loss_only:
             return loss, None, None
         ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys
         logits = logits_in(outputs, ignore_keys=ignored, loss=result)
+        logits = map_nested(torch.Tensor.detach, logits) if is_read else logits
         return loss, logits if preprocess is None else preprocess(logits, labels), labels
 
     def _losses_and_outputs(
         self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool
     ) -> tuple[Any, Any, Any]:
         """Return the mean loss of a batch, the loss as it was computed, and the model's outputs."""
-        step = self.train_step
-        step.observer.look_before_training(inputs)
-        if "compute_loss" in self.overrides or (labels is not None and self._computes_loss):
-            result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
-        else:
-            outputs = self._outputs(model, inputs, with_labels=labels is not None)
-            find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
-            result = None if self._computes_loss else find(outputs)
+        observer, is_own = self.train_step.observer, "compute_loss" in self.overrides
+        if is_own or labels is not None:
+            observer.look_before_training(inputs)
+        with observer.readable():
+            if is_own or (labels is not None and self._computes_loss):
+                result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
+            else:
+                outputs = self._outputs(model, inputs, with_labels=labels is not None)
+                find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
+                result = None if self._computes_loss else find(outputs)
         if result is None:
             return None, None, outputs
-        loss = step.total_loss(_as_tensor(result), inputs)
+        loss = self.train_step.total_loss(_as_tensor(result), inputs)
         parts = result.values() if type(result) is dict else [result]
         if all(isinstance(part, Tensor) for part in parts):
-            loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
+            loss = observer.mean_in_evaluation(loss, inputs, self.train_step.context.items)
         return loss, result, outputs
 
     def _outputs(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .._torch_util import NULL_CONTEXT
 from ..loss import LossAccumulator, as_mean_and_weight
 from .broadcasting import tell_of_broadcasting
 from .first_loss import FirstLoss
+from .graph import operations_kept
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
-from .probe import FEW, evaluated, loss_of_model, rows_of, shifts_labels
+from .probe import FEW, evaluated, rows_of, shifts_labels
 from .several import as_one_loss, means_and_weights
 from .sums import SumsInEvaluation
 
@@ -42,7 +44,7 @@ class LossObserver:
         self._holders: Callable[[], list[Any]] = step.holders
         is_sharded = step.strategy.is_sharded
         self._loss_of = None if is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
-        self._sums = SumsInEvaluation(trainer, step.model_io, self._loss_of)
+        self._sums = SumsInEvaluation(trainer)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
 
@@ -52,7 +54,7 @@ class LossObserver:
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy, self._holders)
         self.is_settled: bool = False
-        self._sums.begin_run()
+        self._early: ItemCounter | None = None
         self._is_probed = self._loss_of is None
 
     def weigh(self, result: Any, inputs: Any, context: Any) -> Tensor:
@@ -85,28 +87,40 @@ class LossObserver:
         self._losses.weigh(context)
 
     def look_before_training(self, inputs: Any) -> None:
-        """Find out by which rule labels count in an evaluation before any training, from a few of its first examples.
+        """Find out about the loss in an evaluation before any training, from a few of its first examples.
 
-        The loss of the model is computed once more, with gradients; with label smoothing, only the shift is looked for.
+        It is computed once more, with gradients, whose operations show it; with label smoothing, only the shift of the
+        labels is looked for.
         """
-        if self._is_probed or self.is_settled or not self._model_io.computes_loss:
-            return
-        labels = self._model_io.rule.counted(self._model_io.labels_of(inputs))
-        if labels is None or labels.ndim < 2:
+        if self._is_probed or self.is_settled:
             return
         if self._loss_of is None or self._trainer.args.label_smoothing_factor > 0:
-            self.shifts(inputs)
+            labels = self._model_io.rule.counted(self._model_io.labels_of(inputs))
+            if self._model_io.computes_loss and labels is not None and labels.ndim > 1:
+                self.shifts(inputs)
             return
         self._is_probed = True
         part = rows_of(inputs, self._model_io.examples_in(inputs), 0, FEW)
-        with evaluated(self._trainer, self._model_io, part), torch.enable_grad():
-            loss = loss_of_model(self._trainer, self._model_io, part)
-            if loss is not None:
-                ItemCounter(self._trainer, self._model_io, self._loss_of).find(as_mean_and_weight(loss)[0], part)
+        early = ItemCounter(self._trainer, self._model_io, self._loss_of)
+        with suppress(Exception):  # of code of the user that only works without gradients, or on whole batches
+            with evaluated(self._trainer, self._model_io, part), torch.enable_grad():
+                loss, items = as_mean_and_weight(self._loss_of(part))
+                if loss.grad_fn is not None:
+                    early.find(loss, part, items)
+                    self._early = early
+
+    @property
+    def _found(self) -> ItemCounter:
+        return self.counter if self.is_settled or self._early is None else self._early
+
+    def readable(self) -> AbstractContextManager[None]:
+        """Return a context for the loss of an evaluation batch in which its items can be read, if only they tell."""
+        return operations_kept() if self._found.is_read_only else NULL_CONTEXT
 
     def mean_in_evaluation(self, loss: Tensor, inputs: Any, items: Any) -> Tensor:
         """Return the loss of an evaluation batch as a mean over ``items``, by which a sum is divided."""
-        return self._sums.divided(loss, inputs, items, is_sum=self.counter.is_sum if self.is_settled else None)
+        self.look_before_training(inputs)  # now that it is known that there is a loss
+        return self._sums.divided(loss, items) if self._found.is_sum else loss
 
     def shifts(self, inputs: Any) -> bool:
         """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""

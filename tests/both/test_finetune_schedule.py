@@ -86,7 +86,8 @@ def test_weights_are_as_before_after_a_run_that_an_exception_ends(trainer_factor
             raise RuntimeError("the end")
 
     def trained(model):
-        return [w.requires_grad for w in model.parameters()] if is_torch else [w.trainable for w in model.weights]
+        weights = model.parameters() if is_torch else model.weights
+        return [weight.requires_grad if is_torch else weight.trainable for weight in weights]
 
     is_torch, model = trainer_factory.framework == "pytorch", trainer_factory.model()
     first = next(model.parameters()) if is_torch else model.weights[0]
@@ -96,7 +97,7 @@ def test_weights_are_as_before_after_a_run_that_an_exception_ends(trainer_factor
         first.trainable = False
     before = trained(model)
     trainer = trainer_factory(model=model, callbacks=[Fails, FinetuneScheduleCallback(stages(model))])
-    trainer._engine.train_step.end_run = Mock(side_effect=RuntimeError("cannot be left"))
+    trainer._engine.train_step.end_run = Mock(side_effect=RuntimeError("the model cannot be left"))  # as on a full disk
 
     with pytest.raises(RuntimeError):
         trainer.train()

@@ -78,10 +78,15 @@ def paths_in(out: Path) -> list[Path]:
     Raises:
         ConfigError: If it does not exist; the message names the nearest.
     """
-    if not out.is_dir():
-        there = [path.name for path in out.parent.iterdir() if path.is_dir()] if out.parent.is_dir() else []
-        raise ConfigError(f"{out}: there is no such folder.{did_you_mean(out.name, there)}")
+    check_folder(out)
     return find_checkpoints(out) or ([out] if (out / MANIFEST).exists() or step_of(out) >= 0 else [])
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError if a folder does not exist; the message names the nearest."""
+    if not folder.is_dir():
+        there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        raise ConfigError(f"{folder}: the folder does not exist.{did_you_mean(folder.name, there)}")
 
 
 def size_text(size_bytes: float) -> str:

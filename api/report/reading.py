@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.errors import ConfigError, did_you_mean
-from trackside.report.checkpoint_entries import STATE_FILE, Entry, entries_in
+from trackside.callbacks.errors import ConfigError
+from trackside.report.checkpoint_entries import STATE_FILE, Entry, check_folder, entries_in
 from trackside.report.journal_tail import JournalTail
 from trackside.report.run_record import Happening, Record, RunRecord, is_number
 from trackside.trainer.checkpointing.discovery import find_checkpoints
@@ -58,9 +58,7 @@ class RunReader:
         given = Path(out).expanduser()
         is_journal = given.is_file()
         self.folder = given.parent if is_journal else given
-        if not self.folder.is_dir():
-            near = [item.name for item in given.parent.iterdir() if item.is_dir()] if given.parent.is_dir() else []
-            raise ConfigError(f"{out}: there is no such folder.{did_you_mean(given.name, near)}")
+        check_folder(self.folder)
         self.name = self.folder.resolve().name or str(self.folder)
         self.tail = JournalTail(given if is_journal else self.folder / JOURNAL)
         self.record = RunRecord()

@@ -162,12 +162,12 @@ def test_checkpoints_at_an_address_are_listed_and_verified(tmp_path, capsys):
     ("argv", "message"),
     [
         (["lss", "x"], "there is no such command; there are ls, verify, diff, prune. Did you mean 'ls'?"),
-        (["ls", "nowhere"], "nowhere: there is no such folder."),
+        (["ls", "nowhere"], "nowhere: the folder does not exist."),
         (["ls", "outs"], "Did you mean 'out'?"),
         (["verify", "out", "checkpoint-66"], "there is no checkpoint-66. Did you mean 'checkpoint-6'?"),
         (["prune", "out", "--keep", "0"], "--keep 0: a whole number from 1 is needed"),
         (["prune", "out", "--keep", "1", "--run", "zz"], "--run zz: there is no such run"),
-        (["diff", "out/checkpoint-6", "out/checkpoint-4"], "checkpoint-4: there is no such folder. Did you mean"),
+        (["diff", "out/checkpoint-6", "out/checkpoint-4"], "checkpoint-4: the folder does not exist. Did you mean"),
     ],
 )
 def test_mistakes_are_named(argv, message, capsys):

@@ -271,7 +271,7 @@ def test_the_command_prints_the_address_and_ends_with_a_signal():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["ot"], "ot: there is no such folder. Did you mean 'out'?"),
+        (["ot"], "ot: the folder does not exist. Did you mean 'out'?"),
         (["out", "--port", "70000"], "port 70000: a number from 0 to 65535 is needed"),
         (["out", "--port", "-1"], "port -1: a number from 0 to 65535 is needed"),
     ],

@@ -45,22 +45,61 @@ def joined():
 
 PARTS = {"left": FEATURES[:, :3], "rihgt": FEATURES[:, 3:]}
 WRONG = {
-    "label": (named, (FEATURES, {"age": NUMBERS, "knd": CLASSES}), {"loss": LOSS}, f"labels has 'knd', {OUTPUTS} Did.* 'kind'"),
-    "label of a list": (listed, (FEATURES, {"age": NUMBERS, "knd": CLASSES}), {"loss": LOSS}, f"labels has 'knd', {OUTPUTS}"),
-    "label of one output": (single, (FEATURES, {"aeg": NUMBERS}), {"loss": "mse"}, "labels has names, .*aeg.* and the model has one output"),
-    "label of a named output": (functional, (FEATURES, {"aeg": NUMBERS}), {"loss": "mse"}, "labels has 'aeg', .* 'age'"),
+    "label": (
+        named,
+        (FEATURES, {"age": NUMBERS, "knd": CLASSES}),
+        {"loss": LOSS},
+        f"labels has 'knd', {OUTPUTS} Did.* 'kind'",
+    ),
+    "label of a list": (
+        listed,
+        (FEATURES, {"age": NUMBERS, "knd": CLASSES}),
+        {"loss": LOSS},
+        f"labels has 'knd', {OUTPUTS}",
+    ),
+    "label of one output": (
+        single,
+        (FEATURES, {"aeg": NUMBERS}),
+        {"loss": "mse"},
+        "labels has names, .*aeg.* and the model has one output",
+    ),
+    "label of a named output": (
+        functional,
+        (FEATURES, {"aeg": NUMBERS}),
+        {"loss": "mse"},
+        "labels has 'aeg', .* 'age'",
+    ),
     "no label": (named, (FEATURES, {"age": NUMBERS}), {"loss": LOSS}, "labels has nothing for the output 'kind'"),
-    "three labels": (listed, (FEATURES, (NUMBERS, CLASSES, CLASSES)), {"loss": list(LOSS.values())}, "labels has 3 parts"),
-    "weight": (named, (FEATURES, LABELS, {"age": ONE, "knd": ONE}), {"loss": LOSS}, f"sample_weight has 'knd', {OUTPUTS}"),
+    "three labels": (
+        listed,
+        (FEATURES, (NUMBERS, CLASSES, CLASSES)),
+        {"loss": list(LOSS.values())},
+        "labels has 3 parts",
+    ),
+    "weight": (
+        named,
+        (FEATURES, LABELS, {"age": ONE, "knd": ONE}),
+        {"loss": LOSS},
+        f"sample_weight has 'knd', {OUTPUTS}",
+    ),
     "no weight": (named, (FEATURES, LABELS, {"age": ONE}), {"loss": LOSS}, "sample_weight has nothing for .* 'kind'"),
     "loss": (named, (FEATURES, LABELS), {"loss": {"age": "mse", "knd": "mse"}}, f"loss has 'knd', {OUTPUTS}"),
     "one loss": (listed, (FEATURES, (NUMBERS, CLASSES)), {"loss": ["mse"]}, "loss has 1 parts, and the model has 2"),
     "metric": (named, (FEATURES, LABELS), {"loss": LOSS, "metrics": {"knd": "mae"}}, f"metrics has 'knd', {OUTPUTS}"),
-    "loss weight": (named, (FEATURES, LABELS), {"loss": LOSS, "loss_weights": {"age": 1.0, "knd": 2.0}},
-                    r"loss_weights=.* is not allowed: a weight for each of 'age', 'kind'\. Did you mean 'kind'\?"),
+    "loss weight": (
+        named,
+        (FEATURES, LABELS),
+        {"loss": LOSS, "loss_weights": {"age": 1.0, "knd": 2.0}},
+        r"loss_weights=.* is not allowed: a weight for each of 'age', 'kind'\. Did you mean 'kind'\?",
+    ),
     "feature": (joined, (PARTS, NUMBERS), {"loss": "mse"}, r"There is no feature 'right'\. Did you mean 'rihgt'\?"),
-    "only feature": (single, ({"rows": FEATURES}, NUMBERS), {"loss": "mse"}, r"There is no feature 'row'\. Did .* 'rows'"),
-}  # fmt: skip
+    "only feature": (
+        single,
+        ({"rows": FEATURES}, NUMBERS),
+        {"loss": "mse"},
+        r"There is no feature 'row'\. Did .* 'rows'",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -102,12 +102,13 @@ class LossObserver:
         self._is_probed = True
         part = rows_of(inputs, self._model_io.examples_in(inputs), 0, FEW)
         early = ItemCounter(self._trainer, self._model_io, self._loss_of)
-        with suppress(Exception):  # of code of the user that only works without gradients, or on whole batches
-            with evaluated(self._trainer, self._model_io, part), torch.enable_grad():
-                loss, items = as_mean_and_weight(self._loss_of(part))
-                if loss.grad_fn is not None:
-                    early.find(loss, part, items)
-                    self._early = early
+        own = evaluated(self._trainer, self._model_io, part)
+        # the user's code may work without gradients only, or on whole batches
+        with suppress(Exception), own, torch.enable_grad():
+            loss, items = as_mean_and_weight(self._loss_of(part))
+            if loss.grad_fn is not None:
+                early.find(loss, part, items)
+                self._early = early
 
     @property
     def _found(self) -> ItemCounter:

@@ -13,7 +13,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 
 from ..evaluation.output_collector import leaves, map_nested
 from ..overrides import Overrides
-from ._torch_util import fields_of, has_fields, operations_in, unwrap
+from ._torch_util import fields_of, has_fields, operations_in, signature_of, unwrap
 from .batches.example_counter import ExampleCounter
 from .loss import IGNORED, LabelRule, is_causal_lm
 
@@ -125,7 +125,7 @@ class ModelIO:
 def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
     """Return whether the signature of ``model.forward`` takes ``inputs`` by position."""
     try:
-        inspect.signature(unwrap(model).forward).bind(*inputs)
+        signature_of(model).bind(*inputs)
     except TypeError:
         return False
     return True
@@ -141,7 +141,7 @@ def ignored_by(loss_fn: Any, model: nn.Module) -> int:
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
     """Return the argument names of ``model.forward``, and whether it takes any other names."""
-    parameters = inspect.signature(unwrap(model).forward).parameters
+    parameters = signature_of(model).parameters
     names = [name for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
     return names, any(item.kind is item.VAR_KEYWORD for item in parameters.values())
 
@@ -172,7 +172,7 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
 
 def _explain(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], error: TypeError) -> None:
     """Raise TracksideTypeError if ``error`` is due to the arguments, and was not raised inside the model."""
-    forward = inspect.signature(unwrap(model).forward)
+    forward = signature_of(model)
     try:
         forward.bind(*inputs, **named)
     except TypeError as misfit:

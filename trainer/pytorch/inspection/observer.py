@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._torch_util import NULL_CONTEXT
 from ..loss import LossAccumulator, as_mean_and_weight
 from .broadcasting import tell_of_broadcasting
 from .first_loss import FirstLoss
-from .graph import operations_kept
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
 from .probe import FEW, evaluated, rows_of, shifts_labels
@@ -32,6 +30,7 @@ class LossObserver:
     Attributes:
         is_settled: Whether the first loss of the run was looked at.
         is_on_host: Whether losses can be read without waiting for a device.
+        is_read_only: Whether the items of an evaluation batch can only be read from the operations of its loss.
         counter: Counts the items.
     """
 
@@ -54,7 +53,7 @@ class LossObserver:
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy, self._holders)
         self.is_settled: bool = False
-        self._early: ItemCounter | None = None
+        self.is_read_only, self._is_sum = False, False
         self._is_probed = self._loss_of is None
 
     def weigh(self, result: Any, inputs: Any, context: Any) -> Tensor:
@@ -92,12 +91,11 @@ class LossObserver:
         It is computed once more, with gradients, whose operations show it; with label smoothing, only the shift of the
         labels is looked for.
         """
-        if self._is_probed or self.is_settled:
+        if self._is_probed:
             return
-        if self._loss_of is None or self._trainer.args.label_smoothing_factor > 0:
-            labels = self._model_io.rule.counted(self._model_io.labels_of(inputs))
-            if self._model_io.computes_loss and labels is not None and labels.ndim > 1:
-                self.shifts(inputs)
+        if self._trainer.args.label_smoothing_factor > 0 and self._model_io.computes_loss:
+            self.shifts(inputs)
+            self._is_probed = True
             return
         self._is_probed = True
         part = rows_of(inputs, self._model_io.examples_in(inputs), 0, FEW)
@@ -108,20 +106,13 @@ class LossObserver:
             loss, items = as_mean_and_weight(self._loss_of(part))
             if loss.grad_fn is not None:
                 early.find(loss, part, items)
-                self._early = early
-
-    @property
-    def _found(self) -> ItemCounter:
-        return self.counter if self.is_settled or self._early is None else self._early
-
-    def readable(self) -> AbstractContextManager[None]:
-        """Return a context for the loss of an evaluation batch in which its items can be read, if only they tell."""
-        return operations_kept() if self._found.is_read_only else NULL_CONTEXT
+                self.is_read_only, self._is_sum = early.is_read_only, early.is_sum
 
     def mean_in_evaluation(self, loss: Tensor, inputs: Any, items: Any) -> Tensor:
         """Return the loss of an evaluation batch as a mean over ``items``, by which a sum is divided."""
-        self.look_before_training(inputs)  # now that it is known that there is a loss
-        return self._sums.divided(loss, items) if self._found.is_sum else loss
+        if not self._is_probed:
+            self.look_before_training(inputs)  # now that it is known that there is a loss without labels
+        return self._sums.divided(loss, items) if self._is_sum else loss
 
     def shifts(self, inputs: Any) -> bool:
         """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""
@@ -164,6 +155,7 @@ class LossObserver:
         if self._loss_of is not None and self._trainer.is_world_process_zero():
             tell_of_broadcasting(self._trainer, self._model_io, inputs)
         self._first.settle(loss, inputs, items, is_raw=is_raw)
+        self.is_read_only, self._is_sum, self._is_probed = self.counter.is_read_only, self.counter.is_sum, True
 
     def _counts_nothing(self, inputs: Any) -> bool:
         given = self._trainer.loss_items_fn

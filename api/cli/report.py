@@ -34,7 +34,7 @@ def summary(trainer: BaseTrainer, results: Mapping[str, Mapping[str, float]], pi
     sections = [
         ("Run", [*_ending(trainer.state), *_speed(train)]),
         ("Metrics", [(name, metrics_line(metrics, name)) for name, metrics in results.items()]),
-        ("Files", _files(trainer, picture)),
+        ("Files", [] if trainer.args.fast_dev_run else _files(trainer, picture)),
     ]
     blocks = [block(title, rows) for title, rows in sections if rows]
     return "\n\n".join([*blocks, costs(trainer.callback_report, train.get("train_runtime", 0.0))])

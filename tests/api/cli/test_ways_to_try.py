@@ -35,7 +35,10 @@ def _files(tmp_path):
 def test_a_development_run_leaves_nothing_behind(tmp_path, capsys):
     assert main(["train", "--fast_dev_run", "run.yaml"]) == 0
 
-    assert "fast_dev_run: train, evaluate, save, resume, predict work" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fast_dev_run: train, evaluate, save, resume, predict work" in printed
+    assert "\nMetrics\n" in printed
+    assert "\nFiles\n" not in printed
     assert not (tmp_path / "out").exists()
 
 

@@ -23,7 +23,7 @@ LOSS_CURVE = "loss_curve.png"
 
 
 def summary(trainer: BaseTrainer, results: Mapping[str, Mapping[str, float]], picture: Path | None = None) -> str:
-    """Return the summary of a run: how it ended, metrics, speed, files, and the cost of each callback.
+    """Return the summary of a run: how it ended, metrics, speed, files that it leaves, and the cost of each callback.
 
     Args:
         trainer: A trainer that has trained.
@@ -34,7 +34,7 @@ def summary(trainer: BaseTrainer, results: Mapping[str, Mapping[str, float]], pi
     sections = [
         ("Run", [*_ending(trainer.state), *_speed(train)]),
         ("Metrics", [(name, metrics_line(metrics, name)) for name, metrics in results.items()]),
-        ("Files", [] if trainer.args.fast_dev_run else _files(trainer, picture)),
+        ("Files", _files(trainer, picture)),
     ]
     blocks = [block(title, rows) for title, rows in sections if rows]
     return "\n\n".join([*blocks, costs(trainer.callback_report, train.get("train_runtime", 0.0))])
@@ -112,6 +112,8 @@ def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
     from trackside.trainer.checkpointing.discovery import find_checkpoints
     from trackside.trainer.staging import address_of
 
+    if trainer.args.fast_dev_run:
+        return []
     output_dir = Path(trainer.args.output_dir)
     best = trainer.state.best_model_checkpoint
     names = [path.name for path in find_checkpoints(output_dir)]

@@ -6,12 +6,13 @@ import contextlib
 import json
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
@@ -61,7 +62,10 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
     Raises:
         ConfigError: If the folder does not exist.
     """
-    found = _remote_entries(RemoteFolder(out, "OUT"), thorough=thorough) if is_address(out) else None
+    found: list[tuple[Entry, dict[str, Any]]] | None = None
+    if is_address(out):
+        with reached(out) as remote:
+            found = _remote_entries(remote, thorough=thorough)
     if found is None:
         read = [(path, _entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out))]
         found = [(entry, state) for path, entry, state in read if path.exists()]  # a run that goes on may delete one
@@ -74,6 +78,21 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
             for entry, _ in whole:
                 entry.is_best = entry.name == best or (not best and entry.step == state.get("best_global_step"))
     return [entry for entry, _ in found]
+
+
+@contextmanager
+def reached(address: str) -> Iterator[RemoteFolder]:
+    """Return a context with what is at an address, where an error of its file system is told with the address.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        yield RemoteFolder(address, "OUT")
+    except TracksideError:
+        raise
+    except Exception as error:  # of the network, of credentials: each file system has its own
+        raise ConfigError(f"{address}: the address cannot be read: {type(error).__name__}: {error}") from error
 
 
 def paths_in(out: Path) -> list[Path]:

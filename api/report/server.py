@@ -22,6 +22,7 @@ from trackside.report import access
 from trackside.report.document import contents, live_page, sections
 from trackside.report.reading import RunReader
 from trackside.report.tables import ending_of
+from trackside.trainer.staging import StagingFolder, is_address
 
 logger: logging.Logger = logging.getLogger("trackside.report")
 
@@ -57,6 +58,13 @@ class WatchedRun:
     """
 
     def __init__(self, out: str | Path) -> None:
+        if is_address(out):
+            staging = StagingFolder.of(str(out), None)
+            where = f"here, {staging}" if Path(staging).is_dir() else "its staging folder, on the machine where it runs"
+            raise ConfigError(
+                f"{out}: watch reads the local folder that the run works in, and leaves requests there: give it that "
+                f"folder ({where}). trackside report makes a page of an address"
+            )
         self.reader = RunReader(out)
         self.folder = self.reader.folder
         self.token = access.token_of(self.folder)

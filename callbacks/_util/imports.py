@@ -60,7 +60,10 @@ def is_installed(package: str) -> bool:
         >>> is_installed("json"), is_installed("no_such_package")
         (True, False)
     """
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # made by hand, as in a notebook or a test, and imported already
+        return True
     return spec is not None and spec.origin is not None
 
 

@@ -41,10 +41,12 @@ class CurrentBatch:
     Attributes:
         result: Its loss and outputs, still on the device; None outside of an evaluation.
         is_last: Whether no batch follows.
+        limit: The number of batches at most in this evaluation or prediction; None for all that are there.
     """
 
     result: StepResult | None = None
     is_last: bool = False
+    limit: int | None = None
 
 
 class EvaluationRun:

@@ -88,34 +88,40 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> StepResult:
         """Run one batch through the model."""
-        step, model_io = self.train_step, self.model_io
+        step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
         inputs = placed if self.dtype is None else self._cast(placed)
+        has_own = "prediction_step" in self.overrides
+        predict = self.trainer.prediction_step if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
-        interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
-        model_io.examples_in.known = inputs, max(batch.examples, 1)
+        interrupted, step.context = step.context, (context := StepContext(0, 2, examples == 0))
+        model_io.examples_in.known = inputs, examples or 1
         try:
-            loss, logits, labels = self.trainer.prediction_step(
-                self.trainer.model, inputs, prediction_loss_only, ignore_keys
-            )
-            weight = step.context.items
+            loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
+            weight = context.items
             if weight is None:
-                examples = model_io.examples_in.known[1]
-                weight = examples if labels is None else model_io.rule.count(labels, inputs, model_io.examples_in)
+                weight = examples or 1
+                if labels is not None:
+                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
-        if inputs is not placed and labels is not None and "prediction_step" not in self.overrides:
+        if inputs is not placed and labels is not None and not has_own:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
-        return StepResult(loss, weight, logits, labels, batch.examples, kept)
+        return StepResult(loss, weight, logits, labels, examples, kept)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None if missing."""
+        return self._predict(model, self.train_step.place(inputs), prediction_loss_only, ignore_keys)
+
+    def _predict(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
+    ) -> tuple[Any, Any, Any]:
+        """Return (loss, logits, labels) of a batch on the device of this process."""
         model_io, preprocess = self.model_io, self.trainer.preprocess_logits_for_metrics
-        inputs = self.train_step.place(inputs)
         labels = model_io.labels_of(inputs)
         forward = self.train_step.precision.forward() if self.dtype is None else NULL_CONTEXT
         if forward is NULL_CONTEXT and not torch.is_grad_enabled():  # contexts would cost as much as the rest
@@ -133,33 +139,28 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool
     ) -> tuple[Any, Any, Any]:
         """Return the mean loss of a batch, the loss as it was computed, and the model's outputs."""
-        step = self.train_step
+        step, model_io = self.train_step, self.model_io
         step.observer.look_before_training(inputs)
-        if "compute_loss" in self.overrides or (labels is not None and self._computes_loss):
+        computes_loss = self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
+        if model_io.has_own_loss or (labels is not None and computes_loss):
             result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
         else:
-            outputs = self._outputs(model, inputs, with_labels=labels is not None)
+            try:
+                outputs = model_io.call(model, inputs, with_labels=labels is not None)
+            except TORCHS as error:
+                explain(error, model_io.model)
+                raise
             find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
-            result = None if self._computes_loss else find(outputs)
+            result = None if computes_loss else find(outputs)
         if result is None:
             return None, None, outputs
         loss = step.total_loss(_as_tensor(result), inputs)
-        parts = result.values() if type(result) is dict else [result]
-        if all(isinstance(part, Tensor) for part in parts):
+        has_tensors = isinstance(result, Tensor) or (
+            type(result) is dict and all(isinstance(part, Tensor) for part in result.values())
+        )
+        if has_tensors:
             loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
         return loss, result, outputs
-
-    def _outputs(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
-        try:
-            return self.model_io.call(model, inputs, with_labels=with_labels)
-        except TORCHS as error:
-            explain(error, self.model_io.model)
-            raise
-
-    @property
-    def _computes_loss(self) -> bool:
-        """Whether the trainer computes the loss, and not the model."""
-        return self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
 
     def _loss_and_outputs(self, model: nn.Module, inputs: Any, *, needs_outputs: bool) -> tuple[Any, Any]:
         """Return the result of compute_loss, and the model's outputs if they are needed, from one forward pass."""

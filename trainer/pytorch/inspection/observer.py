@@ -91,7 +91,7 @@ class LossObserver:
         It is computed once more, with gradients, whose operations show it; with label smoothing, only the shift of the
         labels is looked for.
         """
-        if self._is_probed:
+        if self._is_probed or self._loss_of is None:
             return
         if self._trainer.args.label_smoothing_factor > 0 and self._model_io.computes_loss:
             self.shifts(inputs)

@@ -85,7 +85,7 @@ class _Loader(Loader):
 
     def exec_module(self, module: Any) -> None:
         os.environ.setdefault(VARIABLE, WITHOUT_INFORMATION)
-        module.__loader__ = module.__spec__.loader = self._loader
+        vars(module)["__loader__"] = module.__spec__.loader = self._loader
         with filtered():
             self._loader.exec_module(module)
             if not has_nvidia():  # when it lists the devices, it tells again that it finds none

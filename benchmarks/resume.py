@@ -123,15 +123,7 @@ def with_torch(folder: Path, options: argparse.Namespace) -> dict[str, Callable[
         step(model, optimizer, schedule, *next(batches))
         return since(start)
 
-    def resumed() -> Seconds:
-        callback = StopAt()
-        trainer = make_trainer(callback)
-        gc.collect()
-        start = now()
-        trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{options.step}"))
-        return callback.ended[0] - start[0], callback.ended[1] - start[1]
-
-    return {HAND: by_hand, "Trainer": resumed}
+    return {HAND: by_hand, "Trainer": resumes(make_trainer, folder / f"checkpoint-{options.step}")}
 
 
 def with_tf(folder: Path, options: argparse.Namespace) -> dict[str, Callable[[], Seconds]]:
@@ -186,15 +178,21 @@ def with_tf(folder: Path, options: argparse.Namespace) -> dict[str, Callable[[],
         step(features[order[:BATCH]], labels[order[:BATCH]])
         return since(start)
 
+    return {HAND: by_hand, "TFTrainer": resumes(make_trainer, folder / f"checkpoint-{options.step}")}
+
+
+def resumes(make_trainer: Callable[[StopAt], Any], checkpoint: Path) -> Callable[[], Seconds]:
+    """Return a function that resumes a run, and returns the seconds up to the end of its next update."""
+
     def resumed() -> Seconds:
         callback = StopAt()
         trainer = make_trainer(callback)
         gc.collect()
         start = now()
-        trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{options.step}"))
+        trainer.train(resume_from_checkpoint=str(checkpoint))
         return callback.ended[0] - start[0], callback.ended[1] - start[1]
 
-    return {HAND: by_hand, "TFTrainer": resumed}
+    return resumed
 
 
 def show(title: str, times: dict[str, list[Seconds]]) -> None:

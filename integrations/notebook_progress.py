@@ -6,10 +6,10 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from trackside.callbacks._util.imports import require_package
 from trackside.callbacks.state import TrainerState
 
 from ._base.live_display import LiveDisplayCallback
-from ._base.requirements import require_package
 
 ROWS = 100
 """Rows of the table, the newest; without a limit each redraw would take longer than the last."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trackside.callbacks._util.imports import require_package
 from trackside.callbacks.builtin.printer import printable
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerState
 
 from ._base.live_display import LiveDisplayCallback
-from ._base.requirements import require_package
 
 
 class RichProgressCallback(LiveDisplayCallback):

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trackside.callbacks._util.imports import require_package
 from trackside.callbacks.errors import ArgumentError, check_count
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from ._base.model_weights import named_weights
-from ._base.requirements import require_package
 from ._base.tracker import Status, Tracker, values_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from support.page_blocks import blocks_of, pages
 LANGUAGES = {"python", "console", "yaml", "ini", "text"}
 NOT_RUN = {
     "another test runs it": 1,
-    "installs packages": 4,
+    "installs packages": 7,
     "needs a TPU": 1,
     "needs a package that no test installs": 3,
     "needs an account": 1,
@@ -43,7 +43,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path):
 
     process = Fork("tensorflow" if is_tensorflow else "pages", [str(TESTS / "workers/run_page.py"), page], tmp_path)
     try:
-        ended = process.wait(200)
+        ended = process.wait(280)
     finally:
         process.kill()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import trackside
+from trackside.callbacks.registry import registered
 from trackside.callbacks.types import keywords_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +33,10 @@ def test_the_pages_name_every_event_and_every_registered_callback():
         (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("reference/events", "explanation/callbacks")
     )
     entry_points = (ROOT / "setup.cfg").read_text(encoding="utf-8").partition("\ntrackside.callbacks =")[2]
-    registered = re.findall(r"^    (\w+) = trackside", entry_points, re.MULTILINE)
+    declared = re.findall(r"^    (\w+) = trackside", entry_points, re.MULTILINE)
 
     assert [name for name in trackside.events.EVENTS if f"`{name}`" not in events_page] == []
-    assert [name for name in registered if f"`{name}`" not in callbacks_page] == []
+    assert [name for name in declared if f"`{name}`" not in callbacks_page] == []
 
 
 def test_the_readme_counts_the_events_and_names_the_commands():
@@ -77,6 +80,28 @@ def test_the_events_of_the_page_carry_what_the_types_say():
         if not re.search(rf"`{name}\b", told[event])
     ]
     assert missing == []
+
+
+OTHER_NAMES = {"metrics_to_log", "use_cpu"}
+"""A method that callbacks may have, and another name of an argument."""
+
+
+@pytest.mark.parametrize("name", ["ignite", "keras", "lightning"])
+def test_what_a_table_for_users_of_another_trainer_names_exists(name):
+    page = (ROOT / f"docs/coming-from/{name}.md").read_text(encoding="utf-8")
+    known = {*trackside.events.EVENTS, *registered(), *dir(trackside), *dir(trackside.Trainer), *OTHER_NAMES}
+    known |= {item.name for item in dataclasses.fields(trackside.TrainerState)}
+    for arguments, trainer in (
+        (trackside.TrainingArguments, trackside.Trainer),
+        (trackside.TFTrainingArguments, trackside.TFTrainer),
+    ):
+        known |= {item.name for item in arguments.fields()} | set(inspect.signature(trainer).parameters)
+
+    rows = re.findall(r"^\| .* \| (.*) \|$", page, re.MULTILINE)
+    words = {word for row in rows for word in re.findall(r"`(?:trainer\.)?(\w+)(?:[=(][^`]*)?`", row)}
+
+    assert len(rows) > 15
+    assert sorted(words - known) == []
 
 
 def test_the_drawing_of_the_loop_is_that_of_its_script_and_has_events_only():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from support.distributions import declared, imported_in, not_named, run_with_nothing_else
 from support.fork_process import Fork
 from support.page_blocks import ROOT
 
@@ -40,6 +41,30 @@ def test_an_example_trains_and_draws(name, tmp_path):
 
     assert ended == 0, process.errors[-5000:]
     assert "eval_loss" in process.output
+
+
+def test_the_examples_import_what_the_extra_installs_beside_their_framework():
+    pytest.importorskip("sklearn")
+    frameworks = {False: ["torch"], True: ["tensorflow", "keras"]}
+    files = {path.stem: path.read_text(encoding="utf-8") for path in GALLERY.glob("*.py")}
+
+    missing = {
+        name: not_named(imported_in(text) - {"picture"}, declared(["examples"]) + frameworks[name.endswith("_tf")])
+        for name, text in files.items()
+    }
+
+    assert {name: packages for name, packages in missing.items() if packages} == {}
+    assert "examples]'" in (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_an_example_that_reads_a_photograph_needs_nothing_but_the_extra(tmp_path):
+    for package in ("torch", "sklearn", "matplotlib"):
+        pytest.importorskip(package)
+
+    run_with_nothing_else(declared(["torch", "examples"]), SHORT.format(folder=str(GALLERY), name="flower"), tmp_path)
+
+    assert not {"transformers", "pytest"} & {path.name for path in (tmp_path / "site").iterdir()}
 
 
 def test_the_page_shows_every_example_with_a_small_picture():

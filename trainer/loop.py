@@ -16,6 +16,7 @@ from typing import Any
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
+from trackside.callbacks.bus.receiver import first_error
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
@@ -94,9 +95,8 @@ class TrainingLoop:
                 output = self._run()
             self.state.stopped_by = self.state.stopped_by or self.signals.received
         except BaseException as error:
-            self.step.end_run()
-            self.checkpoints.settle()
-            first = send_to_all("on_exception", exception=error)
+            first = first_error((self.step.end_run, self.checkpoints.settle))
+            first = send_to_all("on_exception", exception=error) or first
             first = send_to_all("on_train_end") or first
             self.checkpoints.close()
             if isinstance(first, Exception):
@@ -248,32 +248,32 @@ class TrainingLoop:
             control.should_evaluate = control.should_save = False
         if self.recovery.act(progress):
             self._sync_control()
+        if not (control.should_log or control.should_evaluate or control.should_save or self._is_over):
+            return
+        self._ask_for_last("log", self.args.logging_strategy)
         if control.should_log:
             control.should_log = False
             self._log()
             self._sync_control()
-        self._ask_for_last("evaluate")
+        self._ask_for_last("evaluate", self.args.eval_strategy)
         if control.should_evaluate:
             control.should_evaluate = False
             progress.evaluation_is_due = True
             if self.state.stopped_by is None:
                 self._evaluate()
-        self._ask_for_last("save")
+        self._ask_for_last("save", self.args.save_strategy)
         if control.should_save:
             control.should_save = False
             self._save()
             self._sync_control()
 
-    def _ask_for_last(self, action: str) -> None:
-        """Request a last evaluation or save when training stops under a "steps" strategy, unless just done."""
-        control, progress, step = self.control, self.progress, self.state.global_step
-        if not self._is_over:
+    def _ask_for_last(self, action: str, strategy: str) -> None:
+        """Request what is owed when training stops under a "steps" strategy; after a stop signal, a save only."""
+        if not self._is_over or strategy != "steps":
             return
-        if action == "save" and self.args.save_strategy == "steps" and progress.last_save != step:
-            control.request("should_save", "training stops")
-        is_new = progress.last_evaluation != step and self.state.stopped_by is None
-        if action == "evaluate" and self.args.eval_strategy == "steps" and is_new:
-            control.request("should_evaluate", "training stops")
+        flag, is_wanted = f"should_{action}", action == "save" or self.state.stopped_by is None
+        if is_wanted and not getattr(self.control, flag) and self.progress.owes(action, self.state):
+            self.control.request(flag, "training stops")
 
     def _log(self) -> None:
         self.progress.add_loss(*self.step.take_loss())

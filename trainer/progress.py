@@ -215,6 +215,23 @@ class Progress:
         self.pending_steps -= empty
         self.empty_steps += empty
 
+    def owes(self, action: str, state: Any) -> bool:
+        """Return whether a run that stops here lacks its last evaluation or save, or is shorter than ``logging_steps``.
+
+        Args:
+            action: "log", "evaluate" or "save".
+            state: Its steps are read. A run shorter than ``logging_steps`` owes a record of its losses if it has none.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> Progress(pending_steps=3).owes("log", SimpleNamespace(global_step=3, logging_steps=500))
+            True
+        """
+        step: int = state.global_step
+        if action == "log":
+            return step < state.logging_steps and step == self.pending_steps + self.empty_steps
+        return step != (self.last_evaluation if action == "evaluate" else self.last_save)
+
     def take_mean_loss(self) -> float | None:
         """Return the mean loss of the updates since the last record, which begins anew; None if there are none."""
         if self.pending_steps == 0:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.display import table
-from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
+from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.cli.refusals import told_plainly
 from trackside.report.checkpoint_entries import Entry, entries_in, paths_in, size_text
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.locks.run_lock import locked
@@ -32,12 +33,8 @@ def main(argv: Sequence[str]) -> int:
         near = did_you_mean(argv[0], COMMANDS)
         raise ConfigError(f"checkpoints {argv[0]}: there is no such command; there are {', '.join(COMMANDS)}.{near}")
     options = _parser().parse_args(argv)
-    try:
+    with told_plainly():
         return int(options.run(options))
-    except ConfigError:
-        raise
-    except TracksideError as error:
-        raise ConfigError(str(error)) from error
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
+from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.callbacks.secrets import scrub
 from trackside.cli.command_line import RESUME, command_that_resumes, split_overrides
+from trackside.cli.refusals import told_plainly
 
 if TYPE_CHECKING:
     from trackside.cli.runner import Outcome
@@ -165,10 +166,8 @@ def callbacks(options: argparse.Namespace) -> None:
     """Print the registered callbacks, or all about one of them."""
     from trackside.cli.plan import described, registered
 
-    try:
+    with told_plainly():
         print(registered() if options.name is None else described(options.name))
-    except TracksideError as error:
-        raise ConfigError(str(error)) from error
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -187,10 +186,8 @@ def plot(options: argparse.Namespace) -> None:
     states = sorted(folder.glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
         raise ConfigError(f"{folder}: the folder has no trainer_state.json, from which the curve is drawn")
-    try:
+    with told_plainly(OSError):
         state = TrainerState.load_from_json(states[-1])
-    except (TracksideError, OSError) as error:
-        raise ConfigError(str(error)) from error
     picture = report.draw_loss_curve(state.log_history, folder / report.LOSS_CURVE)
     if picture is None:
         raise ConfigError("drawing needs the package 'matplotlib', which is not installed. Run: pip install matplotlib")

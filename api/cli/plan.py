@@ -74,9 +74,11 @@ def _components(config: RunConfig) -> Iterator[tuple[str, ...]]:
             yield key, _class_path(value), config.source.where(key)
 
 
-def _class_path(value: str | Mapping[str, Any]) -> str:
-    if isinstance(value, str):
-        return value
+def _class_path(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_class_path, value))
+    if not isinstance(value, Mapping):
+        return str(value)
     if "class_path" in value:
         return str(value["class_path"])
     return ", ".join(f"{name}: {_class_path(part)}" for name, part in value.items())

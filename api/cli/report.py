@@ -23,7 +23,7 @@ LOSS_CURVE = "loss_curve.png"
 
 
 def summary(trainer: BaseTrainer, results: Mapping[str, Mapping[str, float]], picture: Path | None = None) -> str:
-    """Return the summary of a run: how it ended, metrics, speed, files, and the cost of each callback.
+    """Return the summary of a run: how it ended, metrics, speed, files that it leaves, and the cost of each callback.
 
     Args:
         trainer: A trainer that has trained.
@@ -112,6 +112,8 @@ def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
     from trackside.trainer.checkpointing.discovery import find_checkpoints
     from trackside.trainer.staging import address_of
 
+    if trainer.args.fast_dev_run:
+        return []
     output_dir = Path(trainer.args.output_dir)
     best = trainer.state.best_model_checkpoint
     names = [path.name for path in find_checkpoints(output_dir)]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError, TracksideError
+from trackside.callbacks.errors import ArgumentError, CheckpointError, ConfigError
 from trackside.callbacks.state import TrainerState
 from trackside.cli import report
+from trackside.cli.refusals import told_plainly
 from trackside.config.component import built
 from trackside.config.merged import MERGED, merged_text
 from trackside.config.run_config import RunConfig
@@ -140,15 +141,12 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
 @contextmanager
 def located(config: RunConfig) -> Iterator[None]:
     """Turn errors of trackside into a ConfigError with the place of the argument in the configuration."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except ArgumentError as error:
-        keys = ["args", error.field] if hasattr(config.args, error.field) else []
-        raise ConfigError(f"{config.source.where(*keys)}: {'args.' if keys else ''}{error}") from error
-    except TracksideError as error:
-        raise ConfigError(str(error)) from error
+    with told_plainly():
+        try:
+            yield
+        except ArgumentError as error:
+            keys = ["args", error.field] if hasattr(config.args, error.field) else []
+            raise ConfigError(f"{config.source.where(*keys)}: {'args.' if keys else ''}{error}") from error
 
 
 # -- building ---------------------------------------------------------------------------------------------------------
@@ -218,7 +216,7 @@ def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path | str:
             return checkpoint
         folder = Path(checkpoint).expanduser()
         if not folder.is_dir():
-            raise ConfigError(f"command line: --checkpoint {checkpoint}: there is no such folder")
+            raise ConfigError(f"command line: --checkpoint {checkpoint}: the folder does not exist")
         return folder
     from trackside import get_last_checkpoint
 

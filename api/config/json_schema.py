@@ -41,6 +41,8 @@ def schema(framework: str = "pytorch") -> Schema:
     properties: Schema = {"framework": {"enum": list(FRAMEWORKS), "default": "pytorch"}}
     properties["python_path"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     properties |= {key: several if key in DATA else component for key in COMPONENTS}
+    if framework == "tensorflow":
+        properties["loss_fn"] = {"anyOf": [*several["anyOf"], {"type": "array", "items": component}]}
     properties["args"] = _args(arguments_class(framework))
     properties["callbacks"] = {
         "type": "object",

@@ -22,9 +22,17 @@ from trackside.callbacks.config.callback_config import (
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.callbacks.registry import only_registered
 from trackside.callbacks.secrets import Secret, scrub
-from trackside.config.component import FUNCTIONS, Component, FromEnvironment, built, checked_option, read_component
+from trackside.config.component import (
+    FUNCTIONS,
+    SPECIFICATION,
+    FromEnvironment,
+    built,
+    checked_option,
+    read_component,
+)
 from trackside.config.module_search import search_beside
 from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings, verbatim
+from trackside.config.yaml_reader import Keys
 from trackside.trainer.arguments.aliases import Alias
 from trackside.trainer.arguments.elsewhere import nearest_name
 
@@ -54,7 +62,7 @@ class RunConfig:
     entries: list[CallbackConfig] = field(default_factory=list)
     registered_only: bool = False
 
-    def components(self) -> dict[str, Component | dict[str, Component]]:
+    def components(self) -> dict[str, Any]:
         """Import the components that the configuration names, and check their options. This imports the framework.
 
         Raises:
@@ -64,13 +72,32 @@ class RunConfig:
         with only_registered(self.registered_only):
             return {key: self._component(key, value) for key, value in given.items() if value is not None}
 
-    def _component(self, key: str, value: Any) -> Component | dict[str, Component]:
+    def _component(self, key: str, value: Any) -> Any:
+        if key == "loss_fn" and self.framework == "tensorflow":
+            return self._keras_loss((key,), value)
         several = key in DATA and isinstance(value, Mapping) and "class_path" not in value
         if not several:
             return read_component(self.source, (key,), value, is_called_later=key in FUNCTIONS)
         if not value or not all(isinstance(part, (Mapping, str)) for part in value.values()):
             raise self.source.error([key], "class_path and init_args are needed, or a map of names to such")
         return {name: read_component(self.source, (key, name), part) for name, part in value.items()}
+
+    def _keras_loss(self, keys: Keys, value: Any) -> Any:
+        """Return a loss as TFTrainer takes it: a name that Keras has for one, a component, or several by output."""
+        if isinstance(value, list):
+            return [self._keras_loss((*keys, str(index)), part) for index, part in enumerate(value)]
+        if isinstance(value, Mapping) and value and not any(did_you_mean(key, SPECIFICATION) for key in value):
+            return {name: self._keras_loss((*keys, name), part) for name, part in value.items()}
+        name = value.get("class_path") if isinstance(value, Mapping) and not value.get("init_args") else value
+        if value is None or not isinstance(name, str) or "." in name:
+            return value if value is None else read_component(self.source, keys, value, is_called_later=True)
+        from trackside.trainer.tensorflow.objective.outputs import checked
+
+        try:
+            checked(str(name))
+        except ArgumentError as error:
+            raise ConfigError(f"{self.source.where(*keys)}: {error}") from None
+        return str(name)
 
 
 def load_config(

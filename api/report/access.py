@@ -25,7 +25,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def token_of(out: Path) -> str:
-    """Return the token of a run, which is made if there is none that only this user can read.
+    """Return the token of a run, which is made unless a file that only this user can read holds one.
 
     Raises:
         ConfigError: If it cannot be kept in the folder.
@@ -50,7 +50,7 @@ def token_of(out: Path) -> str:
 
 
 def _read_private(path: Path) -> str | None:
-    """Return the token in a file of this user that nobody else can read; None if it is something else."""
+    """Return the token in a file that only this user can read; None if it is something else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:

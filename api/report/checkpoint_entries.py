@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import stat
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
@@ -58,9 +62,13 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
     Raises:
         ConfigError: If the folder does not exist.
     """
-    found = _remote_entries(RemoteFolder(out, "OUT"), thorough=thorough) if is_address(out) else None
+    found: list[tuple[Entry, dict[str, Any]]] | None = None
+    if is_address(out):
+        with reached(out) as remote:
+            found = _remote_entries(remote, thorough=thorough)
     if found is None:
-        found = [(_entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out))]
+        read = [(path, _entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out))]
+        found = [(entry, state) for path, entry, state in read if path.exists()]  # a run that goes on may delete one
     for run_id in {entry.run_id for entry, _ in found}:
         whole = [(entry, state) for entry, state in found if entry.run_id == run_id and entry.reason is None]
         if run_id is not None and whole:
@@ -72,16 +80,36 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
     return [entry for entry, _ in found]
 
 
+@contextmanager
+def reached(address: str) -> Iterator[RemoteFolder]:
+    """Return a context with what is at an address, where an error of its file system is told with the address.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        yield RemoteFolder(address, "OUT")
+    except TracksideError:
+        raise
+    except Exception as error:  # of the network, of credentials: each file system has its own
+        raise ConfigError(f"{address}: the address cannot be read: {type(error).__name__}: {error}") from error
+
+
 def paths_in(out: Path) -> list[Path]:
     """Return the checkpoints in a folder, or the folder itself if it is one.
 
     Raises:
         ConfigError: If it does not exist; the message names the nearest.
     """
-    if not out.is_dir():
-        there = [path.name for path in out.parent.iterdir() if path.is_dir()] if out.parent.is_dir() else []
-        raise ConfigError(f"{out}: there is no such folder.{did_you_mean(out.name, there)}")
+    check_folder(out)
     return find_checkpoints(out) or ([out] if (out / MANIFEST).exists() or step_of(out) >= 0 else [])
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError if a folder does not exist; the message names the nearest."""
+    if not folder.is_dir():
+        there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        raise ConfigError(f"{folder}: the folder does not exist.{did_you_mean(folder.name, there)}")
 
 
 def size_text(size_bytes: float) -> str:
@@ -106,8 +134,7 @@ def _entry(path: Path, *, thorough: bool) -> Entry:
         if thorough:
             verify(path)
         else:
-            sizes = {name: (path / name).stat().st_size for name in manifest["files"] if (path / name).is_file()}
-            entry.reason = _size_fault(manifest, sizes)
+            entry.reason = _size_fault(manifest, _sizes(path, manifest["files"]))
     except BrokenCheckpointError as error:
         entry.reason = error.reason
     return entry
@@ -139,6 +166,16 @@ def _describe(entry: Entry, manifest: dict[str, Any], state: dict[str, Any]) -> 
     metrics = {key: value for key, value in values.items() if key.startswith("eval_") and not key.endswith(NOT_METRICS)}
     shown = (f"{key} {value:.6g}" for key, value in metrics.items() if isinstance(value, (int, float)))
     entry.metric = "  ".join(shown) or None
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of those files that exist."""
+    found: dict[str, int] = {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # a run that goes on may delete the checkpoint
+            status = (folder / name).stat()
+            found |= {name: status.st_size} if stat.S_ISREG(status.st_mode) else {}
+    return found
 
 
 def _size_fault(manifest: dict[str, Any], sizes: dict[str, int]) -> str | None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import write_atomically
-from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import ConfigError, MissingPackageError
+from trackside.callbacks._util.imports import require_package
+from trackside.callbacks.errors import ConfigError
 from trackside.report.curves import figures
 from trackside.report.plotting import digest, packed_plotly, plotly_digest
 from trackside.report.reading import ReadRun, read_run
@@ -195,8 +195,7 @@ def environment() -> Any:
     Raises:
         MissingPackageError: If jinja2 is not installed.
     """
-    if not is_installed("jinja2"):
-        raise MissingPackageError("jinja2", needed_for="the page of a run", extra="report")
+    require_package("jinja2", needed_for="the page of a run", extra="report")
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(TEMPLATES)

@@ -7,8 +7,7 @@ import gzip
 import hashlib
 from functools import cache
 
-from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import MissingPackageError
+from trackside.callbacks._util.imports import require_package
 
 
 @cache
@@ -18,8 +17,7 @@ def plotly_js() -> str:
     Raises:
         MissingPackageError: If plotly is not installed.
     """
-    if not is_installed("plotly"):
-        raise MissingPackageError("plotly", needed_for="the page of a run", extra="report")
+    require_package("plotly", needed_for="the page of a run", extra="report")
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())

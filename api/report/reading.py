@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.errors import ConfigError, did_you_mean
-from trackside.report.checkpoint_entries import STATE_FILE, Entry, entries_in
+from trackside.callbacks.errors import ConfigError
+from trackside.report.checkpoint_entries import STATE_FILE, Entry, check_folder, entries_in, reached
 from trackside.report.journal_tail import JournalTail
 from trackside.report.run_record import Happening, Record, RunRecord, is_number
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
+from trackside.trainer.checkpointing.manifest import MANIFEST
 from trackside.trainer.staging import is_address
 
 JOURNAL = "journal.jsonl"
+
+ARGUMENTS = "training_args.json"
+
+FILES_OF_PAGE = (MANIFEST, STATE_FILE, ARGUMENTS)
+"""Files of a checkpoint that a page is made of."""
+
+NO_RUN = (
+    f"has neither {JOURNAL} nor a checkpoint, from which a page is made. The callback 'journal' writes one: "
+    "callbacks: {journal: }"
+)
 
 
 @dataclass
@@ -25,7 +37,7 @@ class ReadRun:
 
     Attributes:
         name: Its name: that of the folder.
-        folder: The output folder.
+        folder: The output folder, or its address.
         record: What the journal tells, or else the newest checkpoint.
         args: The arguments of its last start, by name.
         checkpoints: The checkpoints in the folder.
@@ -34,7 +46,7 @@ class ReadRun:
     """
 
     name: str
-    folder: Path
+    folder: str
     record: RunRecord
     args: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[Entry] = field(default_factory=list)
@@ -53,14 +65,10 @@ class RunReader:
     """
 
     def __init__(self, out: str | Path) -> None:
-        if is_address(str(out)):
-            raise ConfigError(f"{out}: a page is made of local files only; download the journal first")
         given = Path(out).expanduser()
         is_journal = given.is_file()
         self.folder = given.parent if is_journal else given
-        if not self.folder.is_dir():
-            near = [item.name for item in given.parent.iterdir() if item.is_dir()] if given.parent.is_dir() else []
-            raise ConfigError(f"{out}: there is no such folder.{did_you_mean(given.name, near)}")
+        check_folder(self.folder)
         self.name = self.folder.resolve().name or str(self.folder)
         self.tail = JournalTail(given if is_journal else self.folder / JOURNAL)
         self.record = RunRecord()
@@ -79,18 +87,15 @@ class RunReader:
         if not self.record.starts or self.record.starts[0].step > 0:
             self._fill(checkpoints, notes)
         if not self.record.starts and not self.record.records and not checkpoints:
-            raise ConfigError(
-                f"{self.folder}: the folder has neither {JOURNAL} nor a checkpoint, from which a page is made. "
-                "The callback 'journal' writes one: callbacks: {journal: }"
-            )
+            raise ConfigError(f"{self.folder}: the folder {NO_RUN}")
         starts = self.record.starts
         is_running = not (starts and starts[-1].has_ended) and holder_of(self.folder) is not None
         args = self.record.args or self._args
-        return ReadRun(self.name, self.folder, self.record, args, checkpoints, is_running, notes)
+        return ReadRun(self.name, str(self.folder), self.record, args, checkpoints, is_running, notes)
 
     def _entries(self) -> list[Entry]:
         """Return the checkpoints, which are read again when one was added or removed."""
-        seen = [(path.name, path.stat().st_mtime_ns) for path in find_checkpoints(self.folder)]
+        seen = [(path.name, _changed_at(path)) for path in find_checkpoints(self.folder)]
         if seen != self._seen:
             self._seen, self._checkpoints = seen, entries_in(str(self.folder), thorough=False)
         return self._checkpoints
@@ -147,6 +152,14 @@ class RunReader:
             return
 
 
+def _changed_at(path: Path) -> int:
+    """Return the time of the last change; 0 if the run has just deleted it."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def _record(item: dict[str, Any]) -> Record:
     values = {key: value for key, value in item.items() if key not in ("step", "epoch")}
     epoch = item.get("epoch")
@@ -155,7 +168,7 @@ def _record(item: dict[str, Any]) -> Record:
 
 def _args(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "training_args.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -172,9 +185,28 @@ def is_evaluation(values: dict[str, Any]) -> bool:
 
 
 def read_run(out: str | Path) -> ReadRun:
-    """Return what the output folder of a run, or its journal, tells.
+    """Return what the output folder of a run, its address, or its journal tells.
 
     Raises:
-        ConfigError: If it is neither, or tells of no run.
+        ConfigError: If it is none of these, tells of no run, or the address cannot be read.
     """
-    return RunReader(out).read()
+    if not is_address(out):
+        return RunReader(out).read()
+    folder, _, last = str(out).rstrip("/").rpartition("/")
+    address = folder if last == JOURNAL else f"{folder}/{last}"
+    with tempfile.TemporaryDirectory() as temporary, reached(address) as remote:
+        copy = Path(temporary, address.rpartition("/")[2])
+        for name in [JOURNAL, *(f"{each}/{file}" for each in remote.names() for file in FILES_OF_PAGE)]:
+            if content := remote.read(name):
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                (copy / name).write_bytes(content)
+        if not copy.exists():
+            raise ConfigError(f"{address}: the address {NO_RUN}")
+        try:
+            run = RunReader(copy).read()
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(copy), address)) from error
+        run.checkpoints = entries_in(address, thorough=False)
+    run.folder = address
+    run.notes.append("The page has what the run had uploaded so far: it uploads its journal with each checkpoint.")
+    return run

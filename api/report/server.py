@@ -22,6 +22,7 @@ from trackside.report import access
 from trackside.report.document import contents, live_page, sections
 from trackside.report.reading import RunReader
 from trackside.report.tables import ending_of
+from trackside.trainer.staging import StagingFolder, is_address
 
 logger: logging.Logger = logging.getLogger("trackside.report")
 
@@ -53,10 +54,17 @@ class WatchedRun:
         out: Its output folder.
 
     Raises:
-        ConfigError: If there is no such folder, or its token cannot be kept there.
+        ConfigError: If the folder does not exist, or its token cannot be kept there.
     """
 
     def __init__(self, out: str | Path) -> None:
+        if is_address(out):
+            staging = StagingFolder.of(str(out), None)
+            where = f"here, {staging}" if Path(staging).is_dir() else "its staging folder, on the machine where it runs"
+            raise ConfigError(
+                f"{out}: watch reads the local folder that the run works in, and leaves requests there: give it that "
+                f"folder ({where}). trackside report makes a page of an address"
+            )
         self.reader = RunReader(out)
         self.folder = self.reader.folder
         self.token = access.token_of(self.folder)
@@ -91,7 +99,7 @@ class WatchedRun:
     def ask(self, action: str) -> tuple[HTTPStatus, str]:
         """Leave a request for the run; return the status of the answer and a sentence."""
         if action not in REQUESTS:
-            return HTTPStatus.BAD_REQUEST, f"There is no such request; there are {', '.join(REQUESTS)}."
+            return HTTPStatus.BAD_REQUEST, f"{action!r} is not a request; the requests are {', '.join(REQUESTS)}."
         if not access.is_listening(self.folder):
             access.withdraw(self.folder)
             return HTTPStatus.CONFLICT, "No run looks at the control files of this folder."
@@ -118,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         if address.path == "/":
             self._send(HTTPStatus.OK, live_page(), "text/html; charset=utf-8")
         elif address.path != "/state":
-            self._answer(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            self._answer(HTTPStatus.NOT_FOUND, "This address is not served; the page is at /.")
         elif self._has_token():
             version = address.query.removeprefix("version=")
             self._send(HTTPStatus.OK, json.dumps(self.run.state(version)), "application/json")
@@ -132,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         if not (self._is_own_page() and self._has_token()):
             return
         if self.path != "/request":
-            self._answer(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            self._answer(HTTPStatus.NOT_FOUND, "This address is not served; the page is at /.")
         elif size > LIMIT_BYTES:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request has {LIMIT_BYTES} bytes at most.")
         elif (action := _action_in(body, self.headers.get_content_type())) is None:
@@ -204,7 +212,7 @@ def watch(out: str | Path, *, port: int | None = None) -> Iterator[str]:
         port: The port. None: `PORT`, or a free one if that is taken; 0: a free one.
 
     Raises:
-        ConfigError: If there is no such folder, its token cannot be kept there, or the port is taken.
+        ConfigError: If the folder does not exist, its token cannot be kept there, or the port is taken.
         MissingPackageError: If plotly or jinja2 is not installed.
     """
     run = WatchedRun(out)

@@ -95,7 +95,7 @@ def shorten(value: object, length: int = 80) -> str:
 def _raising_line(callback: Any, error: BaseException) -> str:
     try:
         file = inspect.getsourcefile(type(callback))
-    except TypeError:
+    except (OSError, TypeError):  # of a notebook, or of code that was executed as a text
         return ""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else ""

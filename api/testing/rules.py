@@ -123,8 +123,8 @@ def _same_state(one: Any, other: Any) -> bool:
 def check_module(cls: type, findings: Findings) -> None:
     """Add the frameworks that importing the module of ``cls`` loads, as seen by a fresh interpreter."""
     module = cls.__module__
-    if module == "__main__" or importlib.util.find_spec(module.partition(".")[0]) is None:
-        return  # the class of a test, which another process cannot import
+    if not _has_file(module):
+        return  # the class of a notebook or a test, which another process cannot import
     code = f"import sys, {module}; print(*[name for name in {FRAMEWORK_MODULES!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -140,3 +140,11 @@ def check_module(cls: type, findings: Findings) -> None:
         findings.add(f"importing {module} fails: {error}")
     for name in done.stdout.split():
         findings.add(f"importing {module} imports {name}", "import it where it is needed, inside a function")
+
+
+def _has_file(module: str) -> bool:
+    """Return whether a module was found as one, instead of being made by hand or run as a program."""
+    try:
+        return module != "__main__" and importlib.util.find_spec(module.partition(".")[0]) is not None
+    except ValueError:
+        return False

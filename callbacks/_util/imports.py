@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, MissingPackageError, did_you_mean
 
 importable: ContextVar[Container[str] | None] = ContextVar("importable", default=None)
 """The only paths that may be imported; None: all."""
@@ -60,5 +60,23 @@ def is_installed(package: str) -> bool:
         >>> is_installed("json"), is_installed("no_such_package")
         (True, False)
     """
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # made by hand, as in a notebook or a test, and imported already
+        return True
     return spec is not None and spec.origin is not None
+
+
+def require_package(package: str, needed_for: str, extra: str | None) -> None:
+    """Check that a package is installed, without importing it.
+
+    Args:
+        package: Name of its top-level module.
+        needed_for: What needs it, for the message.
+        extra: The extra of trackside that installs it, for the message.
+
+    Raises:
+        MissingPackageError: If it is not installed.
+    """
+    if not is_installed(package):
+        raise MissingPackageError(package, needed_for, extra=extra)

@@ -54,7 +54,10 @@ class ProgressCallback(TrainerCallback):
         # one that is full, or of another loader, is left over from an evaluation that did not come to its end
         if bar is None or loader is not self._loader or bar.n == bar.total:
             self._close_prediction()
-            bar = make_bar("evaluate", total=length_of(loader), leave=self.training_bar is None, delay_in_pipe=True)
+            limit = getattr(kwargs.get("evaluation_batch"), "limit", None)  # not in a replay
+            bar = make_bar(
+                "evaluate", total=length_of(loader, limit), leave=self.training_bar is None, delay_in_pipe=True
+            )
             self.prediction_bar, self._loader = bar, loader
         bar.update(1)
 
@@ -133,12 +136,13 @@ def columns_of(stream: Any) -> int | None:
         return 0
 
 
-def length_of(loader: Any) -> int | None:
-    """Return the number of batches of ``loader``; None if it is not known."""
+def length_of(loader: Any, limit: int | None = None) -> int | None:
+    """Return the number of batches of ``loader``, ``limit`` at most; None if it is not known."""
     try:
-        return len(loader)
+        length = len(loader)
     except (TypeError, NotImplementedError, AttributeError):
         return None
+    return length if limit is None else min(length, limit)
 
 
 class LineFile:

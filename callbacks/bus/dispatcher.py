@@ -185,8 +185,7 @@ class Dispatcher:
 
     def send_log(self, record: dict[str, Any], state: TrainerState) -> None:
         """Send on_log with the state to which a record belongs."""
-        for receiver in self.receivers("on_log"):
-            receiver(self.trainer, args=self.args, state=state, control=self.control, **own_copy({"logs": record}))
+        call_each(self.receivers("on_log"), self.trainer, self.args, state, self.control, {"logs": record})
 
     def send_to_all(self, event: str, **payload: Any) -> BaseException | None:
         """Send ``event`` so that it reaches every receiver even if some raise; return the first exception."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import random
 import secrets
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from trackside.callbacks._util.imports import require_package
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.callbacks.types import Role
 
 from .metric_names import Record, numbers_in, rewrite_logs
-from .requirements import import_quietly, require_package
 
 logger: logging.Logger = logging.getLogger("trackside.integrations")
 
@@ -224,3 +227,11 @@ def values_of(args: Any) -> dict[str, Any]:
         return dict(args.to_sanitized_dict())
     plain = bool | int | float | str
     return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
+
+
+def import_quietly(package: str) -> None:
+    """Import ``package``, and restore the state of Python's global random numbers, which some packages change."""
+    if package not in sys.modules:
+        before = random.getstate()
+        importlib.import_module(package)
+        random.setstate(before)

@@ -65,12 +65,13 @@ class Fit:
         """
         optimizer, loss = context.get("optimizer"), getattr(context.get("trainer"), "loss_fn", None)
         loader, count = context.get("train_dataloader" if is_run else "eval_dataloader"), 1
+        limits = ("overfit_batches", "limit_train_batches") if is_run else ("limit_eval_batches",)
         if is_run:
             count = int(getattr(args, "gradient_accumulation_steps", 1))
         params = {
             "verbose": 0 if getattr(args, "disable_tqdm", False) else 1,
             "epochs": state.num_train_epochs if is_run else 1,
-            "steps": _updates(loader, count),
+            "steps": _updates(loader, count, next(filter(None, (getattr(args, name, None) for name in limits)), None)),
         }
         rate = LearningRate(optimizer, context.get("lr_scheduler"), getattr(args, "lr_scheduler_type", "constant"))
         return cls(fitted(context.get("model"), optimizer, loss), params, rate, is_run)
@@ -117,13 +118,13 @@ def plain_names(metrics: Mapping[str, Any], only: str = "") -> dict[str, Any]:
     return kept
 
 
-def _updates(loader: Any, micro_batches: int) -> int | None:
-    """Return the updates in an epoch of ``loader``; None if it has no length."""
+def _updates(loader: Any, micro_batches: int, most: int | None) -> int | None:
+    """Return the updates in an epoch of ``loader``, of ``most`` batches at most; None if it has no length."""
     if isinstance(loader, dict):  # several evaluation datasets by name
-        parts = [_updates(part, micro_batches) for part in loader.values()]
+        parts = [_updates(part, micro_batches, most) for part in loader.values()]
         return None if None in parts else sum(part for part in parts if part)
     try:
         batches = loader.num_batches() if hasattr(loader, "num_batches") else len(loader)
     except (TypeError, NotImplementedError):
         return None
-    return None if batches is None else -(-int(batches) // micro_batches)
+    return None if batches is None else -(-min(int(batches), most or int(batches)) // micro_batches)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
@@ -71,3 +73,33 @@ def test_stages_that_cannot_be_are_told(trainer_factory):
     trainer = trainer_factory(callbacks=[FinetuneScheduleCallback({0: ["heads.*"]})])
     with pytest.raises(ArgumentError, match=r"stages='heads\.\*' is not allowed: patterns that match the name of a"):
         trainer.train()
+
+
+def test_weights_are_as_before_after_a_run_that_an_exception_ends(trainer_factory, stages):
+    class Fails(TrainerCallback):
+        role = "control"
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            raise RuntimeError("an update")
+
+        def on_train_end(self, args, state, control, **kwargs):
+            raise RuntimeError("the end")
+
+    def trained(model):
+        weights = model.parameters() if is_torch else model.weights
+        return [weight.requires_grad if is_torch else weight.trainable for weight in weights]
+
+    is_torch, model = trainer_factory.framework == "pytorch", trainer_factory.model()
+    first = next(model.parameters()) if is_torch else model.weights[0]
+    if is_torch:
+        first.requires_grad_(False)
+    else:
+        first.trainable = False
+    before = trained(model)
+    trainer = trainer_factory(model=model, callbacks=[Fails, FinetuneScheduleCallback(stages(model))])
+    trainer._engine.train_step.end_run = Mock(side_effect=RuntimeError("the model cannot be left"))  # as on a full disk
+
+    with pytest.raises(RuntimeError):
+        trainer.train()
+
+    assert trained(model) == before

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trackside import PrinterCallback
+from trackside import PrinterCallback, ProgressCallback
+from trackside.callbacks.builtin import progress
 from trackside.callbacks.errors import ArgumentError
 
 BY_STEP = {"logging_steps": 1, "learning_rate": 0.0}
@@ -68,6 +69,22 @@ def test_limit_eval_batches_evaluates_on_the_first_ones_and_predicts_on_all(trai
     assert metrics["eval_accuracy"] == pytest.approx(correct.mean())
     assert metrics["eval_loss"] != pytest.approx(predicted.metrics["test_loss"])
     assert len(trainer.predict(data).predictions) == 40
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_bar_of_an_evaluation_has_as_many_batches_as_it_will_take(trainer_factory, monkeypatch, several):
+    bars, make = [], progress.make_bar
+    monkeypatch.setattr(progress, "make_bar", lambda *args, **kwargs: bars.append(make(*args, **kwargs)) or bars[-1])
+    data, limits = trainer_factory.dataset(40), {"limit_train_batches": 3, "limit_eval_batches": 2}
+    sets = {"one": data, "two": trainer_factory.dataset(8)} if several else data
+    trainer = trainer_factory(eval_dataset=sets, callbacks=[ProgressCallback()], num_train_epochs=1, **limits)
+
+    trainer.train()
+    trainer.evaluate()
+    trainer.predict(data)
+
+    expected = [3, 2, 1, 5] if several else [3, 2, 5]
+    assert [(bar.n, bar.total) for bar in bars] == [(count, count) for count in expected]
 
 
 def test_limits_are_told_in_the_header(trainer_factory, capsys):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -127,3 +130,56 @@ def test_metrics_and_state_of_a_trainer_that_has_not_trained_make_the_folder(tra
 
     written = {path.name for path in (trainer_factory.folder / "out").iterdir()}
     assert written == {"all_results.json", "eval_results.json", "trainer_state.json"}
+
+
+def test_a_run_shorter_than_logging_steps_logs_its_losses_at_its_end(trainer_factory):
+    class Stops(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 3
+
+    every, short = trainer_factory(logging_steps=1), trainer_factory(logging_steps=500)
+    stopped = trainer_factory(callbacks=[Stops()])
+    for trainer in (every, short, stopped):
+        trainer.train()
+
+    losses = [record["loss"] for record in every.state.log_history if "loss" in record]
+    for trainer, steps in ((short, len(losses)), (stopped, 3)):
+        record, last = trainer.state.log_history
+        assert (list(record), record["step"]) == (TRAINING, steps)
+        assert record["loss"] == pytest.approx(np.mean(losses[:steps])) == last["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ({"logging_strategy": "no"}, []),
+        ({"logging_steps": 4}, [4, 8, 12]),  # of 15 updates
+        ({"logging_steps": 500, "logging_first_step": True}, [1]),
+    ],
+)
+def test_a_run_that_has_a_record_or_wants_none_does_not_log_at_its_end(trainer_factory, values, steps):
+    trainer = trainer_factory(**values)
+    trainer.train()
+
+    assert [record["step"] for record in trainer.state.log_history if "loss" in record] == steps
+
+
+def test_a_short_run_that_is_stopped_and_resumed_has_the_record_of_one_that_is_not(trainer_factory):
+    class Preempted(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    values = {"save_strategy": "steps", "logging_steps": 500, "on_stop_signal": "return"}
+    whole = trainer_factory(**values)
+    whole.train()
+    values["output_dir"] = str(trainer_factory.folder / "stopped")
+    stopped, resumed, at_end = (trainer_factory(**values) for _ in range(3))
+    stopped.add_callback(Preempted)
+    for trainer in (stopped, resumed, at_end):
+        trainer.train(resume_from_checkpoint=trainer is not stopped)
+
+    assert [record for record in stopped.state.log_history if "loss" in record] == []
+    for trainer in (resumed, at_end):
+        assert trainer.state.log_history[0] == whole.state.log_history[0]
+        assert sum("loss" in record for record in trainer.state.log_history) == 1

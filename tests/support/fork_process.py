@@ -44,6 +44,7 @@ class Fork:
         environment: All of its variables, if not those of this process.
         name: See ``folder``.
         number: Processes of different numbers are forked from different ones, whose sets have different orders.
+        terminals: Terminals (file descriptors) for its standard output and its errors, instead of files.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Fork:
         environment: Mapping[str, str] = os.environ,
         name: str = "process",
         number: int = 0,
+        terminals: Sequence[int] = (),
     ) -> None:
         self.returncode: int | None = None
         self._files = [folder / f"{name}.{kind}" for kind in ("out", "err")]
         self._told, telling = os.pipe()
         opened = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        passed = [*(os.open(file, opened) for file in self._files), telling]
+        passed = [*(list(terminals) or [os.open(file, opened) for file in self._files]), telling]
         # W&B leaves the address of its own process there; that one keeps the id of a run whose process was killed
         own = {name: value for name, value in environment.items() if name != "WANDB_SERVICE"}
         request = {"arguments": list(arguments), "folder": str(folder), "environment": own}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -12,6 +13,7 @@ import random
 import signal
 import socket
 import sys
+import termios
 import types
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ def watched(telling: int) -> bool:
 def become(arguments: list[str], folder: str, environment: dict[str, str], outputs: list[int]) -> tuple[str, str]:
     """Make of this process what Python makes of a new one; return the code that it is to run, and its file."""
     os.setsid()
+    if os.isatty(outputs[0]):
+        fcntl.ioctl(outputs[0], termios.TIOCSCTTY, 0)  # Ctrl-C there is a SIGINT here
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

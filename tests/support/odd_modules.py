@@ -207,6 +207,19 @@ def compiled_inside() -> nn.Module:
     return nn.Sequential(layers)
 
 
+class Scriptable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.dropout, self.out = nn.Linear(3, 3), nn.Dropout(0.2), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.dropout(self.layer(x)))
+
+
+def traced() -> nn.Module:
+    return torch.jit.trace(Scriptable().eval(), torch.zeros(2, 3))
+
+
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "compiled": compiled(Odd),
     "compiled_in_place": compiled_in_place,
@@ -220,8 +233,11 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "normed": Normed,
     "parallel": lambda: nn.DataParallel(Odd()),
     "parallel_compiled": lambda: nn.DataParallel(compiled(Odd)()),
+    "scripted": lambda: torch.jit.script(Scriptable()),
+    "scripted_inside": lambda: nn.Sequential(torch.jit.script(Scriptable())),
     "slices": Slices,
     "tied": Tied,
+    "traced": traced,
     "transposed": Transposed,
     "types": Types,
 }

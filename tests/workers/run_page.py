@@ -76,7 +76,7 @@ class Page:
         words = shlex.split(command, comments=True)
         if words[0] != "trackside" or set(words) & {"&&", ";", "|", ">", "&", "||"}:
             ended = subprocess.run(
-                ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100
+                ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200
             )
             return ended.returncode, ended.stdout
         printed = io.StringIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trackside.callbacks._util.atomic_files import describe
-from trackside.callbacks._util.imports import is_installed
+from trackside.callbacks._util.imports import require_package
 from trackside.callbacks.errors import ArgumentError, MissingPackageError, did_you_mean
 
 EXTRAS = {"fsspec": "remote", "s3fs": "s3"}
@@ -25,8 +25,7 @@ def opened(address: str, field: str) -> tuple[Any, str]:
         MissingPackageError: If fsspec, or the package for this kind of address, is not installed.
         ArgumentError: If fsspec does not know this kind of address.
     """
-    if not is_installed("fsspec"):
-        raise MissingPackageError("fsspec", f"{field}={address!r}", extra=EXTRAS["fsspec"])
+    require_package("fsspec", f"{field}={address!r}", extra=EXTRAS["fsspec"])
     import fsspec
     from fsspec.registry import known_implementations
 

@@ -7,7 +7,8 @@ apart, in `random_state`. So is ``random.SystemRandom``, which has no state.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
@@ -24,14 +25,14 @@ MOST_PARTS = 100
 """Parts of a container that are looked at."""
 MOST_OBJECTS = 5_000
 """Objects that are looked at, so that a dataset of small objects does not hold up a run."""
+MOST_OF_ROOT = 20
+"""Objects that are looked at beside them for each root, so that a model of many modules does not hide its data."""
 LIBRARIES = ("builtins", "numpy", "tensorflow", "keras", "torch", "random", "threading", "multiprocessing", "trackside")
 """Packages whose objects are not followed."""
 CONTAINERS = ("torch.nn.modules.", "torch.utils.data.dataset")
 """Modules of theirs whose objects hold objects of the user."""
-ENTRIES = ("__call__", "__getitem__", "__getitems__", "__iter__", "forward", "call")
-"""Methods that are followed although only their object is referred to."""
-OF_CLASSES = ("__init__", *ENTRIES, "__next__")
-"""Methods that are followed where a function or an object refers to a class, of which it may make objects."""
+ENTRIES = ("__init__", "__call__", "__getitem__", "__getitems__", "__iter__", "__next__", "forward", "call")
+"""Methods of a class that are followed, with those that they name, where the class or its object is referred to."""
 PLAIN = (str, bytes, int, float, complex, np.ndarray, type(None))
 
 
@@ -111,14 +112,17 @@ def _as_lists(state: Any) -> Any:
 # -- references -------------------------------------------------------------------------------------------------------
 
 
-def _reached(roots: Iterable[Any]) -> Iterator[Any]:
+def _reached(roots: Sequence[Any]) -> Iterator[Any]:
     """Yield what the roots refer to, themselves included, each once and the nearest first."""
+    most = MOST_OBJECTS + MOST_OF_ROOT * len(roots)
     seen: dict[int, Any] = {}  # the objects too, or another one could get the identity of one that was made here
     layer = list(roots)
     for _ in range(DEPTH):
         new = []
         for value in layer:
-            if isinstance(value, PLAIN) or id(value) in seen or len(seen) >= MOST_OBJECTS:
+            if isinstance(value, PLAIN) or id(value) in seen or len(seen) >= most:
+                continue
+            if isinstance(value, (dict, list, tuple, set)) and not value:
                 continue
             seen[id(value)] = value
             new.append(value)
@@ -128,33 +132,68 @@ def _reached(roots: Iterable[Any]) -> Iterator[Any]:
 
 def _references(value: Any) -> Iterable[Any]:
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        named = [value.__globals__[name] for name in _names_in(value.__code__) if name in value.__globals__]
-        return [*cells, *(value.__defaults__ or ()), *named]
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return [*_cells(value), *defaults, *_named(value)]
+    if isinstance(value, type):
+        return _members(value, ENTRIES)
     if isinstance(value, (MethodType, BuiltinMethodType)):
         return [value.__self__, getattr(value, "__func__", None)]
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, Mapping):
-        return list(islice(value.values(), MOST_PARTS)) if isinstance(value, dict) else []
+    if isinstance(value, Mapping):  # without code of the user, which may make or import what a dict seems to hold
+        return list(islice(dict.values(value), MOST_PARTS)) if isinstance(value, dict) else []
     if isinstance(value, (list, tuple, set)):
         return list(islice(value, MOST_PARTS))
     return _attributes(value)
 
 
+def _cells(function: FunctionType) -> list[Any]:
+    return [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+
+
+def _named(function: FunctionType) -> list[Any]:
+    """Return what the names in a function's code are in its module, and in the classes and modules that it names."""
+    names = _names_in(function.__code__)
+    known = [function.__globals__[name] for name in names if name in function.__globals__]
+    for holder in (*_cells(function), *known):
+        if isinstance(holder, type):
+            known.extend(_members(holder, names))
+        elif isinstance(holder, ModuleType) and _is_users(holder.__name__):
+            known.extend(vars(holder)[name] for name in names if name in vars(holder))
+    return known
+
+
+def _members(kind: type, names: Iterable[str]) -> list[Any]:
+    """Return the members of a class by name and, in turn, those that its methods name, wherever they are inherited."""
+    of_users = [vars(base) for base in kind.__mro__ if _is_users(base.__module__)]
+    found: dict[str, Any] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0)
+        if name in found:
+            continue
+        member = next((members[name] for members in of_users if name in members), None)
+        member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        found[name] = member
+        if isinstance(member, FunctionType):
+            waiting.extend(_names_in(member.__code__))
+    return [member for member in found.values() if member is not None]
+
+
+def _is_users(module: str) -> bool:
+    package = module.split(".")[0]
+    return package not in LIBRARIES and package not in sys.stdlib_module_names
+
+
 def _attributes(value: Any) -> Iterable[Any]:
-    kind = value if isinstance(value, type) else type(value)
+    kind = type(value)
     package = kind.__module__.split(".")[0]
     is_followed = package not in LIBRARIES or kind.__module__.startswith(CONTAINERS)
-    if isinstance(value, type):
-        return [vars(kind)[name] for name in OF_CLASSES if name in vars(kind)] if is_followed else []
     is_state = kind.__name__ == "_GeneratorState"  # of tf.data.Dataset.from_generator
     if not (is_followed or is_state) or isinstance(value, ModuleType):
         return []
     slots = [name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ())) if name != "__dict__"]
-    values = [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
-    methods = [getattr(kind, name, None) for name in ENTRIES]
-    return [*values, *(method for method in methods if isinstance(method, FunctionType))]
+    return [kind, *getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
 
 
 def _names(slots: Any) -> tuple[str, ...]:

@@ -218,6 +218,7 @@ class Evaluator:
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
         limit = None if keeps and not trainer.args.fast_dev_run else trainer.args.limit_eval_batches
+        self._current.limit = limit
         run = EvaluationRun(
             self._engine,
             trainer.args,

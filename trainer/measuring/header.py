@@ -64,7 +64,7 @@ def _output(args: Any, state: Any) -> str:
         ("evaluates", args.eval_strategy, state.eval_steps),
     ):
         unit = UNITS.get(str(getattr(strategy, "value", strategy)))
-        every = f"every {steps:,} steps" if unit == "step" else f"after each {unit}"
+        every = f"every {steps:,} steps" if unit == "step" and steps != 1 else f"after each {unit}"
         found.append(f"never {verb}" if unit is None else f"{verb} {every}")
     found += filter(None, [words_of_limits(args)[1]])
     return ", ".join(found)

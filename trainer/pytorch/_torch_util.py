@@ -6,6 +6,7 @@ They include the copies on the host that a save takes, so quickly that training 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache
@@ -28,10 +29,21 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Return the user's own model inside DistributedDataParallel, DataParallel and the wrapper of torch.compile."""
     while True:
         is_parallel = isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel))
-        inner = model._modules.get("module" if is_parallel else "_orig_mod")
+        name = "module" if is_parallel else "_orig_mod"
+        inner = model._modules[name] if name in model._modules else None  # noqa: SIM401  (a scripted one has no `get`)
         if inner is None:
             return model
         model = inner
+
+
+def signature_of(model: nn.Module) -> inspect.Signature:
+    """Return the signature of the forward method of the user's own model; of a traced one, by its graph."""
+    forward: Any = unwrap(model).forward
+    try:
+        return inspect.signature(forward)
+    except ValueError:
+        names = [argument.name for argument in forward.schema.arguments[1:]]
+        return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
 
 
 def distributed_part(model: nn.Module, *, by_trainer: bool) -> str:

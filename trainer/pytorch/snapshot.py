@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import ChainMap, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trackside.callbacks._util.plain_data import SCALARS, plain
 from trackside.callbacks.errors import CheckpointError, NotPlainError
@@ -23,6 +25,8 @@ from ..checkpointing.random_state import generators_lent, host_random_state, set
 from ..checkpointing.saving.hashed_file import hashed
 from ._torch_util import place_of
 
+INNER = "of inner optimizer "
+"""Begin of the name, in the state of a parameter, of the state that an inner optimizer has of it."""
 LATE = "late_parameters"
 """Name, in an optimizer's state, of the parameters that were unfrozen during the run: index of the group, and name."""
 WEIGHT_DTYPES = "weight_dtypes"
@@ -53,7 +57,8 @@ def optimizer_state(optimizer: Any) -> Any:
     """Return the state of an optimizer, and in ``weight_dtypes`` the types of the weights that it updates."""
     state = optimizer.state_dict()
     if isinstance(state, dict) and "param_groups" in state:
-        return {**state, WEIGHT_DTYPES: [str(weight.dtype) for weight in _weights_of(optimizer)]}
+        dtypes = [str(weight.dtype) for weight in _weights_of(optimizer)]
+        return {**with_state_of_inner(optimizer, state), WEIGHT_DTYPES: dtypes}
     return state
 
 
@@ -68,9 +73,10 @@ def load_optimizer(optimizer: Any, state: Any) -> None:
     written, such as float32 momentum of bfloat16 weights, is given that type again.
     """
     dtypes = state.get(WEIGHT_DTYPES) if isinstance(state, dict) else None
-    optimizer.load_state_dict(state)
-    if dtypes is not None:
-        _restore_dtypes(optimizer, state, dtypes)
+    with inner_loaded(optimizer):
+        optimizer.load_state_dict(state)
+        if dtypes is not None:
+            _restore_dtypes(optimizer, state, dtypes)
 
 
 def _restore_dtypes(optimizer: Any, saved: dict[str, Any], weight_dtypes: list[str]) -> None:
@@ -90,6 +96,73 @@ def _as_saved(loaded: Any, saved: Any, weight_dtype: str) -> Any:
     if isinstance(loaded, (list, tuple)):
         return type(loaded)(_as_saved(*pair, weight_dtype) for pair in zip(loaded, saved, strict=True))
     return loaded
+
+
+# -- an optimizer around others ---------------------------------------------------------------------------------------
+
+
+def with_state_of_inner(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``state_dict()`` returned, with the state of the optimizers around which an optimizer is."""
+    inner = inner_optimizers(optimizer)
+    if not inner:
+        return state
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    states = dict(state["state"])
+    for number, weight in zip(numbers, _weights_of(optimizer), strict=True):
+        found = {f"{INNER}{place}": each.state[weight] for place, each in enumerate(inner) if weight in each.state}
+        if found:
+            states[number] = {**states.get(number, {}), **found}
+    return {**state, "state": states}
+
+
+@contextmanager
+def inner_loaded(optimizer: Any) -> Iterator[None]:
+    """Return a context in which an optimizer loads what `with_state_of_inner` returned.
+
+    torch makes new groups; those that are shared with an inner optimizer stay the same objects, so that both follow
+    the schedule.
+    """
+    inner = inner_optimizers(optimizer)
+    groups = list(optimizer.param_groups) if inner else []
+    yield
+    for group, loaded in zip(groups, list(optimizer.param_groups), strict=True) if inner else ():
+        values = dict(loaded)
+        group.clear()
+        group.update(values)
+    if inner:
+        optimizer.param_groups = groups
+    for weight in _weights_of(optimizer) if inner else ():
+        found = optimizer.state.get(weight, {})
+        for place, each in enumerate(inner):
+            if (name := f"{INNER}{place}") in found:
+                each.state[weight] = found.pop(name)
+
+
+def inner_optimizers(optimizer: Any) -> list[Optimizer]:
+    """Return the optimizers that an optimizer has as attributes and whose state its ``state_dict()`` leaves out.
+
+    That is so where it has torch's own ``state_dict()`` and another ``state`` than they.
+    """
+    found: list[Optimizer] = []
+    seen = [optimizer]
+    for outer in seen:
+        if getattr(type(outer), "state_dict", None) is not Optimizer.state_dict:
+            continue
+        known = outer.state.maps if isinstance(outer.state, ChainMap) else [outer.state]
+        attributes = [value for name, value in vars(outer).items() if name not in ("state", "param_groups")]
+        for inner in _optimizers_in(attributes):
+            if not any(inner is each for each in seen):
+                seen.append(inner)
+                found += [] if any(inner.state is each for each in known) else [inner]
+    return found
+
+
+def _optimizers_in(values: Any) -> Iterator[Optimizer]:
+    for value in values:
+        if isinstance(value, Optimizer):
+            yield value
+        elif isinstance(value, (Mapping, list, tuple)):
+            yield from _optimizers_in(value.values() if isinstance(value, Mapping) else value)
 
 
 # -- data -------------------------------------------------------------------------------------------------------------

@@ -249,6 +249,7 @@ MISFITS = (
     "incompatible with the layer",
     "but it received",
     "missing a required argument",
+    "Missing data for input",
     "shape with unknown rank",
     "Iterating over a symbolic",
 )

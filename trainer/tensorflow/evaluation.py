@@ -29,7 +29,7 @@ from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import batch_size, losses_of_outputs
-from .model_io import ModelIO, in_words, without
+from .model_io import ModelIO, without
 from .model_state import undisturbed
 from .objective.compiled_metrics import CompiledMetrics
 from .objective.items import MEAN, MISUSE
@@ -181,10 +181,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         try:
             self._metrics.update(labels, logits, weights)
         except MISUSE as error:
-            raise TracksideValueError(
-                f"the compiled metrics cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
-                f"{sentence_of(error)}"
-            ) from error
+            said = sentence_of(error)
+            raise TracksideValueError(self._metrics.misfit(labels, logits, weights, said)) from error
 
     # -- traced methods --------------------------------------------------------------------------------------------
 

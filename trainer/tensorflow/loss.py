@@ -19,7 +19,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from .data.readers import unweighted
 from .objective.class_weights import weights_of
-from .objective.items import IGNORED, SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
+from .objective.items import SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
 from .objective.sums import Sums, single_losses, summed, with_penalties
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -29,21 +29,6 @@ def batch_size(batch: Any) -> Any:
     """Return the number of examples in a batch: the first dimension of its first tensor."""
     first = next(leaf for leaf in tf.nest.flatten(batch) if leaf is not None)
     return first.nrows() if isinstance(first, tf.RaggedTensor) else tf.shape(first)[0]
-
-
-def smoothed_loss(labels: Any, logits: Any, epsilon: float) -> Any:
-    """Return the cross entropy of each label with label smoothing; 0 where it is -100.
-
-    Shapes:
-        labels: (...); logits: (..., classes).
-
-    Source:
-        Szegedy et al. (2016), arXiv:1512.00567, section 7.
-    """
-    known = tf.where(labels == IGNORED, tf.zeros_like(labels), labels)
-    log_probabilities = tf.nn.log_softmax(logits, axis=-1)
-    target = -tf.gather(log_probabilities, known, axis=-1, batch_dims=labels.shape.rank)
-    return (1.0 - epsilon) * target - epsilon * tf.reduce_mean(log_probabilities, axis=-1)
 
 
 # -- losses as tensors ------------------------------------------------------------------------------------------------

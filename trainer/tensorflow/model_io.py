@@ -15,12 +15,14 @@ from trackside.callbacks.errors import TracksideValueError
 from ..base_trainer import check_smoothing
 from ..overrides import Overrides
 from ..progress import mixed
-from ._compat import call_compute_loss, input_structure, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
+from ._compat import call_compute_loss, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
-from .loss import LossAccumulator, as_tensor, batch_size, smoothed_loss, sums_of_batch
+from .loss import LossAccumulator, as_tensor, batch_size, sums_of_batch
 from .objective.items import MISUSE, is_of_keras, mean_of_examples, sum_dtype
+from .objective.misfits import misfit_of_features
 from .objective.outputs import Objective, compiled_objective
+from .objective.smoothing import SmoothedCrossentropy
 from .objective.sums import Sums
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
 
@@ -51,14 +53,15 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the trainer's current model."""
         trainer, model = self._trainer, self._trainer.model
-        given = trainer.loss_fn
-        names = getattr(model, "output_names", None)
+        given, names = trainer.loss_fn, getattr(model, "output_names", None)
         self.loss: Objective | None = compiled_objective(model) if given is None else Objective(given, names=names)
         self.computes_loss: bool = given is None and keras_step(model, "compute_loss") is not None
         self._takes_labels = model is not None and takes_labels(model)
         self._spreads = model is not None and spreads_features(model)
         has_none = self.loss is None and not self.computes_loss
         self._smooths = has_none and trainer.args.label_smoothing_factor > 0
+        if self._smooths:
+            self.loss = Objective(SmoothedCrossentropy(trainer.args.label_smoothing_factor), names=names)
         self.has_loss: bool = has_none and not self._smooths and "compute_loss" not in self._overrides
         self.counts_flos: bool = "floating_point_ops" in self._overrides or hasattr(model, "floating_point_ops")
 
@@ -86,9 +89,11 @@ class ModelIO:
 
     def check_loss(self) -> None:
         """Raise TracksideValueError if there is no loss for training, or it does not support label smoothing."""
-        if self.loss is not None:
-            check_smoothing(self._trainer.args, "the loss that the model was compiled with")
         model = self._trainer.model
+        if self.computes_loss:
+            check_smoothing(self._trainer.args, f"compute_loss of {type(model).__name__}")
+        elif self.loss is not None and not self._smooths:
+            check_smoothing(self._trainer.args, "the loss that the model was compiled with")
         evaluates = self._trainer.args.eval_strategy != "no"
         self.refuse_steps("train_step", *(["test_step"] if evaluates else []))
         if self._lacks_loss() and not model.losses and all(map(is_of_keras, layers_of(model))):
@@ -126,8 +131,8 @@ class ModelIO:
 
     def no_loss(self) -> TracksideValueError:
         """Return the error for a training batch without a loss."""
-        name = type(self._trainer.model).__name__
         if self._lacks_loss():
+            name = type(self._trainer.model).__name__
             return TracksideValueError(
                 f"{name} has no loss: compile it with one, give TFTrainer loss_fn=..., let its call() take labels and "
                 "return (loss, logits), call add_loss() in a layer, or override run_model"
@@ -157,10 +162,9 @@ class ModelIO:
         Raises:
             TracksideValueError: If the loss does not accept the labels and outputs; the message describes them.
         """
-        if self._smooths:
-            logits = logits["logits"] if isinstance(logits, Mapping) else logits
-            return smoothed_loss(labels, logits, self._trainer.args.label_smoothing_factor)
         assert self.loss is not None
+        if self._smooths and isinstance(logits, Mapping) and not isinstance(labels, Mapping):
+            logits = logits.get("logits", logits)
         if is_of_keras(self.loss.loss) and any(leaf.dtype == tf.string for leaf in tf.nest.flatten(labels)):
             raise TracksideValueError(
                 "the labels are texts, and a loss needs numbers: give each class its number, as pandas.factorize or a "
@@ -169,13 +173,12 @@ class ModelIO:
         try:
             return as_tensor(self.loss.items(labels, logits, sample_weight, batch_size(labels)), labels, logits)
         except MISUSE as error:
-            raise TracksideValueError(
-                f"the loss cannot be computed of labels {in_words(labels)} and outputs {in_words(logits)}: "
-                f"{sentence_of(error)}"
-            ) from (None if is_of_keras(self.loss.loss) else error)
+            raise TracksideValueError(self.loss.misfit(labels, logits, sample_weight, sentence_of(error))) from (
+                None if is_of_keras(self.loss.loss) else error
+            )
 
     def loss_by_model(self, features: Any, labels: Any, logits: Any, sample_weight: Any, training: bool) -> Any:
-        """Return the loss of a batch by the ``compute_loss`` of the model, which includes those of its layers."""
+        """Return the loss of a batch by the ``compute_loss`` of the model, with those of its layers."""
         total = call_compute_loss(self._trainer.model, features, labels, logits, sample_weight, training)
         total = tf.reduce_mean(total) * self._strategy.replicas  # Keras divides by the number of replicas
         items = [mean_of_examples(tf.cast(total, sum_dtype()), batch_size(features))]
@@ -210,49 +213,8 @@ def call_model(model: Any, features: Any, labels: Any, training: bool, *, with_l
         if not is_misfit(error):
             raise
         is_of_keras_alone = "Iterating over" not in str(error)
-        text = _misfit(model, features, sentence_of(error).split(". You can")[0])
+        text = misfit_of_features(model, features, sentence_of(error).split(". You can")[0])
         raise TracksideValueError(text) from (None if is_of_keras_alone else error)
-
-
-def _misfit(model: Any, features: Any, sentence: str) -> str:
-    taken = input_structure(model)
-    takes = "" if taken is None else f"; it takes {in_words(taken)}"
-    what = f"Keras says: {sentence}"
-    if _seem_batched(features, taken):
-        what = "If the dataset gives batches, .unbatch() it"
-    elif "unknown rank" in sentence:
-        what += ". Name the shapes by output_signature= of from_generator, or by tf.ensure_shape in a map"
-    elif not isinstance(features, (tuple, list, Mapping)) and (len(tf.nest.flatten(taken)) > 1 or "Iterat" in sentence):
-        what += ". A pair is (features, labels), so nest several inputs: ((a, b), labels), or ((a, b),) without labels"
-    name = type(model).__name__
-    return f"{name} cannot be called on the features of this dataset, {in_words(features)}{takes}. {what}"
-
-
-def _seem_batched(features: Any, taken: Any) -> bool:
-    """Return whether features have one dimension more than the model's inputs, if those are known."""
-    if taken is None:
-        return False
-    ranks = [[tf.TensorShape(leaf.shape).rank or 0 for leaf in tf.nest.flatten(nested)] for nested in (features, taken)]
-    return len(ranks[0]) == len(ranks[1]) and all(given > wanted for given, wanted in zip(*ranks, strict=True))
-
-
-def in_words(nested: Any) -> str:
-    """Return the dtypes and shapes of nested tensors in words.
-
-    Example:
-        >>> in_words({"x": tf.zeros((2, 3))})
-        "{'x': float32 (2, 3)}"
-    """
-    if isinstance(nested, Mapping):
-        return "{" + ", ".join(f"{name!r}: {in_words(part)}" for name, part in nested.items()) + "}"
-    if isinstance(nested, (tuple, list)):
-        return "(" + ", ".join(map(in_words, nested)) + ")"
-    if not hasattr(nested, "dtype"):
-        return type(nested).__name__
-    if tf.TensorShape(nested.shape).rank is None:
-        return f"{tf.as_dtype(nested.dtype).name} of unknown shape"
-    sizes = ["batch" if size is None and place == 0 else str(size or "any") for place, size in enumerate(nested.shape)]
-    return f"{tf.as_dtype(nested.dtype).name} ({', '.join(sizes)})"
 
 
 def takes_labels(model: Any) -> bool:
@@ -269,7 +231,7 @@ def spreads_features(model: Any) -> bool:
 
 
 def loss_and_logits(outputs: Any) -> tuple[Any, Any]:
-    """Split the outputs of a model called with labels: a mapping or object with ``loss``, or (loss, logits, ...).
+    """Split outputs of a model called with labels: a mapping or object with ``loss``, or (loss, logits, ...).
 
     Raises:
         TracksideValueError: If there is no loss in them.

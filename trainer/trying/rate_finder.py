@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from trackside.callbacks._util.display import Report
-from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, UnsupportedError
+from trackside.callbacks._util.imports import require_package
+from trackside.callbacks.errors import ArgumentError, TracksideValueError, UnsupportedError
 from trackside.callbacks.state import TrainerState
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -63,8 +63,7 @@ class RateSearch:
         Raises:
             MissingPackageError: If matplotlib is not installed.
         """
-        if not is_installed("matplotlib"):
-            raise MissingPackageError("matplotlib", "the picture of find_learning_rate", extra="plot")
+        require_package("matplotlib", "the picture of find_learning_rate", extra="plot")
         logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         from matplotlib.figure import Figure  # pyplot looks for a display and keeps figures in memory
 

@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from trackside.callbacks.errors import ConfigError, TracksideError
+from trackside.callbacks.errors import ConfigError
+from trackside.cli.refusals import told_plainly
 from trackside.report.checkpoint_entries import size_text
 from trackside.report.document import write
+from trackside.trainer.staging import is_address
 
 NAME = "report.html"
 """The file, if no other is given."""
@@ -20,32 +22,29 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ConfigError: If a folder or an option is wrong, or a package is missing.
     """
-    parser = argparse.ArgumentParser(
-        prog="trackside report",
-        description="Write one HTML file about a run, or several side by side: curves, evaluations, decisions, costs.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("outs", nargs="+", metavar="OUT", help="output folder of a run, or its journal")
-    where = f"the file to write; default: {NAME} in OUT, or in this folder for several runs"
-    parser.add_argument("-o", "--output", metavar="FILE", help=where)
-    parser.add_argument("--title", metavar="TEXT", help="heading of the page; default: the names of the runs")
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     path = Path(options.output).expanduser() if options.output else _default(options.outs)
     if path.is_dir():
         raise ConfigError(f"command line: --output {options.output}: this is a folder; a file is needed")
-    try:
+    with told_plainly(OSError):
         written = write(path, *options.outs, title=options.title)
-    except ConfigError:
-        raise
-    except (TracksideError, OSError) as error:
-        raise ConfigError(str(error)) from error
     print(f"{written} ({size_text(written.stat().st_size)})")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary = "Write one HTML file about a run, or several side by side: curves, evaluations, decisions, costs."
+    parser = argparse.ArgumentParser(prog="trackside report", description=summary, allow_abbrev=False)
+    parser.add_argument("outs", nargs="+", metavar="OUT", help="output folder of a run, its address, or its journal")
+    where = f"the file to write; default: {NAME} in OUT, or in this folder for an address and for several runs"
+    parser.add_argument("-o", "--output", metavar="FILE", help=where)
+    parser.add_argument("--title", metavar="TEXT", help="heading of the page; default: the names of the runs")
+    return parser
 
 
 def _default(outs: Sequence[str]) -> Path:
     """Return where the page of these runs is written."""
     folder = Path(outs[0]).expanduser()
-    if len(outs) > 1:
+    if len(outs) > 1 or is_address(outs[0]):
         return Path(NAME)
     return (folder.parent if folder.is_file() else folder) / NAME

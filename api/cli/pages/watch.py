@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from types import FrameType
 
-from trackside.callbacks.errors import ConfigError, TracksideError
+from trackside.cli.refusals import told_plainly
 from trackside.report.server import PORT, watch
 
 
@@ -17,27 +17,23 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         ConfigError: If the folder or an option is wrong, or a package is missing.
     """
-    parser = argparse.ArgumentParser(
-        prog="trackside watch",
-        description="Show a run in a browser while it goes on, and let it save, evaluate or stop.",
-        allow_abbrev=False,
-    )
+    options = _parser().parse_args(argv)
+    with told_plainly(), watch(options.out, port=options.port) as address:
+        number = address.rpartition(":")[2].partition("/")[0]
+        print(f"{options.out}: {address}")
+        print(f"From another machine: ssh -L {number}:127.0.0.1:{number} HOST, and the same address there.")
+        print("Ctrl-C ends this server, and leaves the run alone.", flush=True)
+        _wait()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary = "Show a run in a browser while it goes on, and let it save, evaluate or stop."
+    parser = argparse.ArgumentParser(prog="trackside watch", description=summary, allow_abbrev=False)
     parser.add_argument("out", metavar="OUT", help="output folder of the run")
     port = f"port on 127.0.0.1; default: {PORT}, or a free one if that is taken; 0: a free one"
     parser.add_argument("--port", type=int, metavar="N", help=port)
-    options = parser.parse_args(argv)
-    try:
-        with watch(options.out, port=options.port) as address:
-            number = address.rpartition(":")[2].partition("/")[0]
-            print(f"{options.out}: {address}")
-            print(f"From another machine: ssh -L {number}:127.0.0.1:{number} HOST, and the same address there.")
-            print("Ctrl-C ends this server, and leaves the run alone.", flush=True)
-            _wait()
-    except ConfigError:
-        raise
-    except TracksideError as error:
-        raise ConfigError(str(error)) from error
-    return 0
+    return parser
 
 
 def _wait() -> None:

@@ -49,7 +49,7 @@
     const waits = state.waiting.length > 0 ? ` Waiting for the run to take: ${state.waiting.join(", ")}.` : "";
     const how = "This run goes on, but takes no requests: start it with trackside train --watch, or attach the callback control_files.";
     const listens = "The run takes requests after each step. Stop saves first, unless its save_strategy is no.";
-    say("listening", state.listening ? listens + waits : isRunning ? how : `No run goes on in this folder, so there is nothing to ask. ${status}`);
+    say("listening", state.listening ? listens + waits : isRunning ? how : `No run goes on in this folder. ${status}`);
     byId("listening").classList.toggle("note", !state.listening);
     for (const button of document.querySelectorAll("button[data-action]")) button.disabled = !state.listening;
   }

@@ -81,6 +81,7 @@ class FinetuneScheduleCallback(TrainerCallback):
         for name in self.names:
             if name in weights:
                 train(weights[name], True)
+        self.names = []  # a later run may end before it begins here
 
     def _freeze(self, weights: Mapping[str, Any], epoch: int, state: TrainerState) -> None:
         """Train the weights of all stages up to ``epoch``, and no others."""

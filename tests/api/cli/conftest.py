@@ -75,10 +75,20 @@ callbacks:
 
 
 @pytest.fixture
-def run_yaml(tmp_path, monkeypatch):
+def write_module(tmp_path, monkeypatch):
+    """Return a function that writes a module into the folder of the test, which is this one, to be imported anew."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    sys.modules.pop("cli_parts", None)
-    Path("cli_parts.py").write_text(PARTS)
+
+    def write(name, text):
+        sys.modules.pop(name, None)
+        Path(f"{name}.py").write_text(text)
+
+    return write
+
+
+@pytest.fixture
+def run_yaml(write_module):
+    write_module("cli_parts", PARTS)
     Path("run.yaml").write_text(RUN)
     return "run.yaml"

@@ -30,7 +30,7 @@ from trackside.cli.main import main
             "command line: callbacks.early_stopping: EarlyStoppingCallback steers the run and cannot do so in the",
         ),
         (["evaluate", "run.yaml"], "out has neither a model nor a checkpoint; train first"),
-        (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: there is no such folder"),
+        (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: the folder does not exist"),
         (["plot", "nowhere"], "nowhere: the folder has no trainer_state.json"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,9 @@ args: {output_dir: out, num_train_epochs: 1, disable_tqdm: true, save_strategy: 
 """
 
 
-def test_a_model_that_is_not_built_is_built_on_the_data_at_hand(tmp_path, monkeypatch, capsys):
+def test_a_model_that_is_not_built_is_built_on_the_data_at_hand(write_module, capsys):
     pytest.importorskip("tensorflow")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "unbuilt_parts", raising=False)
-    Path("unbuilt_parts.py").write_text(PARTS)
+    write_module("unbuilt_parts", PARTS)
     Path("run.yaml").write_text(RUN)
 
     assert main(["train", "run.yaml"]) == 0
@@ -85,12 +81,9 @@ args: {output_dir: out, num_train_epochs: 2, disable_tqdm: true, save_strategy: 
 """
 
 
-def test_a_compiled_model_datasets_by_name_and_callbacks_of_keras_are_those_of_the_file(tmp_path, monkeypatch, capsys):
+def test_a_compiled_model_datasets_by_name_and_callbacks_of_keras_are_those_of_the_file(write_module, capsys):
     pytest.importorskip("tensorflow")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "keras_forms", raising=False)
-    Path("keras_forms.py").write_text(FORMS)
+    write_module("keras_forms", FORMS)
     Path("run.yaml").write_text(OF_FORMS)
     Path("wrong.yaml").write_text(OF_FORMS + "loss_fn: keras.losses.MeanSquaredErrr\n")
 

@@ -35,7 +35,11 @@ def _files(tmp_path):
 def test_a_development_run_leaves_nothing_behind(tmp_path, capsys):
     assert main(["train", "--fast_dev_run", "run.yaml"]) == 0
 
-    assert "fast_dev_run: train, evaluate, save, resume, predict work" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "fast_dev_run: train, evaluate, save, resume, predict work" in shown
+    assert "saves after each step, evaluates after each step" in shown
+    assert "Metrics" in shown
+    assert "Files" not in shown
     assert not (tmp_path / "out").exists()
 
 

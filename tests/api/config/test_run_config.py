@@ -10,7 +10,8 @@ from support.run_configs import RUN, refused
 
 from trackside.callbacks.config.callback_config import CallbackMap
 from trackside.callbacks.errors import ConfigError
-from trackside.config.run_config import Component, load_config
+from trackside.config.component import Component
+from trackside.config.run_config import load_config
 
 
 def test_a_file_gives_arguments_components_and_callbacks(write):

@@ -17,29 +17,29 @@ from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 pytest.importorskip("playwright")
 pytest.importorskip("plotly")
 
-SCRIPT = Path(__file__).resolve().parents[3] / "docs/screenshots.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "docs/headless.py"
 FRAMEWORK = installed_frameworks()[0]
 DRAWN = "html[data-drawn]"
 
 
-def load_screenshots():
-    spec = importlib.util.spec_from_file_location("docs_screenshots", SCRIPT)
+def load_headless():
+    spec = importlib.util.spec_from_file_location("docs_headless", SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["docs_screenshots"] = module
+    sys.modules["docs_headless"] = module
     spec.loader.exec_module(module)
     return module
 
 
-screenshots = load_screenshots()
+headless = load_headless()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(screenshots.chromium() is None, reason="no Chromium is installed"),
+    pytest.mark.skipif(headless.chromium() is None, reason="no Chromium is installed"),
 ]
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    with screenshots.browser() as started:
+    with headless.browser() as started:
         yield started
 
 
@@ -65,11 +65,11 @@ def hostile_page(tmp_path):
     return trackside.report.write("page.html", *outs).absolute().as_uri()
 
 
-@pytest.mark.parametrize("scheme", screenshots.SCHEMES)
-@pytest.mark.parametrize("screen", sorted(screenshots.SCREENS))
+@pytest.mark.parametrize("scheme", headless.SCHEMES)
+@pytest.mark.parametrize("screen", sorted(headless.SCREENS))
 def test_a_page_is_drawn_without_errors_and_texts_stay_texts(chromium, hostile_page, screen, scheme):
     problems: list[str] = []
-    with screenshots.opened(chromium, hostile_page, DRAWN, screen, scheme, problems) as page:
+    with headless.opened(chromium, hostile_page, DRAWN, screen, scheme, problems) as page:
         page.on("dialog", lambda dialog: (problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.select_option("#axis", "hours")
         page.check("#log")
@@ -88,7 +88,7 @@ def test_a_page_is_drawn_without_errors_and_texts_stay_texts(chromium, hostile_p
 
 
 def test_a_page_can_be_used_without_a_mouse_and_has_a_text_for_each_picture(chromium, hostile_page):
-    with screenshots.opened(chromium, hostile_page, DRAWN, "wide", "light", []) as page:
+    with headless.opened(chromium, hostile_page, DRAWN, "wide", "light", []) as page:
         page.keyboard.press("Tab")
         first = page.evaluate("document.activeElement.textContent")
         named = page.locator("[role=img]").evaluate_all("all => all.every(one => one.ariaLabel.includes('from'))")
@@ -134,7 +134,7 @@ def test_the_buttons_of_a_watched_run_reach_it_and_its_page_follows(chromium, ru
     listening = "#listening:has-text('takes requests after')"
     with (
         trackside.report.watch("out", port=0) as address,
-        screenshots.opened(chromium, address, listening, "phone", "dark", problems) as page,
+        headless.opened(chromium, address, listening, "phone", "dark", problems) as page,
     ):
         page.on("dialog", lambda dialog: dialog.accept())
         address_shown = page.evaluate("location.href")

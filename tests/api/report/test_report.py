@@ -12,6 +12,7 @@ from support.fork_process import Fork
 from support.pages import Page
 
 from trackside import EarlyStoppingCallback, JournalCallback, TrainerCallback
+from trackside.callbacks._util import imports
 from trackside.cli.main import main
 from trackside.report import plotting, read_run
 from trackside.report.document import contents, script_data, sections
@@ -236,9 +237,10 @@ def test_a_journal_of_many_steps_is_read_and_thinned_():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["ot"], "ot: there is no such folder. Did you mean 'out'?"),
+        (["ot"], "ot: the folder does not exist. Did you mean 'out'?"),
         (["empty"], "empty: the folder has neither journal.jsonl nor a checkpoint, from which a page is made."),
-        (["s3://bucket/run"], "s3://bucket/run: a page is made of local files only; download the journal first"),
+        (["memory://none/run"], "memory://none/run: the address has neither journal.jsonl nor a checkpoint, from"),
+        (["s4://bucket/run"], "OUT='s4://bucket/run' is not allowed"),
         (["out", "--output", "empty"], "command line: --output empty: this is a folder; a file is needed"),
     ],
 )
@@ -262,7 +264,7 @@ def test_the_file_is_in_the_folder_of_the_run_and_can_be_asked_for_by_its_journa
 
 def test_a_missing_package_is_told_with_its_extra(monkeypatch, capsys):
     train()
-    monkeypatch.setattr(plotting, "is_installed", lambda package: False)
+    monkeypatch.setattr(imports, "is_installed", lambda package: False)
     for cached in (plotting.plotly_js, plotting.packed_plotly, plotting.plotly_digest):
         cached.cache_clear()
 

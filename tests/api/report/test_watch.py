@@ -129,7 +129,7 @@ def test_a_run_is_seen_as_it_goes_on_and_does_what_it_is_asked(framework, start)
     assert done == [
         ("on_save", "asked for by .control/save"),
         ("on_evaluate", "asked for by .control/evaluate"),
-        ("on_save", "training stops"),
+        ("on_save", "asked for by .control/stop"),
     ]
     assert entries[-1]["step"] < 4000
 
@@ -271,7 +271,11 @@ def test_the_command_prints_the_address_and_ends_with_a_signal():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["ot"], "ot: there is no such folder. Did you mean 'out'?"),
+        (["ot"], "ot: the folder does not exist. Did you mean 'out'?"),
+        (
+            ["s3://bucket/run"],
+            "give it that folder (its staging folder, on the machine where it runs). trackside report",
+        ),
         (["out", "--port", "70000"], "port 70000: a number from 0 to 65535 is needed"),
         (["out", "--port", "-1"], "port -1: a number from 0 to 65535 is needed"),
     ],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 
 from trackside.callbacks import registry
-from trackside.testing import check_callback, installed_frameworks
+from trackside.testing import ConformanceError, check_callback, installed_frameworks
 
 BUILT_IN = [
     *("control_files", "csv", "early_stopping", "ema", "finetune_schedule", "journal", "jsonl"),
@@ -65,6 +68,28 @@ def test_other_integrations_pass(name, tmp_path, monkeypatch):
     monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
 
     check_callback(lambda: registry.load(name)(**OPTIONS.get(name, {})), frameworks=installed_frameworks()[:1])
+
+
+MADE = """
+from trackside import TrainerCallback
+
+class Counts(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps = state.global_step / wrong
+"""
+
+
+@pytest.mark.parametrize("name", ["cell", "package.cell", "__main__"])
+def test_a_class_of_a_module_that_was_made_by_hand_is_checked(name, monkeypatch):
+    module = types.ModuleType(name)
+    for part in ("package", name):
+        monkeypatch.setitem(sys.modules, part, module if part == name else types.ModuleType(part))
+    exec(MADE, module.__dict__)
+
+    check_callback(lambda: module.Counts(), frameworks=[])
+    module.wrong = 0
+    with pytest.raises(ConformanceError, match=r"Counts.on_step_end .* raised ZeroDivisionError"):
+        check_callback(module.Counts, frameworks=installed_frameworks()[:1])
 
 
 @pytest.mark.slow

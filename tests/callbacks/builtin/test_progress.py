@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import io
 import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 import timeit
 
 import pytest
+from support.terminals import Terminal
 
 from trackside import PrinterCallback, ProgressCallback, TrainerState
 from trackside.callbacks.builtin import progress as progress_module
@@ -184,38 +180,31 @@ print("the end")
 
 
 def shown_in_terminals(columns, count):
-    """Run the script on one terminal, or with the standard output and error on one each; return what each shows."""
+    """Run the script on one terminal, or with the standard output and error on one each; return them."""
     script = IN_A_TERMINAL.format(path=sys.path)
-    ends = [pty.openpty() for _ in range(count)]
-    for _, slave in ends:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-
-    subprocess.run([sys.executable, "-c", script], stdout=ends[0][1], stderr=ends[-1][1], check=True, timeout=60)
-    texts = []
-    for master, slave in ends:
-        os.close(slave)
-        text = b""
-        with contextlib.suppress(OSError):  # all is read
-            while b"the end" not in text:
-                text += os.read(master, 65536)
-        os.close(master)
-        texts.append(text.decode())
-    return texts
+    terminals = [Terminal(columns) for _ in range(count)]
+    stdout, stderr = terminals[0].its_end, terminals[-1].its_end
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=stdout, stderr=stderr)
+    for terminal in terminals:
+        os.close(terminal.its_end)
+    for terminal in terminals:
+        terminal.read_to_end()
+    assert process.wait(60) == 0
+    return terminals
 
 
 @pytest.mark.parametrize("columns", [80, 120, 0])
 @pytest.mark.parametrize("count", [1, 2])
 def test_in_a_terminal_the_bar_stays_on_one_line_and_logs_stand_above_it(columns, count):
-    output, *errors = shown_in_terminals(columns, count)
+    terminal, *others = shown_in_terminals(columns, count)
 
-    assert "".join(errors) == ""
-    assert "\r" in output
-    assert re.search(r"50/50 .*loss 0.5", output)
-    assert re.search(r"(\r|\n|\x1b\[A)step 25: eval_loss 0.25 *\r?\n", output)
-    assert output.rstrip().endswith("the end")
+    assert [other.text for other in others] == [""] * (count - 1)
+    assert "\r" in terminal.text
+    assert re.search(r"50/50 .*loss 0.5", terminal.text)
+    assert re.search(r"(\r|\n|\x1b\[A)step 25: eval_loss 0.25 *\r?\n", terminal.text)
+    assert terminal.text.rstrip().endswith("the end")
     if columns:
-        lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output))
-        assert max(map(len, lines)) <= columns
+        assert max(map(len, terminal.lines)) <= columns
 
 
 def test_a_step_takes_about_a_microsecond(track):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 
 from support.callback_examples import Recorder, Stops
@@ -158,6 +159,32 @@ def test_calls_and_seconds_are_counted(track):
     attachment = run.dispatcher.attachments["recorder"]
     assert attachment.calls == 5
     assert 0 < attachment.seconds < 1
+
+
+def test_each_callback_is_charged_with_its_own_time(track):
+    class Slow(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            time.sleep(0.02)
+
+    class Fails(Slow):
+        role = "observer"
+
+        def on_step_end(self, args, state, control, **kwargs):
+            super().on_step_end(args, state, control, **kwargs)
+            raise RuntimeError("after a while")
+
+    class Quick(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs): ...
+
+    run = track()
+    quick = [(Quick(), {"name": name, "role": "observer"}) for name in ("first", "between", "last")]
+    run.dispatcher.attach_all([quick[0], (Slow(), {"role": "observer"}), quick[1], (Fails(), {}), quick[2]])
+    run.step(2)
+
+    seconds = {name: item.seconds for name, item in run.dispatcher.attachments.items()}
+    assert seconds["slow"] >= 0.04 <= seconds["fails"]
+    assert max(seconds["first"], seconds["between"], seconds["last"]) < 0.02
+    assert {item.calls for item in run.dispatcher.attachments.values()} == {2}
 
 
 def test_states_come_back_under_the_names_of_their_callbacks(track):

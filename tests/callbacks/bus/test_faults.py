@@ -10,7 +10,7 @@ import pytest
 from support.callback_examples import Raises
 
 from trackside import TrainerCallback
-from trackside.callbacks.bus.faults import StopAtOnce
+from trackside.callbacks.bus.faults import StopAtOnce, called
 
 
 def test_a_control_callback_that_raises_ends_the_run_and_is_named(track):
@@ -52,6 +52,50 @@ def test_events_that_go_well_do_not_hide_one_that_always_fails(track):
         run.step()
 
     assert run.dispatcher.attachments["half_broken"].detached_after == 3
+
+
+def test_an_observer_whose_body_is_never_run_is_detached_after_three_calls(track):
+    class Hidden(TrainerCallback):
+        role = "observer"
+
+        def on_step_end(self, args, state, control, **kwargs):
+            return (number for number in range(3))
+
+    run = track(Hidden())
+    for _ in range(5):
+        run.step()
+
+    assert run.dispatcher.attachments["hidden"].detached_after == 3
+
+
+def test_faults_of_a_callback_are_those_of_an_observer_only_while_it_is_called(track):
+    seen = []
+
+    class Watches(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(None if called.value is None else called.value.name)
+
+    class Breaks(Watches):
+        role = "observer"
+
+        def on_step_end(self, args, state, control, **kwargs):
+            super().on_step_end(args, state, control, **kwargs)
+            raise RuntimeError("broken")
+
+    run = track()
+    run.dispatcher.attach_all(
+        [
+            (Watches(), {"name": "first"}),
+            (Breaks(), {"name": "fails"}),
+            (Watches(), {"name": "watches", "role": "observer"}),
+            (Watches(), {"name": "steers", "after": "watches"}),
+            (Watches(), {"name": "last", "role": "observer", "after": "steers"}),
+        ]
+    )
+    run.step()
+
+    assert seen == [None, "fails", "watches", None, "last"]
+    assert called.value is None
 
 
 def test_an_observer_that_recovers_stays(track):

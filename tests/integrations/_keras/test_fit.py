@@ -37,6 +37,18 @@ def test_hooks_and_logs_are_the_same_on_both_trainers(framework):
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_limits_shorten_the_steps_that_keras_is_told(framework):
+    notes, limits = Notes(), {"limit_train_batches": 5, "limit_eval_batches": 1, "gradient_accumulation_steps": 2}
+    trainer = tiny_trainer(framework, "out", [KerasCallbackAdapter(notes)], **limits)
+
+    trainer.train()
+    in_run = notes.params
+    trainer.evaluate()
+
+    assert (in_run["steps"], notes.params["steps"]) == (3, 1)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
 def test_a_loss_that_is_not_a_number_ends_the_run_of_either_trainer(framework):
     trainer = tiny_trainer(
         framework, "out", [KerasCallbackAdapter(C.TerminateOnNaN())], learning_rate=1e38, max_grad_norm=0.0

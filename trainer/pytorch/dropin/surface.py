@@ -130,7 +130,7 @@ def create_model_card(
     about = {name: value for name, value in locals().items() if name != "self"}
     about["tags"] = [*_list(tags), *_list(tasks)]
     about["dataset"] = [*_list(dataset), *_list(dataset_args)]
-    if self.args.should_save:
+    if self.is_world_process_zero():
         write_model_card(self, Path(self.args.output_dir).expanduser(), about)
 
 

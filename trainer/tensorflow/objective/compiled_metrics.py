@@ -15,6 +15,7 @@ from trackside.callbacks.errors import TracksideValueError
 from ...distributed.collectives import Collectives
 from .._compat import keras_step, strategy_of
 from ._compat import CompileMetrics, compiled_metrics
+from .misfits import misfit_of_outputs
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -31,6 +32,7 @@ class CompiledMetrics:
         self.source: Any = None
         self.has_batches: bool = False
         self._own: Any = None
+        self._given: tuple[Any, Any, Any] = (None, None, None)
         self._has_told = False
 
     def begin(self, model: Any, collectives: Collectives) -> None:
@@ -48,7 +50,7 @@ class CompiledMetrics:
             logger.warning(text, type(model).__name__)
         source, (metrics, weighted, names) = compiled_metrics(model)
         if source is not self.source:
-            self.source, self._own = source, None
+            self.source, self._own, self._given = source, None, (metrics, weighted, names)
             if source is not None:
                 made = (keras.tree.map_structure(_outside_of_scope, part) for part in (metrics, weighted))
                 self._own = CompileMetrics(*made, output_names=names)
@@ -65,6 +67,12 @@ class CompiledMetrics:
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(self._own.build, labels, outputs).result()
         self._own.update_state(labels, outputs, sample_weight)
+
+    def misfit(self, labels: Any, outputs: Any, sample_weight: Any, said: str) -> str:
+        """Return why the metrics cannot be computed of a batch, of which TensorFlow or Keras says ``said``."""
+        metrics, weighted, names = self._given
+        fields = {"labels": labels, "sample_weight": sample_weight, "metrics": metrics, "weighted_metrics": weighted}
+        return misfit_of_outputs("the compiled metrics", fields, outputs, names or (), said)
 
     def results(self, collectives: Collectives) -> dict[str, Any]:
         """Return the metrics over all batches of all processes, by name; empty without labels.

@@ -121,10 +121,10 @@ def _tensor(values: Any) -> Any:
 
 
 def is_of_keras(loss: Any) -> bool:
-    """Return whether a loss, or the function that it wraps, belongs to Keras."""
+    """Return whether a loss, and the function that it wraps, belongs to Keras, or to this package."""
     origins = (loss, getattr(loss, "fn", loss))
     modules = [getattr(origin, "__module__", None) or type(origin).__module__ for origin in origins]
-    return all(str(module).split(".")[0] == "keras" for module in modules)
+    return all(str(module).split(".")[0] in ("keras", "trackside") for module in modules)
 
 
 def is_sparse(loss: Any) -> bool:

@@ -23,6 +23,7 @@ from .items import (
     known_labels,
     mean_of_examples,
 )
+from .misfits import misfit_of_outputs
 
 
 class Objective:
@@ -37,11 +38,13 @@ class Objective:
 
     Raises:
         TracksideTypeError: If ``loss`` is none of these.
-        ArgumentError: If Keras has no loss of that name.
+        ArgumentError: If Keras has no loss of that name, or a weight is that of no loss.
     """
 
     def __init__(self, loss: Any, loss_weights: Any = None, names: Any = None, *, is_compiled: bool = False) -> None:
         self.loss: Any = loss if is_compiled else checked(loss)
+        if isinstance(self.loss, Mapping) and isinstance(loss_weights, Mapping):
+            check_weights(loss_weights, list(self.loss))
         self._weights = loss_weights
         self._names = names
         self._is_compiled = is_compiled
@@ -73,6 +76,11 @@ class Objective:
                 first = first or error
         assert first is not None
         raise first
+
+    def misfit(self, labels: Any, outputs: Any, sample_weight: Any, said: str) -> str:
+        """Return why the losses cannot be computed of a batch, of which TensorFlow or Keras says ``said``."""
+        fields = {"labels": labels, "sample_weight": sample_weight, "loss": self.loss, "loss_weights": self._weights}
+        return misfit_of_outputs("the loss", fields, outputs, self._names or (), said)
 
     def _by_output(self, labels: Any, outputs: Any, sample_weight: Any, examples: Any) -> list[Item]:
         if (
@@ -157,6 +165,14 @@ def compiled_objective(model: Any) -> Objective | None:
     if loss is None:
         return None
     return Objective(loss, compiled_loss_weights(model), getattr(model, "output_names", None), is_compiled=True)
+
+
+def check_weights(loss_weights: Mapping[str, Any], names: list[str]) -> None:
+    """Raise ArgumentError if ``loss_weights`` has another name than the losses; Keras takes it for one of these."""
+    unknown = [name for name in loss_weights if name not in names]
+    if unknown:
+        allowed = f"a weight for each of {', '.join(map(repr, names))}.{did_you_mean(str(unknown[0]), names)}"
+        raise ArgumentError("loss_weights", dict(loss_weights), allowed)
 
 
 def checked(loss: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,15 @@ def test_the_model_card_is_markdown_with_a_front_matter_that_is_read(trainer):
     assert "# tiny" in card.text
     assert f"- learning_rate: {trainer.args.learning_rate}" in card.text
     assert f"| 4 | 2.0 | {trainer.state.log_history[-1]['eval_loss']} |" in card.text
+
+
+def test_the_model_card_is_written_by_the_first_process_of_all_also_where_each_machine_saves(trainer):
+    trainer.args.save_on_each_node = True
+    trainer.args.place = replace(trainer.args.place, rank=8, local_rank=0)  # the first process of the second machine
+
+    trainer.create_model_card()
+
+    assert (trainer.args.should_save, Path(trainer.args.output_dir, "README.md").exists()) == (True, False)
 
 
 def test_what_is_not_there_says_what_to_do(trainer):

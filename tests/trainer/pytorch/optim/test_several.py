@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.torch_models import classified, weights_of
 from torch import nn
-from torch.optim import LBFGS, SGD, Adam
+from torch.optim import LBFGS, SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from trackside import Trainer, TrainingArguments
@@ -282,3 +282,37 @@ def test_a_lazy_module_that_the_loss_does_not_use_is_named(tmp_path: Any) -> Non
 
     with pytest.raises(TracksideValueError, match=r"unused\.weight, unused\.bias have no shape after the first batch"):
         make(tmp_path, model, Trainer).train()
+
+
+class Around(Optimizer):
+    """Steps the optimizers around which it is; what it has of each parameter itself is a mean of its gradients."""
+
+    def __init__(self, *inner: Optimizer) -> None:
+        self.inner = inner
+        super().__init__([group for each in inner for group in each.param_groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
+            parameter.grad.copy_(mean.mul_(0.5).add_(parameter.grad))
+        for each in self.inner:
+            each.step()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("is_part", [False, True])
+def test_the_state_of_optimizers_within_an_optimizer_is_resumed(tmp_path: Any, depth: int, is_part: bool) -> None:
+    def run(**options: Any) -> Trainer:
+        model = Two()
+        optimizer: Any = Around(*optimizers_of(model).values())
+        optimizer = optimizer if depth == 1 else Around(optimizer)
+        schedule = StepLR(optimizer, 2, 0.5)
+        pair = ([optimizer], [schedule]) if is_part else (optimizer, schedule)
+        options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, **options}
+        return make(tmp_path, model, Trainer, optimizers=pair, **options)
+
+    whole, resumed = run(), run()
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+    assert torch.equal(weights_of(whole.model), weights_of(resumed.model))

@@ -149,7 +149,7 @@ def is_noise(line: bytes, *, with_gpu: bool) -> bool:
 
 def pass_on(lines: Iterator[bytes], write: Any, *, with_gpu: bool) -> None:
     """Write the lines that are not noise, and after the last one also those that are, unless the import succeeded."""
-    left_out = []
+    left_out: list[bytes] = []
     for line in lines:
         if line.endswith(SUCCEEDED):
             left_out.clear()

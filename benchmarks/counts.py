@@ -106,6 +106,24 @@ def with_torch(steps: int, **options: Any) -> Callable[[], Any]:
     return trainer.train
 
 
+def evaluating(batches: int, *, predicts: bool = False) -> Callable[[], Any]:
+    """Return an evaluation by the loss, or a prediction, of a number of batches."""
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    from trackside import Trainer, TrainingArguments
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    features, labels = torch.randn(32 * batches, 64), torch.randint(0, 10, (32 * batches,))
+    args = TrainingArguments("unused", per_device_eval_batch_size=32, **QUIET)
+    trainer = Trainer(nn.Linear(64, 10), args, loss_fn=nn.CrossEntropyLoss())
+    trainer.pop_callback("printer")
+    data = TensorDataset(features) if predicts else TensorDataset(features, labels)
+    return lambda: (trainer.predict if predicts else trainer.evaluate)(data)
+
+
 def with_tensorflow(steps: int, **options: Any) -> Callable[[], Any]:
     """Return a run of TFTrainer, of a number of updates."""
     import keras
@@ -135,6 +153,8 @@ ROWS: dict[str, dict[str, tuple[int, Work]]] = {
         "10 updates of Trainer": (10, with_torch),
         "10 updates of Trainer, accumulation 4": (10, lambda steps: with_torch(steps, gradient_accumulation_steps=4)),
         "10 updates of Trainer, each with a record": (10, lambda steps: with_torch(steps, **LOGGED)),
+        "10 batches of Trainer.evaluate": (10, evaluating),
+        "10 batches of Trainer.predict": (10, lambda batches: evaluating(batches, predicts=True)),
     },
     "tensorflow": {
         "10 updates of TFTrainer": (10, with_tensorflow),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import sys
 from pathlib import Path
@@ -50,6 +51,18 @@ def test_every_path_on_the_page_leads_to_a_file():
 
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_layers_on_the_page_are_those_that_are_checked():
+    setup_cfg = configparser.ConfigParser(interpolation=None)
+    setup_cfg.read(ROOT / "setup.cfg")
+    rows = dict(re.findall(r"^\| (packages|inside `\w+`) \| (.*) \|$", PAGE, re.MULTILINE))
+    contracts = {"packages": "rooms", "inside `trainer`": "trainer", "inside `callbacks`": "bus"}
+
+    for row, contract in contracts.items():
+        layers = re.findall(r"[\w.]+", setup_cfg[f"importlinter:contract:{contract}"]["layers"])
+        named = [name.removeprefix("trackside.") for name in re.findall(r"`([\w.]+)`", rows[row])]
+        assert [name for name in layers if name.removeprefix("trackside.") not in named] == [], row
 
 
 @pytest.mark.parametrize(("framework", "package"), [("PyTorch", "torch"), ("TensorFlow", "tensorflow")])

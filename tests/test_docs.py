@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.distributions import declared, imported_in, link_distributions, not_named, with_their_own
+from support.distributions import declared, imported_in, not_named, run_with_nothing_else
 
 import trackside
 from trackside.cli.main import main
@@ -47,19 +45,10 @@ def test_the_first_example_of_a_page_imports_what_the_install_line_above_it_name
 def test_the_first_example_of_the_readme_learns_with_nothing_but_what_its_install_line_installs(tmp_path):
     pytest.importorskip("torch")
     requirements, block = first_example("README.md")
-    link_distributions(with_their_own(requirements), tmp_path / "site")
 
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", f"{block}\nprint('LOSS', trainer.evaluate()['eval_loss'])"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    printed = run_with_nothing_else(requirements, f"{block}\nprint('LOSS', trainer.evaluate()['eval_loss'])", tmp_path)
 
-    assert ended.returncode == 0, ended.stderr
-    assert float(ended.stdout.split("LOSS")[1]) < 0.2
+    assert float(printed.split("LOSS")[1]) < 0.2
     assert not {"sklearn", "transformers", "pytest"} & {path.name for path in (tmp_path / "site").iterdir()}
 
 

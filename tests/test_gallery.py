@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from support.distributions import declared, imported_in, link_distributions, not_named, with_their_own
+from support.distributions import declared, imported_in, not_named, run_with_nothing_else
 from support.fork_process import Fork
 from support.page_blocks import ROOT
 
@@ -64,18 +61,9 @@ def test_the_examples_import_what_the_extra_installs_beside_their_framework():
 def test_an_example_that_reads_a_photograph_needs_nothing_but_the_extra(tmp_path):
     for package in ("torch", "sklearn", "matplotlib"):
         pytest.importorskip(package)
-    link_distributions(with_their_own(declared(["torch", "examples"])), tmp_path / "site")
 
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", SHORT.format(folder=str(GALLERY), name="flower")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    run_with_nothing_else(declared(["torch", "examples"]), SHORT.format(folder=str(GALLERY), name="flower"), tmp_path)
 
-    assert ended.returncode == 0, ended.stderr
     assert not {"transformers", "pytest"} & {path.name for path in (tmp_path / "site").iterdir()}
 
 

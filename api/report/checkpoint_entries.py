@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,8 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
         with reached(out) as remote:
             found = _remote_entries(remote, thorough=thorough)
     if found is None:
-        found = [(_entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out))]
+        read = [(path, _entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out))]
+        found = [(entry, state) for path, entry, state in read if path.exists()]  # a run that goes on may delete one
     for run_id in {entry.run_id for entry, _ in found}:
         whole = [(entry, state) for entry, state in found if entry.run_id == run_id and entry.reason is None]
         if run_id is not None and whole:
@@ -131,8 +134,7 @@ def _entry(path: Path, *, thorough: bool) -> Entry:
         if thorough:
             verify(path)
         else:
-            sizes = {name: (path / name).stat().st_size for name in manifest["files"] if (path / name).is_file()}
-            entry.reason = _size_fault(manifest, sizes)
+            entry.reason = _size_fault(manifest, _sizes(path, manifest["files"]))
     except BrokenCheckpointError as error:
         entry.reason = error.reason
     return entry
@@ -164,6 +166,16 @@ def _describe(entry: Entry, manifest: dict[str, Any], state: dict[str, Any]) -> 
     metrics = {key: value for key, value in values.items() if key.startswith("eval_") and not key.endswith(NOT_METRICS)}
     shown = (f"{key} {value:.6g}" for key, value in metrics.items() if isinstance(value, (int, float)))
     entry.metric = "  ".join(shown) or None
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of those files that exist."""
+    found: dict[str, int] = {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):  # a run that goes on may delete the checkpoint
+            status = (folder / name).stat()
+            found |= {name: status.st_size} if stat.S_ISREG(status.st_mode) else {}
+    return found
 
 
 def _size_fault(manifest: dict[str, Any], sizes: dict[str, int]) -> str | None:

@@ -95,7 +95,7 @@ class RunReader:
 
     def _entries(self) -> list[Entry]:
         """Return the checkpoints, which are read again when one was added or removed."""
-        seen = [(path.name, path.stat().st_mtime_ns) for path in find_checkpoints(self.folder)]
+        seen = [(path.name, _changed_at(path)) for path in find_checkpoints(self.folder)]
         if seen != self._seen:
             self._seen, self._checkpoints = seen, entries_in(str(self.folder), thorough=False)
         return self._checkpoints
@@ -150,6 +150,14 @@ class RunReader:
                 record.run_id = entry.run_id
                 self._args = _args(folder)
             return
+
+
+def _changed_at(path: Path) -> int:
+    """Return the time of the last change; 0 if the run has just deleted it."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _record(item: dict[str, Any]) -> Record:

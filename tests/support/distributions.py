@@ -6,7 +6,9 @@ import ast
 import configparser
 import contextlib
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,7 +50,7 @@ def imported_in(source: str) -> set[str]:
     return found | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
-def with_their_own(requirements: list[str]) -> set[str]:
+def with_their_own(requirements: Iterable[str]) -> set[str]:
     """Return the names of the distributions that pip installs for some requirements, those of these included."""
     packaging = pytest.importorskip("packaging.requirements")
     canonical = pytest.importorskip("packaging.utils").canonicalize_name
@@ -82,3 +84,18 @@ def link_distributions(names: set[str], site: Path) -> None:
     site.mkdir()
     for path in linked:
         (site / path.name).symlink_to(path)
+
+
+def run_with_nothing_else(requirements: Iterable[str], code: str, folder: Path) -> str:
+    """Run Python code with trackside and what these requirements install in ``folder/site``; return what it prints."""
+    link_distributions(with_their_own(requirements), folder / "site")
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "site")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout

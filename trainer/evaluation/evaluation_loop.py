@@ -90,7 +90,7 @@ class EvaluationRun:
         self._compute_metrics = compute_metrics
         self._wanted = frozenset(args.include_for_metrics)
         self._by_batch = bool(args.batch_eval_metrics and compute_metrics)
-        self._keeps = keeps or not self._by_batch
+        self._keeps = not only_loss and (keeps or not self._by_batch)
         self._delay = None if self._by_batch or world_size > 1 else engine.evaluation.delay
         self._limit: int | None = args.eval_accumulation_steps
         self._due = int(self._limit or 1)
@@ -126,19 +126,18 @@ class EvaluationRun:
             max_batches: Number of batches after which to stop.
         """
         evaluation, waiting, current, delay = self._engine.evaluation, self._waiting, self._current, self._delay
+        step, fetch = evaluation.evaluation_step, evaluation.fetch
         for batch, following in pairwise(chain(batches, [END])):
-            result = evaluation.evaluation_step(batch, self._only_loss, ignore_keys)
+            result = step(batch, self._only_loss, ignore_keys)
             if self._only_loss:
                 result.logits = result.labels = result.inputs = None
             self.steps += 1
-            outputs = (result.loss, result.weight, result.logits, result.labels, result.inputs)
-            waiting.append((evaluation.fetch(outputs), result.examples))
-            if delay is not None:
-                while len(waiting) > delay:
-                    fetched, examples = waiting.popleft()
-                    self._keep(fetched(), examples)
-            elif self._by_batch or following is END or len(waiting) >= self._due:
-                self._flush(is_last=following is END)
+            fetched = fetch((result.loss, result.weight, result.logits, result.labels, result.inputs))
+            if delay == 0:
+                self._keep(fetched(), result.examples)
+            else:
+                waiting.append((fetched, result.examples))
+                self._take_due(is_last=following is END)
             current.result, current.is_last = result, following is END
             on_step()
             if self._is_alone and self._is_stopped():
@@ -147,6 +146,15 @@ class EvaluationRun:
                 self.is_complete = following is END
                 break
         self._current.result = None
+
+    def _take_due(self, is_last: bool) -> None:
+        """Take the outputs of batches that may wait no longer."""
+        if self._delay is not None:
+            while len(self._waiting) > self._delay:
+                fetched, examples = self._waiting.popleft()
+                self._keep(fetched(), examples)
+        elif self._by_batch or is_last or len(self._waiting) >= self._due:
+            self._flush(is_last)
 
     def _flush(self, is_last: bool) -> None:
         """Move pending outputs to the host, and bring the outputs of all ranks into the order of the dataset.

@@ -34,6 +34,18 @@ class GrowingArray:
         self._widths: tuple[int, ...] = ()
         self._is_shown = False
 
+    def append_alike(self, batch: NDArray[Any]) -> bool:
+        """Add the rows of ``batch`` if the array is of their type and width and has room for them; return whether."""
+        rows, shape, start = self._rows, batch.shape, self._count
+        if rows is None or not shape or rows.dtype != batch.dtype:
+            return False
+        room, end = rows.shape, start + shape[0]
+        if end > room[0] or shape[1:] != room[1:]:
+            return False
+        rows[start:end] = batch
+        self._count, self._widths = end, shape[1:]
+        return True
+
     def append(self, batch: NDArray[Any], *, is_one_row: bool = False) -> None:
         """Add the rows of ``batch``; a scalar counts as one row.
 
@@ -44,18 +56,13 @@ class GrowingArray:
         Raises:
             ValueError: If the dimensions do not fit those of the batches before; the arguments are both shapes.
         """
-        rows = self._rows
-        shape: tuple[int, ...] = getattr(batch, "shape", ())
-        start = self._count
-        fits = rows is not None and shape[1:] == rows.shape[1:] and len(shape) > 0 and batch.dtype == rows.dtype
-        if rows is None or not fits or start + shape[0] > rows.shape[0]:
-            batch, rows = self._with_room(np.atleast_1d(batch), is_one_row=is_one_row)
-            shape = batch.shape
-        widths, self._count = shape[1:], start + shape[0]
-        if widths == rows.shape[1:]:
-            rows[start : self._count] = batch
-            self._widths = widths
+        if type(batch) is np.ndarray and self.append_alike(batch):
             return
+        batch, rows = self._with_room(np.atleast_1d(batch), is_one_row=is_one_row)
+        if self.append_alike(batch):
+            return
+        start, widths = self._count, batch.shape[1:]
+        self._count += len(batch)
         rows[start : self._count] = _padding_of(rows.dtype)
         rows[(slice(start, self._count), *map(slice, widths))] = batch
         self._widths = tuple(map(max, self._widths, widths))

@@ -67,9 +67,8 @@ class Collector:
     def __init__(
         self, expected: int | None = None, *, concatenate: bool = True, is_tuple_of_outputs: bool = False
     ) -> None:
-        self._concatenate = concatenate
         self._joined: _Joined = _Joined(expected, "", is_fixed=is_tuple_of_outputs)
-        self._batches: list[Any] = []
+        self._batches: list[Any] | None = None if concatenate else []
         self.missing: int = 0
 
     def append(self, batch: Any, examples: int | None = None) -> None:
@@ -83,15 +82,14 @@ class Collector:
         """
         if batch is None:
             self.missing += 1
-            return
-        if self._concatenate:
+        elif self._batches is None:
             self._joined.append(batch, examples)
         else:
             self._batches.append(batch)
 
     def result(self) -> Any:
         """Return the gathered outputs; None if there are none."""
-        return self._joined.result() if self._concatenate else self._batches or None
+        return self._joined.result() if self._batches is None else self._batches or None
 
 
 class _Joined:
@@ -114,8 +112,7 @@ class _Joined:
 
     def append(self, batch: Any, examples: int | None) -> None:
         """Add the value of a batch."""
-        if self._kind is GrowingArray and type(batch) is np.ndarray:
-            self._append_rows(batch, examples)
+        if type(batch) is np.ndarray and self._array is not None and self._array.append_alike(batch):
             return
         kind = _kind_of(batch)
         if self._kind not in (None, kind):

@@ -21,6 +21,7 @@ from .batches import fetching
 from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
+from .inspection.graph import operations_kept
 from .inspection.misfit import TORCHS, explain
 from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
 from .precision.eval_mode import eval_mode
@@ -88,34 +89,40 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self, batch: TrainBatch, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> StepResult:
         """Run one batch through the model."""
-        step, model_io = self.train_step, self.model_io
+        step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
         inputs = placed if self.dtype is None else self._cast(placed)
+        has_own = "prediction_step" in self.overrides
+        predict = self.trainer.prediction_step if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
-        interrupted, step.context = step.context, StepContext(count=2, is_padding=batch.examples == 0)
-        model_io.examples_in.known = inputs, max(batch.examples, 1)
+        interrupted, step.context = step.context, (context := StepContext(0, 2, examples == 0))
+        model_io.examples_in.known = inputs, examples or 1
         try:
-            loss, logits, labels = self.trainer.prediction_step(
-                self.trainer.model, inputs, prediction_loss_only, ignore_keys
-            )
-            weight = step.context.items
+            loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
+            weight = context.items
             if weight is None:
-                examples = model_io.examples_in.known[1]
-                weight = examples if labels is None else model_io.rule.count(labels, inputs, model_io.examples_in)
+                weight = examples or 1
+                if labels is not None:
+                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
-        if inputs is not placed and labels is not None and "prediction_step" not in self.overrides:
+        if inputs is not placed and labels is not None and not has_own:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
-        return StepResult(loss, weight, logits, labels, batch.examples, kept)
+        return StepResult(loss, weight, logits, labels, examples, kept)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
     ) -> tuple[Any, Any, Any]:
         """Return (loss, logits, labels) of a batch, each None if missing."""
+        return self._predict(model, self.train_step.place(inputs), prediction_loss_only, ignore_keys)
+
+    def _predict(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
+    ) -> tuple[Any, Any, Any]:
+        """Return (loss, logits, labels) of a batch on the device of this process."""
         model_io, preprocess = self.model_io, self.trainer.preprocess_logits_for_metrics
-        inputs = self.train_step.place(inputs)
         labels = model_io.labels_of(inputs)
         forward = self.train_step.precision.forward() if self.dtype is None else NULL_CONTEXT
         if forward is NULL_CONTEXT and not torch.is_grad_enabled():  # contexts would cost as much as the rest
@@ -123,43 +130,50 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         else:
             with torch.no_grad(), forward:
                 loss, result, outputs = self._losses_and_outputs(model, inputs, labels, prediction_loss_only)
+        is_read = isinstance(loss, Tensor) and loss.requires_grad  # by its operations, which then can be let go
+        loss = loss.detach() if is_read else loss
         if prediction_loss_only:
             return loss, None, None
         ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys
         logits = logits_in(outputs, ignore_keys=ignored, loss=result)
+        logits = map_nested(torch.Tensor.detach, logits) if is_read else logits
         return loss, logits if preprocess is None else preprocess(logits, labels), labels
 
     def _losses_and_outputs(
         self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool
     ) -> tuple[Any, Any, Any]:
         """Return the mean loss of a batch, the loss as it was computed, and the model's outputs."""
-        step = self.train_step
-        step.observer.look_before_training(inputs)
-        if "compute_loss" in self.overrides or (labels is not None and self._computes_loss):
-            result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
+        step, observer = self.train_step, self.train_step.observer
+        if labels is not None or self.model_io.has_own_loss:
+            observer.look_before_training(inputs)
+        if observer.is_read_only:
+            with operations_kept():
+                result, outputs = self._result_and_outputs(model, inputs, labels, prediction_loss_only)
         else:
-            outputs = self._outputs(model, inputs, with_labels=labels is not None)
-            find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
-            result = None if self._computes_loss else find(outputs)
+            result, outputs = self._result_and_outputs(model, inputs, labels, prediction_loss_only)
         if result is None:
             return None, None, outputs
         loss = step.total_loss(_as_tensor(result), inputs)
-        parts = result.values() if type(result) is dict else [result]
-        if all(isinstance(part, Tensor) for part in parts):
-            loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
+        has_tensors = isinstance(result, Tensor) or (
+            type(result) is dict and all(isinstance(part, Tensor) for part in result.values())
+        )
+        if has_tensors:
+            loss = observer.mean_in_evaluation(loss, inputs, step.context.items)
         return loss, result, outputs
 
-    def _outputs(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
+    def _result_and_outputs(self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool) -> Any:
+        """Return the loss of a batch as it is computed, None without one, and the model's outputs."""
+        model_io = self.model_io
+        computes_loss = self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
+        if model_io.has_own_loss or (labels is not None and computes_loss):
+            return self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
         try:
-            return self.model_io.call(model, inputs, with_labels=with_labels)
+            outputs = model_io.call(model, inputs, with_labels=labels is not None)
         except TORCHS as error:
-            explain(error, self.model_io.model)
+            explain(error, model_io.model)
             raise
-
-    @property
-    def _computes_loss(self) -> bool:
-        """Whether the trainer computes the loss, and not the model."""
-        return self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
+        find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
+        return None if computes_loss else find(outputs), outputs
 
     def _loss_and_outputs(self, model: nn.Module, inputs: Any, *, needs_outputs: bool) -> tuple[Any, Any]:
         """Return the result of compute_loss, and the model's outputs if they are needed, from one forward pass."""

@@ -66,8 +66,8 @@ class LabelRule:
             return weights[label[label != self.ignored].long()].sum()
         if not label.is_cpu:
             return (label != self.ignored).sum()
-        if label.ndim == 1 and len(label) <= FEW:
-            return len(label) - label.tolist().count(self.ignored)
+        if label.ndim == 1 and (size := label.numel()) <= FEW:
+            return size - label.tolist().count(self.ignored)
         return int(np.count_nonzero(label.numpy() != self.ignored))  # ten times faster than torch
 
 

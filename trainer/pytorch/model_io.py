@@ -32,6 +32,7 @@ class ModelIO:
         ignored_outputs: Names of outputs that are not predictions.
         loss_takes_outputs, loss_takes_items: Whether compute_loss takes ``return_outputs``, and whether an overridden
             one takes ``num_items_in_batch``.
+        has_own_loss: Whether compute_loss is overridden.
         computes_loss: Whether the model takes labels and may compute its loss.
         withheld: Names that the model does not get if the trainer computes the loss.
         flos_of, counts_flos: Counts the floating point operations of a batch; whether they are counted.
@@ -58,15 +59,15 @@ class ModelIO:
         makes_inputs = bool(getattr(config, "is_encoder_decoder", False))  # from the labels
         withhold = trainer.loss_fn is not None or (args.label_smoothing_factor > 0 and not makes_inputs)
         self._not_taken = [name for name in self.label_names if name not in names and not takes_any]
-        has_own_loss = "compute_loss" in self._overrides
-        self.computes_loss: bool = not (trainer.loss_fn is not None or has_own_loss or self._not_taken)
+        self.has_own_loss: bool = "compute_loss" in self._overrides
+        self.computes_loss: bool = not (trainer.loss_fn is not None or self.has_own_loss or self._not_taken)
         self.withheld: list[str] = [*self._not_taken, *(self.label_names if withhold else ())]
         self._find_rule(model)
         self.ignored_outputs: list[str] = list(getattr(config, "keys_to_ignore_at_inference", []))
         parameters = inspect.signature(trainer.compute_loss).parameters
         takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
         self.loss_takes_outputs: bool = "return_outputs" in parameters or takes_all
-        self.loss_takes_items: bool = has_own_loss and ("num_items_in_batch" in parameters or takes_all)
+        self.loss_takes_items: bool = self.has_own_loss and ("num_items_in_batch" in parameters or takes_all)
         self.flos_of: Callable[[Any], int] | None = operations_in(model)
         self.counts_flos: bool = "floating_point_ops" in self._overrides or self.flos_of is not None
         self.past: Any = None
@@ -108,8 +109,13 @@ class ModelIO:
             ) from error
 
     def labels_of(self, inputs: Any) -> Any:
-        """Return the labels in a batch; None if there are none."""
-        return labels_of(inputs, self.label_names)
+        """Return the labels in a batch: by name in a dict or an object, last in a tuple; None if there are none."""
+        if isinstance(inputs, (tuple, list)):
+            return inputs[-1] if len(inputs) > 1 else None
+        is_map = isinstance(inputs, Mapping)
+        named = [inputs.get(name) if is_map else getattr(inputs, name, None) for name in self.label_names]
+        found = tuple([label for label in named if label is not None])
+        return None if not found else found[0] if len(found) == 1 else found
 
     def count_items(self, inputs: Any) -> Any:
         """Return the number of items in the mean loss of a batch."""
@@ -138,15 +144,6 @@ def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
     parameters = signature_of(model).parameters
     names = [name for name, item in parameters.items() if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
     return names, any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-
-
-def labels_of(batch: Any, label_names: Sequence[str]) -> Any:
-    """Return the labels in a batch: by name in a dict or an object, last in a tuple; None if there are none."""
-    if isinstance(batch, (tuple, list)):
-        return batch[-1] if len(batch) > 1 else None
-    named = (batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None) for name in label_names)
-    found = tuple(label for label in named if label is not None)
-    return None if not found else found[0] if len(found) == 1 else found
 
 
 # -- the call ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from support.remote_folders import address_in
 
 from trackside.callbacks.builtin.early_stopping import EarlyStoppingCallback
 from trackside.cli.main import main
+from trackside.report import checkpoint_entries
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 from trackside.trainer.checkpointing.locks.run_lock import LOCK_FILE
 from trackside.trainer.checkpointing.remote import RemoteFolder
@@ -75,6 +77,25 @@ def test_a_checkpoint_that_is_not_whole_is_told_with_its_reason(damage, capsys):
     assert printed(capsys, "verify", "out", paths[0].name) == f"{paths[0].name}: whole\n"
     if damage != "a byte":  # which ls does not read
         assert word in printed(capsys, "ls", "out")
+
+
+@pytest.mark.parametrize("when", ["before its manifest is read", "after its manifest was read"])
+def test_a_checkpoint_that_its_run_deletes_meanwhile_is_left_out(when, monkeypatch, capsys):
+    first, *others = made(installed_frameworks()[0])
+    read = checkpoint_entries.read_manifest
+
+    def read_while_a_run_deletes(path):
+        manifest = read(path) if path == first and when.startswith("after") else None
+        if path == first:
+            shutil.rmtree(path)
+        return manifest or read(path)
+
+    monkeypatch.setattr(checkpoint_entries, "read_manifest", read_while_a_run_deletes)
+
+    listed = told(capsys, "ls", "out")
+
+    assert [entry["name"] for entry in listed] == [path.name for path in others]
+    assert all(entry["reason"] is None for entry in listed)
 
 
 @pytest.mark.parametrize("framework", installed_frameworks())

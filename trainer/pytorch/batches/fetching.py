@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...evaluation.growing_array import PADDING
-from ...evaluation.output_collector import are_texts, leaves, map_nested
+from ...evaluation.output_collector import LEAVES, are_texts, leaves, map_nested
 
 NOT_IN_NUMPY = frozenset({torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2})
 """Types that numpy does not have; outputs in them become float32."""
@@ -47,11 +47,15 @@ def fetch(nested: tuple[Any, ...]) -> Callable[[], Any]:
 def arrays_of(nested: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a tuple of nested tensors as numpy arrays: nested tensors padded, sparse ones dense. Waits for the device.
 
-    Most parts are a tensor or None, which need no look for parts of their own.
+    Most parts are a tensor, a number or None, which need no look for parts of their own.
     """
     return tuple(
         [
-            part if part is None else _to_numpy(part) if type(part) is Tensor else map_nested(_to_numpy, part)
+            part
+            if (kind := type(part)) in LEAVES
+            else _to_numpy(part)
+            if kind is Tensor
+            else map_nested(_to_numpy, part)
             for part in nested
         ]
     )

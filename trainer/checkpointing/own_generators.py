@@ -140,8 +140,8 @@ def _references(value: Any) -> Iterable[Any]:
         return [value.__self__, getattr(value, "__func__", None)]
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, Mapping):
-        return list(islice(value.values(), MOST_PARTS)) if isinstance(value, dict) else []
+    if isinstance(value, Mapping):  # without code of the user, which may make or import what a dict seems to hold
+        return list(islice(dict.values(value), MOST_PARTS)) if isinstance(value, dict) else []
     if isinstance(value, (list, tuple, set)):
         return list(islice(value, MOST_PARTS))
     return _attributes(value)

@@ -21,6 +21,7 @@ from .batches import fetching
 from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
+from .inspection.graph import operations_kept
 from .inspection.misfit import TORCHS, explain
 from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
 from .precision.eval_mode import eval_mode
@@ -129,29 +130,27 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         else:
             with torch.no_grad(), forward:
                 loss, result, outputs = self._losses_and_outputs(model, inputs, labels, prediction_loss_only)
+        is_read = isinstance(loss, Tensor) and loss.requires_grad  # by its operations, which then can be let go
+        loss = loss.detach() if is_read else loss
         if prediction_loss_only:
             return loss, None, None
         ignored = model_io.ignored_outputs if ignore_keys is None else ignore_keys
         logits = logits_in(outputs, ignore_keys=ignored, loss=result)
+        logits = map_nested(torch.Tensor.detach, logits) if is_read else logits
         return loss, logits if preprocess is None else preprocess(logits, labels), labels
 
     def _losses_and_outputs(
         self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool
     ) -> tuple[Any, Any, Any]:
         """Return the mean loss of a batch, the loss as it was computed, and the model's outputs."""
-        step, model_io = self.train_step, self.model_io
-        step.observer.look_before_training(inputs)
-        computes_loss = self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
-        if model_io.has_own_loss or (labels is not None and computes_loss):
-            result, outputs = self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
+        step, observer = self.train_step, self.train_step.observer
+        if labels is not None or self.model_io.has_own_loss:
+            observer.look_before_training(inputs)
+        if observer.is_read_only:
+            with operations_kept():
+                result, outputs = self._result_and_outputs(model, inputs, labels, prediction_loss_only)
         else:
-            try:
-                outputs = model_io.call(model, inputs, with_labels=labels is not None)
-            except TORCHS as error:
-                explain(error, model_io.model)
-                raise
-            find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
-            result = None if computes_loss else find(outputs)
+            result, outputs = self._result_and_outputs(model, inputs, labels, prediction_loss_only)
         if result is None:
             return None, None, outputs
         loss = step.total_loss(_as_tensor(result), inputs)
@@ -159,8 +158,22 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             type(result) is dict and all(isinstance(part, Tensor) for part in result.values())
         )
         if has_tensors:
-            loss = step.observer.mean_in_evaluation(loss, inputs, step.context.items)
+            loss = observer.mean_in_evaluation(loss, inputs, step.context.items)
         return loss, result, outputs
+
+    def _result_and_outputs(self, model: nn.Module, inputs: Any, labels: Any, prediction_loss_only: bool) -> Any:
+        """Return the loss of a batch as it is computed, None without one, and the model's outputs."""
+        model_io = self.model_io
+        computes_loss = self.trainer.loss_fn is not None or self.trainer.args.label_smoothing_factor > 0
+        if model_io.has_own_loss or (labels is not None and computes_loss):
+            return self._loss_and_outputs(model, inputs, needs_outputs=not prediction_loss_only)
+        try:
+            outputs = model_io.call(model, inputs, with_labels=labels is not None)
+        except TORCHS as error:
+            explain(error, model_io.model)
+            raise
+        find = loss_or_none if labels is None else loss_in if prediction_loss_only else loss_of_labelled
+        return None if computes_loss else find(outputs), outputs
 
     def _loss_and_outputs(self, model: nn.Module, inputs: Any, *, needs_outputs: bool) -> tuple[Any, Any]:
         """Return the result of compute_loss, and the model's outputs if they are needed, from one forward pass."""

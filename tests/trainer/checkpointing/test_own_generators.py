@@ -160,3 +160,13 @@ def test_a_state_is_plain_data_and_restores_the_numbers(make):
     first = generator.random()
     reseed(generator, 5)
     assert generator.random() == first not in numbers
+
+
+def test_a_dict_that_makes_its_values_when_asked_is_not_asked():
+    class Lazy(dict):
+        def values(self):
+            raise ImportError("a part that is not installed")
+
+    own = random.Random(1)
+
+    assert generators_in(Lazy(part=[own])) == [own]

@@ -7,6 +7,8 @@ number of elements in a mean; the divisor of a sum. A loss may be a sum of such 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,8 @@ PASSED = frozenset(
 """Operations between a loss and its terms."""
 OF_WEIGHTS = frozenset({"Sum", "Mean", "Pow", "Abs", "Norm", "LinalgVectorNorm", "Exp", "Log", "Sqrt", "Neg", "Square"})
 """Operations of a term of parameters alone, such as a penalty; it is the same in every micro-batch."""
+SUMS = ("Sum", "Mean", "Nansum")
+"""Operations that a term may begin with, beside torch's losses."""
 MOST_NODES = 64
 """Number of nodes after which the search gives up."""
 
@@ -82,10 +86,10 @@ def read_loss(loss: Any, *, with_factor: bool = False) -> Reading:
         reduction = saved(node, "reduction")
         if reduction in (1, 2):
             reading.terms.append(_term_of_loss(node, reduction, divisors))
-        elif kind in ("Sum", "Mean") and not _is_of_stacked(node, kind):
+        elif kind in SUMS and not _is_of_stacked(node, kind):
             if not _is_of_weights(node):
                 reading.terms.append(_term_of_sum(node, kind, divisors))
-        elif kind in PASSED or kind in ("Sum", "Mean"):
+        elif kind in PASSED or kind in SUMS:
             if kind == "Div" and (other := _scalar(node)) is not None:
                 divisors = (*divisors, other)
             waiting += [(following, divisors) for following, _ in node.next_functions if following is not None]
@@ -98,6 +102,21 @@ def read_loss(loss: Any, *, with_factor: bool = False) -> Reading:
     return reading
 
 
+@contextmanager
+def operations_kept() -> Iterator[None]:
+    """Return a context in which the operations of a loss can be read, without the memory that a backward pass needs.
+
+    Of the tensors that autograd keeps, those of one element and of whole numbers are kept, and of others the shape.
+    """
+
+    def shape_of(tensor: Tensor) -> Tensor:
+        is_kept = tensor.numel() <= 1 or not (tensor.is_floating_point() or tensor.is_complex())
+        return tensor if is_kept or tensor.layout is not torch.strided else torch.empty_like(tensor, device="meta")
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(shape_of, lambda tensor: tensor):
+        yield
+
+
 def count_targets(node: Any) -> Any:
     """Return the number of targets that count in a cross entropy, times their class weights, as torch divides by it."""
     total = saved(node, "total_weight")
@@ -106,6 +125,17 @@ def count_targets(node: Any) -> Any:
     target, weight = saved(node, "target"), saved(node, "weight")  # the total is rounded
     counts = target != ignored_label(node)
     return counts.sum() if weight is None else weight.double()[target.clamp_min(0)][counts].sum()
+
+
+def picks_elements(term: Term) -> bool:
+    """Return whether a term is of elements that were picked by a mask or by indices, a number that may vary."""
+    waiting = [term.node]
+    for node in waiting:
+        if node_kind(node) in ("Index", "MaskedSelect", "IndexSelect"):
+            return True
+        if len(waiting) < MOST_NODES:
+            waiting += [each for each, _ in node.next_functions if each is not None]
+    return False
 
 
 def ignored_label(node: Any) -> int:

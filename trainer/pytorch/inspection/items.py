@@ -15,7 +15,7 @@ from trackside.callbacks.errors import TracksideTypeError
 
 from .._compat import saved
 from ..loss import IGNORED, LabelRule
-from .graph import Reading, Term, ignored_label, is_cross_entropy, read_loss
+from .graph import Reading, Term, ignored_label, is_cross_entropy, picks_elements, read_loss
 from .mixing import comparison_in
 from .probe import probe_rule, tensors_in, with_order
 from .several import ratios_of
@@ -57,6 +57,8 @@ class ItemCounter:
     Attributes:
         findings: What was found about the loss of the first micro-batch; None before it.
         is_sum: Whether the loss is a sum.
+        is_counted: Whether the items depend on the values in a batch.
+        is_read_only: Whether no rule gives their number in an evaluation, but only the operations of each loss.
     """
 
     def __init__(self, trainer: Any, model_io: Any, loss_of: Callable[[Any], Any] | None) -> None:
@@ -70,6 +72,7 @@ class ItemCounter:
         self.findings: Findings | None = None
         self.is_sum: bool = False
         self.is_counted: bool = False
+        self.is_read_only: bool = False
 
     def count(self, loss: Tensor, inputs: Any) -> Any:
         """Return the number of items of a mean ``loss``, as a number or a tensor; 1 for a sum."""
@@ -175,6 +178,7 @@ class ItemCounter:
     def _correct_rule(self, terms: list[Term], inputs: Any) -> None:
         """Correct the rule by which labels count, for evaluation and for num_items_in_batch."""
         rule, items = rule_in(terms, self._model_io.labels_of(inputs)), float(terms[0].items)
+        self.is_read_only = rule is None and (terms[0].is_counted or picks_elements(terms[0]))
         is_ambiguous = terms[0].is_counted and items == float(self._model_io.count_items(inputs))
         if rule is None and items == self._model_io.examples_in(inputs) and not is_ambiguous:
             rule = LabelRule(is_causal=self._model_io.rule.is_causal, by_examples=True)

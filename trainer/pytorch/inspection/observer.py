@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from .broadcasting import tell_of_broadcasting
 from .first_loss import FirstLoss
 from .items import ItemCounter, given_items
 from .non_finite import NonFiniteLoss
-from .probe import FEW, evaluated, loss_of_model, rows_of, shifts_labels
+from .probe import FEW, evaluated, rows_of, shifts_labels
 from .several import as_one_loss, means_and_weights
 from .sums import SumsInEvaluation
 
@@ -30,6 +30,7 @@ class LossObserver:
     Attributes:
         is_settled: Whether the first loss of the run was looked at.
         is_on_host: Whether losses can be read without waiting for a device.
+        is_read_only: Whether the items of an evaluation batch can only be read from the operations of its loss.
         counter: Counts the items.
     """
 
@@ -42,7 +43,7 @@ class LossObserver:
         self._holders: Callable[[], list[Any]] = step.holders
         is_sharded = step.strategy.is_sharded
         self._loss_of = None if is_sharded else lambda inputs: as_one_loss(loss_of(trainer.model, inputs))
-        self._sums = SumsInEvaluation(trainer, step.model_io, self._loss_of)
+        self._sums = SumsInEvaluation(trainer)
         self.is_on_host: bool = trainer.args.device.type == "cpu"
         self.begin_run()
 
@@ -52,7 +53,7 @@ class LossObserver:
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy, self._holders)
         self.is_settled: bool = False
-        self._sums.begin_run()
+        self.is_read_only, self._is_sum = False, False
         self._is_probed = self._loss_of is None
 
     def weigh(self, result: Any, inputs: Any, context: Any) -> Tensor:
@@ -85,28 +86,33 @@ class LossObserver:
         self._losses.weigh(context)
 
     def look_before_training(self, inputs: Any) -> None:
-        """Find out by which rule labels count in an evaluation before any training, from a few of its first examples.
+        """Find out about the loss in an evaluation before any training, from a few of its first examples.
 
-        The loss of the model is computed once more, with gradients; with label smoothing, only the shift is looked for.
+        It is computed once more, with gradients, whose operations show it; with label smoothing, only the shift of the
+        labels is looked for.
         """
-        if self._is_probed or self.is_settled or not self._model_io.computes_loss:
+        if self._is_probed or self._loss_of is None:
             return
-        labels = self._model_io.rule.counted(self._model_io.labels_of(inputs))
-        if labels is None or labels.ndim < 2:
-            return
-        if self._loss_of is None or self._trainer.args.label_smoothing_factor > 0:
+        if self._trainer.args.label_smoothing_factor > 0 and self._model_io.computes_loss:
             self.shifts(inputs)
+            self._is_probed = True
             return
         self._is_probed = True
         part = rows_of(inputs, self._model_io.examples_in(inputs), 0, FEW)
-        with evaluated(self._trainer, self._model_io, part), torch.enable_grad():
-            loss = loss_of_model(self._trainer, self._model_io, part)
-            if loss is not None:
-                ItemCounter(self._trainer, self._model_io, self._loss_of).find(as_mean_and_weight(loss)[0], part)
+        early = ItemCounter(self._trainer, self._model_io, self._loss_of)
+        own = evaluated(self._trainer, self._model_io, part)
+        # the user's code may work without gradients only, or on whole batches
+        with suppress(Exception), own, torch.enable_grad():
+            loss, items = as_mean_and_weight(self._loss_of(part))
+            if loss.grad_fn is not None:
+                early.find(loss, part, items)
+                self.is_read_only, self._is_sum = early.is_read_only, early.is_sum
 
     def mean_in_evaluation(self, loss: Tensor, inputs: Any, items: Any) -> Tensor:
         """Return the loss of an evaluation batch as a mean over ``items``, by which a sum is divided."""
-        return self._sums.divided(loss, inputs, items, is_sum=self.counter.is_sum if self.is_settled else None)
+        if not self._is_probed:
+            self.look_before_training(inputs)  # now that it is known that there is a loss without labels
+        return self._sums.divided(loss, items) if self._is_sum else loss
 
     def shifts(self, inputs: Any) -> bool:
         """Return whether the model shifts its labels by one; the first time, by what its loss depends on."""
@@ -149,6 +155,7 @@ class LossObserver:
         if self._loss_of is not None and self._trainer.is_world_process_zero():
             tell_of_broadcasting(self._trainer, self._model_io, inputs)
         self._first.settle(loss, inputs, items, is_raw=is_raw)
+        self.is_read_only, self._is_sum, self._is_probed = self.counter.is_read_only, self.counter.is_sum, True
 
     def _counts_nothing(self, inputs: Any) -> bool:
         given = self._trainer.loss_items_fn

@@ -171,10 +171,10 @@ def save(name: str, title: str, effort: Effort, framework: str = "torch") -> Res
     width, rounds = round((parameters / layers) ** 0.5), max(effort.of(5), 2)
     run = {"torch": checkpoint.with_torch, "tf": checkpoint.with_tf}[framework]
     with tempfile.TemporaryDirectory(dir=".", prefix="checkpoints-") as folder:
-        times = run(width, layers, Path(folder), rounds).times
+        times = run(width, layers, Path(folder), rounds)
     shown = (
         *(each for each in times if each.startswith("blocking")),
-        *("the first save", "save after a pause", "save at a spacing of its write time", "second of two saves at once"),
+        *(each + added for each in checkpoint.KINDS for added in ("", checkpoint.ADDED)),
     )
     costs: dict[str, list[Cost]] = {each: [(value, 0.0) for value in times[each]] for each in shown}
     missing = []

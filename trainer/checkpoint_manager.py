@@ -90,6 +90,13 @@ class CheckpointManager:
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
+    @property
+    def in_background(self) -> bool:
+        """Whether checkpoints are committed while training goes on."""
+        args = self.trainer.args
+        is_plain = not self.dispatcher.receivers("on_save") and "save_model" not in self.overrides
+        return bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
+
     def save(self, progress: Progress) -> None:
         """Save a checkpoint of this step, and count how long it takes.
 
@@ -101,11 +108,8 @@ class CheckpointManager:
             self._save(progress)
 
     def _save(self, progress: Progress) -> None:
-        trainer = self.trainer
-        args, state, dispatcher = trainer.args, trainer.state, self.dispatcher
-        step, is_heard = state.global_step, bool(dispatcher.receivers("on_save"))
-        is_plain = not is_heard and "save_model" not in self.overrides
-        background = bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
+        args, state, dispatcher = self.trainer.args, self.trainer.state, self.dispatcher
+        step, background = state.global_step, self.in_background
         state.stateful_callbacks, state.callback_classes = dispatcher.state_dicts(), dispatcher.classes
         if background:
             self.committer.make_room()  # before the copy: at most two copies exist
@@ -125,7 +129,7 @@ class CheckpointManager:
         self.committer.wait()
         write_own = commit if args.should_save else self.engine.checkpoint.write_shards
         self.engine.strategy.collectives.outcome("the commit of a checkpoint", write_own)
-        if is_heard:
+        if dispatcher.receivers("on_save"):
             dispatcher.send("on_save", checkpoint=str(self.store.path(step)))
 
     def _held(self, step: int) -> set[str]:

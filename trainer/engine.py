@@ -184,8 +184,12 @@ class CheckpointIO(ABC):
         """Take the names and types of what `snapshot` writes through writing and reading, before the first update."""
 
     @abstractmethod
-    def bytes_needed(self) -> int:
-        """Return a size that a checkpoint reaches at least; 0 if it is not known."""
+    def sizes_needed(self) -> list[int]:
+        """Return the sizes in bytes of tensors that a checkpoint has at least; empty if they are not known."""
+
+    @abstractmethod
+    def prepare_memory(self) -> None:
+        """Begin to make the memory that copies for checkpoints share, if it is known how much they need."""
 
     @abstractmethod
     def release_memory(self) -> None:

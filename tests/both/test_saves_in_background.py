@@ -69,7 +69,10 @@ def buffers_for_all(trainer_factory, monkeypatch):
     return taken
 
 
-def test_what_is_written_late_is_of_the_step_of_the_save(trainer_factory, monkeypatch, buffers_for_all):
+@pytest.mark.parametrize("copies", ["at once", "when it is written, or when the next one begins"])
+def test_what_is_written_late_is_of_the_step_of_the_save(trainer_factory, monkeypatch, buffers_for_all, copies):
+    if copies != "at once":
+        monkeypatch.setattr(host_buffers.Copying, "start", lambda copying, threads: None)
     steps = (2, 3, 6, 8)
     options = {"max_steps": 10, "learning_rate": 0.1, "callbacks": [SavesAt(*steps)]}
     reference = trainer_factory(output_dir=str(trainer_factory.folder / "reference"), save_async=False, **options)
@@ -98,6 +101,51 @@ def test_what_is_written_late_is_of_the_step_of_the_save(trainer_factory, monkey
     assert len(buffers_for_all) >= 4 * len(steps)
 
 
+class Prepared(TrainerCallback):
+    """Keeps the sizes of the memory that a run prepares."""
+
+    def __init__(self, trainer_factory):
+        self.factory = trainer_factory
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        prepared = self.factory.trainer._engine.checkpoint.buffers._prepared
+        if prepared is not None:
+            prepared._thread.join()
+        self.sizes = None if prepared is None else sorted(buffer.size for buffer in prepared._buffers)
+
+
+class Listens(TrainerCallback):
+    def on_save(self, args, state, control, **kwargs):
+        pass
+
+
+def test_the_memory_of_the_first_copy_is_made_before_the_first_update(trainer_factory, buffers_for_all):
+    prepared = Prepared(trainer_factory)
+    trainer_factory.trainer = trainer_factory(
+        max_steps=2, save_strategy="steps", save_steps=2, callbacks=[prepared], optim="adamw_torch"
+    )
+
+    trainer_factory.trainer.train()
+
+    weights = [4 * size for size in (6 * 16, 16, 16 * 3, 3)]
+    large = sorted([*weights, *weights, *weights])
+    assert [size for size in prepared.sizes if size > 8] == large
+    assert trainer_factory.trainer._engine.checkpoint.buffers._prepared is None
+    assert trainer_factory.trainer._engine.checkpoint.buffers.idle == []
+
+
+@pytest.mark.parametrize("options", [{"save_strategy": "no"}, {"save_async": False}, {"callbacks": [Listens()]}])
+def test_no_memory_is_made_for_runs_that_do_not_save_or_do_not_copy(trainer_factory, buffers_for_all, options):
+    prepared = Prepared(trainer_factory)
+    options = {"max_steps": 2, "save_strategy": "steps", **options}
+    options["callbacks"] = [prepared, *options.get("callbacks", [])]
+    trainer_factory.trainer = trainer_factory(**options)
+
+    trainer_factory.trainer.train()
+
+    assert prepared.sizes is None
+
+
 def test_the_memory_of_the_copies_is_bounded_by_two_and_freed_at_the_end(trainer_factory, monkeypatch, buffers_for_all):
     lent, most = [], []
     lend, give_back = host_buffers.HostBuffers.lend, host_buffers.Buffers.give_back
@@ -115,7 +163,7 @@ def test_the_memory_of_the_copies_is_bounded_by_two_and_freed_at_the_end(trainer
 
     assert 1 <= max(most) <= 2
     assert lent == []
-    assert trainer._engine.checkpoint.buffers._idle == []
+    assert trainer._engine.checkpoint.buffers.idle == []
     assert trainer_factory.checkpoints() == ["checkpoint-7", "checkpoint-8"]
 
 

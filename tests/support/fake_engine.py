@@ -207,8 +207,11 @@ class FakeCheckpoint(CheckpointIO):
     def rehearse(self, folder: Path) -> None:
         pass
 
-    def bytes_needed(self) -> int:
-        return 0
+    def sizes_needed(self) -> list[int]:
+        return []
+
+    def prepare_memory(self) -> None:
+        pass
 
     def release_memory(self) -> None:
         pass

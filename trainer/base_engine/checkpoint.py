@@ -53,12 +53,19 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
         files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
 
         def write(folder: Path) -> dict[str, str]:
+            if buffers is not None:
+                buffers.wait()
             roles = {**self._write_weights(folder, write_model), **self._write_files(folder, files)}
             if buffers is not None:
                 buffers.give_back()
             return roles
 
         return write
+
+    def prepare_memory(self) -> None:
+        """Make the memory of the first copy in the background, unless it is that of a GPU, or pinned for one."""
+        if self._is_on_host:
+            self.buffers.prepare(self.sizes_needed())
 
     def release_memory(self) -> None:
         """Free the memory of copies that are written."""
@@ -154,10 +161,18 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
         return HostBuffers()
 
     def _copied(self, files: dict[str, Any], buffers: Buffers, /) -> dict[str, Any]:
-        """Return the current contents of files, protected from later changes by training."""
+        """Return the contents of files as they are now, whatever training changes later.
+
+        They may be copied later, too, in memory of ``buffers``.
+        """
         return files
 
     # -- implemented by a framework -----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def _is_on_host(self) -> bool:
+        """Whether the model is computed on the CPU."""
 
     @abstractmethod
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:

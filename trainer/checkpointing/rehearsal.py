@@ -23,7 +23,9 @@ from .store import CheckpointStore
 
 
 def rehearse(checkpoints: Any) -> None:
-    """Check, when a run is set up, that a checkpoint of it can be written and read, unless ``save_strategy`` is "no".
+    """Check, when a run is set up, that a checkpoint of it can be written and read, and begin to make memory for it.
+
+    Nothing is done if ``save_strategy`` is "no". Memory is made where checkpoints are written in the background.
 
     Args:
         checkpoints: The `CheckpointManager`. A process that writes tries it, and all raise.
@@ -41,9 +43,11 @@ def rehearse(checkpoints: Any) -> None:
         if trainer.args.should_save:
             to_json(trainer.state.to_dict(), "state")
             to_json(trainer.args.to_dict(), "arguments")
-            _try_folder(checkpoints.store, files.rehearse, files.bytes_needed())
+            _try_folder(checkpoints.store, files.rehearse, sum(files.sizes_needed()))
 
     checkpoints.engine.strategy.collectives.outcome("the rehearsal of a checkpoint", attempt)
+    if checkpoints.in_background:
+        files.prepare_memory()
 
 
 def _try_folder(store: CheckpointStore, write: Callable[[Path], None], needed: int) -> None:

@@ -127,12 +127,17 @@ class TorchCheckpoint(BaseCheckpoint):
     def _optimizer_outline(self) -> Any:
         return self._optimizer_state()
 
-    def bytes_needed(self) -> int:
-        """Return the bytes of the weights and, if known, of the optimizer's state; 0 for a sharded model."""
+    @property
+    def _is_on_host(self) -> bool:
+        return bool(self.trainer.args.device.type == "cpu")
+
+    def sizes_needed(self) -> list[int]:
+        """Return the bytes of each weight and, if known, of the optimizer's state; empty for a sharded model."""
         if self.strategy.is_sharded:
-            return 0
-        weights = snapshot.bytes_of(self._model.state_dict(keep_vars=True))
-        return weights + (0 if self.trainer.args.save_only_model else snapshot.optimizer_bytes(self.trainer.optimizer))
+            return []
+        weights = snapshot.sizes_of(self._model.state_dict(keep_vars=True))
+        is_whole = not self.trainer.args.save_only_model
+        return weights + (snapshot.optimizer_sizes(self.trainer.optimizer) if is_whole else [])
 
     def _random_state(self) -> dict[str, Any]:
         past = {} if self.model_io.past is None else {"past": copied(self.model_io.past)}

@@ -215,8 +215,8 @@ def outline(state: Any) -> Any:
     return type(state)(map(outline, state)) if type(state) in (list, tuple) else state
 
 
-def bytes_of(state: Any) -> int:
-    """Return the bytes of all tensors in a state; what shares memory counts once."""
+def sizes_of(state: Any) -> list[int]:
+    """Return the bytes of each tensor in a state; what shares memory counts once."""
     found: dict[int, int] = {}
 
     def visit(value: Any) -> None:
@@ -228,7 +228,7 @@ def bytes_of(state: Any) -> int:
                 visit(item)
 
     visit(state)
-    return sum(found.values())
+    return list(found.values())
 
 
 def _parts_of_sparse(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -240,10 +240,10 @@ def _parts_of_sparse(tensor: Tensor) -> tuple[Tensor, ...]:
     return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
 
 
-def optimizer_bytes(optimizer: Any) -> int:
-    """Return the bytes of an optimizer's state, also before its first step, if its class is torch's own; else 0."""
+def optimizer_sizes(optimizer: Any) -> list[int]:
+    """Return the bytes of each tensor of an optimizer's state; before its first step, only if its class is torch's."""
     if optimizer.state or not type(optimizer).__module__.startswith("torch.optim."):
-        return bytes_of(dict(optimizer.state))
+        return sizes_of(dict(optimizer.state))
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.zeros(2)
     try:
@@ -253,9 +253,9 @@ def optimizer_bytes(optimizer: Any) -> int:
         )
         trial.step()
     except Exception:  # with options that need another device, or arguments of the step
-        return 0
+        return []
     moments = sum(isinstance(value, Tensor) and value.shape == weight.shape for value in trial.state[weight].values())
-    return moments * sum(weight.nbytes for weight in _weights_of(optimizer))
+    return moments * [weight.nbytes for weight in _weights_of(optimizer)]
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -80,10 +80,14 @@ class TFCheckpoint(BaseCheckpoint):
     def _optimizer_outline(self) -> Any:
         return snapshot.optimizer_outline(self.trainer.optimizer)
 
-    def bytes_needed(self) -> int:
-        """Return the bytes of the variables of the model and of its optimizer, as far as they exist."""
+    @property
+    def _is_on_host(self) -> bool:
+        return not tf.config.list_logical_devices("GPU")
+
+    def sizes_needed(self) -> list[int]:
+        """Return the bytes of each variable of the model and of its optimizer, as far as they exist."""
         optimizer = [] if self.trainer.args.save_only_model else [self.trainer.optimizer]
-        return snapshot.bytes_of(self.trainer.model, *optimizer)
+        return snapshot.sizes_of(self.trainer.model, *optimizer)
 
     def _random_state(self) -> dict[str, Any]:
         if tf.inside_function():

@@ -77,16 +77,21 @@ def is_other(name: str) -> bool:
 
 def other_variables(model: Any) -> Named:
     """Return the variables of a model that are neither weights nor states of generators, by index and name."""
-    known = _ids([*model.weights, *generator_states(model)])
-    found = [variable for variable in variables_of(model) if not known & _ids([variable])]
+    inside = _found_in(model)
+    known = _ids([*model.weights, *_generator_states(model, inside)])
+    found = [variable for variable in _unique([*model.variables, *inside]) if not known & _ids([variable])]
     return {f"other.{index:04d}.{_plain_name(variable)}": variable for index, variable in enumerate(found)}
 
 
 def generator_states(model: Any) -> list[Any]:
     """Return the state variables of the random number generators in a model, such as those of dropout."""
+    return _generator_states(model, _found_in(model))
+
+
+def _generator_states(model: Any, inside: list[Any]) -> list[Any]:
     weights = {id(variable) for variable in model.weights}
     own = [state for state in model.variables if id(state) not in weights and _is_seed(state)]
-    return _unique([*own, *(state for state in _found_in(model) if _is_seed(state))])
+    return _unique([*own, *(state for state in inside if _is_seed(state))])
 
 
 def seed_generators(model: Any, seed: int) -> None:

@@ -26,7 +26,7 @@ from trackside.callbacks.errors import CheckpointError
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import system_errors
-from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers, copy_all
+from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers
 from . import model_state
 from ._compat import global_seed_generator
 from .draws.state import DRAWS
@@ -89,19 +89,21 @@ def weights_writer(model: Any, buffers: Buffers | None) -> Callable[[Path], None
 
 
 def copied(values: dict[str, Any], buffers: Buffers) -> dict[str, Any]:
-    """Return copies of named tensors and arrays, as arrays in the memory of ``buffers``."""
-    copies, pairs = {}, []
+    """Return copies of named tensors and arrays, as arrays in the memory of ``buffers``.
+
+    Large tensors on the host are copied later, while training goes on: a tensor never changes. If a variable is updated
+    before its value is copied, TensorFlow gives it other memory.
+    """
+    copies = {}
     for name, value in values.items():
         array = np.asarray(value)  # the memory of a tensor on the host, or a copy of one on a device
-        if array.nbytes < SMALL_BYTES or not array.flags.c_contiguous:
+        if not tf.is_tensor(value) or array.nbytes < SMALL_BYTES or not array.flags.c_contiguous:
             copies[name] = array.copy()
-        elif "CPU" not in getattr(value, "device", "CPU"):
+        elif "CPU" not in value.device:
             copies[name] = array
         else:
-            memory = buffers.take(array.nbytes)
+            memory = buffers.copy_later(array.reshape(-1).view(np.uint8))
             copies[name] = memory.view(array.dtype).reshape(array.shape)
-            pairs.append((memory, array.reshape(-1).view(np.uint8)))
-    copy_all(pairs)
     return copies
 
 
@@ -244,10 +246,10 @@ def as_data(state: Any, name: str) -> Any:
     return state if name.endswith(".npz") else plain(state, f"the state in {name}")
 
 
-def bytes_of(*owners: Any) -> int:
-    """Return the bytes of the variables of a model and an optimizer, as far as they exist."""
+def sizes_of(*owners: Any) -> list[int]:
+    """Return the bytes of each variable of a model and an optimizer, as far as they exist."""
     variables = [variable for owner in owners for variable in owner.variables]
-    return sum(math.prod(variable.shape) * dtype_of(variable).itemsize for variable in variables)
+    return [math.prod(variable.shape) * dtype_of(variable).itemsize for variable in variables]
 
 
 def write_file(content: Any, path: Path) -> None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 from support.tf_models import classified, mlp, weights_of
 
 from trackside import TrainerCallback
-from trackside.trainer.tensorflow import snapshot
+from trackside.trainer.checkpointing.saving import host_buffers
+from trackside.trainer.tensorflow import model_state, snapshot
 
 layers = keras.layers
 
@@ -133,6 +134,53 @@ def test_a_checkpoint_holds_data_and_no_code(make_trainer, tmp_path):
     assert len(state["model"]) == 1  # the generator of the dropout layer, which no file of Keras' holds
 
 
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize(
+    "make", [keras.optimizers.AdamW, keras.optimizers.SGD, keras.optimizers.Ftrl, keras.optimizers.Lion]
+)
+def test_a_copy_that_is_made_after_the_next_updates_has_the_values_of_the_save(make, is_compiled, monkeypatch):
+    monkeypatch.setattr(host_buffers.Copying, "start", lambda copying, threads: None)
+    model = keras.Sequential([layers.Input((200,)), layers.Dense(200), layers.BatchNormalization(), layers.Dense(200)])
+    optimizer = make(0.1)
+    optimizer.build(model.trainable_variables)
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(4, 200)), tf.float32)
+
+    @tf.function(jit_compile=is_compiled)
+    def update():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(inputs, training=True) ** 2)
+        optimizer.apply(tape.gradient(loss, model.trainable_variables))
+
+    update()
+    values = {**model_state.everything(model), **dict(snapshot.named_variables(optimizer))}
+    before = {name: value.numpy() for name, value in values.items()}
+
+    buffers = host_buffers.HostBuffers().lend()
+    copies = snapshot.copied({name: model_state.held(value) for name, value in values.items()}, buffers)
+    buffers.complete()
+    update()
+    update()
+    large = [name for name, value in before.items() if value.size > 200]
+    assert [name for name in large if np.array_equal(before[name], values[name].numpy())] == []
+    buffers.wait()
+
+    assert len(buffers._taken) >= 2
+    for name, value in before.items():
+        np.testing.assert_array_equal(copies[name], value)
+
+
+def test_an_array_of_a_layer_is_copied_at_once():
+    array = np.zeros((300, 300), np.float32)
+    buffers = host_buffers.HostBuffers().lend()
+
+    copy = snapshot.copied({"array": array}, buffers)["array"]
+    array += 1
+    buffers.complete()
+    buffers.wait()
+
+    assert not copy.any()
+
+
 def test_optimizer_variables_come_back_as_they_were(tmp_path):
     weights = [keras.Variable(np.ones(3), dtype="bfloat16", name="half"), keras.Variable(np.ones((300, 300)), name="w")]
     optimizer = keras.optimizers.Adam()
@@ -148,4 +196,4 @@ def test_optimizer_variables_come_back_as_they_were(tmp_path):
         kept = "float32" if variable.dtype == "bfloat16" else variable.dtype
         assert (read[name].dtype, read[name].shape) == (kept, variable.shape)
         np.testing.assert_array_equal(read[name], np.asarray(variable).astype(kept))
-    assert snapshot.bytes_of(optimizer) == sum(np.asarray(variable).nbytes for variable in variables.values())
+    assert sum(snapshot.sizes_of(optimizer)) == sum(np.asarray(variable).nbytes for variable in variables.values())

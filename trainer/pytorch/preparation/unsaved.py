@@ -44,9 +44,9 @@ class UnsavedState:
         if names:
             self._before = None
             logger.warning(
-                "training has changed what no checkpoint holds, so that a resumed run may go on differently: %s. Keep it "
-                "in the model as a buffer (register_buffer) or as extra state (get_extra_state), in the state of the "
-                "optimizer, or in a callback with state_dict()",
+                "training has changed what no checkpoint holds, so that a resumed run may go on differently: %s. Keep "
+                "it in the model as a buffer (register_buffer) or as extra state (get_extra_state), in the state of "
+                "the optimizer, or in a callback with state_dict()",
                 some(names),
             )
 

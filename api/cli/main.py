@@ -88,7 +88,7 @@ def _run(argv: list[str]) -> int:
     if command in OTHERS:
         return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))
     if not command.startswith("-") and command not in COMMANDS:
-        raise ConfigError(f"{command}: there is no such command.{did_you_mean(command, COMMANDS)}")
+        raise ConfigError(f"{command}: this is not a command.{did_you_mean(command, COMMANDS)}")
     own, overrides = split_overrides(argv) if command in RUNS else (argv or [command], [])
     options = command_parser(own if command == "train" and {"-h", "--help"} & set(own) else ()).parse_args(own)
     options.typed, options.overrides = argv, overrides

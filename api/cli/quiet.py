@@ -53,7 +53,7 @@ ABOUT_GPU = re.compile(WHEN + rb"I.*GPU will not be used.*")
 
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Return a context within which an import of TensorFlow, whoever asks for it, does not write its usual messages."""
+    """Return a context within which an import of TensorFlow, whatever imports it, does not write its usual messages."""
     if os.name != "posix" or "tensorflow" in sys.modules or VARIABLE in os.environ:
         yield
         return

@@ -49,7 +49,7 @@ def misfit_of_features(model: Any, features: Any, sentence: str) -> str:
     what = f"Keras says: {sentence}"
     missing = [name for name in input_names(model) if name not in features] if isinstance(features, Mapping) else []
     if missing:
-        what = f"There is no feature {missing[0]!r}.{did_you_mean(missing[0], features)}"
+        what = f"The examples have no feature {missing[0]!r}.{did_you_mean(missing[0], features)}"
     elif _seem_batched(features, taken):
         what = "If the dataset gives batches, .unbatch() it"
     elif "unknown rank" in sentence:

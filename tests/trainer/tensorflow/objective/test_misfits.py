@@ -112,12 +112,17 @@ WRONG = {
         {"loss": LOSS, "loss_weights": {"age": 1.0, "knd": 2.0}},
         r"loss_weights=.* is not allowed: a weight for each of 'age', 'kind'\. Did you mean 'kind'\?",
     ),
-    "feature": (joined, (PARTS, NUMBERS), {"loss": "mse"}, r"There is no feature 'right'\. Did you mean 'rihgt'\?"),
+    "feature": (
+        joined,
+        (PARTS, NUMBERS),
+        {"loss": "mse"},
+        r"The examples have no feature 'right'\. Did you mean 'rihgt'\?",
+    ),
     "only feature": (
         single,
         ({"rows": FEATURES}, NUMBERS),
         {"loss": "mse"},
-        r"There is no feature 'row'\. Did .* 'rows'",
+        r"The examples have no feature 'row'\. Did .* 'rows'",
     ),
 }
 

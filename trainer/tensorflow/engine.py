@@ -144,6 +144,7 @@ class TFEngine(BaseEngine):
             tell_of_loss(trainer.model, trainer.loss_fn)
             tell_of_unused(trainer.model, self.train_batches.element_spec.features)
         self.trace_counts.clear()
+        self.evaluation.forget_traces()  # the step is traced anew too, with what the model is now
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)
 

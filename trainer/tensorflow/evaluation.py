@@ -106,8 +106,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return a context in which the model is in evaluation mode."""
         self.train_step.queue.flush()
         self.model_io.build(self._batches, self.train_step.precision.policy)
-        compiled_loss = compilation_of(self.trainer.model)
-        self._retrace_if_other([compiled_loss, self.trainer.loss_fn, *self.overrides.on_trainer()])
+        model, loss_fn = self.trainer.model, self.trainer.loss_fn
+        self._retrace_if_other([compilation_of(model), loss_fn, *self.overrides.on_trainer(), *model.variables])
         self._metrics.begin(self.trainer.model, self.strategy.collectives)
         self._by_name.begin()
         before = apply_policy(self.trainer.model, self.policy)
@@ -118,11 +118,11 @@ class TFEvaluation(EnginePart, EvaluationStep):
         finally:
             restore_policies(before)
 
-    def _retrace_if_other(self, functions: list[Any]) -> None:
-        """Forget the traces of other functions of the user's than these."""
-        if len(functions) != len(self._traced) or any(map(operator.is_not, functions, self._traced)):
+    def _retrace_if_other(self, parts: list[Any]) -> None:
+        """Forget the traces that were made of other functions of the user's, or other variables, than these."""
+        if len(parts) != len(self._traced) or any(map(operator.is_not, parts, self._traced)):
             self.forget_traces()
-            self._traced = functions
+            self._traced = parts
 
     def forget_traces(self) -> None:
         """Trace the evaluation step again at its next call."""

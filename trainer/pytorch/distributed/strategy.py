@@ -201,7 +201,7 @@ class MultiProcess(DistributedStrategy):
         self._world = dist.group.WORLD
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
-        self.collectives: Collectives = Collectives(self._all_gather, self.rank, self.world_size)
+        self.collectives: Collectives = Collectives(self._all_gather, self.rank, self.world_size, self._collect)
         self.watchdog: Watchdog = Watchdog(store, self.rank, self.world_size, self._args.ddp_timeout)
         # small messages go from host to host, without waiting for a GPU
         is_on_host = "gloo" in dist.get_backend()
@@ -317,4 +317,10 @@ class MultiProcess(DistributedStrategy):
         gathered: list[Any] = [None] * self.world_size
         with self.watchdog.collective(call.name):
             dist.all_gather_object(gathered, call, group=self._hosts)
+        return gathered
+
+    def _collect(self, name: str, packed: bytes) -> list[bytes] | None:
+        gathered: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
+        with self.watchdog.collective(name):
+            dist.gather_object(packed, gathered, dst=0, group=self._hosts)
         return gathered

@@ -272,7 +272,7 @@ def signal_named(name: str) -> Signal:
     """Return the signal of the event called ``name``.
 
     Raises:
-        UnknownNameError: If there is no such event; the message names the nearest.
+        UnknownNameError: If it is not an event; the message names the nearest.
     """
     try:
         return EVENTS[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from ._util.conversion import convert, hints_of
 from ._util.display import called_with, html_table, is_default, short_repr, shown
 from ._util.plain_data import to_json
-from .errors import TracksideValueError
+from .errors import CallbackError, TracksideValueError, did_you_mean
 
 
 @dataclass
@@ -208,6 +208,20 @@ class TrainerControl:
         self.should_training_stop = True
         if self.stop_reason is None:
             self.stop_reason = reason
+
+    def check_names(self, known: Container[str]) -> None:
+        """Check that what was set beside ``known`` is neither a misspelt flag nor a method, and remove what is.
+
+        Raises:
+            CallbackError: If so; the message has the flags, and the nearest one.
+        """
+        for name in [name for name in vars(self) if name not in known]:
+            if callable(getattr(TrainerControl, name, None)):
+                value = self.__dict__.pop(name)
+                raise CallbackError(f"control.{name} is a method; call it instead of setting it to {value!r}")
+            if (name.startswith("should_") or f"should_{name}" in FLAGS) and not hasattr(type(self), name):
+                value, near = self.__dict__.pop(name), did_you_mean(name, FLAGS)
+                raise CallbackError(f"control.{name}={value!r}: no flag has this name.{near} Flags: {', '.join(FLAGS)}")
 
     def update_from(self, other: TrainerControl) -> None:
         """Copy the flags of ``other``, which a callback returned instead of changing this one."""

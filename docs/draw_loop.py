@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PICTURE = Path(__file__).parent / "images" / "loop.svg"
-ROW, LEFT, RIGHT, INDENT = 30, 8, 232, 14
+ROW, LEFT, RIGHT, INDENT = 30, 8, 256, 14
 LINES = [
     (0, "", "on_train_begin"),
     (1, "each epoch", "on_epoch_begin"),
@@ -32,7 +32,7 @@ def drawing() -> str:
     """Return the picture as SVG."""
     height = ROW * len(LINES) + 40
     parts = [
-        f'<svg class="loop" viewBox="0 0 420 {height}" role="img" aria-labelledby="loop-title">',
+        f'<svg class="loop" viewBox="0 0 440 {height}" role="img" aria-labelledby="loop-title">',
         '<title id="loop-title">The training loop, and the events that it sends</title>',
         '<text class="head" x="8" y="18">the track</text>',
         f'<text class="head" x="{RIGHT}" y="18">events, beside it</text>',
@@ -53,7 +53,7 @@ def drawing() -> str:
 
 
 def _edge(depth: int) -> int:
-    return 212 - INDENT * depth
+    return 236 - INDENT * depth
 
 
 def _box(depth: int) -> str:

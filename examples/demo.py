@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trackside.cli.command_line import split_overrides
 from trackside.cli.main import main
+from trackside.cli.quiet import quiet_tensorflow
 from trackside.cli.report import table
 from trackside.cli.runner import is_complete
 from trackside.config.run_config import load_config
@@ -63,4 +64,5 @@ def run_all() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_all())
+    with quiet_tensorflow():
+        sys.exit(run_all())

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     """
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         near = did_you_mean(argv[0], COMMANDS)
-        raise ConfigError(f"checkpoints {argv[0]}: there is no such command; there are {', '.join(COMMANDS)}.{near}")
+        raise ConfigError(f"checkpoints {argv[0]}: this is not a command; available: {', '.join(COMMANDS)}.{near}")
     options = _parser().parse_args(argv)
     with told_plainly():
         return int(options.run(options))
@@ -67,7 +67,7 @@ def check(options: argparse.Namespace) -> int:
         known = [entry.name for entry in entries]
         entries = [entry for entry in entries if entry.name == options.name]
         if not entries:
-            raise ConfigError(f"{options.out}: there is no {options.name}.{did_you_mean(options.name, known)}")
+            raise ConfigError(f"{options.out}: {options.name} does not exist.{did_you_mean(options.name, known)}")
     if not entries:
         raise ConfigError(f"{options.out}: there are no checkpoints to verify")
     if options.json:
@@ -133,7 +133,7 @@ def _full(given: str, runs: Sequence[str]) -> str:
     """Return the id of the run that begins with ``given``."""
     found = [run_id for run_id in runs if run_id.startswith(given)]
     if len(found) != 1:
-        why = "several runs begin so" if found else f"there is no such run; there are {', '.join(runs) or 'none'}"
+        why = "several runs begin so" if found else f"no run has this id; available: {', '.join(runs) or 'none'}"
         raise ConfigError(f"command line: --run {given}: {why}.{did_you_mean(given, runs)}")
     return found[0]
 

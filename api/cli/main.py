@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.callbacks.secrets import scrub
 from trackside.cli.command_line import RESUME, command_that_resumes, split_overrides
+from trackside.cli.quiet import quiet_tensorflow
 from trackside.cli.refusals import told_plainly
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # texts of the user in a terminal without their characters
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        with quiet_tensorflow():
+            code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
     except ConfigError as error:
@@ -86,7 +88,7 @@ def _run(argv: list[str]) -> int:
     if command in OTHERS:
         return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))
     if not command.startswith("-") and command not in COMMANDS:
-        raise ConfigError(f"{command}: there is no such command.{did_you_mean(command, COMMANDS)}")
+        raise ConfigError(f"{command}: this is not a command.{did_you_mean(command, COMMANDS)}")
     own, overrides = split_overrides(argv) if command in RUNS else (argv or [command], [])
     options = command_parser(own if command == "train" and {"-h", "--help"} & set(own) else ()).parse_args(own)
     options.typed, options.overrides = argv, overrides

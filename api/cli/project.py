@@ -46,7 +46,8 @@ def write_project(folder: Path, framework: str) -> list[Path]:
 
 def main(argv: Sequence[str]) -> int:
     """Write the files and print them; return the exit code."""
-    parser = argparse.ArgumentParser(prog="trackside init", description=__doc__, allow_abbrev=False)
+    summary = "Write run.yaml, model.py and data.py that train, to begin with."
+    parser = argparse.ArgumentParser(prog="trackside init", description=summary, allow_abbrev=False)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="folder to write; default: this one")
     parser.add_argument("--framework", choices=FRAMEWORKS, help="default: the one that is installed, PyTorch of both")
     options = parser.parse_args(list(argv))

@@ -69,7 +69,7 @@ def callback_map(names: Sequence[str], overrides: Sequence[tuple[str, str]]) -> 
         if not key.startswith("callbacks."):
             near = did_you_mean(f"--{key}", OPTIONS)
             hint = "options of a callback are --callbacks.NAME.OPTION VALUE"
-            raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: there is no such option; {hint}.{near}")
+            raise ConfigError(f"{COMMAND_LINE}: --{key} {text}: this is not an option; {hint}.{near}")
     source = read_source([], [*((f"callbacks.{name}.enabled", "true") for name in names), *overrides])
     callbacks, entries = read_callbacks(source)
     if not entries:
@@ -87,7 +87,7 @@ def check_journal(path: Path) -> None:
         return
     folder = path if path.is_dir() else path.parent
     there = [str(item) for item in folder.glob("*.jsonl")] if folder.is_dir() else []
-    what = "this is a folder, not a journal" if path.is_dir() else "there is no such file"
+    what = "this is a folder, not a journal" if path.is_dir() else "the file does not exist"
     near = did_you_mean(str(path / "journal.jsonl" if path.is_dir() else path), there)
     raise ConfigError(f"{path}: {what}.{near}")
 

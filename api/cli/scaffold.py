@@ -60,7 +60,8 @@ def _filled(text: str, name: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Write a package and print its files; return the exit code."""
-    parser = argparse.ArgumentParser(prog="trackside new-callback", description=__doc__, allow_abbrev=False)
+    summary = "Write a complete package with one callback, to fill in."
+    parser = argparse.ArgumentParser(prog="trackside new-callback", description=summary, allow_abbrev=False)
     parser.add_argument("name", help="the name in configs, such as weight_norms")
     parser.add_argument("--folder", type=Path, help="folder to write; default: trackside-NAME")
     options = parser.parse_args(list(argv))

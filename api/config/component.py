@@ -157,7 +157,7 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
             return plain(value)
         known = ", ".join(options.parameters) or "none"
         near = did_you_mean(name, options.parameters)
-        raise source.error(keys, f"{options.name} has no such option.{near} Options: {known}")
+        raise source.error(keys, f"{options.name} does not take this option.{near} Options: {known}")
     hint, may_be_none = options.hints.get(name, Any), options.parameters[name].default is None
     if has_reference(written := verbatim(value)):
         source.set(keys, written)

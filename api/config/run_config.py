@@ -179,7 +179,7 @@ def _check_arg_names(source: Source, cls: Any) -> None:
         if name == "callbacks":
             raise source.error(["args", name], "callbacks has its place beside args, not in it")
         if name not in known:
-            raise source.error(["args", name], f"there is no such argument.{nearest_name(name, known)}")
+            raise source.error(["args", name], f"this is not an argument.{nearest_name(name, known)}")
 
 
 def _drop_overruled(source: Source, cls: Any) -> None:

@@ -241,7 +241,7 @@ def from_command_line(overrides: Iterable[tuple[str, str]], files: Source | None
         if first not in TOP_KEYS:
             near = did_you_mean(first, TOP_KEYS) if rest else ""
             if near:
-                raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: there is no such key.{near}")
+                raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: this is not a key.{near}")
             first, rest = "args", [first, *rest]
         if first == "args" and rest:
             rest[0] = rest[0].replace("-", "_")
@@ -267,7 +267,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         folder = path.parent
         there = [str(folder / item.name) for item in folder.glob("*.y*ml")] if folder.is_dir() else []
-        return f"{path}: there is no such file.{did_you_mean(str(path), there)}"
+        return f"{path}: the file does not exist.{did_you_mean(str(path), there)}"
     reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
     return f"{path}: this file cannot be read: {reason}"
 
@@ -281,7 +281,7 @@ def _normalise(source: Source) -> None:
     for key in list(values):
         if key not in TOP_KEYS:
             near = did_you_mean(str(key), TOP_KEYS)
-            raise source.error([key], f"there is no such key.{near} Keys: {', '.join(TOP_KEYS)}")
+            raise source.error([key], f"this is not a key.{near} Keys: {', '.join(TOP_KEYS)}")
         if key in COMPONENTS:
             _normalise_component(source, (key,))
             if key in DATA and isinstance(values[key], dict) and "class_path" not in values[key]:

@@ -6,6 +6,7 @@ import dis
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import CodeType, MethodType
 from typing import Any
 
@@ -75,7 +76,9 @@ def never_runs(function: Callable[..., Any]) -> str:
 
 
 def not_run(returned: object) -> bool:
-    """Return whether a function returned something that would still have to be awaited or iterated."""
+    """Return whether a function returned something that would still have to be awaited, iterated or entered."""
+    if isinstance(returned, (AbstractContextManager, AbstractAsyncContextManager)):
+        return hasattr(returned, "gen")  # of contextlib.contextmanager
     return inspect.isawaitable(returned) or inspect.isgenerator(returned) or inspect.isasyncgen(returned)
 
 

@@ -45,8 +45,8 @@ class LossGuardCallback(TrainerCallback):
     Args:
         non_finite: What to do about a loss or gradients that are not finite.
         spike: What to do about a spike, which is a loss beyond each of the next two bounds that is given.
-        z_score: A spike is more than this many standard deviations above the mean of the window; None: no such bound.
-        factor: A spike is more than this many times the mean of the window; None: no such bound.
+        z_score: A spike is more than this many standard deviations above the mean of the window; None: no bound.
+        factor: A spike is more than this many times the mean of the window; None: no bound.
         window: Number of updates in the window: the latest that were not bad.
         min_updates: Number of updates in the window before a spike is looked for; after a way back, it begins anew.
         rate_factor: Multiply the learning rates by this number, for the rest of the run, with each bad update.

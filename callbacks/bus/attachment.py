@@ -82,7 +82,7 @@ class AttachOptions:
         """Return the options of a map.
 
         Raises:
-            TracksideTypeError: If there is no such option; the message has the nearest.
+            TracksideTypeError: If it is not an option; the message has the nearest.
         """
         names = [item.name for item in fields(AttachOptions)]
         for name in options:

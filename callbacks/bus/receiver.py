@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,8 @@ from ..errors import CallbackError
 from ..state import FLAGS, TrainerControl, TrainerState
 from .attachment import Attachment, Position
 from .faults import PASSED_ON, FaultPolicy, called
+
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 STEP_EVENTS = frozenset(
     {"on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"}
@@ -36,6 +39,7 @@ class CallbackReceiver:
     __slots__ = (
         *(
             "__weakref__",
+            "_is_told",
             "attachment",
             "context",
             "event",
@@ -60,6 +64,7 @@ class CallbackReceiver:
         self.method: Any = getattr(attachment.callback, event, None)
         self.read: tuple[str, ...] | None = keywords_read(self.method, positional=3)
         self.reads_keywords: bool = self.read != ()
+        self._is_told: bool = False
 
     def __call__(
         self, trainer: Any, *, args: Any, state: TrainerState, control: TrainerControl, **payload: Any
@@ -90,16 +95,34 @@ class CallbackReceiver:
     def take(self, returned: Any, control: TrainerControl) -> None:
         """Take the flags of a control that the method returned instead of changing the one it got.
 
+        Another value is told, once, unless it is that of a lambda, which always returns one.
+
         Raises:
             CallbackError: If it returned a coroutine or a generator.
         """
-        if hasattr(returned, "should_training_stop"):
+        if hasattr(returned, "should_training_stop") and not isinstance(returned, type):
             control.update_from(returned)
         elif not_run(returned):
             raise never_ran(self.attachment, self.event)
+        elif not self._is_told and getattr(self.method, "__name__", "") != "<lambda>":
+            self._is_told = True
+            logger.warning(
+                "%s.%s (%s) returned a value of type %s, which has no effect: set the flags of control, such as "
+                "control.should_training_stop = True",
+                *(type(self.attachment.callback).__name__, self.event, self.attachment.location),
+                type(returned).__name__,
+            )
 
     def note_reasons(self, control: TrainerControl, before: Mapping[str, Any]) -> None:
-        """Note the callback as the reason of what it has decided, unless it has given another."""
+        """Note the callback as the reason of what it has decided, unless it has given another.
+
+        A misspelt flag is a failure of the callback.
+        """
+        if len(before) != len(vars(control)):
+            try:
+                control.check_names(before)
+            except CallbackError as error:
+                self.faults.failed(self.attachment, self.event, error)
         name, own = self.attachment.name, control.reasons
         decided = [flag for flag in FLAGS if getattr(control, flag) and not before[flag]]
         decided += ["rate_factor"] * (control.rate_factor != before["rate_factor"])
@@ -136,6 +159,8 @@ def call_each(
                 if is_marked:
                     called.value, is_marked = outer, False
                 receiver(trainer, args=args, state=state, control=control, **own_copy(payload))
+                if len(flags) != len(before):
+                    control.check_names(dict(zip(flags, before, strict=False)))
                 before, start = [*flags.values()], perf_counter()
                 continue
             if receiver.every > 1 and state.global_step % receiver.every:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._util.atomic_files import describe
 from .._util.plain_data import plain
-from ..errors import CheckpointError
+from ..errors import CheckpointError, NotPlainError
 from .attachment import Attachment
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
@@ -78,6 +78,8 @@ def state_of(callback: Any) -> Any:
         state = callback.state_dict()
     elif hasattr(callback, "state") and hasattr(type(callback), "from_state"):
         state = callback.state()
+    if not isinstance(state, Mapping):
+        raise NotPlainError("state_dict()", "", f"is {type(state).__name__}; it is a dict")
     return plain(dict(state), "state_dict()")
 
 

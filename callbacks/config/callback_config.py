@@ -122,7 +122,9 @@ def parse_callback_map(callbacks: Mapping[str, Any]) -> list[CallbackConfig]:
     for name, value in callbacks.items():
         if name not in known and value in (False, {"enabled": False}):
             near = did_you_mean(name, known)
-            raise _error(callbacks.origins, name, False, f"there is no callback of that name to leave out.{near}")
+            raise _error(
+                callbacks.origins, name, False, f"this is not the name of a callback, which is to be left out.{near}"
+            )
     return [_parsed(name, value, callbacks, claims) for name, value in enabled.items()]
 
 
@@ -286,7 +288,7 @@ class _Entry:
             return f"{stem}{key}"
         short = [option.removeprefix(stem) for option in known]
         near = did_you_mean(key, [*short, *ENTRY_KEYS])
-        message = f"there is no such option.{near} Options: {', '.join(short) or 'none'}"
+        message = f"this is not an option.{near} Options: {', '.join(short) or 'none'}"
         raise self.error(*self.above, key, message=message)
 
     def attach_options(self, origin: str) -> AttachOptions:

@@ -13,7 +13,7 @@ from trackside import (
     PrinterCallback,
     TrainerCallback,
 )
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError
+from trackside.callbacks.errors import ArgumentError, NotPlainError, TracksideTypeError, UnknownMetricError
 
 
 class Flag(TrainerCallback):
@@ -259,3 +259,47 @@ def test_a_dataset_without_length_needs_max_steps_and_is_repeated_until_then(tra
 def test_label_smoothing_beside_a_loss_of_ones_own_is_refused(trainer_factory):
     with pytest.raises(ArgumentError, match=r"label_smoothing_factor=0\.1 is not allowed: 0 beside loss_fn"):
         trainer_factory(label_smoothing_factor=0.1)
+
+
+def test_a_value_that_a_callback_returns_and_that_steers_nothing_is_told_once(trainer_factory, caplog):
+    class Returns(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            return "stop"
+
+    class Expression(TrainerCallback):
+        on_step_end = lambda self, args, state, control, **kwargs: 3  # noqa: E731  (a lambda returns something always)
+
+    trainer = trainer_factory(callbacks=[Returns(), Expression()], max_steps=3)
+
+    trainer.train()
+
+    assert caplog.text.count("which has no effect") == caplog.text.count("Returns.on_step_end") == 1
+    assert trainer.state.global_step == 3
+
+
+@pytest.mark.parametrize("state", [None, [1], "text"])
+def test_a_state_of_a_callback_that_is_not_a_dict_is_named_before_the_first_update(trainer_factory, state):
+    class Stateful(TrainerCallback):
+        def state_dict(self):
+            return state
+
+    trainer = trainer_factory(callbacks=[Stateful()], save_strategy="steps")
+
+    with pytest.raises(NotPlainError, match=rf"state_dict\(\) is {type(state).__name__}; it is a dict"):
+        trainer.train()
+
+    assert trainer.state.global_step == 0
+
+
+def test_a_callback_may_have_slots(trainer_factory):
+    class Slotted:
+        __slots__ = ("steps",)
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.steps = state.global_step
+
+    callback = Slotted()
+
+    trainer_factory(callbacks=[callback], max_steps=3).train()
+
+    assert callback.steps == 3

@@ -69,7 +69,7 @@ def resume_argument(resume_from_checkpoint: Any, others: Mapping[str, Any]) -> A
     """Return the ``resume_from_checkpoint`` of train(), which may be given under its former name ``model_path``.
 
     Raises:
-        TracksideTypeError: If train() has no such argument; the message has the nearest.
+        TracksideTypeError: If train() does not take the argument; the message has the nearest.
     """
     for name in others:
         if name != "model_path":

@@ -194,7 +194,7 @@ def mapping_or_file(text: str) -> dict[str, Any]:
         return mapping(text)
     path = Path(text)
     if not path.is_file():
-        raise ValueError("no such file")
+        raise ValueError("the file does not exist")
     return mapping(path.read_text(encoding="utf-8"))
 
 

@@ -89,7 +89,7 @@ class PlainData:
     @classmethod
     def _unknown(cls, name: str, value: Any) -> ArgumentError:
         near = nearest_name(name, [item.name for item in cls.fields()])
-        return ArgumentError(name, value, f"{cls.__name__} has no such field.{near}")
+        return ArgumentError(name, value, f"this is not a field of {cls.__name__}.{near}")
 
     @classmethod
     def from_json(cls: type[T], source: str | Path) -> T:

@@ -85,6 +85,11 @@ def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defa
             "Set warmup_steps to less, or to a share of the run such as 0.1",
             *(warmup, num_training_steps, learning_rate * factor(num_training_steps - 1), learning_rate),
         )
+    if warmup > 0 and args.lr_scheduler_type == "constant" and args.process_index == 0:
+        text = (
+            "a warm-up of %d updates has no effect: lr_scheduler_type='constant' has none; 'constant_with_warmup' has"
+        )
+        logger.warning(text, warmup)
     return factor
 
 

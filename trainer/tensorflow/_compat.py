@@ -36,6 +36,14 @@ def input_structure(model: Any) -> Any:
     return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
 
+def input_names(model: Any) -> list[str]:
+    """Return the names of the inputs that a functional model takes; empty if unknown."""
+    taken = input_structure(model)
+    if taken is None:
+        return []
+    return list(taken) if isinstance(taken, dict) else [leaf.name for leaf in tf.nest.flatten(taken)]
+
+
 def strategy_of(variable: Any) -> Any:
     """Return the tf.distribute.Strategy under which a variable, of Keras or not, was created; None without one."""
     of_keras = getattr(variable, "value", None)

@@ -33,7 +33,8 @@ from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .model_state import seed_generators
-from .objective.compile_options import tell_of_options
+from .objective.compile_options import tell_of_loss, tell_of_options
+from .objective.misfits import tell_of_unused
 from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
@@ -140,7 +141,10 @@ class TFEngine(BaseEngine):
         if trainer.is_world_process_zero():
             own = self.overrides.any("create_optimizer", "create_optimizer_and_scheduler")
             tell_of_options(trainer.model, trainer.args, makes_optimizer=not own and self.given.pair[0] is None)
+            tell_of_loss(trainer.model, trainer.loss_fn)
+            tell_of_unused(trainer.model, self.train_batches.element_spec.features)
         self.trace_counts.clear()
+        self.evaluation.forget_traces()  # the step is traced anew too, with what the model is now
         step.begin_run(self.train_batches.element_spec)
         update_context(trainer, self.dispatcher)
 

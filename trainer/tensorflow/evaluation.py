@@ -19,7 +19,7 @@ from ..engine import EvaluationStep, StepResult
 from ..evaluation.checks import dataset_to_evaluate
 from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
-from ._compat import keras_mask, sentence_of, with_mask_of
+from ._compat import input_names, keras_mask, sentence_of, with_mask_of
 from .compiled_step import rows_of
 from .data import loader
 from .data.factory import check_finite, make_batches
@@ -31,6 +31,7 @@ from .draws.state import DRAWS
 from .loss import batch_size, losses_of_outputs
 from .model_io import ModelIO, without
 from .model_state import undisturbed
+from .objective._compat import compilation_of
 from .objective.compiled_metrics import CompiledMetrics
 from .objective.items import MEAN, MISUSE
 from .objective.losses_by_name import LossesByName, by_name
@@ -95,14 +96,18 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is a dict of datasets by name, and not one dataset of named arrays."""
-        return isinstance(dataset, dict) and not any(name in dataset for name in LABELS)
+        if not isinstance(dataset, dict) or any(name in dataset for name in LABELS):
+            return False
+        are_arrays = all(hasattr(part, "shape") for part in dataset.values())
+        return not (are_arrays and set(dataset) == set(input_names(self.trainer.model)))
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
         """Return a context in which the model is in evaluation mode."""
         self.train_step.queue.flush()
         self.model_io.build(self._batches, self.train_step.precision.policy)
-        self._retrace_if_other([self.trainer.loss_fn, *self.overrides.on_trainer()])
+        model, loss_fn = self.trainer.model, self.trainer.loss_fn
+        self._retrace_if_other([compilation_of(model), loss_fn, *self.overrides.on_trainer(), *model.variables])
         self._metrics.begin(self.trainer.model, self.strategy.collectives)
         self._by_name.begin()
         before = apply_policy(self.trainer.model, self.policy)
@@ -113,11 +118,11 @@ class TFEvaluation(EnginePart, EvaluationStep):
         finally:
             restore_policies(before)
 
-    def _retrace_if_other(self, functions: list[Any]) -> None:
-        """Forget the traces of other functions of the user's than these."""
-        if len(functions) != len(self._traced) or any(map(operator.is_not, functions, self._traced)):
+    def _retrace_if_other(self, parts: list[Any]) -> None:
+        """Forget the traces that were made of other functions of the user's, or other variables, than these."""
+        if len(parts) != len(self._traced) or any(map(operator.is_not, parts, self._traced)):
             self.forget_traces()
-            self._traced = functions
+            self._traced = parts
 
     def forget_traces(self) -> None:
         """Trace the evaluation step again at its next call."""

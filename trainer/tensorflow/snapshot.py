@@ -150,7 +150,7 @@ def load_weights(model: Any, checkpoint: Contents) -> None:
         return
     path = checkpoint.find(KERAS_FILE)
     if path is None:
-        reason = f"holds no weights of a Keras model: there is no {WEIGHTS_FILE} and no {KERAS_FILE}"
+        reason = f"holds no weights of a Keras model: {WEIGHTS_FILE} and {KERAS_FILE} are missing"
         raise BrokenCheckpointError(checkpoint.path, reason)
     try:
         model.load_weights(path)

@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trackside chaos",
         usage="trackside chaos [--kills N] [...] (run.yaml ... [--KEY VALUE ...] | -- python script.py ...)",
-        description=__doc__,
+        description="Kill a job at random instants, resume it, and compare it with one that was not killed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -182,12 +182,12 @@ def test_checkpoints_at_an_address_are_listed_and_verified(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["lss", "x"], "there is no such command; there are ls, verify, diff, prune. Did you mean 'ls'?"),
+        (["lss", "x"], "this is not a command; available: ls, verify, diff, prune. Did you mean 'ls'?"),
         (["ls", "nowhere"], "nowhere: the folder does not exist."),
         (["ls", "outs"], "Did you mean 'out'?"),
-        (["verify", "out", "checkpoint-66"], "there is no checkpoint-66. Did you mean 'checkpoint-6'?"),
+        (["verify", "out", "checkpoint-66"], "checkpoint-66 does not exist. Did you mean 'checkpoint-6'?"),
         (["prune", "out", "--keep", "0"], "--keep 0: a whole number from 1 is needed"),
-        (["prune", "out", "--keep", "1", "--run", "zz"], "--run zz: there is no such run"),
+        (["prune", "out", "--keep", "1", "--run", "zz"], "--run zz: no run has this id"),
         (["diff", "out/checkpoint-6", "out/checkpoint-4"], "checkpoint-4: the folder does not exist. Did you mean"),
     ],
 )

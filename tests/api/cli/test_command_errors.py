@@ -41,7 +41,7 @@ WRONG = {
     ),
     "option": (
         "callbacks:\n  early_stopping:\n    patiense: 5\n",
-        "more.yaml:3: callbacks.early_stopping.patiense=5: there is no such option. Did you mean 'patience'?",
+        "more.yaml:3: callbacks.early_stopping.patiense=5: this is not an option. Did you mean 'patience'?",
     ),
     "type": (
         "callbacks:\n  early_stopping:\n    patience: soon\n",
@@ -52,7 +52,7 @@ WRONG = {
         "more.yaml:2: callbacks.early_stopping.patience=0 is not allowed: a whole number from 1",
     ),
     "duplicate": ("callbacks:\n  csv:\n  csv:\n", "more.yaml:3: callbacks.csv is written twice; first on line 2"),
-    "disabled": ("callbacks:\n  cvs: false\n", "more.yaml:2: callbacks.cvs=False: there is no callback of that name"),
+    "disabled": ("callbacks:\n  cvs: false\n", "more.yaml:2: callbacks.cvs=False: this is not the name of a callback"),
     "order": (
         "callbacks:\n  csv: {before: early_stoping}\n",
         "more.yaml:2: callback 'csv': before='early_stoping' is not attached",
@@ -79,7 +79,9 @@ def test_a_wrong_override_is_the_command_lines(command):
     done = command(merged, "--callbacks.early_stopping.patiense", "5")
 
     assert done.returncode == 2
-    assert done.stderr.startswith("trackside: error: command line: callbacks.early_stopping.patiense=5: there is no")
+    assert done.stderr.startswith(
+        "trackside: error: command line: callbacks.early_stopping.patiense=5: this is not an option"
+    )
     assert "Did you mean 'patience'?" in done.stderr
 
 

@@ -58,8 +58,8 @@ def test_a_folder_is_made_and_named(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "trian: there is no such command. Did you mean 'train'?"),
-        (["train", "run.yaml", "--max_epochs", "3"], "there is no such argument. Did you mean 'num_train_epochs'?"),
+        (["trian"], "trian: this is not a command. Did you mean 'train'?"),
+        (["train", "run.yaml", "--max_epochs", "3"], "this is not an argument. Did you mean 'num_train_epochs'?"),
         (["train", "run.yaml", "--lr", "3"], "Did you mean 'learning_rate'?"),
         (["train", "run.yaml", "--batch-size=3"], "Did you mean 'per_device_train_batch_size'?"),
         (["train", "run.yaml", "--gpus", "2"], "Instead, start the script with torchrun --nproc-per-node."),

@@ -14,9 +14,9 @@ from trackside.cli.main import main
     [
         (
             ["train", "run.yaml", "--learning_rat", "1"],
-            "args.learning_rat='1': there is no such argument. Did you mean",
+            "args.learning_rat='1': this is not an argument. Did you mean",
         ),
-        (["train", "none.yaml"], "none.yaml: there is no such file. Did you mean 'run.yaml'?"),
+        (["train", "none.yaml"], "none.yaml: the file does not exist. Did you mean 'run.yaml'?"),
         (["train", "run.yaml", "--callbacks.cvs", "true"], "callbacks.cvs: no callback named 'cvs'"),
         (["train", "run.yaml", "--model", "cli_parts.Nett"], "cli_parts has no 'Nett'. Did you mean 'Net'?"),
         (["train", "run.yaml", "--callbacks.csv.before", "csvv"], "callback 'csv': before='csvv' is not attached"),

@@ -44,12 +44,12 @@ def test_the_command_tells_where_another_patience_would_have_stopped(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nowhere.jsonl", "--callback", "csv"], "nowhere.jsonl: there is no such file."),
-        (["jurnal.jsonl", "--callback", "csv"], "there is no such file. Did you mean 'journal.jsonl'?"),
+        (["nowhere.jsonl", "--callback", "csv"], "nowhere.jsonl: the file does not exist."),
+        (["jurnal.jsonl", "--callback", "csv"], "the file does not exist. Did you mean 'journal.jsonl'?"),
         ([".", "--callback", "csv"], ".: this is a folder, not a journal. Did you mean 'journal.jsonl'?"),
         (["journal.jsonl", "--callback", "csv"], "journal.jsonl: no run begins in this journal"),
-        (["x", "--callback", "csv", "--patience", "3"], "command line: --patience 3: there is no such option"),
-        (["x", "--calback", "csv"], "there is no such option;  ... Did you mean '--callback'?"),
+        (["x", "--callback", "csv", "--patience", "3"], "command line: --patience 3: this is not an option"),
+        (["x", "--calback", "csv"], "this is not an option;  ... Did you mean '--callback'?"),
         (["x"], "command line: there is nothing to replay to"),
         (["x", "--callback", "cvs"], "command line: callbacks.cvs: no callback named  ... Did you mean 'csv'?"),
         (["x", "--callbacks.csv.pth", "y"], "command line: callbacks.csv.pth='y':  ... Did you mean 'path'?"),

@@ -12,8 +12,8 @@ from trackside.config.run_config import load_config
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("modle: x.Y\n", "run.yaml:1: modle='x.Y': there is no such key. Did you mean 'model'?"),
-        ("args: {learning_rat: 1}\n", "run.yaml:1: args.learning_rat=1: there is no such argument. Did you mean "),
+        ("modle: x.Y\n", "run.yaml:1: modle='x.Y': this is not a key. Did you mean 'model'?"),
+        ("args: {learning_rat: 1}\n", "run.yaml:1: args.learning_rat=1: this is not an argument. Did you mean "),
         ("args:\n  max_steps: many\n", "run.yaml:2: args.max_steps='many' is not allowed: a whole number"),
         ("args:\n  eval_strategy: epochs\n", "run.yaml:2: args.eval_strategy='epochs' is not allowed"),
         ("args:\n  callbacks: {}\n", "run.yaml:2: args.callbacks: callbacks has its place beside args"),
@@ -24,7 +24,7 @@ from trackside.config.run_config import load_config
         ("callbacks:\n  early_stoping:\n", "run.yaml:2: callbacks.early_stoping: no callback named 'early_stoping'"),
         (
             "callbacks:\n  early_stopping:\n    patiense: 3\n",
-            "run.yaml:3: callbacks.early_stopping.patiense=3: there is no such option. Did you mean 'patience'?",
+            "run.yaml:3: callbacks.early_stopping.patiense=3: this is not an option. Did you mean 'patience'?",
         ),
         ("callbacks:\n  csv:\n    path: [1]\n", "run.yaml:3: callbacks.csv.path=[1]: a text or null is needed"),
         (
@@ -64,7 +64,7 @@ from trackside.config.run_config import load_config
         ("model:\n  class_path: parts_beside.Model\n  width: 3\n", "run.yaml:3: model.width=3: only class_path and"),
         (
             "train_data:\n  class_path: parts_beside.data\n  init_args:\n    spilt: x\n",
-            "run.yaml:4: train_data.init_args.spilt='x': data has no such option. Did you mean 'split'?",
+            "run.yaml:4: train_data.init_args.spilt='x': data does not take this option. Did you mean 'split'?",
         ),
         (
             "model:\n  class_path: parts_beside.Model\n  init_args:\n    width: wide\n",
@@ -93,12 +93,12 @@ def test_a_wrong_configuration_is_refused_with_place_key_value_and_the_nearest_n
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        (("learning_rte", "1"), "command line: args.learning_rte='1': there is no such argument. Did you mean"),
+        (("learning_rte", "1"), "command line: args.learning_rte='1': this is not an argument. Did you mean"),
         (("learning_rate", "fast"), "command line: args.learning_rate='fast' is not allowed"),
         (("callbacks.early_stopping.patience", "x"), "command line: callbacks.early_stopping.patience='x': a whole"),
         (
             ("callback.csv.enabled", "false"),
-            "command line: --callback.csv.enabled false: there is no such key. Did",
+            "command line: --callback.csv.enabled false: this is not a key. Did",
         ),
         (("args.max_steps.x", "3"), "command line: args.max_steps"),
     ],
@@ -110,7 +110,7 @@ def test_a_wrong_override_is_refused_in_the_same_way(override, expected, write):
 def test_a_missing_file_is_refused_with_the_nearest_one(write):
     write("run.yaml", RUN)
 
-    with pytest.raises(ConfigError, match=r"rum.yaml: there is no such file. Did you mean 'run.yaml'"):
+    with pytest.raises(ConfigError, match=r"rum.yaml: the file does not exist. Did you mean 'run.yaml'"):
         load_config(["rum.yaml"])
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import re
 import time
 import weakref
 
+import pytest
 from support.callback_examples import Recorder, Stops
 
 from trackside import TrainerCallback, TrainerControl
 from trackside.callbacks import events
+from trackside.callbacks.errors import CallbackError
 
 # -- hearing ----------------------------------------------------------------------------------------------------------
 
@@ -236,3 +239,34 @@ def test_a_monitor_that_fails_is_an_observer_like_any_other(track):
 
     assert [run.dispatcher.logged_metrics({}) for _ in range(4)] == [{}] * 4
     assert run.dispatcher.attachments["monitor"].detached_after == 3
+
+
+@pytest.mark.parametrize("role", ["control", "observer", "listener"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("should_train_stop", "control.should_train_stop=True: no flag .* Did you mean 'should_training_stop'?"),
+        ("save", "control.save=True: no flag has this name. Did you mean 'should_save'?"),
+        ("stop", "control.stop is a method; call it"),
+    ],
+)
+def test_a_misspelt_flag_is_a_failure_of_its_callback(track, caplog, role, name, message):
+    class Sets(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.own_note = "kept"
+            setattr(control, name, True)
+
+    Sets.role = "observer" if role == "observer" else "control"
+    run = track(*([] if role == "listener" else [Sets()]))
+    if role == "listener":
+        events.on_step_end.connect(lambda sender, control, **kwargs: setattr(control, name, True), sender=run)
+
+    if role == "observer":
+        run.step()
+        assert re.search(message, caplog.text)
+    else:
+        with pytest.raises(CallbackError, match=message):
+            run.step()
+
+    assert vars(run.control).keys() - {"own_note"} == vars(TrainerControl()).keys()
+    assert not run.control.should_training_stop

@@ -150,7 +150,7 @@ def test_methods_of_any_shape_that_can_be_called_are_taken(track):
 
 
 @pytest.mark.parametrize("background", [False, True])
-@pytest.mark.parametrize("kind", ["coroutine", "generator"])
+@pytest.mark.parametrize("kind", ["coroutine", "generator", "context"])
 def test_a_coroutine_that_a_plain_method_returns_is_a_failure(track, kind, background):
     class Hidden(TrainerCallback):
         role = "observer"
@@ -160,6 +160,8 @@ def test_a_coroutine_that_a_plain_method_returns_is_a_failure(track, kind, backg
                 self.on_step_end = lambda *args, **kwargs: Async().on_step_end(*args, **kwargs)
             else:
                 self.on_step_end = lambda *args, **kwargs: (number for number in range(3))
+            if kind == "context":
+                self.on_step_end = contextlib.contextmanager(self.on_step_end)
 
     run = track()
     run.dispatcher.attach(Hidden(), background=background)

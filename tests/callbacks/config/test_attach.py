@@ -129,8 +129,8 @@ def test_no_callback_is_made_when_any_entry_is_wrong(dispatcher, path_of):
     ("callbacks", "message"),
     [
         ({"early_stopin": {}}, r"callbacks.early_stopin: no callback named .* Did you mean 'early_stopping'"),
-        ({"csv": {"pathh": "x"}}, r"callbacks.csv.pathh='x': there is no such option. Did you mean 'path'"),
-        ({"csv": {"befor": "x"}}, r"callbacks.csv.befor='x': there is no such option. Did you mean 'before'"),
+        ({"csv": {"pathh": "x"}}, r"callbacks.csv.pathh='x': this is not an option. Did you mean 'path'"),
+        ({"csv": {"befor": "x"}}, r"callbacks.csv.befor='x': this is not an option. Did you mean 'before'"),
         ({"csv": 3}, r"callbacks.csv=3: the options of a callback are a map"),
         ({"csv": {"every": True}}, r"callbacks.csv.every=True: a whole number from 1"),
         ({"csv": {"after": 3}}, r"callbacks.csv.after=3: a name or a list of names"),
@@ -146,8 +146,11 @@ def test_no_callback_is_made_when_any_entry_is_wrong(dispatcher, path_of):
         ({"early_stopping": {"patience": True}}, r"callbacks.early_stopping.patience=True is not allowed: a whole"),
         ({"early_stopping": {"threshold": "x"}}, r"callbacks.early_stopping.threshold='x' is not allowed: a number"),
         ({"csv": {"path": 3}}, r"callbacks.csv: expected .* not int \(given: path=3\)"),
-        ({"early_stopin": False}, r"callbacks.early_stopin=False: there is no .* Did you mean 'early_stopping'"),
-        ({"cvs": {"enabled": False}}, r"callbacks.cvs=False: there is no callback of that name .* Did you mean 'csv'"),
+        (
+            {"early_stopin": False},
+            r"callbacks.early_stopin=False: this is not the name .* Did you mean 'early_stopping'",
+        ),
+        ({"cvs": {"enabled": False}}, r"callbacks.cvs=False: this is not the name of a callback.* Did you mean 'csv'"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_key_value_and_the_nearest_name(dispatcher, path_of, callbacks, message):

@@ -169,7 +169,9 @@ def test_only_output_dir_may_be_given_by_position():
 
 
 def test_a_keyword_that_is_not_a_field_fails_with_the_nearest_name():
-    with pytest.raises(ArgumentError, match=r"learning_rte=1 .* has no such field. Did you mean 'learning_rate'"):
+    with pytest.raises(
+        ArgumentError, match=r"learning_rte=1 .* is not a field of BaseTrainingArguments. Did you mean 'learning_rate'"
+    ):
         BaseTrainingArguments("here", learning_rte=1)
     with pytest.raises(ArgumentError, match=r"push_to_hub=True is not allowed: only its default; upload the folder"):
         BaseTrainingArguments("here", push_to_hub=True)

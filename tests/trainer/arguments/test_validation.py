@@ -48,7 +48,7 @@ REFUSED = [
     ({"callbacks": ["progress"]}, "callbacks=['progress'] is not allowed: a map"),
     ({"optim_args": "beta 0.9"}, "(not of the form a=1, b=2)"),
     ({"lr_scheduler_kwargs": "[1]"}, "(not a JSON object)"),
-    ({"fsdp": "full_shard", "fsdp_config": "nowhere.json"}, "(no such file)"),
+    ({"fsdp": "full_shard", "fsdp_config": "nowhere.json"}, "(the file does not exist)"),
     ({"fp16": True, "bf16": True}, "fp16=True is not allowed: fp16 or bf16, not both"),
     ({"fp16_full_eval": True, "bf16_full_eval": True}, "fp16_full_eval or bf16_full_eval, not both"),
     ({"load_best_model_at_end": True}, "load_best_model_at_end=True is not allowed: only with eval_strategy="),

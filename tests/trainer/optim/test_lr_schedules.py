@@ -141,3 +141,27 @@ def test_a_warmup_as_long_as_the_run_is_told(steps, schedule, rank, is_told, cap
     schedule_of(args, 4, 1e-3)
 
     assert ("the warm-up takes" in caplog.text) is is_told
+
+
+@pytest.mark.parametrize(
+    ("steps", "schedule", "rank", "is_told"),
+    [
+        (2, "constant", 0, True),
+        (0.5, "constant", 0, True),
+        (2, "constant_with_warmup", 0, False),
+        (0, "constant", 0, False),
+        (2, "constant", 1, False),
+    ],
+)
+def test_a_warmup_of_a_schedule_that_has_none_is_told(steps, schedule, rank, is_told, caplog):
+    args = SimpleNamespace(
+        warmup_steps=steps,
+        warmup_ratio=0.0,
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=None,
+        process_index=rank,
+    )
+
+    schedule_of(args, 4, 1e-3)
+
+    assert ("'constant' has none; 'constant_with_warmup' has" in caplog.text) is is_told

@@ -65,6 +65,61 @@ def test_ragged_outputs_are_padded(tmp_path: Any) -> None:
     assert predictions.tolist() == [[1, 1] if i in (3, 7, 9) else [1, -100] for i in range(10)]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"loss": "mse"}, {"loss": "mae"}),
+        ({"loss": "mse", "loss_weights": [1.0]}, {"loss": "mse", "loss_weights": [0.5]}),
+        ({"loss": "mse"}, {"loss": keras.losses.MeanSquaredError(reduction="sum")}),
+        ({"loss": "mse", "metrics": ["mae"]}, {"loss": "mae", "metrics": ["mse"]}),
+    ],
+    ids=["loss", "weight", "reduction", "metrics"],
+)
+def test_a_model_that_is_compiled_anew_is_evaluated_by_its_new_loss(make_trainer, first, second):
+    features, labels = np.random.default_rng(0).normal(size=(8, 6)).astype("float32"), np.ones((8, 1), "float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    trainer = make_trainer(model=model, loss_fn=None)
+    for options in (first, second, first):
+        model.compile(**options)
+
+        metrics = trainer.evaluate((features, labels))
+
+        for name, value in model.evaluate(features, labels, verbose=0, return_dict=True).items():
+            assert metrics[f"eval_{name}"] == pytest.approx(value, rel=1e-5)
+
+
+class Scaled(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense, self.scale = keras.layers.Dense(1), 1.0
+
+    def call(self, features):
+        return self.dense(features) * self.scale
+
+
+CHANGES = {
+    "new variables": lambda model: model.dense.enable_lora(2),
+    "other variables": lambda model: model.dense.quantize("int8"),
+    "an attribute": lambda model: setattr(model, "scale", 2.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_evaluation_after_a_run_is_of_the_model_as_it_was_trained(make_trainer, change):
+    features, labels = np.random.default_rng(0).normal(size=(8, 6)).astype("float32"), np.ones((8, 1), "float32")
+    model = Scaled()
+    model(features)
+    trainer = make_trainer(model=model, loss_fn="mse", train_dataset=(features, labels), max_steps=3, learning_rate=0.1)
+    trainer.evaluate((features, labels))
+    CHANGES[change](model)
+    if change != "other variables":  # an int8 kernel is not trained
+        trainer.train()
+
+    metrics = trainer.evaluate((features, labels))
+
+    assert metrics["eval_loss"] == pytest.approx(float(np.mean((np.asarray(model(features)) - 1.0) ** 2)), rel=1e-5)
+
+
 def test_an_evaluation_is_that_of_the_newest_model_and_none_before_it_is_kept(make_trainer):
     features, labels = classified(8)
     trainer = make_trainer(model_init=mlp, max_steps=1, train_dataset=(features, labels))

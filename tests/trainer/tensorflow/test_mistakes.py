@@ -42,6 +42,7 @@ DATA = {
     "batches behind a map": (batches().map(lambda features, labels: (features, labels)), "unbatch"),
     "batches in a cache": (batches().map(lambda features, labels: (features, labels)).cache().prefetch(2), "unbatch"),
     "zipped batches": (tf.data.Dataset.zip((batches().map(lambda x, y: x), batches().map(lambda x, y: y))), "unbatch"),
+    "windows": (tf.data.Dataset.from_tensor_slices((X, Y)).window(2), r"holds a dataset, as window\(\) makes it"),
     "another width": ((X[:, :4], Y), r"Sequential cannot be called .*\(batch, 4\); it takes .*\(batch, 6\)"),
     "features by name": (({"x": X}, Y), r"\{'x': float32 \(batch, 6\)\}; it takes float32 \(batch, 6\)"),
     "text": ((np.array(["a"] * 20), Y), r"string \(batch\)"),

@@ -129,7 +129,7 @@ class Buffers:
             self._copying.wait()
 
     def give_back(self) -> None:
-        """Let the next copy overwrite these buffers; called once, by whoever has written them."""
+        """Let the next copy overwrite these buffers; called once, by what has written them."""
         taken, self._taken = self._taken, []
         self._pool.idle.append(taken)
 

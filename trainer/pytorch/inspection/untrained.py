@@ -29,6 +29,6 @@ def untrained_in(loss: Tensor, trainer: Any, holders: Iterable[Any]) -> str:
 
 def _named(holders: Iterable[Any]) -> Iterator[tuple[str, Tensor]]:
     for holder in holders:
-        for attribute, value in vars(holder).items():
+        for attribute, value in getattr(holder, "__dict__", {}).items():
             if isinstance(value, nn.Module):
                 yield from ((f"{attribute}.{name}", parameter) for name, parameter in value.named_parameters())

@@ -83,7 +83,7 @@ def holders_of(trainer: Any) -> list[Any]:
 def parameters_elsewhere(holders: Iterable[object], optimizer: Any) -> Iterator[Tensor]:
     """Yield the parameters of other optimizers that objects have as attributes, such as one that a callback steps."""
     for holder in holders:
-        for value in vars(holder).values():
+        for value in getattr(holder, "__dict__", {}).values():
             if isinstance(value, Optimizer) and value is not optimizer:
                 yield from (parameter for group in value.param_groups for parameter in group["params"])
 

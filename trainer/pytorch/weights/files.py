@@ -242,7 +242,7 @@ def read_weights(checkpoint: Contents) -> dict[str, Any]:
     """
     names = weights_files(checkpoint.path, checkpoint.names("weights"))
     if not names:
-        raise BrokenCheckpointError(checkpoint.path, f"holds no weights: there is no {WEIGHTS_FILE}")
+        raise BrokenCheckpointError(checkpoint.path, f"holds no weights: {WEIGHTS_FILE} is missing")
     weights: dict[str, Any] = {}
     for name in names:
         weights = _read(checkpoint.path / name, weights)

@@ -219,7 +219,10 @@ def common_spec(pairs: list[Pair]) -> Pair:
 
     def of(*leaves: Any) -> Any:
         if not all(leaf.ndim for leaf in leaves):
-            raise TracksideTypeError("a dataset that Python code reads gives batches, and this one gives numbers")
+            raise TracksideTypeError(
+                "a dataset that Python code reads gives batches, and this one gives numbers: of examples, make a "
+                "tf.data.Dataset, as to_tf_dataset() of a datasets.Dataset does without a batch_size, or arrays"
+            )
         shapes = [leaf.shape[1:] for leaf in leaves]
         if len({len(shape) for shape in shapes}) > 1:
             return tf.TensorSpec(None, tf.as_dtype(leaves[0].dtype))

@@ -37,6 +37,7 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
     if isinstance(dataset, Batches):
         return dataset
     if isinstance(dataset, tf.data.Dataset):
+        _check_not_nested(dataset)
         _check_not_batched(dataset)
         return DatasetBatches(dataset, **options)
     if isinstance(dataset, (np.ndarray, tf.Tensor, tf.RaggedTensor, tf.SparseTensor, Mapping, tuple)):
@@ -89,6 +90,15 @@ def check_same_spec(spec: Any, before: Any) -> None:
     if spec != before:
         raise TracksideValueError(
             f"the other train_dataset gives {spec}, but the run was prepared for {before}; types and shapes must stay"
+        )
+
+
+def _check_not_nested(dataset: Any) -> None:
+    """Raise TracksideTypeError if an element of ``dataset`` holds a dataset."""
+    if any(isinstance(spec, tf.data.DatasetSpec) for spec in tf.nest.flatten(dataset.element_spec)):
+        raise TracksideTypeError(
+            "an element of the dataset holds a dataset, as window() makes it: turn it into tensors by "
+            "flat_map(lambda part: part.batch(n)), of each part of a pair and zipped"
         )
 
 

@@ -14,12 +14,34 @@ from .._compat import unequal_shapes
 
 
 def as_array(leaf: Any) -> Any:
-    """Return an array in memory with a type of TensorFlow; float64 as float32, unless Keras computes in float64."""
+    """Return an array in memory with a type of TensorFlow; float64 as float32, unless Keras computes in float64.
+
+    Raises:
+        TracksideTypeError: If TensorFlow has no such type, or if values are masked.
+    """
+    if np.ma.is_masked(leaf):
+        raise TracksideTypeError(
+            "an array of the dataset is masked, and the values behind the mask would be used: give its filled(), and "
+            "leave the examples out or give them a sample weight of 0"
+        )
     array = np.asarray(leaf)
     if array.dtype == object and not all(issubclass(kind, (str, bytes)) for kind in set(map(type, array.flat))):
         array = _typed(array)
+    check_type(array.dtype)
     is_double = array.dtype == np.float64 and keras.config.floatx() != "float64"
     return array.astype(np.float32) if is_double else array
+
+
+def check_type(dtype: Any) -> None:
+    """Raise TracksideTypeError if TensorFlow has no such type of an array."""
+    try:
+        tf.as_dtype(dtype)
+    except TypeError:
+        cure = "give numbers, such as the days since a date" if dtype.kind in "mM" else "give each column on its own"
+        cure = cure if dtype.kind in "mMV" else "convert it to another one, such as float32"
+        raise TracksideTypeError(
+            f"an array of the dataset has the type {dtype}, which TensorFlow does not have: {cure}"
+        ) from None
 
 
 def _typed(array: Any) -> Any:

@@ -34,6 +34,11 @@ def same_rank(first: Any, second: Any) -> tuple[Any, Any]:
     return first, second
 
 
+def compilation_of(model: Any) -> Any:
+    """Return an object that is another one after each ``Model.compile`` with a loss; None without a loss."""
+    return getattr(model, "_compile_loss", getattr(model, "loss", None))
+
+
 def compiled_loss_weights(model: Any) -> Any:
     """Return the ``loss_weights`` with which a model was compiled; None without any."""
     compiled: Any = getattr(model, "_compile_loss", None)

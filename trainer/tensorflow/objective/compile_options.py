@@ -33,6 +33,20 @@ def tell_of_options(model: Any, args: Any, *, makes_optimizer: bool) -> None:
     size = given.get("steps_per_execution", 1)
     if size not in (1, None, args.steps_per_execution):
         told[f"steps_per_execution={size}"] = f"set steps_per_execution={size} in the arguments"
+    _tell(told)
+
+
+def tell_of_loss(model: Any, loss_fn: Any) -> None:
+    """Warn of a compiled loss, and of its weights, if the trainer was given another loss."""
+    given = compiled_with(model)
+    loss, weights = given.get("loss"), given.get("loss_weights")
+    if loss_fn is None or (weights is None and (loss is None or loss is loss_fn or loss == loss_fn)):
+        return
+    option = f"loss_weights={weights}" if weights is not None else f"loss={getattr(loss, 'name', loss)}"
+    _tell({option: "TFTrainer was given loss_fn, which is used instead, without weights of outputs"})
+
+
+def _tell(told: dict[str, str]) -> None:
     for option, instead in told.items():
         logger.warning("compile(%s) of the model has no effect here: %s", option, instead)
 

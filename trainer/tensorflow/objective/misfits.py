@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import did_you_mean
 
-from .._compat import input_structure
+from .._compat import input_names, input_structure
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 def in_words(nested: Any) -> str:
@@ -43,9 +46,10 @@ def misfit_of_features(model: Any, features: Any, sentence: str) -> str:
     """
     taken = input_structure(model)
     takes = "" if taken is None else f"; it takes {in_words(taken)}"
-    what, missing = f"Keras says: {sentence}", _missing(features, taken)
+    what = f"Keras says: {sentence}"
+    missing = [name for name in input_names(model) if name not in features] if isinstance(features, Mapping) else []
     if missing:
-        what = f"There is no feature {missing[0]!r}.{did_you_mean(missing[0], features)}"
+        what = f"The examples have no feature {missing[0]!r}.{did_you_mean(missing[0], features)}"
     elif _seem_batched(features, taken):
         what = "If the dataset gives batches, .unbatch() it"
     elif "unknown rank" in sentence:
@@ -56,12 +60,14 @@ def misfit_of_features(model: Any, features: Any, sentence: str) -> str:
     return f"{name} cannot be called on the features of this dataset, {in_words(features)}{takes}. {what}"
 
 
-def _missing(features: Any, taken: Any) -> list[str]:
-    """Return the names of a model's inputs that are not among named features."""
-    if not isinstance(features, Mapping) or taken is None:
-        return []
-    names = list(taken) if isinstance(taken, Mapping) else [leaf.name for leaf in keras.tree.flatten(taken)]
-    return [name for name in names if name not in features]
+def tell_of_unused(model: Any, features: Any) -> None:
+    """Warn of named features that are not inputs of a functional model, which leaves them out."""
+    names = input_names(model)
+    unused = [name for name in features if name not in names] if names and isinstance(features, Mapping) else []
+    if unused:
+        cure = "; weights are the third part of (features, labels, sample_weight)" * ("sample_weight" in unused)
+        text = "the features %s of the dataset are left out, since the model takes %s%s"
+        logger.warning(text, ", ".join(map(repr, unused)), ", ".join(map(repr, names)), cure)
 
 
 def _seem_batched(features: Any, taken: Any) -> bool:

@@ -30,6 +30,28 @@ def test_objects_that_are_not_all_numbers_are_named(values):
         as_array(np.array([*values, None][:-1], dtype=object))
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            np.full(20, "2020-01-01", "datetime64[D]"),
+            r"the type datetime64\[D\], which TensorFlow does not have: give num",
+        ),
+        (np.zeros(20, [("a", "f4")]), "which TensorFlow does not have: give each column on its own"),
+        (X.astype("longdouble"), "which TensorFlow does not have: convert it to another one, such as float32"),
+        (np.ma.masked_greater(X, 0), "is masked, and the values behind the mask would be used"),
+    ],
+    ids=["dates", "records", "longdouble", "masked"],
+)
+def test_arrays_that_tensorflow_would_not_take_as_they_are_meant_are_refused(make_trainer, values, message):
+    with pytest.raises(TracksideTypeError, match=message):
+        make_trainer(train_dataset=(values, Y)).train()
+
+
+def test_an_array_of_which_no_value_is_masked_is_an_array():
+    np.testing.assert_array_equal(as_array(np.ma.array(X)), X)
+
+
 def test_lists_of_numbers_are_arrays_and_lists_of_arrays_are_inputs():
     batches = make_batches((X.tolist(), Y.tolist()), batch_size=4)
     several = make_batches(([X, X], Y), batch_size=4)

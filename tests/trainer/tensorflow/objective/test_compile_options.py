@@ -40,5 +40,16 @@ def test_what_the_trainer_does_is_not_told(make_trainer, caplog, how):
     assert not told(caplog)
 
 
+@pytest.mark.parametrize("options", [{"loss": "mae"}, {"loss": LOSS, "loss_weights": [0.5]}], ids=["loss", "weights"])
+def test_a_compiled_loss_beside_that_of_the_trainer_is_named(make_trainer, caplog, options):
+    model = mlp()
+    model.compile(**options)
+
+    make_trainer(model=model, loss_fn=LOSS, max_steps=1).train()
+
+    (message,) = told(caplog)
+    assert "has no effect here: TFTrainer was given loss_fn" in message
+
+
 def test_a_model_that_does_not_tell_its_options_has_none():
     assert compiled_with(object()) == {}

@@ -43,6 +43,26 @@ def joined():
     return keras.Model(inputs, layers.Dense(1)(layers.Concatenate()(list(inputs.values()))))
 
 
+def test_features_that_the_model_leaves_out_are_told(make_trainer, caplog):
+    model = joined()
+    data = {"left": FEATURES[:, :3], "right": FEATURES[:, 3:], "sample_weight": ONE, "labels": NUMBERS}
+
+    make_trainer(model=model, train_dataset=data, loss_fn="mse", max_steps=1).train()
+
+    assert (
+        "the features 'sample_weight' of the dataset are left out, since the model takes 'left', 'right'" in caplog.text
+    )
+
+
+def test_arrays_named_as_the_inputs_are_one_dataset_and_other_names_are_those_of_datasets(make_trainer):
+    data = {"left": FEATURES[:, :3], "right": FEATURES[:, 3:]}
+    trainer = make_trainer(model=joined(), loss_fn="mse")
+
+    assert "eval_runtime" in trainer.evaluate(data)
+    metrics = trainer.evaluate({"left": (data, NUMBERS), "right": (data, NUMBERS)})
+    assert metrics["eval_left_loss"] == metrics["eval_right_loss"]
+
+
 PARTS = {"left": FEATURES[:, :3], "rihgt": FEATURES[:, 3:]}
 WRONG = {
     "label": (
@@ -92,12 +112,17 @@ WRONG = {
         {"loss": LOSS, "loss_weights": {"age": 1.0, "knd": 2.0}},
         r"loss_weights=.* is not allowed: a weight for each of 'age', 'kind'\. Did you mean 'kind'\?",
     ),
-    "feature": (joined, (PARTS, NUMBERS), {"loss": "mse"}, r"There is no feature 'right'\. Did you mean 'rihgt'\?"),
+    "feature": (
+        joined,
+        (PARTS, NUMBERS),
+        {"loss": "mse"},
+        r"The examples have no feature 'right'\. Did you mean 'rihgt'\?",
+    ),
     "only feature": (
         single,
         ({"rows": FEATURES}, NUMBERS),
         {"loss": "mse"},
-        r"There is no feature 'row'\. Did .* 'rows'",
+        r"The examples have no feature 'row'\. Did .* 'rows'",
     ),
 }
 

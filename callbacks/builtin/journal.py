@@ -85,6 +85,7 @@ class JournalCallback(TrainerCallback):
         self._known: dict[str, Any] = {}
         self._is_in_run = False
         self._first: tuple[Path, dict[str, Any]] | None = None
+        self._begun: dict[str, Any] = {}
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
 
@@ -110,6 +111,7 @@ class JournalCallback(TrainerCallback):
             entry.update(self._begin(args, state))
             if isinstance(header := kwargs.get("header"), str):
                 entry["header"] = scrub(header)
+            self._begun = {key: entry[key] for key in ("run", "args", "header") if key in entry}
         elif changed := self._changes(state):
             entry["state"] = _plain(changed)
         if decisions := decisions_of(control):
@@ -157,7 +159,14 @@ class JournalCallback(TrainerCallback):
             self._close()
         if self._file is None:
             self._file = open_to_append(path)
+            if self._is_in_run and entry["event"] != "on_train_begin" and path.stat().st_size == 0:
+                append_line(self._file, json.dumps(self._begin_again(entry)) + "\n")
         append_line(self._file, json.dumps(entry) + "\n")
+
+    def _begin_again(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the first line of a file that was removed within the run: the run goes on here, as a resumed one."""
+        place = {key: entry[key] for key in ("time", "step", "epoch")}
+        return {"event": "on_train_begin", **place, **self._begun, "state": _plain(self._known)}
 
     def log_file_of(self, args: Args) -> Path:
         """Return the path of the file."""

@@ -60,7 +60,7 @@ NAMES, TEXTS, NUMBER = list[str] | None, list[str] | str | None, int | float
 
 
 @with_types
-@dataclass
+@dataclass(repr=False, eq=False)
 class BaseTrainingArguments(DerivedArguments):
     """Every field that PyTorch and TensorFlow share; each is also a config key and a command-line option.
 

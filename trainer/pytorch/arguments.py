@@ -31,7 +31,7 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 @with_types
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class TrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of PyTorch.
 

@@ -40,7 +40,7 @@ NOT_HERE: Refusals = {
 
 
 @with_types
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class TFTrainingArguments(BaseTrainingArguments):
     """Every field of `BaseTrainingArguments`, and the devices of TensorFlow.
 

@@ -18,6 +18,7 @@ from trackside.callbacks.events import EVENTS
 from trackside.callbacks.replay import last_run, replay
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.cli.replay import ending
+from trackside.report import read_run
 from trackside.testing.tiny_trainer import FRAMEWORKS, installed_frameworks, tiny_trainer
 
 JOURNAL = Path("out/journal.jsonl")
@@ -275,9 +276,21 @@ def test_a_journal_whose_folder_is_removed_within_the_run_comes_back(make_traine
             if state.global_step == 3:
                 shutil.rmtree(args.output_dir)
 
-    trainer = make_trainer(JournalCallback(), Removes())
+    trainer = make_trainer(JournalCallback(), Removes(), logging_steps=2)
     trainer.train()
 
-    events = [(event["event"], event["step"]) for event in read_journal(Path(trainer.args.output_dir, "journal.jsonl"))]
+    first, *entries = read_journal(JOURNAL)
+    events = [(event["event"], event["step"]) for event in entries]
     assert events[-1] == ("on_train_end", trainer.state.global_step)
     assert ("on_step_begin", 4) in events
+    assert first["event"] == "on_train_begin"
+    assert 1 <= first["step"] <= 4  # a journal writes in the background, so not at that very step
+    assert first["args"] == _plain(trainer.args.to_dict())
+    assert first["state"]["max_steps"] == trainer.state.max_steps
+    assert "weights, all trained" in first["header"]
+    assert [event["event"] for event in entries].count("on_train_begin") == 0
+
+    told = read_run("out")
+    assert [start.step for start in told.record.starts] == [first["step"]]
+    assert [record.step for record in told.record.records if "loss" in record.values] == [2, 4, 6, 8, 10, 12]
+    assert last_run(read_journal(JOURNAL))[0]["event"] == "on_train_begin"

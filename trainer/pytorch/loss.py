@@ -17,7 +17,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from ..engine import StepContext
 from ..evaluation.output_collector import leaves
 from ..measuring.current_epoch import WatchedLosses
-from ._torch_util import unwrap
+from ._torch_util import check_weight, unwrap
 from .batches.parts import batch_size
 from .distributed.strategy import DistributedStrategy
 
@@ -107,7 +107,7 @@ def as_mean_and_weight(result: Any) -> tuple[Tensor, Any]:
     """
     if isinstance(result, (tuple, list)) and len(result) == 2:
         loss_sum, weight = result
-        _check_weight(weight)
+        check_weight(weight)
         if isinstance(weight, np.number) or (isinstance(weight, Tensor) and weight.is_cpu):
             weight = weight.item()
         floor = max(weight, 1e-12) if isinstance(weight, (int, float)) else weight.clamp_min(1e-12)
@@ -117,20 +117,6 @@ def as_mean_and_weight(result: Any) -> tuple[Tensor, Any]:
             f"compute_loss returned {type(result).__name__}; it returns a mean loss, or (loss_sum, weight)"
         )
     return (result if result.ndim == 0 else result.mean()), None
-
-
-def _check_weight(weight: Any) -> None:
-    """Check that the second part of what compute_loss returned may be a weight, and is not the model's outputs."""
-    if isinstance(weight, Tensor):
-        is_one = weight.numel() == 1 and not weight.requires_grad
-        what = f"a tensor of shape {tuple(weight.shape)}{' with a gradient' if weight.requires_grad else ''}"
-    else:
-        is_one, what = isinstance(weight, (int, float, np.number)), f"of type {type(weight).__name__}"
-    if not is_one:
-        raise TracksideTypeError(
-            f"compute_loss, or loss_fn, returned a pair whose second part is {what}; it returns a mean loss, or "
-            "(loss_sum, weight) with the number of items as weight. (loss, outputs) is for return_outputs=True only"
-        )
 
 
 @contextmanager

@@ -125,11 +125,11 @@ def pinned(size: int) -> Bytes:
     return memory
 
 
-def check_weight(weight: Any) -> None:
-    """Check that the second part of what compute_loss returned may be a weight, and is not the model's outputs.
+def as_weight(weight: Any) -> Any:
+    """Return the second part of what compute_loss returned as a number, or as a tensor that is not on the CPU.
 
     Raises:
-        TracksideTypeError: If not.
+        TracksideTypeError: If it cannot be a weight, since it is the model's outputs or the like.
     """
     if isinstance(weight, Tensor):
         is_one = weight.numel() == 1 and not weight.requires_grad
@@ -141,6 +141,7 @@ def check_weight(weight: Any) -> None:
             f"compute_loss, or loss_fn, returned a pair whose second part is {what}; it returns a mean loss, or "
             "(loss_sum, weight) with the number of items as weight. (loss, outputs) is for return_outputs=True only"
         )
+    return weight.item() if isinstance(weight, np.number) or (isinstance(weight, Tensor) and weight.is_cpu) else weight
 
 
 def operations_in(model: Any) -> Callable[[Any], int] | None:

@@ -79,8 +79,8 @@ class UsedColumns:
         if dropped and not any(name in self.columns - self.labels for name in names):
             taken = ", ".join(sorted(self.columns))
             raise TracksideValueError(
-                f"{self.model_name}.forward takes none of the dataset's columns {', '.join(dropped)}; it takes {taken}."
-                f"{did_you_mean(dropped[0], self.columns)} Rename columns, or set "
+                f"{self.model_name}.forward takes none of the dataset's columns {', '.join(map(str, dropped))}; it takes {taken}."
+                f"{did_you_mean(str(dropped[0]), self.columns)} Rename columns, or set "
                 "remove_unused_columns=False and let the data_collator, or compute_loss, choose"
             )
         if dropped and tuple(dropped) not in self.told:

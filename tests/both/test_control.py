@@ -320,7 +320,7 @@ def test_a_best_metric_that_is_not_a_number_is_told_before_the_first_update(trai
         save_steps=2,
     )
 
-    with pytest.raises(ArgumentError, match="metric_for_best_model='score'.* a metric that is one number; eval_score"):
+    with pytest.raises(ArgumentError, match=r"metric_for_best_model='score'.* a metric that is one number; eval_score"):
         trainer.train()
 
     assert trainer.state.global_step == 0

@@ -40,7 +40,7 @@ def explain(error: BaseException, model: nn.Module) -> None:
             given = next((value for name, value in known.items() if isinstance(value, Tensor)), None)
             if given is None and isinstance(error, TypeError):
                 given = next((value for name, value in known.items() if name != "self"), None)
-                what: str | None = "it takes a tensor. Make tensors of the examples, in the dataset or by a data_collator"
+                what: str | None = "it takes a tensor. Make tensors of the examples, in the dataset or data_collator"
             else:
                 what = None if given is None else _of_layer(layer, given)
             if what is not None:

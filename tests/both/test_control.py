@@ -303,24 +303,3 @@ def test_a_callback_may_have_slots(trainer_factory):
     trainer_factory(callbacks=[callback], max_steps=3).train()
 
     assert callback.steps == 3
-
-
-@pytest.mark.parametrize("value", [[0.5], {"of": 0.5}, "high"])
-def test_a_best_metric_that_is_not_a_number_is_told_before_the_first_update(trainer_factory, value):
-    trainer = trainer_factory(
-        eval_dataset=trainer_factory.dataset(4),
-        per_device_eval_batch_size=4,
-        compute_metrics=lambda prediction: {"score": value},
-        metric_for_best_model="score",
-        greater_is_better=True,
-        load_best_model_at_end=True,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="steps",
-        save_steps=2,
-    )
-
-    with pytest.raises(ArgumentError, match=r"metric_for_best_model='score'.* a metric that is one number; eval_score"):
-        trainer.train()
-
-    assert trainer.state.global_step == 0

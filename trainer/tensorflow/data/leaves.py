@@ -81,3 +81,12 @@ def unequal(error: BaseException) -> TracksideValueError | None:
         f"examples of the dataset have different shapes, such as {' and '.join(shapes)}, and are not a batch: pad them "
         "by Dataset.padded_batch in get_train_tfdataset and get_eval_tfdataset, or to one length or size in a map()"
     )
+
+
+def different_lengths(features: Any, labels: Any, weights: Any) -> TracksideValueError:
+    """Return the error for nested arrays of different lengths, or without any array."""
+    parts = {"features": features, "labels": labels, "sample_weight": weights}
+    leaves = {name: [len(leaf) for leaf in tf.nest.flatten(part) if leaf is not None] for name, part in parts.items()}
+    told = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in leaves.items() if found)
+    lengths = sorted({length for found in leaves.values() for length in found})
+    return TracksideValueError(f"the arrays of a dataset are of different lengths: {lengths} ({told})")

@@ -20,9 +20,9 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
 from .._compat import slices_of
-from .leaves import as_array, rows_in, unequal
+from .leaves import as_array, different_lengths, rows_in, unequal
 from .pipeline import UserPipeline
-from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example
+from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example, unweighted
 from .rows_in_order import RowsInOrder
 from .shuffling import Shuffling
 
@@ -116,7 +116,7 @@ class ArrayBatches(Batches):
         leaves = tf.nest.flatten(self.arrays)
         lengths = {len(leaf) for leaf in leaves if leaf is not None}
         if len(lengths) != 1:
-            raise TracksideValueError(f"the arrays of a dataset are of different lengths: {sorted(lengths)}")
+            raise different_lengths(self.arrays.features, *unweighted(self.arrays.labels))
         self.num_examples: int | None = self._count_examples()
         self.element_spec: Pair = map_leaves(spec_of, self.arrays)
         self._is_flat = all(isinstance(part, np.ndarray) for part in self.arrays)

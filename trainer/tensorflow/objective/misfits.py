@@ -102,6 +102,8 @@ def misfit_of_outputs(what: str, fields: Mapping[str, Any], outputs: Any, names:
             return f"{text}{field} has names, {list(given)}, and the model has one output without a name"
         if isinstance(given, (tuple, list)) and len(given) != count > 1:
             return f"{text}{field} has {len(given)} parts, and the model has {count} outputs: {listed}"
+    if count > 1 and not keras.tree.is_nested(fields["labels"]):
+        return f"{text}labels is one tensor, and the model has {count} outputs: {listed}"
     for field in ("labels", "sample_weight"):
         given = fields[field]
         missing = [name for name in of_outputs if name not in given] if isinstance(given, Mapping) else []

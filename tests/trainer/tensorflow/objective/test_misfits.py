@@ -96,6 +96,12 @@ WRONG = {
         {"loss": list(LOSS.values())},
         "labels has 3 parts",
     ),
+    "one label": (
+        named,
+        (FEATURES, CLASSES),
+        {"loss": LOSS},
+        "labels is one tensor, and the model has 2 outputs: 'age'",
+    ),
     "weight": (
         named,
         (FEATURES, LABELS, {"age": ONE, "knd": ONE}),

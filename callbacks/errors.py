@@ -172,9 +172,16 @@ def check_count(option: str, value: object) -> None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string if none is near.
 
+    A name that is the beginning of a known one is near to it, however long that is; of several, to the first.
+
     Example:
         >>> did_you_mean("eval_acc", ["eval_accuracy", "eval_loss"])
         " Did you mean 'eval_accuracy'?"
+        >>> did_you_mean("AdamW", ["adafactor", "adamw_torch", "adamw_torch_fused", "radam"])
+        " Did you mean 'adamw_torch'?"
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {each.casefold(): each for each in known}
+    given = name.casefold()
+    longer = [each for each in names if each.startswith(given)] if len(given) > 2 else []
+    near = longer[:1] or difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""

@@ -50,6 +50,8 @@ def tables_of_ranks(ranks: dict[str, Any]) -> list[str]:
         several = [(size, taken) for size, taken in several if size > 1]
         cells.append(f"{abs(exponent(several)):.2f}" if len(several) > 1 else "")
         lines.append(f"| {kind} | {' | '.join(cells)} |")
+    besides = [of_first(ranks[size]["exchanged"].get("a save", {}), int(size)) for size in sizes]
+    lines.append(f"| a save, bytes that the first receives besides | {' | '.join(map(shown, besides))} | |")
     files = {size: len(each["files"]) for size, each in ranks.items()}
     lines.append(f"| files of a checkpoint | {' | '.join(str(files[size]) for size in sizes)} | |")
     read = [ranks[size]["exchanged"]["an update"].get("examples read", 0) for size in sizes]
@@ -58,9 +60,18 @@ def tables_of_ranks(ranks: dict[str, Any]) -> list[str]:
 
 
 def received(exchanged: dict[str, float], processes: int) -> float:
-    """Return the bytes that a process receives: of a gather those of all, of a sum as many as it gives."""
+    """Return the bytes that each process receives: of a gather those of all, of a sum as many as it gives.
+
+    What only the first receives is left out: `of_first` has it.
+    """
     sent = {name: number for name, number in exchanged.items() if name.endswith("bytes")}
-    return sum(number * (processes if "gather" in name else 1) for name, number in sent.items())
+    own = {name: number for name, number in sent.items() if not name.startswith("gather_object")}
+    return sum(number * (processes if "gather" in name else 1) for name, number in own.items())
+
+
+def of_first(exchanged: dict[str, float], processes: int) -> float:
+    """Return the bytes that the first process receives besides."""
+    return exchanged.get("gather_object bytes", 0) * processes
 
 
 def write(found: dict[str, Any], docs: Path) -> None:

@@ -25,7 +25,8 @@ from trackside import Trainer, TrainerCallback, TrainingArguments
 counts: Counter[str] = Counter()
 """Number of each collective, and under NAME + " bytes" what this rank sends in it."""
 
-COLLECTIVES = ("all_reduce", "all_gather_object", "broadcast", "barrier", "broadcast_object_list", "all_gather")
+COLLECTIVES = ("all_reduce", "all_gather_object", "all_gather", "gather_object")
+COLLECTIVES += ("broadcast", "broadcast_object_list", "barrier")
 
 
 def size_of(name: str, words: tuple[Any, ...]) -> int:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from trackside import EarlyStoppingCallback, TrainerCallback
-from trackside.callbacks.errors import UnknownMetricError
+from trackside.callbacks.errors import ArgumentError, UnknownMetricError
 
 BY_STEPS = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 8}
 
@@ -282,3 +282,24 @@ def test_records_are_judged_in_a_resumed_run_as_in_one_that_was_not(trainer_fact
     )
 
     assert trainer.state.stop_reason == "reward has not improved on -1, 6 times in a row, up to step 7"
+
+
+@pytest.mark.parametrize("value", [[0.5], {"of": 0.5}, "high"])
+def test_a_best_metric_that_is_not_a_number_is_told_before_the_first_update(trainer_factory, value):
+    trainer = trainer_factory(
+        eval_dataset=trainer_factory.dataset(4),
+        per_device_eval_batch_size=4,
+        compute_metrics=lambda prediction: {"score": value},
+        metric_for_best_model="score",
+        greater_is_better=True,
+        load_best_model_at_end=True,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+    )
+
+    with pytest.raises(ArgumentError, match=r"metric_for_best_model='score'.* a metric that is one number; eval_score"):
+        trainer.train()
+
+    assert trainer.state.global_step == 0

@@ -31,7 +31,12 @@ class FakeGroup:
 
     def collectives(self, rank: int) -> Collectives:
         """Return the collectives of a rank."""
-        return Collectives(lambda call: self._exchange(rank, call), rank, self.world_size)
+
+        def collect(name: str, packed: bytes) -> list[bytes] | None:
+            gathered: list[bytes] = self._exchange(rank, packed)
+            return gathered if rank == 0 else None
+
+        return Collectives(lambda call: self._exchange(rank, call), rank, self.world_size, collect)
 
     def run(self, function: Callable[[Collectives], Any]) -> list[Any]:
         """Call ``function`` on every rank at once; return its values, or the exceptions in their places."""

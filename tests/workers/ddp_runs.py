@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,20 @@ from workers.ddp_common import RANK, arguments, make, outcome, trained
 
 
 def saving(folder: Path) -> Any:
-    return {"whole": trained(folder / "saved", save_strategy="steps", save_steps=2, optim="adamw_torch")}
+    """Save, and note what each rank sends to the first and receives, as digests."""
+    trainer = make(folder / "saved", save_strategy="steps", save_steps=2, optim="adamw_torch")
+    collectives = trainer._engine.strategy.collectives
+    collect, sent, received = collectives._collect, [], []
+
+    def noted(name: str, packed: bytes) -> list[bytes] | None:
+        parts = collect(name, packed)
+        sent.append(hashlib.sha256(packed).hexdigest())
+        received.append(None if parts is None else [hashlib.sha256(part).hexdigest() for part in parts])
+        return parts
+
+    collectives._collect = noted
+    trainer.train()
+    return {"whole": outcome(trainer), "sent": sent, "received": received}
 
 
 def resuming(folder: Path) -> Any:

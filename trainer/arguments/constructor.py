@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from trackside.callbacks._util.deprecation import Deprecation
+from trackside.callbacks._util.signatures import misfit
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
 from ..optim.given import check_given
@@ -91,6 +92,7 @@ def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_ini
     check_pair(optimizers)
     check_given(optimizers, model_init)
     check_function("compute_metrics", compute_metrics, "of an EvalPrediction")
+    check_call("compute_metrics", compute_metrics, "compute_metrics(prediction), of one EvalPrediction")
     check_function("model_init", model_init, "that makes a model")
 
 
@@ -105,6 +107,19 @@ def check_function(name: str, value: Any, of: str) -> None:
         if hasattr(value, "__getitem__") or hasattr(value, "__iter__"):
             hint = ". Give datasets by name: train_dataset=..., eval_dataset=..."
         raise TracksideTypeError(f"{name} is a function {of}, not {type(value).__name__}{hint}")
+
+
+def check_call(name: str, function: Any, call: str) -> None:
+    """Check that a function of one value, an argument of a constructor, can be called as it will be.
+
+    Raises:
+        TracksideTypeError: If not, or if it is a class.
+    """
+    if isinstance(function, type):
+        raise TracksideTypeError(f"{name} is a function or an instance, not the class: {function.__name__}()")
+    reason = function and misfit(function, 1, ())
+    if reason and misfit(function, 1, ("compute_result",)):
+        raise TracksideTypeError(f"{name} is called as {call}: {reason}")
 
 
 def check_callbacks(callbacks: Any) -> None:
@@ -130,3 +145,10 @@ def check_pair(optimizers: Any) -> None:
     if not isinstance(optimizers, (tuple, list)) or len(optimizers) != 2:
         found = f"{len(optimizers)} values" if isinstance(optimizers, (tuple, list)) else type(optimizers).__name__
         raise TracksideTypeError(f"optimizers is a pair, (optimizer, schedule), each of which may be None; not {found}")
+    for part in optimizers:
+        if isinstance(part, type):
+            raise TracksideTypeError(f"optimizers has the class {part.__name__}; give an instance of it")
+    if inspect.isroutine(optimizers[0]) or isinstance(optimizers[0], functools.partial):
+        raise TracksideTypeError(
+            "optimizers has a function; give the optimizer that it makes, or override create_optimizer"
+        )

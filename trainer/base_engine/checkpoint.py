@@ -49,8 +49,7 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
                 files = self._copied(files, buffers)
                 buffers.complete()
         files[self.trained_file] = None if trained is None else self._as_data(trained, self.trained_file)
-        states = self.strategy.collectives.gather("the random number states", self._random_state())
-        files |= {self._rng_file(rank): state for rank, state in enumerate(states)}
+        files |= {self._rng_file(rank): state for rank, state in enumerate(self._random_states())}
 
         def write(folder: Path) -> dict[str, str]:
             if buffers is not None:
@@ -61,6 +60,13 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
             return roles
 
         return write
+
+    def _random_states(self) -> list[dict[str, Any]]:
+        """Return the states of all ranks where this process may write them, otherwise nothing."""
+        collectives = self.strategy.collectives
+        has_several_writers = self.trainer.args.save_on_each_node
+        gather = collectives.gather if has_several_writers else collectives.gather_to_first
+        return gather("the random number states", self._random_state()) or []
 
     def prepare_memory(self) -> None:
         """Make the memory of the first copy in the background, unless it is that of a GPU, or pinned for one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from trackside.callbacks.errors import UnknownMetricError
+from trackside.callbacks.errors import ArgumentError, UnknownMetricError
 from trackside.callbacks.metrics import WatchedMetric, evaluation_key, improves, is_undefined
 
 from ..optim.lr_schedules import follows_metric
@@ -76,12 +76,20 @@ class BestModel:
         elif self.trainer.state.best_metric is None and key not in self._seen:
             self.check(metrics)
         value = metrics.get(key)
-        return None if is_undefined(value) else float(metrics[key])
+        return None if is_undefined(value) else _number(name, key, value)
 
     def check(self, metrics: dict[str, float] | None) -> None:
-        """Raise UnknownMetricError if the run depends on a metric that is missing in ``metrics`` (None: unknown)."""
+        """Check that a metric on which the run depends is a number among ``metrics`` (None: unknown).
+
+        Raises:
+            ArgumentError: If it is not a number.
+            UnknownMetricError: If it is not there.
+        """
         name = self.trainer.args.metric_for_best_model or "loss"
-        if metrics is not None and self.is_metric_needed and evaluation_key(name) not in metrics:
+        value = (metrics or {}).get(key := evaluation_key(name))
+        if self.is_metric_needed and value is not None:
+            _number(name, key, value)
+        if metrics is not None and self.is_metric_needed and key not in metrics:
             raise UnknownMetricError("metric_for_best_model", name, metrics)
 
     def forget_other(self, before: Mapping[str, Any]) -> None:
@@ -142,3 +150,10 @@ class BestModel:
             logger.warning("load_best_model_at_end: the last weights stay, since the best %s", error)
         else:
             self.is_loaded = True
+
+
+def _number(name: str, key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError("metric_for_best_model", name, f"a metric that is one number; {key} is {value!r}") from None

@@ -6,6 +6,7 @@ the values of all ranks is the same on all of them.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -44,9 +45,19 @@ class Collectives:
         exchange: Takes a `Call`; returns the calls of all ranks in rank order. Not called with a single rank.
         rank: Number of this rank.
         world_size: Number of ranks.
+        collect: Takes a name and bytes; returns the bytes of all ranks in rank order on the first rank, None on the
+            others. It is called after all ranks have met in an exchange. Without it, values for the first rank are
+            exchanged like others.
     """
 
-    def __init__(self, exchange: Callable[[Call], list[Call]], rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        exchange: Callable[[Call], list[Call]],
+        rank: int = 0,
+        world_size: int = 1,
+        collect: Callable[[str, bytes], list[bytes] | None] | None = None,
+    ) -> None:
+        self._collect = collect
         self.rank = rank
         self.world_size = world_size
         self._exchange = exchange
@@ -67,6 +78,33 @@ class Collectives:
             CollectiveMismatchError: If a rank called another collective.
         """
         return [value] if self.world_size == 1 else self._meet(name, value, None)
+
+    def gather_to_first(self, name: str, value: T) -> list[T] | None:
+        """Return the ``value`` of every rank, in rank order, on the first rank; None on the others, which receive none.
+
+        It is for large values of which only the first rank makes something. The ranks first meet as in `gather`,
+        without the values, so that all know that each will send its own.
+
+        Args and errors are those of `gather`.
+        """
+        if self.world_size == 1:
+            return [value]
+        if self._collect is None:
+            gathered = self._meet(name, value, None)
+            return gathered if self.rank == 0 else None
+        name = f"{name}, for the first rank"
+        packed, error = b"", None
+        try:
+            packed = pickle.dumps(value)
+        except Exception as caught:
+            error = caught
+        self._meet(name, None, error)
+        try:
+            parts = self._collect(name, packed)
+        except Exception as broken:  # which ranks have sent theirs is unknown
+            self._fail(broken, 0)
+            raise
+        return None if parts is None else [pickle.loads(part) for part in parts]
 
     def barrier(self, name: str) -> None:
         """Wait until every rank calls this method."""

@@ -13,8 +13,11 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from trackside.callbacks.errors import TracksideTypeError
 
 from ..checkpointing.saving import host_buffers
 from ..checkpointing.saving.host_buffers import Buffers, Bytes, pageable
@@ -120,6 +123,25 @@ def pinned(size: int) -> Bytes:
     except RuntimeError:
         return pageable(size)
     return memory
+
+
+def as_weight(weight: Any) -> Any:
+    """Return the second part of what compute_loss returned as a number, or as a tensor that is not on the CPU.
+
+    Raises:
+        TracksideTypeError: If it cannot be a weight, since it is the model's outputs or the like.
+    """
+    if isinstance(weight, Tensor):
+        is_one = weight.numel() == 1 and not weight.requires_grad
+        what = f"a tensor of shape {tuple(weight.shape)}{' with a gradient' if weight.requires_grad else ''}"
+    else:
+        is_one, what = isinstance(weight, (int, float, np.number)), f"of type {type(weight).__name__}"
+    if not is_one:
+        raise TracksideTypeError(
+            f"compute_loss, or loss_fn, returned a pair whose second part is {what}; it returns a mean loss, or "
+            "(loss_sum, weight) with the number of items as weight. (loss, outputs) is for return_outputs=True only"
+        )
+    return weight.item() if isinstance(weight, np.number) or (isinstance(weight, Tensor) and weight.is_cpu) else weight
 
 
 def operations_in(model: Any) -> Callable[[Any], int] | None:

@@ -17,7 +17,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from ..engine import StepContext
 from ..evaluation.output_collector import leaves
 from ..measuring.current_epoch import WatchedLosses
-from ._torch_util import unwrap
+from ._torch_util import as_weight, unwrap
 from .batches.parts import batch_size
 from .distributed.strategy import DistributedStrategy
 
@@ -107,8 +107,7 @@ def as_mean_and_weight(result: Any) -> tuple[Tensor, Any]:
     """
     if isinstance(result, (tuple, list)) and len(result) == 2:
         loss_sum, weight = result
-        if isinstance(weight, Tensor) and weight.device.type == "cpu":
-            weight = weight.item()
+        weight = as_weight(weight)
         floor = max(weight, 1e-12) if isinstance(weight, (int, float)) else weight.clamp_min(1e-12)
         return loss_sum / floor, weight
     if not isinstance(result, Tensor):

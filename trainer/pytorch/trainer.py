@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..arguments.constructor import arguments_of, check_function, names_arguments
+from ..arguments.constructor import arguments_of, check_call, check_function, names_arguments
 from ..base_trainer import BaseTrainer
 from ..evaluation.checks import dataset_to_evaluate
 from ..outputs import Dataset
@@ -95,6 +95,7 @@ class Trainer(BaseTrainer):
             loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
         check_loss_fn(loss_items_fn, "loss_items_fn")
         check_function("data_collator", data_collator, "of a list of examples")
+        check_call("data_collator", data_collator, "data_collator(examples), of one list")
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         self.processing_class: Any = processing_class or tokenizer

@@ -24,9 +24,13 @@ def trainer_class(request: Any) -> Any:
         ({"train_datset": []}, r"Trainer\(\) has no argument 'train_datset'. Did you mean 'train_dataset'\?"),
         ({"learning_rate": 1e-3}, r"'learning_rate': it is a field of the training arguments"),
         ({"compute_metrics": 3}, "compute_metrics is a function of an EvalPrediction, not int"),
+        ({"compute_metrics": lambda predictions, labels: {}}, "is called as compute_metrics.prediction.*: missing a"),
+        ({"compute_metrics": dict}, r"compute_metrics is a function or an instance, not the class: dict\(\)"),
         ({"model_init": 3}, "model_init is a function that makes a model, not int"),
         ({"optimizers": 3}, r"optimizers is a pair, \(optimizer, schedule\), .*; not int"),
         ({"optimizers": (1, 2, 3)}, "not 3 values"),
+        ({"optimizers": (dict, None)}, "optimizers has the class dict; give an instance of it"),
+        ({"optimizers": (lambda model: None, None)}, "optimizers has a function; give the optimizer that it makes"),
     ],
 )
 def test_a_wrong_argument_is_named(trainer_class: Any, given: Any, message: str) -> None:

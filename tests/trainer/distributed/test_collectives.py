@@ -23,6 +23,47 @@ def test_every_rank_gets_all_values_in_their_order():
     assert found == [["", "x", "xx"]] * 3
 
 
+@pytest.mark.parametrize("has_collect", [True, False])
+def test_values_for_the_first_rank_reach_it_alone(has_collect):
+    def gathered(collectives: Collectives) -> Any:
+        collectives._collect = collectives._collect if has_collect else None
+        return collectives.gather_to_first("ranks", "x" * collectives.rank), collectives.gather("sizes", 7)
+
+    found = FakeGroup().run(gathered)
+
+    assert found == [(["", "x", "xx"], [7] * 3), (None, [7] * 3), (None, [7] * 3)]
+
+
+def test_the_other_ranks_receive_no_value_that_is_for_the_first():
+    received: list[Any] = []
+
+    def gathered(collectives: Collectives) -> Any:
+        exchange = collectives._exchange
+        collectives._exchange = lambda call: [received.append(each.value) or each for each in exchange(call)]
+        return collectives.gather_to_first("states", "a large value")
+
+    FakeGroup().run(gathered)
+
+    assert received == [None] * 9
+
+
+def test_a_value_for_the_first_rank_that_cannot_be_sent_is_an_error_of_all():
+    def gathered(collectives: Collectives) -> Any:
+        value = (lambda: 0) if collectives.rank == 1 else 0
+        try:
+            return collectives.gather_to_first("states", value)
+        except Exception as error:
+            return type(error), str(error), collectives.gather("sizes", 7)
+
+    first, second, third = FakeGroup().run(gathered)
+
+    assert first == third
+    assert first[0] is RankError
+    assert first[1].startswith("rank 1 failed in 'states, for the first rank': ")
+    assert second[0] is not RankError
+    assert [each[2] for each in (first, second, third)] == [[7] * 3] * 3
+
+
 def test_an_error_of_one_rank_is_raised_there_and_told_to_the_others():
     def read(collectives: Collectives) -> Any:
         return collectives.outcome("reading the data", lambda: 1 // (1 - collectives.rank))
@@ -83,6 +124,7 @@ class Step:
         raises: The ranks that raise before it.
         goes_on: The ranks that go on if it raises.
         strays: The ranks that call it by another name.
+        is_for_first: Whether a gather is for the first rank.
         body: The nested program, None for a gather.
     """
 
@@ -90,6 +132,7 @@ class Step:
     raises: frozenset[int]
     goes_on: frozenset[int]
     strays: frozenset[int]
+    is_for_first: bool
     body: list[Step] | None = field(default=None)
 
 
@@ -97,7 +140,8 @@ def steps(body: st.SearchStrategy[list[Step]] | st.SearchStrategy[None]) -> st.S
     few = st.frozensets(st.sampled_from(RANKS), max_size=1)
     sizes = st.tuples(*[st.integers(0, 100)] * len(RANKS))
     return st.lists(
-        st.builds(Step, sizes, few | st.just(frozenset()), few, few | st.just(frozenset()), body), max_size=3
+        st.builds(Step, sizes, few | st.just(frozenset()), few, few | st.just(frozenset()), st.booleans(), body),
+        max_size=3,
     )
 
 
@@ -112,7 +156,11 @@ def runner(program: list[Step], collectives: Collectives, seen: list[Any]) -> Ca
         if rank in step.raises:
             raise ValueError(f"step {number} on rank {rank}")
         name = f"step {number}" + " of another program" * (rank in step.strays)
-        if step.body is None:
+        if step.body is None and step.is_for_first:
+            sizes = [len(value) for value in collectives.gather_to_first(name, b"x" * step.sizes[rank]) or []]
+            assert sizes == (list(step.sizes) if rank == 0 else [])
+            seen.append(number)
+        elif step.body is None:
             seen.append(collectives.gather(name, b"x" * step.sizes[rank]))
         else:
             seen.append(collectives.outcome(name, runner(step.body, collectives, seen)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from support.torch_models import DictDataset, SumTrainer, TokenModel, weights_of
 from torch import Tensor, nn
 
 from trackside import Trainer, TrainingArguments
+from trackside.callbacks.errors import TracksideTypeError
 
 PLAIN = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -129,3 +131,38 @@ def test_causal_language_models_count_the_labels_that_they_shift(tmp_path: Any) 
 
     # transformers computes this loss in float32
     torch.testing.assert_close(run(1, 6), run(6, 1), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (lambda outputs: outputs, r"a tensor of shape \(1, 1\) with a gradient"),
+        (lambda outputs: outputs.detach().expand(1, 2), r"a tensor of shape \(1, 2\)"),
+        (lambda outputs: {"logits": outputs}, "of type dict"),
+        (lambda outputs: None, "of type NoneType"),
+    ],
+)
+def test_a_pair_of_loss_and_outputs_is_not_taken_for_a_sum_and_its_weight(
+    tmp_path: Any, second: Any, message: str
+) -> None:
+    def loss_fn(outputs: Tensor, labels: Tensor) -> Any:
+        return (outputs - labels).square().mean(), second(outputs)
+
+    args = TrainingArguments(str(tmp_path), per_device_train_batch_size=1, max_steps=1, save_strategy="no")
+    rows = torch.utils.data.TensorDataset(torch.ones(4, 3), torch.ones(4, 1))
+
+    with pytest.raises(TracksideTypeError, match=message):
+        Trainer(nn.Linear(3, 1), args, train_dataset=rows, loss_fn=loss_fn).train()
+
+
+@pytest.mark.parametrize("weight", [2, 2.0, np.int64(2), torch.tensor(2), torch.tensor([2.0])])
+def test_a_weight_is_a_number_in_any_form(tmp_path: Any, weight: Any) -> None:
+    def loss_fn(outputs: Tensor, labels: Tensor) -> Any:
+        return (outputs - labels).square().sum(), weight
+
+    args = TrainingArguments(str(tmp_path), per_device_train_batch_size=2, max_steps=1, save_strategy="no")
+    rows = torch.utils.data.TensorDataset(torch.ones(4, 3), torch.ones(4, 1))
+    model = nn.Linear(3, 1)
+    expected = (model(torch.ones(1, 3)) - 1.0).square().item()
+
+    assert Trainer(model, args, train_dataset=rows, loss_fn=loss_fn).train().training_loss == pytest.approx(expected)

@@ -77,10 +77,10 @@ class UsedColumns:
             return
         dropped = [name for name in names if name not in self.columns]
         if dropped and not any(name in self.columns - self.labels for name in names):
-            taken = ", ".join(sorted(self.columns))
+            taken, given = ", ".join(sorted(self.columns)), ", ".join(map(str, dropped))
             raise TracksideValueError(
-                f"{self.model_name}.forward takes none of the dataset's columns {', '.join(dropped)}; it takes {taken}."
-                f"{did_you_mean(dropped[0], self.columns)} Rename columns, or set "
+                f"{self.model_name}.forward takes none of the dataset's columns {given}; it takes {taken}."
+                f"{did_you_mean(str(dropped[0]), self.columns)} Rename columns, or set "
                 "remove_unused_columns=False and let the data_collator, or compute_loss, choose"
             )
         if dropped and tuple(dropped) not in self.told:

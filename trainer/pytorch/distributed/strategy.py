@@ -23,6 +23,7 @@ from ...distributed.control_sync import SIGNAL_COUNTS, control_counts, signal_in
 from ...stop_signals import EvaluationStopped
 from .._torch_util import NULL_CONTEXT, is_placed
 from . import ending
+from .object_exchange import ObjectExchange
 from .rendezvous import join
 from .watchdog import Watchdog
 
@@ -201,11 +202,12 @@ class MultiProcess(DistributedStrategy):
         self._world = dist.group.WORLD
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
-        self.collectives: Collectives = Collectives(self._all_gather, self.rank, self.world_size)
         self.watchdog: Watchdog = Watchdog(store, self.rank, self.world_size, self._args.ddp_timeout)
         # small messages go from host to host, without waiting for a GPU
         is_on_host = "gloo" in dist.get_backend()
         self._hosts = dist.group.WORLD if is_on_host else dist.new_group(backend="gloo")
+        self._objects = ObjectExchange(self._hosts, self.watchdog)
+        self.collectives = Collectives(self._all_gather, self.rank, self.world_size, self._objects.to_first)
         self._signal: str | None = None
         self._heard: str | None = None
         self._must_sync, self._may_skip, self._told_reason = True, False, False
@@ -314,7 +316,4 @@ class MultiProcess(DistributedStrategy):
             control.stop_reason = self.collectives.gather("the reason to stop", control.stop_reason)[0]
 
     def _all_gather(self, call: Call) -> list[Call]:
-        gathered: list[Any] = [None] * self.world_size
-        with self.watchdog.collective(call.name):
-            dist.all_gather_object(gathered, call, group=self._hosts)
-        return gathered
+        return self._objects.to_all(call)

@@ -38,7 +38,11 @@ def explain(error: BaseException, model: nn.Module) -> None:
         layer = known.get("self")
         if isinstance(layer, nn.Module) and type(layer).__module__.startswith("torch.nn.modules"):
             given = next((value for name, value in known.items() if isinstance(value, Tensor)), None)
-            what = None if given is None else _of_layer(layer, given)
+            if given is None and isinstance(error, TypeError):
+                given = next((value for name, value in known.items() if name != "self"), None)
+                what: str | None = "it takes a tensor. Make tensors of the examples, in the dataset or data_collator"
+            else:
+                what = None if given is None else _of_layer(layer, given)
             if what is not None:
                 name = next((name for name, each in model.named_modules() if each is layer and name), "the model")
                 raise TracksideValueError(

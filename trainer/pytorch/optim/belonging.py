@@ -9,18 +9,20 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum")
 """State of torch's optimizers that has the shape of the parameter."""
 
+PAIR = "optimizers is (optimizer, schedule), not functions that make them"
+
 REMEDY = "Make it of trainer.model.parameters(), or override create_optimizer(), which comes when the model is ready"
 
 
 def check_optimizer(model: nn.Module, optimizer: Any, others: Callable[[], Iterable[Tensor]], *, tells: bool) -> None:
-    """Check that an optimizer has the trainable parameters of a model, and no others.
+    """Check that an optimizer has the trainable parameters of a model, and no others, and can be stepped.
 
     Args:
         model: In the form for which the optimizer is made: on its device, or sharded.
@@ -28,8 +30,11 @@ def check_optimizer(model: nn.Module, optimizer: Any, others: Callable[[], Itera
         tells: Whether this process warns.
 
     Raises:
+        TracksideTypeError: If it is not an optimizer.
         TracksideValueError: If it has none of them, so that it would train nothing.
     """
+    if missing := [name for name in ("step", "zero_grad") if not hasattr(optimizer, name)]:
+        raise TracksideTypeError(f"the optimizer, {_named(optimizer)}, has no {missing[0]}(). {PAIR}")
     named = dict(model.named_parameters())
     groups = getattr(optimizer, "param_groups", None)
     if groups is None:
@@ -63,8 +68,11 @@ def check_schedule(schedule: Any, optimizer: Any) -> None:
     """Check that a schedule changes the groups of an optimizer.
 
     Raises:
+        TracksideTypeError: If it cannot be stepped.
         TracksideValueError: If it is that of another optimizer, so that it would change nothing.
     """
+    if schedule is not None and not hasattr(schedule, "step"):
+        raise TracksideTypeError(f"the schedule, {_named(schedule)}, has no step(). {PAIR}")
     groups = {id(group) for group in getattr(optimizer, "param_groups", ())}
     for part in getattr(schedule, "parts", {"": schedule}).values():
         of = getattr(getattr(part, "optimizer", None), "param_groups", None)

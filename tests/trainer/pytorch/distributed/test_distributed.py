@@ -154,6 +154,19 @@ def test_a_checkpoint_of_two_ranks_resumes_on_one_and_on_three(
 
 
 @pytest.mark.slow
+def test_the_random_states_of_all_ranks_reach_the_one_that_writes_them(two: list[Any], folder: Path) -> None:
+    first, second = (rank["saving"] for rank in two)
+    saved = folder / "two" / "saved"
+
+    assert first["received"] == [list(pair) for pair in zip(first["sent"], second["sent"], strict=True)]
+    assert second["received"] == [None] * len(second["sent"])
+    assert len(first["sent"]) == len(list(saved.glob("checkpoint-*"))) > 1
+    for checkpoint in saved.glob("checkpoint-*"):
+        own, other = (torch.load(checkpoint / f"rng_state_{rank}.pt")["torch"] for rank in (0, 1))
+        assert not torch.equal(own, other)
+
+
+@pytest.mark.slow
 def test_the_first_rank_decides_and_all_hear_it(two: list[Any]) -> None:
     first, second = (rank["control"] for rank in two)
 

@@ -121,3 +121,28 @@ def test_labels_that_are_texts_are_told(tmp_path: Any) -> None:
 
     with pytest.raises(TracksideValueError, match="labels are a tensor; give each class its number"):
         fit(tmp_path, nn.Linear(4, 2), data)
+
+
+@pytest.mark.parametrize(
+    ("collate", "message"),
+    [
+        (lambda rows: ([X], Y), r"Linear.* got \(float32 \(8, 4\)\); it takes a tensor. Make tensors"),
+        (lambda rows: (X.numpy(), Y), "got ndarray; it takes a tensor"),
+        (lambda rows: None, "got NoneType; it takes a tensor"),
+        (lambda rows: (part for part in (X, Y)), "got generator; it takes a tensor"),
+    ],
+)
+def test_batches_that_are_not_tensors_are_told(collate: Any, message: str, tmp_path: Any) -> None:
+    args = TrainingArguments(str(tmp_path), max_steps=1, save_strategy="no", disable_tqdm=True)
+    data = TensorDataset(X, Y)
+    trainer = Trainer(nn.Linear(4, 2), args, collate, data, loss_fn=functional.cross_entropy)
+
+    with pytest.raises(TracksideValueError, match=message):
+        trainer.train()
+
+
+def test_columns_that_are_numbers_are_named(tmp_path: Any) -> None:
+    rows: Any = [{0: x, 1: y} for x, y in zip(X, Y, strict=True)]
+
+    with pytest.raises(TracksideValueError, match="takes none of the dataset's columns 0, 1; it takes input"):
+        fit(tmp_path, nn.Linear(4, 2), rows)

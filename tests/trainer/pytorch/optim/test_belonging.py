@@ -153,3 +153,14 @@ def test_a_schedule_of_a_part_of_an_optimizer_is_its_own(tmp_path: Any, caplog: 
 
     assert first.param_groups[0]["lr"] == 0.05
     assert "in no group" not in caplog.text
+
+
+def test_what_is_not_an_optimizer_or_a_schedule_is_named(tmp_path: Any) -> None:
+    model = mlp()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    schedule = ConstantLR(optimizer)
+
+    with pytest.raises(TypeError, match=r"the optimizer, ConstantLR, has no zero_grad\(\)"):
+        trainer(tmp_path, model, schedule, optimizer).train()
+    with pytest.raises(TypeError, match=r"the schedule, function, has no step\(\)"):
+        trainer(tmp_path, model, optimizer, lambda made: ConstantLR(made)).train()

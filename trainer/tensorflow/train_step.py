@@ -31,6 +31,7 @@ from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
 from .optim._compat import variables_known_to
+from .optim.factory import note_rates
 from .optim.resuming import TFMadeOptimizer
 from .optim.skipping import TFSkipsUpdates
 from .optim.trained import FollowsTrainable
@@ -144,7 +145,8 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         """Do nothing: the first micro-batch of the next update overwrites the gradients."""
 
     def _end_run(self) -> None:
-        """Give the model the average of its weights, if the optimizer keeps one (``use_ema``), as ``fit`` does."""
+        """Give the model the average of its weights (``use_ema``), as ``fit`` does; note the learning rates."""
+        note_rates(self.trainer.optimizer, self.trainer.lr_scheduler)
         if getattr(self.trainer.optimizer, "use_ema", False):
             self.trainer.optimizer.finalize_variable_values(variables_known_to(self.trainer.optimizer))
 

@@ -220,7 +220,7 @@ def test_an_optimizer_of_ones_own_trains_what_was_unfrozen_since_the_last_run(ma
     optimizer = keras.optimizers.SGD(0.05)
     trainer = make_trainer(model=model, optimizers=(optimizer, None))
     trainer.train()
-    before, iterations = np.array(model.layers[0].kernel), int(optimizer.iterations)
+    before, iterations = model.layers[0].kernel.numpy().copy(), int(optimizer.iterations)
     model.layers[0].trainable = True
 
     trainer.train()

@@ -131,6 +131,8 @@ class Schedule:
     held: float | None = None
     factor: float = 1.0
 
+    base: float | None = None
+
     def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
         self.learning_rate_at = learning_rate_at
         self.last_epoch: int = 0
@@ -246,14 +248,30 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     optimizer = without_loss_scale(optimizer)
     if has_keras_schedule(optimizer):
         return None
-    base = rate_of(optimizer)
+    base = first_rate(optimizer)
     if base == float(np.float32(args.learning_rate)):  # Keras rounds it to float32
         base = args.learning_rate
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         return PlateauSchedule(base, **plateau_options(args, PlateauSchedule))
     defaults = {"power": args.poly_power} if args.lr_scheduler_type == "polynomial" else {}
     factor = schedule_of(args, num_training_steps, base, **defaults)
-    return Schedule(lambda step: base * factor(step))
+    schedule = Schedule(lambda step: base * factor(step))
+    schedule.base = base
+    return schedule
+
+
+def first_rate(optimizer: Any) -> float:
+    """Return the learning rate of an optimizer, or that with which the last run began if it left the present one."""
+    rate = rate_of(optimizer)
+    first, last = getattr(optimizer, "_rates_of_run", (rate, rate))
+    return float(first) if rate == last else rate
+
+
+def note_rates(optimizer: Any, schedule: Any) -> None:
+    """Keep with an optimizer what rate a run with a schedule began with, and what it leaves, for the next run."""
+    optimizer = without_loss_scale(optimizer)
+    if isinstance(schedule, Schedule) and not has_keras_schedule(optimizer):
+        optimizer._rates_of_run = rate_of(optimizer) if schedule.base is None else schedule.base, rate_of(optimizer)
 
 
 def own_schedule(given: Any) -> Schedule | None:

@@ -20,6 +20,7 @@ from trackside.callbacks.bus.receiver import first_error
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
+from .arguments.within_run import ArgumentsOfRun
 from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
@@ -72,6 +73,7 @@ class TrainingLoop:
         self.watch_memory = watch_memory
         self.report_costs = report_costs
         self.args: Any = trainer.args
+        self.args_at_start: ArgumentsOfRun = ArgumentsOfRun(trainer.args)
         self.state: TrainerState = trainer.state
         self.control: TrainerControl = trainer.control
         self.send: Callable[..., Any] = dispatcher.send
@@ -243,13 +245,13 @@ class TrainingLoop:
         After a stop signal, the run saves without evaluating; an evaluation that was due is the first thing on resume.
         """
         control, progress = self.control, self.progress
-        is_saved = self.state.stopped_by is not None and progress.last_save == self.state.global_step
-        if is_saved:
+        if self.state.stopped_by is not None and progress.last_save == self.state.global_step:
             control.should_evaluate = control.should_save = False
         if self.recovery.act(progress):
             self._sync_control()
         if not (control.should_log or control.should_evaluate or control.should_save or self._is_over):
             return
+        self.args_at_start.tell_changes()
         self._ask_for_last("log", self.args.logging_strategy)
         if control.should_log:
             control.should_log = False
@@ -277,12 +279,10 @@ class TrainingLoop:
 
     def _log(self) -> None:
         self.progress.add_loss(*self.step.take_loss())
-        loss = self.progress.take_mean_loss()
-        if loss is None:
+        if (loss := self.progress.take_mean_loss()) is None:
             return
         record = {"loss": loss, **self.step.training_record()}
-        added = self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())
-        self.trainer.log({**record, **added})
+        self.trainer.log({**record, **self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())})
 
     def _evaluate(self) -> None:
         self.send("on_evaluate_begin")

@@ -30,9 +30,14 @@ class ArgumentsOfRun:
     def __init__(self, args: Any) -> None:
         self._args = args
         self._at_start = {name: getattr(args, name) for name in READ_AT_START}
+        self._values = [*vars(args).values()]
 
     def tell_changes(self) -> None:
         """Warn of each argument that was changed since the run began, once."""
+        values = [*vars(self._args).values()]
+        if values == self._values:  # one comparison in C, at each record
+            return
+        self._values = values
         changed = [name for name, value in self._at_start.items() if getattr(self._args, name) != value]
         for name in changed:
             instead = f", or set state.{name} for this one" if name in OF_STATE else ""

@@ -167,6 +167,11 @@ def _is_map_style(dataset: Any) -> bool:
         raise TracksideTypeError(
             "a tuple of arrays is not a dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
         )
+    if hasattr(dataset, "columns") and (hasattr(dataset, "dtypes") or hasattr(dataset, "schema")):
+        raise TracksideTypeError(
+            f"{type(dataset).__name__} is a table of columns, not a dataset of examples; give "
+            "datasets.Dataset.from_pandas(table), or TensorDataset of tensors of its columns"
+        )
     has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if isinstance(dataset, Mapping | str | bytes) or not (has_items or isinstance(dataset, Iterable)):
         raise TracksideTypeError(

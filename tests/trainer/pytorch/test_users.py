@@ -223,7 +223,7 @@ def test_what_is_no_dataset_says_so(make_trainer, dataset, message):
 @pytest.mark.parametrize("package", ["pandas", "pyarrow"])
 def test_a_table_of_columns_is_refused_with_what_to_give_instead(make_trainer, package):
     module = pytest.importorskip(package)
-    columns = {"x": [1.0, 2.0], "labels": [0, 1]}
+    columns = {"input": [1.0, 2.0], "labels": [0, 1]}
     table = module.DataFrame(columns) if package == "pandas" else module.table(columns)
 
     with pytest.raises(TypeError, match="is a table of columns, not a dataset"):

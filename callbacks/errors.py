@@ -180,8 +180,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("AdamW", ["adafactor", "adamw_torch", "adamw_torch_fused", "radam"])
         " Did you mean 'adamw_torch'?"
     """
-    names = {each.casefold(): each for each in known}
-    given = name.casefold()
-    longer = [each for each in names if each.startswith(given)] if len(given) > 2 else []
-    near = longer[:1] or difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    return f" Did you mean {names[near[0]]!r}?" if near else ""
+    names = list(known)
+    given, folded = name.casefold(), {each.casefold(): each for each in reversed(names)}
+    longer = [each for each in names if each.casefold().startswith(given)] if len(given) > 2 else []
+    alike = [folded[each] for each in difflib.get_close_matches(given, folded, n=1, cutoff=0.5)]
+    near = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.5) or alike
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -88,7 +88,7 @@ def test_the_benchmark_of_saves_measures_a_toy(framework, tmp_path):
     assert ended.returncode == 0, ended.errors
     rows = {line[:40].strip(): line[40:].split() for line in ended.output.splitlines() if len(line) > 60}
     base = float(rows["blocking torch.save"][0])
-    for name in ("the first save", "save after a pause", "save at a spacing of its write time"):
+    for name in ("first save of a run", "save after a pause", "save at a spacing of its write time"):
         median, lowest, highest, ratio, _ = map(float, rows[name])
         assert 0 <= lowest <= median <= highest
         assert ratio == pytest.approx(median / base, rel=0.6, abs=0.6)  # both are shown to a thousandth of a second

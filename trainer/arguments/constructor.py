@@ -113,9 +113,9 @@ def check_call(name: str, function: Any, call: str) -> None:
     """Check that a function of one value, an argument of a constructor, can be called as it will be.
 
     Raises:
-        TracksideTypeError: If not, or if it is a class.
+        TracksideTypeError: If not, or if it is a class whose instances are called.
     """
-    if isinstance(function, type):
+    if isinstance(function, type) and any("__call__" in vars(base) for base in function.__mro__):
         raise TracksideTypeError(f"{name} is a function or an instance, not the class: {function.__name__}()")
     reason = function and misfit(function, 1, ())
     if reason and misfit(function, 1, ("compute_result",)):

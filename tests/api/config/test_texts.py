@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -77,6 +78,9 @@ def test_a_name_that_keras_does_not_have_is_told_with_the_nearest(tmp_path, text
 def test_a_run_with_a_named_loss_trains_and_so_does_what_it_left(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorflow")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("model", "data"):  # those of this folder, and of no test after this one
+        monkeypatch.delitem(sys.modules, name, raising=False)
     assert main(["init", "--framework", "tensorflow"]) == 0
     text = (tmp_path / "run.yaml").read_text()
     line = next(line for line in text.splitlines() if line.startswith("loss_fn:"))

@@ -184,9 +184,16 @@ def test_an_optimizer_of_several_is_refused_by_name(make_trainer):
         make_trainer(optimizers=(keras.optimizers.MultiOptimizer(parts), None))
 
 
-@pytest.mark.parametrize("given", [keras.optimizers.SGD, "sgd", object()])
-def test_an_optimizer_that_is_none_is_named_when_the_trainer_is_made(make_trainer, given):
-    with pytest.raises(TracksideTypeError, match="optimizers needs a Keras optimizer, such as"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (keras.optimizers.SGD, "optimizers has the class SGD; give an instance of it"),
+        ("sgd", "optimizers needs a Keras optimizer, such as"),
+        (object(), "optimizers needs a Keras optimizer, such as"),
+    ],
+)
+def test_an_optimizer_that_is_none_is_named_when_the_trainer_is_made(make_trainer, given, message):
+    with pytest.raises(TracksideTypeError, match=message):
         make_trainer(optimizers=(given, None))
 
 

@@ -109,13 +109,17 @@ def check_function(name: str, value: Any, of: str) -> None:
         raise TracksideTypeError(f"{name} is a function {of}, not {type(value).__name__}{hint}")
 
 
-def check_call(name: str, function: Any, call: str) -> None:
+def check_call(name: str, function: Any, call: str, *, makes_objects: bool = False) -> None:
     """Check that a function of one value, an argument of a constructor, can be called as it will be.
 
+    Args:
+        makes_objects: Whether it may return any object, so that it may be a class, unless its instances are called.
+
     Raises:
-        TracksideTypeError: If not, or if it is a class whose instances are called.
+        TracksideTypeError: If not, or if it is a class instead of an instance.
     """
-    if isinstance(function, type) and any("__call__" in vars(base) for base in function.__mro__):
+    is_called = isinstance(function, type) and any("__call__" in vars(base) for base in function.__mro__)
+    if isinstance(function, type) and (is_called or not makes_objects):
         raise TracksideTypeError(f"{name} is a function or an instance, not the class: {function.__name__}()")
     reason = function and misfit(function, 1, ())
     if reason and misfit(function, 1, ("compute_result",)):

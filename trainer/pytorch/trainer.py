@@ -95,7 +95,7 @@ class Trainer(BaseTrainer):
             loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
         check_loss_fn(loss_items_fn, "loss_items_fn")
         check_function("data_collator", data_collator, "of a list of examples")
-        check_call("data_collator", data_collator, "data_collator(examples), of one list")
+        check_call("data_collator", data_collator, "data_collator(examples), of one list", makes_objects=True)
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         self.processing_class: Any = processing_class or tokenizer

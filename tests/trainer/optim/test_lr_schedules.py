@@ -118,18 +118,26 @@ def test_warmup_is_a_number_of_steps_or_a_share_of_the_run(steps, ratio, expecte
     assert BaseTrainingArguments(warmup_steps=steps, warmup_ratio=ratio).get_warmup_steps(100) == expected
 
 
+TAKES_ALL, HAS_NONE = "the warm-up takes", "'constant' has none; 'constant_with_warmup' has"
+
+
 @pytest.mark.parametrize(
-    ("steps", "schedule", "rank", "is_told"),
+    ("steps", "schedule", "rank", "told"),
     [
-        (100, "linear", 0, True),
-        (4, "cosine", 0, True),
-        (3, "linear", 0, False),
-        (0.5, "linear", 0, False),
-        (100, "constant", 0, False),
-        (100, "linear", 1, False),
+        (100, "linear", 0, TAKES_ALL),
+        (4, "cosine", 0, TAKES_ALL),
+        (3, "linear", 0, None),
+        (0.5, "linear", 0, None),
+        (100, "linear", 1, None),
+        (100, "constant", 0, HAS_NONE),
+        (2, "constant", 0, HAS_NONE),
+        (0.5, "constant", 0, HAS_NONE),
+        (2, "constant_with_warmup", 0, None),
+        (0, "constant", 0, None),
+        (2, "constant", 1, None),
     ],
 )
-def test_a_warmup_as_long_as_the_run_is_told(steps, schedule, rank, is_told, caplog):
+def test_a_warmup_that_takes_the_whole_run_or_none_of_it_is_told(steps, schedule, rank, told, caplog):
     args = SimpleNamespace(
         warmup_steps=steps,
         warmup_ratio=0.0,
@@ -140,28 +148,4 @@ def test_a_warmup_as_long_as_the_run_is_told(steps, schedule, rank, is_told, cap
 
     schedule_of(args, 4, 1e-3)
 
-    assert ("the warm-up takes" in caplog.text) is is_told
-
-
-@pytest.mark.parametrize(
-    ("steps", "schedule", "rank", "is_told"),
-    [
-        (2, "constant", 0, True),
-        (0.5, "constant", 0, True),
-        (2, "constant_with_warmup", 0, False),
-        (0, "constant", 0, False),
-        (2, "constant", 1, False),
-    ],
-)
-def test_a_warmup_of_a_schedule_that_has_none_is_told(steps, schedule, rank, is_told, caplog):
-    args = SimpleNamespace(
-        warmup_steps=steps,
-        warmup_ratio=0.0,
-        lr_scheduler_type=schedule,
-        lr_scheduler_kwargs=None,
-        process_index=rank,
-    )
-
-    schedule_of(args, 4, 1e-3)
-
-    assert ("'constant' has none; 'constant_with_warmup' has" in caplog.text) is is_told
+    assert [text for text in (TAKES_ALL, HAS_NONE) if text in caplog.text] == ([told] if told else [])

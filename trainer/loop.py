@@ -134,8 +134,7 @@ class TrainingLoop:
     def _run(self) -> TrainOutput:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self.send("on_train_begin")
-        if self.args.save_strategy != "no":
-            self.dispatcher.state_dicts()  # what cannot be kept is told before the first update
+        self.checkpoints.begin_run()
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
             self.control.should_evaluate = True

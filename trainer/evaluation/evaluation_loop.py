@@ -66,6 +66,7 @@ class EvaluationRun:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
         is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
+        doubt: Why the mean loss may not be that of all items; empty if it is.
         taken: Metrics that have another value already: the loss, a speed, or one that is given with the prefix too.
     """
 
@@ -108,6 +109,7 @@ class EvaluationRun:
         self.examples: int = 0
         self.steps: int = 0
         self.is_complete: bool = True
+        self.doubt: str = ""
         self.taken: set[str] = set()
 
     def over(
@@ -129,6 +131,7 @@ class EvaluationRun:
         step, fetch = evaluation.evaluation_step, evaluation.fetch
         for batch, following in pairwise(chain(batches, [END])):
             result = step(batch, self._only_loss, ignore_keys)
+            self.doubt = self.doubt or result.doubt
             if self._only_loss:
                 result.logits = result.labels = result.inputs = None
             self.steps += 1
@@ -235,6 +238,24 @@ class EvaluationRun:
         twice = metrics.keys() & {f"{prefix}_{name}" for name in metrics}
         self.taken = given.keys() & {*own, *speed_metrics(prefix, 1.0, 1, 1)} | twice
         return PredictionOutput(logits, labels, {**given, **own})
+
+    def tell(self, prefix: str, told: set[str]) -> None:
+        """Tell what is in doubt about the loss, and which metrics are left out, each once.
+
+        Args:
+            told: What was told before; it is added to.
+        """
+        names, doubt = self.taken - told, self.doubt
+        if names:
+            logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
+        if doubt and doubt not in told and self.steps > 1:
+            told.add(doubt)
+            logger.warning(
+                "%s_loss may not be the loss over the whole dataset, since a batch has one weight, and %s. Compute it "
+                "in compute_metrics if it must be exact",
+                *(prefix, doubt),
+            )
+        told |= names
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
         losses = np.array([math.fsum(loss) for loss, _ in self._losses]) if "loss" in self._wanted else None

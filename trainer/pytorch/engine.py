@@ -169,7 +169,6 @@ class TorchEngine(BaseEngine):
             "create_optimizer", "create_optimizer_and_scheduler"
         )
         self.train_step.begin_run(takes_late=not is_own)
-        self.checkpoint.begin_run()
         if args.neftune_noise_alpha is not None:
             self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)

@@ -14,9 +14,11 @@ from ..base_engine.checkpoint import BaseCheckpoint
 from ..base_engine.engine import BaseEngine
 from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
+from ..checkpointing.unsaved import Marks
 from . import snapshot
 from .data.factory import make_batches
 from .exporting.keras_file import write_keras_file
+from .weights.unsaved import marks_of
 
 
 class TFCheckpoint(BaseCheckpoint):
@@ -32,6 +34,10 @@ class TFCheckpoint(BaseCheckpoint):
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
         self.evaluation: Any = engine.evaluation
+
+    def _marks(self) -> Marks:
+        self.train_step.queue.flush()
+        return marks_of(self.trainer, self.trainer.model)
 
     def _save_model(self, folder: Path) -> None:
         """Write the present weights and the model in the formats of Keras."""

@@ -176,8 +176,8 @@ class Evaluator:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self._counted = (None, 0)
         with self._engine.propagate_errors(), self._shown(batches):
-            own = "evaluation_loop" in self._overrides
-            loop = self._trainer.evaluation_loop if own else self._trainer.prediction_loop
+            name = "evaluation_loop" if "evaluation_loop" in self._overrides else "prediction_loop"
+            loop = self._overrides.method(name)
             output = PredictionOutput(*loop(batches, description, only_loss, ignore_keys, prefix)[:3])
         examples, steps = self._counted
         output.metrics.update(plain(output.metrics, "metrics"))  # an overridden prediction_loop may return any values

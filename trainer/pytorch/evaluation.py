@@ -93,7 +93,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         placed = step.place(batch.inputs)
         inputs = placed if self.dtype is None else self._cast(placed)
         has_own = "prediction_step" in self.overrides
-        predict = self.trainer.prediction_step if has_own else self._predict
+        predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, (context := StepContext(0, 2, examples == 0))
         model_io.examples_in.known = inputs, examples or 1

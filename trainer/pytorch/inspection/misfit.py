@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
 
+from ...arguments.calls import check_call
 from .._compat import is_out_of_memory
 
 TORCHS = (RuntimeError, ValueError, IndexError, TypeError)
@@ -51,22 +52,23 @@ def explain(error: BaseException, model: nn.Module) -> None:
                 ) from error
 
 
-def check_loss_fn(loss_fn: Any, name: str = "loss_fn") -> None:
-    """Check that a loss is a function or an instance.
+def check_loss_fn(loss_fn: Any) -> None:
+    """Check that a loss is a function of outputs and labels, or an instance.
 
     Raises:
         TracksideTypeError: If not.
     """
     if isinstance(loss_fn, type):
-        raise TracksideTypeError(f"{name} is an instance of a loss, not the class: {loss_fn.__name__}()")
+        raise TracksideTypeError(f"loss_fn is an instance of a loss, not the class: {loss_fn.__name__}()")
     if loss_fn is None or (callable(loss_fn) and type(loss_fn).__module__.split(".")[0] not in ("keras", "tensorflow")):
+        check_call("loss_fn", loss_fn, "outputs", "labels")
         return
     near = ""
     if isinstance(loss_fn, str):
         known = [each for each in (*dir(nn.functional), *dir(nn)) if each.lower().endswith(("loss", "entropy"))]
         near = did_you_mean(loss_fn, known)
     raise TracksideTypeError(
-        f"{name} is a function of (outputs, labels) or an instance of a torch loss, not {type(loss_fn).__name__} "
+        f"loss_fn is a function of (outputs, labels) or an instance of a torch loss, not {type(loss_fn).__name__} "
         f"{loss_fn if isinstance(loss_fn, str) else ''}".rstrip()
         + f".{near}"
     )

@@ -172,12 +172,25 @@ def _is_map_style(dataset: Any) -> bool:
             f"{type(dataset).__name__} is a table of columns, not a dataset of examples; give "
             "datasets.Dataset.from_pandas(table), or TensorDataset of tensors of its columns"
         )
+    if _holds_datasets(dataset):
+        names = f" ({', '.join(dataset)})" if isinstance(dataset, Mapping) else ""
+        raise TracksideTypeError(
+            f"{type(dataset).__name__} of {len(dataset)} datasets{names} is not a dataset; give one of them, or their "
+            "ConcatDataset. Only eval_dataset may be several, in a dict by name"
+        )
     has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if isinstance(dataset, Mapping | str | bytes) or not (has_items or isinstance(dataset, Iterable)):
         raise TracksideTypeError(
             f"{type(dataset).__name__} is not a dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
         )
     return has_items and not isinstance(dataset, IterableDataset)
+
+
+def _holds_datasets(dataset: Any) -> bool:
+    parts = list(dataset.values()) if isinstance(dataset, Mapping) else dataset
+    if not isinstance(parts, (list, tuple)) or not parts:
+        return False
+    return all(isinstance(part, Dataset | DataLoader) or hasattr(part, "column_names") for part in parts)
 
 
 def _worker_options(args: Any) -> dict[str, Any]:

@@ -41,6 +41,12 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
         _check_not_batched(dataset)
         return DatasetBatches(dataset, **options)
     if isinstance(dataset, (np.ndarray, tf.Tensor, tf.RaggedTensor, tf.SparseTensor, Mapping, tuple)):
+        parts = dataset.values() if isinstance(dataset, Mapping) else ()
+        if any(isinstance(part, (tf.data.Dataset, keras.utils.PyDataset)) for part in parts):
+            raise TracksideTypeError(
+                f"{type(dataset).__name__} of {len(dataset)} datasets ({', '.join(map(str, dataset))}) is not a "
+                "dataset; give one of them. Only eval_dataset may be several, in a dict by name"
+            )
         dataset = without_lists(dataset)
         leaves = tf.nest.flatten(dataset)
         if any(isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)) for leaf in leaves):

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
 from .distributed.launcher import JobStore
-from .memory_metrics import DeviceMemory
+from .measuring.memory import DeviceMemory
+from .measuring.step_timer import StepTimer
 from .progress import Progress
-from .step_timer import StepTimer
 
 
 class TrainBatch(NamedTuple):

@@ -28,7 +28,7 @@ from .engine import Engine, StepContext, TrainStep
 from .measuring.current_epoch import CurrentEpoch
 from .measuring.header import run_header
 from .measuring.loss_watch import LossWatch
-from .memory_metrics import MemoryWatch
+from .measuring.memory import MemoryWatch
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, is_cut_short, show_plan, windows
 from .recovery.recovery import Recovery

@@ -15,8 +15,8 @@ from trackside.trainer.base_trainer import BaseTrainer
 from trackside.trainer.distributed.collectives import Collectives
 from trackside.trainer.distributed.launcher import ProcessRank
 from trackside.trainer.engine import CheckpointIO, Engine, EvaluationStep, StepResult, TrainStep
+from trackside.trainer.measuring.step_timer import StepTimer
 from trackside.trainer.optim.given import GivenOptimizers
-from trackside.trainer.step_timer import StepTimer
 
 Fault = Callable[[str, int], None]
 """Called with a place in the run and how often this rank has been there; it may raise."""

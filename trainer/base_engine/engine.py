@@ -12,11 +12,11 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..data.limits import EpochLimit
 from ..engine import Engine, TrainBatch
+from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
 from ..optim.resuming import MadeOptimizer
 from ..overrides import Overrides
 from ..progress import Progress
-from ..step_timer import StepTimer
 from .average import WeightAverage
 from .trial import ModelTrial
 

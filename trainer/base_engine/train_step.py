@@ -10,8 +10,8 @@ from typing import Any
 from ..engine import TrainStep
 from ..measuring.current_epoch import WatchesLosses
 from ..measuring.loss_watch import LooksAtLosses
+from ..measuring.step_timer import StepTimer
 from ..optim.lr_schedules import step_schedule
-from ..step_timer import StepTimer
 from .average import WeightAverage
 from .engine import BaseEngine, EnginePart
 

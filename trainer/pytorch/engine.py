@@ -19,7 +19,7 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
 from ..engine import TrainBatch
-from ..memory_metrics import DeviceMemory
+from ..measuring.memory import DeviceMemory
 from ..overrides import Overrides
 from ..progress import Progress
 from ..recovery.skipping import steers_update

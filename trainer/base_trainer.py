@@ -176,11 +176,10 @@ class BaseTrainer(TrainerInterface):
             self._engine,
             self._dispatcher,
             self._checkpoints,
+            self._evaluator,
+            self._writer,
             checkpoint=checkpoint,
-            stop_evaluating=self._evaluator.stop_at,
             note_metrics=self._note_metrics,
-            watch_memory=self._evaluator.watch_memory,
-            report_costs=self._writer.report_costs,
         )
         self._evaluator.show_batches()
         try:

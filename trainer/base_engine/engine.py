@@ -11,12 +11,13 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
 from ..data.limits import EpochLimit
-from ..engine import Engine, TrainBatch
+from ..engine import Engine
+from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
 from ..optim.resuming import MadeOptimizer
 from ..overrides import Overrides
 from ..progress import Progress
-from ..step_timer import StepTimer
+from ..train_step import TrainBatch
 from .average import WeightAverage
 from .trial import ModelTrial
 
@@ -186,7 +187,7 @@ class EnginePart:
     """
 
     def __init__(self, engine: BaseEngine) -> None:
-        self._engine = engine
+        self.engine = engine
         self.trainer: Any = engine.trainer
         self.overrides: Overrides = engine.overrides
         self.strategy: Any = engine.strategy

@@ -17,7 +17,7 @@ from trackside.callbacks.metrics import is_undefined
 from ..callback_setup import update_context
 from ..data.limits import first
 from ..engine import Engine
-from ..memory_metrics import MemoryWatch
+from ..measuring.memory import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from ..overrides import Overrides
 from ..stop_signals import StopSignals

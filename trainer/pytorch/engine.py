@@ -18,11 +18,11 @@ from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
-from ..engine import TrainBatch
-from ..memory_metrics import DeviceMemory
+from ..measuring.memory import DeviceMemory
 from ..overrides import Overrides
 from ..progress import Progress
-from ..recovery.skipping import steers_update
+from ..recovery import steers_update
+from ..train_step import TrainBatch
 from ._torch_util import unwrap
 from .checkpoint import TorchCheckpoint
 from .data import loader

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine.engine import BaseEngine, EnginePart
-from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
+from ..engine import EvaluationStep, StepResult
 from ..evaluation.output_collector import map_nested
+from ..train_step import StepContext, TrainBatch
 from ._torch_util import NULL_CONTEXT
 from .batches import fetching
 from .batches.parts import map_batch

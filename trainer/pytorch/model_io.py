@@ -14,8 +14,8 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from ..evaluation.output_collector import leaves, map_nested
 from ..overrides import Overrides
 from ._torch_util import fields_of, has_fields, operations_in, signature_of, unwrap
+from .batches.calling import explain_call
 from .batches.example_counter import ExampleCounter
-from .inspection.misfit import explain_call
 from .loss import IGNORED, LabelRule, is_causal_lm
 
 

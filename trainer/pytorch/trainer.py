@@ -22,7 +22,7 @@ from .arguments import TrainingArguments
 from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
 from .data.columns import drop_unused_columns
-from .data.factory import make_loader, tell_of_loader
+from .data.factory import check_dataset, make_loader, tell_of_loader
 from .dropin import surface
 from .dropin.counted_loss import CountedLoss
 from .engine import TorchEngine
@@ -165,6 +165,7 @@ class Trainer(BaseTrainer):
         if isinstance(dataset, DataLoader):
             tell_of_loader(dataset, options["batch_size"], self._engine.strategy.rank)
             return dataset
+        check_dataset(dataset)
         collate = self.data_collator
         if self.args.remove_unused_columns:
             reads = self.loss_items_fn is not None or self._overrides.any(*READ_BATCHES)

@@ -18,12 +18,12 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
-from ..engine import TrainBatch
-from ..memory_metrics import DeviceMemory
+from ..measuring.memory import DeviceMemory
+from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
 from ..overrides import Overrides
 from ..progress import Progress
-from ..step_timer import StepTimer
+from ..train_step import TrainBatch
 from .checkpoint import TFCheckpoint
 from .data.factory import check_same_spec, make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in

@@ -222,10 +222,11 @@ class OnceOnly(IterableDataset[Any]):
         (iter([]), "can be read only once"),
         (lambda: iter([]), "is not a dataset"),
         ("train.csv", "str is not a dataset"),
-        ({"x": FEATURES}, "dict is not a dataset"),
+        ({"x": FEATURES}, r"dict is not a dataset of examples: it holds columns by name; give .*from_dict"),
+        ({0: FEATURES[0]}, r"its keys are numbers; give the examples, list\(dataset.values\(\)\)"),
+        ({"train": classified(2)}, r"it holds several by name; give one of them, such as dataset\['train'\]"),
         ((FEATURES, LABELS), "give TensorDataset"),
-        ({"a": classified(2), "b": classified(2)}, r"dict of 2 datasets \(a, b\) is not a dataset; give one of them"),
-        ([classified(2)], "list of 1 datasets is not a dataset; give one of them, or their ConcatDataset"),
+        ([classified(2)], "list of 1 datasets is not a dataset of examples: give one of them, or their ConcatDataset"),
         (classified(0), "holds no batch"),
         (OnceOnly(), "gave no batch"),
     ],
@@ -235,13 +236,14 @@ def test_what_is_no_dataset_says_so(make_trainer, dataset, message):
         make_trainer(train_dataset=dataset, max_steps=2).train()
 
 
-@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
-def test_a_table_of_columns_is_refused_with_what_to_give_instead(make_trainer, package):
+@pytest.mark.parametrize("name", ["input", "unknown"])
+@pytest.mark.parametrize(("package", "made"), [("pandas", r"Dataset.from_pandas\("), ("pyarrow", r"Dataset\(")])
+def test_a_table_of_columns_is_refused_with_what_to_give_instead(make_trainer, package, made, name):
     module = pytest.importorskip(package)
-    columns = {"input": [1.0, 2.0], "labels": [0, 1]}
+    columns = {name: [1.0, 2.0], "labels": [0, 1]}
     table = module.DataFrame(columns) if package == "pandas" else module.table(columns)
 
-    with pytest.raises(TypeError, match="is a table of columns, not a dataset"):
+    with pytest.raises(TypeError, match=f"is a table of columns, not a dataset of examples; give datasets.{made}table"):
         make_trainer(train_dataset=table).train()
 
 

@@ -39,6 +39,12 @@ class Endless(keras.utils.PyDataset):
 
 DATA = {
     "a list": ([X, Y], "pair of arrays.*not list. Write a pair as a tuple"),
+    "a list of examples": ([*zip(X, Y, strict=True)], r"not list of examples one by one.*tuple\(map\(np.stack, zip\("),
+    "a tuple of examples": ((*zip(X, Y, strict=True),), "not tuple of examples one by one"),
+    "examples by name": ([{"x": x} for x in X], r"one by one. Stack them: {name: np.stack\(\[example\[name\]"),
+    "examples by number": (dict(enumerate(X)), r"not dict of examples one by one. Stack them: np.stack\(examples\)"),
+    "several datasets": ({"a": batches(), "b": batches()}, r"not dict of several datasets.* such as dataset\['a'\]"),
+    "a single value": ((X, 3), "a part of the dataset is a single value"),
     "a generator": ((pair for pair in [(X, Y)]), "pair of arrays.*not generator. It can be read only once"),
     "four parts": ((X, Y, np.ones(20), np.ones(20)), "not 4 parts"),
     "arrays of different lengths": ((X, Y[:10]), r"lengths: \[10, 20\] \(features 20; labels 10\)"),

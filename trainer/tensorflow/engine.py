@@ -42,7 +42,7 @@ from .precision.policies import check_scaled
 from .seeding import set_seed
 from .train_step import TFTrainStep
 from .weights.average import TFWeightAverage
-from .weights.trial import TFTrial
+from .weights.sandbox import TFSandbox
 
 
 class TFEngine(BaseEngine):
@@ -70,8 +70,8 @@ class TFEngine(BaseEngine):
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
 
-    def _new_trial(self) -> TFTrial:
-        return TFTrial(self)
+    def _new_sandbox(self) -> TFSandbox:
+        return TFSandbox(self)
 
     def _new_average(self) -> TFWeightAverage:
         return TFWeightAverage(self)

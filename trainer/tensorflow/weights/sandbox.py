@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from ...base_engine.sandbox import ModelSandbox
-from .. import model_state
+from . import model_state
 
 
 class TFSandbox(ModelSandbox):

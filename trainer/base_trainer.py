@@ -27,8 +27,8 @@ from .outputs import BestRun, TrainOutput
 from .overrides import Overrides
 from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, takes_trial, varied
+from .short_runs.dev_run import begin_dev_run, dev_run, leave_out_writers
 from .stop_signals import StopSignals, pass_on
-from .trying.dev_run import begin_dev_run, dev_run, leave_out_writers
 
 logger: logging.Logger = logging.getLogger("trackside")
 

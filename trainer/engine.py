@@ -136,7 +136,7 @@ class Engine(ABC):
     """The framework-specific part of a trainer.
 
     Attributes:
-        trial: Tries the model, which is afterwards what it was.
+        sandbox: Lets the model be tried, which is afterwards what it was.
         strategy: The processes of the run, and their exchange of gradients, numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
@@ -150,7 +150,7 @@ class Engine(ABC):
     checkpoint: CheckpointIO
     given: Any
     average: Any
-    trial: Any
+    sandbox: Any
 
     @abstractmethod
     def configure(self) -> None:

@@ -21,7 +21,7 @@ ONLY_PYTORCH = {
 }
 ONLY_TENSORFLOW = {
     "compiled_step.py": "the tf.functions, which PyTorch, being eager, does not need",
-    "model_state.py": "Keras saves what its layers track; a module of PyTorch has all of its state in state_dict()",
+    "tracing.py": "functions of Python as graphs",
     "update_queue.py": "several updates in one call",
 }
 LIMITS = {"train_step.py": 300, "vulture_whitelist.py": 20}

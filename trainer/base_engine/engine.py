@@ -19,7 +19,7 @@ from ..overrides import Overrides
 from ..progress import Progress
 from ..train_step import TrainBatch
 from .average import WeightAverage
-from .trial import ModelTrial
+from .sandbox import ModelSandbox
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -53,13 +53,13 @@ class BaseEngine(Engine):
         self.step_timer = step_timer
         self.given: GivenOptimizers = GivenOptimizers(trainer)
         self.made: MadeOptimizer | None = None
-        self.trial: ModelTrial = self._new_trial()
+        self.sandbox: ModelSandbox = self._new_sandbox()
         self.average: WeightAverage = self._new_average()
         dispatcher.context["weight_average"] = self.average
 
     @abstractmethod
-    def _new_trial(self) -> ModelTrial:
-        """Return what tries the model."""
+    def _new_sandbox(self) -> ModelSandbox:
+        """Return the sandbox of the model."""
 
     @abstractmethod
     def _new_average(self) -> WeightAverage:

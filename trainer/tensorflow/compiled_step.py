@@ -24,7 +24,7 @@ from .distributed.strategy import DistributedStrategy
 from .draws.outside import Outside
 from .loss import FiniteLosses
 from .objective.items import sum_dtype
-from .tracing.function import compiled, runs_eagerly
+from .tracing import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

@@ -32,7 +32,6 @@ from .distributed.strategy import DistributedStrategy, strategy_for
 from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
-from .model_state import seed_generators
 from .objective.compile_options import tell_of_loss, tell_of_options
 from .objective.misfits import tell_of_unused
 from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
@@ -42,7 +41,8 @@ from .precision.policies import check_scaled
 from .seeding import set_seed
 from .train_step import TFTrainStep
 from .weights.average import TFWeightAverage
-from .weights.trial import TFTrial
+from .weights.model_state import seed_generators
+from .weights.sandbox import TFSandbox
 
 
 class TFEngine(BaseEngine):
@@ -70,8 +70,8 @@ class TFEngine(BaseEngine):
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
 
-    def _new_trial(self) -> TFTrial:
-        return TFTrial(self)
+    def _new_sandbox(self) -> TFSandbox:
+        return TFSandbox(self)
 
     def _new_average(self) -> TFWeightAverage:
         return TFWeightAverage(self)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .. import model_state
+from ..weights import model_state
 
 
 class TFSkipsUpdates:

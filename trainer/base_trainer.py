@@ -28,8 +28,8 @@ from .outputs import BestRun, TrainOutput
 from .overrides import Overrides
 from .search.search import checked, search_hyperparameters
 from .search.trial import Search, hyperparameters_of, varied
+from .short_runs.dev_run import begin_dev_run, dev_run, leave_out_writers
 from .stop_signals import StopSignals, pass_on
-from .trying.dev_run import begin_dev_run, dev_run, leave_out_writers
 
 logger: logging.Logger = logging.getLogger("trackside")
 
@@ -178,11 +178,10 @@ class BaseTrainer(TrainerInterface):
             self._engine,
             self._dispatcher,
             self._checkpoints,
+            self._evaluator,
+            self._writer,
             checkpoint=checkpoint,
-            stop_evaluating=self._evaluator.stop_at,
             note_metrics=self._note_metrics,
-            watch_memory=self._evaluator.watch_memory,
-            report_costs=self._writer.report_costs,
         )
         self._evaluator.show_batches()
         try:

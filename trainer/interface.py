@@ -23,9 +23,9 @@ from .measuring.header import short_text
 from .metrics_writer import MetricsWriter
 from .outputs import EvalLoopOutput, PredictionOutput
 from .overrides import Overrides
+from .short_runs.batch_finder import find_batch_size
+from .short_runs.rate_finder import RateSearch, find_learning_rate
 from .staging import is_address
-from .trying.batch_finder import find_batch_size
-from .trying.rate_finder import RateSearch, find_learning_rate
 
 
 class TrainerInterface(ABC):
@@ -196,7 +196,7 @@ class TrainerInterface(ABC):
     def model_summary(self) -> str:
         """Return the layers of the model and their numbers of weights: by torchinfo if it is installed, or by Keras."""
         self._check_model()
-        return Report(self._engine.trial.summary())
+        return Report(self._engine.sandbox.summary())
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from trackside.trainer.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
-    from trackside.trainer.trying.rate_finder import RateSearch
+    from trackside.trainer.short_runs.rate_finder import RateSearch
 
 logger: logging.Logger = logging.getLogger("trackside")
 

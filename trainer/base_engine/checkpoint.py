@@ -32,7 +32,6 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
-        self.engine = engine
         self.train_step: Any = engine.train_step
         self.buffers: HostBuffers = self._new_buffers()
 

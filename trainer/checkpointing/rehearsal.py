@@ -52,7 +52,7 @@ def rehearse(checkpoints: Any) -> None:
 
 def _try_folder(store: CheckpointStore, write: Callable[[Path], None], needed: int) -> None:
     try:
-        with store.trial_folder() as folder:
+        with store.rehearsal_folder() as folder:
             free = shutil.disk_usage(folder).free
             if free < needed:
                 raise _no_room(store, f"{free:,} bytes are free, one checkpoint needs at least {needed:,}")

@@ -105,8 +105,8 @@ class CheckpointStore:
         return final
 
     @contextlib.contextmanager
-    def trial_folder(self) -> Iterator[Path]:
-        """Return a context with a folder as `commit` fills it, which is deleted at the end.
+    def rehearsal_folder(self) -> Iterator[Path]:
+        """Return a context with a folder like those that `commit` fills, which is deleted at the end.
 
         Raises:
             OSError: If a folder cannot be made in ``output_dir``.

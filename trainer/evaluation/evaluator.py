@@ -17,7 +17,7 @@ from trackside.callbacks.metrics import is_undefined
 from ..callback_setup import update_context
 from ..data.limits import first
 from ..engine import Engine
-from ..memory_metrics import MemoryWatch
+from ..measuring.memory import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from ..overrides import Overrides
 from ..stop_signals import StopSignals
@@ -233,6 +233,8 @@ class Evaluator:
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
             output = run.output(prefix)
         self._tell_taken(run.taken - self._told)
+        if not keeps and run.examples:
+            self._tell_lacking(run.lacks)
         return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:
@@ -280,6 +282,13 @@ class Evaluator:
         self._told |= names
         if names and self._trainer.is_world_process_zero():
             logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
+
+    def _tell_lacking(self, reason: str) -> None:
+        """Warn, once, that compute_metrics is not called, and why."""
+        if reason and reason not in self._told and self._trainer.is_world_process_zero():
+            self._told.add(reason)
+            named = " by the names of args.label_names" if getattr(self._trainer.args, "label_names", None) else ""
+            logger.warning("compute_metrics is not called: %s%s", reason, named if reason.endswith("labels") else "")
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

@@ -18,11 +18,11 @@ from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
-from ..engine import TrainBatch
-from ..memory_metrics import DeviceMemory
+from ..measuring.memory import DeviceMemory
 from ..overrides import Overrides
 from ..progress import Progress
-from ..recovery.skipping import steers_update
+from ..recovery import steers_update
+from ..train_step import TrainBatch
 from ._torch_util import unwrap
 from .checkpoint import TorchCheckpoint
 from .data import loader
@@ -48,7 +48,7 @@ from .seeding import set_seed
 from .train_step import TorchTrainStep
 from .weights.average import TorchWeightAverage
 from .weights.files import check_data
-from .weights.trial import TorchTrial
+from .weights.sandbox import TorchSandbox
 
 
 class TorchEngine(BaseEngine):
@@ -77,8 +77,8 @@ class TorchEngine(BaseEngine):
             or (dispatcher.wants_losses and self.train_step.first_non_finite(wait=False) is not None)
         )
 
-    def _new_trial(self) -> TorchTrial:
-        return TorchTrial(self)
+    def _new_sandbox(self) -> TorchSandbox:
+        return TorchSandbox(self)
 
     def _new_average(self) -> TorchWeightAverage:
         return TorchWeightAverage(self)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine.engine import BaseEngine, EnginePart
-from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
+from ..engine import EvaluationStep, StepResult
 from ..evaluation.output_collector import map_nested
+from ..train_step import StepContext, TrainBatch
 from ._torch_util import NULL_CONTEXT
 from .batches import fetching
 from .batches.parts import map_batch
@@ -101,9 +102,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
             weight = context.items
             if weight is None:
-                weight = examples or 1
-                if labels is not None:
-                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
+                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not has_own:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError
 
-from ..engine import StepContext
 from ..evaluation.output_collector import leaves
 from ..measuring.current_epoch import WatchedLosses
+from ..train_step import StepContext
 from ._torch_util import as_weight, unwrap
 from .batches.parts import batch_size
 from .distributed.strategy import DistributedStrategy

@@ -123,6 +123,7 @@ class Trainer(BaseTrainer):
         model: Any = self.model
         found = type(model).__name__
         if not isinstance(model, nn.Module):
+            found += f" {model.__name__}, which is not an instance" if isinstance(model, type) else ""
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
         if empty := names_without_values(model, self.args.device):
             raise TracksideValueError(

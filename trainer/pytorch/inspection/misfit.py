@@ -14,7 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, 
 from ...arguments.calls import check_call
 from .._compat import is_out_of_memory
 
-TORCHS = (RuntimeError, ValueError, IndexError, TypeError)
+TORCHS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
 """Types of the errors that torch raises for data that do not fit."""
 FUNCTIONS = nn.functional.__name__.replace(".", "/")
 
@@ -29,7 +29,7 @@ def explain(error: BaseException, model: nn.Module) -> None:
     for frame in _frames(error):
         known = frame.f_locals
         is_of_functional = FUNCTIONS in frame.f_code.co_filename.replace("\\", "/")
-        if is_of_functional and "target" in known and isinstance(known.get("input"), Tensor):
+        if is_of_functional and "target" in known and "input" in known:
             raise TracksideValueError(_of_loss(frame.f_code.co_name, known, _sentence(error))) from error
         if frame.f_code.co_name == "_verify_batch_size" and is_of_functional:
             raise TracksideValueError(
@@ -99,8 +99,10 @@ def _of_loss(function: str, known: Mapping[str, Any], sentence: str) -> str:
     )
 
 
-def _why(function: str, outputs: Tensor, labels: Any, ignored: int) -> str | None:
+def _why(function: str, outputs: Any, labels: Any, ignored: int) -> str | None:
     """Return what does not fit, in words; None if it is something else."""
+    if not isinstance(outputs, Tensor):
+        return "outputs are a tensor; give a loss_fn that takes one out of what the model returns"
     if not isinstance(labels, Tensor):
         are_texts = isinstance(labels, (list, tuple)) and any(isinstance(label, str) for label in labels)
         return "labels are a tensor" + ("; give each class its number, in the dataset" if are_texts else "")

@@ -13,9 +13,9 @@ from trackside.callbacks.bus.dispatcher import OF_A_RUN, Dispatcher
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
-from .arguments.calls import takes_trial
 from .arguments.constructor import check_parts, resume_argument
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
+from .calls import takes_trial
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.checks import check_compute_metrics

@@ -11,9 +11,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from trackside.callbacks._util.deprecation import Deprecation
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
+from ..calls import check_call, takes_trial
 from ..optim.given import check_given
 from .base import BaseTrainingArguments
-from .calls import check_call, takes_trial
 
 P = ParamSpec("P")
 Self = TypeVar("Self")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from trackside.callbacks._util.signatures import signature_of
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
-from ..arguments.calls import check_call
+from ..calls import check_call
 
 OptimizerClass = TypeVar("OptimizerClass")
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..arguments.calls import check_call
 from ..arguments.constructor import arguments_of, names_arguments
 from ..base_trainer import BaseTrainer
+from ..calls import check_call
 from ..evaluation.checks import dataset_to_evaluate
 from ..optim.choice import check_class_and_options
 from ..outputs import Dataset

@@ -16,8 +16,8 @@ from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, UnknownMetricError, did_you_mean
 from trackside.callbacks.metrics import is_undefined
 
-from ..arguments.calls import check_call, takes_trial
 from ..arguments.elsewhere import nearest_name
+from ..calls import check_call, takes_trial
 from ..outputs import default_compute_objective
 from ..staging import address_of
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trackside.callbacks.errors import ArgumentError
 
-from ...arguments.calls import check_call
+from ...calls import check_call
 
 
 class CountedLoss:

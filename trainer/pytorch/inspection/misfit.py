@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
 
-from ...arguments.calls import check_call
+from ...calls import check_call
 from .._compat import is_out_of_memory
 
 TORCHS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)

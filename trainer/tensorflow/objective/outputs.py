@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
-from ...arguments.calls import check_call
+from ...calls import check_call
 from ._compat import CompileLoss, FunctionLoss, compiled_loss_weights
 from .items import (
     MEAN,

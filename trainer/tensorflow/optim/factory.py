@@ -14,7 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.optim.choice import choose_optimizer, plateau_options
 from trackside.trainer.optim.lr_schedules import schedule_of
 
-from ...arguments.calls import check_call
+from ...calls import check_call
 from .._compat import layers_of, own_trainable_variables
 from . import torch_parity as optimizers
 from ._compat import has_keras_schedule, has_variables, skip_gradient_reduction, variables_known_to

@@ -40,6 +40,7 @@ from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
+from .preparation.compiling import check_options_of_model, compile_model, enable_checkpointing
 from .preparation.device_cache import giving_back
 from .preparation.embedding_noise import add_noise
 from .preparation.kernels import use_liger_kernels
@@ -144,12 +145,13 @@ class TorchEngine(BaseEngine):
         strategy.move(trainer.model, args.device)
         self.model_io.inspect()
         self._materialize()
+        check_options_of_model(args)
         if args.gradient_checkpointing:
             enable_checkpointing(trainer.model, args.gradient_checkpointing_kwargs)
         if args.use_liger_kernel:
             use_liger_kernels(trainer.model, args.liger_kernel_config)
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
-            trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
+            compile_model(trainer.model, args)
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
         self._check_optimizer()
@@ -294,17 +296,3 @@ class TorchEngine(BaseEngine):
 def lazy_names(model: nn.Module) -> list[str]:
     """Return the names of the parameters that have no shape yet."""
     return [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
-
-
-def enable_checkpointing(model: Any, options: Any) -> None:
-    """Enable recomputation of activations in the backward pass of ``model``.
-
-    Raises:
-        TracksideValueError: If the model has no method for it.
-    """
-    if not hasattr(model, "gradient_checkpointing_enable"):
-        raise TracksideValueError(
-            f"gradient_checkpointing=True needs a model with gradient_checkpointing_enable(); {type(model).__name__} "
-            "has none. Use torch.utils.checkpoint inside the model instead"
-        )
-    model.gradient_checkpointing_enable(**({"gradient_checkpointing_kwargs": options} if options else {}))

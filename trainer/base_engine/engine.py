@@ -159,7 +159,7 @@ class BaseEngine(Engine):
 
         def make() -> Any:
             trainer.lr_scheduler = None
-            return trainer.create_scheduler(max_steps)
+            return self.overrides.method("create_scheduler")(max_steps, trainer.optimizer)
 
         made.reschedule(make, step)
         trainer.lr_scheduler = made.schedule

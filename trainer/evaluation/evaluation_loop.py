@@ -67,6 +67,7 @@ class EvaluationRun:
         steps: Number of batches evaluated.
         is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
         taken: Metrics that have another value already: the loss, a speed, or one that is given with the prefix too.
+        lacks: What compute_metrics was not called for want of, in words; empty if it was called, or there is none.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class EvaluationRun:
         self.steps: int = 0
         self.is_complete: bool = True
         self.taken: set[str] = set()
+        self.lacks: str = ""
 
     def over(
         self,
@@ -217,6 +219,8 @@ class EvaluationRun:
             found = logits.result(), labels.result(), inputs.result(), losses
             prediction = EvalPrediction(*(self._engine.evaluation.for_metrics(part) for part in found))
             self._metrics = _checked(self._compute_metrics(prediction, compute_result=is_last) or {})
+        else:
+            self.lacks = self._lacking(logits.result())
 
     def output(self, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics of all batches."""
@@ -230,11 +234,18 @@ class EvaluationRun:
         compute = self._compute_metrics if self.is_complete and not self._by_batch else None
         if compute is not None and logits is not None and labels is not None:
             metrics |= _checked(compute(self._prediction(logits, labels)))
+        elif compute is not None:
+            self.lacks = self._lacking(logits)
         given = prefixed(metrics, prefix)
         own = prefixed({"loss": _mean_of(self._losses)} if self._losses else {}, prefix)
         twice = metrics.keys() & {f"{prefix}_{name}" for name in metrics}
         self.taken = given.keys() & {*own, *speed_metrics(prefix, 1.0, 1, 1)} | twice
         return PredictionOutput(logits, labels, {**given, **own})
+
+    def _lacking(self, logits: Any) -> str:
+        if self._only_loss:
+            return "only the loss is asked for (prediction_loss_only)"
+        return "there are no predictions beside the loss" if logits is None else "the batches have no labels"
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
         losses = np.array([math.fsum(loss) for loss, _ in self._losses]) if "loss" in self._wanted else None

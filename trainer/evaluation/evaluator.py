@@ -176,8 +176,8 @@ class Evaluator:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self._counted = (None, 0)
         with self._engine.propagate_errors(), self._shown(batches):
-            own = "evaluation_loop" in self._overrides
-            loop = self._trainer.evaluation_loop if own else self._trainer.prediction_loop
+            name = "evaluation_loop" if "evaluation_loop" in self._overrides else "prediction_loop"
+            loop = self._overrides.method(name)
             output = PredictionOutput(*loop(batches, description, only_loss, ignore_keys, prefix)[:3])
         examples, steps = self._counted
         output.metrics.update(plain(output.metrics, "metrics"))  # an overridden prediction_loop may return any values
@@ -233,6 +233,8 @@ class Evaluator:
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
             output = run.output(prefix)
         self._tell_taken(run.taken - self._told)
+        if not keeps and run.examples:
+            self._tell_lacking(run.lacks)
         return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:
@@ -280,6 +282,13 @@ class Evaluator:
         self._told |= names
         if names and self._trainer.is_world_process_zero():
             logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
+
+    def _tell_lacking(self, reason: str) -> None:
+        """Warn, once, that compute_metrics is not called, and why."""
+        if reason and reason not in self._told and self._trainer.is_world_process_zero():
+            self._told.add(reason)
+            named = " by the names of args.label_names" if getattr(self._trainer.args, "label_names", None) else ""
+            logger.warning("compute_metrics is not called: %s%s", reason, named if reason.endswith("labels") else "")
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from trackside.callbacks.errors import ArgumentError, did_you_mean
+from trackside.callbacks._util.signatures import signature_of
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
+
+from ..calls import check_call
 
 OptimizerClass = TypeVar("OptimizerClass")
 
@@ -40,6 +43,24 @@ def choose_optimizer(
     given = dict(args.optim_args or {})
     check_options("optim_args", given, [*known, *of_groups], constructor.__name__)
     return optimizer_cls, {**general, **options, **{name: given[name] for name in given if name not in of_groups}}
+
+
+def check_class_and_options(given: Any) -> None:
+    """Check an ``optimizer_cls_and_kwargs``: a class of optimizer, which is called with groups, and its options.
+
+    Raises:
+        TracksideTypeError: If it is no such pair, or the class cannot be called like this.
+        ArgumentError: If an option is unknown; the message suggests the nearest name.
+    """
+    field = "optimizer_cls_and_kwargs"
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not isinstance(given[1], Mapping):
+        raise TracksideTypeError(f"{field} is a pair, (class of optimizer, dict of its options), not {given!r}")
+    make, options = given[0], [name for name in given[1] if name != "params"]  # groups, which it is called with
+    signature = signature_of(make) if callable(make) else None
+    if signature is not None and all(item.kind is not item.VAR_KEYWORD for item in signature.parameters.values()):
+        _, *known = signature.parameters or [""]
+        check_options(field, dict.fromkeys(options), known, make.__name__)
+    check_call(f"the class in {field}", make, "groups", keywords=options, makes_objects=True)
 
 
 def plateau_options(args: Any, schedule_cls: Callable[..., Any]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         placed = step.place(batch.inputs)
         inputs = self._cast(placed)
         has_own = "prediction_step" in self.overrides
-        predict = self.trainer.prediction_step if has_own else self._predict
+        predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, (context := StepContext(0, 2, examples == 0))
         model_io.examples_in.known = inputs, examples or 1
@@ -102,9 +102,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
             weight = context.items
             if weight is None:
-                weight = examples or 1
-                if labels is not None:
-                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
+                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not has_own:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..evaluation.output_collector import leaves, map_nested
 from ..overrides import Overrides
 from ._torch_util import fields_of, has_fields, operations_in, signature_of, unwrap
+from .batches.calling import explain_call
 from .batches.example_counter import ExampleCounter
 from .batches.label_rule import LabelRule
 
@@ -156,25 +157,8 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
     try:
         return model(*inputs, **named)
     except TypeError as error:
-        _explain(model, inputs, named, error)
+        explain_call(error, model, inputs, named)
         raise
-
-
-def _explain(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], error: TypeError) -> None:
-    """Raise TracksideTypeError if ``error`` is due to the arguments, and was not raised inside the model."""
-    forward = signature_of(model)
-    try:
-        forward.bind(*inputs, **named)
-    except TypeError as misfit:
-        taken = [name for name in forward.parameters if name != "kwargs"]
-        wrong = next((name for name in named if name not in taken), None)
-        near = did_you_mean(wrong, [name for name in taken if name not in named]) if wrong else ""
-        held = f"{', '.join(named)} by name" if named else f"{len(inputs)} values by position"
-        raise TracksideTypeError(
-            f"{type(unwrap(model)).__name__}.forward({', '.join(taken)}) was given {held}: {misfit}.{near} loss_fn=... "
-            "holds labels back from the model: the last of a tuple, or what is called 'labels' or stands in "
-            "args.label_names. Anything else a data_collator can drop or rename"
-        ) from error
 
 
 # -- outputs ----------------------------------------------------------------------------------------------------------
@@ -261,7 +245,7 @@ def logits_in(outputs: Any, *, ignore_keys: Sequence[str], loss: Any = None) -> 
         loss: The loss, if it is known to be among the outputs, whatever its shape.
     """
     if isinstance(outputs, Tensor):
-        return outputs
+        return None if outputs is loss else outputs
     known = by_name(outputs)
     if isinstance(known, Mapping):
         parts = [value for name, value in known.items() if name not in (*ignore_keys, "loss")]

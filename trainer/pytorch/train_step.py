@@ -80,11 +80,11 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def take_overrides(self) -> None:
         """Call the trainer's methods from now on where they are its user's."""
-        trainer, overrides = self.trainer, self.overrides
-        own_step = partial(self.observer.call, trainer.training_step)
+        overrides = self.overrides
+        own_step = partial(self.observer.call, overrides.method("training_step"))
         self.call_training_step = own_step if "training_step" in overrides else self.training_step
         self._train_on = self.call_training_step if self.retrier is None else self.retrier.training_step
-        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
+        self._compute_loss = overrides.method("compute_loss") if "compute_loss" in overrides else self.compute_loss
 
     def begin_run(self, *, takes_late: bool) -> None:
         """Set up the step for the optimizer and the wrapped model of a new run.

@@ -175,6 +175,19 @@ def test_a_batch_that_the_model_does_not_take_is_named_beside_what_it_takes(make
         make_trainer(model=Model(), train_dataset=data, remove_unused_columns=False).train()
 
 
+def test_a_model_that_returns_its_loss_alone_has_no_predictions(make_trainer):
+    class Alone(Linear):
+        def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(self.layer(x), labels)
+
+    data = DictDataset(x=FEATURES, labels=LABELS)
+
+    prediction = make_trainer(model=Alone(), train_dataset=data, loss_fn=None).predict(data)
+
+    assert prediction.predictions is None
+    assert prediction.metrics["test_loss"] > 0
+
+
 def test_labels_that_reach_a_model_without_loss_fn_are_explained(make_trainer):
     with pytest.raises(TypeError, match=r"Linear has no loss: it takes 1 of the 2 parts .* loss_fn=..., which"):
         make_trainer(model=Linear(), train_dataset=TensorDataset(FEATURES, LABELS), loss_fn=None).train()
@@ -213,6 +226,7 @@ class OnceOnly(IterableDataset[Any]):
         ({0: FEATURES[0]}, r"its keys are numbers; give the examples, list\(dataset.values\(\)\)"),
         ({"train": classified(2)}, r"it holds several by name; give one of them, such as dataset\['train'\]"),
         ((FEATURES, LABELS), "give TensorDataset"),
+        ([classified(2)], "list of 1 datasets is not a dataset of examples: give one of them, or their ConcatDataset"),
         (classified(0), "holds no batch"),
         (OnceOnly(), "gave no batch"),
     ],

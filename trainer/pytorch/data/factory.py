@@ -146,6 +146,11 @@ def check_dataset(dataset: Any) -> None:
         )
     if isinstance(dataset, Mapping):
         raise TracksideTypeError(f"{kind} is not a dataset of examples: {_instead_of(dataset)}")
+    if isinstance(dataset, list | tuple) and dataset and all(map(_is_dataset, dataset)):
+        raise TracksideTypeError(
+            f"{kind} of {len(dataset)} datasets is not a dataset of examples: give one of them, or their "
+            "ConcatDataset; eval_dataset may also be a dict of datasets by name"
+        )
     if isinstance(dataset, str | bytes) or not (_has_items(dataset) or isinstance(dataset, Iterable)):
         raise TracksideTypeError(
             f"{kind} is not a dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
@@ -155,10 +160,14 @@ def check_dataset(dataset: Any) -> None:
 FROM_TABLES = {"pyarrow": "Dataset(table)", "polars": "Dataset.from_polars(table)"}
 
 
+def _is_dataset(part: Any) -> bool:
+    return isinstance(part, Dataset | DataLoader) or hasattr(part, "column_names")
+
+
 def _instead_of(dataset: Mapping[Any, Any]) -> str:
     if dataset and all(isinstance(key, int) for key in dataset):
         return "its keys are numbers; give the examples, list(dataset.values())"
-    if dataset and all(isinstance(part, Dataset) or hasattr(part, "column_names") for part in dataset.values()):
+    if dataset and all(map(_is_dataset, dataset.values())):
         return f"it holds several by name; give one of them, such as dataset[{next(iter(dataset))!r}]"
     return "it holds columns by name; give datasets.Dataset.from_dict(columns), or TensorDataset of its tensors"
 

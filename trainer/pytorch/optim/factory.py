@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from trackside.callbacks.errors import TracksideValueError, UnsupportedError
-from trackside.trainer.optim.choice import choose_optimizer, plateau_options
+from trackside.trainer.optim.choice import check_class_and_options, choose_optimizer, plateau_options
 from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import apex_needed
@@ -48,6 +48,8 @@ def create_optimizer(
         ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
         TracksideValueError: If no parameter is trainable.
     """
+    if optimizer_cls_and_kwargs is not None:
+        check_class_and_options(optimizer_cls_and_kwargs)  # of an override
     optimizer_cls, given = optimizer_cls_and_kwargs or class_by_name(args)
     options = dict(given)
     groups = options.pop("params", None)

@@ -14,6 +14,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.optim.choice import choose_optimizer, plateau_options
 from trackside.trainer.optim.lr_schedules import schedule_of
 
+from ...calls import check_call
 from .._compat import layers_of, own_trainable_variables
 from . import torch_parity as optimizers
 from ._compat import has_keras_schedule, has_variables, skip_gradient_reduction, variables_known_to
@@ -279,6 +280,7 @@ def own_schedule(given: Any) -> Schedule | None:
     if given is None or hasattr(given, "get_last_lr"):
         return given  # type: ignore[no-any-return]
     if callable(given):
+        check_call("the schedule in optimizers", given, "step")
         return Schedule(lambda step: float(given(step)))
     raise TracksideTypeError(f"optimizers needs a schedule that is a function of the step, not {type(given).__name__}")
 

@@ -17,7 +17,6 @@ from trackside.trainer.train_step import TrainStep
 ONLY_PYTORCH = {
     "_torch_util.py": "helpers on torch objects",
     "availability.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
-    "nonfinite.py": "looks into the layers; TensorFlow has tf.debugging.enable_check_numerics",
 }
 ONLY_TENSORFLOW = {
     "compiled_step.py": "the tf.functions, which PyTorch, being eager, does not need",

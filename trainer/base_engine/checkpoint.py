@@ -12,12 +12,12 @@ from typing import Any
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import Contents, contents_of
-from ..checkpointing.rehearsal import StateFiles
 from ..checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers
 from ..checkpointing.store import Write
 from ..engine import CheckpointIO
 from .engine import BaseEngine, EnginePart
+from .state_files import StateFiles
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

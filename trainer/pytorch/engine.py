@@ -33,13 +33,13 @@ from .distributed.rendezvous import job_store
 from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
-from .nonfinite import watched
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
 from .optim.replaced import check_other
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
+from .precision.overflow_watch import watched
 from .preparation.compiling import check_options_of_model, compile_model, enable_checkpointing
 from .preparation.device_cache import giving_back
 from .preparation.embedding_noise import add_noise

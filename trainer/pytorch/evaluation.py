@@ -92,7 +92,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
-        inputs = placed if self.dtype is None else self._cast(placed)
+        inputs = self._cast(placed)
         has_own = "prediction_step" in self.overrides
         predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
@@ -201,7 +201,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
     def _cast(self, inputs: Any) -> Any:
-        """Return inputs in the precision of an evaluation in bf16 or fp16."""
+        """Return inputs in the precision of an evaluation in bf16 or fp16; in any other, as they are."""
         dtype = self.dtype
         if dtype is None:
             return inputs

@@ -16,7 +16,7 @@ from ..overrides import Overrides
 from ._torch_util import fields_of, has_fields, operations_in, signature_of, unwrap
 from .batches.calling import explain_call
 from .batches.example_counter import ExampleCounter
-from .loss import IGNORED, LabelRule, is_causal_lm
+from .batches.label_rule import LabelRule
 
 
 class ModelIO:
@@ -74,13 +74,11 @@ class ModelIO:
         self.past: Any = None
 
     def _find_rule(self, model: nn.Module) -> None:
-        """Begin with a rule by what model and loss declare, unless there is one for them."""
+        """Begin with the rule that model and loss declare, unless there is one for them."""
         loss_fn = self._trainer.loss_fn
         if self._rule_of != (id(model), id(loss_fn)):
             self._rule_of = (id(model), id(loss_fn))
-            weights = loss_fn.weight if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
-            is_causal, ignored = is_causal_lm(model) and loss_fn is None, ignored_by(loss_fn, model)
-            self.rule: LabelRule = LabelRule(is_causal, ignored, weights)
+            self.rule: LabelRule = LabelRule.declared_by(model, loss_fn)
 
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
         """Call the model, with labels if it takes them, and with the memory of ``past_index``."""
@@ -130,14 +128,6 @@ def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
     except TypeError:
         return False
     return True
-
-
-def ignored_by(loss_fn: Any, model: nn.Module) -> int:
-    """Return the label that a loss, or without one a model, declares to ignore; -100 without a declaration."""
-    declared = [getattr(loss_fn, "ignore_index", None)]
-    if loss_fn is None and (config := getattr(model, "config", None)) is not None:
-        declared = [getattr(config, name) for name in dir(config) if name.endswith("loss_ignore_index")]
-    return next((value for value in declared if type(value) is int), IGNORED)
 
 
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:

@@ -41,7 +41,7 @@ def plan(config: RunConfig) -> Report:
         config.components()
     check_schedule(config.args)
     if any(map(config.args.given, CHECKED_BY_FRAMEWORK)):
-        importlib.import_module(f"trackside.trainer.{config.framework}.optim.factory").check_choice(config.args)
+        importlib.import_module(f"trackside.trainer.{config.framework}.engine").check_choices(config.args)
     dispatcher = Dispatcher(config, config.args, TrainerState(), TrainerControl())
     attach_from_arguments(dispatcher, config.args, [], make=stand_in)
     blocks = [

@@ -34,6 +34,7 @@ from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
+from .optim.factory import check_choice
 from .optim.replaced import check_other
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
@@ -296,3 +297,13 @@ class TorchEngine(BaseEngine):
 def lazy_names(model: nn.Module) -> list[str]:
     """Return the names of the parameters that have no shape yet."""
     return [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
+
+
+def check_choices(args: Any) -> None:
+    """Check what ``args`` choose by names that the framework has, without a model.
+
+    Raises:
+        ArgumentError: As in training.
+    """
+    check_options_of_model(args)
+    check_choice(args)

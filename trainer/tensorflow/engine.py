@@ -34,7 +34,7 @@ from .evaluation import TFEvaluation
 from .model_io import ModelIO
 from .objective.compile_options import tell_of_loss, tell_of_options
 from .objective.misfits import tell_of_unused
-from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
+from .optim.factory import check_choice, own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
@@ -248,3 +248,12 @@ class TFEngine(BaseEngine):
     def device_memory(self, reset: bool) -> DeviceMemory | None:
         """Return None: the memory of accelerators is not measured."""
         return None
+
+
+def check_choices(args: Any) -> None:
+    """Check what ``args`` choose by names that the framework has, without a model.
+
+    Raises:
+        ArgumentError: As in training.
+    """
+    check_choice(args)

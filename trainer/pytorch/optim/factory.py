@@ -19,7 +19,6 @@ from trackside.trainer.optim.choice import check_class_and_options, choose_optim
 from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import apex_needed
-from ..preparation.compiling import check_options_of_model
 from .lion import Lion
 from .low_rank import is_low_rank, with_plain_projectors, with_targets
 from .packaged import PACKAGED, adam_options, class_and_options
@@ -68,12 +67,11 @@ def create_optimizer(
 
 
 def check_choice(args: Any) -> None:
-    """Check the optimizer, a plateau schedule, and the options of a model, that ``args`` name, without a model.
+    """Check the optimizer, and a plateau schedule, that ``args`` name, without a model.
 
     Raises:
         ArgumentError: As in training; of optimizers of other packages, only the names of options are checked.
     """
-    check_options_of_model(args)
     optimizer_cls, _ = class_by_name(args)
     is_packaged = not optimizer_cls.__module__.startswith(("torch.", "trackside."))
     model = nn.Linear(1, 1)

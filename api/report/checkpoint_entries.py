@@ -16,11 +16,9 @@ from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
-from trackside.trainer.checkpointing.names import step_of
+from trackside.trainer.checkpointing.names import STATE_FILE, step_of
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
-
-STATE_FILE = "trainer_state.json"
 
 NOT_METRICS = ("_runtime", "_per_second", "_jit_compilation_time")
 """Endings of the values in an evaluation's record that are not metrics."""

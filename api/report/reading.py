@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.errors import ConfigError
-from trackside.report.checkpoint_entries import STATE_FILE, Entry, check_folder, entries_in, reached
+from trackside.report.checkpoint_entries import Entry, check_folder, entries_in, reached
 from trackside.report.journal_tail import JournalTail
 from trackside.report.run_record import Happening, Record, RunRecord, is_number
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
 from trackside.trainer.checkpointing.manifest import MANIFEST
+from trackside.trainer.checkpointing.names import ARGS_FILE, STATE_FILE
 from trackside.trainer.staging import is_address
 
 JOURNAL = "journal.jsonl"
 
-ARGUMENTS = "training_args.json"
-
-FILES_OF_PAGE = (MANIFEST, STATE_FILE, ARGUMENTS)
+FILES_OF_PAGE = (MANIFEST, STATE_FILE, ARGS_FILE)
 """Files of a checkpoint that a page is made of."""
 
 NO_RUN = (
@@ -168,7 +167,7 @@ def _record(item: dict[str, Any]) -> Record:
 
 def _args(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+        found = json.loads((folder / ARGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..errors import ConfigError, MissingPackageError, did_you_mean
+from .user_code import told
 
 importable: ContextVar[Container[str] | None] = ContextVar("importable", default=None)
 """The only paths that may be imported; None: all."""
@@ -37,9 +38,9 @@ def import_from(path: Any) -> Any:
         except ModuleNotFoundError as error:
             if length > 1 and error.name and f"{module_name}.".startswith(f"{error.name}."):
                 continue  # the last name so far may be a class, not a module
-            raise ConfigError(f"importing {module_name} failed: {error}") from error
+            raise ConfigError(f"importing {module_name} failed: {told(error)}") from error
         except (Exception, SystemExit) as error:
-            raise ConfigError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"importing {module_name} failed: {told(error)}") from error
         return _attribute(module, module_name, parts[length:])
     raise AssertionError("the shortest module name either imports or raises")
 

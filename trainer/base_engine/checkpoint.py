@@ -12,13 +12,13 @@ from typing import Any
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import Contents, contents_of
-from ..checkpointing.rehearsal import StateFiles
 from ..checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers
 from ..checkpointing.store import Write
 from ..checkpointing.unsaved import Marks, UnsavedState
 from ..engine import CheckpointIO
 from .engine import BaseEngine, EnginePart
+from .state_files import StateFiles
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -33,7 +33,6 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
 
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
-        self.engine = engine
         self.train_step: Any = engine.train_step
         self.buffers: HostBuffers = self._new_buffers()
         self._told = set()

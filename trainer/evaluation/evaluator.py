@@ -17,7 +17,7 @@ from trackside.callbacks.metrics import is_undefined
 from ..callback_setup import update_context
 from ..data.limits import first
 from ..engine import Engine
-from ..memory_metrics import MemoryWatch
+from ..measuring.memory import MemoryWatch
 from ..outputs import PredictionOutput, speed_metrics
 from ..overrides import Overrides
 from ..stop_signals import StopSignals
@@ -195,8 +195,8 @@ class Evaluator:
         start_s, memory = time.perf_counter(), self.watch_memory()
         self._counted = (None, 0)
         with self._engine.propagate_errors(), self._shown(batches):
-            own = "evaluation_loop" in self._overrides
-            loop = self._trainer.evaluation_loop if own else self._trainer.prediction_loop
+            name = "evaluation_loop" if "evaluation_loop" in self._overrides else "prediction_loop"
+            loop = self._overrides.method(name)
             output = PredictionOutput(*loop(batches, description, only_loss, ignore_keys, prefix)[:3])
         examples, steps = self._counted
         output.metrics.update(plain(output.metrics, "metrics"))  # an overridden prediction_loop may return any values
@@ -252,7 +252,7 @@ class Evaluator:
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
             output = run.output(prefix)
         if trainer.is_world_process_zero():
-            run.tell(prefix, self._told)
+            run.tell(prefix, self._told, is_prediction=keeps)
         return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from ..checkpointing.saving.host_buffers import Buffers
 from ..checkpointing.unsaved import Marks
 from . import snapshot
 from .data.factory import make_batches
-from .exporting.keras_file import write_keras_file
+from .weights.keras_files import write_keras_model, write_keras_weights
 from .weights.unsaved import marks_of
 
 
@@ -44,8 +44,8 @@ class TFCheckpoint(BaseCheckpoint):
         self.train_step.queue.flush()
         if self.trainer.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            snapshot.save_for_keras(self.trainer.model, folder)
-            write_keras_file(self.trainer.model, folder)
+            write_keras_weights(self.trainer.model, folder)
+            write_keras_model(self.trainer.model, folder)
 
     def write_shards(self) -> None:
         """Do nothing: the processes that write checkpoints write everything."""

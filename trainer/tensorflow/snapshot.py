@@ -7,7 +7,6 @@ scale and random numbers are JSON. All files are data without code. ``save_model
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -27,16 +26,15 @@ from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import system_errors
 from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers
-from . import model_state
 from ._compat import global_seed_generator
 from .draws.state import DRAWS
+from .weights import model_state
+from .weights.keras_files import KERAS_FILE
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 WEIGHTS_FILE = "model.safetensors"
 """Weights in a checkpoint."""
-KERAS_FILE = "model.weights.h5"
-"""Weights in the folder of ``save_model``, and in checkpoints of earlier versions."""
 METADATA = {"format": "keras"}
 
 # -- random numbers ---------------------------------------------------------------------------------------------------
@@ -118,24 +116,6 @@ def write_arrays(values: dict[str, Any], path: Path) -> None:
     arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in values.items()}
     with system_errors(path):
         save_file(arrays, path, metadata=METADATA)
-
-
-def save_for_keras(model: Any, folder: Path) -> None:
-    """Write the weights of ``model`` in the format of Keras, whose library ends the process if the disk is full."""
-    file = InMemory(KERAS_FILE)
-    model.save_weights(file)
-    (folder / KERAS_FILE).write_bytes(file.getbuffer())
-
-
-class InMemory(io.BytesIO):
-    """A file in memory that Keras accepts by its ``name``."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name: str = name
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def load_weights(model: Any, checkpoint: Contents) -> None:

@@ -12,7 +12,8 @@ from support.tf_models import classified, mlp, weights_of
 
 from trackside import TrainerCallback
 from trackside.trainer.checkpointing.saving import host_buffers
-from trackside.trainer.tensorflow import model_state, snapshot
+from trackside.trainer.tensorflow import snapshot
+from trackside.trainer.tensorflow.weights import model_state
 
 layers = keras.layers
 

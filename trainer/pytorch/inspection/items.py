@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideTypeError
 
 from .._compat import saved
-from ..loss import IGNORED, LabelRule
+from ..batches.label_rule import IGNORED, LabelRule
 from .graph import Reading, Term, ignored_label, is_cross_entropy, picks_elements, read_loss
 from .mixing import comparison_in
 from .probe import probe_rule, tensors_in, with_order

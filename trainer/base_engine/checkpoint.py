@@ -15,10 +15,10 @@ from ..checkpointing.manifest import Contents, contents_of
 from ..checkpointing.restoring import restore_scaler, restore_schedule, restoring
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers
 from ..checkpointing.store import Write
-from ..checkpointing.unsaved import Marks, UnsavedState
 from ..engine import CheckpointIO
 from .engine import BaseEngine, EnginePart
 from .state_files import StateFiles
+from .unsaved import Marks, UnsavedState
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 
 from ..base_engine.checkpoint import BaseCheckpoint
+from ..base_engine.unsaved import Marks
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
-from ..checkpointing.unsaved import Marks
 from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap

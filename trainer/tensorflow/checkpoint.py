@@ -12,9 +12,9 @@ from trackside.callbacks.errors import BusyError
 
 from ..base_engine.checkpoint import BaseCheckpoint
 from ..base_engine.engine import BaseEngine
+from ..base_engine.unsaved import Marks
 from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
-from ..checkpointing.unsaved import Marks
 from . import snapshot
 from .data.factory import make_batches
 from .weights.keras_files import write_keras_model, write_keras_weights

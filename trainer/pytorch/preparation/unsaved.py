@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...checkpointing.unsaved import SAMPLE, MarkOf, Marks, StateOf, marks_in, marks_of_holders, spread
+from ...base_engine.unsaved import SAMPLE, MarkOf, Marks, StateOf, marks_in, marks_of_holders, spread
 
 
 def marks_of(trainer: Any, model: nn.Module) -> Marks:

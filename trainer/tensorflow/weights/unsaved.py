@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ...checkpointing.unsaved import SAMPLE, MarkOf, Marks, StateOf, marks_in, marks_of_holders, spread
+from ...base_engine.unsaved import SAMPLE, MarkOf, Marks, StateOf, marks_in, marks_of_holders, spread
 
 
 def marks_of(trainer: Any, model: Any) -> Marks:

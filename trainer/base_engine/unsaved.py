@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .own_generators import is_users
+from ..checkpointing.own_generators import is_users
 
 SMALL = 1_000
 """The most values of an array that are compared."""

@@ -72,7 +72,7 @@ def tell_left(
 
 
 def state_of(callback: Any) -> Any:
-    """Return the state that a callback wants a checkpoint to keep, as plain data."""
+    """Return the state of a callback that a checkpoint keeps, as plain data."""
     state: Any = {}
     if hasattr(callback, "state_dict"):
         state = callback.state_dict()

@@ -137,7 +137,7 @@ def _times(losses: Any, sample_weight: Any) -> Any:
 
 
 def _counted(labels: Any, logits: Any, losses: Any) -> Any:
-    """Return 1.0 for every label of a class that is not -100, else 0.0; None if labels are no such classes.
+    """Return 1.0 for every label of a class that is not -100, else 0.0; None if labels are not such classes.
 
     It has the shape of ``losses``, unless they are a single number, or means of the examples.
     """

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.arrays import accuracy
 from support.fake_ranks import train_on_ranks
-from support.torch_models import accuracy, classified, mlp, weights_of
+from support.torch_models import classified, mlp, weights_of
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, weights_of
+from support.arrays import classified
+from support.tf_models import weights_of
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 

@@ -19,8 +19,8 @@ from ..arguments.base import BaseTrainingArguments
 from ..arguments.elsewhere import OPTIMIZERS_ELSEWHERE
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
 from ..arguments.fields import at_least, choice, option, with_types
+from ..data.sharding import cut_update
 from ..distributed.launcher import ProcessRank, detect_launcher
-from ..progress import cut_update
 from .availability import check_apex_amp, check_liger, check_optimizer
 from .optim.packaged import check_package, check_targets
 

@@ -14,7 +14,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..overrides import Overrides
-from ..progress import mixed
+from ..train_step import mixed
 from ._compat import call_compute_loss, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy

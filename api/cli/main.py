@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.callbacks.secrets import scrub
 from trackside.cli.command_line import RESUME, command_that_resumes, split_overrides
-from trackside.cli.quiet import quiet_tensorflow
+from trackside.cli.quiet.tensorflow_import import quiet_tensorflow
 from trackside.cli.refusals import told_plainly
 
 if TYPE_CHECKING:

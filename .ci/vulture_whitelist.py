@@ -10,7 +10,7 @@ _.activation_checkpointing_kwargs, _.include_inputs_for_metrics, _.tpu_metrics_d
 _.trial_params, _.train_dataloader, _.eval_dataloader, _.training_loss, _.NO, _.EPOCH, scheduled, _.is_long
 # methods and parameters of the documented surface
 _.hyperparameter_search, _.remove_callback, _._prepare_inputs, _.save_to_json, _.get_warmup_steps, _.from_json
-num_items_in_batch, start_time
+num_items_in_batch, start_time, _.evaluation_loop
 # read or called by torch, Keras, blinker, http.server and Python
 _.server_version, _.sys_version, _.do_GET, _.do_POST, _.close_connection, _.log_message, _.daemon_threads
 _.allow_reuse_address, _.handle_error, client_address, _.read_metadata, _.transform_descriptors

@@ -15,6 +15,7 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .arguments.constructor import check_parts, resume_argument
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
+from .calls import takes_trial
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.checks import check_compute_metrics
@@ -26,9 +27,9 @@ from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
 from .overrides import Overrides
 from .search.search import checked, search_hyperparameters
-from .search.trial import Search, hyperparameters_of, takes_trial, varied
+from .search.trial import Search, hyperparameters_of, varied
+from .short_runs.dev_run import begin_dev_run, dev_run, leave_out_writers
 from .stop_signals import StopSignals, pass_on
-from .trying.dev_run import begin_dev_run, dev_run, leave_out_writers
 
 logger: logging.Logger = logging.getLogger("trackside")
 
@@ -89,6 +90,7 @@ class BaseTrainer(TrainerInterface):
         self.control: TrainerControl = TrainerControl()
         self._search: Search | None = None
         self._overrides = Overrides(self)
+        self._overrides.check()
         self._check_args()
         self._dispatcher = Dispatcher(self, self.args, self.state, self.control)
         attach(self._dispatcher)
@@ -99,7 +101,7 @@ class BaseTrainer(TrainerInterface):
             self._checkpoints = CheckpointManager(self, self._engine, self._dispatcher, self._overrides)
             self._writer = MetricsWriter(self, self._dispatcher)
             if self.model is None and self.model_init is not None:
-                self._model = self.call_model_init()
+                self._model = self._overrides.method("call_model_init")(None)
             self._check_model()
             self._engine.configure()
         update_context(
@@ -165,7 +167,7 @@ class BaseTrainer(TrainerInterface):
         checkpoint = self._checkpoints.locate(wanted)
         if self.model_init is not None:
             self._engine.set_seed(self.args.seed)
-            self.model = self.call_model_init(trial)
+            self.model = self._overrides.method("call_model_init")(trial)
         self._check_model()
         self._reset()
         best = self._checkpoints.best
@@ -176,11 +178,10 @@ class BaseTrainer(TrainerInterface):
             self._engine,
             self._dispatcher,
             self._checkpoints,
+            self._evaluator,
+            self._writer,
             checkpoint=checkpoint,
-            stop_evaluating=self._evaluator.stop_at,
             note_metrics=self._note_metrics,
-            watch_memory=self._evaluator.watch_memory,
-            report_costs=self._writer.report_costs,
         )
         self._evaluator.show_batches()
         try:

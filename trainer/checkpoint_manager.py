@@ -16,9 +16,10 @@ from trackside.callbacks.state import TrainerState
 from .checkpointing.best_model import BestModel
 from .checkpointing.choosing.choice import Choice
 from .checkpointing.choosing.nodes import Nodes
-from .checkpointing.discovery import STATE_FILE, run_id_of
+from .checkpointing.discovery import run_id_of
 from .checkpointing.locks.run_lock import rename
 from .checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint, roles_of
+from .checkpointing.names import ARGS_FILE, PROGRESS_FILE, STATE_FILE
 from .checkpointing.remote_output import RemoteOutput
 from .checkpointing.replacing import EarlierRuns
 from .checkpointing.restoring import SavedRun
@@ -30,9 +31,6 @@ from .overrides import Overrides
 from .progress import Progress
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-ARGS_FILE = "training_args.json"
-PROGRESS_FILE = "progress.json"
 
 
 class CheckpointManager:
@@ -89,6 +87,12 @@ class CheckpointManager:
         return Nodes(self.trainer.args, self.engine.strategy.collectives)
 
     # -- saving ---------------------------------------------------------------------------------------------------
+
+    def begin_run(self) -> None:
+        """Tell what callbacks' states cannot be kept, before the first update; note what a run must not change."""
+        if self.trainer.args.save_strategy != "no":
+            self.dispatcher.state_dicts()
+        self.engine.checkpoint.begin_run()
 
     @property
     def in_background(self) -> bool:

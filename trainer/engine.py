@@ -7,51 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
 from .distributed.launcher import JobStore
-from .memory_metrics import DeviceMemory
+from .measuring.memory import DeviceMemory
+from .measuring.step_timer import StepTimer
 from .progress import Progress
-from .step_timer import StepTimer
-
-
-class TrainBatch(NamedTuple):
-    """A micro-batch: its inputs, and its examples in this process and on all processes together."""
-
-    inputs: Any
-    examples: int
-    examples_of_all: int
-
-
-@dataclass(slots=True)
-class StepContext:
-    """The context of one micro-batch in the training step.
-
-    Attributes:
-        index, count: Index of the micro-batch in the update, from 0, and number of micro-batches of the update.
-        is_padding: Whether it only keeps this rank in step with the others and does not count.
-        is_single: Whether it is the whole update on one process, so that its mean loss is that of the update.
-        is_weighed: Whether ``weight`` is set.
-        is_part: Whether it is a part of a micro-batch that was split to fit into memory.
-        items: Number of items in its mean loss; None if they were not counted.
-        weight: ``items`` relative to a constant; the factor of its loss in the backward pass.
-    """
-
-    index: int = 0
-    count: int = 1
-    is_padding: bool = False
-    is_single: bool = False
-    is_weighed: bool = False
-    is_part: bool = False
-    items: Any = None
-    weight: Any = 1.0
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the update is complete with this micro-batch."""
-        return self.index + 1 == self.count
+from .train_step import TrainStep
 
 
 @dataclass
@@ -63,6 +27,7 @@ class StepResult:
         weight: Number of items in the mean, or in each of the means.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
         examples: Number of examples of this process in the batch, without padding.
+        doubt: Why ``weight`` may not be what it should be; empty if it is.
     """
 
     loss: Any
@@ -71,62 +36,14 @@ class StepResult:
     labels: Any
     examples: int
     inputs: Any = None
-
-
-class TrainStep(ABC):
-    """One update, from a batch to the optimizer. The loop calls the methods in this order."""
-
-    @abstractmethod
-    def fused_update(self, window: Sequence[Any]) -> bool:
-        """Do a whole update in one call; return False if the loop must do it step by step."""
-
-    @abstractmethod
-    def micro_step(self, batch: Any, context: StepContext) -> None:
-        """Run the forward and the backward pass of a micro-batch."""
-
-    @abstractmethod
-    def finish_gradients(self) -> Any:
-        """Normalize, unscale and clip the gradients; return their norm before clipping, still on the device."""
-
-    @abstractmethod
-    def optimizer_step(self) -> bool:
-        """Step the optimizer; return whether the loss scaler skipped the step."""
-
-    @abstractmethod
-    def end_update(self, skipped: bool) -> None:
-        """Step the schedule, unless the optimizer's step was skipped, and clear the gradients."""
-
-    @abstractmethod
-    def end_run(self) -> None:
-        """Leave the model as it is used after training; called at the end of a run, also after an exception."""
-
-    @abstractmethod
-    def take_loss(self) -> tuple[float, int]:
-        """Return the losses since the last call, summed, and the updates without one. Waits for the device."""
-
-    @abstractmethod
-    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
-        """Return the first update of the run whose loss is not finite, and that loss; with ``wait``, look for it."""
-
-    @abstractmethod
-    def training_record(self) -> dict[str, float]:
-        """Return the gradient norm and the learning rate of the last update for a log record. Waits for the device."""
-
-    @abstractmethod
-    def used_groups(self) -> list[dict[str, Any]]:
-        """Return the hyperparameters of each parameter group in the last update; empty before the first update."""
-
-    @abstractmethod
-    def take_flos(self) -> float:
-        """Return the floating point operations of all processes since the last call."""
+    doubt: str = ""
 
 
 class EvaluationStep(ABC):
     """Evaluation and prediction: the batches, and one step on each.
 
     Attributes:
-        delay: Number of batches whose outputs may be on their way to the host while the next is computed; None if they
-            stay on the device until many of them go together.
+        delay: Number of batches whose outputs may be on their way to the host meanwhile; None: many of them go at once.
     """
 
     delay: int | None = 0
@@ -176,6 +93,10 @@ class CheckpointIO(ABC):
     """Saving and restoring of model, optimizer, schedule, precision and random numbers."""
 
     @abstractmethod
+    def begin_run(self) -> None:
+        """Note what `snapshot` will not hold, of which it tells if training changes it."""
+
+    @abstractmethod
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes everything, copied now if ``copy``, and returns the roles of the files."""
 
@@ -220,7 +141,7 @@ class Engine(ABC):
     """The framework-specific part of a trainer.
 
     Attributes:
-        trial: Tries the model, which is afterwards what it was.
+        sandbox: Lets the model be tried, which is afterwards what it was.
         strategy: The processes of the run, and their exchange of gradients, numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
@@ -234,7 +155,7 @@ class Engine(ABC):
     checkpoint: CheckpointIO
     given: Any
     average: Any
-    trial: Any
+    sandbox: Any
 
     @abstractmethod
     def configure(self) -> None:

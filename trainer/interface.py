@@ -22,9 +22,10 @@ from .evaluation.evaluator import Evaluator
 from .measuring.header import short_text
 from .metrics_writer import MetricsWriter
 from .outputs import EvalLoopOutput, PredictionOutput
+from .overrides import Overrides
+from .short_runs.batch_finder import find_batch_size
+from .short_runs.rate_finder import RateSearch, find_learning_rate
 from .staging import is_address
-from .trying.batch_finder import find_batch_size
-from .trying.rate_finder import RateSearch, find_learning_rate
 
 
 class TrainerInterface(ABC):
@@ -50,6 +51,7 @@ class TrainerInterface(ABC):
     _dispatcher: Dispatcher
     _engine: Engine
     _evaluator: Evaluator
+    _overrides: Overrides
     _writer: MetricsWriter
 
     __repr__ = short_repr(short_text)
@@ -135,7 +137,7 @@ class TrainerInterface(ABC):
         """Create the optimizer and the schedule unless they exist; overrides may set or return them."""
         made = self.create_optimizer()
         self.optimizer = made if self.optimizer is None else self.optimizer
-        made = self.create_scheduler(num_training_steps)
+        made = self._overrides.method("create_scheduler")(num_training_steps, self.optimizer)
         self.lr_scheduler = made if self.lr_scheduler is None else self.lr_scheduler
 
     @abstractmethod
@@ -194,7 +196,7 @@ class TrainerInterface(ABC):
     def model_summary(self) -> str:
         """Return the layers of the model and their numbers of weights: by torchinfo if it is installed, or by Keras."""
         self._check_model()
-        return Report(self._engine.trial.summary())
+        return Report(self._engine.sandbox.summary())
 
     # -- callbacks ------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,18 @@ from .arguments.within_run import ArgumentsOfRun
 from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
-from .engine import Engine, StepContext, TrainStep
+from .engine import Engine
+from .evaluation.evaluator import Evaluator
 from .measuring.current_epoch import CurrentEpoch
 from .measuring.header import run_header
 from .measuring.loss_watch import LossWatch
-from .memory_metrics import MemoryWatch
+from .measuring.memory import MemoryWatch
+from .metrics_writer import MetricsWriter
 from .outputs import TrainOutput, speed_metrics
 from .progress import Progress, TrainingPlan, is_cut_short, show_plan, windows
-from .recovery.recovery import Recovery
+from .recovery import Recovery
 from .stop_signals import EvaluationStopped, StopSignals, answer
+from .train_step import StepContext, TrainStep
 
 
 class TrainingLoop:
@@ -43,11 +46,10 @@ class TrainingLoop:
         engine: The framework-specific part of the trainer.
         dispatcher: Sends the events.
         checkpoints: Saves and restores checkpoints.
+        evaluator: Ends a scheduled evaluation when a signal arrives; watches the memory.
+        writer: Reports at the end what callbacks have cost.
         checkpoint: The folder to resume from; None for a fresh start.
-        stop_evaluating: Returns a context in which an evaluation raises EvaluationStopped when a signal arrives.
         note_metrics: Called with the metrics of every scheduled evaluation.
-        watch_memory: Returns a memory watch, if the arguments request one.
-        report_costs: Called at the end with the duration of the run in seconds.
     """
 
     def __init__(
@@ -56,22 +58,20 @@ class TrainingLoop:
         engine: Engine,
         dispatcher: Dispatcher,
         checkpoints: CheckpointManager,
+        evaluator: Evaluator,
+        writer: MetricsWriter,
         *,
         checkpoint: Path | None,
-        stop_evaluating: Callable[[StopSignals], AbstractContextManager[None]],
         note_metrics: Callable[[dict[str, float]], None],
-        watch_memory: Callable[[], MemoryWatch | None],
-        report_costs: Callable[[float], None],
     ) -> None:
         self.trainer = trainer
         self.engine = engine
         self.step: TrainStep = engine.train_step
         self.dispatcher = dispatcher
         self.checkpoints = checkpoints
-        self.stop_evaluating = stop_evaluating
+        self.evaluator = evaluator
+        self.writer = writer
         self.note_metrics = note_metrics
-        self.watch_memory = watch_memory
-        self.report_costs = report_costs
         self.args: Any = trainer.args
         self.args_at_start: ArgumentsOfRun = ArgumentsOfRun(trainer.args)
         self.state: TrainerState = trainer.state
@@ -132,10 +132,9 @@ class TrainingLoop:
     # -- the run --------------------------------------------------------------------------------------------------
 
     def _run(self) -> TrainOutput:
-        start_s, memory = time.perf_counter(), self.watch_memory()
+        start_s, memory = time.perf_counter(), self.evaluator.watch_memory()
         self.send("on_train_begin")
-        if self.args.save_strategy != "no":
-            self.dispatcher.state_dicts()  # what cannot be kept is told before the first update
+        self.checkpoints.begin_run()
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
             self.control.should_evaluate = True
@@ -287,7 +286,7 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         self.send("on_evaluate_begin")
         with suppress(EvaluationStopped):
-            with self.stop_evaluating(self.signals):
+            with self.evaluator.stop_at(self.signals):
                 metrics = plain(self.trainer.evaluate(), "evaluate()")
             self.send("on_evaluate", metrics=metrics, scheduled=True)
             self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
@@ -316,5 +315,5 @@ class TrainingLoop:
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos, **(memory.stop("train") if memory else {})}
         self.trainer.log(dict(metrics))
-        self.report_costs(seconds)
+        self.writer.report_costs(seconds)
         return TrainOutput(state.global_step, loss, {**metrics, "epoch": self._epoch()})

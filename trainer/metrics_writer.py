@@ -18,6 +18,8 @@ from trackside.callbacks.bus.view import current_call
 from trackside.callbacks.errors import TracksideTypeError
 from trackside.callbacks.state import TrainerState
 
+from .checkpointing.names import STATE_FILE
+
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 TOLD_ELSEWHERE = ("loss", "train_loss", "grad_norm")
@@ -101,7 +103,7 @@ class MetricsWriter:
     def save_state(self) -> None:
         """Write the state to ``output_dir/trainer_state.json``."""
         if self._trainer.state.is_world_process_zero:
-            self._write_json("trainer_state.json", self._trainer.state.to_dict())
+            self._write_json(STATE_FILE, self._trainer.state.to_dict())
 
     def report_costs(self, seconds: float) -> None:
         """Log at level INFO the share of the run's ``seconds`` that each callback took, the most expensive first."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from inspect import Parameter, signature
+from itertools import islice
 from typing import Any, TypeVar
+
+from trackside.callbacks._util.signatures import misfit, parameters_of, place_of, signature_of
+from trackside.callbacks.errors import TracksideTypeError
 
 C = TypeVar("C", bound=type)
 
@@ -52,9 +57,34 @@ class Overrides:
         self._of_class = frozenset(name for name, method in present.items() if method is not documented.get(name))
         self._of_instance: dict[str, Any] = vars(trainer)
         self._documented = documented
+        self._trainer = trainer
 
     def __contains__(self, name: str) -> bool:
         return name in self._of_class or name in self._of_instance
+
+    def check(self) -> None:
+        """Check that each override that the trainer calls can be called as it will be.
+
+        Raises:
+            TracksideTypeError: If not; the message has what it takes, and what it is called with.
+        """
+        for name in CALLED:
+            if name in self._documented:
+                self.method(name)
+
+    def method(self, name: str) -> Any:
+        """Return a method of the trainer, to be called with the values that are documented.
+
+        An override that takes fewer gets those that it takes, at least those without a default. What is documented with
+        a default, and an override requires, it gets by name.
+
+        Raises:
+            TracksideTypeError: If an override cannot be called like this.
+        """
+        method = getattr(self._trainer, name)
+        if name not in self:
+            return method
+        return _fitted(method, self._documented[name], f"{type(self._trainer).__name__}.{name}")
 
     def on_trainer(self) -> list[Any]:
         """Return the methods that are set on the trainer itself."""
@@ -63,6 +93,65 @@ class Overrides:
     def any(self, *names: str) -> bool:
         """Return whether one of ``names`` is overridden."""
         return any(name in self for name in names)
+
+
+CALLED = (
+    *(
+        "apply_gradients",
+        "backward",
+        "batch_size_of",
+        "call_model_init",
+        "compute_loss",
+        "compute_loss_context_manager",
+    ),
+    *("create_optimizer", "create_optimizer_and_scheduler", "create_scheduler", "distributed_prediction_steps"),
+    *("distributed_training_steps", "evaluate", "evaluation_loop", "floating_point_ops", "get_decay_parameter_names"),
+    *("get_eval_dataloader", "get_eval_tfdataset", "get_optimizer_cls_and_kwargs", "get_test_dataloader"),
+    *("get_test_tfdataset", "get_train_dataloader", "get_train_tfdataset", "log", "prediction_loop", "prediction_step"),
+    *("run_model", "save_model", "store_flos", "training_step"),
+)
+"""Documented methods that the trainer calls; all others are called by users, as they like."""
+
+GIVEN = {"evaluate": 0, "log": 1, "save_model": 1}
+"""Number of the documented values that the trainer gives, where it gives fewer than all."""
+
+NEEDED = ("save_model", "get_eval_dataloader", "get_eval_tfdataset")
+"""Methods whose override has to take what the trainer gives, although it is documented with a default."""
+
+BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _fitted(method: Any, documented: Any, label: str) -> Any:
+    """Return ``method``, or a function that passes on to it what it takes of the documented values."""
+    name = label.rpartition(".")[2]
+    if not callable(method):
+        raise TracksideTypeError(f"{label} is a method, not {type(method).__name__}")
+    parameters = [each for each in signature(documented).parameters.values() if each.kind in BY_PLACE]
+    known = {each.name: each.default for each in parameters if each.name != "self"}
+    known = dict(islice(known.items(), GIVEN.get(name)))
+    needs = [each for each, default in known.items() if default is Parameter.empty or name in NEEDED]
+    own = signature_of(method)
+    if own is None:
+        return method
+    required = [each.name for each in own.parameters.values() if each.default is Parameter.empty]
+    others = {each: known[each] for each in known if each not in needs and each in required}
+    if reason := misfit(method, len(needs), others):
+        call, place = f"{name}({', '.join(known)})", place_of(method)
+        raise TracksideTypeError(
+            f"{label} is called as {call}, and takes {parameters_of(method)}{place and f' at {place}'}: {reason}"
+        )
+    kinds = [each.kind for each in own.parameters.values()]
+    most = None if Parameter.VAR_POSITIONAL in kinds else sum(kind in BY_PLACE for kind in kinds)
+    if not others and (most is None or most >= len(known)):
+        return method
+    order = list(known)
+
+    def call_with_what_it_takes(*values: Any, **options: Any) -> Any:
+        given = {*order[: len(values)], *options}
+        defaults = {each: default for each, default in others.items() if each not in given}
+        return method(*values[:most], **options, **defaults)
+
+    return call_with_what_it_takes
 
 
 INSTEAD = {

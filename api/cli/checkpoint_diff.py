@@ -13,8 +13,9 @@ import numpy as np
 from trackside.cli.checkpoint_arrays import Arrays, arrays_of
 from trackside.cli.report import block
 from trackside.trainer.checkpointing.manifest import Contents, open_checkpoint
+from trackside.trainer.checkpointing.names import ARGS_FILE, PROGRESS_FILE, STATE_FILE
 
-FILES = {"arguments": "training_args.json", "state": "trainer_state.json", "progress": "progress.json"}
+FILES = {"arguments": ARGS_FILE, "state": STATE_FILE, "progress": PROGRESS_FILE}
 """The JSON files that are compared key by key."""
 
 WIDTH = 60

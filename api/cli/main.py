@@ -169,7 +169,7 @@ def plan(options: argparse.Namespace) -> None:
 def lr_find(options: argparse.Namespace) -> None:
     """Find a learning rate by a short run, and draw its losses."""
     from trackside.cli import runner
-    from trackside.trainer.trying.rate_finder import check_range
+    from trackside.trainer.short_runs.rate_finder import check_range
 
     try:
         check_range(options.min_rate, options.max_rate, options.steps)

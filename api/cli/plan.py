@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
@@ -22,7 +23,11 @@ from trackside.cli.report import block
 from trackside.config.run_config import RunConfig
 from trackside.config.source import COMPONENTS
 from trackside.trainer.callback_setup import attach_from_arguments
+from trackside.trainer.optim.lr_schedules import check_schedule
 from trackside.trainer.staging import address_of
+
+CHECKED_BY_FRAMEWORK = ("optim_args", "lr_scheduler_kwargs", "torch_compile_backend", "gradient_checkpointing_kwargs")
+"""Arguments whose names are known when the framework is imported."""
 
 
 def plan(config: RunConfig) -> Report:
@@ -34,6 +39,9 @@ def plan(config: RunConfig) -> Report:
     """
     if not config.registered_only:
         config.components()
+    check_schedule(config.args)
+    if any(map(config.args.given, CHECKED_BY_FRAMEWORK)):
+        importlib.import_module(f"trackside.trainer.{config.framework}.engine").check_choices(config.args)
     dispatcher = Dispatcher(config, config.args, TrainerState(), TrainerControl())
     attach_from_arguments(dispatcher, config.args, [], make=stand_in)
     blocks = [

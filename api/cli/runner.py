@@ -21,15 +21,16 @@ from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
 from trackside.report.run_files import check_folder
 from trackside.trainer.base_trainer import checkpoints_of
-from trackside.trainer.checkpointing.discovery import STATE_FILE, find_checkpoints, run_id_of
+from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 from trackside.trainer.checkpointing.manifest import contents_of
+from trackside.trainer.checkpointing.names import STATE_FILE
 from trackside.trainer.checkpointing.remote_output import RemoteOutput
 from trackside.trainer.staging import is_address
 from trackside.trainer.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
-    from trackside.trainer.trying.rate_finder import RateSearch
+    from trackside.trainer.short_runs.rate_finder import RateSearch
 
 logger: logging.Logger = logging.getLogger("trackside")
 

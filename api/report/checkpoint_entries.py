@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trackside.report.run_files import check_folder, reached
-from trackside.trainer.checkpointing.discovery import STATE_FILE, find_checkpoints
+from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
-from trackside.trainer.checkpointing.names import step_of
+from trackside.trainer.checkpointing.names import STATE_FILE, step_of
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
 

@@ -20,16 +20,15 @@ from trackside.report.run_files import (
     local_files,
 )
 from trackside.report.run_record import Happening, Record, RunRecord, is_number
-from trackside.trainer.checkpointing.discovery import STATE_FILE, find_checkpoints
+from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
 from trackside.trainer.checkpointing.manifest import MANIFEST
+from trackside.trainer.checkpointing.names import ARGS_FILE, STATE_FILE
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
 
-ARGUMENTS = "training_args.json"
-
-FILES_OF_PAGE = (MANIFEST, STATE_FILE, ARGUMENTS)
+FILES_OF_PAGE = (MANIFEST, STATE_FILE, ARGS_FILE)
 """Files of a checkpoint that a page is made of."""
 
 NO_RUN = f"has neither {JOURNAL} nor a checkpoint, from which a page is made. {NO_JOURNAL}"
@@ -173,7 +172,7 @@ def _record(item: dict[str, Any]) -> Record:
 
 def _args(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+        found = json.loads((folder / ARGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

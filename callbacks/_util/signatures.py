@@ -14,15 +14,51 @@ READ_LOCALS = frozenset({"locals", "vars", "dir", "eval", "exec", "currentframe"
 """Names of functions that read the variables of the function that calls them."""
 
 
+FORWARDS = ("update_state", "update", "forward", "call")
+"""Methods to which an object that is called with anything passes it: of metrics, of modules, of layers."""
+
+
 def misfit(function: Callable[..., Any], positional: int, keywords: Iterable[str]) -> str:
     """Return why ``function`` cannot be called with so many values by position and these keywords; "" if it can."""
-    signature = _signature(function)
+    signature = signature_of(function)
     try:
         if signature is not None:
             signature.bind(*[None] * positional, **dict.fromkeys(keywords))
     except TypeError as error:
         return str(error)
     return ""
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature of ``function``, or that of the method to which an object passes on what it is called with.
+
+    Returns:
+        None if it is not known.
+    """
+    signature = _signature(function)
+    if inspect.isroutine(function) or isinstance(function, type) or (signature and not _is_open(signature)):
+        return signature
+    behind = (_signature(method) for name in FORWARDS if callable(method := getattr(function, name, None)))
+    return next((each for each in behind if each is not None and not _is_open(each)), signature)
+
+
+def parameters_of(function: Callable[..., Any]) -> str:
+    """Return the parameters of ``function`` as they are written, without types; "anything" if they are not known.
+
+    Example:
+        >>> parameters_of(lambda x, *, y=2: x)
+        '(x, *, y=2)'
+    """
+    signature = signature_of(function)
+    if signature is None:
+        return "anything"
+    bare = [item.replace(annotation=item.empty) for item in signature.parameters.values()]
+    return str(inspect.Signature(bare))
+
+
+def _is_open(signature: inspect.Signature) -> bool:
+    kinds = {item.kind for item in signature.parameters.values()}
+    return kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def keywords_taken(function: Callable[..., Any]) -> frozenset[str] | None:
@@ -32,7 +68,7 @@ def keywords_taken(function: Callable[..., Any]) -> frozenset[str] | None:
         >>> sorted(keywords_taken(lambda trainer, state, *, logs=None: None))
         ['logs', 'state']
     """
-    signature = _signature(function)
+    signature = signature_of(function)
     parameters = list(signature.parameters.values()) if signature is not None else []
     if signature is None or any(item.kind is item.VAR_KEYWORD for item in parameters):
         return None

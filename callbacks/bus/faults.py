@@ -86,6 +86,10 @@ class FaultPolicy:
         reason = f"its {name!r} is left out, since the record has a value of that name; give it another name"
         self._tell_once(attachment, name, reason)
 
+    def tell_changed(self, attachment: Attachment, place: str, change: str) -> None:
+        """Report, once, that a value of a callback's state comes back from a checkpoint as one of another type."""
+        self._tell_once(attachment, place, f"{place} {change}")
+
     def _tell_once(self, attachment: Attachment, subject: str, text: str) -> None:
         if (attachment.name, subject) not in self._told:
             self._told.add((attachment.name, subject))

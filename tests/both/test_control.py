@@ -243,6 +243,15 @@ def test_a_trainer_without_a_model_says_so(trainer_factory):
         trainer_factory(model=None)
 
 
+def test_without_an_optimizer_the_method_that_makes_none_is_named(trainer_factory):
+    class Nothing(trainer_factory.trainer_class):
+        def create_optimizer_and_scheduler(self, num_training_steps):
+            pass
+
+    with pytest.raises(ValueError, match=r"create_optimizer_and_scheduler\(\) made no optimizer"):
+        trainer_factory(Nothing).train()
+
+
 def test_train_names_an_unknown_argument(trainer_factory):
     with pytest.raises(TracksideTypeError, match="Did you mean 'resume_from_checkpoint'"):
         trainer_factory().train(resume_from_checkpont=True)

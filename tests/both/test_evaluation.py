@@ -36,6 +36,24 @@ def test_an_empty_dataset_has_no_metrics(trainer_factory, accuracy):
     assert {name for name in metrics if "per_second" not in name and "runtime" not in name} == set()
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"prediction_loss_only": True}, "only the loss is asked for"),
+        ({"batch_eval_metrics": True, "prediction_loss_only": True}, "only the loss is asked for"),
+        ({}, "the batches have no labels"),
+    ],
+)
+def test_it_is_told_once_why_compute_metrics_is_not_called(trainer_factory, caplog, options, reason):
+    data = trainer_factory.dataset(9) if options else trainer_factory.unlabelled(9)
+    trainer = trainer_factory(compute_metrics=lambda prediction, compute_result=True: {"called": 1}, **options)
+
+    metrics = [trainer.evaluate(data), trainer.evaluate(data)]
+
+    assert not any("eval_called" in each for each in metrics)
+    assert caplog.text.count(f"compute_metrics is not called: {reason}") == 1
+
+
 @pytest.mark.parametrize("examples", [8, 9])
 def test_there_is_one_prediction_step_for_each_batch(trainer_factory, examples):
     trainer = trainer_factory(eval_dataset=trainer_factory.dataset(examples), prediction_loss_only=True)

@@ -40,25 +40,6 @@ def test_an_observer_that_always_fails_changes_no_weight_and_is_reported_once(tr
     assert sum("the tracker is down" in record.message for record in caplog.records) == 1
 
 
-def test_an_observer_that_recovers_stays(trainer_factory):
-    class Shaky(TrainerCallback):
-        role = "observer"
-        heard = 0
-
-        def on_step_end(self, args, state, control, **kwargs):
-            self.heard += 1
-            if state.global_step % 3:
-                raise RuntimeError("boom")
-
-    shaky = Shaky()
-    trainer = trainer_factory(callbacks=[shaky], max_steps=9)
-
-    trainer.train()
-
-    assert shaky.heard == 9
-    assert trainer.callback_report["shaky"].detached_after is None
-
-
 def test_a_failing_control_callback_ends_the_run_with_its_name_and_on_train_end_comes(trainer_factory):
     seen: list[str] = []
 
@@ -77,19 +58,3 @@ def test_a_failing_control_callback_ends_the_run_with_its_name_and_on_train_end_
 
     assert seen == ["on_exception boom", "on_train_end"]
     assert "raised by the callback 'fails'" in caught.value.__notes__[0]
-
-
-def test_every_callback_hears_the_end_though_one_fails_there(trainer_factory):
-    seen: list[str] = []
-
-    class Fails(TrainerCallback):
-        def on_train_end(self, args, state, control, **kwargs):
-            raise RuntimeError("at the end")
-
-    class Hears(TrainerCallback):
-        def on_train_end(self, args, state, control, **kwargs):
-            seen.append("on_train_end")
-
-    with pytest.raises(RuntimeError, match="at the end"):
-        trainer_factory(callbacks=[Fails(), Hears()], max_steps=1).train()
-    assert seen == ["on_train_end"]

@@ -12,20 +12,6 @@ def transformers():
     return pytest.importorskip("transformers")
 
 
-def test_transformers_early_stopping_runs_as_it_is(track, transformers):
-    callback = transformers.EarlyStoppingCallback(early_stopping_patience=2)
-    run = track(callback, metric_for_best_model="loss", greater_is_better=False, load_best_model_at_end=True)
-
-    run.send("on_train_begin")
-    for value in (1.0, 2.0, 3.0):
-        run.state.best_metric = 1.0
-        run.evaluate(eval_loss=value)
-
-    assert run.control.should_training_stop
-    assert run.control.stop_reason == "early_stopping asked for it at on_evaluate"
-    assert callback.early_stopping_patience_counter >= 2
-
-
 def test_the_state_of_transformers_callbacks_is_saved_and_restored_in_place(track, transformers):
     callback = transformers.EarlyStoppingCallback(early_stopping_patience=5)
     callback.early_stopping_patience_counter = 3
@@ -35,16 +21,6 @@ def test_the_state_of_transformers_callbacks_is_saved_and_restored_in_place(trac
     track(fresh).dispatcher.load_state_dicts(states)
 
     assert (fresh.early_stopping_patience, fresh.early_stopping_patience_counter) == (5, 3)
-
-
-def test_transformers_printer_and_flow_run_as_they_are(track, transformers, capsys):
-    run = track(transformers.PrinterCallback(), transformers.trainer_callback.DefaultFlowCallback())
-
-    run.step(10)
-    run.log(loss=0.5)
-
-    assert run.control.should_log
-    assert "0.5" in capsys.readouterr().out
 
 
 def test_a_transformers_callback_keeps_its_own_name_for_on_push_begin(track, transformers):

@@ -39,15 +39,21 @@ def trackio_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def untouched_random_numbers() -> Any:
-    """Return a function that tells whether the global random numbers of Python and NumPy are where they were."""
-    python, numpy = random.getstate(), np.random.get_state()
+def draws_nothing(track: Any) -> Any:
+    """Return a function that tells whether a run with a tracker leaves the random numbers of Python and NumPy alone."""
 
-    def are_untouched() -> bool:
+    def draws_nothing(tracker: Any) -> bool:
+        python, numpy = random.getstate(), np.random.get_state()
+        run = track(tracker)
+        run.send("on_init_end")
+        run.send("on_train_begin")
+        run.step(10)
+        run.log(loss=1.0)
+        run.send("on_train_end")
         now = np.random.get_state()
         return random.getstate() == python and now[2] == numpy[2] and bool((now[1] == numpy[1]).all())
 
-    return are_untouched
+    return draws_nothing
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("lightning")
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from support.callback_examples import RaisesAt
 from support.tracker_readers import as_float32, curves_of, read_tensorboard
 
-from trackside import TrainerCallback
 from trackside.callbacks.errors import TracksideTypeError
 from trackside.integrations.lightning_adapter import LightningLoggerAdapter
 
@@ -24,12 +24,6 @@ def rows_in(path):
                 if value:
                     curves.setdefault(name, []).append((step, float(value)))
     return curves
-
-
-class RaisesAt(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 9:
-            raise RuntimeError("boom")
 
 
 def test_a_csv_logger_holds_the_history_and_the_arguments(make_trainer):
@@ -54,7 +48,7 @@ def test_a_tensorboard_logger_holds_the_history(make_trainer):
 
 def test_a_resumed_run_begins_with_the_whole_history(make_trainer):
     with pytest.raises(RuntimeError):
-        make_trainer(LightningLoggerAdapter(CSVLogger("logs")), RaisesAt()).train()
+        make_trainer(LightningLoggerAdapter(CSVLogger("logs")), RaisesAt(9)).train()
     second = make_trainer(LightningLoggerAdapter(CSVLogger("logs")))
     second.train(resume_from_checkpoint=True)
 

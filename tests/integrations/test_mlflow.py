@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("mlflow")
 
+from support.callback_examples import RaisesAt
 from support.tracker_readers import curves_of, read_mlflow
 
 from trackside import TrainerCallback
@@ -24,15 +25,6 @@ def run_of(callback, uri):
     return MlflowClient(uri).get_run(callback.run_id)
 
 
-class EndsAt(TrainerCallback):
-    def __init__(self, step, error=None):
-        self.step, self.error = step, error
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise self.error
-
-
 def test_the_run_holds_the_arguments_and_its_name(make_trainer, database):
     trainer = make_trainer(tracker := MLflowCallback(database, run_name="named"), learning_rate=0.02)
 
@@ -45,7 +37,7 @@ def test_the_run_holds_the_arguments_and_its_name(make_trainer, database):
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("boom"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_the_status_is_how_the_run_really_ended(make_trainer, database, error, status):
-    trainer = make_trainer(tracker := MLflowCallback(database), EndsAt(5, error))
+    trainer = make_trainer(tracker := MLflowCallback(database), RaisesAt(5, error))
     with pytest.raises(type(error)):
         trainer.train()
     trainer.log({"later": 1.0})
@@ -69,7 +61,7 @@ def test_a_run_stopped_by_a_signal_is_killed_and_one_stopped_by_a_callback_finis
 
 def test_a_resumed_run_goes_on_with_the_same_run(make_trainer, database):
     with pytest.raises(RuntimeError):
-        make_trainer(first := MLflowCallback(database), EndsAt(9, RuntimeError("boom"))).train()
+        make_trainer(first := MLflowCallback(database), RaisesAt(9)).train()
     make_trainer(tracker := MLflowCallback(database), weight_decay=0.5).train(resume_from_checkpoint=True)
 
     run = run_of(tracker, database)
@@ -133,14 +125,8 @@ def test_the_file_store_works_where_mlflow_allows_it(track, tmp_path, monkeypatc
     assert read_mlflow(uri, tracker.run_id)["train/loss"] == [(3, 0.5)]
 
 
-def test_python_and_numpy_random_numbers_are_left_alone(track, database, untouched_random_numbers):
-    run = track(MLflowCallback(database))
-    run.send("on_init_end")
-    run.send("on_train_begin")
-    run.log(loss=1.0)
-    run.send("on_train_end")
-
-    assert untouched_random_numbers()
+def test_python_and_numpy_random_numbers_are_left_alone(database, draws_nothing):
+    assert draws_nothing(MLflowCallback(database))
 
 
 def test_names_that_mlflow_refuses_are_changed_and_those_that_become_equal_told_apart(track, database):

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.callback_examples import RaisesAt
 
-from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError
 from trackside.integrations.profiler import ProfilerCallback
 
@@ -71,13 +71,8 @@ def test_memory_can_be_left_out(make_trainer):
 
 
 def test_a_run_that_raises_while_it_is_profiled_leaves_the_trace_and_the_profiler_free(make_trainer, framework):
-    class Raises(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 3:
-                raise RuntimeError("boom")
-
     for _ in range(2):
-        trainer = make_trainer(ProfilerCallback(2, 5, log_dir="profile"), Raises())
+        trainer = make_trainer(ProfilerCallback(2, 5, log_dir="profile"), RaisesAt(3))
         with pytest.raises(RuntimeError, match="boom"):
             trainer.train()
         assert trainer.callback_report["profiler"].failures == 0

@@ -4,16 +4,11 @@ import pytest
 
 pytest.importorskip("trackio")
 
-from trackside import TrainerCallback
+from support.callback_examples import RaisesAt
+
 from trackside.integrations.trackio import TrackioCallback
 
 pytestmark = pytest.mark.usefixtures("trackio_folder")
-
-
-class RaisesAt(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 9:
-            raise RuntimeError("boom")
 
 
 def test_the_database_holds_the_arguments(make_trainer):
@@ -28,17 +23,11 @@ def test_the_database_holds_the_arguments(make_trainer):
 
 def test_a_resumed_run_goes_on_with_the_same_run(make_trainer):
     with pytest.raises(RuntimeError):
-        make_trainer(first := TrackioCallback(), RaisesAt()).train()
+        make_trainer(first := TrackioCallback(), RaisesAt(9)).train()
     make_trainer(tracker := TrackioCallback()).train(resume_from_checkpoint=True)
 
     assert tracker.trackio_name == first.trackio_name
 
 
-def test_python_and_numpy_random_numbers_are_left_alone(track, untouched_random_numbers):
-    run = track(TrackioCallback())
-    run.send("on_init_end")
-    run.send("on_train_begin")
-    run.log(loss=1.0)
-    run.send("on_train_end")
-
-    assert untouched_random_numbers()
+def test_python_and_numpy_random_numbers_are_left_alone(draws_nothing):
+    assert draws_nothing(TrackioCallback())

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("wandb")
 
+from support.callback_examples import RaisesAt
 from support.tracker_readers import WANDB_QUIET, curves_of, read_wandb
 
 from trackside import TrainerCallback
@@ -61,23 +62,8 @@ def test_the_file_holds_the_arguments_and_the_end(make_trainer):
     assert exit_code(path) == [0]
 
 
-def test_python_and_numpy_random_numbers_are_left_alone(track, untouched_random_numbers):
-    run = track(wandb())
-    run.send("on_train_begin")
-    run.step(10)
-    run.log(loss=1.0)
-    run.send("on_train_end")
-
-    assert untouched_random_numbers()
-
-
-class RaisesAt(TrainerCallback):
-    def __init__(self, step, error):
-        self.step, self.error = step, error
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise self.error
+def test_python_and_numpy_random_numbers_are_left_alone(draws_nothing):
+    assert draws_nothing(wandb())
 
 
 @pytest.mark.parametrize(("error", "code"), [(RuntimeError("boom"), 1), (KeyboardInterrupt(), 255)])
@@ -94,7 +80,7 @@ def test_a_run_that_raises_is_finished_as_failed_or_killed_with_all_its_records(
 
 def test_a_resumed_run_goes_on_with_the_same_id(make_trainer):
     with pytest.raises(RuntimeError):
-        make_trainer(first := wandb(), RaisesAt(9, RuntimeError("boom"))).train()
+        make_trainer(first := wandb(), RaisesAt(9)).train()
     make_trainer(tracker := wandb()).train(resume_from_checkpoint=True)
 
     assert tracker.run_id == first.run_id

@@ -1,4 +1,4 @@
-"""Small callbacks that several tests of the bus attach."""
+"""Small callbacks that several tests attach."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ class Raises(TrainerCallback):
 
     def on_log(self, args, state, control, **kwargs):
         raise RuntimeError("the tracker is down")
+
+
+class RaisesAt(TrainerCallback):
+    """Raises at the end of a step."""
+
+    def __init__(self, step, error=None):
+        self.step, self.error = step, error or RuntimeError("boom")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise self.error
 
 
 class Stops(TrainerCallback):

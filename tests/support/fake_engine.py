@@ -14,9 +14,10 @@ from trackside.trainer.arguments.base import BaseTrainingArguments
 from trackside.trainer.base_trainer import BaseTrainer
 from trackside.trainer.distributed.collectives import Collectives
 from trackside.trainer.distributed.launcher import ProcessRank
-from trackside.trainer.engine import CheckpointIO, Engine, EvaluationStep, StepResult, TrainStep
+from trackside.trainer.engine import CheckpointIO, Engine, EvaluationStep, StepResult
+from trackside.trainer.measuring.step_timer import StepTimer
 from trackside.trainer.optim.given import GivenOptimizers
-from trackside.trainer.step_timer import StepTimer
+from trackside.trainer.train_step import TrainStep
 
 Fault = Callable[[str, int], None]
 """Called with a place in the run and how often this rank has been there; it may raise."""
@@ -149,7 +150,12 @@ class FakeStep(TrainStep):
 
     def keep_state(self) -> None: ...
 
-    def take_back(self) -> None: ...
+    def take_back(self, *, is_kept: bool) -> None: ...
+
+    def watch_losses(self) -> None: ...
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        return 0.0, 0
 
 
 class FakeEvaluation(EvaluationStep):

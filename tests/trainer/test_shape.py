@@ -12,19 +12,19 @@ from typing import Any, Protocol
 import pytest
 
 from trackside.trainer import engine
+from trackside.trainer.train_step import TrainStep
 
 ONLY_PYTORCH = {
     "_torch_util.py": "helpers on torch objects",
     "availability.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
-    "nonfinite.py": "looks into the layers; TensorFlow has tf.debugging.enable_check_numerics",
 }
 ONLY_TENSORFLOW = {
     "compiled_step.py": "the tf.functions, which PyTorch, being eager, does not need",
-    "model_state.py": "Keras saves what its layers track; a module of PyTorch has all of its state in state_dict()",
+    "tracing.py": "functions of Python as graphs",
     "update_queue.py": "several updates in one call",
 }
 LIMITS = {"train_step.py": 300, "vulture_whitelist.py": 20}
-PARTS = (engine.Engine, engine.TrainStep, engine.EvaluationStep, engine.CheckpointIO)
+PARTS = (engine.Engine, TrainStep, engine.EvaluationStep, engine.CheckpointIO)
 
 SHARED_NAMES = [
     *("add_callback", "call_model_init", "callback_report", "compute_loss", "create_optimizer"),

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from trackside.callbacks._util.deprecation import Deprecation
-from trackside.callbacks._util.signatures import misfit
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
+from ..calls import check_call, takes_trial
 from ..optim.given import check_given
 from .base import BaseTrainingArguments
 
@@ -91,39 +91,8 @@ def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_ini
     check_callbacks(callbacks)
     check_pair(optimizers)
     check_given(optimizers, model_init)
-    check_function("compute_metrics", compute_metrics, "of an EvalPrediction")
-    check_call("compute_metrics", compute_metrics, "compute_metrics(prediction), of one EvalPrediction")
-    check_function("model_init", model_init, "that makes a model")
-
-
-def check_function(name: str, value: Any, of: str) -> None:
-    """Check that an argument of a constructor is a function; a dataset may be in its place.
-
-    Raises:
-        TracksideTypeError: If not.
-    """
-    if value is not None and not callable(value):
-        hint = ""
-        if hasattr(value, "__getitem__") or hasattr(value, "__iter__"):
-            hint = ". Give datasets by name: train_dataset=..., eval_dataset=..."
-        raise TracksideTypeError(f"{name} is a function {of}, not {type(value).__name__}{hint}")
-
-
-def check_call(name: str, function: Any, call: str, *, makes_objects: bool = False) -> None:
-    """Check that a function of one value, an argument of a constructor, can be called as it will be.
-
-    Args:
-        makes_objects: Whether it may return any object, so that it may be a class, unless its instances are called.
-
-    Raises:
-        TracksideTypeError: If not, or if it is a class instead of an instance.
-    """
-    is_called = isinstance(function, type) and any("__call__" in vars(base) for base in function.__mro__)
-    if isinstance(function, type) and (is_called or not makes_objects):
-        raise TracksideTypeError(f"{name} is a function or an instance, not the class: {function.__name__}()")
-    reason = function and misfit(function, 1, ())
-    if reason and misfit(function, 1, ("compute_result",)):
-        raise TracksideTypeError(f"{name} is called as {call}: {reason}")
+    check_call("compute_metrics", compute_metrics, "prediction")
+    check_call("model_init", model_init, *(["trial"] if callable(model_init) and takes_trial(model_init) else []))
 
 
 def check_callbacks(callbacks: Any) -> None:

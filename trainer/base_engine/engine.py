@@ -11,14 +11,15 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
 from ..data.limits import EpochLimit
-from ..engine import Engine, TrainBatch
+from ..engine import Engine
+from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
 from ..optim.resuming import MadeOptimizer
 from ..overrides import Overrides
 from ..progress import Progress
-from ..step_timer import StepTimer
+from ..train_step import TrainBatch
 from .average import WeightAverage
-from .trial import ModelTrial
+from .sandbox import ModelSandbox
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -52,13 +53,13 @@ class BaseEngine(Engine):
         self.step_timer = step_timer
         self.given: GivenOptimizers = GivenOptimizers(trainer)
         self.made: MadeOptimizer | None = None
-        self.trial: ModelTrial = self._new_trial()
+        self.sandbox: ModelSandbox = self._new_sandbox()
         self.average: WeightAverage = self._new_average()
         dispatcher.context["weight_average"] = self.average
 
     @abstractmethod
-    def _new_trial(self) -> ModelTrial:
-        """Return what tries the model."""
+    def _new_sandbox(self) -> ModelSandbox:
+        """Return the sandbox of the model."""
 
     @abstractmethod
     def _new_average(self) -> WeightAverage:
@@ -158,7 +159,7 @@ class BaseEngine(Engine):
 
         def make() -> Any:
             trainer.lr_scheduler = None
-            return trainer.create_scheduler(max_steps)
+            return self.overrides.method("create_scheduler")(max_steps, trainer.optimizer)
 
         made.reschedule(make, step)
         trainer.lr_scheduler = made.schedule
@@ -186,7 +187,7 @@ class EnginePart:
     """
 
     def __init__(self, engine: BaseEngine) -> None:
-        self._engine = engine
+        self.engine = engine
         self.trainer: Any = engine.trainer
         self.overrides: Overrides = engine.overrides
         self.strategy: Any = engine.strategy

@@ -7,16 +7,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..engine import TrainStep
-from ..measuring.current_epoch import WatchesLosses
-from ..measuring.loss_watch import LooksAtLosses
+from ..measuring.step_timer import StepTimer
 from ..optim.lr_schedules import step_schedule
-from ..step_timer import StepTimer
+from ..train_step import TrainStep
 from .average import WeightAverage
 from .engine import BaseEngine, EnginePart
 
 
-class BaseTrainStep(WatchesLosses, LooksAtLosses, EnginePart, TrainStep):
+class BaseTrainStep(EnginePart, TrainStep):
     """One update; counts what it works through.
 
     Args:

@@ -10,11 +10,9 @@ from typing import Any
 from trackside.callbacks.errors import CheckpointError
 
 from .manifest import BrokenCheckpointError, Contents, contents_of, read_manifest, verify
-from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
+from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, STATE_FILE, step_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-STATE_FILE = "trainer_state.json"
 
 
 def find_checkpoints(output_dir: str | Path) -> list[Path]:

@@ -27,7 +27,7 @@ from trackside.callbacks.errors import CheckpointError
 
 from .files.documents import DocumentError, check, has_schema, parse, read_document
 from .files.regular_files import IrregularFileError, is_inside, open_regular, read_regular, status_of
-from .names import step_of
+from .names import ARGS_FILE, PROGRESS_FILE, STATE_FILE, step_of
 from .saving.hashed_file import remembered
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -46,9 +46,9 @@ STANDARD_ROLES = {
     "scheduler.*": "schedule",
     "scaler.*": "scaler",
     "rng_state_*": "rng",
-    "trainer_state.json": "state",
-    "training_args.json": "arguments",
-    "progress.json": "progress",
+    STATE_FILE: "state",
+    ARGS_FILE: "arguments",
+    PROGRESS_FILE: "progress",
 }
 """Roles by standard name; the first pattern that matches applies."""
 

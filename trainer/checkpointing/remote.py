@@ -8,14 +8,13 @@ the new one is not complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..staging import is_address
 from .discovery import newest_valid
 from .filesystem import opened
 from .manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
-from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, step_of
+from .names import CHECKPOINT_PREFIX, REPLACED, is_checkpoint, replaced_name, step_of, temporary_name
 from .store import surplus
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -89,7 +88,7 @@ class RemoteFolder:
         except FileNotFoundError:
             return []
         names = [str(entry).rstrip("/").rpartition("/")[2] for entry in entries]
-        return sorted(name for name in names if COMMITTED.fullmatch(name) or REPLACED.fullmatch(name))
+        return sorted(filter(is_checkpoint, names))
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of the checkpoint ``name``.
@@ -128,15 +127,12 @@ class RemoteFolder:
             found = self.fs.find(self.root, detail=True)
         except FileNotFoundError:
             return {}
-        root = self.root.strip("/")
-        sizes = {path.strip("/").removeprefix(root).lstrip("/"): info["size"] for path, info in found.items()}
+        sizes = _below(self.root, found)
         return {name: size for name, size in sizes.items() if name and not is_kept_apart(name)}
 
     def sizes(self, name: str) -> dict[str, int]:
         """Return the sizes of the files of a checkpoint, by name relative to it."""
-        root = f"{self.root}/{name}".strip("/")
-        found = self.fs.find(f"{self.root}/{name}", detail=True)
-        return {path.strip("/").removeprefix(root).lstrip("/"): info["size"] for path, info in found.items()}
+        return _below(f"{self.root}/{name}", self.fs.find(f"{self.root}/{name}", detail=True))
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file; nothing if it does not exist."""
@@ -208,7 +204,7 @@ class RemoteFolder:
 
     def _set_aside(self, name: str, manifest: Manifest) -> None:
         """Rename a checkpoint, file by file, so that it is complete under one name or the other at any time."""
-        aside = f"{name}.replaced-{os.getpid()}-{secrets.token_hex(4)}"
+        aside = replaced_name(name)
         try:
             for file in [*manifest["files"], MANIFEST]:
                 self.fs.cp_file(f"{self.root}/{name}/{file}", f"{self.root}/{aside}/{file}")
@@ -226,8 +222,7 @@ class RemoteFolder:
         if is_same(final, manifest):
             return final
         make_folder(output_dir)
-        tag = hashlib.sha256(str(manifest["run_id"]).encode()).hexdigest()[:8]
-        temporary = output_dir / f".{CHECKPOINT_PREFIX}{manifest['step']}.tmp-{os.getpid()}-{tag}{secrets.token_hex(4)}"
+        temporary = output_dir / temporary_name(manifest["step"], str(manifest["run_id"]))
         try:
             with claimed(temporary):
                 for file in [*manifest["files"], MANIFEST]:
@@ -235,7 +230,7 @@ class RemoteFolder:
                     self._get(f"{name}/{file}", temporary / file)
                 self._check(name, temporary)
                 if os.path.lexists(final):
-                    final.rename(final.with_name(f"{final.name}.replaced-{os.getpid()}-{secrets.token_hex(4)}"))
+                    final.rename(final.with_name(replaced_name(final.name)))
                 temporary.rename(final)
                 sync_folder(output_dir)
         finally:
@@ -289,6 +284,11 @@ def get_last_checkpoint(folder: str | Path) -> str | None:
         return f"{remote.address}/{names[-1]}" if names else None
     path, _ = newest_valid(Path(folder).expanduser())
     return None if path is None else str(path)
+
+
+def _below(root: str, found: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of files by name relative to ``root``, from what fsspec has found of them by path."""
+    return {path.strip("/").removeprefix(root.strip("/")).lstrip("/"): info["size"] for path, info in found.items()}
 
 
 def is_kept_apart(name: str) -> bool:

@@ -10,11 +10,11 @@ from pathlib import Path
 from trackside.callbacks.errors import ArgumentError
 
 from .discovery import run_id_of, subfolders
-from .names import COMMITTED, REPLACED
+from .names import STATE_FILE, is_checkpoint
 from .store import CheckpointStore
 
 RESULTS = (
-    *("trainer_state.json", "train_results.json", "eval_results.json", "test_results.json", "all_results.json"),
+    *(STATE_FILE, "train_results.json", "eval_results.json", "test_results.json", "all_results.json"),
     *("predictions.npz", "loss_curve.png", "log.csv", "log.jsonl", "journal.jsonl"),
 )
 """Files that a run of trackside writes into its folder, besides checkpoints and the model."""
@@ -33,7 +33,7 @@ class EarlierRuns:
 
     def __init__(self, output_dir: Path | None, run_id: str) -> None:
         folders = [] if output_dir is None else subfolders(output_dir)
-        found = (run_id_of(path) for path in folders if _is_checkpoint(path))
+        found = (run_id_of(path) for path in folders if is_checkpoint(path.name))
         self.run_ids: set[str] = {name for name in found if name is not None} - {run_id}
         self._began_s = time.time()
 
@@ -69,7 +69,3 @@ def refuse_others(run_ids: Mapping[str, str | None], own: str, output_dir: str) 
             f"it holds checkpoints of another run ({name}); set resume_from_checkpoint=True to go on from them, "
             "overwrite_output_dir=True to start afresh, or another output_dir",
         )
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return bool(COMMITTED.fullmatch(path.name) or REPLACED.fullmatch(path.name))

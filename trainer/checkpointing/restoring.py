@@ -16,6 +16,7 @@ from trackside.callbacks.state import TrainerState
 from ..optim.resuming import MadeOptimizer, schedule_before
 from ..progress import Progress
 from .manifest import Contents
+from .names import ARGS_FILE, PROGRESS_FILE, STATE_FILE
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -62,10 +63,10 @@ class SavedRun:
     @classmethod
     def read(cls, path: Path, contents: Contents) -> SavedRun:
         """Read the JSON files of a checkpoint, which is verified already."""
-        state = TrainerState.from_dict(contents.read("trainer_state.json") or {})
-        written = contents.read("progress.json")  # transformers writes none
+        state = TrainerState.from_dict(contents.read(STATE_FILE) or {})
+        written = contents.read(PROGRESS_FILE)  # transformers writes none
         progress = Progress.from_dict(written or {"epoch": int(state.epoch or 0)})
-        args = contents.read("training_args.json") or {}
+        args = contents.read(ARGS_FILE) or {}
         return cls(path, contents, state, progress, args, has_progress=bool(written))
 
 

@@ -15,11 +15,9 @@ An output folder may contain:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +29,16 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError
 from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
 from .files.schemas import LARGEST
 from .manifest import seal
-from .names import CHECKPOINT_PREFIX, COMMITTED, REPLACED, TEMPORARY, step_of
+from .names import (
+    CHECKPOINT_PREFIX,
+    REPLACED,
+    TEMPORARY,
+    is_checkpoint,
+    replaced_name,
+    step_of,
+    tag_of,
+    temporary_name,
+)
 from .saving.hashed_file import remembering
 
 Write = Callable[[Path], Mapping[str, str] | None]
@@ -105,8 +112,8 @@ class CheckpointStore:
         return final
 
     @contextlib.contextmanager
-    def trial_folder(self) -> Iterator[Path]:
-        """Return a context with a folder as `commit` fills it, which is deleted at the end.
+    def rehearsal_folder(self) -> Iterator[Path]:
+        """Return a context with a folder like those that `commit` fills, which is deleted at the end.
 
         Raises:
             OSError: If a folder cannot be made in ``output_dir``.
@@ -133,13 +140,10 @@ class CheckpointStore:
 
     def remove_runs(self, run_ids: Collection[str]) -> None:
         """Delete the checkpoints of other runs, and what these left half written; a linked folder stays."""
-        tags = {_tag(run_id) for run_id in run_ids}
+        tags = {tag_of(run_id) for run_id in run_ids}
         doomed = [folder for folder, run in self._left_over(TEMPORARY) if run in tags]
-        for folder in subfolders(self.output_dir):
-            is_checkpoint = COMMITTED.fullmatch(folder.name) or REPLACED.fullmatch(folder.name)
-            if is_checkpoint and not folder.is_symlink() and run_id_of(folder) in run_ids:
-                doomed.append(folder)
-        self._discard(doomed)
+        committed = (path for path in subfolders(self.output_dir) if is_checkpoint(path.name) and not path.is_symlink())
+        self._discard([*doomed, *(path for path in committed if run_id_of(path) in run_ids)])
 
     def clean(self) -> list[Path]:
         """Remove the leftovers of ended processes of this run; return the removed folders.
@@ -147,7 +151,7 @@ class CheckpointStore:
         Leftovers are partly written or partly deleted folders, and the previous checkpoint of a step that was being
         replaced, unless it is the only one of its step; then it is renamed back. Folders in use by a process remain.
         """
-        doomed = [folder for folder, run in self._left_over(TEMPORARY) if run == self._tag()]
+        doomed = [folder for folder, run in self._left_over(TEMPORARY) if run == tag_of(self.run_id)]
         for folder, _ in self._left_over(REPLACED):
             final = self.path(step_of(folder))
             if os.path.lexists(final):
@@ -170,7 +174,7 @@ class CheckpointStore:
                 undo.callback(exchange, new, final)
                 old = new
             else:  # find_checkpoints also lists the intermediate name
-                old = final.with_name(f"{final.name}.replaced-{os.getpid()}-{secrets.token_hex(4)}")
+                old = final.with_name(replaced_name(final.name))
                 _rename(final, old, undo)
                 _rename(new, final, undo)
             sync_folder(self.output_dir)
@@ -202,12 +206,7 @@ class CheckpointStore:
     # -- names ----------------------------------------------------------------------------------------------------
 
     def _temporary(self, step: int) -> Path:
-        name = f".{CHECKPOINT_PREFIX}{step}.tmp-{os.getpid()}-{self._tag()}{secrets.token_hex(4)}"
-        return self.output_dir / name
-
-    def _tag(self) -> str:
-        """Return the tag of this run for folder names: a folder that is being written has no manifest yet."""
-        return _tag(self.run_id)
+        return self.output_dir / temporary_name(step, self.run_id)
 
     def _left_over(self, pattern: re.Pattern[str]) -> list[tuple[Path, str | None]]:
         """Return the folders that match ``pattern`` and are not in use by a process, each with the tag of its run."""
@@ -229,10 +228,6 @@ def surplus(oldest_first: Sequence[Path], limit: int, keep: Collection[str]) -> 
     """
     deletable = [path for path in oldest_first if path.name not in keep]
     return deletable[: max(len(oldest_first) - limit, 0)]
-
-
-def _tag(run_id: str) -> str:
-    return hashlib.sha256(run_id.encode()).hexdigest()[:8]
 
 
 def _rename(source: Path, target: Path, undo: contextlib.ExitStack) -> None:

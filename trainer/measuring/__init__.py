@@ -1,1 +1,1 @@
-"""Numbers of a run that callbacks ask for; measured only if one does."""
+"""What a run measures, and the lines in which it shows itself."""

@@ -42,30 +42,6 @@ class WatchedLosses:
         return taken
 
 
-class WatchesLosses:
-    """The methods of a training step that `CurrentEpoch` calls.
-
-    Attributes:
-        losses: Adds up the losses of an update; calls its ``watched.add`` with each.
-        strategy: The processes of the run.
-    """
-
-    losses: Any
-    strategy: Any
-
-    def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates of this run, each as it was computed; before the first update."""
-        self.losses.watched = WatchedLosses(self.strategy.all_reduce)
-
-    def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call, and in how many updates nothing counted.
-
-        Waits for the device.
-        """
-        taken: tuple[float, int] = self.losses.watched.take()
-        return taken
-
-
 class CurrentEpoch:
     """The epoch that a run is in, for callbacks: its number, its updates, and their mean loss.
 

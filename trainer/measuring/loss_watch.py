@@ -10,18 +10,6 @@ INTERVAL = 20
 """Updates after which the host looks at losses on a device; a log and a save look too."""
 
 
-class LooksAtLosses:
-    """The method of a training step that `LossWatch` calls."""
-
-    looks: Any = None
-    """The part of the step that has the method."""
-
-    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
-        """Return the first update of the run whose loss is not finite, and that loss; with ``wait``, look for it."""
-        found: tuple[int, float] | None = self.looks.first_non_finite(wait=wait)
-        return found
-
-
 class LossWatch:
     """Tells callbacks with a method ``loss_not_finite`` of the first loss of a run that is not finite.
 

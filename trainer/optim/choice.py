@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from trackside.callbacks.errors import ArgumentError, did_you_mean
+from trackside.callbacks._util.signatures import signature_of
+from trackside.callbacks.errors import ArgumentError, TracksideError, TracksideTypeError, did_you_mean
+
+from ..calls import check_call
 
 OptimizerClass = TypeVar("OptimizerClass")
 
@@ -42,6 +46,28 @@ def choose_optimizer(
     return optimizer_cls, {**general, **options, **{name: given[name] for name in given if name not in of_groups}}
 
 
+def check_class_and_options(given: Any) -> None:
+    """Check an ``optimizer_cls_and_kwargs``: a class of optimizer, which is called with groups, and its options.
+
+    Raises:
+        TracksideTypeError: If it is no such pair, or the class cannot be called like this.
+        ArgumentError: If an option is unknown; the message suggests the nearest name.
+    """
+    field = "optimizer_cls_and_kwargs"
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not isinstance(given[1], Mapping):
+        raise TracksideTypeError(f"{field} is a pair, (class of optimizer, dict of its options), not {given!r}")
+    make, options = given[0], [name for name in given[1] if name != "params"]  # groups, which it is called with
+    signature = signature_of(make) if callable(make) else None
+    if signature is not None and all(item.kind is not item.VAR_KEYWORD for item in signature.parameters.values()):
+        _, *known = signature.parameters or [""]
+        check_options(field, dict.fromkeys(options), known, make.__name__)
+    check_call(f"the class in {field}", make, "groups", keywords=options, makes_objects=True)
+
+
+MODES = {"mode": ("min", "max"), "threshold_mode": ("rel", "abs")}
+"""Options of a plateau schedule that are words."""
+
+
 def plateau_options(args: Any, schedule_cls: Callable[..., Any]) -> dict[str, Any]:
     """Return the options of a plateau schedule, with the mode that follows from ``args.greater_is_better``.
 
@@ -51,7 +77,33 @@ def plateau_options(args: Any, schedule_cls: Callable[..., Any]) -> dict[str, An
     given = dict(args.lr_scheduler_kwargs or {})
     _, *known = inspect.signature(schedule_cls).parameters
     check_options("lr_scheduler_kwargs", given, known, "reduce_lr_on_plateau")
+    for option, allowed in MODES.items():
+        if (value := given.get(option, allowed[0])) not in allowed:
+            near = did_you_mean(str(value), allowed)
+            raise ArgumentError("lr_scheduler_kwargs", given, f"{option} is one of {', '.join(allowed)}.{near}")
+    with values_of("lr_scheduler_kwargs", given, "reduce_lr_on_plateau"):
+        if not float(given.get("factor", 0.1)) < 1.0:
+            raise ArgumentError("lr_scheduler_kwargs", given, "factor is below 1")
     return {"mode": "max" if args.greater_is_better else "min", **given}
+
+
+@contextmanager
+def values_of(field: str, options: Mapping[str, Any] | None, owner: str) -> Iterator[None]:
+    """Return a context in which an error about a value is one about the options that an argument gives.
+
+    Args:
+        field: The argument.
+        owner: Name of the object that has the options.
+
+    Raises:
+        ArgumentError: If a value is refused and there are options.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, TracksideError) or not options:
+            raise
+        raise ArgumentError(field, dict(options), f"values that {owner} takes; it says: {error}") from error
 
 
 def check_options(field: str, options: Mapping[str, Any], known: Collection[str], owner: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from trackside.callbacks.errors import ArgumentError, did_you_mean
 
-from .choice import check_options
+from .choice import check_options, values_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -63,7 +63,19 @@ def make_schedule(
         "learning_rate": learning_rate,
     }
     schedule = partial(function, **{key: value for key, value in given.items() if key in parameters}, **options)
+    with values_of("lr_scheduler_kwargs", options, name):
+        schedule(num_warmup_steps), schedule(num_training_steps)
     return schedule if name in OWN_WARMUP else partial(_after_warmup, num_warmup_steps, schedule)
+
+
+def check_schedule(args: Any) -> None:
+    """Check the schedule that ``args`` select, before the length of the run is known.
+
+    Raises:
+        ArgumentError: See `make_schedule`; reduce_lr_on_plateau is not checked here.
+    """
+    if args.lr_scheduler_type != "reduce_lr_on_plateau":
+        make_schedule(str(args.lr_scheduler_type), 0, 1, args.learning_rate, args.lr_scheduler_kwargs)
 
 
 def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defaults: Any) -> Schedule:

@@ -18,11 +18,11 @@ from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
-from ..engine import TrainBatch
-from ..memory_metrics import DeviceMemory
+from ..measuring.memory import DeviceMemory
 from ..overrides import Overrides
 from ..progress import Progress
-from ..recovery.skipping import steers_update
+from ..recovery import steers_update
+from ..train_step import TrainBatch
 from ._torch_util import unwrap
 from .checkpoint import TorchCheckpoint
 from .data import loader
@@ -33,13 +33,15 @@ from .distributed.rendezvous import job_store
 from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
-from .nonfinite import watched
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
+from .optim.factory import check_choice
 from .optim.replaced import check_other
 from .optim.resuming import TorchMadeOptimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
+from .precision.overflow_watch import watched
+from .preparation.compiling import check_options_of_model, compile_model, enable_checkpointing
 from .preparation.device_cache import giving_back
 from .preparation.embedding_noise import add_noise
 from .preparation.kernels import use_liger_kernels
@@ -48,7 +50,7 @@ from .seeding import set_seed
 from .train_step import TorchTrainStep
 from .weights.average import TorchWeightAverage
 from .weights.files import check_data
-from .weights.trial import TorchTrial
+from .weights.sandbox import TorchSandbox
 
 
 class TorchEngine(BaseEngine):
@@ -77,8 +79,8 @@ class TorchEngine(BaseEngine):
             or (dispatcher.wants_losses and self.train_step.first_non_finite(wait=False) is not None)
         )
 
-    def _new_trial(self) -> TorchTrial:
-        return TorchTrial(self)
+    def _new_sandbox(self) -> TorchSandbox:
+        return TorchSandbox(self)
 
     def _new_average(self) -> TorchWeightAverage:
         return TorchWeightAverage(self)
@@ -144,12 +146,13 @@ class TorchEngine(BaseEngine):
         strategy.move(trainer.model, args.device)
         self.model_io.inspect()
         self._materialize()
+        check_options_of_model(args)
         if args.gradient_checkpointing:
             enable_checkpointing(trainer.model, args.gradient_checkpointing_kwargs)
         if args.use_liger_kernel:
             use_liger_kernels(trainer.model, args.liger_kernel_config)
         if args.torch_compile and getattr(trainer.model, "_compiled_call_impl", None) is None:
-            trainer.model.compile(backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode)
+            compile_model(trainer.model, args)
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
         self._check_optimizer()
@@ -169,7 +172,6 @@ class TorchEngine(BaseEngine):
             "create_optimizer", "create_optimizer_and_scheduler"
         )
         self.train_step.begin_run(takes_late=not is_own)
-        self.checkpoint.begin_run()
         if args.neftune_noise_alpha is not None:
             self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)
@@ -296,15 +298,11 @@ def lazy_names(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if nn.parameter.is_lazy(parameter)]
 
 
-def enable_checkpointing(model: Any, options: Any) -> None:
-    """Enable recomputation of activations in the backward pass of ``model``.
+def check_choices(args: Any) -> None:
+    """Check what ``args`` choose by names that the framework has, without a model.
 
     Raises:
-        TracksideValueError: If the model has no method for it.
+        ArgumentError: As in training.
     """
-    if not hasattr(model, "gradient_checkpointing_enable"):
-        raise TracksideValueError(
-            f"gradient_checkpointing=True needs a model with gradient_checkpointing_enable(); {type(model).__name__} "
-            "has none. Use torch.utils.checkpoint inside the model instead"
-        )
-    model.gradient_checkpointing_enable(**({"gradient_checkpointing_kwargs": options} if options else {}))
+    check_options_of_model(args)
+    check_choice(args)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideValueError
 
 from ..base_engine.engine import BaseEngine, EnginePart
-from ..engine import EvaluationStep, StepContext, StepResult, TrainBatch
+from ..engine import EvaluationStep, StepResult
 from ..evaluation.output_collector import map_nested
+from ..train_step import StepContext, TrainBatch
 from ._torch_util import NULL_CONTEXT
 from .batches import fetching
 from .batches.parts import map_batch
@@ -91,9 +92,9 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
-        inputs = placed if self.dtype is None else self._cast(placed)
+        inputs = self._cast(placed)
         has_own = "prediction_step" in self.overrides
-        predict = self.trainer.prediction_step if has_own else self._predict
+        predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, (context := StepContext(0, 2, examples == 0))
         model_io.examples_in.known = inputs, examples or 1
@@ -101,16 +102,14 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
             weight = context.items
             if weight is None:
-                weight = examples or 1
-                if labels is not None:
-                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
+                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not has_own:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
-        return StepResult(loss, weight, logits, labels, examples, kept)
+        return StepResult(loss, weight, logits, labels, examples, kept, step.observer.doubt)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
@@ -202,7 +201,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
     def _cast(self, inputs: Any) -> Any:
-        """Return inputs in the precision of an evaluation in bf16 or fp16."""
+        """Return inputs in the precision of an evaluation in bf16 or fp16; in any other, as they are."""
         dtype = self.dtype
         if dtype is None:
             return inputs

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..evaluation.output_collector import leaves, map_nested
 from ..overrides import Overrides
 from ._torch_util import fields_of, has_fields, operations_in, signature_of, unwrap
+from .batches.calling import explain_call
 from .batches.example_counter import ExampleCounter
-from .loss import IGNORED, LabelRule, is_causal_lm
+from .batches.label_rule import LabelRule
 
 
 class ModelIO:
@@ -73,13 +74,11 @@ class ModelIO:
         self.past: Any = None
 
     def _find_rule(self, model: nn.Module) -> None:
-        """Begin with a rule by what model and loss declare, unless there is one for them."""
+        """Begin with the rule that model and loss declare, unless there is one for them."""
         loss_fn = self._trainer.loss_fn
         if self._rule_of != (id(model), id(loss_fn)):
             self._rule_of = (id(model), id(loss_fn))
-            weights = loss_fn.weight if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) else None
-            is_causal, ignored = is_causal_lm(model) and loss_fn is None, ignored_by(loss_fn, model)
-            self.rule: LabelRule = LabelRule(is_causal, ignored, weights)
+            self.rule: LabelRule = LabelRule.declared_by(model, loss_fn)
 
     def call(self, model: nn.Module, inputs: Any, *, with_labels: bool) -> Any:
         """Call the model, with labels if it takes them, and with the memory of ``past_index``."""
@@ -131,14 +130,6 @@ def takes(model: nn.Module, inputs: Sequence[Any]) -> bool:
     return True
 
 
-def ignored_by(loss_fn: Any, model: nn.Module) -> int:
-    """Return the label that a loss, or without one a model, declares to ignore; -100 without a declaration."""
-    declared = [getattr(loss_fn, "ignore_index", None)]
-    if loss_fn is None and (config := getattr(model, "config", None)) is not None:
-        declared = [getattr(config, name) for name in dir(config) if name.endswith("loss_ignore_index")]
-    return next((value for value in declared if type(value) is int), IGNORED)
-
-
 def forward_parameters(model: nn.Module) -> tuple[list[str], bool]:
     """Return the argument names of ``model.forward``, and whether it takes any other names."""
     parameters = signature_of(model).parameters
@@ -166,25 +157,8 @@ def call_model(model: nn.Module, batch: Any, *, withhold: Sequence[str] = (), wi
     try:
         return model(*inputs, **named)
     except TypeError as error:
-        _explain(model, inputs, named, error)
+        explain_call(error, model, inputs, named)
         raise
-
-
-def _explain(model: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], error: TypeError) -> None:
-    """Raise TracksideTypeError if ``error`` is due to the arguments, and was not raised inside the model."""
-    forward = signature_of(model)
-    try:
-        forward.bind(*inputs, **named)
-    except TypeError as misfit:
-        taken = [name for name in forward.parameters if name != "kwargs"]
-        wrong = next((name for name in named if name not in taken), None)
-        near = did_you_mean(wrong, [name for name in taken if name not in named]) if wrong else ""
-        held = f"{', '.join(named)} by name" if named else f"{len(inputs)} values by position"
-        raise TracksideTypeError(
-            f"{type(unwrap(model)).__name__}.forward({', '.join(taken)}) was given {held}: {misfit}.{near} loss_fn=... "
-            "holds labels back from the model: the last of a tuple, or what is called 'labels' or stands in "
-            "args.label_names. Anything else a data_collator can drop or rename"
-        ) from error
 
 
 # -- outputs ----------------------------------------------------------------------------------------------------------
@@ -271,7 +245,7 @@ def logits_in(outputs: Any, *, ignore_keys: Sequence[str], loss: Any = None) -> 
         loss: The loss, if it is known to be among the outputs, whatever its shape.
     """
     if isinstance(outputs, Tensor):
-        return outputs
+        return None if outputs is loss else outputs
     known = by_name(outputs)
     if isinstance(known, Mapping):
         parts = [value for name, value in known.items() if name not in (*ignore_keys, "loss")]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.sharding import even_spans
-from ..engine import StepContext
+from ..train_step import StepContext
 from ._compat import is_out_of_memory
 from .batches.cutting import Cutter
 from .data.loader import EpochLoader

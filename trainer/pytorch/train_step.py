@@ -17,7 +17,7 @@ from trackside.callbacks.errors import UnsupportedError
 
 from ..base_engine.engine import BaseEngine
 from ..base_engine.train_step import BaseTrainStep
-from ..engine import StepContext, TrainBatch
+from ..train_step import StepContext, TrainBatch
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
 from .inspection.misfit import TORCHS, explain
@@ -70,7 +70,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         reference = args.global_micro_batch_size * args.gradient_accumulation_steps / args.world_size
         skips = args.logging_nan_inf_filter
         self.losses: LossAccumulator = LossAccumulator(self.strategy, args.device, reference, skip_non_finite=skips)
-        self.looks = self.observer = LossObserver(self)
+        self.observer: LossObserver = LossObserver(self)
         self.noise: Any = None
         self.retrier: OOMRetrier | None = OOMRetrier(self, engine) if args.auto_find_batch_size else None
         self._has_sparse, self._is_first_update = False, True
@@ -80,10 +80,11 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def take_overrides(self) -> None:
         """Call the trainer's methods from now on where they are its user's."""
-        trainer, overrides = self.trainer, self.overrides
-        own_step = partial(self.observer.call, trainer.training_step)
+        overrides = self.overrides
+        own_step = partial(self.observer.call, overrides.method("training_step"))
         self.call_training_step = own_step if "training_step" in overrides else self.training_step
-        self._compute_loss = trainer.compute_loss if "compute_loss" in overrides else self.compute_loss
+        self._train_on = self.call_training_step if self.retrier is None else self.retrier.training_step
+        self._compute_loss = overrides.method("compute_loss") if "compute_loss" in overrides else self.compute_loss
 
     def begin_run(self, *, takes_late: bool) -> None:
         """Set up the step for the optimizer and the wrapped model of a new run.
@@ -99,7 +100,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             trainer.optimizer,
             self.precision.parameters,
             self.holders,
-            self._engine.take_other_optimizer,
+            self.engine.take_other_optimizer,
             takes_late=takes_late and not self.precision.has_copies,
             is_distributed=strategy.world_size > 1,
             watches=not (strategy.is_sharded or self.precision.has_copies),
@@ -139,10 +140,7 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.model_io.examples_in.known = inputs, max(batch.examples, 1)
         model = self.trainer.model_wrapped
         with self.strategy.grad_sync(model, context.is_last):
-            if self.retrier is not None:
-                loss = self.retrier.training_step(model, inputs)
-            else:
-                loss = self.call_training_step(model, inputs)
+            loss = self._train_on(model, inputs)
         value, self._inputs = self.losses.add(loss, context), None
         if not self._is_on_host or value - value != 0.0:
             self.observer.look_at(value, inputs, context)
@@ -278,12 +276,13 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
     # -- records --------------------------------------------------------------------------------------------------
 
     def take_loss(self) -> tuple[float, int]:
-        """Return the sum of the losses of the updates since the last call, and in how many of them nothing counted.
-
-        Waits for the device.
-        """
+        """Return the losses since the last call, summed, and the updates without one. Waits for the device."""
         self.first_non_finite(wait=True)
         return self.losses.take()
+
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update whose loss is not finite, and that loss; with ``wait``, look at the device."""
+        return self.observer.first_non_finite(wait=wait)
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rates of the last update. Waits for the device."""

@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
-from ..arguments.constructor import arguments_of, check_call, check_function, names_arguments
+from ..arguments.constructor import arguments_of, names_arguments
 from ..base_trainer import BaseTrainer
+from ..calls import check_call
 from ..evaluation.checks import dataset_to_evaluate
+from ..optim.choice import check_class_and_options
 from ..outputs import Dataset
 from ..overrides import advice, documents, warn_of_unused_overrides
 from ._torch_util import distributed_part, names_without_values, unwrap
@@ -22,7 +24,7 @@ from .arguments import TrainingArguments
 from .batches.parts import batch_size
 from .data.collators import DataCollatorWithPadding, default_data_collator
 from .data.columns import drop_unused_columns
-from .data.factory import make_loader, tell_of_loader
+from .data.factory import check_dataset, make_loader, tell_of_loader
 from .dropin import surface
 from .dropin.counted_loss import CountedLoss
 from .engine import TorchEngine
@@ -93,9 +95,11 @@ class Trainer(BaseTrainer):
         check_loss_fn(loss_fn)
         if compute_loss_func is not None:
             loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
-        check_loss_fn(loss_items_fn, "loss_items_fn")
-        check_function("data_collator", data_collator, "of a list of examples")
-        check_call("data_collator", data_collator, "data_collator(examples), of one list", makes_objects=True)
+        check_call("loss_items_fn", loss_items_fn, "batch")
+        check_call("data_collator", data_collator, "examples", makes_objects=True)
+        check_call("preprocess_logits_for_metrics", preprocess_logits_for_metrics, "logits", "labels")
+        if optimizer_cls_and_kwargs is not None:
+            check_class_and_options(optimizer_cls_and_kwargs)
         warn_of_unused_overrides(self, Trainer)
         set_seed(args.seed, deterministic=args.full_determinism)
         self.processing_class: Any = processing_class or tokenizer
@@ -119,6 +123,7 @@ class Trainer(BaseTrainer):
         model: Any = self.model
         found = type(model).__name__
         if not isinstance(model, nn.Module):
+            found += f" {model.__name__}, which is not an instance" if isinstance(model, type) else ""
             raise TracksideTypeError(f"Trainer needs model, an nn.Module, or model_init; it got {found}")
         if empty := names_without_values(model, self.args.device):
             raise TracksideValueError(
@@ -164,6 +169,7 @@ class Trainer(BaseTrainer):
         if isinstance(dataset, DataLoader):
             tell_of_loader(dataset, options["batch_size"], self._engine.strategy.rank)
             return dataset
+        check_dataset(dataset)
         collate = self.data_collator
         if self.args.remove_unused_columns:
             reads = self.loss_items_fn is not None or self._overrides.any(*READ_BATCHES)
@@ -194,13 +200,14 @@ class Trainer(BaseTrainer):
         """Create the optimizer and the schedule unless they exist; overrides may set or return them."""
         made = self.create_optimizer()
         self.optimizer = as_one_optimizer(made if self.optimizer is None else self.optimizer)
-        made = self.create_scheduler(num_training_steps)
+        made = self._overrides.method("create_scheduler")(num_training_steps, self.optimizer)
         self.lr_scheduler = as_one_schedule(made if self.lr_scheduler is None else self.lr_scheduler)
 
     def create_optimizer(self) -> Any:
         """Create the optimizer, unless it exists, and return it; an override may return several in a dict or list."""
         if self.optimizer is None:
-            pair = self._optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            own = self._overrides.method("get_optimizer_cls_and_kwargs")
+            pair = self._optimizer_cls_and_kwargs or own(self.args, self.model)
             self.optimizer: Any = create_optimizer(
                 self.model, self.args, pair, self.get_decay_parameter_names(self.model)
             )

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from inspect import Parameter, signature
 from numbers import Real
 from typing import Any
 
@@ -18,6 +17,7 @@ from trackside.callbacks.errors import ArgumentError, TracksideTypeError, Unknow
 from trackside.callbacks.metrics import is_undefined
 
 from ..arguments.elsewhere import nearest_name
+from ..calls import check_call, takes_trial
 from ..outputs import default_compute_objective
 from ..staging import address_of
 
@@ -68,6 +68,9 @@ class Search:
         compute_objective: Callable[[dict[str, float]], float] | None,
         hp_name: Callable[[Any], str] | None,
     ) -> None:
+        check_call("hp_space", hp_space, "trial", makes_objects=True)
+        check_call("compute_objective", compute_objective, "metrics", makes_objects=True)
+        check_call("hp_name", hp_name, "trial", makes_objects=True)
         self.trainer = trainer
         self.args: Any = trainer.args
         self.compute_objective: Callable[[dict[str, float]], float] = compute_objective or default_compute_objective
@@ -194,17 +197,6 @@ def hyperparameters_of(trial: Any) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise TracksideTypeError(f"trial must be a dict of hyperparameters, a BestRun or a trial; it is {trial!r}")
     return dict(found)
-
-
-def takes_trial(model_init: Callable[..., Any]) -> bool:
-    """Return whether ``model_init`` takes an argument; keyword-only arguments do not count.
-
-    Example:
-        >>> takes_trial(lambda: None), takes_trial(lambda trial: None), takes_trial(lambda *, hidden=8: None)
-        (False, True, False)
-    """
-    by_place = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL}
-    return any(item.kind in by_place for item in signature(model_init).parameters.values())
 
 
 def varied(args: Any, hyperparameters: Mapping[str, Any], model_init: Any, **places: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..engine import TrainBatch
+from ..train_step import TrainBatch
 from ._compat import flat_call
 from .data.loader import examples_in, map_leaves, stacked
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
@@ -24,7 +24,7 @@ from .distributed.strategy import DistributedStrategy
 from .draws.outside import Outside
 from .loss import FiniteLosses
 from .objective.items import sum_dtype
-from .tracing.function import compiled, runs_eagerly
+from .tracing import compiled, runs_eagerly
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

@@ -18,12 +18,12 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
-from ..engine import TrainBatch
-from ..memory_metrics import DeviceMemory
+from ..measuring.memory import DeviceMemory
+from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
 from ..overrides import Overrides
 from ..progress import Progress
-from ..step_timer import StepTimer
+from ..train_step import TrainBatch
 from .checkpoint import TFCheckpoint
 from .data.factory import check_same_spec, make_batches, training_options
 from .data.loader import Batches, OwnBatches, examples_in
@@ -32,17 +32,17 @@ from .distributed.strategy import DistributedStrategy, strategy_for
 from .draws.state import DRAWS
 from .evaluation import TFEvaluation
 from .model_io import ModelIO
-from .model_state import seed_generators
 from .objective.compile_options import tell_of_loss, tell_of_options
 from .objective.misfits import tell_of_unused
-from .optim.factory import own_optimizer, own_schedule, prepare_optimizer
+from .optim.factory import check_choice, own_optimizer, own_schedule, prepare_optimizer
 from .optim.resuming import TFMadeOptimizer
 from .precision.factory import precision_for, set_tf32
 from .precision.policies import check_scaled
 from .seeding import set_seed
 from .train_step import TFTrainStep
 from .weights.average import TFWeightAverage
-from .weights.trial import TFTrial
+from .weights.model_state import seed_generators
+from .weights.sandbox import TFSandbox
 
 
 class TFEngine(BaseEngine):
@@ -70,8 +70,8 @@ class TFEngine(BaseEngine):
         self.trace_counts: Counter[str] = Counter()
         self.epoch_number: int = 0
 
-    def _new_trial(self) -> TFTrial:
-        return TFTrial(self)
+    def _new_sandbox(self) -> TFSandbox:
+        return TFSandbox(self)
 
     def _new_average(self) -> TFWeightAverage:
         return TFWeightAverage(self)
@@ -248,3 +248,12 @@ class TFEngine(BaseEngine):
     def device_memory(self, reset: bool) -> DeviceMemory | None:
         """Return None: the memory of accelerators is not measured."""
         return None
+
+
+def check_choices(args: Any) -> None:
+    """Check what ``args`` choose by names that the framework has, without a model.
+
+    Raises:
+        ArgumentError: As in training.
+    """
+    check_choice(args)

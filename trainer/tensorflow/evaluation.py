@@ -30,7 +30,6 @@ from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import batch_size, losses_of_outputs
 from .model_io import ModelIO, without
-from .model_state import undisturbed
 from .objective._compat import compilation_of
 from .objective.compiled_metrics import CompiledMetrics
 from .objective.items import MEAN, MISUSE
@@ -38,8 +37,9 @@ from .objective.losses_by_name import LossesByName, by_name
 from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
-from .tracing.function import compiled, runs_eagerly
+from .tracing import compiled, runs_eagerly
 from .train_step import TFTrainStep
+from .weights.model_state import undisturbed
 
 
 class TFEvaluation(EnginePart, EvaluationStep):

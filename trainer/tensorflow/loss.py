@@ -228,8 +228,9 @@ class FiniteLosses:
         self._counted: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def add(self, loss: Any) -> None:
-        """Count an update; from the first loss on that is not finite, the sum is not finite, and nothing is counted."""
-        is_finite = tf.math.is_finite(self._total.assign_add(loss, read_value=True))
+        """Count an update; the first loss that is not finite makes the sum so, and ends it, and nothing is counted."""
+        total = self._total.read_value()
+        is_finite = tf.math.is_finite(self._total.assign(tf.where(tf.math.is_finite(total), total + loss, total)))
         self._counted.assign_add(tf.cast(is_finite, tf.float64))
 
     def values(self) -> list[Any]:

@@ -7,7 +7,6 @@ scale and random numbers are JSON. All files are data without code. ``save_model
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -20,23 +19,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks._util.plain_data import plain
+from trackside.callbacks._util.exact_data import Tell, exact, returned
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import system_errors
 from ..checkpointing.saving.host_buffers import SMALL_BYTES, Buffers
-from . import model_state
 from ._compat import global_seed_generator
 from .draws.state import DRAWS
+from .weights import model_state
+from .weights.keras_files import KERAS_FILE
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 WEIGHTS_FILE = "model.safetensors"
 """Weights in a checkpoint."""
-KERAS_FILE = "model.weights.h5"
-"""Weights in the folder of ``save_model``, and in checkpoints of earlier versions."""
 METADATA = {"format": "keras"}
 
 # -- random numbers ---------------------------------------------------------------------------------------------------
@@ -118,24 +116,6 @@ def write_arrays(values: dict[str, Any], path: Path) -> None:
     arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in values.items()}
     with system_errors(path):
         save_file(arrays, path, metadata=METADATA)
-
-
-def save_for_keras(model: Any, folder: Path) -> None:
-    """Write the weights of ``model`` in the format of Keras, whose library ends the process if the disk is full."""
-    file = InMemory(KERAS_FILE)
-    model.save_weights(file)
-    (folder / KERAS_FILE).write_bytes(file.getbuffer())
-
-
-class InMemory(io.BytesIO):
-    """A file in memory that Keras accepts by its ``name``."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name: str = name
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def load_weights(model: Any, checkpoint: Contents) -> None:
@@ -237,13 +217,13 @@ def weights_in(folder: Path) -> list[str]:
     return [name for name in (WEIGHTS_FILE, KERAS_FILE) if (folder / name).exists()][:1]
 
 
-def as_data(state: Any, name: str) -> Any:
-    """Return a state as `write_file` takes it for the file ``name``: arrays as they are, others as plain data.
+def as_data(state: Any, name: str, tell: Tell) -> Any:
+    """Return a state as `write_file` takes it for the file ``name``: arrays as they are, others as `exact` data.
 
     Raises:
-        NotPlainError: If a value has no plain form.
+        NotPlainError: If a value cannot be kept.
     """
-    return state if name.endswith(".npz") else plain(state, f"the state in {name}")
+    return state if name.endswith(".npz") else exact(state, f"the state in {name}", tell=tell)
 
 
 def sizes_of(*owners: Any) -> list[int]:
@@ -253,7 +233,7 @@ def sizes_of(*owners: Any) -> list[int]:
 
 
 def write_file(content: Any, path: Path) -> None:
-    """Write arrays to an .npz file, or plain data to a JSON file.
+    """Write arrays to an .npz file, or what `as_data` returned to a JSON file.
 
     Types that .npz files cannot keep, such as bfloat16, are written as float32.
     """
@@ -277,6 +257,6 @@ def read_file(path: Path) -> Any:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return returned(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from ..base_engine.engine import BaseEngine
 from ..base_engine.train_step import BaseTrainStep
-from ..engine import StepContext, TrainBatch
 from ..optim.lr_schedules import step_schedule
+from ..train_step import StepContext, TrainBatch
 from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
@@ -74,7 +74,6 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         if args.auto_find_batch_size:
             self.retrier = OOMRetrier(lambda *part: self.compiled.accumulate(*part))
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
-        self._engine = engine
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self.reductions: tuple[str, ...] = (MEAN,)
         self._without_gradient: frozenset[int] = frozenset()
@@ -86,9 +85,8 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     def begin_run(self, spec: Pair) -> None:
         """Create the functions of a new run, for micro-batches with ``spec``."""
         self.queue.clear()
-        self.follow(cast(TFMadeOptimizer, self._engine.made), self._receivers)
+        self.follow(cast(TFMadeOptimizer, self.engine.made), self._receivers)
         self.compiled = CompiledStep(self, spec, self._trace_counts)
-        self.looks: Any = self.compiled.finite
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -260,6 +258,10 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
             self.trainer.optimizer.learning_rate.assign(learning_rate)
 
     # -- records --------------------------------------------------------------------------------------------------
+
+    def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
+        """Return the first update whose loss is not finite, and the sum of the losses; with ``wait``, look for it."""
+        return self.compiled.finite.first_non_finite(wait=wait)
 
     def training_record(self) -> dict[str, float]:
         """Return the gradient norm and the learning rate of the last update, after its loss was taken."""

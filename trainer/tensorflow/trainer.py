@@ -83,9 +83,10 @@ class TFTrainer(BaseTrainer):
         return TFEngine(self, self._dispatcher, self._overrides)
 
     def _check_model(self) -> None:
-        if not callable(getattr(self.model, "call", None)):
+        if isinstance(self.model, type) or not callable(getattr(self.model, "call", None)):
             found = type(self.model).__name__
-            raise TracksideTypeError(f"TFTrainer needs model, a Keras model, or model_init; it got {found}")
+            cure = f" {self.model.__name__}, which is not an instance" if isinstance(self.model, type) else ""
+            raise TracksideTypeError(f"TFTrainer needs model, a Keras model, or model_init; it got {found}{cure}")
 
     def call_model_init(self, trial: Any = None) -> Any:
         """Return a new model from ``model_init``, created in the strategy's scope and in the requested precision."""

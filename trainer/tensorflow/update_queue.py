@@ -11,8 +11,8 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.events import Signal
 
-from ..engine import TrainBatch
-from ..recovery.skipping import steers_update
+from ..recovery import steers_update
+from ..train_step import TrainBatch
 from .data.readers import Reader
 from .distributed.strategy import Needs
 

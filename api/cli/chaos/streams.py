@@ -17,7 +17,7 @@ from trackside.cli.checkpoint_diff import flat
 from trackside.report.checkpoint_entries import NOT_METRICS
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint
-from trackside.trainer.checkpointing.names import step_of
+from trackside.trainer.checkpointing.names import PROGRESS_FILE, STATE_FILE, step_of
 
 RANDOM = "random numbers"
 KINDS = (LIVE, RANDOM, BATCH, "record", "weights", "optimizer", "schedule", "scaler", "progress", "callback", "state")
@@ -110,11 +110,11 @@ def read_run(out: Path, kept: Path, trace: Path) -> Found:
         except BrokenCheckpointError as error:
             found.ended[step_of(path)]["state of the checkpoint"] = error.reason
             continue
-        last = contents.read("trainer_state.json") or {}
+        last = contents.read(STATE_FILE) or {}
         found.seen[step_of(path), "checkpoint"].append(_of_checkpoint(contents, last, out))
     if out.is_dir():
         contents = contents_of(out)
-        last = contents.read("trainer_state.json") or last
+        last = contents.read(STATE_FILE) or last
         found.ended[END] |= _arrays(contents, ("weights",))
     found.ended[END]["state: global_step"] = last.get("global_step")
     for record in last.get("log_history") or []:
@@ -127,7 +127,7 @@ def _of_checkpoint(contents: Contents, state: Mapping[str, Any], out: Path) -> S
     rest = {name: value for name, value in state.items() if name not in ("log_history", "stateful_callbacks")}
     documents = {
         "callback": state.get("stateful_callbacks") or {},
-        "progress": contents.read("progress.json") or {},
+        "progress": contents.read(PROGRESS_FILE) or {},
         "state": rest,
     }
     for kind, values in documents.items():

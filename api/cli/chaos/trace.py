@@ -148,7 +148,7 @@ def _of_tensorflow(model: Any) -> dict[str, Any]:
 
     from trackside.trainer.tensorflow._compat import global_seed_generator
     from trackside.trainer.tensorflow.draws.state import DRAWS
-    from trackside.trainer.tensorflow.model_state import generator_states
+    from trackside.trainer.tensorflow.weights.model_state import generator_states
 
     return {
         "tensorflow": tf.random.get_global_generator().state.numpy(),

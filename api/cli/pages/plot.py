@@ -11,7 +11,7 @@ from trackside.cli import report
 from trackside.cli.parser import Parser, local_path
 from trackside.cli.refusals import told_plainly
 from trackside.report.run_files import local_files
-from trackside.trainer.checkpointing.discovery import STATE_FILE
+from trackside.trainer.checkpointing.names import STATE_FILE
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
 

@@ -50,6 +50,62 @@ def test_before_and_after_may_name_the_progress_bar_that_is_there_by_itself(run_
     assert text.index("\n  csv ") < text.index("\n  progress ") < text.index("\n  jsonl ")
 
 
+OPTIONS = {
+    "a name of the optimizer": (["--optim", "sgd", "--optim_args", "momentun=0.9"], "Did you mean 'momentum'?"),
+    "a value of it": (["--optim", "sgd", "--optim_args", "momentum=fast"], "optim_args={'momentum': 'fast'}"),
+    "a name of the schedule": (
+        ["--lr_scheduler_type", "cosine", "--lr_scheduler_kwargs", '{"num_cycle": 1}'],
+        "num_cycles",
+    ),
+    "a value of it as well": (
+        ["--lr_scheduler_type", "cosine", "--lr_scheduler_kwargs", '{"num_cycles": "x"}'],
+        "float",
+    ),
+    "an option that it needs": (["--lr_scheduler_type", "cosine_with_min_lr"], "needs either min_lr or min_lr_rate"),
+    "a name of a plateau": (
+        ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"patiance": 1}'],
+        "Did you mean 'patience'?",
+    ),
+    "a word of a plateau": (
+        ["--lr_scheduler_type", "reduce_lr_on_plateau", "--lr_scheduler_kwargs", '{"mode": "mix"}'],
+        "mode is one of min, max",
+    ),
+}
+OF_PYTORCH = {
+    "a backend": (["--torch_compile_backend", "inductr"], "Did you mean 'inductor'?"),
+    "a name of checkpointing": (
+        ["--gradient_checkpointing", "true", "--gradient_checkpointing_kwargs", '{"use_reentrnt": false}'],
+        "Did you mean 'use_reentrant'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *OF_PYTORCH])
+def test_plan_refuses_options_as_training_does(run_yaml, capsys, name):
+    options, message = {**OPTIONS, **OF_PYTORCH}[name]
+    told = []
+    for command in ("plan", "train"):
+        assert main([command, run_yaml, "--eval_strategy", "epoch", *options]) == 2
+        told.append(capsys.readouterr().err.splitlines()[-1])
+
+    assert told[0] == told[1]
+    assert message in told[0]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_plan_of_tensorflow_refuses_options_too(tmp_path, monkeypatch, capsys, name):
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(tmp_path)
+    Path("tf.yaml").write_text("framework: tensorflow\n")
+    options, message = OPTIONS[name]
+    if name == "a value of it":  # which Keras takes
+        options, message = ["--optim", "sgd", "--optim_args", "momentum=-3"], "optim_args={'momentum': -3}"
+
+    assert main(["plan", "tf.yaml", "--eval_strategy", "epoch", *options]) == 2
+
+    assert message in capsys.readouterr().err
+
+
 def test_callbacks_lists_what_is_registered_with_package_and_options(capsys):
     assert main(["callbacks"]) == 0
 

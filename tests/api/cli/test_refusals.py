@@ -143,3 +143,70 @@ def test_the_model_or_the_data_missing_is_refused(tmp_path, monkeypatch, capsys)
     assert main(["train", "run.yaml"]) == 2
 
     assert "run.yaml: model is missing" in capsys.readouterr().err
+
+
+FAULTY = """\
+import torch
+
+
+def opened(path):
+    return open(path)
+
+
+def data(path="nowhere.csv"):
+    return opened(path)
+
+
+def refused():
+    from trackside import TrainingArguments
+
+    return TrainingArguments(seed=-1)
+
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__("3", 4)
+
+
+class Hears:
+    def __init__(self):
+        self.place = {}["place"]
+
+    def on_log(self, args, state, control, **kwargs):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "error", "first", "last"),
+    [
+        ("train_data", "faulty.data", "FileNotFoundError: ", "line 9, in data", "line 5, in opened"),
+        ("train_data", "faulty.refused", "ArgumentError: seed=-1", "line 15, in refused", "line 15, in refused"),
+        ("model", "faulty.Net", "TypeError: ", "line 20, in __init__", "in __init__"),
+        ("callbacks.hears", "faulty.Hears", "KeyError: 'place'", "line 25, in __init__", "line 25, in __init__"),
+        (
+            "train_data",
+            "unfinished.data",
+            "importing unfinished failed: NameError",
+            "line 1, in <mod",
+            "line 1, in <mod",
+        ),
+    ],
+)
+def test_an_error_in_code_of_the_user_is_told_with_its_lines_alone(
+    run_yaml, write_module, capsys, key, path, error, first, last
+):
+    write_module("faulty", FAULTY)
+    write_module("unfinished", "rows = undefined\n")
+
+    code = main(["train", run_yaml, f"--{key}.class_path", path])
+
+    said, *lines = capsys.readouterr().err.splitlines()
+    places = [line for line in lines if line.startswith("  File ")]
+    assert code == 2
+    assert said.startswith("trackside: error: ")
+    assert key in said
+    assert error in said
+    assert first in places[0]
+    assert last in places[-1]
+    assert "trackside" not in "".join(places)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.callback_examples import RaisesAt
 from support.fork_process import Fork
 
 from trackside import EarlyStoppingCallback, TrainerCallback
@@ -43,15 +44,6 @@ class Recorder(TrainerCallback):
 
     def note(self, event, args, state, control, **kwargs):
         self.heard.append((event, state.global_step))
-
-
-class RaisesAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise RuntimeError("boom")
 
 
 def test_every_event_is_a_line_in_order(make_trainer):

@@ -10,6 +10,11 @@ import pytest
 from trackside.callbacks.errors import CallbackError, TracksideTypeError
 
 
+def accuracy_score(y_true: Any, y_pred: Any, *, normalize: bool = True) -> float:
+    """Has the arguments of a function of scikit-learn."""
+    return 0.0
+
+
 @pytest.fixture(params=["pytorch", "tensorflow"])
 def trainer_class(request: Any) -> Any:
     pytest.importorskip({"pytorch": "torch", "tensorflow": "tensorflow"}[request.param])
@@ -23,10 +28,21 @@ def trainer_class(request: Any) -> Any:
     [
         ({"train_datset": []}, r"Trainer\(\) has no argument 'train_datset'. Did you mean 'train_dataset'\?"),
         ({"learning_rate": 1e-3}, r"'learning_rate': it is a field of the training arguments"),
-        ({"compute_metrics": 3}, "compute_metrics is a function of an EvalPrediction, not int"),
-        ({"compute_metrics": lambda predictions, labels: {}}, "is called as compute_metrics.prediction.*: missing a"),
+        ({"compute_metrics": 3}, r"compute_metrics is a function, compute_metrics\(prediction\), not int"),
+        (
+            {"compute_metrics": lambda predictions, labels: {}},
+            r"is called as compute_metrics\(prediction\), and <lambda> takes \(predictions, labels\): missing a",
+        ),
         ({"compute_metrics": dict}, r"compute_metrics is a function or an instance, not the class: dict\(\)"),
-        ({"model_init": 3}, "model_init is a function that makes a model, not int"),
+        ({"model_init": 3}, r"model_init is a function, model_init\(\), not int"),
+        (
+            {"compute_metrics": accuracy_score},
+            r"accuracy_score takes \(y_true, .*missing.* lambda p: {'name': metric\(p.pred",
+        ),
+        (
+            {"model_init": lambda trial, width: None},
+            r"model_init is called as model_init\(trial\), .*: missing.*'width'",
+        ),
         ({"optimizers": 3}, r"optimizers is a pair, \(optimizer, schedule\), .*; not int"),
         ({"optimizers": (1, 2, 3)}, "not 3 values"),
         ({"optimizers": (dict, None)}, "optimizers has the class dict; give an instance of it"),

@@ -14,6 +14,7 @@ from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer.checkpointing import store as checkpoint
 from trackside.trainer.checkpointing.discovery import newest_valid
 from trackside.trainer.checkpointing.manifest import verify
+from trackside.trainer.checkpointing.names import tag_of
 from trackside.trainer.checkpointing.store import CheckpointStore, surplus
 
 DEAD = 2**22 + 1  # above the largest process number of Linux
@@ -240,7 +241,7 @@ def test_surplus_takes_the_oldest_it_may_and_no_more_than_it_must(steps, limit, 
 
 def test_what_a_dead_process_left_is_removed_and_that_of_another_run_is_not(store):
     store.commit(1, writer("a"))
-    tag, foreign_tag = store._tag(), CheckpointStore(store.output_dir, run_id="another")._tag()
+    tag, foreign_tag = tag_of(store.run_id), tag_of("another")
     names = [f".checkpoint-{step}.tmp-{pid}-{tag}0123" for step, pid in ((2, DEAD), (3, os.getpid()))]
     foreign = f".checkpoint-2.tmp-{DEAD}-{foreign_tag}0123"
     for name in (*names, foreign):

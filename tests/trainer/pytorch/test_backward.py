@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.pytorch import _compat
 from trackside.trainer.pytorch._compat import run_backward
-from trackside.trainer.pytorch.loss import FEW, LabelRule
+from trackside.trainer.pytorch.batches.label_rule import FEW, LabelRule
 from trackside.trainer.pytorch.precision.base import FullPrecision
 
 

@@ -87,6 +87,34 @@ def test_batch_size_of_is_asked_for_the_batches_of_other_loaders(tmp_path):
         trainer.train()
 
 
+def without(rows, keep, kind=dict):
+    kept = [row for row in rows if keep(row)]
+    x = torch.stack([row["x"] for row in kept]) if kept else torch.zeros(0, 3)
+    labels = x.sum(1, keepdim=True)
+    return (x, labels) if kind is tuple else {"input": x, "labels": labels}
+
+
+@pytest.mark.parametrize("kind", [dict, tuple])
+@pytest.mark.parametrize("places", [(4, 5, 6), (8, 9)], ids=["some of a batch", "a whole batch"])
+def test_examples_that_a_collator_leaves_out_count_nowhere(tmp_path, kind, places):
+    left_out = [ROWS[place]["x"] for place in places]
+    kept = X[[place for place in range(len(X)) if place not in places]]
+    args = TrainingArguments(
+        tmp_path, no_cuda=True, disable_tqdm=True, save_strategy="no", per_device_train_batch_size=1,
+        per_device_eval_batch_size=4, num_train_epochs=1, logging_steps=1, learning_rate=1e-9, optim="sgd",
+    )  # fmt: skip
+    trainer = Trainer(
+        linear(), args, lambda rows: without(rows, lambda row: not any(row["x"] is x for x in left_out), kind),
+        ROWS, ROWS, loss_fn=nn.MSELoss(),
+    )  # fmt: skip
+    right = float(nn.functional.mse_loss(linear()(kept), kept.sum(1, keepdim=True)))
+
+    result = trainer.train()
+
+    assert (trainer.evaluate()["eval_loss"], result.training_loss) == pytest.approx((right, right), 1e-5)
+    assert len(trainer.predict(ROWS).predictions) == len(kept)
+
+
 class Anchored(nn.Linear):
     """A model that has no memory for more than ``most`` examples."""
 

@@ -100,26 +100,3 @@ def test_optimizer_and_schedule_that_are_only_returned_are_taken(make_trainer):
     trainer.train()
 
     assert [record["learning_rate"] for record in trainer.state.log_history[:2]] == [1.0, 0.5]
-
-
-def test_without_an_optimizer_the_method_that_makes_none_is_named(make_trainer):
-    class Nothing(Trainer):
-        def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
-            pass
-
-    with pytest.raises(ValueError, match=r"create_optimizer_and_scheduler\(\) made no optimizer"):
-        make_trainer(Nothing).train()
-
-
-def test_a_metric_that_an_overridden_evaluate_adds_decides_which_model_is_best(make_trainer):
-    class Adding(Trainer):
-        def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-            return {**super().evaluate(*args, **kwargs), "eval_mine": -float(self.state.global_step)}
-
-    options = {"load_best_model_at_end": True, "metric_for_best_model": "mine", "greater_is_better": True}
-    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "max_steps": 3}
-    trainer = make_trainer(Adding, eval_dataset=classified(8), **options, **steps)
-
-    trainer.train()
-
-    assert trainer.state.best_global_step == 1

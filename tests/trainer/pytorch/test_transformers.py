@@ -198,21 +198,6 @@ def test_an_index_of_weights_that_does_not_serve_is_described(make, tmp_path, in
         make(gpt2(), ragged()).load_weights(tmp_path)
 
 
-def test_the_early_stopping_of_transformers_runs_unchanged(make):
-    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 6}
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
-    stopping = transformers.EarlyStoppingCallback(1)
-    data = ragged(label=[0] * 20)
-    model = bert("BertForSequenceClassification")
-
-    trainer = make(
-        model, data, processing_class=tokenizer(), callbacks=[stopping], learning_rate=1e-2, **options, **best
-    )
-
-    assert trainer.train().global_step < 6
-    assert trainer.state.best_global_step == 1
-
-
 def test_examples_of_different_length_without_padding_say_what_to_give(make):
     with pytest.raises(ValueError, match=r"stacked in 'input_ids'.*DataCollatorWithPadding"):
         make(bert("BertForSequenceClassification"), ragged(label=[0] * 20)).train()

@@ -175,6 +175,19 @@ def test_a_batch_that_the_model_does_not_take_is_named_beside_what_it_takes(make
         make_trainer(model=Model(), train_dataset=data, remove_unused_columns=False).train()
 
 
+def test_a_model_that_returns_its_loss_alone_has_no_predictions(make_trainer):
+    class Alone(Linear):
+        def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(self.layer(x), labels)
+
+    data = DictDataset(x=FEATURES, labels=LABELS)
+
+    prediction = make_trainer(model=Alone(), train_dataset=data, loss_fn=None).predict(data)
+
+    assert prediction.predictions is None
+    assert prediction.metrics["test_loss"] > 0
+
+
 def test_labels_that_reach_a_model_without_loss_fn_are_explained(make_trainer):
     with pytest.raises(TypeError, match=r"Linear has no loss: it takes 1 of the 2 parts .* loss_fn=..., which"):
         make_trainer(model=Linear(), train_dataset=TensorDataset(FEATURES, LABELS), loss_fn=None).train()
@@ -209,8 +222,11 @@ class OnceOnly(IterableDataset[Any]):
         (iter([]), "can be read only once"),
         (lambda: iter([]), "is not a dataset"),
         ("train.csv", "str is not a dataset"),
-        ({"x": FEATURES}, "dict is not a dataset"),
+        ({"x": FEATURES}, r"dict is not a dataset of examples: it holds columns by name; give .*from_dict"),
+        ({0: FEATURES[0]}, r"its keys are numbers; give the examples, list\(dataset.values\(\)\)"),
+        ({"train": classified(2)}, r"it holds several by name; give one of them, such as dataset\['train'\]"),
         ((FEATURES, LABELS), "give TensorDataset"),
+        ([classified(2)], "list of 1 datasets is not a dataset of examples: give one of them, or their ConcatDataset"),
         (classified(0), "holds no batch"),
         (OnceOnly(), "gave no batch"),
     ],
@@ -220,13 +236,14 @@ def test_what_is_no_dataset_says_so(make_trainer, dataset, message):
         make_trainer(train_dataset=dataset, max_steps=2).train()
 
 
-@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
-def test_a_table_of_columns_is_refused_with_what_to_give_instead(make_trainer, package):
+@pytest.mark.parametrize("name", ["input", "unknown"])
+@pytest.mark.parametrize(("package", "made"), [("pandas", r"Dataset.from_pandas\("), ("pyarrow", r"Dataset\(")])
+def test_a_table_of_columns_is_refused_with_what_to_give_instead(make_trainer, package, made, name):
     module = pytest.importorskip(package)
-    columns = {"input": [1.0, 2.0], "labels": [0, 1]}
+    columns = {name: [1.0, 2.0], "labels": [0, 1]}
     table = module.DataFrame(columns) if package == "pandas" else module.table(columns)
 
-    with pytest.raises(TypeError, match="is a table of columns, not a dataset"):
+    with pytest.raises(TypeError, match=f"is a table of columns, not a dataset of examples; give datasets.{made}table"):
         make_trainer(train_dataset=table).train()
 
 

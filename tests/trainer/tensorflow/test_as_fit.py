@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from trackside import TFTrainer
-from trackside.trainer.tensorflow.model_state import seed_generators
+from trackside.trainer.tensorflow.weights.model_state import seed_generators
 
 layers, ops = keras.layers, keras.ops
 SEED, EPOCHS, BATCH = 42, 2, 8

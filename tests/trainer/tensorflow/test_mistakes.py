@@ -32,8 +32,19 @@ def batches():
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
 
 
+class Endless(keras.utils.PyDataset):
+    def __getitem__(self, index):
+        return X, Y
+
+
 DATA = {
     "a list": ([X, Y], "pair of arrays.*not list. Write a pair as a tuple"),
+    "a list of examples": ([*zip(X, Y, strict=True)], r"not list of examples one by one.*tuple\(map\(np.stack, zip\("),
+    "a tuple of examples": ((*zip(X, Y, strict=True),), "not tuple of examples one by one"),
+    "examples by name": ([{"x": x} for x in X], r"one by one. Stack them: {name: np.stack\(\[example\[name\]"),
+    "examples by number": (dict(enumerate(X)), r"not dict of examples one by one. Stack them: np.stack\(examples\)"),
+    "several datasets": ({"a": batches(), "b": batches()}, r"not dict of several datasets.* such as dataset\['a'\]"),
+    "a single value": ((X, 3), "a part of the dataset is a single value"),
     "a generator": ((pair for pair in [(X, Y)]), "pair of arrays.*not generator. It can be read only once"),
     "four parts": ((X, Y, np.ones(20), np.ones(20)), "not 4 parts"),
     "arrays of different lengths": ((X, Y[:10]), r"lengths: \[10, 20\] \(features 20; labels 10\)"),
@@ -50,6 +61,11 @@ DATA = {
     "labels of two columns": ((X, np.stack([Y, Y], 1)), r"labels int64 \(batch, 2\) and outputs float32 \(batch, 3\)"),
     "labels beyond the classes": ((X, Y + 5), r"a label value of \d which is outside the valid range of \[0, 3\)"),
     "no labels": (X, "no labels in the training batches"),
+    "several": (
+        {"a": tf.data.Dataset.range(2), "b": tf.data.Dataset.range(2)},
+        r"dict of 2 datasets \(a, b\) is not a",
+    ),
+    "no length": (Endless(), r"Endless has no length: give it __len__\(\), or num_batches=None"),
 }
 
 
@@ -146,6 +162,11 @@ def test_examples_and_batches_of_unknown_shape_are_told(make_trainer):
 def test_a_loss_that_is_none_is_named(make_trainer, loss, message):
     with pytest.raises(TracksideError, match=message):
         make_trainer(loss_fn=loss).train()
+
+
+def test_a_class_is_not_taken_for_a_model(make_trainer):
+    with pytest.raises(TracksideTypeError, match="it got type Sequential, which is not an instance"):
+        make_trainer(model=keras.Sequential)
 
 
 def test_a_compiled_loss_is_not_smoothed_and_says_so(make_trainer):

@@ -210,21 +210,6 @@ def test_prediction_loop_serves_evaluate_and_predict(make_trainer):
     assert trainer.predict(classified(9)).metrics["mine"] == 1.0
 
 
-def test_a_metric_that_an_overridden_evaluate_adds_decides_which_model_is_best(make_trainer):
-    class Adds(TFTrainer):
-        def evaluate(self, *args, **kwargs):
-            return {**super().evaluate(*args, **kwargs), "eval_mine": -float(self.state.global_step)}
-
-    trainer = make_trainer(
-        Adds, eval_dataset=classified(8), load_best_model_at_end=True, metric_for_best_model="mine",
-        greater_is_better=True, eval_strategy="steps", eval_steps=1, save_strategy="steps", max_steps=3,
-    )  # fmt: skip
-
-    trainer.train()
-
-    assert trainer.state.best_global_step == 1
-
-
 def test_an_overridden_predict_is_what_is_called(make_trainer):
     class Best(TFTrainer):
         def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test"):
@@ -274,15 +259,6 @@ def test_optimizer_and_schedule_of_ones_own_are_taken_whether_set_or_returned(ma
 
     assert isinstance(trainer.optimizer, keras.optimizers.SGD)
     assert [record["learning_rate"] for record in trainer.state.log_history[:4]] == [1.0, 0.75, 0.5, 0.25]
-
-
-def test_without_an_optimizer_the_method_that_makes_none_is_named(make_trainer):
-    class Nothing(TFTrainer):
-        def create_optimizer_and_scheduler(self, num_training_steps):
-            pass
-
-    with pytest.raises(TracksideValueError, match=r"create_optimizer_and_scheduler\(\) made no optimizer"):
-        make_trainer(Nothing).train()
 
 
 def test_a_method_of_the_other_trainer_is_never_called_and_says_so(make_trainer):

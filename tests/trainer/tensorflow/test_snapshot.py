@@ -12,7 +12,8 @@ from support.tf_models import classified, mlp, weights_of
 
 from trackside import TrainerCallback
 from trackside.trainer.checkpointing.saving import host_buffers
-from trackside.trainer.tensorflow import model_state, snapshot
+from trackside.trainer.tensorflow import snapshot
+from trackside.trainer.tensorflow.weights import model_state
 
 layers = keras.layers
 
@@ -185,7 +186,7 @@ def test_optimizer_variables_come_back_as_they_were(tmp_path):
     weights = [keras.Variable(np.ones(3), dtype="bfloat16", name="half"), keras.Variable(np.ones((300, 300)), name="w")]
     optimizer = keras.optimizers.Adam()
     optimizer.build(weights)
-    state = snapshot.as_data(snapshot.optimizer_arrays(optimizer), "optimizer.npz")
+    state = snapshot.as_data(snapshot.optimizer_arrays(optimizer), "optimizer.npz", print)
 
     snapshot.write_file(state, tmp_path / "optimizer.npz")
     read = snapshot.read_file(tmp_path / "optimizer.npz")

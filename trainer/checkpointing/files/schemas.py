@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..names import ARGS_FILE, PROGRESS_FILE, STATE_FILE
+
 LARGEST = 2**63 - 1
 """The largest whole number in a checkpoint."""
 
@@ -254,9 +256,9 @@ SHARDS_SCHEMA = _object(
 INDEX_SCHEMA = _object({"weight_map": {"type": "object", "additionalProperties": TEXT}}, "weight_map")
 
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "trainer_state.json": STATE_SCHEMA,
-    "training_args.json": _object({"output_dir": TEXT}, "output_dir"),
-    "progress.json": PROGRESS_SCHEMA,
+    STATE_FILE: STATE_SCHEMA,
+    ARGS_FILE: _object({"output_dir": TEXT}, "output_dir"),
+    PROGRESS_FILE: PROGRESS_SCHEMA,
     "scheduler.json": SCHEDULE_SCHEMA,
     "scaler.json": SCALER_SCHEMA,
     "rng_state_*.json": RNG_SCHEMA,

@@ -1,4 +1,4 @@
-"""The number of examples in a batch: as its sampler told, or by the trainer's method."""
+"""The number of examples in a batch: as its sampler told, less what the collator left out, or by the trainer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from trackside.callbacks.errors import TracksideTypeError
 
+from .parts import left_of
+
 
 class ExampleCounter:
-    """Returns the number of examples in a batch: as its sampler told, or else by ``trainer.batch_size_of``.
+    """Returns the number of examples in a batch: those of its sampler that are in it, or ``trainer.batch_size_of``.
 
     Args:
         trainer: Its ``batch_size_of`` is called, overridden or not.
@@ -31,7 +33,7 @@ class ExampleCounter:
         """
         batch, examples = self.known
         if batch is not None and batch is inputs:
-            return examples
+            return left_of(inputs, examples)
         size = self._trainer.batch_size_of(inputs)
         if not isinstance(size, (int, np.integer)) or size < 0:
             raise TracksideTypeError(f"batch_size_of() returned {size!r}; it returns the number of examples in a batch")

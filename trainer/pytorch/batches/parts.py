@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ...evaluation.output_collector import leaves
+
 logger: logging.Logger = logging.getLogger("trackside.data")
 
 PLAIN = (str, bytes, int, float, complex, np.ndarray, np.generic, NoneType, Tensor)
@@ -142,6 +144,24 @@ def batch_size(batch: Any) -> int:
     if 2 * number <= len(sizes):
         _tell(sorted(set(sizes)), size)
     return size
+
+
+def left_of(batch: Any, examples: int) -> int:
+    """Return how many of its ``examples`` a batch holds, of which a collator may have left some out.
+
+    It is the size that all parts have, if it is smaller, and no part has its examples in the second dimension.
+
+    Example:
+        >>> left_of({"x": torch.ones(3, 2), "labels": torch.ones(3)}, 4)
+        3
+    """
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()
+    if any(isinstance(part, Tensor) and part.ndim and part.shape[0] == examples for part in parts):
+        return examples  # nearly always, and ten times faster than the rest
+    sizes = set(_sizes_of(batch))
+    tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim]
+    has_second = bool(tensors) and all(examples in leaf.shape[1:2] for leaf in tensors)
+    return min([examples, *sizes]) if len(sizes) == 1 and not has_second else examples
 
 
 def _sizes_of(value: Any, path: Path = ()) -> list[int]:

@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 
 from trackside.callbacks.errors import TracksideValueError
 
+from ...evaluation.output_collector import leaves
 from .._torch_util import fields_of, has_fields
 
 Collator = Callable[[list[Any]], Any]
@@ -29,7 +30,8 @@ def default_data_collator(features: list[Any]) -> Any:
     as float32. Tuples become a tuple; torch's ``default_collate`` handles all other types.
 
     Raises:
-        TracksideValueError: If examples differ in shape, or are not numbers; the message names the field.
+        TracksideValueError: If examples differ in shape or in their fields, or are not numbers; the message names the
+            field.
     """
     first = features[0]
     if isinstance(first, tuple) and not hasattr(first, "_fields"):
@@ -39,11 +41,32 @@ def default_data_collator(features: list[Any]) -> Any:
             return _collated(features)
         features = [fields_of(feature) for feature in features]
         first = features[0]
-    batch = _labels(first, features)
-    for name, value in first.items():
-        if name not in LABEL_COLUMNS and value is not None and not isinstance(value, str):
-            batch[name] = _stacked(name, value, [feature[name] for feature in features])
+    try:
+        batch = _labels(first, features)
+        for name, value in first.items():
+            if name not in LABEL_COLUMNS and not _is_left_out(value):
+                batch[name] = _stacked(name, value, [feature[name] for feature in features])
+    except KeyError:
+        _check_same_fields(features)
+        raise
+    if any(len(feature) != len(first) for feature in features):
+        _check_same_fields(features)
     return batch
+
+
+def _check_same_fields(features: list[Any]) -> None:
+    """Raise TracksideValueError if a field that is not text or None is in some of the examples only."""
+    for name in {name: None for feature in features for name, value in feature.items() if not _is_left_out(value)}:
+        number = sum(name in feature for feature in features)
+        if number < len(features):
+            raise TracksideValueError(
+                f"examples of one batch have different fields: {name!r} is in {number} of {len(features)}. Give it to "
+                "all of them, or give a data_collator"
+            )
+
+
+def _is_left_out(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _collated(features: list[Any]) -> Any:
@@ -75,7 +98,7 @@ def is_object(example: Any) -> bool:
 def _labels(first: Mapping[str, Any], features: list[Any]) -> dict[str, Any]:
     if first.get("label") is not None:
         values = [_plain(feature["label"]) for feature in features]
-        return {"labels": torch.tensor(values, dtype=_label_dtype(values[0]))}
+        return {"labels": _stacked("label", values[0], values, _label_dtype(values[0]))}
     if first.get("label_ids") is not None:
         several = [feature["label_ids"] for feature in features]
         if isinstance(several[0], Tensor | np.ndarray):
@@ -103,10 +126,20 @@ def _stacked(name: str, first: Any, values: list[Any], dtype: torch.dtype | None
             return default_collate(values)
         return torch.tensor(values, dtype=dtype)
     except (ValueError, TypeError, RuntimeError) as error:
+        shown = str(error).rstrip(".")
         raise TracksideValueError(
-            f"the examples of a batch cannot be stacked in {name!r}: {error}. Where lengths differ, give a "
-            "data_collator that pads, such as DataCollatorWithPadding(tokenizer)"
+            f"the examples of a batch cannot be stacked in {name!r}: {shown}. {_cure(values)}"
         ) from error
+
+
+def _cure(values: list[Any]) -> str:
+    """Return what to do with values that cannot be stacked."""
+    if any(isinstance(value, str) for value in values):
+        return "Give each class its number, and tokenize texts, in the dataset"
+    kinds = int, float, Tensor, np.ndarray, np.generic
+    if any(not isinstance(leaf, kinds) or getattr(leaf, "dtype", None) == np.object_ for leaf in leaves(values)):
+        return "Make numbers of them in the dataset"
+    return "Where lengths differ, give a data_collator that pads, such as DataCollatorWithPadding(tokenizer)"
 
 
 @dataclasses.dataclass

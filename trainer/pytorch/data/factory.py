@@ -47,7 +47,8 @@ def make_loader(
     """Return the loader of one rank's batches.
 
     Args:
-        dataset: A map-style dataset (with a length and items), or anything that can be iterated over more than once.
+        dataset: A map-style dataset (with a length and items), or anything that can be iterated over more than once;
+            see `check_dataset`.
         batch_size: Examples in one batch of one rank.
         global_batch_size: Examples in one batch of all ranks, if it is not ``batch_size`` for each rank.
         args: Read for dataloader_num_workers, dataloader_pin_memory, dataloader_persistent_workers,
@@ -55,7 +56,6 @@ def make_loader(
         shuffle: Shuffle a map-style dataset; an iterable one keeps its own order.
 
     Raises:
-        TracksideTypeError: If ``dataset`` is of neither type.
         ArgumentError: If group_by_length is requested, and there are no lengths.
     """
     options = _worker_options(args)
@@ -127,6 +127,51 @@ def example_lengths(dataset: Any, column: str = "length") -> list[int]:
     return [int(value) if name == column else len(value) for value in values]
 
 
+def check_dataset(dataset: Any) -> None:
+    """Check that a dataset gives examples, before anything is made of their names.
+
+    Raises:
+        TracksideTypeError: If not; the message has what to give instead.
+    """
+    kind = type(dataset).__name__
+    if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
+        raise TracksideTypeError(
+            "a tuple of arrays is not a dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
+        )
+    if hasattr(dataset, "columns") and (hasattr(dataset, "dtypes") or hasattr(dataset, "schema")):
+        made = FROM_TABLES.get(type(dataset).__module__.partition(".")[0], "Dataset.from_pandas(table)")
+        raise TracksideTypeError(
+            f"{kind} is a table of columns, not a dataset of examples; give datasets.{made}, or TensorDataset of "
+            "tensors of its columns"
+        )
+    if isinstance(dataset, Mapping):
+        raise TracksideTypeError(f"{kind} is not a dataset of examples: {_instead_of(dataset)}")
+    if isinstance(dataset, list | tuple) and dataset and all(map(_is_dataset, dataset)):
+        raise TracksideTypeError(
+            f"{kind} of {len(dataset)} datasets is not a dataset of examples: give one of them, or their "
+            "ConcatDataset; eval_dataset may also be a dict of datasets by name"
+        )
+    if isinstance(dataset, str | bytes) or not (_has_items(dataset) or isinstance(dataset, Iterable)):
+        raise TracksideTypeError(
+            f"{kind} is not a dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
+        )
+
+
+FROM_TABLES = {"pyarrow": "Dataset(table)", "polars": "Dataset.from_polars(table)"}
+
+
+def _is_dataset(part: Any) -> bool:
+    return isinstance(part, Dataset | DataLoader) or hasattr(part, "column_names")
+
+
+def _instead_of(dataset: Mapping[Any, Any]) -> str:
+    if dataset and all(isinstance(key, int) for key in dataset):
+        return "its keys are numbers; give the examples, list(dataset.values())"
+    if dataset and all(map(_is_dataset, dataset.values())):
+        return f"it holds several by name; give one of them, such as dataset[{next(iter(dataset))!r}]"
+    return "it holds columns by name; give datasets.Dataset.from_dict(columns), or TensorDataset of its tensors"
+
+
 # -- fast loading of tensors ------------------------------------------------------------------------------------------
 
 
@@ -163,21 +208,11 @@ def _is_quick(dataset: Any, collate_fn: Collator) -> bool:
 
 
 def _is_map_style(dataset: Any) -> bool:
-    if isinstance(dataset, tuple) and len({getattr(part, "shape", None) for part in dataset}) > 1:
-        raise TracksideTypeError(
-            "a tuple of arrays is not a dataset of examples; give TensorDataset(*map(torch.as_tensor, arrays))"
-        )
-    if hasattr(dataset, "columns") and (hasattr(dataset, "dtypes") or hasattr(dataset, "schema")):
-        raise TracksideTypeError(
-            f"{type(dataset).__name__} is a table of columns, not a dataset of examples; give "
-            "datasets.Dataset.from_pandas(table), or TensorDataset of tensors of its columns"
-        )
-    has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if isinstance(dataset, Mapping | str | bytes) or not (has_items or isinstance(dataset, Iterable)):
-        raise TracksideTypeError(
-            f"{type(dataset).__name__} is not a dataset: it needs __getitem__ and __len__, or __iter__ that starts anew"
-        )
-    return has_items and not isinstance(dataset, IterableDataset)
+    return _has_items(dataset) and not isinstance(dataset, IterableDataset)
+
+
+def _has_items(dataset: Any) -> bool:
+    return hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
 
 
 def _worker_options(args: Any) -> dict[str, Any]:

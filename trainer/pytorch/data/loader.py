@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from trackside.trainer.data.sharding import derive_seed
 
-from ...engine import TrainBatch
+from ...train_step import TrainBatch
 from .._compat import end_workers
 from ..batches.parts import batch_size
 from ..preparation.own_randomness import generators_of, reseed_all

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
 
-from ...engine import TrainBatch
+from ...train_step import TrainBatch
 from .collators import Collator
 from .workers import OwnGenerators, host_state_kept, seed_worker, unseen_as_worker
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trackside.trainer.step_timer import StepTimer
+from trackside.trainer.measuring.step_timer import StepTimer
 
 
 class CudaStepTimer(StepTimer):

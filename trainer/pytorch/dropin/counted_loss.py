@@ -9,6 +9,8 @@ from torch import Tensor
 
 from trackside.callbacks.errors import ArgumentError
 
+from ...calls import check_call
+
 
 class CountedLoss:
     """A ``loss_fn`` that passes the number of items of its batch on.
@@ -23,13 +25,13 @@ class CountedLoss:
 
     Raises:
         ArgumentError: If both were given.
+        TracksideTypeError: If ``function`` cannot be called like this.
     """
 
     def __init__(self, function: Callable[..., Tensor], count: Callable[[Any], Any], *, instead_of: Any) -> None:
         if instead_of is not None:
             raise ArgumentError("compute_loss_func", function, "None together with loss_fn; give one of the two")
-        if not callable(function):
-            raise ArgumentError("compute_loss_func", function, "a function of (outputs, labels, num_items_in_batch)")
+        check_call("compute_loss_func", function, "outputs", "labels", keywords=["num_items_in_batch"])
         self._function = function
         self._count = count
 

@@ -10,7 +10,7 @@ import torch
 
 from trackside.callbacks._util.display import Report
 
-from ...engine import StepContext
+from ...train_step import StepContext
 from ..loss import as_mean_and_weight
 from ..precision.eval_mode import eval_mode
 from .first_loss import unknown

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import TracksideTypeError
 
 from .._compat import saved
-from ..loss import IGNORED, LabelRule
+from ..batches.label_rule import IGNORED, LabelRule
 from .graph import Reading, Term, ignored_label, is_cross_entropy, picks_elements, read_loss
 from .mixing import comparison_in
 from .probe import probe_rule, tensors_in, with_order
@@ -59,6 +59,7 @@ class ItemCounter:
         is_sum: Whether the loss is a sum.
         is_counted: Whether the items depend on the values in a batch.
         is_read_only: Whether no rule gives their number in an evaluation, but only the operations of each loss.
+        doubt: What the operations of the first loss say against the number; empty if nothing.
     """
 
     def __init__(self, trainer: Any, model_io: Any, loss_of: Callable[[Any], Any] | None) -> None:
@@ -73,6 +74,7 @@ class ItemCounter:
         self.is_sum: bool = False
         self.is_counted: bool = False
         self.is_read_only: bool = False
+        self.doubt: str = ""
 
     def count(self, loss: Tensor, inputs: Any) -> Any:
         """Return the number of items of a mean ``loss``, as a number or a tensor; 1 for a sum."""
@@ -131,7 +133,7 @@ class ItemCounter:
         number = self.count(loss, inputs) if items is None else items
         findings.per_example = float(number) / max(examples, 1)
         findings.is_fixed = items is None and self._can_read and not self.is_counted
-        self.findings = findings
+        self.findings, self.doubt = findings, findings.doubt if reading.terms else ""
         return findings
 
     def tell_with(self, tell: Callable[[str], None] | None) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, did_you_mean
 
+from ...calls import check_call
 from .._compat import is_out_of_memory
 
-TORCHS = (RuntimeError, ValueError, IndexError, TypeError)
+TORCHS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
 """Types of the errors that torch raises for data that do not fit."""
 FUNCTIONS = nn.functional.__name__.replace(".", "/")
 
@@ -28,7 +29,7 @@ def explain(error: BaseException, model: nn.Module) -> None:
     for frame in _frames(error):
         known = frame.f_locals
         is_of_functional = FUNCTIONS in frame.f_code.co_filename.replace("\\", "/")
-        if is_of_functional and "target" in known and isinstance(known.get("input"), Tensor):
+        if is_of_functional and "target" in known and "input" in known:
             raise TracksideValueError(_of_loss(frame.f_code.co_name, known, _sentence(error))) from error
         if frame.f_code.co_name == "_verify_batch_size" and is_of_functional:
             raise TracksideValueError(
@@ -51,22 +52,23 @@ def explain(error: BaseException, model: nn.Module) -> None:
                 ) from error
 
 
-def check_loss_fn(loss_fn: Any, name: str = "loss_fn") -> None:
-    """Check that a loss is a function or an instance.
+def check_loss_fn(loss_fn: Any) -> None:
+    """Check that a loss is a function of outputs and labels, or an instance.
 
     Raises:
         TracksideTypeError: If not.
     """
     if isinstance(loss_fn, type):
-        raise TracksideTypeError(f"{name} is an instance of a loss, not the class: {loss_fn.__name__}()")
+        raise TracksideTypeError(f"loss_fn is an instance of a loss, not the class: {loss_fn.__name__}()")
     if loss_fn is None or (callable(loss_fn) and type(loss_fn).__module__.split(".")[0] not in ("keras", "tensorflow")):
+        check_call("loss_fn", loss_fn, "outputs", "labels")
         return
     near = ""
     if isinstance(loss_fn, str):
         known = [each for each in (*dir(nn.functional), *dir(nn)) if each.lower().endswith(("loss", "entropy"))]
         near = did_you_mean(loss_fn, known)
     raise TracksideTypeError(
-        f"{name} is a function of (outputs, labels) or an instance of a torch loss, not {type(loss_fn).__name__} "
+        f"loss_fn is a function of (outputs, labels) or an instance of a torch loss, not {type(loss_fn).__name__} "
         f"{loss_fn if isinstance(loss_fn, str) else ''}".rstrip()
         + f".{near}"
     )
@@ -97,8 +99,10 @@ def _of_loss(function: str, known: Mapping[str, Any], sentence: str) -> str:
     )
 
 
-def _why(function: str, outputs: Tensor, labels: Any, ignored: int) -> str | None:
+def _why(function: str, outputs: Any, labels: Any, ignored: int) -> str | None:
     """Return what does not fit, in words; None if it is something else."""
+    if not isinstance(outputs, Tensor):
+        return "outputs are a tensor; give a loss_fn that takes one out of what the model returns"
     if not isinstance(labels, Tensor):
         are_texts = isinstance(labels, (list, tuple)) and any(isinstance(label, str) for label in labels)
         return "labels are a tensor" + ("; give each class its number, in the dataset" if are_texts else "")

@@ -32,6 +32,7 @@ class LossObserver:
         is_on_host: Whether losses can be read without waiting for a device.
         is_read_only: Whether the items of an evaluation batch can only be read from the operations of its loss.
         counter: Counts the items.
+        doubt: Why the mean of evaluation batches may not be that of all their items; empty if it is.
     """
 
     def __init__(self, step: Any) -> None:
@@ -53,7 +54,7 @@ class LossObserver:
         self.counter: ItemCounter = ItemCounter(self._trainer, self._model_io, self._loss_of)
         self._first = FirstLoss(self._trainer, self.counter, self._losses, self._strategy, self._holders)
         self.is_settled: bool = False
-        self.is_read_only, self._is_sum = False, False
+        self.is_read_only, self._is_sum, self.doubt = False, False, ""
         self._is_probed = self._loss_of is None
 
     def weigh(self, result: Any, inputs: Any, context: Any) -> Tensor:
@@ -106,7 +107,7 @@ class LossObserver:
             loss, items = as_mean_and_weight(self._loss_of(part))
             if loss.grad_fn is not None:
                 early.find(loss, part, items)
-                self.is_read_only, self._is_sum = early.is_read_only, early.is_sum
+                self.is_read_only, self._is_sum, self.doubt = early.is_read_only, early.is_sum, early.doubt
 
     def mean_in_evaluation(self, loss: Tensor, inputs: Any, items: Any) -> Tensor:
         """Return the loss of an evaluation batch as a mean over ``items``, by which a sum is divided."""
@@ -156,6 +157,7 @@ class LossObserver:
             tell_of_broadcasting(self._trainer, self._model_io, inputs)
         self._first.settle(loss, inputs, items, is_raw=is_raw)
         self.is_read_only, self._is_sum, self._is_probed = self.counter.is_read_only, self.counter.is_sum, True
+        self.doubt = self.counter.doubt
 
     def _counts_nothing(self, inputs: Any) -> bool:
         given = self._trainer.loss_items_fn

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from ...engine import StepContext, TrainBatch
+from ...train_step import StepContext, TrainBatch
 
 
 def needs_closure(optimizer: Any) -> bool:

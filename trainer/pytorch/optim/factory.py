@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from trackside.callbacks.errors import TracksideValueError, UnsupportedError
-from trackside.trainer.optim.choice import choose_optimizer, plateau_options
+from trackside.trainer.optim.choice import check_class_and_options, choose_optimizer, plateau_options, values_of
 from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import apex_needed
@@ -48,6 +48,8 @@ def create_optimizer(
         ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
         TracksideValueError: If no parameter is trainable.
     """
+    if optimizer_cls_and_kwargs is not None:
+        check_class_and_options(optimizer_cls_and_kwargs)  # of an override
     optimizer_cls, given = optimizer_cls_and_kwargs or class_by_name(args)
     options = dict(given)
     groups = options.pop("params", None)
@@ -55,7 +57,27 @@ def create_optimizer(
         groups = parameter_groups(model, options.get("weight_decay", args.weight_decay), decayed)
         if is_low_rank(optimizer_cls, args):
             groups = with_targets(groups, model, args)
-    return with_plain_projectors(optimizer_cls(groups, **options))
+    from_args = (
+        args.optim_args if all(options.get(name) == args.optim_args[name] for name in args.optim_args or ()) else None
+    )
+    with values_of(
+        "optim_args" if from_args else "optimizer_cls_and_kwargs", from_args or options, optimizer_cls.__name__
+    ):
+        return with_plain_projectors(optimizer_cls(groups, **options))
+
+
+def check_choice(args: Any) -> None:
+    """Check the optimizer, and a plateau schedule, that ``args`` name, without a model.
+
+    Raises:
+        ArgumentError: As in training; of optimizers of other packages, only the names of options are checked.
+    """
+    optimizer_cls, _ = class_by_name(args)
+    is_packaged = not optimizer_cls.__module__.startswith(("torch.", "trackside."))
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters()) if is_packaged else create_optimizer(model, args)
+    if args.lr_scheduler_type == "reduce_lr_on_plateau":
+        create_scheduler(optimizer, args, 1)
 
 
 def class_by_name(args: Any) -> tuple[OptimizerClass, dict[str, Any]]:
@@ -159,7 +181,9 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
         ArgumentError: If the scheduler or an option is unknown; the message suggests the nearest name.
     """
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
-        return ReduceLROnPlateau(optimizer, **plateau_options(args, ReduceLROnPlateau))
+        options = plateau_options(args, ReduceLROnPlateau)
+        with values_of("lr_scheduler_kwargs", args.lr_scheduler_kwargs, "ReduceLROnPlateau"):
+            return ReduceLROnPlateau(optimizer, **options)
     learning_rate: Any = optimizer.defaults.get("lr", optimizer.param_groups[0].get("lr"))
     return LambdaLR(optimizer, schedule_of(args, num_training_steps, learning_rate))
 

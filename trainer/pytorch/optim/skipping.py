@@ -7,22 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...recovery.skipping import SkipsUpdates
+from ...measuring.current_epoch import WatchedLosses
 
 
-class TorchSkipsUpdates(SkipsUpdates):
-    """The methods of a training step by which an update is skipped."""
+class TorchSkipsUpdates:
+    """The methods of a training step by which an update is skipped, and those of a second sum of the losses."""
 
     trainer: Any
     losses: Any
     model_io: Any
     precision: Any
+    strategy: Any
     _kept: tuple[list[tuple[nn.Module, str, Tensor]], Any] = ([], None)
-
-    def update_loss(self) -> float | None:
-        """Return the mean loss of the update, over all processes; None if nothing counts. Waits for the device."""
-        loss: float | None = self.losses.mean()
-        return loss
 
     def keep_state(self) -> None:
         """Keep the buffers of the model, such as running statistics, but not masks, and the past of its outputs."""
@@ -34,6 +30,11 @@ class TorchSkipsUpdates(SkipsUpdates):
         ]
         self._kept = buffers, self.model_io.past
 
+    def update_loss(self) -> float | None:
+        """Return the mean loss of the update, over all processes; None if nothing counts. Waits for the device."""
+        loss: float | None = self.losses.mean()
+        return loss
+
     def take_back(self, *, is_kept: bool) -> None:
         """Restore what `keep_state` kept in this update, if it did; make of it one in which nothing counted."""
         if is_kept:
@@ -43,3 +44,14 @@ class TorchSkipsUpdates(SkipsUpdates):
                     getattr(module, name).copy_(value)
         self.losses.take_back()
         self.precision.skip(self.trainer.optimizer)
+
+    # -- the losses of updates ----------------------------------------------------------------------------------------
+
+    def watch_losses(self) -> None:
+        """Begin another sum of the losses of the updates, each as it was computed."""
+        self.losses.watched = WatchedLosses(self.strategy.all_reduce)
+
+    def take_watched_losses(self) -> tuple[float, int]:
+        """Return that sum since the last call, and the updates in which nothing counted. Waits for the device."""
+        taken: tuple[float, int] = self.losses.watched.take()
+        return taken

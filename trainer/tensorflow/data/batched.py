@@ -134,7 +134,12 @@ class IndexedBatches(PythonBatches):
 
     def num_batches(self) -> int | None:
         """Return the number of batches in an epoch; None if it never ends."""
-        count = self.dataset.num_batches
+        try:
+            count = self.dataset.num_batches
+        except NotImplementedError:
+            raise TracksideTypeError(
+                f"{type(self.dataset).__name__} has no length: give it __len__(), or num_batches=None if it never ends"
+            ) from None
         return None if count is None else int(count)
 
     def begin(self, epoch: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -40,22 +40,16 @@ def make_batches(dataset: Any, **options: Any) -> Batches:
         _check_not_nested(dataset)
         _check_not_batched(dataset)
         return DatasetBatches(dataset, **options)
-    if isinstance(dataset, (np.ndarray, tf.Tensor, tf.RaggedTensor, tf.SparseTensor, Mapping, tuple)):
+    if isinstance(dataset, keras.utils.PyDataset):
+        return IndexedBatches(dataset, **options)
+    cure = _instead_of(dataset)
+    if not cure and isinstance(dataset, (np.ndarray, tf.Tensor, tf.RaggedTensor, tf.SparseTensor, Mapping, tuple)):
         dataset = without_lists(dataset)
         leaves = tf.nest.flatten(dataset)
         if any(isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)) for leaf in leaves):
             return DatasetBatches(tf.data.Dataset.from_tensor_slices(map_leaves(_as_tensor, dataset)), **options)
         return ArrayBatches(dataset, **options)
-    if isinstance(dataset, keras.utils.PyDataset):
-        return IndexedBatches(dataset, **options)
-    cure = ""
-    if isinstance(dataset, Iterator):
-        cure = ". It can be read only once: give the function that makes it, without calling it"
-    elif isinstance(dataset, list):
-        cure = ". Write a pair as a tuple: (features, labels)"
-    elif hasattr(dataset, "columns"):
-        cure = ". Write a pair of it: (frame[names], frame[label])"
-    elif is_iterated(dataset):
+    if not cure and is_iterated(dataset):
         return IteratedBatches(dataset, **options)
     raise TracksideTypeError(
         f"a dataset is a tf.data.Dataset of (features, labels), a pair of arrays (or of tuples or dicts of arrays), a "
@@ -91,6 +85,34 @@ def check_same_spec(spec: Any, before: Any) -> None:
         raise TracksideValueError(
             f"the other train_dataset gives {spec}, but the run was prepared for {before}; types and shapes must stay"
         )
+
+
+def _instead_of(dataset: Any) -> str:
+    """Return what to give instead of something that is no dataset; empty if nothing is known against it."""
+    if isinstance(dataset, Iterator):
+        return ". It can be read only once: give the function that makes it, without calling it"
+    if hasattr(dataset, "columns"):
+        frame = ", of frame = table.to_pandas()" if hasattr(dataset, "to_pandas") else ""
+        return f". Write a pair of it: (frame[names], frame[label]){frame}"
+    if isinstance(dataset, Mapping):
+        if any(isinstance(part, tf.data.Dataset) or hasattr(part, "column_names") for part in dataset.values()):
+            return f" of several datasets by name. Give one of them, such as dataset[{next(iter(dataset))!r}]"
+        return _stacked([*dataset.values()]) if any(isinstance(key, int) for key in dataset) else ""
+    if not isinstance(dataset, (tuple, list)):
+        return ""
+    are_examples = bool(dataset) and all(isinstance(part, (tuple, Mapping)) for part in dataset)
+    if isinstance(dataset, tuple):
+        return _stacked(dataset) if are_examples and len(dataset) > 3 else ""
+    return _stacked(dataset) if are_examples or len(dataset) > 3 else ". Write a pair as a tuple: (features, labels)"
+
+
+def _stacked(examples: Sequence[Any]) -> str:
+    how = "np.stack(examples)"
+    if all(isinstance(example, Mapping) for example in examples):
+        how = "{name: np.stack([example[name] for example in examples]) for name in examples[0]}"
+    elif all(isinstance(example, (tuple, list)) for example in examples):
+        how = "tuple(map(np.stack, zip(*examples)))"
+    return f" of examples one by one. Stack them: {how}"
 
 
 def _check_not_nested(dataset: Any) -> None:

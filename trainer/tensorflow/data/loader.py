@@ -114,6 +114,8 @@ class ArrayBatches(Batches):
         super().__init__(**options)
         self.arrays: Pair = map_leaves(as_array, pair_of(dataset))
         leaves = tf.nest.flatten(self.arrays)
+        if any(leaf is not None and not leaf.ndim for leaf in leaves):
+            raise TracksideTypeError("a part of the dataset is a single value, not an array with one for each example")
         lengths = {len(leaf) for leaf in leaves if leaf is not None}
         if len(lengths) != 1:
             raise different_lengths(self.arrays.features, *unweighted(self.arrays.labels))

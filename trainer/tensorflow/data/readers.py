@@ -18,7 +18,7 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideTypeError
 
 from ...data.sharding import BatchCut
-from ...engine import TrainBatch
+from ...train_step import TrainBatch
 from .leaves import unequal
 
 LABELS = ("labels", "label", "label_ids")

@@ -27,7 +27,7 @@ from trackside.trainer.distributed.control_sync import control_counts, take_cont
 
 from .._compat import strategy_of
 from ..data.leaves import rows_in
-from ..model_state import generator_states, parts_of, states_of
+from ..weights.model_state import generator_states, parts_of, states_of
 from ._compat import with_global_generator
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..data.pipeline import eager_states
-from ..model_state import variables_of
+from ..weights.model_state import variables_of
 from ._compat import changed_resources, type_of_resource
 from .state import DRAWS
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, did_you_mean
 
+from ...calls import check_call
 from ._compat import CompileLoss, FunctionLoss, compiled_loss_weights
 from .items import (
     MEAN,
@@ -200,4 +201,5 @@ def checked(loss: Any) -> Any:
         raise TracksideTypeError(f"loss_fn is an instance of a Keras loss, not the class: {loss.__name__}()")
     if not callable(loss) or type(loss).__module__.split(".")[0] == "torch":
         raise TracksideTypeError(f"loss_fn is a Keras loss, its name or a function, not {type(loss).__name__}")
+    check_call("loss_fn", loss, "labels", "outputs")
     return loss

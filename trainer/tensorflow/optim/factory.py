@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
-from trackside.trainer.optim.choice import choose_optimizer, plateau_options
+from trackside.trainer.optim.choice import choose_optimizer, plateau_options, values_of
 from trackside.trainer.optim.lr_schedules import schedule_of
 
+from ...calls import check_call
 from .._compat import layers_of, own_trainable_variables
 from . import torch_parity as optimizers
 from ._compat import has_keras_schedule, has_variables, skip_gradient_reduction, variables_known_to
@@ -34,15 +35,32 @@ def create_optimizer(model: Any, args: Any) -> Any:
     """
     if not model.trainable_variables:
         raise TracksideValueError(f"{type(model).__name__} has no trainable variable")
-    general = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay or None}
-    optimizer_cls, options = choose_optimizer(args, OPTIMIZERS, **general)
-    if issubclass(optimizer_cls, keras.optimizers.AdamW):
-        options["weight_decay"] = options["weight_decay"] or 0.0
-    optimizer = optimizer_cls(**options)
+    optimizer = _made(args)
     if not optimizer.weight_decay:
         optimizer.weight_decay = None  # otherwise Keras subtracts zeros at every step
     optimizer.exclude_from_weight_decay(var_list=variables_without_decay(model))
     return optimizer
+
+
+def check_choice(args: Any) -> None:
+    """Check the optimizer, and a plateau schedule, that ``args`` name, without a model.
+
+    Raises:
+        ArgumentError: As `create_optimizer` and `create_scheduler`.
+    """
+    optimizer = _made(args)
+    if args.lr_scheduler_type == "reduce_lr_on_plateau":
+        create_scheduler(optimizer, args, 1)
+
+
+def _made(args: Any) -> Any:
+    """Return the optimizer that ``args.optim`` names, with its options."""
+    general = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay or None}
+    optimizer_cls, options = choose_optimizer(args, OPTIMIZERS, **general)
+    if issubclass(optimizer_cls, keras.optimizers.AdamW):
+        options["weight_decay"] = options["weight_decay"] or 0.0
+    with values_of("optim_args", args.optim_args, optimizer_cls.__name__):
+        return optimizer_cls(**options)
 
 
 def variables_without_decay(model: Any) -> list[Any]:
@@ -252,7 +270,9 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     if base == float(np.float32(args.learning_rate)):  # Keras rounds it to float32
         base = args.learning_rate
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
-        return PlateauSchedule(base, **plateau_options(args, PlateauSchedule))
+        options = plateau_options(args, PlateauSchedule)
+        with values_of("lr_scheduler_kwargs", args.lr_scheduler_kwargs, "reduce_lr_on_plateau"):
+            return PlateauSchedule(base, **options)
     defaults = {"power": args.poly_power} if args.lr_scheduler_type == "polynomial" else {}
     factor = schedule_of(args, num_training_steps, base, **defaults)
     schedule = Schedule(lambda step: base * factor(step))
@@ -279,6 +299,7 @@ def own_schedule(given: Any) -> Schedule | None:
     if given is None or hasattr(given, "get_last_lr"):
         return given  # type: ignore[no-any-return]
     if callable(given):
+        check_call("the schedule in optimizers", given, "step")
         return Schedule(lambda step: float(given(step)))
     raise TracksideTypeError(f"optimizers needs a schedule that is a function of the step, not {type(given).__name__}")
 

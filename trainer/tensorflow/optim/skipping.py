@@ -6,12 +6,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...recovery.skipping import SkipsUpdates
-from .. import model_state
+from ..weights import model_state
 
 
-class TFSkipsUpdates(SkipsUpdates):
-    """The methods of a training step by which an update is skipped.
+class TFSkipsUpdates:
+    """The methods of a training step by which an update is skipped, and those of the sums of the losses.
 
     Attributes:
         compiled: Has the loss of the update, and adds it to the sums with the optimizer's step.
@@ -26,16 +25,16 @@ class TFSkipsUpdates(SkipsUpdates):
     _states: tuple[Any, list[Any]] = (None, [])
     _kept: tuple[tuple[Any, Any], ...] = ()
 
-    def update_loss(self) -> float | None:
-        """Return the mean loss of the update, over all replicas. Waits for the device."""
-        return float(self.compiled.loss.numpy())
-
     def keep_state(self) -> None:
         """Keep the states of the model, such as running statistics; it costs nothing until they are assigned to."""
         model = self.trainer.model
         if self._states[0] is not model:
             self._states = model, model_state.parts_of(model_state.states_of(model))
         self._kept = tuple((part, model_state.held(part)) for part in self._states[1])
+
+    def update_loss(self) -> float | None:
+        """Return the mean loss of the update, over all replicas. Waits for the device."""
+        return float(self.compiled.loss.numpy())
 
     def forget_states(self) -> None:
         """Find the states of the model again when an update is about to be skipped."""
@@ -52,20 +51,17 @@ class TFSkipsUpdates(SkipsUpdates):
     # -- the losses of updates ----------------------------------------------------------------------------------------
 
     def take_loss(self) -> tuple[float, int]:
-        """Return the sum of the losses of the updates since the last call, and how many were skipped.
-
-        Waits for the device.
-        """
+        """Return the losses since the last call, summed, and how many updates were skipped. Waits for the device."""
         self.queue.flush()
         skipped, self.skipped = self.skipped, 0
         return self.compiled.take_loss(), skipped
 
     def watch_losses(self) -> None:
-        """Begin to sum the losses of the updates, each as it was computed."""
+        """Begin another sum of the losses of the updates, each as it was computed."""
         self.compiled.watched = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def take_watched_losses(self) -> tuple[float, int]:
-        """Return the sum of these losses since the last call, and how many were skipped. Waits for the device."""
+        """Return that sum since the last call, and how many were skipped. Waits for the device."""
         self.queue.flush()
         skipped, self.skipped_of_watched = self.skipped_of_watched, 0
         total = float(self.compiled.watched.numpy())

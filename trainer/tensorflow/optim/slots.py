@@ -8,8 +8,8 @@ from typing import Any
 
 from trackside.callbacks.errors import TracksideValueError
 
-from .. import model_state
 from ..snapshot import named_variables, uncounted
+from ..weights import model_state
 from ._compat import forget_variables, variables_known_to
 
 AVERAGE = "average"

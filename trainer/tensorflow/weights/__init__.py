@@ -1,1 +1,1 @@
-"""The weights of a Keras model beside those that are trained."""
+"""State of a Keras model: its variables by name, files of Keras, an average of its weights, and a sandbox."""

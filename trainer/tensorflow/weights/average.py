@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...base_engine.average import WeightAverage
-from .. import model_state
+from . import model_state
 
 LOW_PRECISION = ("float16", "bfloat16")
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 from trackside.trainer.pytorch.batches import parts
-from trackside.trainer.pytorch.batches.parts import batch_size, copied, map_batch, moved
+from trackside.trainer.pytorch.batches.parts import batch_size, copied, left_of, map_batch, moved
 
 X = torch.ones(4, 3)
 META = torch.device("meta")
@@ -142,6 +142,22 @@ def test_objects_that_refer_to_each_other_end():
 )
 def test_examples_are_counted(batch, size):
     assert batch_size(batch) == size
+
+
+@pytest.mark.parametrize(
+    ("batch", "left"),
+    [
+        ({"x": X[:3], "y": X[:3, 0]}, 3),
+        ((X[:0], X[:0]), 0),
+        ((X, X), 4),
+        (torch.cat([X, X]), 4),  # two views
+        ((torch.ones(3, 4, 2), torch.ones(3, 4)), 4),  # time first
+        ({"edge_index": torch.ones(2, 9), "x": X[:3]}, 4),
+        (torch.ones(()), 4),
+    ],
+)
+def test_examples_that_a_collator_left_out_are_found_by_the_size_of_all_parts(batch, left):
+    assert left_of(batch, 4) == left
 
 
 def test_a_number_that_is_a_guess_is_told_once(caplog, monkeypatch):

@@ -96,6 +96,25 @@ def test_examples_of_different_length_are_refused_with_the_name_of_the_field():
         default_data_collator([{"x": [1, 2]}, {"x": [1]}])
 
 
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([{"x": 1, "y": 2}, {"x": 1}], "different fields: 'y' is in 1 of 2"),
+        ([{"x": 1}, {"x": 1, "y": 2}], "different fields: 'y' is in 1 of 2"),
+        ([{"x": 1, "label": 2}, {"x": 1}], "different fields: 'label' is in 1 of 2"),
+        ([{"label": "a"}, {"label": "b"}], "in 'label': .* Give each class its number"),
+        ([{"x": np.array([1, None])}] * 2, "in 'x': .*Make numbers of them in the dataset"),
+    ],
+)
+def test_examples_that_do_not_go_together_are_refused_with_the_cause(examples, message):
+    with pytest.raises(TracksideValueError, match=message):
+        default_data_collator(examples)
+
+
+def test_a_text_may_be_in_some_of_the_examples_only():
+    assert default_data_collator([{"x": 1}, {"x": 2, "id": "a"}])["x"].tolist() == [1, 2]
+
+
 @pytest.fixture
 def tokenizer():
     transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")

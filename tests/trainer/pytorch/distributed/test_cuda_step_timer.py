@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trackside.trainer.measuring.step_timer import StepTimer
 from trackside.trainer.pytorch.distributed import cuda_step_timer as timing
 from trackside.trainer.pytorch.distributed.cuda_step_timer import CudaStepTimer, step_timer_of
-from trackside.trainer.step_timer import StepTimer
 
 
 class Event:

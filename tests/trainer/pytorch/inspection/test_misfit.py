@@ -52,6 +52,38 @@ def test_the_error_names_the_layer_or_the_labels(
         fit(tmp_path, model, TensorDataset(*data), evaluate=evaluate)
 
 
+@pytest.mark.parametrize("loss_fn", [nn.MSELoss(), functional.cross_entropy])
+def test_outputs_that_are_no_tensor_are_told_with_what_the_model_returned(loss_fn: Any, tmp_path: Any) -> None:
+    class Named(nn.Linear):
+        def forward(self, input: Tensor) -> Any:
+            return {"logits": super().forward(input)}
+
+    with pytest.raises(TracksideValueError, match=r"of outputs {'logits': float32 \(8, 2\)}.* outputs are a tensor"):
+        fit(tmp_path, Named(4, 2), TensorDataset(X, Y), loss_fn=loss_fn)
+
+
+def text(self: Any, x: Tensor, text: Any) -> Any: ...
+
+
+def by_position(self: Any, x: Tensor, /) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (text, "missing a required argument: 'text'. .* as default_data_collator does with texts"),
+        (by_position, "positional only.* give tuples, which are given by position"),
+        (nn.Module.forward, "Model has no forward"),
+    ],
+)
+def test_fields_that_a_model_does_not_get_are_told_with_the_cause(forward: Any, message: str, tmp_path: Any) -> None:
+    model = type("Model", (nn.Linear,), {"forward": forward})(4, 2)
+    args = TrainingArguments(str(tmp_path), max_steps=1, save_strategy="no", remove_unused_columns=False)
+
+    with pytest.raises(TracksideTypeError, match=message):
+        Trainer(model, args, train_dataset=[{"x": x, "text": "a"} for x in X]).train()
+
+
 def test_labels_of_a_binary_loss_are_floating_point_numbers_of_the_same_shape(tmp_path: Any) -> None:
     loss = nn.BCEWithLogitsLoss()
 

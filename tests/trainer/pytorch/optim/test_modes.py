@@ -8,6 +8,7 @@ import pytest
 import schedulefree
 import torch
 from safetensors.torch import load_file
+from support.callback_examples import RaisesAt
 from support.torch_models import classified, mlp, weights_of
 from torch import nn
 
@@ -151,12 +152,7 @@ def test_the_best_weights_of_a_schedule_free_run_stay_as_they_were_saved(tmp_pat
 
 
 def test_an_exception_leaves_the_weights_for_evaluation(tmp_path: Any) -> None:
-    class Breaks(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 3:
-                raise KeyError("broken")
-
-    trainer = trainer_of(tmp_path, mlp(), make=schedule_free, callbacks=[Breaks])
+    trainer = trainer_of(tmp_path, mlp(), make=schedule_free, callbacks=[RaisesAt(3, KeyError("broken"))])
 
     with pytest.raises(KeyError):
         trainer.train()

@@ -14,7 +14,8 @@ from support.tf_models import classified, mlp, weights_of
 
 from trackside.trainer.checkpointing.manifest import MANIFEST, roles_of, seal
 from trackside.trainer.tensorflow import snapshot
-from trackside.trainer.tensorflow.model_state import everything
+from trackside.trainer.tensorflow.weights.keras_files import write_keras_weights
+from trackside.trainer.tensorflow.weights.model_state import everything
 
 layers = keras.layers
 ARRAYS = np.random.default_rng(0).normal(size=(32, 5, 2)).astype(np.float32)
@@ -196,7 +197,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes(make_trainer, tmp_path):
     old = shutil.copytree(folder, tmp_path / "old" / "checkpoint-2")
     (old / MANIFEST).unlink()
     (old / snapshot.WEIGHTS_FILE).unlink()
-    snapshot.save_for_keras(second.model, old)
+    write_keras_weights(second.model, old)
     seal(old, run_id="old", step=2, committed_at=1, roles=roles_of(path.name for path in old.iterdir()))
 
     second.train(resume_from_checkpoint=old)

@@ -1,4 +1,4 @@
-"""Trials of a PyTorch model."""
+"""Sandbox of a PyTorch model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from trackside.callbacks._util.imports import is_installed
 
-from ...base_engine.trial import ModelTrial
+from ...base_engine.sandbox import ModelSandbox
 from .._compat import is_out_of_memory
 from .._torch_util import unwrap
 from ..precision.eval_mode import modes_of, restore_modes
 
 
-class TorchTrial(ModelTrial):
+class TorchSandbox(ModelSandbox):
     """Tries a PyTorch model."""
 
     @contextmanager

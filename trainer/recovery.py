@@ -8,10 +8,9 @@ from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
-from ..checkpointing.discovery import newest_valid, tell
-from ..checkpointing.restoring import SavedRun
-from ..progress import Progress
-from .skipping import steers_update
+from .checkpointing.discovery import newest_valid, tell
+from .checkpointing.restoring import SavedRun
+from .progress import Progress
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -135,6 +134,12 @@ class Recovery:
         if what not in self._told and self.dispatcher.state.is_world_process_zero:
             logger.warning("%s", what)
         self._told.add(what)
+
+
+def steers_update(dispatcher: Dispatcher) -> bool:
+    """Return whether a control callback or a plain listener is called when the gradients are complete."""
+    receivers = dispatcher.receivers("on_pre_optimizer_step")
+    return bool(receivers) and any(getattr(receiver, "may_steer", True) for receiver in receivers)
 
 
 def _schedule(record: Any) -> Any:

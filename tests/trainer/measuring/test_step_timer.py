@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from trackside.trainer import step_timer
-from trackside.trainer.step_timer import StepTimer
+from trackside.trainer.measuring import step_timer
+from trackside.trainer.measuring.step_timer import StepTimer
 
 
 class Clock:

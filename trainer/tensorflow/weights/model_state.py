@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..data.sharding import derive_seed
-from ._compat import global_seed_generator, layers_of, strategy_of
+from ...data.sharding import derive_seed
+from .._compat import global_seed_generator, layers_of, strategy_of
 
 LIBRARIES = ("builtins", "keras", "tensorflow", "numpy", "trackside", "threading", "_thread")
 """Packages whose objects are not searched for variables."""

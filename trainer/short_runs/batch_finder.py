@@ -53,16 +53,16 @@ def examples_if_fits(trainer: Any, engine: Any, size: int) -> int | None:
 
         def begin(_: object, **kwargs: object) -> None:
             kept.enter_context(probe._engine.checkpoint.random_state_kept())
-            kept.enter_context(probe._engine.trial.model_kept())
+            kept.enter_context(probe._engine.sandbox.model_kept())
 
         probe.on("on_train_begin")(begin)
         try:
             probe.train()
             found = probe._engine.describe_data()["examples"] or 0
         except Exception as error:
-            if not engine.trial.is_out_of_memory(error):
+            if not engine.sandbox.is_out_of_memory(error):
                 raise
     gc.collect()
-    engine.trial.free_memory()
+    engine.sandbox.free_memory()
     logger.warning("find_batch_size(): %d examples %s", size, "do not fit" if found is None else "fit")
     return found

@@ -1,4 +1,4 @@
-"""Trials: what lets a model be tried and be afterwards what it was, and what it consists of."""
+"""Sandbox: lets a model be tried, which is afterwards what it was, and describes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
-class ModelTrial(ABC):
+class ModelSandbox(ABC):
     """A framework's part of the ways to try the model of one trainer.
 
     Args:

@@ -1,7 +1,8 @@
-"""The model in the format of Keras, ``model.keras``, which ``keras.models.load_model`` reads without trackside."""
+"""Files of Keras, which load without trackside: the weights, and ``model.keras`` for ``keras.models.load_model``."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import zipfile
@@ -10,15 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from .._compat import sentence_of
-from ..snapshot import InMemory
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
+KERAS_FILE = "model.weights.h5"
+"""Weights in the folder of ``save_model``, and in checkpoints of earlier versions."""
 MODEL_FILE = "model.keras"
 """The model in the folder of ``save_model``."""
 
 
-def write_keras_file(model: Any, folder: Path) -> None:
+def write_keras_weights(model: Any, folder: Path) -> None:
+    """Write the weights of ``model`` in the format of Keras, whose library ends the process if the disk is full."""
+    file = InMemory(KERAS_FILE)
+    model.save_weights(file)
+    (folder / KERAS_FILE).write_bytes(file.getbuffer())
+
+
+def write_keras_model(model: Any, folder: Path) -> None:
     """Write ``model``, with what it was compiled with; warn if Keras cannot write it, or will not load it by itself."""
     file, path = InMemory(MODEL_FILE), folder / MODEL_FILE
     try:
@@ -63,3 +72,14 @@ def own_objects(config: Any) -> Iterator[str]:
         parts = config if isinstance(config, list) else []
     for part in parts:
         yield from own_objects(part)
+
+
+class InMemory(io.BytesIO):
+    """A file in memory that Keras accepts by its ``name``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name: str = name
+
+    def __str__(self) -> str:
+        return self.name

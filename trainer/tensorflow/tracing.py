@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
-from .._compat import flat_call, label_out_of_range, lacking_in_xla
-from ..data.leaves import unequal
-from ..distributed.strategy import DistributedStrategy
-from ..draws.outside import Outside
-from ..draws.state import DRAWS
+from ._compat import flat_call, label_out_of_range, lacking_in_xla
+from .data.leaves import unequal
+from .distributed.strategy import DistributedStrategy
+from .draws.outside import Outside
+from .draws.state import DRAWS
 
 
 def runs_eagerly(model: Any) -> bool:

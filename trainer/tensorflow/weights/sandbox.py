@@ -1,4 +1,4 @@
-"""Trials of a Keras model."""
+"""Sandbox of a Keras model."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...base_engine.trial import ModelTrial
-from .. import model_state
+from ...base_engine.sandbox import ModelSandbox
+from . import model_state
 
 
-class TFTrial(ModelTrial):
+class TFSandbox(ModelSandbox):
     """Tries a Keras model."""
 
     @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trackside.callbacks.errors import NotFiniteError
 
-from .precision.base import Precision
+from .base import Precision
 
 FRAMES = 21
 """Number of layers in the message; the last one has the non-finite number."""

@@ -99,8 +99,8 @@ def find_learning_rate(trainer: Any, engine: Any, min_rate: float, max_rate: flo
 
         def begin(_: object, **kwargs: object) -> None:
             kept.enter_context(probe._engine.checkpoint.random_state_kept())
-            kept.enter_context(probe._engine.trial.model_kept())
-            rate = probe._engine.trial.rate_of(probe.optimizer)
+            kept.enter_context(probe._engine.sandbox.model_kept())
+            rate = probe._engine.sandbox.rate_of(probe.optimizer)
             problem = probe._engine.made.scale_rates(min_rate / rate) if rate != min_rate else None
             if problem:
                 raise TracksideValueError(f"find_learning_rate() cannot set the rate: {problem}")
@@ -156,7 +156,7 @@ def probe_of(trainer: Any, engine: Any, folder: str, **changes: Any) -> Any:
     }
     args = trainer.args.replace(**{**own, **changes})
     vars(args)["place"] = trainer.args.place
-    optimizer = engine.trial.copied_optimizer(engine.given.pair[0])
+    optimizer = engine.sandbox.copied_optimizer(engine.given.pair[0])
     kept = {**trainer.__getstate__(), "args": args, "callbacks": [], "optimizers": (optimizer, None)}
     kept["state"] = TrainerState(is_local_process_zero=True, is_world_process_zero=True)
     probe: Any = object.__new__(type(trainer))

@@ -1,1 +1,0 @@
-"""Recovery from bad updates: skipped updates, the way back to a checkpoint, and lower learning rates."""

@@ -1,0 +1,1 @@
+"""Short runs and measurements before a long run, without a framework."""

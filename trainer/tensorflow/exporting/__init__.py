@@ -1,1 +1,0 @@
-"""Export of a model in the formats of Keras."""

@@ -1,1 +1,0 @@
-"""Tracing of Python functions into graphs of TensorFlow."""

@@ -1,1 +1,0 @@
-"""Ways to try: short runs and measurements before a long run, without a framework."""

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.bus.receiver import first_error
@@ -287,7 +286,7 @@ class TrainingLoop:
         self.send("on_evaluate_begin")
         with suppress(EvaluationStopped):
             with self.evaluator.stop_at(self.signals):
-                metrics = plain(self.trainer.evaluate(), "evaluate()")
+                metrics = self.evaluator.checked(self.trainer.evaluate())
             self.send("on_evaluate", metrics=metrics, scheduled=True)
             self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)

@@ -156,7 +156,7 @@ class TorchEngine(BaseEngine):
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
         self._check_optimizer()
-        check_schedule(trainer.lr_scheduler, trainer.optimizer)
+        check_schedule(trainer.lr_scheduler, trainer.optimizer, max_steps)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
         is_parallel = args.parallel == "dp" and args.n_gpu > 1

@@ -71,9 +71,7 @@ class AcceleratorView:
         prepared = tuple(part.to(self.device) if isinstance(part, nn.Module) else part for part in parts)
         return prepared[0] if len(prepared) == 1 else prepared
 
-    def prepare_model(
-        self, model: nn.Module, device_placement: bool = True, evaluation_mode: bool = False
-    ) -> nn.Module:
+    def prepare_model(self, model: nn.Module, *args: Any, evaluation_mode: bool = False) -> nn.Module:
         """Return another model, such as a teacher, on the device; with ``evaluation_mode``, it does not train."""
         return model.to(self.device).train(model.training and not evaluation_mode)
 

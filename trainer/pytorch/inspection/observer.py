@@ -16,7 +16,7 @@ from trackside.callbacks.errors import TracksideTypeError
 from ..loss import LossAccumulator, as_mean_and_weight
 from .broadcasting import tell_of_broadcasting
 from .first_loss import FirstLoss
-from .items import ItemCounter, given_items
+from .items import ItemCounter, given_items, is_constant
 from .non_finite import NonFiniteLoss
 from .probe import FEW, evaluated, rows_of, shifts_labels
 from .several import as_one_loss, means_and_weights
@@ -110,6 +110,7 @@ class LossObserver:
         # the user's code may work without gradients only, or on whole batches
         with suppress(Exception), own, torch.enable_grad():
             loss, items = as_mean_and_weight(self._loss_of(part))
+            self._is_probed = not is_constant(loss)  # the next batch may have what counts
             if loss.grad_fn is not None:
                 early.find(loss, part, items)
                 self.is_read_only, self._is_sum, self.doubt = early.is_read_only, early.is_sum, early.doubt

@@ -24,6 +24,7 @@ from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine
+from .evaluation.checks import metrics_in
 from .evaluation.evaluator import Evaluator
 from .measuring.current_epoch import CurrentEpoch
 from .measuring.header import run_header
@@ -286,7 +287,7 @@ class TrainingLoop:
         self.send("on_evaluate_begin")
         with suppress(EvaluationStopped):
             with self.evaluator.stop_at(self.signals):
-                metrics = self.evaluator.checked(self.trainer.evaluate())
+                metrics = metrics_in(self.trainer.evaluate(), self.trainer)
             self.send("on_evaluate", metrics=metrics, scheduled=True)
             self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)

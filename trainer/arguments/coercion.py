@@ -48,7 +48,7 @@ def convert_fields(args: PlainData) -> dict[str, Any]:
     return references
 
 
-def converted(cls: type[PlainData], name: str, value: Any) -> Any:
+def converted(cls: Any, name: str, value: Any) -> Any:
     """Return ``value`` as the field of that name would have it.
 
     Raises:

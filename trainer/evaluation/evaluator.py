@@ -11,7 +11,7 @@ from typing import Any
 
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import NotPlainError, TracksideTypeError
+from trackside.callbacks.errors import NotPlainError
 from trackside.callbacks.metrics import is_undefined
 
 from ..callback_setup import update_context
@@ -285,17 +285,6 @@ class Evaluator:
         batches = self._engine.evaluation.evaluation_batches(dataset)
         output, run = self._run(batches, prefix, only_loss, max_batches=1)
         return output.metrics if only_loss or run.is_complete else None
-
-    def checked(self, metrics: Any) -> dict[str, Any]:
-        """Return what the trainer's evaluate() gave, as plain values.
-
-        Raises:
-            TracksideTypeError: If it is no dict.
-        """
-        if isinstance(metrics, Mapping):
-            return dict(plain(metrics, "evaluate()"))
-        name, found = type(self._trainer).__name__, type(metrics).__name__
-        raise TracksideTypeError(f"{name}.evaluate() returned {found}; it returns the metrics, a dict")
 
     def tell_undefined(self, metrics: Mapping[str, Any]) -> None:
         """Warn, once for each metric, if it has no value in an evaluation."""

@@ -154,9 +154,10 @@ class LossObserver:
         self.is_settled = True
         return loss
 
-    def _loss_in(self, result: Any) -> Any:
+    def _loss_in(self, result: Any) -> Tensor:
         if isinstance(result, (Tensor, float, int)):
-            return result
+            loss: Any = result
+            return loss if isinstance(loss, Tensor) else torch.as_tensor(loss)
         name, found = type(self._trainer).__name__, type(result).__name__
         raise TracksideTypeError(f"{name}.training_step() returned {found}; it returns the mean loss, detached")
 

@@ -42,6 +42,9 @@ class TrainerCallback:
     checkpoint is the callback's own. With it, a callback begins anew where the state under its name is of something
     else, and finds its own under another name.
 
+    A callback that changes the model or the trainer has a method ``undo(self, args, state, **context)``, if it is to be
+    removed within a run: it is called then, with the keywords of the events, and puts back what it has changed.
+
     Attributes:
         role: "control" steers the run; "observer" only watches it (trackers, progress bars).
         on_error: What an exception of this callback does: "raise" ends the run, "warn" reports it and detaches the

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trackside.callbacks._util.exact_data import returned
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import CallbackError
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.callbacks.types import Role
 
 from ._keras.fit import EndedEpoch, Fit, plain_names
-from ._keras.kept_state import changed, decoded, kept_attributes
+from ._keras.kept_state import changed, kept_attributes
 from ._keras.known_callbacks import (
     BATCH_HOOKS,
     ON_FIRST_RANK,
@@ -104,7 +105,7 @@ class KerasCallbackAdapter(TrainerCallback):
         self._call(control, "on_train_begin", {})
         self._baseline = kept_attributes(self.callback)
         if restored is not None:
-            vars(self.callback).update(decoded(restored["attributes"]))
+            vars(self.callback).update(returned(restored["attributes"]))
             if restored.get("ended") is not None:
                 fit.ended = fit.ended or EndedEpoch(**restored["ended"])
 
@@ -282,6 +283,14 @@ class KerasCallbackAdapter(TrainerCallback):
             getattr(self.callback, hook)(*args, **kwargs)
         if fit.is_run and fit.model.stop_training:
             control.stop(f"{name} of Keras asked for it")
+
+    def undo(self, args: Any, state: TrainerState, **kwargs: Any) -> None:
+        """Leave the model when the adapter is removed within a run; Keras does not call a removed callback again."""
+        fit, self._fit = self._fit, None
+        if fit is not None and fit.last is self:
+            fit.last = next((each for each in reversed(_members(kwargs, self)) if each is not self), None)
+            if fit.last is None:
+                fit.model.leave()
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,12 @@ class CheckpointManager:
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
+    def begin_run(self) -> None:
+        """Tell what callbacks' states cannot be kept, before the first update; note what a run must not change."""
+        if self.trainer.args.save_strategy != "no":
+            self.dispatcher.state_dicts()
+        self.engine.checkpoint.begin_run()
+
     @property
     def in_background(self) -> bool:
         """Whether checkpoints are committed while training goes on."""

@@ -27,6 +27,7 @@ class StepResult:
         weight: Number of items in the mean, or in each of the means.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
         examples: Number of examples of this process in the batch, without padding.
+        doubt: Why ``weight`` may not be what it should be; empty if it is.
     """
 
     loss: Any
@@ -35,14 +36,14 @@ class StepResult:
     labels: Any
     examples: int
     inputs: Any = None
+    doubt: str = ""
 
 
 class EvaluationStep(ABC):
     """Evaluation and prediction: the batches, and one step on each.
 
     Attributes:
-        delay: Number of batches whose outputs may be on their way to the host while the next is computed; None if they
-            stay on the device until many of them go together.
+        delay: Number of batches whose outputs may be on their way to the host meanwhile; None: many of them go at once.
     """
 
     delay: int | None = 0
@@ -90,6 +91,10 @@ class EvaluationStep(ABC):
 
 class CheckpointIO(ABC):
     """Saving and restoring of model, optimizer, schedule, precision and random numbers."""
+
+    @abstractmethod
+    def begin_run(self) -> None:
+        """Note what `snapshot` will not hold, of which it tells if training changes it."""
 
     @abstractmethod
     def snapshot(self, *, copy: bool) -> Write:

@@ -15,6 +15,7 @@ from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert
 from trackside.callbacks._util.environment import has_reference, is_set, resolved
 from trackside.callbacks._util.imports import import_from
 from trackside.callbacks._util.options import Options
+from trackside.callbacks._util.user_code import told
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
 from trackside.callbacks.secrets import masked, scrub
 from trackside.config.source import Source, plain, readings, verbatim
@@ -46,20 +47,18 @@ class Component:
     is_bound: bool = False
 
     def build(self) -> Any:
-        """Return the object; an error that its class or function raises gets a note that names the entry."""
+        """Return the object.
+
+        Raises:
+            ConfigError: If its class or function raises; the message names the entry, and the lines of that code.
+        """
         init_args = {name: built(value) for name, value in self.init_args.items()}
         if self.is_bound:
             return functools.partial(self.target, **init_args) if init_args else self.target
         try:
             return self.target(**init_args)
         except Exception as error:
-            message = str(error)
-            is_unknown = "unexpected keyword argument" in message and any(repr(name) in message for name in init_args)
-            is_missing = "missing" in message and "required" in message
-            if isinstance(error, TypeError) and (is_unknown or is_missing):  # by a base class, behind **kwargs
-                raise ConfigError(scrub(f"{self.where}: {self.key}: {message}")) from error
-            error.add_note(f"raised while building {self.key} ({self.where})")
-            raise
+            raise ConfigError(scrub(f"{self.where}: {self.key}: {told(error)}")) from error
 
 
 @dataclass

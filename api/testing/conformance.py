@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackside.callbacks._util.atomic_files import describe
+from trackside.callbacks._util.exact_data import returned
 from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.callback import TrainerCallback
 
@@ -27,7 +28,7 @@ from .odd_values import odd_values
 from .reference import Outcome, outcome_of, reference_outcome
 from .rules import check_methods, check_module, check_state, check_state_is_own, mute, states_of_new
 from .tiny_trainer import accuracy, frameworks_to_check, tiny_data, tiny_trainer
-from .watch import Watch
+from .watch import Watch, same
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
@@ -219,7 +220,7 @@ class _Check:
         path = sorted((self.folder / "out").glob("checkpoint-4/trainer_state.json"))
         states = json.loads(path[0].read_text(encoding="utf-8"))["stateful_callbacks"] if path else {}
         name = next(item.name for item in trainer.callback_report.values() if item.callback is callback)
-        if states.get(name) and states[name] not in self.watch.loaded:
+        if states.get(name) and not any(same(returned(states[name]), state) for state in self.watch.loaded):
             what = f"{named(callback, 'accepts_state')} refuses the state that a callback of the class has saved"
             self.findings.add(what, "return True for a state of the same options")
 

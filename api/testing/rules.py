@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from trackside.callbacks._util.exact_data import exact, returned
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.bus.introspection import METHODS, location_of, wrong_calls, wrong_hooks
@@ -51,7 +52,7 @@ def _nothing(*args: Any, **kwargs: Any) -> Any:
 
 
 def check_state(make: Callable[[], Any], callback: Any, when: str, findings: Findings) -> None:
-    """Add what a checkpoint loses of a callback's state: it goes through JSON, into another callback of the class."""
+    """Add what a checkpoint loses of a callback's state, which goes into another callback of the class."""
     if not hasattr(callback, "state_dict"):
         return
     what, loads = named(callback, "state_dict"), named(callback, "load_state_dict")
@@ -62,13 +63,13 @@ def check_state(make: Callable[[], Any], callback: Any, when: str, findings: Fin
     try:
         for _ in range(2):  # a checkpoint may be restored into a callback that has a state
             if kept:
-                other.load_state_dict(json.loads(json.dumps(kept)))
+                other.load_state_dict(copy.deepcopy(kept))
         again = other.state_dict()
     except Exception as error:
         findings.add(f"{loads} {when} raised {type(error).__name__}: {error}", f"it is given {shorten(kept)}")
         return
     if not _same_state(again, state):
-        advice = f"restore all of it; it is given the JSON values {shorten(kept)}"
+        advice = f"restore all of it; it is given {shorten(kept)}"
         findings.add(f"{loads} {when} loses state: {shorten(state)} becomes {shorten(again)}", advice)
 
 
@@ -100,7 +101,7 @@ def _taken(callback: Any, what: str, findings: Findings) -> tuple[Any, Any]:
         if not isinstance(state, Mapping):
             findings.add(f"{what} returns {shorten(state)}", "return a dict, an empty one for nothing")
             return state, None
-        return state, json.loads(json.dumps(plain(dict(state), "state_dict()")))
+        return state, returned(json.loads(json.dumps(exact(dict(state), "state_dict()"))))
     except NotPlainError as error:
         findings.add(f"{what} is not JSON: {error}", "return what can be written, and build the rest from it")
     except Exception as error:

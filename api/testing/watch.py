@@ -121,8 +121,13 @@ def random_state() -> tuple[Any, ...]:
 def same(one: object, other: object) -> bool:
     """Return whether two values are equal; NaN equals NaN."""
     try:
-        return bool(one == other) or repr(one) == repr(other)
+        if one == other:
+            return True
     except Exception:  # of the values' own comparison, such as that of arrays
+        pass
+    try:
+        return repr(one) == repr(other)
+    except Exception:
         return False
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Container, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from ..errors import ConfigError, MissingPackageError, did_you_mean
+from .user_code import told
 
 importable: ContextVar[Container[str] | None] = ContextVar("importable", default=None)
 """The only paths that may be imported; None: all."""
@@ -37,9 +39,11 @@ def import_from(path: Any) -> Any:
         except ModuleNotFoundError as error:
             if length > 1 and error.name and f"{module_name}.".startswith(f"{error.name}."):
                 continue  # the last name so far may be a class, not a module
-            raise ConfigError(f"importing {module_name} failed: {error}") from error
+            is_absent = error.name == module_name
+            near = did_you_mean(module_name, (item.name for item in pkgutil.iter_modules())) if is_absent else ""
+            raise ConfigError(f"importing {module_name} failed: {told(error, near and f'.{near}')}") from error
         except (Exception, SystemExit) as error:
-            raise ConfigError(f"importing {module_name} failed: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"importing {module_name} failed: {told(error)}") from error
         return _attribute(module, module_name, parts[length:])
     raise AssertionError("the shortest module name either imports or raises")
 

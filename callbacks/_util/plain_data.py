@@ -67,7 +67,7 @@ def plain(value: Any, what: str, *, rest: Rest | None = None) -> Any:
         ...
         trackside.callbacks.errors.NotPlainError: the state['made'][0] is of type type, ...
     """
-    return _Conversion(what, rest).convert(value, ())
+    return Conversion(what, rest).convert(value, ())
 
 
 def plain_items(values: Mapping[str, Any], what: str) -> tuple[dict[str, Any], list[NotPlainError]]:
@@ -101,8 +101,13 @@ def to_json(value: Any, what: str, *, indent: int | None = None) -> str:
         return json.dumps(plain(value, what), indent=indent)
 
 
-class _Conversion:
-    """One call of `plain`."""
+class Conversion:
+    """One call of `plain`.
+
+    Args:
+        what: The name of the value, for the error.
+        rest: See `plain`.
+    """
 
     def __init__(self, what: str, rest: Rest | None) -> None:
         self.what = what
@@ -117,7 +122,7 @@ class _Conversion:
         except NotPlainError:
             raise
         except Exception as error:  # of the value's own methods: a tensor without values, a lazy one
-            reason = f"is of type {_type_name(value)}, which cannot be read: {type(error).__name__}: {error}"
+            reason = f"is of type {type_name(value)}, which cannot be read: {type(error).__name__}: {error}"
             return self._refuse(value, path, reason)
 
     def _converted(self, value: Any, path: tuple[Any, ...]) -> Any:
@@ -147,8 +152,8 @@ class _Conversion:
             return str(value)
         if isinstance(value, COLLECTIONS) and not isinstance(value, bytes | bytearray | memoryview):
             items = [self.convert(item, (*path, number)) for number, item in enumerate(value)]
-            return _sorted(items) if isinstance(value, collections.abc.Set) else items
-        return self._refuse(value, path, f"is of type {_type_name(value)}, which has no plain form")
+            return sorted_plain(items) if isinstance(value, collections.abc.Set) else items
+        return self._refuse(value, path, f"is of type {type_name(value)}, which has no plain form")
 
     def _dict(self, value: Mapping[Any, Any], path: tuple[Any, ...]) -> Any:
         made: dict[str, Any] = {}
@@ -192,7 +197,12 @@ class _Conversion:
     def _refuse(self, value: Any, path: tuple[Any, ...], reason: str) -> Any:
         if self.rest is not None:
             return self.rest(value)
-        raise NotPlainError(self.what, "".join(f"[{key!r}]" for key in path), f"{reason}. Allowed: {ALLOWED}")
+        raise NotPlainError(self.what, self.place(path), f"{reason}. Allowed: {ALLOWED}")
+
+    @staticmethod
+    def place(path: tuple[Any, ...]) -> str:
+        """Return where a value is, as Python writes it."""
+        return "".join(f"[{key!r}]" for key in path)
 
 
 def _is_array(value: Any) -> bool:
@@ -202,13 +212,15 @@ def _is_array(value: Any) -> bool:
     return any(hasattr(value, method) for method in ("tolist", "numpy", "__array__"))
 
 
-def _sorted(items: list[Any]) -> list[Any]:
+def sorted_plain(items: list[Any]) -> list[Any]:
+    """Return plain values in an order that does not depend on that of a set."""
     try:
         return sorted(items)
     except TypeError:
         return sorted(items, key=lambda item: (type(item).__name__, json.dumps(item)))
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """Return the name of the type of a value, with its module unless that is Python's own."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -24,7 +24,7 @@ from .faults import FaultPolicy, called
 from .introspection import overridden_events
 from .receiver import STEP_EVENTS, CallbackReceiver, call_each, first_error, own_copy
 from .roster import Roster
-from .states import owners, restore, state_of, tell_left
+from .states import give_back, take
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
@@ -115,6 +115,7 @@ class Dispatcher:
             return None
         self.roster.remove(attachment)
         self._disconnect(attachment)
+        self._undo(attachment)
         if attachment.thread is not None:
             attachment.thread.close()
         return attachment.callback
@@ -132,6 +133,11 @@ class Dispatcher:
         for receiver in self._connected.pop(attachment.name, ()):
             EVENTS[receiver.event].disconnect(receiver, self.trainer)
 
+    def _undo(self, attachment: Attachment) -> None:
+        """Have a callback that leaves within a run put back what it has changed."""
+        if hasattr(attachment.callback, "undo") and self.context["current_epoch"] is not None:
+            self._guarded(attachment, "undo", lambda each: each.undo(self.args, self.state, **self.context))
+
     def _receivers(self, attachment: Attachment) -> Sequence[CallbackReceiver]:
         overridden = overridden_events(attachment.callback)
         heard = [event for event in overridden if attachment.hears(event)]
@@ -146,6 +152,8 @@ class Dispatcher:
 
     def _detached(self, attachment: Attachment, event: str, error: BaseException) -> None:
         self._disconnect(attachment)
+        if event != "undo":
+            self._undo(attachment)
         if event != "on_callback_error":
             self.send("on_callback_error", callback=attachment.name, error=error)
 
@@ -212,13 +220,12 @@ class Dispatcher:
     # -- state and metrics ----------------------------------------------------------------------------------------
 
     def state_dicts(self) -> dict[str, Any]:
-        """Return the state of each callback that a checkpoint keeps, by name, as plain data.
+        """Return the state of each callback that a checkpoint keeps, by name, as JSON values.
 
         Raises:
             NotPlainError: If a state of a control callback cannot be kept; an observer's is left out.
         """
-        kept = {name: self._guarded(item, "state_dict", state_of) for name, item in self.attachments.items()}
-        return {name: state for name, state in kept.items() if state}
+        return take(self.attachments, self._guarded, self.faults)
 
     @property
     def classes(self) -> dict[str, str]:
@@ -232,14 +239,7 @@ class Dispatcher:
             states: The states by the name of the callback.
             classes: The class of each callback, if known.
         """
-
-        def accepts(item: Attachment, state: Any) -> bool:
-            return bool(self._guarded(item, "accepts_state", lambda each: each.accepts_state(self.args, state)))
-
-        found = owners(self.attachments, states, classes or {}, accepts)
-        for name, other in found.items():
-            self._guarded(self.attachments[name], "load_state_dict", partial(restore, state=states[other]))
-        tell_left(self.attachments, states, classes or {}, found)
+        give_back(self.attachments, states, classes or {}, self._guarded, self.args)
 
     def logged_metrics(self, own: Mapping[str, Any], **context: Any) -> dict[str, Any]:
         """Return what the monitors among the callbacks add to the training record that is about to be written.

@@ -58,7 +58,9 @@ class FaultPolicy:
         attachment.failing.add(event)
         attachment.last_error = error
         if attachment.on_error == "raise":
-            error.add_note(f"raised by the callback {attachment.name!r} ({attachment.location}) in {event}")
+            note = f"raised by the callback {attachment.name!r} ({attachment.location}) in {event}"
+            if note not in getattr(error, "__notes__", ()):  # it may be raised in an event within the event
+                error.add_note(note)
             raise error
         if attachment.failures == 1:
             told = (attachment.name, attachment.location, event, error)
@@ -85,6 +87,10 @@ class FaultPolicy:
         """Report, once, that a monitor gave a value under a name that the record itself has."""
         reason = f"its {name!r} is left out, since the record has a value of that name; give it another name"
         self._tell_once(attachment, name, reason)
+
+    def tell_changed(self, attachment: Attachment, place: str, change: str) -> None:
+        """Report, once, that a value of a callback's state comes back from a checkpoint as one of another type."""
+        self._tell_once(attachment, place, f"{place} {change}")
 
     def _tell_once(self, attachment: Attachment, subject: str, text: str) -> None:
         if (attachment.name, subject) not in self._told:

@@ -4,14 +4,56 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .._util.atomic_files import describe
-from .._util.plain_data import plain
+from .._util.exact_data import Tell, exact, returned
 from ..errors import CheckpointError, NotPlainError
 from .attachment import Attachment
+from .faults import FaultPolicy
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
+
+
+Guarded = Callable[[Attachment, str, Callable[[Any], Any]], Any]
+"""Calls a callback under its fault policy: its attachment, what is called, and the call."""
+
+
+def take(attachments: Mapping[str, Attachment], guarded: Guarded, faults: FaultPolicy) -> dict[str, Any]:
+    """Return the states that callbacks want a checkpoint to keep, by name; what comes back otherwise is told.
+
+    Raises:
+        NotPlainError: If a state of a control callback cannot be kept.
+    """
+    states = {}
+    for name, item in attachments.items():
+        tell = partial(faults.tell_changed, item)
+        states[name] = guarded(item, "state_dict", partial(state_of, tell=tell))
+    return {name: state for name, state in states.items() if state}
+
+
+def give_back(
+    attachments: Mapping[str, Attachment],
+    states: Mapping[str, Any],
+    classes: Mapping[str, str],
+    guarded: Guarded,
+    args: Any,
+) -> None:
+    """Give callbacks the states that `take` returned; what belongs to none of them is told.
+
+    Args:
+        classes: The class of each callback in the checkpoint, where it is known.
+        args: The training arguments.
+    """
+
+    def accepts(item: Attachment, state: Any) -> bool:
+        return bool(guarded(item, "accepts_state", lambda each: each.accepts_state(args, returned(state))))
+
+    found = owners(attachments, states, classes, accepts)
+    for name, other in found.items():
+        guarded(attachments[name], "load_state_dict", partial(restore, state=states[other]))
+    tell_left(attachments, states, classes, found)
 
 
 def owners(
@@ -71,8 +113,12 @@ def tell_left(
             logger.warning("the callback %r begins anew: its state in the checkpoint %s", name, what)
 
 
-def state_of(callback: Any) -> Any:
-    """Return the state of a callback that a checkpoint keeps, as plain data."""
+def state_of(callback: Any, tell: Tell | None = None) -> Any:
+    """Return the state of a callback that a checkpoint keeps, as `restore` takes it.
+
+    Args:
+        tell: Called with the place of a value that comes back as one of another type, and with what it comes back as.
+    """
     state: Any = {}
     if hasattr(callback, "state_dict"):
         state = callback.state_dict()
@@ -80,12 +126,13 @@ def state_of(callback: Any) -> Any:
         state = callback.state()
     if not isinstance(state, Mapping):
         raise NotPlainError("state_dict()", "", f"is {type(state).__name__}; it is a dict")
-    return plain(dict(state), "state_dict()")
+    return exact(dict(state), "state_dict()", tell=tell)
 
 
 def restore(callback: Any, state: Mapping[str, Any]) -> None:
     """Restore a callback's state; what a checkpoint declares beyond the callback's own state is not set."""
     try:
+        state = returned(state)
         if hasattr(callback, "load_state_dict"):
             callback.load_state_dict(state)
         elif hasattr(callback, "state"):  # transformers' ExportableState: constructor arguments and attributes

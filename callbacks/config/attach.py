@@ -10,7 +10,7 @@ from .._util.environment import has_reference
 from ..bus.attachment import attachment_of
 from ..bus.dispatcher import Dispatcher
 from ..bus.introspection import check_hooks
-from ..errors import CallbackOrderError, ConfigError, TracksideError
+from ..errors import CallbackOrderError, ConfigError
 from ..events import EVENTS
 from .callback_config import CallbackConfig, parse_callback_map
 
@@ -63,7 +63,7 @@ def _checked(config: CallbackConfig, make: Callable[[CallbackConfig], Any]) -> A
         return callback
     except ConfigError:
         raise
-    except (TracksideError, TypeError, ValueError) as error:
+    except Exception as error:
         raise config.refused(error) from error
 
 

@@ -12,6 +12,7 @@ from .._util.conversion import convert, members_of
 from .._util.environment import has_reference, resolved
 from .._util.imports import import_from
 from .._util.options import Options
+from .._util.user_code import told
 from ..bus.attachment import AttachOptions
 from ..errors import ArgumentError, ConfigError, TracksideError, TracksideValueError, UnknownNameError, did_you_mean
 from ..secrets import Secret, masked, remember, scrub
@@ -101,7 +102,9 @@ class CallbackConfig:
             return ConfigError(scrub(f"{self.location_of(option)}: {shown}"))
         given = ", ".join(f"{keys[-1]}={self.shown(name)!r}" for name, keys in self.written_at.items())
         hint = f" (given: {given})" if given else ""
-        return ConfigError(scrub(f"{self.location}: callbacks.{self.name}: {error}{hint}"))
+        is_own = isinstance(error, TracksideError) or str(self.make.__module__).startswith("trackside.")
+        text = f"{error}{hint}" if is_own else told(error, hint)
+        return ConfigError(scrub(f"{self.location}: callbacks.{self.name}: {text}"))
 
 
 def parse_callback_map(callbacks: Mapping[str, Any]) -> list[CallbackConfig]:

@@ -65,13 +65,15 @@ class Fit:
         """
         optimizer, loss = context.get("optimizer"), getattr(context.get("trainer"), "loss_fn", None)
         loader, count = context.get("train_dataloader" if is_run else "eval_dataloader"), 1
-        limits = ("overfit_batches", "limit_train_batches") if is_run else ("limit_eval_batches",)
+        most = getattr(context.get("evaluation_batch"), "limit", None)
         if is_run:
             count = int(getattr(args, "gradient_accumulation_steps", 1))
+            limits = (getattr(args, name, None) for name in ("overfit_batches", "limit_train_batches"))
+            most = next(filter(None, limits), None)
         params = {
             "verbose": 0 if getattr(args, "disable_tqdm", False) else 1,
             "epochs": state.num_train_epochs if is_run else 1,
-            "steps": _updates(loader, count, next(filter(None, (getattr(args, name, None) for name in limits)), None)),
+            "steps": _updates(loader, count, most),
         }
         rate = LearningRate(optimizer, context.get("lr_scheduler"), getattr(args, "lr_scheduler_type", "constant"))
         return cls(fitted(context.get("model"), optimizer, loss), params, rate, is_run)

@@ -103,3 +103,79 @@ def test_weights_are_as_before_after_a_run_that_an_exception_ends(trainer_factor
         trainer.train()
 
     assert trained(model) == before
+
+
+def flags_of(model):
+    if hasattr(model, "parameters"):
+        return [parameter.requires_grad for parameter in model.parameters()]
+    return [weight.trainable for weight in model.weights]
+
+
+class Removes(TrainerCallback):
+    """Removes a callback after some updates, and adds another one."""
+
+    def __init__(self, name, step, then=None):
+        self.removed, self.step, self.then = name, step, then
+
+    def on_step_end(self, args, state, control, trainer=None, **kwargs):
+        if state.global_step == self.step:
+            trainer.remove_callback(self.removed)
+            if self.then is not None:
+                trainer.add_callback(self.then)
+
+
+def test_removed_within_a_run_it_trains_all_weights_again_and_says_so(trainer_factory, stages, caplog):
+    model, changes = trainer_factory.model(), Changes(trainer_factory)
+    finetune = FinetuneScheduleCallback(stages(model))
+    trainer = trainer_factory(model=model, callbacks=[finetune, Removes("finetune_schedule", 3), changes], **RUN)
+
+    trainer.train()
+
+    assert changes.changed == [(True, True)] * 3
+    assert flags_of(model) == [True] * 4
+    assert caplog.text.count("finetune_schedule was removed: the 2 weights that it had frozen are trained again") == 1
+
+
+def test_attached_within_a_run_it_begins_with_the_next_epoch(trainer_factory, stages):
+    model, changes = trainer_factory.model(), Changes(trainer_factory)
+    add = Removes("none", 3, FinetuneScheduleCallback(stages(model)))
+    trainer = trainer_factory(model=model, callbacks=[add, changes], **RUN)
+
+    trainer.train()
+
+    assert changes.changed == [(True, True), (False, True), (True, True)]
+
+
+def test_a_run_that_is_resumed_without_it_says_what_stays_frozen(trainer_factory, stages, caplog):
+    model = trainer_factory.model()
+    first = trainer_factory(
+        model=model, callbacks=[FinetuneScheduleCallback(stages(model))], **RUN, save_strategy="epoch"
+    )
+    first.train()
+    model, changes = trainer_factory.model(), Changes(trainer_factory)
+    resumed = trainer_factory(model=model, callbacks=[changes], **RUN)
+
+    resumed.train(resume_from_checkpoint=str(trainer_factory.folder / "out" / "checkpoint-5"))
+
+    assert changes.changed == [(False, True)] * 2
+    assert "resuming: callbacks had frozen or unfrozen " in caplog.text
+    assert "which holds until a callback changes it" in caplog.text
+
+
+def test_what_a_callback_froze_once_is_frozen_in_a_resumed_run(trainer_factory):
+    class FreezesOnce(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 0 and trainer_factory.framework == "pytorch":
+                model[0].requires_grad_(False)
+            elif state.global_step == 0:
+                model.layers[0].trainable = False
+
+    options = {**RUN, "save_strategy": "epoch"}
+    whole = trainer_factory(callbacks=[FreezesOnce()], **options)
+    whole.train()
+    resumed = trainer_factory(callbacks=[FreezesOnce()], **options)
+
+    resumed.train(resume_from_checkpoint=str(trainer_factory.folder / "out" / "checkpoint-5"))
+
+    assert flags_of(resumed.model) == flags_of(whole.model)
+    np.testing.assert_array_equal(trainer_factory.weights(resumed), trainer_factory.weights(whole))

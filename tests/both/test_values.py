@@ -161,7 +161,7 @@ def test_a_monitor_that_returns_something_else_fails_as_an_observer(trainer_fact
     assert trainer.callback_report["adds_list"].detached_after == 3
 
 
-def test_the_state_of_an_observer_comes_back_as_plain_data(trainer_factory):
+def test_the_state_of_an_observer_comes_back_as_it_was_and_what_does_not_is_told_once(trainer_factory, caplog):
     class Restores(Observer):
         restored: Any = None
 
@@ -169,7 +169,7 @@ def test_the_state_of_an_observer_comes_back_as_plain_data(trainer_factory):
             pass
 
         def state_dict(self):
-            return {"best": np.float32(1.5), "seen": (1, tensor(trainer_factory, 2))}
+            return {"best": np.float32(1.5), 3: ("a", {b"x"}), "last": tensor(trainer_factory, [2])}
 
         def load_state_dict(self, state):
             self.restored = state
@@ -179,7 +179,10 @@ def test_the_state_of_an_observer_comes_back_as_plain_data(trainer_factory):
     again = Restores()
     trainer_factory(callbacks=[again], **options).train(resume_from_checkpoint=True)
 
-    assert again.restored == {"best": 1.5, "seen": [1, 2]}
+    assert again.restored == {"best": 1.5, 3: ("a", {b"x"}), "last": [2]}
+    assert type(again.restored["best"]) is np.float32
+    assert caplog.text.count("state_dict()['last'] is of type") == 2  # once a trainer
+    assert "and comes back from a checkpoint as numpy.ndarray" in caplog.text
 
 
 def test_a_monitor_replaces_no_value_of_the_record(trainer_factory, caplog):

@@ -113,3 +113,37 @@ def test_two_averages_and_options_out_of_range_are_errors(trainer_factory):
     ):
         with pytest.raises(ArgumentError, match=message):
             make()
+
+
+class Attaches(TrainerCallback):
+    """Removes callbacks, and attaches others, after some updates."""
+
+    def __init__(self, step, removed="", attached=None):
+        self.step, self.removed, self.attached = step, removed, attached
+
+    def on_step_end(self, args, state, control, trainer=None, **kwargs):
+        if state.global_step == self.step:
+            trainer.remove_callback(self.removed)
+            if self.attached is not None:
+                trainer.add_callback(self.attached)
+
+
+def test_an_average_goes_with_its_callback(trainer_factory, caplog):
+    plain = trainer_factory(**RUN)
+    plain.train()
+    trainer = trainer_factory(callbacks=[EMACallback(0.9), Attaches(5, "ema")], **RUN)
+
+    trainer.train()
+
+    np.testing.assert_array_equal(trainer_factory.weights(trainer), trainer_factory.weights(plain))
+    assert caplog.text.count("EMACallback was removed: the average of the weights is dropped") == 1
+
+
+def test_an_average_that_is_attached_within_a_run_begins_there(trainer_factory):
+    trace = Trace(trainer_factory)
+    trainer = trainer_factory(callbacks=[trace, Attaches(5, attached=EMACallback(0.9))], **RUN)
+
+    trainer.train()
+
+    expected = averaged(trainer_factory, trace.steps[5], trace.steps[5:], 0.9)
+    np.testing.assert_allclose(trainer_factory.weights(trainer), expected, rtol=1e-4, atol=1e-6)

@@ -18,6 +18,7 @@ from ..checkpointing.store import Write
 from ..engine import CheckpointIO
 from .engine import BaseEngine, EnginePart
 from .state_files import StateFiles
+from .unsaved import Marks, UnsavedState
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -34,10 +35,19 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
         super().__init__(engine)
         self.train_step: Any = engine.train_step
         self.buffers: HostBuffers = self._new_buffers()
+        self._told = set()
+        self._unsaved: UnsavedState | None = None
+
+    def begin_run(self) -> None:
+        """Note what no checkpoint will hold, to tell if training changes it."""
+        if self.strategy.rank == 0 and not self.trainer.args.save_only_model:
+            self._unsaved = UnsavedState(self._marks, lambda: self.trainer.state.stateful_callbacks)
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
         self.engine.take_other_schedule()
+        if self._unsaved is not None:
+            self._unsaved.tell()
         average, is_whole = self.engine.average, not self.trainer.args.save_only_model
         buffers = self.buffers.lend() if copy or average.is_begun else None
         trained = average.states() if is_whole else None
@@ -47,7 +57,7 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
             if buffers is not None:
                 files = self._copied(files, buffers)
                 buffers.complete()
-        files[self.trained_file] = None if trained is None else self._as_data(trained, self.trained_file)
+        files[self.trained_file] = None if trained is None else self._as_data(trained, self.trained_file, self._tell)
         files |= {self._rng_file(rank): state for rank, state in enumerate(self._random_states())}
 
         def write(folder: Path) -> dict[str, str]:
@@ -178,6 +188,10 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
     @abstractmethod
     def _is_on_host(self) -> bool:
         """Whether the model is computed on the CPU."""
+
+    @abstractmethod
+    def _marks(self) -> Marks:
+        """Return what tells whether a part of the run has changed that no checkpoint holds."""
 
     @abstractmethod
     def _model_writer(self, buffers: Buffers | None) -> Callable[[Path], None]:

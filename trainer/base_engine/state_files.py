@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks._util.exact_data import Tell
 from trackside.callbacks.errors import ArgumentError
 
 from ..checkpointing.manifest import roles_of
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class StateFiles(ABC):
@@ -20,6 +24,7 @@ class StateFiles(ABC):
         suffix: Suffix of the names of the other files.
     """
 
+    _told: set[str]
     trainer: Any
     train_step: Any
     optimizer_file: str
@@ -52,7 +57,13 @@ class StateFiles(ABC):
                 allowed = "a schedule with state_dict() and load_state_dict(), or save_only_model or save_strategy='no'"
                 raise ArgumentError("lr_scheduler", part, allowed)
             states[name] = None if part is None else part.state_dict() or None
-        return {name: self._as_data(state, name) for name, state in states.items()}
+        return {name: self._as_data(state, name, self._tell) for name, state in states.items()}
+
+    def _tell(self, place: str, change: str) -> None:
+        """Warn, once, that a value of a state comes back as one of another type."""
+        if place not in self._told:
+            self._told.add(place)
+            logger.warning("%s %s", place, change)
 
     def _small_parts(self) -> dict[str, Any]:
         """Return the parts besides the optimizer that have their own state, by file name."""
@@ -93,8 +104,8 @@ class StateFiles(ABC):
         """Return the states of the random number generators of this process."""
 
     @abstractmethod
-    def _as_data(self, state: Any, name: str, /) -> Any:
-        """Return a state as the file ``name`` keeps it.
+    def _as_data(self, state: Any, name: str, tell: Tell, /) -> Any:
+        """Return a state as the file ``name`` keeps it; ``tell`` is called for what comes back as another type.
 
         Raises:
             NotPlainError: If a part of it cannot be kept.

@@ -158,14 +158,14 @@ def _named(function: FunctionType) -> list[Any]:
     for holder in (*_cells(function), *known):
         if isinstance(holder, type):
             known.extend(_members(holder, names))
-        elif isinstance(holder, ModuleType) and _is_users(holder.__name__):
+        elif isinstance(holder, ModuleType) and is_users(holder.__name__):
             known.extend(vars(holder)[name] for name in names if name in vars(holder))
     return known
 
 
 def _members(kind: type, names: Iterable[str]) -> list[Any]:
     """Return the members of a class by name and, in turn, those that its methods name, wherever they are inherited."""
-    of_users = [vars(base) for base in kind.__mro__ if _is_users(base.__module__)]
+    of_users = [vars(base) for base in kind.__mro__ if is_users(base.__module__)]
     found: dict[str, Any] = {}
     waiting = list(names)
     while waiting:
@@ -180,7 +180,8 @@ def _members(kind: type, names: Iterable[str]) -> list[Any]:
     return [member for member in found.values() if member is not None]
 
 
-def _is_users(module: str) -> bool:
+def is_users(module: str) -> bool:
+    """Return whether a module is none of Python's, and none of a framework."""
     package = module.split(".")[0]
     return package not in LIBRARIES and package not in sys.stdlib_module_names
 

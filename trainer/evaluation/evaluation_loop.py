@@ -66,6 +66,7 @@ class EvaluationRun:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
         is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
+        doubt: Why the mean loss may not be that of all items; empty if it is.
         taken: Metrics that have another value already: the loss, a speed, or one that is given with the prefix too.
         lacks: What compute_metrics was not called for want of, in words; empty if it was called, or there is none.
     """
@@ -98,7 +99,8 @@ class EvaluationRun:
         self._largest = 1 << 10
         self._is_over = False
         options = {"concatenate": args.eval_do_concat_batches}
-        has_names = len(getattr(args, "label_names", None) or ()) > 1
+        label_names = getattr(args, "label_names", None) or ()
+        self._has_label_names, has_names = bool(label_names), len(label_names) > 1
         self._logits: Collector = Collector(expected, is_tuple_of_outputs=True, **options)
         self._labels: Collector = Collector(expected, is_tuple_of_outputs=has_names, **options)
         self._inputs: Collector = Collector(expected, **options)
@@ -109,6 +111,7 @@ class EvaluationRun:
         self.examples: int = 0
         self.steps: int = 0
         self.is_complete: bool = True
+        self.doubt: str = ""
         self.taken: set[str] = set()
         self.lacks: str = ""
 
@@ -131,6 +134,7 @@ class EvaluationRun:
         step, fetch = evaluation.evaluation_step, evaluation.fetch
         for batch, following in pairwise(chain(batches, [END])):
             result = step(batch, self._only_loss, ignore_keys)
+            self.doubt = self.doubt or result.doubt
             if self._only_loss:
                 result.logits = result.labels = result.inputs = None
             self.steps += 1
@@ -242,10 +246,33 @@ class EvaluationRun:
         self.taken = given.keys() & {*own, *speed_metrics(prefix, 1.0, 1, 1)} | twice
         return PredictionOutput(logits, labels, {**given, **own})
 
+    def tell(self, prefix: str, told: set[str], *, is_prediction: bool) -> None:
+        """Tell what is in doubt about the loss, why there are no metrics, and which are left out, each once.
+
+        Args:
+            told: What was told before; it is added to.
+        """
+        names, doubt = self.taken - told, self.doubt
+        if names:
+            logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
+        if doubt and doubt not in told and self.steps > 1:
+            told.add(doubt)
+            logger.warning(
+                "%s_loss may not be the loss over the whole dataset, since a batch has one weight, and %s. Compute it "
+                "in compute_metrics if it must be exact",
+                *(prefix, doubt),
+            )
+        if self.lacks and self.lacks not in told and self.examples and not is_prediction:
+            told.add(self.lacks)
+            logger.warning("compute_metrics is not called: %s", self.lacks)
+        told |= names
+
     def _lacking(self, logits: Any) -> str:
         if self._only_loss:
             return "only the loss is asked for (prediction_loss_only)"
-        return "there are no predictions beside the loss" if logits is None else "the batches have no labels"
+        if logits is None:
+            return "there are no predictions beside the loss"
+        return f"the batches have no labels{' by the names of args.label_names' if self._has_label_names else ''}"
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:
         losses = np.array([math.fsum(loss) for loss, _ in self._losses]) if "loss" in self._wanted else None

@@ -121,23 +121,35 @@ class Evaluator:
     def evaluate(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return the metrics on ``eval_dataset``, or on the trainer's; log them; send the events of an evaluation."""
         with self.occupation.begin("evaluate()"):
+            parts, own = self._batches_of_parts(eval_dataset, prefix), self._trainer.eval_dataset
             if self.is_scheduled():  # the loop sends the events, also those of an override
-                return self._evaluate_all(eval_dataset, ignore_keys, prefix)
-            self._dispatcher.send("on_evaluate_begin")
-            metrics = self._evaluate_all(eval_dataset, ignore_keys, prefix)
-            self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
+                return self._evaluate_all(parts, ignore_keys)
+            several = {name.removeprefix(f"{prefix}_"): batches for name, batches in parts.items()}
+            self._current.limit = self._trainer.args.limit_eval_batches
+            with self._shown(parts.get(prefix, several)):
+                self._dispatcher.send("on_evaluate_begin")
+                if self._trainer.eval_dataset is not own:  # a callback has set another one
+                    parts = self._batches_of_parts(eval_dataset, prefix)
+                metrics = self._evaluate_all(parts, ignore_keys)
+                self._dispatcher.send("on_evaluate", metrics=metrics, scheduled=False)
             return metrics
 
-    def _evaluate_all(self, eval_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
-        """Return the metrics on a dataset, or on each of several by name."""
+    def _batches_of_parts(self, eval_dataset: Any, prefix: str) -> dict[str, Any]:
+        """Return the batches of a dataset, or of each of several, by the prefix of their metrics."""
         dataset = self._trainer.eval_dataset if eval_dataset is None else eval_dataset
         if self.is_training and eval_dataset is None and dataset is not self._dataset_shown:
             self.show_batches()
+        with self._training_left_alone():
+            batches_of = self._engine.evaluation.evaluation_batches
+            return {name: batches_of(part) for name, part in self._parts(eval_dataset, prefix).items()}
+
+    def _evaluate_all(self, parts: Mapping[str, Any], ignore_keys: list[str] | None) -> dict[str, float]:
+        """Return the metrics on all parts."""
         metrics: dict[str, float] = {}
         self._depth += 1
         try:
-            for name, part in self._parts(eval_dataset, prefix).items():
-                metrics |= self._evaluate_one(part, ignore_keys, name)
+            for prefix, batches in parts.items():
+                metrics |= self._evaluate_one(batches, ignore_keys, prefix)
         finally:
             self._depth -= 1
         return metrics
@@ -151,10 +163,9 @@ class Evaluator:
             parts[f"{prefix}_train"] = self._trainer.train_dataset
         return parts
 
-    def _evaluate_one(self, dataset: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+    def _evaluate_one(self, batches: Any, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         only_loss = True if self._trainer.compute_metrics is None else None  # None: as args.prediction_loss_only says
         with self._training_left_alone():
-            batches = self._engine.evaluation.evaluation_batches(dataset)
             output = self._timed(batches, "Evaluation", only_loss, ignore_keys, prefix)
         self._trainer.log(output.metrics)
         return output.metrics
@@ -162,12 +173,20 @@ class Evaluator:
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
         with self.occupation.begin("predict()"):
-            self._dispatcher.send("on_predict_begin")
             with self._training_left_alone():
                 batches = self._engine.evaluation.test_batches(test_dataset)
-                output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
-            self._dispatcher.send("on_predict", metrics=output.metrics)
+            self._current.limit = self._limit_of_predictions
+            with self._shown(batches):
+                self._dispatcher.send("on_predict_begin")
+                with self._training_left_alone():
+                    output = self._timed(batches, "Prediction", None, ignore_keys, prefix)
+                self._dispatcher.send("on_predict", metrics=output.metrics)
             return output
+
+    @property
+    def _limit_of_predictions(self) -> int | None:
+        args = self._trainer.args
+        return int(args.limit_eval_batches) if args.fast_dev_run and args.limit_eval_batches else None
 
     def _timed(
         self, batches: Any, description: str, only_loss: bool | None, ignore_keys: list[str] | None, prefix: str
@@ -217,7 +236,7 @@ class Evaluator:
         **options: Any,
     ) -> tuple[PredictionOutput, EvaluationRun]:
         trainer, evaluation = self._trainer, self._engine.evaluation
-        limit = None if keeps and not trainer.args.fast_dev_run else trainer.args.limit_eval_batches
+        limit = self._limit_of_predictions if keeps else trainer.args.limit_eval_batches
         self._current.limit = limit
         run = EvaluationRun(
             self._engine,
@@ -232,9 +251,8 @@ class Evaluator:
         with self.occupation.begin("prediction_loop()"), self._engine.average.shown(), evaluation.eval_mode():
             run.over(first(evaluation.counted(batches), limit), ignore_keys, **options)
             output = run.output(prefix)
-        self._tell_taken(run.taken - self._told)
-        if not keeps and run.examples:
-            self._tell_lacking(run.lacks)
+        if trainer.is_world_process_zero():
+            run.tell(prefix, self._told, is_prediction=keeps)
         return output, run
 
     def trial_metrics(self) -> dict[str, Any] | None:
@@ -277,18 +295,6 @@ class Evaluator:
                     "%s is %s in the evaluation at step %d: such an evaluation is passed over, it is never the best",
                     *(name, metrics[name], self._trainer.state.global_step),
                 )
-
-    def _tell_taken(self, names: set[str]) -> None:
-        self._told |= names
-        if names and self._trainer.is_world_process_zero():
-            logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
-
-    def _tell_lacking(self, reason: str) -> None:
-        """Warn, once, that compute_metrics is not called, and why."""
-        if reason and reason not in self._told and self._trainer.is_world_process_zero():
-            self._told.add(reason)
-            named = " by the names of args.label_names" if getattr(self._trainer.args, "label_names", None) else ""
-            logger.warning("compute_metrics is not called: %s%s", reason, named if reason.endswith("labels") else "")
 
     def watch_memory(self) -> MemoryWatch | None:
         """Return a memory watch if ``args.skip_memory_metrics`` is False."""

@@ -101,6 +101,29 @@ class MadeOptimizer(ABC):
         """Return the learning rate where the schedule is."""
 
 
+def frozen_as_in(
+    before: Mapping[str, Any] | None, record: Mapping[str, Any], set_flags: Callable[[str], list[str]]
+) -> list[str]:
+    """Freeze and unfreeze what callbacks had frozen and unfrozen, if the layers were trainable alike at first.
+
+    Args:
+        before: The record of the checkpoint; None if it has none.
+        record: The record of this run.
+        set_flags: Sets the flags that a record holds, and returns the names of what it has changed.
+
+    Returns:
+        A sentence, if callbacks had done so.
+    """
+    then = (before or {}).get("trainable")
+    if then is None or then["made"] == then["now"]:
+        return []
+    if then["made"] != record["trainable"]["made"]:
+        return ["callbacks had frozen or unfrozen layers; this run keeps those that its own model has trainable"]
+    names = set_flags(then["now"])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"callbacks had frozen or unfrozen {', '.join(names[:3])}{more}, which holds until a callback changes it"]
+
+
 def schedule_before(before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the description of the schedule in a checkpoint's record; empty if there is none."""
     return (before or {}).get("schedule") or {}

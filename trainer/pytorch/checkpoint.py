@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..base_engine.checkpoint import BaseCheckpoint
+from ..base_engine.unsaved import Marks
 from ..checkpointing.manifest import Contents, roles_of
 from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
@@ -18,8 +19,9 @@ from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, unwrap
 from .host_copy import copied, pinned
+from .optim.frozen import flags_of
 from .preparation.own_randomness import own_generators, set_states, states_of
-from .preparation.unsaved import UnsavedState
+from .preparation.unsaved import marks_of
 from .weights.export import ModelWriter
 from .weights.files import weights_in
 from .weights.loading import load_weights
@@ -31,7 +33,6 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 class TorchCheckpoint(BaseCheckpoint):
     """Takes and restores snapshots of a trainer on PyTorch."""
 
-    _unsaved: UnsavedState | None = None
     optimizer_file = "optimizer.pt"
     suffix = ".pt"
     _weights_in = staticmethod(weights_in)
@@ -41,16 +42,14 @@ class TorchCheckpoint(BaseCheckpoint):
     _outline = staticmethod(snapshot.outline)
     _read_file = staticmethod(snapshot.read_torch)
 
-    def begin_run(self) -> None:
-        """Note what no checkpoint will hold, to tell if training changes it."""
-        trainer = self.trainer
-        self._unsaved = UnsavedState(self._model, trainer.loss_fn, trainer.optimizer)
+    def _marks(self) -> Marks:
+        return marks_of(self.trainer, self._model)
 
     def snapshot(self, *, copy: bool) -> Write:
         """Return a function that writes weights, optimizer, schedule, loss scale and random numbers into a folder."""
-        mode = self.train_step.optimizer_mode
-        if self._unsaved is not None and self.strategy.rank == 0 and not self.trainer.args.save_only_model:
-            self._unsaved.tell()
+        mode, made = self.train_step.optimizer_mode, self.engine.made
+        if made is not None:
+            made.record["trainable"]["now"] = flags_of(self._model)
         with mode.evaluating():
             return super().snapshot(copy=copy or self.strategy.must_copy or mode.exists)
 

@@ -156,7 +156,7 @@ class TorchEngine(BaseEngine):
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
         self._check_optimizer()
-        check_schedule(trainer.lr_scheduler, trainer.optimizer)
+        check_schedule(trainer.lr_scheduler, trainer.optimizer, max_steps)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
         is_parallel = args.parallel == "dp" and args.n_gpu > 1
@@ -172,7 +172,6 @@ class TorchEngine(BaseEngine):
             "create_optimizer", "create_optimizer_and_scheduler"
         )
         self.train_step.begin_run(takes_late=not is_own)
-        self.checkpoint.begin_run()
         if args.neftune_noise_alpha is not None:
             self.train_step.noise = add_noise(trainer.model, args.neftune_noise_alpha)
         update_context(trainer, self.dispatcher)

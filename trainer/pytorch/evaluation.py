@@ -109,7 +109,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
-        return StepResult(loss, weight, logits, labels, examples, kept)
+        return StepResult(loss, weight, logits, labels, examples, kept, step.observer.doubt)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trackside.callbacks._util.plain_data import SCALARS, plain
+from trackside.callbacks._util.exact_data import TAG, Exact, Tell, made_again
+from trackside.callbacks._util.plain_data import DEPTH_LIMIT, SCALARS, plain
 from trackside.callbacks.errors import CheckpointError, NotPlainError
 
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
@@ -168,42 +168,55 @@ def _optimizers_in(values: Any) -> Iterator[Optimizer]:
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
-def as_data(state: Any, name: str) -> Any:
+def as_data(state: Any, name: str, tell: Tell) -> Any:
     """Return a state as the torch file ``name`` keeps it.
 
-    Tensors and Python's own types stay as they are. Arrays of numpy become tensors; numbers of numpy, and other values
-    with an obvious plain form, what `plain` makes of them.
+    Tensors and Python's own types stay as they are, others become `exact` data, which `read_torch` turns back.
 
     Raises:
-        NotPlainError: If a value has no such form, or is a tensor without values; the message has its place.
+        NotPlainError: If a value cannot be kept, or is a tensor without values; the message has its place.
     """
-    return _as_data(state, f"the state in {name}")
+    return _TorchData(f"the state in {name}", tell).convert(state, ())
 
 
-def _as_data(state: Any, what: str) -> Any:
-    if isinstance(state, Tensor):
-        if state.is_meta:
-            raise NotPlainError(what, "", "is a tensor on the device 'meta', which has no values")
-        return state
-    if type(state) in KEPT:
-        return state
-    if isinstance(state, Mapping):
-        made = {_key(key, what): _as_data(value, f"{what}[{key!r}]") for key, value in state.items()}
-        return OrderedDict(made) if isinstance(state, OrderedDict) else made
-    if isinstance(state, (list, tuple, set)) and not isinstance(state, torch.Size):
-        items = [_as_data(value, f"{what}[{place}]") for place, value in enumerate(state)]
-        return next(kind for kind in (list, tuple, set) if isinstance(state, kind))(items)
-    if isinstance(state, np.ndarray) and state.ndim and state.dtype.kind in "biufc":
-        return torch.tensor(state)
-    return plain(state, what)
+class _TorchData(Exact):
+    """One call of `as_data`."""
+
+    def convert(self, value: Any, path: tuple[Any, ...]) -> Any:
+        kind = type(value)
+        if isinstance(value, Tensor):
+            if value.is_meta:
+                raise NotPlainError(
+                    self.what, self.place(path), "is a tensor on the device 'meta', which has no values"
+                )
+            return value
+        if kind in KEPT:
+            return value
+        if len(path) > DEPTH_LIMIT:
+            return super().convert(value, path)
+        if kind in (dict, OrderedDict) and TAG not in value:
+            return kind(self._dict(value, path))
+        if kind in (list, tuple, set):
+            return kind(self.convert(item, (*path, place)) for place, item in enumerate(value))
+        return super().convert(value, path)
+
+    def _dict(self, value: Mapping[Any, Any], path: tuple[Any, ...]) -> Any:
+        return {self._key(key, path): self.convert(item, (*path, key)) for key, item in value.items()}
+
+    def _key(self, key: Any, path: tuple[Any, ...]) -> Any:
+        return key if type(key) in KEPT or type(key) is tuple else plain(key, f"a key of {self.what}{self.place(path)}")
 
 
 KEPT = {*SCALARS, bytes, bytearray, complex, torch.dtype, torch.device, torch.Size}
 """Types that torch reads with ``weights_only=True``, and that are kept as they are."""
 
 
-def _key(key: Any, what: str) -> Any:
-    return key if type(key) in KEPT or isinstance(key, tuple) else plain(key, f"a key of {what}")
+def _from_data(state: Any) -> Any:
+    """Return the state that `as_data` was given."""
+    kind = type(state)
+    if isinstance(state, dict):
+        return made_again(state, _from_data) if TAG in state else kind({k: _from_data(v) for k, v in state.items()})
+    return kind(map(_from_data, state)) if kind in (list, tuple, set) else state
 
 
 def outline(state: Any) -> Any:
@@ -285,6 +298,6 @@ def read_torch(path: Path) -> Any:
         CheckpointError: If it cannot be read, or holds code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _from_data(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as data: {error}") from error

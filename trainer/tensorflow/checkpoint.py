@@ -12,11 +12,13 @@ from trackside.callbacks.errors import BusyError
 
 from ..base_engine.checkpoint import BaseCheckpoint
 from ..base_engine.engine import BaseEngine
+from ..base_engine.unsaved import Marks
 from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
 from .weights.keras_files import write_keras_model, write_keras_weights
+from .weights.unsaved import marks_of
 
 
 class TFCheckpoint(BaseCheckpoint):
@@ -32,6 +34,10 @@ class TFCheckpoint(BaseCheckpoint):
     def __init__(self, engine: BaseEngine) -> None:
         super().__init__(engine)
         self.evaluation: Any = engine.evaluation
+
+    def _marks(self) -> Marks:
+        self.train_step.queue.flush()
+        return marks_of(self.trainer, self.trainer.model)
 
     def _save_model(self, folder: Path) -> None:
         """Write the present weights and the model in the formats of Keras."""

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trackside.callbacks._util.plain_data import plain
+from trackside.callbacks._util.exact_data import Tell, exact, returned
 from trackside.callbacks.errors import CheckpointError
 
 from ..checkpointing.manifest import BrokenCheckpointError, Contents
@@ -217,13 +217,13 @@ def weights_in(folder: Path) -> list[str]:
     return [name for name in (WEIGHTS_FILE, KERAS_FILE) if (folder / name).exists()][:1]
 
 
-def as_data(state: Any, name: str) -> Any:
-    """Return a state as `write_file` takes it for the file ``name``: arrays as they are, others as plain data.
+def as_data(state: Any, name: str, tell: Tell) -> Any:
+    """Return a state as `write_file` takes it for the file ``name``: arrays as they are, others as `exact` data.
 
     Raises:
-        NotPlainError: If a value has no plain form.
+        NotPlainError: If a value cannot be kept.
     """
-    return state if name.endswith(".npz") else plain(state, f"the state in {name}")
+    return state if name.endswith(".npz") else exact(state, f"the state in {name}", tell=tell)
 
 
 def sizes_of(*owners: Any) -> list[int]:
@@ -233,7 +233,7 @@ def sizes_of(*owners: Any) -> list[int]:
 
 
 def write_file(content: Any, path: Path) -> None:
-    """Write arrays to an .npz file, or plain data to a JSON file.
+    """Write arrays to an .npz file, or what `as_data` returned to a JSON file.
 
     Types that .npz files cannot keep, such as bfloat16, are written as float32.
     """
@@ -257,6 +257,6 @@ def read_file(path: Path) -> Any:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return returned(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error

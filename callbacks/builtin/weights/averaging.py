@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ...callback import TrainerCallback
 from ...state import TrainerControl, TrainerState
 from ...types import Args, Role
+
+logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
 
 class WeightAveragingCallback(TrainerCallback):
@@ -30,7 +33,22 @@ class WeightAveragingCallback(TrainerCallback):
         self.count = int(state["count"])
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        average = kwargs["weight_average"]
-        average.claim(type(self).__name__)
+        average = self._claimed(kwargs["weight_average"])
         if not average.is_begun:
             self.count = 0
+
+    def undo(self, args: Args, state: TrainerState, **kwargs: Any) -> None:
+        """Let go of the average when the callback is removed within a run."""
+        average = kwargs["weight_average"]
+        if average.is_begun and state.is_world_process_zero:
+            logger.warning(
+                "%s was removed: the average of the weights is dropped, and the run goes on with the weights that are "
+                "trained",
+                type(self).__name__,
+            )
+        average.forget()
+
+    def _claimed(self, average: Any) -> Any:
+        """Return the average of the trainer, reserved for this callback, which may have been attached within a run."""
+        average.claim(type(self).__name__)
+        return average

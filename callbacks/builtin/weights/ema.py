@@ -48,5 +48,8 @@ class EMACallback(WeightAveragingCallback):
     def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.update_every == 0:
             decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.warmup else self.decay
-            kwargs["weight_average"].mix(1 - decay)
+            average = self._claimed(kwargs["weight_average"])
+            if not average.is_begun:  # the callback was attached within the run
+                average.begin()
+            average.mix(1 - decay)
             self.count += 1

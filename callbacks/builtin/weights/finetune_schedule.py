@@ -73,15 +73,27 @@ class FinetuneScheduleCallback(TrainerCallback):
 
     def on_epoch_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         epoch = int(state.epoch or 0)
-        if epoch in self.stages:
+        if not self.names:  # the callback was attached within the run
+            self.on_train_begin(args, state, control, **kwargs)
+        elif epoch in self.stages:
             self._freeze(weights_of(kwargs["model"]), epoch, state)
 
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        weights = weights_of(kwargs["model"])
-        for name in self.names:
-            if name in weights:
-                train(weights[name], True)
+        self._release(weights_of(kwargs["model"]))
+
+    def undo(self, args: Args, state: TrainerState, **kwargs: Any) -> None:
+        """Train all weights again when the callback is removed within a run."""
+        count = self._release(weights_of(kwargs["model"]))
+        if count and state.is_world_process_zero:
+            logger.warning("finetune_schedule was removed: the %d weights that it had frozen are trained again", count)
+
+    def _release(self, weights: Mapping[str, Any]) -> int:
+        """Make all weights trainable that were so when the run began; return how many were not."""
+        frozen = [name for name in self.names if name in weights and not is_trained(weights[name])]
+        for name in frozen:
+            train(weights[name], True)
         self.names = []  # a later run may end before it begins here
+        return len(frozen)
 
     def _freeze(self, weights: Mapping[str, Any], epoch: int, state: TrainerState) -> None:
         """Train the weights of all stages up to ``epoch``, and no others."""

@@ -53,5 +53,5 @@ class SWACallback(WeightAveragingCallback):
         if average.is_begun:
             average.mix(1 / (self.count + 1))
         else:
-            average.begin()
+            self._claimed(average).begin()
         self.count += 1

@@ -10,8 +10,8 @@ pytest.importorskip("tensorflow")
 import keras
 from support.fit_twice import VALIDATION, Notes, X, Y, assert_same_weights, by_trackside, model, rounded, sgd
 
-from trackside import JournalCallback, KerasCallbackAdapter, TFTrainer, TFTrainingArguments
-from trackside.testing.tiny_trainer import tiny_trainer
+from trackside import JournalCallback, KerasCallbackAdapter, TFTrainer, TFTrainingArguments, TrainerCallback
+from trackside.testing.tiny_trainer import tiny_data, tiny_trainer
 
 C = keras.callbacks
 
@@ -208,3 +208,47 @@ def test_a_replay_calls_keras_callbacks():
 
     assert history.epoch == [0, 1]
     assert set(history.history) == {"loss", "val_loss", "val_accuracy"}
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_keras_is_told_the_steps_of_the_data_that_is_given(framework):
+    steps = []
+
+    class Steps(C.Callback):
+        def on_test_begin(self, logs=None):
+            steps.append(self.params["steps"])
+
+        on_predict_begin = on_test_begin
+
+    trainer = tiny_trainer(framework, "out", [KerasCallbackAdapter(Steps())], limit_eval_batches=4)
+    features, classes = tiny_data()
+    few = (features[:10], classes[:10])
+    if framework == "pytorch":
+        import torch
+
+        few = torch.utils.data.TensorDataset(*map(torch.tensor, few))
+
+    trainer.predict(few)
+    trainer.evaluate()
+    trainer.evaluate({"few": few, "all": trainer.eval_dataset})
+    trainer.train()
+    trainer.predict(few)
+
+    assert [steps[0], steps[1], steps[2], steps[-1]] == [3, 4, 7, 3]
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_a_removed_callback_leaves_the_model(framework):
+    class Remove(TrainerCallback):
+        def on_step_end(self, args, state, control, trainer=None, **kwargs):
+            for adapter in (first, last) if state.global_step == 2 else ():
+                trainer.remove_callback(adapter)
+
+    first, last = KerasCallbackAdapter(Notes()), KerasCallbackAdapter(Notes())
+    trainer = tiny_trainer(framework, "out", [first, last, Remove()])
+    before = dict(vars(trainer.model))
+
+    trainer.train()
+
+    assert vars(trainer.model).keys() - before.keys() <= {"_compiled_trainable_state"}
+    assert getattr(trainer.model, "optimizer", None) is before.get("optimizer")

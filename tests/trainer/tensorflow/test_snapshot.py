@@ -187,7 +187,7 @@ def test_optimizer_variables_come_back_as_they_were(tmp_path):
     weights = [keras.Variable(np.ones(3), dtype="bfloat16", name="half"), keras.Variable(np.ones((300, 300)), name="w")]
     optimizer = keras.optimizers.Adam()
     optimizer.build(weights)
-    state = snapshot.as_data(snapshot.optimizer_arrays(optimizer), "optimizer.npz")
+    state = snapshot.as_data(snapshot.optimizer_arrays(optimizer), "optimizer.npz", print)
 
     snapshot.write_file(state, tmp_path / "optimizer.npz")
     read = snapshot.read_file(tmp_path / "optimizer.npz")

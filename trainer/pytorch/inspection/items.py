@@ -59,6 +59,7 @@ class ItemCounter:
         is_sum: Whether the loss is a sum.
         is_counted: Whether the items depend on the values in a batch.
         is_read_only: Whether no rule gives their number in an evaluation, but only the operations of each loss.
+        doubt: What the operations of the first loss say against the number; empty if nothing.
     """
 
     def __init__(self, trainer: Any, model_io: Any, loss_of: Callable[[Any], Any] | None) -> None:
@@ -73,6 +74,7 @@ class ItemCounter:
         self.is_sum: bool = False
         self.is_counted: bool = False
         self.is_read_only: bool = False
+        self.doubt: str = ""
 
     def count(self, loss: Tensor, inputs: Any) -> Any:
         """Return the number of items of a mean ``loss``, as a number or a tensor; 1 for a sum."""
@@ -80,6 +82,8 @@ class ItemCounter:
             return given_items(self._given, inputs)
         if self.is_sum and loss.grad_fn is not None:
             return 1
+        if is_constant(loss):
+            return 0
         if self._can_read and loss.grad_fn is not None:
             terms = read_loss(loss).terms
             if terms and terms[0].items is not None:
@@ -131,7 +135,7 @@ class ItemCounter:
         number = self.count(loss, inputs) if items is None else items
         findings.per_example = float(number) / max(examples, 1)
         findings.is_fixed = items is None and self._can_read and not self.is_counted
-        self.findings = findings
+        self.findings, self.doubt = findings, findings.doubt if reading.terms else ""
         return findings
 
     def tell_with(self, tell: Callable[[str], None] | None) -> None:
@@ -228,6 +232,11 @@ def given_items(function: Callable[[Any], Any], inputs: Any) -> Any:
     if not isinstance(items, (int, float)) or isinstance(items, bool) or not 0 <= items < math.inf:
         raise TracksideTypeError(f"loss_items_fn returned {items!r}; it returns the number of items in the mean loss")
     return items
+
+
+def is_constant(loss: Tensor) -> bool:
+    """Return whether a loss is a constant that says it has a gradient, which stands for the loss of nothing."""
+    return loss.grad_fn is None and loss.requires_grad
 
 
 def rule_in(terms: list[Term], labels: Any) -> LabelRule | None:

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,14 @@ from trackside.trainer.optim.resuming import (
     class_note,
     described,
     fresh_note,
+    frozen_as_in,
     merged,
     position_of,
 )
 
 from ..snapshot import LATE, WEIGHT_DTYPES, load_optimizer
 from .belonging import is_state_of
+from .frozen import flags_of, set_flags
 from .packaged import name_of
 from .rates import scale_rates
 from .several import Optimizers, as_one_schedule
@@ -56,6 +59,7 @@ class TorchMadeOptimizer(MadeOptimizer):
                 for params, values in zip(self._names, self._values, strict=True)
             ],
             "schedule": None if schedule is None else _description(schedule),
+            "trainable": dict.fromkeys(("made", "now"), flags_of(model)),
         }
 
     @property
@@ -77,6 +81,7 @@ class TorchMadeOptimizer(MadeOptimizer):
             notes = class_note(before, self.record, bool(self.optimizer.state))
         else:
             notes = self._load_state(content, before)
+        notes += frozen_as_in(before, self.record, partial(set_flags, self._model))
         for index, group in enumerate(self.optimizer.param_groups):
             self._load_group(group, index, saved, before)
         return notes

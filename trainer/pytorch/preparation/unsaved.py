@@ -1,81 +1,73 @@
-"""State of a run that no checkpoint holds: attributes and buffers that training changes, of which a warning tells."""
+"""What tells whether training has changed numbers and tensors of modules and optimizers that no checkpoint holds."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..optim.belonging import some
-
-OPTIMIZER = "optimizer."
-"""Begin of the names of what an optimizer has."""
-
-logger: logging.Logger = logging.getLogger("trackside.trainer")
+from ...base_engine.unsaved import SAMPLE, MarkOf, Marks, StateOf, attributes_of, marks_in, marks_of_holders, spread
 
 
-class UnsavedState:
-    """Numbers and tensors of a model, a loss and an optimizer that are in none of their states.
+def marks_of(trainer: Any, model: nn.Module) -> Marks:
+    """Yield the marks of what is in none of the states of a trainer's parts.
 
-    Args:
-        model: Its attributes and its buffers with ``persistent=False`` are looked at, those of all its modules.
-        loss_fn: The loss, of which no checkpoint holds anything.
-        optimizer: Looked at if its class is the user's and has torch's own ``state_dict()``.
+    Looked at are the attributes of the model's modules, and their buffers with ``persistent=False``; the loss, of which
+    no checkpoint holds anything; the optimizer, if its class is the user's and has torch's own ``state_dict()``; and
+    what the trainer, its datasets and its callbacks have.
     """
-
-    def __init__(self, model: nn.Module, loss_fn: Any, optimizer: Any) -> None:
-        self._parts = (model, loss_fn, optimizer)
-        self._before: dict[str, Any] | None = dict(_marks(*self._parts))
-
-    def tell(self) -> None:
-        """Tell, once, what has changed since this object was made."""
-        if self._before is None:
-            return
-        now = dict(_marks(*self._parts))
-        before = self._before  # an optimizer makes its counter in its first step
-        names = [
-            name
-            for name, mark in now.items()
-            if (mark != before[name] if name in before else name.startswith(OPTIMIZER))
-        ]
-        if names:
-            self._before = None
-            logger.warning(
-                "training has changed what no checkpoint holds, so that a resumed run may go on differently: %s. Keep "
-                "it in the model as a buffer (register_buffer) or as extra state (get_extra_state), in the state of "
-                "the optimizer, or in a callback with state_dict()",
-                some(names),
-            )
-
-
-def _marks(model: nn.Module, loss_fn: Any, optimizer: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what tells whether a value has changed, by its name."""
+    loss_fn, optimizer = trainer.loss_fn, trainer.optimizer
     for name, module in model.named_modules():
         if type(module).__module__.startswith("torch.") or _has_extra_state(module):
             continue
-        prefix = f"{name}." if name else ""
         unsaved = module._non_persistent_buffers_set
         buffers = {key: value for key, value in module._buffers.items() if key in unsaved}
-        yield from _marks_in({**vars(module), **buffers}, prefix)
+        yield from marks_in(_public({**attributes_of(module), **buffers}), f"{name}." if name else "", _of_tensor)
     if loss_fn is not None and not isinstance(loss_fn, type):
         buffers = dict(loss_fn.named_buffers()) if isinstance(loss_fn, nn.Module) else {}
-        yield from _marks_in({**getattr(loss_fn, "__dict__", {}), **buffers}, "loss_fn.")
+        own = attributes_of(loss_fn) if hasattr(loss_fn, "__dict__") else {}
+        yield from marks_in(_public({**own, **buffers}), "loss_fn.", _of_tensor)
     kind = type(optimizer)
     if kind.state_dict is Optimizer.state_dict and not kind.__module__.startswith(("torch.", "trackside.")):
-        yield from _marks_in(vars(optimizer), OPTIMIZER)
+        for name, mark in marks_in(_public(vars(optimizer)), "optimizer.", _of_tensor):
+            yield name, StateOf([mark])  # it may make its counter in its first step
+    yield from marks_of_holders(trainer, _mark_of(trainer, model))
 
 
-def _marks_in(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if name.startswith("_") or name == "training":
-            continue
-        if type(value) in (int, float):
-            yield prefix + name, value
-        elif isinstance(value, Tensor):
-            yield prefix + name, (id(value), value._version)
+def _mark_of(trainer: Any, model: nn.Module) -> MarkOf:
+    """Return a function that marks tensors, modules and optimizers that are not those of the run."""
+    known: set[int] = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    known |= {id(group) for group in getattr(trainer.optimizer, "param_groups", ())}
+    of_run = (trainer.loss_fn, trainer.optimizer)
+
+    def mark_of(value: Any) -> Any:
+        if any(value is each for each in of_run):
+            return None
+        if isinstance(value, nn.Module):
+            tensors = [tensor for tensor in (*value.parameters(), *value.buffers()) if id(tensor) not in known]
+            return StateOf(map(_sample, spread(tensors))) if tensors else None
+        if isinstance(value, Optimizer):
+            states = [value.state[parameter] for parameter in value.state]
+            tensors = [part for state in states for part in state.values() if isinstance(part, Tensor)]
+            is_of_run = any(id(group) in known for group in value.param_groups)
+            return None if is_of_run else StateOf((len(states), *map(_sample, spread(tensors))))
+        return _of_tensor(value)
+
+    return mark_of
+
+
+def _sample(tensor: Tensor) -> str:
+    """Return the first values of a tensor as text; they may change without a new version."""
+    return repr(tensor.detach().reshape(-1)[:SAMPLE].tolist())
+
+
+def _of_tensor(value: Any) -> Any:
+    return (id(value), value._version) if isinstance(value, Tensor) else None
+
+
+def _public(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.startswith("_") and name != "training"}
 
 
 def _has_extra_state(module: nn.Module) -> bool:

@@ -39,11 +39,18 @@ def flags_of(model: Any) -> str:
     return "".join("01"[bool(part.trainable)] for part in _parts_of(model))
 
 
-def set_flags(model: Any, flags: str) -> None:
-    """Freeze and unfreeze layers and variables as in a model with the same ones, of which `flags_of` gave ``flags``."""
+def set_flags(model: Any, flags: str) -> list[str]:
+    """Freeze and unfreeze layers and variables as in a model with the same ones, of which `flags_of` gave ``flags``.
+
+    Returns:
+        The paths of those that were frozen or unfrozen.
+    """
+    changed = []
     for part, flag in zip(_parts_of(model), flags, strict=True):
         if part.trainable != (flag == "1"):
             part.trainable = flag == "1"
+            changed.append(part.path or part.name)
+    return changed
 
 
 def _parts_of(model: Any) -> list[Any]:

@@ -7,13 +7,21 @@ variable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trackside.callbacks.errors import CheckpointError
-from trackside.trainer.optim.resuming import MadeOptimizer, class_note, described, fresh_note, position_of
+from trackside.trainer.optim.resuming import (
+    MadeOptimizer,
+    class_note,
+    described,
+    fresh_note,
+    frozen_as_in,
+    position_of,
+)
 
 from ..snapshot import named_variables
 from ._compat import has_keras_schedule, variables_known_to
@@ -78,17 +86,12 @@ class TFMadeOptimizer(MadeOptimizer):
             self.builds += 1
 
     def _freeze_as_in(self, before: Mapping[str, Any] | None) -> list[str]:
-        """Freeze and unfreeze what callbacks had frozen and unfrozen, if the layers were trainable alike at first."""
-        then = (before or {}).get("trainable")
-        if before is None or then is None:
-            return []
-        if then["made"] != self.record["trainable"]["made"]:
-            if then["made"] == then["now"]:
-                return []
-            return ["callbacks had frozen or unfrozen layers; this run keeps those that its own model has trainable"]
-        set_flags(self._model, then["now"])
-        self.take_trainable([owner_of(slot_id) for slot_id in before["slots"].values()])
-        return []
+        """Freeze and unfreeze what callbacks had frozen and unfrozen, and build the optimizer for it."""
+        then, made = (before or {}).get("trainable"), self.record["trainable"]["made"]
+        notes = frozen_as_in(before, self.record, partial(set_flags, self._model))
+        if before is not None and then is not None and then["made"] == made:
+            self.take_trainable([owner_of(slot_id) for slot_id in before["slots"].values()])
+        return notes
 
     # -- optimizer ------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ READ_LATE = ("eval_on_start", "logging_first_step", "max_grad_norm", "seed")
 
 def read_at_start(args: Any) -> list[str]:
     """Return the names of the arguments that a run reads when it begins, and never again; without a user's own."""
-    own = next(cls for cls in type(args).__mro__ if cls.__module__.partition(".")[0] == "trackside")
+    own: Any = next(cls for cls in type(args).__mro__ if cls.__module__.partition(".")[0] == "trackside")
     others = own.counted_within_run | NOT_OF_A_RUN
     return [item.name for item in own.fields() if item.name not in others]
 

@@ -85,8 +85,7 @@ class TrainingLoop:
         self.recovery = Recovery(engine, dispatcher, checkpoints, checkpoint)
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
-        self.first_step = self.examples_seen = 0
-        self._is_seeded = self._has_new_seed = False
+        self.first_step, self.examples_seen, self._is_seeded, self._has_new_seed = 0, 0, False, False
 
     def run(self) -> TrainOutput:
         """Train until the last step, or until a callback, a signal or an exception ends it."""
@@ -134,6 +133,7 @@ class TrainingLoop:
     def _run(self) -> TrainOutput:
         start_s, memory = time.perf_counter(), self.evaluator.watch_memory()
         self.send("on_train_begin")
+        self.args_at_start.take_late()
         self.checkpoints.begin_run()
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):

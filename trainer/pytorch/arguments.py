@@ -47,6 +47,13 @@ class TrainingArguments(BaseTrainingArguments):
         True
     """
 
+    counted_within_run = (
+        BaseTrainingArguments.counted_within_run
+        | {"label_smoothing_factor", "max_grad_norm", "past_index", "remove_unused_columns", "torch_empty_cache_steps"}
+        | {f"dataloader_{name}" for name in ("multiprocessing_context", "num_workers", "persistent_workers")}
+        | {"dataloader_pin_memory", "dataloader_prefetch_factor"}  # those of dataloader_ by each evaluation
+    )
+
     optim: OptimizerChoice = choice(  # noqa: RUF009
         "adamw_torch_fused", "Optimizer.", OptimizerName, OPTIMIZERS_ELSEWHERE
     )

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.callback_examples import StopAt
 
 from trackside import TrainerCallback, events
 from trackside.callbacks.errors import ArgumentError, CheckpointError
-
-
-class StopAt(TrainerCallback):
-    """Ends a run as a kill would, after a checkpoint."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("copies", [True, False])

@@ -67,6 +67,17 @@ class RaisesAt(TrainerCallback):
             raise self.error
 
 
+class StopAt(TrainerCallback):
+    """Ends a run as a kill would, after what the step before has saved."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
 class Stops(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop = True

@@ -59,8 +59,9 @@ def markdown(measured: dict[str, Result]) -> str:
             continue
         parts += [f"### {framework}", f"Ratios to {BASES[framework]}.", summary(rows.values(), COLUMNS[framework])]
     parts.append("### Each row")
+    usual = statistics.mode(result.date for result in measured.values())
     for result in measured.values():
-        parts.append(table(result))
+        parts += [*([] if result.date == usual else [f"Measured on {result.date}:"]), table(result)]
         if result.missing:
             parts.append(f"Not installed: {', '.join(result.missing)}.")
     return "\n\n".join(parts)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from harness import Cost, Watch, timed
+from mlp import BATCH, make_model
 from peers import WithLoss, as_dict, of
-from step import BATCH, make_model
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -1,6 +1,6 @@
 """The same training with transformers, Lightning and PyTorch Ignite, for the rows of `rows`.
 
-Each function trains `Setting.steps` updates of the model of `step`, with clipping, fused AdamW and a linear schedule,
+Each function trains `Setting.steps` updates of the model of `mlp`, with clipping, fused AdamW and a linear schedule,
 and returns what the updates alone cost. A peer that is not installed is left out, and named.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from harness import Call, Cost, Watch
-from step import BATCH, Setting, make_model, optimizers
+from mlp import BATCH, Setting, make_model, optimizers
 from torch import nn
 from torch.utils.data import DataLoader
 

@@ -46,7 +46,8 @@ class Effort:
 def step(name: str, title: str, effort: Effort, **options: Any) -> Result:
     """Measure a step."""
     import peers
-    from step import Setting, contestants
+    from mlp import Setting
+    from step import contestants
 
     steps = 40 if effort.is_quick else 400
     setting = Setting(steps // 2 if options.get("accumulation") else steps, **options)
@@ -103,7 +104,8 @@ def predict(name: str, title: str, effort: Effort, *, is_evaluation: bool = Fals
 def callbacks(name: str, title: str, effort: Effort) -> Result:
     """Measure what a callback at on_step_end costs, as the difference of 100 and none."""
     import peers
-    from step import Setting, with_trainer
+    from mlp import Setting
+    from step import with_trainer
 
     from trackside import TrainerCallback
 

@@ -66,7 +66,7 @@ def training_key(name: str) -> str:
 
 
 SMALLER = frozenset(
-    {
+    [
         "loss",
         "error",
         "err",
@@ -80,8 +80,21 @@ SMALLER = frozenset(
         "mae",
         "mape",
         "msle",
-    }
-    | {"rmsle", "smape", "wer", "cer", "ter", "mer", "der", "eer", "bpc", "bpb", "brier", "fid", "kid", "distance"}
+        "rmsle",
+        "smape",
+        "wer",
+        "cer",
+        "ter",
+        "mer",
+        "der",
+        "eer",
+        "bpc",
+        "bpb",
+        "brier",
+        "fid",
+        "kid",
+        "distance",
+    ]
 )
 """Words in the names of metrics that are better when they are smaller."""
 

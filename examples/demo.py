@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trackside.cli.command_line import split_overrides
 from trackside.cli.main import main
-from trackside.cli.quiet import quiet_tensorflow
+from trackside.cli.quiet.tensorflow_import import quiet_tensorflow
 from trackside.cli.report import table
 from trackside.cli.runner import is_complete
 from trackside.config.run_config import load_config

@@ -9,6 +9,7 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,12 @@ class Track:
 def track() -> type[Track]:
     """The class `Track`, to be called with callbacks, a state and arguments."""
     return Track
+
+
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the launcher of the tests, if there is one."""
+    from trackside.trainer.distributed.launcher import LAUNCHERS
+
+    for name in chain.from_iterable(LAUNCHERS.values()):
+        monkeypatch.delenv(name, raising=False)

@@ -128,6 +128,9 @@ def test_the_page_of_the_results_is_written_between_its_marks(tmp_path, monkeypa
 
     costs = {name: [(clock, 2 * clock)] * 3 for name, clock in (("hand-written loop", 2.0), ("Trainer", 1.5))}
     harness.Result("step", "a step", "us", "hand-written loop", costs, load=[0.1, 1.2]).save(tmp_path / "step.json")
+    harness.Result("import", "import", "s", "", {"Trainer": [(1.0, 1.0)] * 3}, load=[0.1, 0.1], date="2020-02-02").save(
+        tmp_path / "import.json"
+    )
     file = tmp_path / "explanation" / "performance.md"
     file.parent.mkdir()
     real = (BENCHMARKS.parent / "docs" / page.PAGE).read_text(encoding="utf-8")
@@ -141,6 +144,8 @@ def test_the_page_of_the_results_is_written_between_its_marks(tmp_path, monkeypa
     assert text.endswith(real.partition(page.END)[2])
     assert "| a step | 0.75 (0.75) |" in text
     assert "| Trainer | 1.5 | 1.5 to 1.5 | 0.75 |" in text
+    assert text.count("\n\nMeasured on 2020-02-02:\n\n| import |") == 1
+    assert text.count("Measured on") == 1
     assert (tmp_path / page.PICTURE).stat().st_size > 5_000
 
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.builtin.default_flow import DefaultFlowCallback
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.bus.receiver import first_error
@@ -25,6 +24,7 @@ from .checkpoint_manager import CheckpointManager
 from .checkpointing.position import Division, go_to_resized, plan_run
 from .checkpointing.rehearsal import rehearse
 from .engine import Engine
+from .evaluation.checks import metrics_in
 from .evaluation.evaluator import Evaluator
 from .measuring.current_epoch import CurrentEpoch
 from .measuring.header import run_header
@@ -85,8 +85,7 @@ class TrainingLoop:
         self.recovery = Recovery(engine, dispatcher, checkpoints, checkpoint)
         self.plan: TrainingPlan = TrainingPlan(max_steps=0, num_train_epochs=0, batches_per_epoch=None)
         self.signals: StopSignals = StopSignals(answer(self.args) if self.state.is_world_process_zero else None)
-        self.first_step = self.examples_seen = 0
-        self._is_seeded = self._has_new_seed = False
+        self.first_step, self.examples_seen, self._is_seeded, self._has_new_seed = 0, 0, False, False
 
     def run(self) -> TrainOutput:
         """Train until the last step, or until a callback, a signal or an exception ends it."""
@@ -134,6 +133,7 @@ class TrainingLoop:
     def _run(self) -> TrainOutput:
         start_s, memory = time.perf_counter(), self.evaluator.watch_memory()
         self.send("on_train_begin")
+        self.args_at_start.take_late()
         self.checkpoints.begin_run()
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
@@ -287,7 +287,7 @@ class TrainingLoop:
         self.send("on_evaluate_begin")
         with suppress(EvaluationStopped):
             with self.evaluator.stop_at(self.signals):
-                metrics = plain(self.trainer.evaluate(), "evaluate()")
+                metrics = metrics_in(self.trainer.evaluate(), self.trainer)
             self.send("on_evaluate", metrics=metrics, scheduled=True)
             self.progress.last_evaluation, self.progress.evaluation_is_due = self.state.global_step, False
             self.note_metrics(metrics)

@@ -9,7 +9,9 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from trackside.callbacks._util.signatures import misfit, parameters_of, place_of, signature_of
+from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.errors import TracksideTypeError
+from trackside.callbacks.events import EVENTS
 
 C = TypeVar("C", bound=type)
 
@@ -188,6 +190,11 @@ def warn_of_unused_overrides(trainer: object, base: type, table: Mapping[str, st
         own = getattr(type(trainer), name, None)
         if own is not None and own is not getattr(base, name, None):
             warnings.warn(f"{type(trainer).__name__}.{name} is never called: {instead}", UserWarning, stacklevel=4)
+    if not isinstance(trainer, TrainerCallback):
+        for name in EVENTS:
+            if hasattr(type(trainer), name):
+                text = f"{type(trainer).__name__}.{name} is a method of callbacks; a trainer calls none of its own"
+                warnings.warn(f"{text}. Give callbacks=[...], or use self.on()", UserWarning, stacklevel=4)
 
 
 def advice(trainer: object, name: str) -> str:

@@ -108,36 +108,6 @@ def show_plan(plan: TrainingPlan, args: Any, state: Any) -> None:
         setattr(state, name, args.steps(name, plan.max_steps))
 
 
-def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
-    """Return the number of equal micro-batches of an update, and the examples in each, over all processes.
-
-    The number is the smallest with at most ``most`` examples and at least one for each process.
-
-    Raises:
-        ArgumentError: If there is no such number; the message has the nearest numbers of examples that can be cut.
-
-    Example:
-        >>> cut_update(128, most=32, world_size=4), cut_update(128, most=32, world_size=3)
-        ((1, 128), (2, 64))
-    """
-    found = _number_of_cuts(examples, most, world_size)
-    if found is None:
-        near = sorted(range(1, 2 * examples + world_size), key=lambda number: abs(number - examples))
-        fits = [number for number in near if _number_of_cuts(number, most, world_size)][:2]
-        raise ArgumentError(
-            "global_batch_size",
-            examples,
-            f"a number that can be cut into equal micro-batches of {world_size} to {most * world_size} examples, such "
-            f"as {' or '.join(map(str, sorted(fits)))} ({world_size} processes, per_device_train_batch_size={most})",
-        )
-    return found, examples // found
-
-
-def _number_of_cuts(examples: int, most: int, world_size: int) -> int | None:
-    fewest = -(-examples // (most * world_size))
-    return next((n for n in range(fewest, examples // world_size + 1) if examples % n == 0), None)
-
-
 @dataclass
 class Progress:
     """The position of the loop between two updates; saved in a checkpoint beside the state.
@@ -260,9 +230,3 @@ def windows(batches: Iterator[T], size: int) -> Iterator[list[T]]:
     """
     while window := list(islice(batches, size)):
         yield window
-
-
-def mixed(why: str) -> str:
-    """Return what is told where the examples of a batch depend on each other."""
-    remedy = "Only a larger per_device_train_batch_size lets more examples see each other"
-    return f"an update differs from that of one large batch, since {why}. {remedy}"

@@ -118,3 +118,9 @@ class TrainStep(ABC):
     @abstractmethod
     def take_flos(self) -> float:
         """Return the floating point operations of all processes since the last call."""
+
+
+def mixed(why: str) -> str:
+    """Return what is told where the examples of a batch depend on each other."""
+    remedy = "Only a larger per_device_train_batch_size lets more examples see each other"
+    return f"an update differs from that of one large batch, since {why}. {remedy}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from trackside.callbacks._util.display import table
 from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.cli.parser import Parser
 from trackside.cli.refusals import told_plainly
 from trackside.report.checkpoint_entries import Entry, entries_in, paths_in, size_text
 from trackside.trainer.checkpointing.discovery import find_checkpoints
@@ -184,13 +185,13 @@ def _print_json(value: Any) -> None:
     print(json.dumps(plain, indent=2))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     summary = "List, verify, compare and delete the checkpoints of a folder or an address."
-    parser = argparse.ArgumentParser(prog="trackside checkpoints", description=summary, allow_abbrev=False)
+    parser = Parser(prog="trackside checkpoints", description=summary)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run in zip(COMMANDS, (ls, check, diff, prune), strict=True):
         summary = (run.__doc__ or "").strip()
-        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=run)
         command.add_argument("--json", action="store_true", help="print JSON")
         if run is diff:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import itertools
 import os
 import shlex
@@ -11,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trackside.callbacks._util.conversion import hints_of, members_of
+from trackside.callbacks.errors import ConfigError
 from trackside.callbacks.secrets import masked
+from trackside.config.run_config import FRAMEWORKS, arguments_class
+from trackside.config.yaml_reader import COMMAND_LINE
 
 OWN_OPTIONS = {
     "--help": 0,
@@ -68,6 +73,21 @@ def split_overrides(
     return own, overrides
 
 
+def check_own_options(options: argparse.Namespace) -> None:
+    """Check that no key of the configuration is a misspelt option of the command itself.
+
+    Raises:
+        ConfigError: If one is.
+    """
+    own = [name.removeprefix("--").replace("-", "_") for name in OWN_OPTIONS]
+    own = [name for name in own if hasattr(options, name)]
+    for key, text in options.overrides:
+        for near in difflib.get_close_matches(field_of(key), own, n=1, cutoff=0.8):
+            if not any(hasattr(arguments_class(framework), field_of(key)) for framework in FRAMEWORKS):
+                said = f"this is not an option. Did you mean '--{near.replace('_', '-')}'?"
+                raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: {said}")
+
+
 def is_file(word: str) -> bool:
     """Return whether ``word`` of a command line is the name of a configuration file."""
     return word.endswith((".yaml", ".yml", ".json"))
@@ -75,8 +95,6 @@ def is_file(word: str) -> bool:
 
 def _is_switch(key: str) -> bool:
     """Return whether the option ``key`` is true or false: an argument, or whether a callback is enabled."""
-    from trackside.config.run_config import FRAMEWORKS, arguments_class
-
     name = field_of(key)
     kinds = [members_of(hints_of(arguments_class(framework)).get(name)) for framework in FRAMEWORKS]
     return key.endswith(".enabled") or any(bool in found and str not in found for found in kinds)

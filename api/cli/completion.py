@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ConfigError
+from trackside.cli.parser import Parser
 from trackside.config.run_config import FRAMEWORKS, arguments_class
 
 SHELLS = ("bash", "zsh", "fish")
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def complete_parser() -> argparse.ArgumentParser:
+def complete_parser() -> Parser:
     """Return the parser of the command, in which the arguments of both frameworks are options."""
     import shtab
 
@@ -49,8 +50,8 @@ def complete_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="trackside completion",
         description="Print the script with which a shell completes trackside.",
         epilog='bash: eval "$(trackside completion bash)" in ~/.bashrc. zsh: trackside completion zsh > a folder of '

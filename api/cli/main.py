@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from trackside.callbacks.errors import ConfigError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, ConfigError, did_you_mean
 from trackside.callbacks.secrets import scrub
-from trackside.cli.command_line import RESUME, command_that_resumes, split_overrides
-from trackside.cli.quiet import quiet_tensorflow
+from trackside.cli.command_line import RESUME, check_own_options, command_that_resumes, split_overrides
+from trackside.cli.parser import Parser
+from trackside.cli.quiet.tensorflow_import import quiet_tensorflow
 from trackside.cli.refusals import told_plainly
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ OK, WRONG_CONFIG = 0, 2
 """Exit codes. Training that raises ends with 1 and a traceback; a signal that stops it with 128 and its number."""
 
 OTHERS = {
+    "plot": ("trackside.cli.pages.plot", "Draw the loss curve of a run."),
     "replay": ("trackside.cli.replay", "Send the events of a finished run to other callbacks."),
     "checkpoints": ("trackside.cli.checkpoints", "List, verify, compare and delete checkpoints."),
     "report": ("trackside.cli.pages.report", "Write one HTML file about runs: curves, decisions, costs, arguments."),
@@ -39,13 +41,19 @@ OTHERS = {
 }
 """Commands with a module of their own, which parses their options."""
 
-RUNS = ("train", "evaluate", "predict", "plan", "lr-find")
+TRAINING = ("train", "evaluate", "predict", "lr-find")
+"""Commands that run code of the user, of which an error is shown with its traceback."""
+
+RUNS = (*TRAINING, "plan")
 """Commands that take a configuration, and its keys as options."""
+
+OPTIONS = ("--help", "-h", "--version")
+"""Options of the command itself."""
 
 WATCHED = ("journal", "control_files")
 """Callbacks that --watch attaches: what the page shows, and what it asks for."""
 
-COMMANDS = (*RUNS, "callbacks", "schema", "plot", *OTHERS)
+COMMANDS = (*RUNS, "callbacks", "schema", *OTHERS)
 
 OVERRIDES = """\
 Every key of the configuration is an option too: --learning_rate 1e-3 (a field of args),
@@ -60,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with quiet_tensorflow():
             code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by `>&-`
+            sys.stdout.flush()
         return code
     except ConfigError as error:
         print(scrub(f"trackside: error: {error}"), file=sys.stderr)
@@ -85,14 +94,16 @@ def _is_cut_off() -> bool:
 
 def _run(argv: list[str]) -> int:
     command = argv[0] if argv else "--help"
-    if command in OTHERS:
-        return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))
-    if not command.startswith("-") and command not in COMMANDS:
-        raise ConfigError(f"{command}: this is not a command.{did_you_mean(command, COMMANDS)}")
-    own, overrides = split_overrides(argv) if command in RUNS else (argv or [command], [])
-    options = command_parser(own if command == "train" and {"-h", "--help"} & set(own) else ()).parse_args(own)
-    options.typed, options.overrides = argv, overrides
-    return int(options.run(options) or OK)
+    if command not in (*COMMANDS, *OPTIONS):
+        what = "a command comes before its options" if command.startswith("-") else "this is not a command"
+        raise ConfigError(f"{command}: {what}.{did_you_mean(command, (*COMMANDS, *OPTIONS))}")
+    with nullcontext() if command in TRAINING else told_plainly(OSError):
+        if command in OTHERS:
+            return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))
+        own, overrides = split_overrides(argv) if command in RUNS else (argv or [command], [])
+        options = command_parser(own if command == "train" and {"-h", "--help"} & set(own) else ()).parse_args(own)
+        options.typed, options.overrides = argv, overrides
+        return int(options.run(options) or OK)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -158,7 +169,13 @@ def plan(options: argparse.Namespace) -> None:
 def lr_find(options: argparse.Namespace) -> None:
     """Find a learning rate by a short run, and draw its losses."""
     from trackside.cli import runner
+    from trackside.trainer.short_runs.rate_finder import check_range
 
+    try:
+        check_range(options.min_rate, options.max_rate, options.steps)
+    except ArgumentError as error:
+        option = f"--{error.field.replace('_', '-')} {error.value}"
+        raise ConfigError(f"command line: {option} is not allowed: {error.allowed}") from None
     found, picture = runner.find_learning_rate(_config(options), options.min_rate, options.max_rate, options.steps)
     print(found)
     print("drawing needs the package 'matplotlib'. Run: pip install matplotlib" if picture is None else picture)
@@ -179,26 +196,10 @@ def schema(options: argparse.Namespace) -> None:
     print(json.dumps(schema_of(options.framework), indent=2))
 
 
-def plot(options: argparse.Namespace) -> None:
-    """Draw the loss curve of a finished run."""
-    from trackside.callbacks.state import TrainerState
-    from trackside.cli import report
-
-    folder = Path(os.path.expanduser(options.output_dir))
-    states = sorted(folder.glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    if not states:
-        raise ConfigError(f"{folder}: the folder has no trainer_state.json, from which the curve is drawn")
-    with told_plainly(OSError):
-        state = TrainerState.load_from_json(states[-1])
-    picture = report.draw_loss_curve(state.log_history, folder / report.LOSS_CURVE)
-    if picture is None:
-        raise ConfigError("drawing needs the package 'matplotlib', which is not installed. Run: pip install matplotlib")
-    print(picture)
-
-
 def _config(options: argparse.Namespace) -> RunConfig:
     from trackside.config.run_config import load_config
 
+    check_own_options(options)
     return load_config(options.files, options.overrides, registered_only=options.registered_only)
 
 
@@ -216,7 +217,7 @@ def _print_on_main(outcome: Outcome, text: str) -> None:
 # -- the parser -------------------------------------------------------------------------------------------------------
 
 
-def command_parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
+def command_parser(asked: Sequence[str] = ()) -> Parser:
     """Return the parser of the command.
 
     Args:
@@ -224,7 +225,7 @@ def command_parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
     """
     from trackside import __version__
 
-    parser = argparse.ArgumentParser(prog="trackside", description="Train PyTorch and TensorFlow models.")
+    parser = Parser(prog="trackside", description="Train PyTorch and TensorFlow models.")
     parser.add_argument("--version", action="version", version=f"trackside {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for run in (train, evaluate, predict, plan, lr_find):
@@ -242,24 +243,29 @@ def command_parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
         if run in (evaluate, predict):
             command.add_argument("--checkpoint", metavar="FOLDER", help="weights to use; default: the final model")
         if run is lr_find:
-            command.add_argument("--min-rate", type=float, default=1e-7, metavar="RATE", help="first rate")
-            command.add_argument("--max-rate", type=float, default=1.0, metavar="RATE", help="last rate")
-            command.add_argument("--steps", type=int, default=100, metavar="N", help="updates")
+            command.add_argument(
+                "--min-rate", type=float, default=1e-7, metavar="RATE", help="first rate; default: 1e-7"
+            )
+            command.add_argument("--max-rate", type=float, default=1.0, metavar="RATE", help="last rate; default: 1")
+            command.add_argument("--steps", type=int, default=100, metavar="N", help="updates; default: 100")
         if run is evaluate:
-            command.add_argument("--split", choices=("eval", "test"), default="eval", help="what to evaluate on")
+            command.add_argument(
+                "--split", choices=("eval", "test"), default="eval", help="what to evaluate on; default: eval"
+            )
     _command(commands, callbacks).add_argument("name", nargs="?", help="one of them; package:name if there are several")
-    _command(commands, schema).add_argument("--framework", choices=("pytorch", "tensorflow"), default="pytorch")
-    _command(commands, plot).add_argument("output_dir", help="folder of the run")
+    _command(commands, schema).add_argument(
+        "--framework", choices=("pytorch", "tensorflow"), default="pytorch", help="default: pytorch"
+    )
     for name, (_, summary) in OTHERS.items():
         commands.add_parser(name, help=summary, add_help=False)
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[Parser],
     run: Callable[[argparse.Namespace], int | None],
     epilog: str | None = None,
-) -> argparse.ArgumentParser:
+) -> Parser:
     summary = (run.__doc__ or "").strip()
     command = commands.add_parser(
         run.__name__.replace("_", "-"),
@@ -267,7 +273,6 @@ def _command(
         description=summary,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     command.set_defaults(run=run)
     return command

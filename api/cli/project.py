@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.resources
 import shlex
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.errors import ConfigError, MissingPackageError
+from trackside.cli.parser import Parser, local_path
 from trackside.config.run_config import FRAMEWORKS
 
 WORDS = {
@@ -47,13 +47,13 @@ def write_project(folder: Path, framework: str) -> list[Path]:
 def main(argv: Sequence[str]) -> int:
     """Write the files and print them; return the exit code."""
     summary = "Write run.yaml, model.py and data.py that train, to begin with."
-    parser = argparse.ArgumentParser(prog="trackside init", description=summary, allow_abbrev=False)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="folder to write; default: this one")
+    parser = Parser(prog="trackside init", description=summary)
+    parser.add_argument("folder", nargs="?", type=local_path, default=Path(), help="folder to write; default: this one")
     parser.add_argument("--framework", choices=FRAMEWORKS, help="default: the one that is installed, PyTorch of both")
     options = parser.parse_args(list(argv))
     installed = [name for name, module in FRAMEWORKS.items() if is_installed(module)]
     framework = options.framework or next(iter(installed), "pytorch")
-    for path in write_project(options.folder.expanduser(), framework):
+    for path in write_project(options.folder, framework):
         print(path)
     if framework not in installed:
         print(f"\nFirst: {MissingPackageError(FRAMEWORKS[framework], framework, FRAMEWORKS[framework])}")

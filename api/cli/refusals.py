@@ -14,7 +14,19 @@ def told_plainly(*also: type[Exception]) -> Iterator[None]:
     kinds: tuple[type[Exception], ...] = (TracksideError, *also)
     try:
         yield
-    except ConfigError:
+    except (ConfigError, BrokenPipeError):  # of which the second is no error: what reads the output has enough
         raise
     except kinds as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    """Return the text of an error; of one of the system, the file and the reason.
+
+    Example:
+        >>> _sentence(FileNotFoundError(2, "No such file or directory", "out/run.yaml"))
+        'out/run.yaml: No such file or directory'
+    """
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +10,13 @@ from trackside.callbacks.config.callback_config import CallbackMap
 from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
 from trackside.callbacks.replay import Replay, replay
 from trackside.cli.command_line import split_overrides
+from trackside.cli.parser import Parser, local_path
+from trackside.cli.refusals import told_plainly
 from trackside.config.run_config import read_callbacks
 from trackside.config.source import read_source
 from trackside.config.yaml_reader import COMMAND_LINE
+from trackside.report.run_files import check_journal, folder_and_journal, local_files
+from trackside.trainer.staging import is_address
 
 OPTIONS = {"--help": 0, "-h": 0, "--callback": 1, "--output_dir": 1}
 """The command's own options, with the number of values they take; all others are options of callbacks."""
@@ -27,29 +29,17 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If the journal, a callback or an option is wrong.
     """
     own, overrides = split_overrides(argv, OPTIONS)
-    parser = argparse.ArgumentParser(
-        prog="trackside replay",
-        description="Send the events of a finished run to other callbacks.",
-        epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "journal",
-        type=os.path.expanduser,
-        metavar="JOURNAL",
-        help="the journal of the run, written by the callback 'journal'",
-    )
-    parser.add_argument("--callback", action="append", default=[], metavar="NAME", help="a callback to replay to")
-    place = "for what callbacks write; default: replay, beside the journal"
-    parser.add_argument("--output_dir", type=os.path.expanduser, metavar="FOLDER", help=place)
-    options = parser.parse_args(own)
+    options = _parser().parse_args(own)
     callbacks = callback_map(options.callback, overrides)
-    check_journal(Path(options.journal))
-    try:
-        replayed = replay(options.journal, callbacks, output_dir=options.output_dir)
-    except Exception as error:
-        kind = "" if isinstance(error, TracksideError) else f"{options.journal}: {type(error).__name__}: "
-        raise ConfigError(" ".join([f"{kind}{error}", *getattr(error, "__notes__", ())])) from error
+    folder, journal = folder_and_journal(options.out)
+    output_dir = options.output_dir or (Path("replay") if is_address(folder) else None)
+    with told_plainly(OSError), local_files(folder, lambda _: [journal]) as local:
+        check_journal(local / journal)
+        try:
+            replayed = replay(local / journal, callbacks, output_dir=output_dir)
+        except Exception as error:
+            kind = "" if isinstance(error, TracksideError) else f"{local / journal}: {type(error).__name__}: "
+            raise ConfigError(" ".join([f"{kind}{error}", *getattr(error, "__notes__", ())])) from error
     print("\n".join(ending(replayed)))
     print(costs(replayed.callback_report, sum(item.seconds for item in replayed.callback_report.values())))
     return 0
@@ -77,21 +67,6 @@ def callback_map(names: Sequence[str], overrides: Sequence[tuple[str, str]]) -> 
     return callbacks
 
 
-def check_journal(path: Path) -> None:
-    """Check that ``path`` is a file.
-
-    Raises:
-        ConfigError: If it is not; the message names the nearest file.
-    """
-    if path.is_file():
-        return
-    folder = path if path.is_dir() else path.parent
-    there = [str(item) for item in folder.glob("*.jsonl")] if folder.is_dir() else []
-    what = "this is a folder, not a journal" if path.is_dir() else "the file does not exist"
-    near = did_you_mean(str(path / "journal.jsonl" if path.is_dir() else path), there)
-    raise ConfigError(f"{path}: {what}.{near}")
-
-
 def ending(replayed: Replay) -> list[str]:
     """Return lines that say how far the run went, and where a callback would have stopped it."""
     state = replayed.state
@@ -103,3 +78,16 @@ def ending(replayed: Replay) -> list[str]:
     elif any(item.role == "control" for item in replayed.callback_report.values()):
         lines.append("no callback would have stopped it before its end")
     return [*lines, f"output in {replayed.args.output_dir}"]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="trackside replay",
+        description="Send the events of a finished run to other callbacks.",
+        epilog="Options of a callback: --callbacks.NAME.OPTION VALUE, as for `trackside train`.",
+    )
+    parser.add_argument("out", metavar="OUT", help="output folder of a run, its address, or its journal")
+    parser.add_argument("--callback", action="append", default=[], metavar="NAME", help="a callback to replay to")
+    place = "for what callbacks write; default: replay, beside the journal, or here for an address"
+    parser.add_argument("--output_dir", type=local_path, metavar="FOLDER", help=place)
+    return parser

@@ -19,6 +19,7 @@ from trackside.config.component import built
 from trackside.config.merged import MERGED, merged_text
 from trackside.config.run_config import RunConfig
 from trackside.config.source import DATA
+from trackside.report.run_files import check_folder
 from trackside.trainer.base_trainer import checkpoints_of
 from trackside.trainer.checkpointing.discovery import find_checkpoints, run_id_of
 from trackside.trainer.checkpointing.manifest import contents_of
@@ -129,11 +130,11 @@ def _train(config: RunConfig, trainer: BaseTrainer) -> dict[str, float]:
 
         @trainer.on("on_train_begin")
         def begin(_: object, **kwargs: object) -> None:
-            until_training.pop_all()
             (Path(config.args.output_dir) / TRAIN_RESULTS).unlink(missing_ok=True)
             if trainer.is_world_process_zero():
                 checkpoints_of(trainer).remote.remove(TRAIN_RESULTS)
                 write_atomically(Path(config.args.output_dir) / MERGED, merged_text(config))
+            until_training.pop_all()
 
         with StopSignals():  # the run does not pass a signal on: the command line tells how to go on
             return dict(trainer.train().metrics)
@@ -216,8 +217,10 @@ def _weights_folder(config: RunConfig, checkpoint: str | None) -> Path | str:
         if is_address(checkpoint):
             return checkpoint
         folder = Path(checkpoint).expanduser()
-        if not folder.is_dir():
-            raise ConfigError(f"command line: --checkpoint {checkpoint}: the folder does not exist")
+        try:
+            check_folder(folder)
+        except ConfigError as error:
+            raise ConfigError(f"command line: --checkpoint {error}") from None
         return folder
     from trackside import get_last_checkpoint
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.resources
 import keyword
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from trackside.callbacks import registry
 from trackside.callbacks.errors import ConfigError
+from trackside.cli.parser import Parser, local_path
 
 TEMPLATES = {
     "setup.cfg": "setup.cfg",
@@ -61,9 +61,9 @@ def _filled(text: str, name: str) -> str:
 def main(argv: Sequence[str]) -> int:
     """Write a package and print its files; return the exit code."""
     summary = "Write a complete package with one callback, to fill in."
-    parser = argparse.ArgumentParser(prog="trackside new-callback", description=summary, allow_abbrev=False)
+    parser = Parser(prog="trackside new-callback", description=summary)
     parser.add_argument("name", help="the name in configs, such as weight_norms")
-    parser.add_argument("--folder", type=Path, help="folder to write; default: trackside-NAME")
+    parser.add_argument("--folder", type=local_path, help="folder to write; default: trackside-NAME")
     options = parser.parse_args(list(argv))
     folder = options.folder or Path(f"trackside-{options.name.replace('_', '-')}")
     for path in write_package(options.name, folder):

@@ -13,6 +13,8 @@ from trackside.callbacks._util.conversion import choices_of, kind_of, members_of
 from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.callbacks.secrets import masked, scrub
 from trackside.config.yaml_reader import COMMAND_LINE, SIZE_LIMIT, Keys, read_text, read_yaml
+from trackside.trainer.arguments.elsewhere import FIELDS_ELSEWHERE
+from trackside.trainer.staging import is_address
 
 DATA = ("train_data", "eval_data", "test_data")
 
@@ -196,9 +198,11 @@ def read_source(files: Sequence[str | Path], overrides: Sequence[tuple[str, str]
         ConfigError: If a file is missing or is not valid YAML, a key is written twice, or a top-level key is unknown.
     """
     source = Source()
-    for file in map(Path, files):
-        source.merge(read_file(file))
-        source.files.append(file)
+    for file in files:
+        if is_address(file):
+            raise ConfigError(f"{file}: a configuration is a local file; download it first")
+        source.merge(read_file(Path(file)))
+        source.files.append(Path(file))
     source.merge(from_command_line(overrides, source))
     return source
 
@@ -240,6 +244,8 @@ def from_command_line(overrides: Iterable[tuple[str, str]], files: Source | None
         first = first.replace("-", "_")
         if first not in TOP_KEYS:
             near = did_you_mean(first, TOP_KEYS) if rest else ""
+            if rest and first == "trainer":  # as in the command lines of other tools
+                near = f" Arguments are --NAME or --args.NAME, such as --{FIELDS_ELSEWHERE.get(rest[-1], rest[-1])}."
             if near:
                 raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: this is not a key.{near}")
             first, rest = "args", [first, *rest]
@@ -264,6 +270,9 @@ def _one_value(keys: Keys, value: Text) -> Source:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, IsADirectoryError):
+        near = did_you_mean(str(path / "run.yaml"), map(str, path.glob("*.y*ml")))
+        return f"{path}: this is a folder; a file is needed.{near}"
     if isinstance(error, FileNotFoundError):
         folder = path.parent
         there = [str(folder / item.name) for item in folder.glob("*.y*ml")] if folder.is_dir() else []

@@ -43,6 +43,13 @@ SECRET = "!secret"
 
 MERGE = TAG + "merge"
 
+PROBLEMS = {
+    r"found character '\t'": "here is a tab; YAML is indented by spaces",
+    "expected '<document start>'": "this does not go on from what stands before it",
+    "expected <block end>": "this does not go on from the lines before it; is it indented as they are?",
+}
+"""What messages of the parser mean."""
+
 PLAIN_KEYS = tuple(TAG + name for name in ("str", "bool", "int", "float"))
 """Tags of keys within a value; elsewhere a key is a name."""
 
@@ -70,7 +77,7 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[Keys, str]]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise ConfigError(f"{place}: this is not valid YAML: {error.problem or error.context}") from None
+        raise ConfigError(f"{place}: this is not valid YAML: {_problem(error)}") from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{name}: this is not valid YAML: {str(error).splitlines()[0]}") from None
     reader = _Reader(name)
@@ -112,6 +119,12 @@ def _yaml() -> YAML:
     reader = YAML(typ="safe", pure=True)
     reader.Composer = _Composer
     return reader
+
+
+def _problem(error: MarkedYAMLError) -> str:
+    """Return what is wrong, in the words of the file instead of the parser's."""
+    said = str(error.problem or error.context)
+    return next((words for part, words in PROBLEMS.items() if part in said), said)
 
 
 class _Composer(Composer):

@@ -6,13 +6,12 @@ import contextlib
 import json
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
+from trackside.report.run_files import check_folder, reached
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointError, read_manifest, verify
@@ -65,7 +64,7 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
         with reached(out) as remote:
             found = _remote_entries(remote, thorough=thorough)
     if found is None:
-        read = [(path, _entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out))]
+        read = [(path, _entry(path, thorough=thorough), _state(path)) for path in paths_in(Path(out).expanduser())]
         found = [(entry, state) for path, entry, state in read if path.exists()]  # a run that goes on may delete one
     for run_id in {entry.run_id for entry, _ in found}:
         whole = [(entry, state) for entry, state in found if entry.run_id == run_id and entry.reason is None]
@@ -78,21 +77,6 @@ def entries_in(out: str, *, thorough: bool) -> list[Entry]:
     return [entry for entry, _ in found]
 
 
-@contextmanager
-def reached(address: str) -> Iterator[RemoteFolder]:
-    """Return a context with what is at an address, where an error of its file system is told with the address.
-
-    Raises:
-        ConfigError: If it cannot be read.
-    """
-    try:
-        yield RemoteFolder(address, "OUT")
-    except TracksideError:
-        raise
-    except Exception as error:  # of the network, of credentials: each file system has its own
-        raise ConfigError(f"{address}: the address cannot be read: {type(error).__name__}: {error}") from error
-
-
 def paths_in(out: Path) -> list[Path]:
     """Return the checkpoints in a folder, or the folder itself if it is one.
 
@@ -101,13 +85,6 @@ def paths_in(out: Path) -> list[Path]:
     """
     check_folder(out)
     return find_checkpoints(out) or ([out] if (out / MANIFEST).exists() or step_of(out) >= 0 else [])
-
-
-def check_folder(folder: Path) -> None:
-    """Raise ConfigError if a folder does not exist; the message names the nearest."""
-    if not folder.is_dir():
-        there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        raise ConfigError(f"{folder}: the folder does not exist.{did_you_mean(folder.name, there)}")
 
 
 def size_text(size_bytes: float) -> str:

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.errors import ConfigError
-from trackside.report.checkpoint_entries import Entry, check_folder, entries_in, reached
+from trackside.report.checkpoint_entries import Entry, entries_in
 from trackside.report.journal_tail import JournalTail
+from trackside.report.run_files import (
+    JOURNAL,
+    NO_JOURNAL,
+    check_folder,
+    check_journal,
+    folder_and_journal,
+    local_files,
+)
 from trackside.report.run_record import Happening, Record, RunRecord, is_number
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
 from trackside.trainer.checkpointing.manifest import MANIFEST
 from trackside.trainer.checkpointing.names import ARGS_FILE, STATE_FILE
+from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
-
-JOURNAL = "journal.jsonl"
 
 FILES_OF_PAGE = (MANIFEST, STATE_FILE, ARGS_FILE)
 """Files of a checkpoint that a page is made of."""
 
-NO_RUN = (
-    f"has neither {JOURNAL} nor a checkpoint, from which a page is made. The callback 'journal' writes one: "
-    "callbacks: {journal: }"
-)
+NO_RUN = f"has neither {JOURNAL} nor a checkpoint, from which a page is made. {NO_JOURNAL}"
 
 
 @dataclass
@@ -64,12 +68,13 @@ class RunReader:
     """
 
     def __init__(self, out: str | Path) -> None:
-        given = Path(out).expanduser()
-        is_journal = given.is_file()
-        self.folder = given.parent if is_journal else given
+        folder, journal = folder_and_journal(out)
+        self.folder = Path(folder)
         check_folder(self.folder)
+        if journal != JOURNAL or str(out).endswith(journal):
+            check_journal(self.folder / journal)
         self.name = self.folder.resolve().name or str(self.folder)
-        self.tail = JournalTail(given if is_journal else self.folder / JOURNAL)
+        self.tail = JournalTail(self.folder / journal)
         self.record = RunRecord()
         self._args: dict[str, Any] = {}
         self._checkpoints: list[Entry] = []
@@ -183,29 +188,26 @@ def is_evaluation(values: dict[str, Any]) -> bool:
     return any(key.startswith("eval_") for key in values)
 
 
+def files_of_page(remote: RemoteFolder, journal: str) -> Iterator[str]:
+    """Yield the names of the files at an address that a page is made of."""
+    yield journal
+    yield from (f"{name}/{file}" for name in remote.names() for file in FILES_OF_PAGE)
+
+
 def read_run(out: str | Path) -> ReadRun:
     """Return what the output folder of a run, its address, or its journal tells.
 
     Raises:
         ConfigError: If it is none of these, tells of no run, or the address cannot be read.
     """
+    address, journal = folder_and_journal(out)
     if not is_address(out):
         return RunReader(out).read()
-    folder, _, last = str(out).rstrip("/").rpartition("/")
-    address = folder if last == JOURNAL else f"{folder}/{last}"
-    with tempfile.TemporaryDirectory() as temporary, reached(address) as remote:
-        copy = Path(temporary, address.rpartition("/")[2])
-        for name in [JOURNAL, *(f"{each}/{file}" for each in remote.names() for file in FILES_OF_PAGE)]:
-            if content := remote.read(name):
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                (copy / name).write_bytes(content)
-        if not copy.exists():
+    with local_files(address, lambda remote: files_of_page(remote, journal)) as copy:
+        if not any(copy.iterdir()):
             raise ConfigError(f"{address}: the address {NO_RUN}")
-        try:
-            run = RunReader(copy).read()
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(str(copy), address)) from error
-        run.checkpoints = entries_in(address, thorough=False)
+        run = RunReader(copy / journal if (copy / journal).exists() else copy).read()
+    run.checkpoints = entries_in(address, thorough=False)
     run.folder = address
     run.notes.append("The page has what the run had uploaded so far: it uploads its journal with each checkpoint.")
     return run

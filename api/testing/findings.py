@@ -86,10 +86,10 @@ def named(callback: Any, hook: str) -> str:
     return f"{cls.__name__}.{hook} ({(place_of(own) if callable(own) and is_own else '') or location_of(cls)})"
 
 
-def shorten(value: object, length: int = 80) -> str:
-    """Return the text of a value, cut to a length."""
+def shorten(value: object) -> str:
+    """Return the text of a value, cut to 80 characters."""
     text = repr(value)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _raising_line(callback: Any, error: BaseException) -> str:

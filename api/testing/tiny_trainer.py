@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.builtin.printer import PrinterCallback
 from trackside.callbacks.errors import ArgumentError
-from trackside.config.run_config import FRAMEWORKS
+from trackside.config.run_config import FRAMEWORKS, arguments_class
 
 if TYPE_CHECKING:
     from trackside.trainer.base_trainer import BaseTrainer
@@ -70,13 +70,6 @@ def build(framework: str, args: Any, callbacks: Sequence[Any]) -> Any:
         if isinstance(item.callback, PrinterCallback) and item.origin == "default":
             trainer.pop_callback(item.name)
     return trainer
-
-
-def arguments_class(framework: str) -> Any:
-    """Return the class of the training arguments of a framework."""
-    import trackside
-
-    return trackside.TrainingArguments if framework == "pytorch" else trackside.TFTrainingArguments
 
 
 def tiny_data() -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.bus.introspection import location_of, overridden_events
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.secrets import MASK
+from trackside.config.run_config import arguments_class
 from trackside.integrations._base.tracker import values_of
 
 from .conformance import OUTSIDE, RESUMED, LogsOddValues, temporary_folder
@@ -28,7 +29,7 @@ from .findings import ConformanceError, Findings, named, shorten
 from .odd_values import odd_part, odd_values
 from .points import Found, Names, differences, odd_differences, points_found, points_of, shown_names
 from .rules import check_methods, mute
-from .tiny_trainer import DEFAULTS, accuracy, arguments_class, build, frameworks_to_check, tiny_data
+from .tiny_trainer import DEFAULTS, accuracy, build, frameworks_to_check, tiny_data
 from .watch import Watch
 
 SECRET = "conformance-secret-5f1c0a"

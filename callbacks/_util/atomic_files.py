@@ -60,13 +60,14 @@ def write_atomically(path: str | Path, content: str | bytes, *, sync: bool = Tru
 
 
 def is_stream(path: str | Path) -> bool:
-    """Return whether ``path`` takes text and keeps none of its own: a pipe, a device, or what /dev and /proc name.
+    """Return whether ``path`` takes text and keeps none of its own: a pipe, a device, or an open file of a process.
 
     ``/dev/stdout`` is one although it may lead to a file: that file is the file of the process that started this one.
     """
     path = Path(path)
     for _ in range(40):  # as many links as Linux follows
-        if path.absolute().parts[1:2] in (("dev",), ("proc",)):
+        folder = path.absolute().parent.resolve()
+        if folder.parts[1:2] == ("proc",) or folder == Path("/dev/fd"):
             return True
         if not path.is_symlink():
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Container, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -38,7 +39,9 @@ def import_from(path: Any) -> Any:
         except ModuleNotFoundError as error:
             if length > 1 and error.name and f"{module_name}.".startswith(f"{error.name}."):
                 continue  # the last name so far may be a class, not a module
-            raise ConfigError(f"importing {module_name} failed: {told(error)}") from error
+            is_absent = error.name == module_name
+            near = did_you_mean(module_name, (item.name for item in pkgutil.iter_modules())) if is_absent else ""
+            raise ConfigError(f"importing {module_name} failed: {told(error, near and f'.{near}')}") from error
         except (Exception, SystemExit) as error:
             raise ConfigError(f"importing {module_name} failed: {told(error)}") from error
         return _attribute(module, module_name, parts[length:])

@@ -38,7 +38,7 @@ from .._util.signatures import not_run
 from ..errors import CallbackError, CallbackTimeoutError
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment
-from .callback_thread import Call, CallbackThread, counted
+from .callback_thread import Call, CallbackThread, tally
 from .faults import FaultPolicy, called
 from .receiver import STEP_EVENTS, CallbackReceiver, never_ran
 from .view import BackgroundCall, TrainerView, current_call
@@ -166,14 +166,14 @@ class BackgroundReceiver(CallbackReceiver):
             left_s = thread.left_at_end_s()
             if thread.is_late or left_s <= 0:
                 return False
-            told = (len(thread.waiting()), self.attachment.name, counted(thread.waiting()), left_s)
+            told = (len(thread.waiting()), self.attachment.name, tally(thread.waiting()), left_s)
             logger.warning("waiting for %d events of the callback %r: %s; for at most %.0f s, or until Ctrl-C", *told)
             pause_s *= 2
         return True
 
     def _end_run(self, done: bool) -> None:
         attachment, thread = self.attachment, self.thread
-        undelivered, is_given_up = counted(thread.waiting()), thread.is_given_up
+        undelivered, is_given_up = tally(thread.waiting()), thread.is_given_up
         thread.close()
         if attachment.detached_after is not None:
             return
@@ -182,7 +182,7 @@ class BackgroundReceiver(CallbackReceiver):
             told = (attachment.name, since, undelivered)
             logger.warning("the callback %r is still working %s; not delivered yet: %s", *told)
         if thread.dropped:
-            left_out = counted(thread.dropped.elements())
+            left_out = tally(thread.dropped.elements())
             logger.warning(
                 "the callback %r could not keep up with queue=%d; left out: %s", attachment.name, thread.limit, left_out
             )

@@ -201,7 +201,7 @@ class CallbackThread:
             found = list(self._outcomes)
             self._outcomes.clear()
             running, took_s = self._running, perf_counter() - self._began_s
-            undelivered = counted(map(str, self._calls))
+            undelivered = tally(map(str, self._calls))
         if running is not None and took_s > self.timeout_s and not self.is_abandoned:
             error = CallbackTimeoutError(self.name, running.event, self.timeout_s, undelivered)
             found.append(Outcome(running.event, took_s, error))
@@ -287,11 +287,11 @@ def give_up_all(threads: Iterable[CallbackThread]) -> None:
         thread.give_up()
 
 
-def counted(calls: Iterable[str]) -> str:
+def tally(calls: Iterable[str]) -> str:
     """Return calls as text, those of one name together.
 
     Example:
-        >>> counted(["on_log", "on_save (checkpoint-4)", "on_log"])
+        >>> tally(["on_log", "on_save (checkpoint-4)", "on_log"])
         'on_log (2), on_save (checkpoint-4)'
     """
     return ", ".join(name if number == 1 else f"{name} ({number})" for name, number in Counter(calls).items())

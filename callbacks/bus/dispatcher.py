@@ -220,7 +220,7 @@ class Dispatcher:
     # -- state and metrics ----------------------------------------------------------------------------------------
 
     def state_dicts(self) -> dict[str, Any]:
-        """Return the state that each callback wants a checkpoint to keep, by name, as JSON values.
+        """Return the state of each callback that a checkpoint keeps, by name, as JSON values.
 
         Raises:
             NotPlainError: If a state of a control callback cannot be kept; an observer's is left out.

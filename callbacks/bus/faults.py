@@ -58,7 +58,9 @@ class FaultPolicy:
         attachment.failing.add(event)
         attachment.last_error = error
         if attachment.on_error == "raise":
-            error.add_note(f"raised by the callback {attachment.name!r} ({attachment.location}) in {event}")
+            note = f"raised by the callback {attachment.name!r} ({attachment.location}) in {event}"
+            if note not in getattr(error, "__notes__", ()):  # it may be raised in an event within the event
+                error.add_note(note)
             raise error
         if attachment.failures == 1:
             told = (attachment.name, attachment.location, event, error)

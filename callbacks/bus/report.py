@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from .._util.display import html_table, table
 from ..secrets import scrub
 from .attachment import Attachment
-from .callback_thread import counted
+from .callback_thread import tally
 
 HEAD = ("callback", "role", "calls", "seconds", "share", "")
 
@@ -48,5 +48,5 @@ def _remarks(item: Attachment) -> str:
     if item.thread is not None:
         remarks.append(f"in the background {item.background_s:.3f} s, at most {item.thread.longest} calls waited")
     if item.thread is not None and item.thread.dropped:
-        remarks.append(f"left out: {counted(item.thread.dropped.elements())}")
+        remarks.append(f"left out: {tally(item.thread.dropped.elements())}")
     return scrub("; ".join(remarks))

@@ -114,7 +114,7 @@ def tell_left(
 
 
 def state_of(callback: Any, tell: Tell | None = None) -> Any:
-    """Return the state that a callback wants a checkpoint to keep, as `restore` takes it.
+    """Return the state of a callback that a checkpoint keeps, as `restore` takes it.
 
     Args:
         tell: Called with the place of a value that comes back as one of another type, and with what it comes back as.

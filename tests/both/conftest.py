@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-
-def classified(examples: int, *, seed: int = 0) -> tuple[Any, Any]:
-    """Examples of three classes that a small model can learn, as arrays."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 3, examples)
-    features = generator.normal(size=(examples, 6)).astype(np.float32)
-    features[np.arange(examples), labels] += 2.0
-    return features, labels
+from support.arrays import accuracy, classified
 
 
 def first_weights() -> list[Any]:
@@ -23,10 +15,6 @@ def first_weights() -> list[Any]:
     generator = np.random.default_rng(0)
     shapes = [(6, 16), (16,), (16, 3), (3,)]
     return [(generator.normal(size=shape) * 0.3).astype(np.float32) for shape in shapes]
-
-
-def accuracy(prediction: Any) -> dict[str, float]:
-    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
 class Factory:

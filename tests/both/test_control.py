@@ -81,31 +81,6 @@ def test_a_flag_is_acted_on_once_at_its_step_and_cleared(trainer_factory, flag, 
     assert trainer_factory.checkpoints() == (["checkpoint-2"] if flag == "should_save" else [])
 
 
-def test_control_that_is_returned_counts_as_control_that_is_changed(trainer_factory):
-    class Returns(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = state.global_step == 2
-            return control
-
-    assert trainer_factory(callbacks=[Returns()]).train().global_step == 2
-
-
-def test_early_stopping_ends_a_run_that_no_longer_improves(trainer_factory):
-    trainer = trainer_factory(
-        learning_rate=0.0,
-        num_train_epochs=20,
-        eval_strategy="epoch",
-        eval_dataset=trainer_factory.dataset(9),
-        metric_for_best_model="loss",
-        callbacks=[EarlyStoppingCallback(2)],
-    )
-
-    trainer.train()
-
-    assert trainer.state.epoch == 3
-    assert "eval_loss" in trainer.state.stop_reason
-
-
 # -- what cannot be done is said before anything is -------------------------------------------------------------------
 
 

@@ -272,3 +272,14 @@ def test_outputs_wait_for_the_host_by_the_delay_of_the_device_or_a_quarter_of_th
         assert max((done - moved) / done for done, moved in steps if done > 3) <= 0.25
     else:
         assert [done - moved for done, moved in steps[3:]] == [delay] * 97
+
+
+def test_an_evaluate_that_returns_nothing_is_named(trainer_factory):
+    class Forgets(trainer_factory.trainer_class):
+        def evaluate(self, *args, **kwargs):
+            super().evaluate(*args, **kwargs)
+
+    trainer = trainer_factory(Forgets, eval_dataset=trainer_factory.dataset(8), eval_strategy="epoch")
+
+    with pytest.raises(TypeError, match=r"Forgets.evaluate\(\) returned NoneType; it returns the metrics, a dict"):
+        trainer.train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from support.callback_examples import Counts
 
 from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.errors import ArgumentError, UnknownMetricError
@@ -95,22 +96,6 @@ def test_two_of_a_class_keep_their_own_states_in_another_order(trainer_factory, 
 
     assert trainer.state.stop_reason == "eval_err has not improved on 99, 6 times in a row, up to step 7"
     assert "begins anew" not in caplog.text
-
-
-class Counts(TrainerCallback):
-    name = "counter"
-
-    def __init__(self):
-        self.count = 0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.count += 1
-
-    def state_dict(self):
-        return {"count": self.count}
-
-    def load_state_dict(self, state):
-        self.count = state["count"]
 
 
 class CountsOtherwise(Counts):

@@ -7,11 +7,10 @@ import math
 
 import numpy as np
 import pytest
+from support.arrays import classified
 
 from trackside import JournalCallback, LossGuardCallback, TrainerCallback
 from trackside.callbacks.builtin.journal import read_journal
-
-from .conftest import classified
 
 BAD = 333
 """An example that comes at about the middle of the first epoch."""

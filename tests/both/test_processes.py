@@ -17,6 +17,7 @@ from trackside.trainer.checkpointing.discovery import newest_valid
 
 SCRIPT = """
     import os, signal, sys, threading, time
+    from support.arrays import *
     from {parts} import *
     from trackside import {trainer}, {args}, TrainerCallback
 

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.callback_examples import StopAt
 
 from trackside import TrainerCallback, events
 from trackside.callbacks.errors import ArgumentError, CheckpointError
-
-
-class StopAt(TrainerCallback):
-    """Ends a run as a kill would, after a checkpoint."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("copies", [True, False])
@@ -157,6 +147,28 @@ def test_a_broken_newest_checkpoint_is_skipped_and_named(trainer_factory, caplog
 def test_a_checkpoint_that_is_not_there_is_named(trainer_factory):
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         trainer_factory().train(resume_from_checkpoint="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("checkpoint-2", r"checkpoint-2 does not exist; .*out holds checkpoint-2, checkpoint-4, and .*=True takes the"),
+        ("out", r"out is none; .*out holds checkpoint-2, checkpoint-4, and .*=True takes the newest of output_dir"),
+        (4, "resume_from_checkpoint=4 is not allowed"),
+    ],
+)
+def test_what_is_near_a_checkpoint_that_is_not_there_is_named(trainer_factory, given, message):
+    trainer_factory(**SAVES).train()
+    given = trainer_factory.folder / "out" if given == "out" else given
+
+    with pytest.raises((ArgumentError, CheckpointError), match=message):
+        trainer_factory().train(resume_from_checkpoint=given)
+
+
+def test_a_text_that_says_true_is_true(trainer_factory):
+    trainer_factory(**SAVES).train()
+
+    assert trainer_factory(max_steps=5).train(resume_from_checkpoint="True").global_step == 5
 
 
 def test_a_checkpoint_of_the_model_only_cannot_be_resumed(trainer_factory):

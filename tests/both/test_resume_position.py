@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -24,9 +26,25 @@ def resume(trainer_factory, step, data=32, **options):
     return trainer, sum(counted), epochs
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def whole_run(kept, trainer_factory):
+    """The folder of that run, trained once for each framework."""
+    run, folder = kept / trainer_factory.framework, trainer_factory.folder / "out"
+    if not run.exists():
+        trainer_factory(train_dataset=trainer_factory.dataset(32), **RUN).train()
+        shutil.copytree(folder, run)
+    elif not folder.exists():
+        shutil.copytree(run, folder)
+    return folder
+
+
 @pytest.fixture(params=[3, 8])
-def stopped_at(request, trainer_factory):
-    trainer_factory(train_dataset=trainer_factory.dataset(32), **RUN).train()
+def stopped_at(request, whole_run):
     return request.param
 
 
@@ -54,9 +72,7 @@ def test_the_examples_that_the_epochs_owe_are_seen(trainer_factory, stopped_at, 
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_run_with_nothing_left_trains_no_step_and_says_so(trainer_factory, caplog, epochs):
-    trainer_factory(train_dataset=trainer_factory.dataset(32), **RUN).train()
-
+def test_a_run_with_nothing_left_trains_no_step_and_says_so(trainer_factory, whole_run, caplog, epochs):
     trainer, seen, _ = resume(trainer_factory, WHOLE, num_train_epochs=epochs)
 
     assert (seen, trainer.state.global_step) == (0, WHOLE)
@@ -87,8 +103,7 @@ def test_the_schedule_ends_with_the_run(trainer_factory, stopped_at):
 
 
 @pytest.mark.parametrize(("examples", "left"), [(48, 48 + 36), (8, 8)])
-def test_another_dataset_is_told_and_counted_by_its_own_length(trainer_factory, caplog, examples, left):
-    trainer_factory(train_dataset=trainer_factory.dataset(32), **RUN).train()
+def test_another_dataset_is_told_and_counted_by_its_own_length(trainer_factory, whole_run, caplog, examples, left):
     heard = []
 
     trainer, seen, _ = resume(trainer_factory, 3, data=examples)

@@ -7,22 +7,10 @@ from pathlib import Path
 
 import blinker
 import pytest
+from support.senders import Sender, send
 
 from trackside.callbacks import events
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnknownNameError
-
-
-class Sender:
-    pass
-
-
-@pytest.fixture
-def signal():
-    return events.Signal("on_step_end")
-
-
-def send(signal, sender, step=1):
-    return signal.send(sender, args=None, state=type("State", (), {"global_step": step})(), control=None)
 
 
 def test_listeners_are_called_in_the_order_in_which_they_were_connected(signal):

@@ -6,24 +6,11 @@ import sys
 import threading
 
 import pytest
+from support.senders import Sender, send
 
 from trackside.callbacks import events
 from trackside.callbacks.bus.dispatcher import OF_A_RUN
 from trackside.callbacks.errors import TracksideTypeError
-
-
-class Sender:
-    """Sends events."""
-
-
-@pytest.fixture
-def signal():
-    return events.Signal("on_step_end")
-
-
-def send(signal, sender, step=1):
-    return signal.send(sender, args=None, state=type("State", (), {"global_step": step})(), control=None)
-
 
 # -- keywords ---------------------------------------------------------------------------------------------------------
 

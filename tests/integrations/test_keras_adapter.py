@@ -13,7 +13,8 @@ keras = pytest.importorskip("keras")
 @pytest.fixture(params=["pytorch", "tensorflow"])
 def make(request, tmp_path):
     if request.param == "pytorch":
-        from support.torch_models import accuracy, classified, mlp
+        from support.arrays import accuracy
+        from support.torch_models import classified, mlp
         from torch import nn
 
         from trackside import Trainer as cls
@@ -21,9 +22,9 @@ def make(request, tmp_path):
 
         loss = nn.CrossEntropyLoss()
     else:
+        from support.arrays import accuracy, classified
         from support.tf_models import LOSS as loss
-        from support.tf_models import classified, mlp
-        from support.torch_models import accuracy
+        from support.tf_models import mlp
 
         from trackside import TFTrainer as cls
         from trackside import TFTrainingArguments as args_cls

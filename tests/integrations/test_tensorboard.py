@@ -22,27 +22,6 @@ def curves(accumulator):
     }
 
 
-def test_every_record_comes_back_value_by_value_and_step_by_step(track, read):
-    run = track(TensorBoardCallback(), logging_dir="out/runs/a")
-
-    train(run, 10)
-    run.log(train_runtime=3.0, train_loss=0.25, total_flos=1e15, epoch=1.0)
-    run.send("on_train_end")
-
-    history = run.state.log_history
-    expected = {
-        "train/loss": [(record["step"], record["loss"]) for record in history if "loss" in record],
-        "train/learning_rate": [(record["step"], record["learning_rate"]) for record in history if "loss" in record],
-        "train/epoch": [(record["step"], record["epoch"]) for record in history if "loss" in record],
-        "eval/loss": [(5, 0.4), (10, 0.2)],
-        "eval/accuracy": [(5, 0.05), (10, 0.1)],
-        "train/train_runtime": [(10, 3.0)],
-        "train/train_loss": [(10, 0.25)],
-        "train/total_flos": [(10, 1e15)],
-    }
-    assert curves(read("out/runs/a")) == expected
-
-
 def test_a_record_can_be_read_as_soon_as_it_is_logged(track, read):
     run = track(TensorBoardCallback("here"))
 

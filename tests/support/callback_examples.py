@@ -31,6 +31,31 @@ class Raises(TrainerCallback):
         raise RuntimeError("the tracker is down")
 
 
+class Counts(TrainerCallback):
+    """Counts the steps, and keeps their number in a checkpoint."""
+
+    name = "counter"
+
+    def __init__(self):
+        self.count = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.count += 1
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+class Listens(TrainerCallback):
+    """Hears what happens inside an update, which on TensorFlow then goes in pieces."""
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        pass
+
+
 class RaisesAt(TrainerCallback):
     """Raises at the end of a step."""
 
@@ -40,6 +65,17 @@ class RaisesAt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise self.error
+
+
+class StopAt(TrainerCallback):
+    """Ends a run as a kill would, after what the step before has saved."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
 
 
 class Stops(TrainerCallback):

@@ -27,15 +27,6 @@ def mlp(*, dropout: float = 0.0, width: int = 16) -> Any:
     return keras.Sequential([keras.layers.Input((6,)), hidden, keras.layers.Dropout(dropout), keras.layers.Dense(3)])
 
 
-def classified(examples: int, *, seed: int = 0) -> tuple[Any, Any]:
-    """Examples of three classes that a small model can learn."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 3, examples)
-    features = generator.normal(size=(examples, 6)).astype(np.float32)
-    features[np.arange(examples), labels] += 2.0
-    return features, labels
-
-
 def weights_of(model: Any) -> Any:
     return np.concatenate([np.asarray(variable.value).ravel() for variable in model.trainable_variables])
 

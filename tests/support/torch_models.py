@@ -40,10 +40,6 @@ def classified(examples: int, *, seed: int = 0, dtype: torch.dtype = torch.float
     return TensorDataset(features, labels)
 
 
-def accuracy(prediction: Any) -> dict[str, float]:
-    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
-
-
 def weights_of(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -70,3 +66,13 @@ class SumTrainer(Trainer):
         losses = nn.functional.cross_entropy(outputs.transpose(1, 2), inputs["labels"], reduction="none")
         weights = (inputs["labels"] != -100) * (1.0 + inputs["input_ids"] % 3)
         return (losses * weights).sum(), weights.sum()
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the state of a model."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Return whether two states are equal to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
-from trackside.trainer.progress import Progress, TrainingPlan, cut_update, plan_training, windows
+from trackside.trainer.progress import Progress, TrainingPlan, plan_training, windows
 
 
 @given(
@@ -66,23 +66,3 @@ def test_the_epoch_grows_with_every_batch_and_is_whole_at_its_end(
 
     assert epoch <= progress.epoch_with_fraction(plan, 1) <= epoch + 1
     assert (progress.epoch_with_fraction(plan, 1) == epoch + 1) == (done == batches)
-
-
-@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
-def test_an_update_is_cut_into_the_fewest_equal_micro_batches_that_fit(examples, most, world_size):
-    try:
-        count, size = cut_update(examples, most=most, world_size=world_size)
-    except ArgumentError:
-        assert not any(examples % n == 0 and world_size <= examples // n <= most * world_size for n in range(1, 301))
-        return
-
-    assert count * size == examples
-    assert world_size <= size <= most * world_size
-    assert not any(examples % n == 0 and examples // n <= most * world_size for n in range(1, count))
-
-
-def test_a_global_batch_size_without_a_cut_names_the_nearest_that_have_one():
-    with pytest.raises(ArgumentError) as caught:
-        cut_update(97, most=16, world_size=3)
-
-    assert "such as 96 or 98" in str(caught.value)

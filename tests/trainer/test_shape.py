@@ -16,6 +16,7 @@ from trackside.trainer.train_step import TrainStep
 
 ONLY_PYTORCH = {
     "_torch_util.py": "helpers on torch objects",
+    "host_copy.py": "tensors are copied before training goes on; TensorFlow holds values that never change",
     "availability.py": "apex and torch_xla come in kinds and versions; TensorFlow is whole",
 }
 ONLY_TENSORFLOW = {

@@ -7,7 +7,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from support.torch_models import DictDataset, accuracy, classified
+from support.arrays import accuracy
+from support.torch_models import DictDataset, classified
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.torch_models import DictDataset, SumTrainer, TokenModel, accuracy, classified, mlp
+from support.arrays import accuracy
+from support.torch_models import DictDataset, SumTrainer, TokenModel, classified, mlp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 

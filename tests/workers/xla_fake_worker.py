@@ -11,7 +11,8 @@ from typing import Any
 
 import fakes
 import torch
-from support.torch_models import accuracy, classified, mlp, weights_of
+from support.arrays import accuracy
+from support.torch_models import classified, mlp, weights_of
 from torch import nn
 
 from trackside import LossGuardCallback, Trainer, TrainerCallback, TrainingArguments

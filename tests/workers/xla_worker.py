@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
+from support.arrays import accuracy
+from support.torch_models import DictDataset, classified, mlp, weights_of
 from torch import Tensor, nn
 
 from trackside import Trainer, TrainingArguments

@@ -131,7 +131,7 @@ class BaseTrainingArguments(DerivedArguments):
     lr_scheduler_kwargs: DictOrText = dict_option("More options of the schedule: a dict, or JSON.", mapping)
     warmup_steps: float = option(0, "Updates of warmup; below 1, a share of the run.", WARMUP, kinds=NUMBER)
     warmup_ratio: float = option(0.0, "Share of the run that is warmup, if warmup_steps is 0.", between(0, 1))
-    max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0))
+    max_grad_norm: float = option(1.0, "Largest joint norm of the gradients; 0 turns clipping off.", at_least(0, "off"))
     num_train_epochs: float = option(3.0, "Epochs; fractions are allowed.", above(0))
     max_steps: int = option(-1, "Updates; wins over num_train_epochs.", MAX_STEPS)
     label_smoothing_factor: float = option(0.0, "Weight of the uniform distribution in labels.", between(0, 1))

@@ -48,6 +48,15 @@ def convert_fields(args: PlainData) -> dict[str, Any]:
     return references
 
 
+def converted(cls: Any, name: str, value: Any) -> Any:
+    """Return ``value`` as the field of that name would have it.
+
+    Raises:
+        ArgumentError: If it cannot be converted, or breaks the rule of the field.
+    """
+    return next(_converted(item, kinds, value) for item, kinds in _convertible(cls) if item.name == name)
+
+
 def _from_environment(name: str, value: Any) -> Any:
     try:
         return resolved(value, is_secret=is_secret_name(name))

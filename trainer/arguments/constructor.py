@@ -14,6 +14,7 @@ from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_yo
 from ..calls import check_call, takes_trial
 from ..optim.given import check_given
 from .base import BaseTrainingArguments
+from .coercion import converted
 
 P = ParamSpec("P")
 Self = TypeVar("Self")
@@ -71,6 +72,7 @@ def resume_argument(resume_from_checkpoint: Any, others: Mapping[str, Any]) -> A
 
     Raises:
         TracksideTypeError: If train() does not take the argument; the message has the nearest.
+        ArgumentError: If the value is not one of the field of that name.
     """
     for name in others:
         if name != "model_path":
@@ -78,7 +80,8 @@ def resume_argument(resume_from_checkpoint: Any, others: Mapping[str, Any]) -> A
             raise TracksideTypeError(f"train() has no argument {name!r}.{near}")
     if "model_path" in others:
         MODEL_PATH.warn(stacklevel=2)
-    return others.get("model_path") if resume_from_checkpoint is None else resume_from_checkpoint
+    given = others.get("model_path") if resume_from_checkpoint is None else resume_from_checkpoint
+    return None if given is None else converted(BaseTrainingArguments, "resume_from_checkpoint", given)
 
 
 def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_init: Any) -> None:

@@ -54,6 +54,7 @@ ADVICE_ELSEWHERE = {
     "amp": "use bf16=True or fp16=True",
     "check_val_every_n_epoch": "use eval_strategy='epoch', or eval_strategy='steps' and eval_steps",
     "class_weight": "give the weights to loss_fn, or class_weight to TFTrainer",
+    "config": "give a configuration file by its name alone: trackside train run.yaml",
     "detect_anomaly": "use debug='underflow_overflow', or torch.autograd.set_detect_anomaly(True)",
     "deterministic": "use full_determinism=True",
     "device": "the device is chosen by itself; use_cpu=True keeps to the CPU",

@@ -106,9 +106,9 @@ def dict_option(help: str, reads: Callable[[str], dict[str, Any]]) -> Any:
 # -- rules ------------------------------------------------------------------------------------------------------------
 
 
-def at_least(low: float) -> Rule:
-    """Allow numbers from ``low`` on."""
-    return Rule(lambda value: value >= low, f"at least {low}")
+def at_least(low: float, meaning: str = "") -> Rule:
+    """Allow numbers from ``low`` on; ``low`` itself may have a meaning of its own."""
+    return Rule(lambda value: value >= low, f"at least {low}" + (f" ({low}: {meaning})" if meaning else ""))
 
 
 def above(low: float) -> Rule:

@@ -15,12 +15,16 @@ from ..distributed.launcher import ProcessRank, detect_launcher
 from ..optim.lr_schedules import steps_of_share, warmup_length
 from .enums import ParallelMode
 from .serialization import PlainData
+from .within_run import COUNTED
 
 STEPS = ("logging_steps", "eval_steps", "save_steps")
 
 
 class DerivedArguments(PlainData):
     """The derived properties of arguments, without a framework; a backend overrides the properties of devices."""
+
+    counted_within_run = COUNTED
+    """Fields of which a change within a run counts from then on; a change of any other is told."""
 
     output_dir: str
     per_device_train_batch_size: int

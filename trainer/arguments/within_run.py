@@ -1,4 +1,7 @@
-"""Arguments that are read when a run begins: a change by a callback within the run has no effect on it, and is told."""
+"""Arguments that a callback changes within a run: each counts from then on, or it has no effect on the run and is told.
+
+A class of arguments declares which count, as ``counted_within_run``; a test compares that with what a run reads.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,28 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 OF_STATE = ("max_steps", "logging_steps", "eval_steps", "save_steps")
 """Those that the state has, too, where a change counts at once."""
 
-READ_AT_START = (
-    *OF_STATE,
-    *("num_train_epochs", "per_device_train_batch_size", "limit_train_batches", "overfit_batches"),
-    *("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"),
-    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "label_smoothing_factor"),
-    *("fp16", "bf16", "save_total_limit"),
+COUNTED = frozenset(
+    {"batch_eval_metrics", "disable_tqdm", "eval_accumulation_steps", "eval_delay", "eval_do_concat_batches"}
+    | {"eval_on_train", "eval_strategy", "gradient_accumulation_steps", "greater_is_better", "ignore_data_skip"}
+    | {"include_for_metrics", "include_num_input_tokens_seen", "label_names", "limit_eval_batches"}
+    | {"load_best_model_at_end", "logging_strategy", "metric_for_best_model", "on_stop_signal"}
+    | {"per_device_eval_batch_size", "prediction_loss_only", "save_async", "save_on_each_node", "save_only_model"}
+    | {"save_strategy", "skip_memory_metrics"}
 )
-"""Arguments that a run reads when it begins, and never again, on both frameworks."""
+"""Arguments that a run reads each time that it needs them, on both frameworks."""
+
+NOT_OF_A_RUN = frozenset({"do_train", "do_eval", "do_predict", "logging_dir", "run_name"})
+"""Arguments that scripts and callbacks read, and a run does not."""
+
+READ_LATE = ("eval_on_start", "logging_first_step", "max_grad_norm", "seed")
+"""Those that are read between on_train_begin and the end of the first update, so that on_train_begin may set them."""
+
+
+def read_at_start(args: Any) -> list[str]:
+    """Return the names of the arguments that a run reads when it begins, and never again; without a user's own."""
+    own: Any = next(cls for cls in type(args).__mro__ if cls.__module__.partition(".")[0] == "trackside")
+    others = own.counted_within_run | NOT_OF_A_RUN
+    return [item.name for item in own.fields() if item.name not in others]
 
 
 class ArgumentsOfRun:
@@ -29,8 +46,12 @@ class ArgumentsOfRun:
 
     def __init__(self, args: Any) -> None:
         self._args = args
-        self._at_start = {name: getattr(args, name) for name in READ_AT_START}
+        self._at_start = {name: getattr(args, name) for name in read_at_start(args)}
         self._values = [*vars(args).values()]
+
+    def take_late(self) -> None:
+        """Take the arguments that are read after on_train_begin as they are now."""
+        self._at_start |= {name: getattr(self._args, name) for name in READ_LATE if name in self._at_start}
 
     def tell_changes(self) -> None:
         """Warn of each argument that was changed since the run began, once."""

@@ -78,6 +78,7 @@ class BaseEngine(Engine):
         """Build the source of training batches; return the batches per epoch that a limit leaves."""
         self.average.forget()
         self.limit: EpochLimit = EpochLimit(self.trainer.args)
+        self._order_seed: int = self.trainer.args.order_seed
         return self.limit.count(self._prepare_data(resized))
 
     def refresh_data(self, epoch: int) -> tuple[bool, int | None]:
@@ -87,8 +88,8 @@ class BaseEngine(Engine):
 
     def epoch_batches(self, progress: Progress) -> Iterator[TrainBatch]:
         """Return this process's micro-batches of the rest of an epoch that a limit leaves."""
-        limit, position = self.limit, (progress.examples_in_epoch, progress.order_seed)
-        batches = self._epoch_batches(limit.epoch(progress.epoch), *position)
+        limit, seed = self.limit, self._order_seed if progress.order_seed is None else progress.order_seed
+        batches = self._epoch_batches(limit.epoch(progress.epoch), progress.examples_in_epoch, seed)
         return self.step_timer.reading(limit.rest(batches, progress.batches_in_epoch, self._end_epoch))
 
     @abstractmethod
@@ -100,7 +101,7 @@ class BaseEngine(Engine):
         """See `refresh_data`, without a limit."""
 
     @abstractmethod
-    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, ordered by ``seed``, behind ``skip_examples`` examples."""
 
     def _end_epoch(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def marks_of_holders(trainer: Any, mark_of: MarkOf) -> Marks:
 
     So do those of the attributes that were added to its state, such as a callback's ``state.my_counter``.
     """
-    yield from marks_in(vars(trainer), "trainer.", mark_of)
+    yield from marks_in(attributes_of(trainer), "trainer.", mark_of)
     fields = vars(type(trainer.state)())
     for name, mark in marks_in(vars(trainer.state), "state.", mark_of):
         if name.removeprefix("state.") not in fields:
@@ -96,7 +97,7 @@ def marks_of_holders(trainer: Any, mark_of: MarkOf) -> Marks:
         yield from _marks_within(getattr(trainer, name, None), name, mark_of)
     for name, item in trainer.callback_report.items():
         if item.role == "control" and _is_own(item.callback):
-            yield from marks_in(vars(item.callback), f"{OF_CALLBACKS}{name}.", mark_of)
+            yield from marks_in(attributes_of(item.callback), f"{OF_CALLBACKS}{name}.", mark_of)
 
 
 def marks_in(values: Mapping[str, Any], prefix: str, mark_of: MarkOf) -> Marks:
@@ -106,6 +107,17 @@ def marks_in(values: Mapping[str, Any], prefix: str, mark_of: MarkOf) -> Marks:
         mark = mark_of(value) if mark is None else mark
         if mark is not None:
             yield prefix + name, mark
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, with the numbers of its classes that it has not replaced by its own."""
+    cls: Any = type(value)
+    return {**{name: getattr(cls, name) for name in _numbers_of(cls)}, **vars(value)}
+
+
+@cache
+def _numbers_of(cls: type) -> tuple[str, ...]:
+    return tuple(name for each in cls.__mro__ for name, value in vars(each).items() if type(value) in (int, float))
 
 
 def _plain_mark(value: Any) -> Any:
@@ -122,7 +134,7 @@ def _marks_within(value: Any, name: str, mark_of: MarkOf, depth: int = 0) -> Mar
     if depth > DEPTH or not hasattr(value, "__dict__") or isinstance(value, type):
         return
     if _is_own(value):
-        yield from marks_in(vars(value), f"{name}.", mark_of)
+        yield from marks_in(attributes_of(value), f"{name}.", mark_of)
     if not (_is_own(value) or type(value).__module__.startswith("torch.utils.data.")):
         return
     for part, found in vars(value).items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 
-from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
 
 def derive_seed(*parts: int) -> int:
@@ -106,3 +106,33 @@ class BatchCut:
         yield from repeat((high - low, self.global_batch_size), whole)
         if self.num_batches > whole:
             yield self.num_real_examples(whole), self.num_global_examples(whole)
+
+
+def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
+    """Return the number of equal micro-batches of an update, and the examples in each, over all processes.
+
+    The number is the smallest with at most ``most`` examples and at least one for each process.
+
+    Raises:
+        ArgumentError: If there is no such number; the message has the nearest numbers of examples that can be cut.
+
+    Example:
+        >>> cut_update(128, most=32, world_size=4), cut_update(128, most=32, world_size=3)
+        ((1, 128), (2, 64))
+    """
+    found = _number_of_cuts(examples, most, world_size)
+    if found is None:
+        near = sorted(range(1, 2 * examples + world_size), key=lambda number: abs(number - examples))
+        fits = [number for number in near if _number_of_cuts(number, most, world_size)][:2]
+        raise ArgumentError(
+            "global_batch_size",
+            examples,
+            f"a number that can be cut into equal micro-batches of {world_size} to {most * world_size} examples, such "
+            f"as {' or '.join(map(str, sorted(fits)))} ({world_size} processes, per_device_train_batch_size={most})",
+        )
+    return found, examples // found
+
+
+def _number_of_cuts(examples: int, most: int, world_size: int) -> int | None:
+    fewest = -(-examples // (most * world_size))
+    return next((n for n in range(fewest, examples // world_size + 1) if examples % n == 0), None)

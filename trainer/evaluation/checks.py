@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks._util.plain_data import plain
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError
 
 
 def dataset_to_evaluate(given: Any, own: Any) -> Any:
@@ -22,6 +23,18 @@ def dataset_to_evaluate(given: Any, own: Any) -> Any:
     if isinstance(given, str) and given not in named:
         raise ArgumentError("eval_dataset", given, f"a dataset, or a name in the trainer's eval_dataset: {list(named)}")
     return named[given] if isinstance(given, str) else dataset
+
+
+def metrics_in(result: Any, trainer: Any) -> dict[str, Any]:
+    """Return what a trainer's evaluate() returned, as plain values.
+
+    Raises:
+        TracksideTypeError: If it is no dict.
+    """
+    if isinstance(result, Mapping):
+        return dict(plain(result, "evaluate()"))
+    name, found = type(trainer).__name__, type(result).__name__
+    raise TracksideTypeError(f"{name}.evaluate() returned {found}; it returns the metrics, a dict")
 
 
 def check_compute_metrics(compute_metrics: Callable[..., Any] | None, *, by_batch: bool) -> None:

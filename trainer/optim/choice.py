@@ -50,7 +50,7 @@ def check_class_and_options(given: Any) -> None:
     """Check an ``optimizer_cls_and_kwargs``: a class of optimizer, which is called with groups, and its options.
 
     Raises:
-        TracksideTypeError: If it is no such pair, or the class cannot be called like this.
+        TracksideTypeError: If it is not such a pair, or the class cannot be called like this.
         ArgumentError: If an option is unknown; the message suggests the nearest name.
     """
     field = "optimizer_cls_and_kwargs"

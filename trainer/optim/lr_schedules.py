@@ -97,6 +97,9 @@ def schedule_of(args: Any, num_training_steps: int, learning_rate: float, **defa
             "Set warmup_steps to less, or to a share of the run such as 0.1",
             *(warmup, num_training_steps, learning_rate * factor(num_training_steps - 1), learning_rate),
         )
+    if args.warmup_steps and args.warmup_ratio and args.process_index == 0:
+        text = "warmup_ratio=%g has no effect: warmup_steps=%g is given too, and makes a warm-up of %d updates"
+        logger.warning(text, args.warmup_ratio, args.warmup_steps, warmup)
     if warmup > 0 and args.lr_scheduler_type == "constant" and args.process_index == 0:
         text = (
             "a warm-up of %d updates has no effect: lr_scheduler_type='constant' has none; 'constant_with_warmup' has"

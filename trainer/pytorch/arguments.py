@@ -19,8 +19,8 @@ from ..arguments.base import BaseTrainingArguments
 from ..arguments.elsewhere import OPTIMIZERS_ELSEWHERE
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
 from ..arguments.fields import at_least, choice, option, with_types
+from ..data.sharding import cut_update
 from ..distributed.launcher import ProcessRank, detect_launcher
-from ..progress import cut_update
 from .availability import check_apex_amp, check_liger, check_optimizer
 from .optim.packaged import check_package, check_targets
 
@@ -46,6 +46,13 @@ class TrainingArguments(BaseTrainingArguments):
         >>> TrainingArguments("out", num_train_epochs=2, eval_strategy="epoch").do_eval
         True
     """
+
+    counted_within_run = (
+        BaseTrainingArguments.counted_within_run
+        | {"label_smoothing_factor", "max_grad_norm", "past_index", "remove_unused_columns", "torch_empty_cache_steps"}
+        | {f"dataloader_{name}" for name in ("multiprocessing_context", "num_workers", "persistent_workers")}
+        | {"dataloader_pin_memory", "dataloader_prefetch_factor"}  # those of dataloader_ by each evaluation
+    )
 
     optim: OptimizerChoice = choice(  # noqa: RUF009
         "adamw_torch_fused", "Optimizer.", OptimizerName, OPTIMIZERS_ELSEWHERE

@@ -17,7 +17,8 @@ from ..checkpointing.saving.host_buffers import Buffers, HostBuffers, pageable
 from ..checkpointing.store import Write
 from ..optim.resuming import fresh_note
 from . import snapshot
-from ._torch_util import NULL_CONTEXT, copied, pinned, unwrap
+from ._torch_util import NULL_CONTEXT, unwrap
+from .host_copy import copied, pinned
 from .optim.frozen import flags_of
 from .preparation.own_randomness import own_generators, set_states, states_of
 from .preparation.unsaved import marks_of

@@ -156,7 +156,7 @@ class TorchEngine(BaseEngine):
         trainer.model = strategy.shard(trainer.model)
         self.create_optimizer_and_scheduler(max_steps)
         self._check_optimizer()
-        check_schedule(trainer.lr_scheduler, trainer.optimizer)
+        check_schedule(trainer.lr_scheduler, trainer.optimizer, max_steps)
         precision = self.train_step.precision = self._make_precision()
         trainer.model, trainer.optimizer = precision.prepare(trainer.model, trainer.optimizer)
         is_parallel = args.parallel == "dp" and args.n_gpu > 1
@@ -223,7 +223,7 @@ class TorchEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch for this process, after the sampler's epoch is set."""
         args = self.trainer.args
         self.model_io.past = None
@@ -231,7 +231,7 @@ class TorchEngine(BaseEngine):
             self.train_loader.seed_order(seed)
         batches = loader.iterate_epoch(
             self.train_loader,
-            seed=args.order_seed if seed is None else seed,
+            seed=seed,
             epoch=epoch,
             skip_examples=0 if args.ignore_data_skip else skip_examples,
             size_of=self.model_io.examples_in,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,6 @@ from trackside.callbacks.errors import TracksideTypeError
 
 from ..measuring.current_epoch import WatchedLosses
 from ..train_step import StepContext
-from ._torch_util import as_weight
 from .batches.label_rule import IGNORED
 from .distributed.strategy import DistributedStrategy
 
@@ -51,6 +51,25 @@ def as_mean_and_weight(result: Any) -> tuple[Tensor, Any]:
             f"compute_loss returned {type(result).__name__}; it returns a mean loss, or (loss_sum, weight)"
         )
     return (result if result.ndim == 0 else result.mean()), None
+
+
+def as_weight(weight: Any) -> Any:
+    """Return the second part of what compute_loss returned as a number, or as a tensor that is not on the CPU.
+
+    Raises:
+        TracksideTypeError: If it cannot be a weight, since it is the model's outputs or the like.
+    """
+    if isinstance(weight, Tensor):
+        is_one = weight.numel() == 1 and not weight.requires_grad
+        what = f"a tensor of shape {tuple(weight.shape)}{' with a gradient' if weight.requires_grad else ''}"
+    else:
+        is_one, what = isinstance(weight, (int, float, np.number)), f"of type {type(weight).__name__}"
+    if not is_one:
+        raise TracksideTypeError(
+            f"compute_loss, or loss_fn, returned a pair whose second part is {what}; it returns a mean loss, or "
+            "(loss_sum, weight) with the number of items as weight. (loss, outputs) is for return_outputs=True only"
+        )
+    return weight.item() if isinstance(weight, np.number) or (isinstance(weight, Tensor) and weight.is_cpu) else weight
 
 
 @contextmanager

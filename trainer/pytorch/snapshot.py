@@ -23,7 +23,7 @@ from trackside.callbacks.errors import CheckpointError, NotPlainError
 
 from ..checkpointing.random_state import generators_lent, host_random_state, set_host_random_state
 from ..checkpointing.saving.hashed_file import hashed
-from ._torch_util import place_of
+from .host_copy import place_of
 
 INNER = "of inner optimizer "
 """Begin of the name, in the state of a parameter, of the state that an inner optimizer has of it."""

@@ -300,6 +300,7 @@ class Trainer(BaseTrainer):
     accelerator: cached_property[Any] = cached_property(surface.accelerator)
     callback_handler: cached_property[Any] = cached_property(surface.callback_handler)
     is_in_train: property = property(surface.is_in_train)
+    _train_batch_size: property = property(surface.micro_batch_size)
     is_model_parallel: property = property(surface.is_model_parallel)
     get_num_trainable_parameters = surface.get_num_trainable_parameters
     get_decay_parameter_names = surface.get_decay_parameter_names

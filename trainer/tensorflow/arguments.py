@@ -53,6 +53,8 @@ class TFTrainingArguments(BaseTrainingArguments):
         10
     """
 
+    counted_within_run = BaseTrainingArguments.counted_within_run | {"xla"}  # in evaluations
+
     tpu_name: str | None = option(None, "Name of the TPU; 'local' for that of this machine.")
     poly_power: float = option(1.0, "Power of the polynomial schedule.", at_least(0))
     xla: bool = option(False, "Compile the step with XLA.")

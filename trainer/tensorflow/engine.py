@@ -182,9 +182,9 @@ class TFEngine(BaseEngine):
 
     # -- the epoch ------------------------------------------------------------------------------------------------
 
-    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int | None) -> Iterator[TrainBatch]:
+    def _epoch_batches(self, epoch: int, skip_examples: int, seed: int) -> Iterator[TrainBatch]:
         """Return the micro-batches of an epoch, each with the examples of all replicas."""
-        self.train_batches.seed = self.trainer.args.order_seed if seed is None else seed
+        self.train_batches.seed = seed
         return self._read(epoch, skip_examples)
 
     def _read(self, epoch: int, skip_examples: int) -> Iterator[TrainBatch]:

@@ -28,7 +28,7 @@ from .data.loader import Batches, OwnBatches
 from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
-from .loss import batch_size, losses_of_outputs
+from .loss import batch_size, losses_of_outputs, pair_in
 from .model_io import ModelIO, without
 from .objective._compat import compilation_of
 from .objective.compiled_metrics import CompiledMetrics
@@ -196,7 +196,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         step = self.train_step
         self.model_io.refuse_steps("predict_step" if labels is None else "test_step")
         labels = step.losses.unweighted(labels)
-        loss, logits = self.trainer.run_model(features, labels, False)
+        loss, logits = pair_in(self.trainer.run_model(features, labels, False), self.trainer)
         sums = self.model_io.sums_of(loss if labels is not None else None, logits, features, labels, step.losses)
         if sums is not None:
             single = losses_of_outputs(loss, features)

@@ -15,11 +15,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trackside.callbacks.errors import TracksideValueError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from .data.readers import unweighted
 from .objective.class_weights import weights_of
 from .objective.items import SUM, Item, are_classes, known_labels, mean_of_examples, sum_dtype
+from .objective.misfits import in_words
 from .objective.sums import Sums, single_losses, summed, with_penalties
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -137,7 +138,7 @@ def _times(losses: Any, sample_weight: Any) -> Any:
 
 
 def _counted(labels: Any, logits: Any, losses: Any) -> Any:
-    """Return 1.0 for every label of a class that is not -100, else 0.0; None if labels are no such classes.
+    """Return 1.0 for every label of a class that is not -100, else 0.0; None if labels are not such classes.
 
     It has the shape of ``losses``, unless they are a single number, or means of the examples.
     """
@@ -148,6 +149,21 @@ def _counted(labels: Any, logits: Any, losses: Any) -> Any:
     if known is None or losses.shape.rank not in (0, known.shape.rank):
         return None
     return tf.cast(known, sum_dtype())
+
+
+def pair_in(result: Any, trainer: Any) -> tuple[Any, Any]:
+    """Return what run_model returned, a loss and the logits.
+
+    Raises:
+        TracksideTypeError: If it is something else.
+    """
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TracksideTypeError(
+            f"{type(trainer).__name__}.run_model() returned {in_words(result)}; it returns a pair, the loss of each "
+            "example (None without labels) and the logits"
+        )
+    loss, logits = result
+    return loss, logits
 
 
 class LossAccumulator(threading.local):

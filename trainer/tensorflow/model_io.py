@@ -14,7 +14,7 @@ from trackside.callbacks.errors import TracksideValueError
 
 from ..base_trainer import check_smoothing
 from ..overrides import Overrides
-from ..progress import mixed
+from ..train_step import mixed
 from ._compat import call_compute_loss, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_example
 from .distributed.strategy import DistributedStrategy
@@ -142,6 +142,8 @@ class ModelIO:
     def no_gradient(self) -> TracksideValueError:
         """Return the error for a loss without a gradient."""
         name = f"the loss {self.loss.name}" if self.loss is not None else "the loss of run_model or of the model"
+        if "compute_loss" in self._overrides:
+            name = f"the loss of {type(self._trainer).__name__}.compute_loss(labels, logits)"
         return TracksideValueError(
             f"{name} has no gradient with respect to any trainable variable, so nothing would be learned: it rounds, "
             "compares, takes an argmax, updates a metric or leaves TensorFlow (numpy_function). Compute it of the "

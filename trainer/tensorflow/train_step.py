@@ -24,9 +24,9 @@ from .compiled_step import CompiledStep
 from .data.readers import Pair, Reader, inputs_of
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
-from .loss import LossAccumulator
+from .loss import LossAccumulator, pair_in
 from .model_io import ModelIO
-from .objective.gradients import dense, existing, global_norm, keras_scaled, update_of, without_gradient
+from .objective.gradients import dense, existing, global_norm, gradients_in, keras_scaled, update_of, without_gradient
 from .objective.items import MEAN
 from .objective.sums import single_sum, stacked, unstacked
 from .oom_retry import OOMRetrier
@@ -164,7 +164,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
             losses.begin(counts, is_first=index == 0, is_whole=counts is None and last == 0)
             with DRAWS.micro_batch(), self.model_of_run():
                 if index < last:
-                    losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+                    losses.add_gradients(gradients_in(self, features, labels, nb_instances))
                 else:
                     self.trainer.apply_gradients(features, labels, nb_instances)
         return losses.loss, losses.norm, losses.skipped
@@ -177,7 +177,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         variables = self.variables
         labels = self.losses.unweighted(labels, self.trainer.class_weight)
         with tf.GradientTape(persistent=True) as tape:
-            loss, logits = self.trainer.run_model(features, labels, True)
+            loss, logits = pair_in(self.trainer.run_model(features, labels, True), self.trainer)
             sums = self.model_io.sums_of(loss, logits, features, labels, self.losses)
             if sums is None:
                 raise self.model_io.no_loss()
@@ -210,7 +210,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     def apply_gradients(self, features: Any, labels: Any, nb_instances: Any) -> None:
         """Add the last micro-batch of an update, and step the optimizer with the gradients of all micro-batches."""
         losses = self.losses
-        gradients = losses.add_gradients(self.trainer.training_step(features, labels, nb_instances))
+        gradients = losses.add_gradients(gradients_in(self, features, labels, nb_instances))
         gradients, losses.loss, losses.norm = self.normalize([*gradients, losses.loss, losses.weight])
         losses.skipped = self._apply_if_finite(gradients, losses.norm)
 
@@ -249,7 +249,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         (features, labels), counts = self.strategy.replica_slice(batch, rows)
         self.losses.begin(counts)
         with DRAWS.micro_batch(), self.model_of_run():
-            gradients = self.trainer.training_step(features, labels, tf.constant(self.reference))
+            gradients = gradients_in(self, features, labels, tf.constant(self.reference))
         return [*gradients, self.losses.loss, self.losses.weight]
 
     def set_learning_rate(self, learning_rate: Any) -> None:

@@ -16,6 +16,7 @@ from trackside.callbacks._util.display import table
 from trackside.callbacks.errors import ConfigError
 from trackside.cli.chaos.campaign import OUT, TRACE, Campaign, place, told
 from trackside.cli.chaos.streams import END, Difference
+from trackside.cli.parser import Parser, local_path
 
 EXACT, DIFFERS = 0, 1
 """Exit codes; what cannot be run ends with that of a wrong configuration."""
@@ -177,20 +178,18 @@ def _plain(item: Difference) -> dict[str, Any]:
     return {"step": None if item.step == END else item.step, "stream": item.stream}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="trackside chaos",
         usage="trackside chaos [--kills N] [...] (run.yaml ... [--KEY VALUE ...] | -- python script.py ...)",
         description="Kill a job at random instants, resume it, and compare it with one that was not killed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("files", nargs="*", metavar="run.yaml", help="configuration files; the later wins")
     parser.add_argument("--kills", type=int, default=10, metavar="N", help="how many kills; default: 10")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the instants; default: 0")
-    parser.add_argument(
-        "--folder", metavar="FOLDER", help="an empty folder to run in, which is kept; default: temporary"
-    )
+    folder = "an empty folder to run in, which is kept; default: temporary"
+    parser.add_argument("--folder", type=local_path, metavar="FOLDER", help=folder)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

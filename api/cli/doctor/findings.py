@@ -6,7 +6,6 @@ other processes of the job are contacted.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 from trackside.callbacks import registry
 from trackside.callbacks.errors import TracksideError
 from trackside.cli.doctor.probes import probe
+from trackside.cli.parser import Parser
 from trackside.cli.report import block
 from trackside.trainer.distributed.launcher import LAUNCHERS, ProcessRank, detect_launcher, rendezvous_endpoint
 from trackside.trainer.pytorch.availability import has_apex, why_no_apex, why_no_xla
@@ -37,12 +37,11 @@ OTHER_VARIABLES = (
 
 def main(argv: Sequence[str]) -> int:
     """Print the findings, once for all processes; return 1 if there is a problem."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="trackside doctor",
         description="Print what a run would use. Under torchrun, SLURM or MPI also check that the processes reach "
         "each other: torchrun --nproc-per-node=2 -m trackside doctor",
         epilog="The exit code is 1 if there is a problem.",
-        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="longest wait for a process")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from trackside.callbacks.errors import ConfigError
+from trackside.cli.parser import Parser, local_path
 from trackside.cli.refusals import told_plainly
 from trackside.report.checkpoint_entries import size_text
 from trackside.report.document import write
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If a folder or an option is wrong, or a package is missing.
     """
     options = _parser().parse_args(argv)
-    path = Path(options.output).expanduser() if options.output else _default(options.outs)
+    path = options.output or _default(options.outs)
     if path.is_dir():
         raise ConfigError(f"command line: --output {options.output}: this is a folder; a file is needed")
     with told_plainly(OSError):
@@ -32,12 +32,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     summary = "Write one HTML file about a run, or several side by side: curves, evaluations, decisions, costs."
-    parser = argparse.ArgumentParser(prog="trackside report", description=summary, allow_abbrev=False)
+    parser = Parser(prog="trackside report", description=summary)
     parser.add_argument("outs", nargs="+", metavar="OUT", help="output folder of a run, its address, or its journal")
     where = f"the file to write; default: {NAME} in OUT, or in this folder for an address and for several runs"
-    parser.add_argument("-o", "--output", metavar="FILE", help=where)
+    parser.add_argument("-o", "--output", type=local_path, metavar="FILE", help=where)
     parser.add_argument("--title", metavar="TEXT", help="heading of the page; default: the names of the runs")
     return parser
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 from collections.abc import Sequence
 from types import FrameType
 
+from trackside.cli.parser import Parser
 from trackside.cli.refusals import told_plainly
 from trackside.report.server import PORT, watch
 
@@ -27,9 +27,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     summary = "Show a run in a browser while it goes on, and let it save, evaluate or stop."
-    parser = argparse.ArgumentParser(prog="trackside watch", description=summary, allow_abbrev=False)
+    parser = Parser(prog="trackside watch", description=summary)
     parser.add_argument("out", metavar="OUT", help="output folder of the run")
     port = f"port on 127.0.0.1; default: {PORT}, or a free one if that is taken; 0: a free one"
     parser.add_argument("--port", type=int, metavar="N", help=port)

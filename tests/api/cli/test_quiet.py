@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from trackside.cli.quiet import is_noise, pass_on
+from trackside.cli.quiet.noise import is_noise, pass_on
 
 WARNING = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
 CUDART = "I0000 00:00:1796025368.147261    9795 cudart_stub.cc:31] Could not find cuda drivers, GPU will not be used."
@@ -54,7 +54,7 @@ def imported(folder, ending, **environ):
     (folder / "tensorflow").mkdir()
     (folder / "tensorflow" / "__init__.py").write_text(f"import os\nos.write(2, {lines.encode()!r})\n{ending}\n")
     code = (
-        "import sys; from trackside.cli.quiet import quiet_tensorflow\n"
+        "import sys; from trackside.cli.quiet.tensorflow_import import quiet_tensorflow\n"
         "with quiet_tensorflow():\n"
         "    import importlib.util; assert importlib.util.find_spec('tensorflow').origin\n"
         "    import tensorflow\n"

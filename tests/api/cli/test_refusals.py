@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,31 @@ from trackside.cli.main import main
         ),
         (["evaluate", "run.yaml"], "out has neither a model nor a checkpoint; train first"),
         (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: the folder does not exist"),
-        (["plot", "nowhere"], "nowhere: the folder has no trainer_state.json"),
+        (["plot", "nowhere"], "nowhere: the folder does not exist"),
+        (["plot", "."], ".: there is no trainer_state.json"),
+        (["watch", "run.yaml"], "run.yaml: this is not a journal. The callback 'journal' writes one"),
+        (["report", "run.yaml"], "run.yaml: this is not a journal. The callback 'journal' writes one"),
+        (["checkpoints", "ls", "run.yaml"], "run.yaml: this is a file; a folder is needed"),
+        (["evaluate", "run.yaml", "--checkpoint", "run.yaml"], "--checkpoint run.yaml: this is a file; a folder is"),
+        (["train", "."], ".: this is a folder; a file is needed. Did you mean 'run.yaml'?"),
+        (["train", "s3://bucket/run.yaml"], "s3://bucket/run.yaml: a configuration is a local file; download it first"),
+        (["train", "run.yaml", "--resum"], "--resum true: this is not an option. Did you mean '--resume'?"),
+        (["train", "run.yaml", "--print-confg"], "--print-confg true: this is not an option. Did you mean '--print-c"),
+        (
+            ["train", "run.yaml", "--trainer.max_epochs", "3"],
+            "Arguments are --NAME or --args.NAME, such as --num_train",
+        ),
+        (["train", "--config", "run.yaml", "run.yaml"], "Instead, give a configuration file by its name alone: tracks"),
+        (["train", "run.yaml", "--model", "cli_part.Net"], "No module named 'cli_part'. Did you mean 'cli_parts'?"),
+        (
+            ["lr-find", "run.yaml", "--min-rate", "0"],
+            "command line: --min-rate 0.0 is not allowed: above 0, and finite",
+        ),
+        (["help"], "help: this is not a command. Did you mean '--help'?"),
+        (["--versoin"], "--versoin: a command comes before its options. Did you mean '--version'?"),
+        (["init", "run.yaml"], "run.yaml: File exists"),
+        (["new-callback", "mine", "--folder", "run.yaml"], "run.yaml: Not a directory"),
+        (["chaos", "--folder", "chaos", "--", "no-such-job"], "no-such-job: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(run_yaml, capsys, arguments, expected):
@@ -43,6 +70,50 @@ def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(r
     assert expected in said
     assert said.count("\n") == 1
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["checkpoints", "ls", "out", "--jsn"],
+            "trackside checkpoints ls: error: --jsn: this is not an option. Did you",
+        ),
+        (["callbacks", "--json"], "usage: trackside callbacks"),
+        (["schema", "run.yaml"], "trackside schema: error: run.yaml: this is more than the command takes"),
+        (["init", "s3://bucket/new"], "s3://bucket/new is an address; a local path is needed"),
+        (["new-callback", "mine", "--folder", "s3://bucket/new"], "s3://bucket/new is an address; a local path is"),
+        (["report", "out", "-o", "s3://bucket/page.html"], "s3://bucket/page.html is an address; a local path is"),
+        (["plot", "out", "-o", "s3://bucket/a.png"], "s3://bucket/a.png is an address; a local path is needed"),
+        (["replay", "out", "--callback", "csv", "--output_dir", "s3://b/new"], "s3://b/new is an address; a local"),
+        (["chaos", "run.yaml", "--folder", "s3://bucket/new"], "s3://bucket/new is an address; a local path is needed"),
+    ],
+)
+def test_an_option_that_does_not_fit_ends_with_2_and_the_usage_of_its_command(run_yaml, capsys, arguments, expected):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+
+    said = capsys.readouterr().err
+    assert expected in said
+    assert said.startswith(f"usage: trackside {arguments[0]}")
+    assert not Path("s3:").exists()
+
+
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+
+    assert main(["callbacks"]) == 2
+    assert capsys.readouterr().err == "trackside: error: No space left on device\n"
+
+
+def test_a_closed_standard_output_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+
+    assert main(["callbacks"]) == 0
 
 
 def test_a_damaged_checkpoint_is_not_evaluated(run_yaml, capsys):

@@ -46,7 +46,9 @@ def test_the_command_tells_where_another_patience_would_have_stopped(capsys):
     [
         (["nowhere.jsonl", "--callback", "csv"], "nowhere.jsonl: the file does not exist."),
         (["jurnal.jsonl", "--callback", "csv"], "the file does not exist. Did you mean 'journal.jsonl'?"),
-        ([".", "--callback", "csv"], ".: this is a folder, not a journal. Did you mean 'journal.jsonl'?"),
+        ([".", "--callback", "csv"], "journal.jsonl: no run begins in this journal"),
+        (["text.yaml", "--callback", "csv"], "text.yaml: this is not a journal. The callback 'journal' writes one"),
+        (["folder", "--callback", "csv"], "folder/journal.jsonl: the file does not exist. The callback 'journal'"),
         (["journal.jsonl", "--callback", "csv"], "journal.jsonl: no run begins in this journal"),
         (["x", "--callback", "csv", "--patience", "3"], "command line: --patience 3: this is not an option"),
         (["x", "--calback", "csv"], "this is not an option;  ... Did you mean '--callback'?"),
@@ -61,6 +63,8 @@ def test_the_command_tells_where_another_patience_would_have_stopped(capsys):
 )
 def test_a_wrong_command_is_told_in_one_line(argv, message, capsys):
     Path("journal.jsonl").write_text('{"event": "on_log"\n')
+    Path("text.yaml").write_text("args:\n")
+    Path("folder").mkdir()
 
     code = main(["replay", *argv])
 

@@ -57,4 +57,4 @@ def test_a_learning_rate_is_found_and_drawn(tmp_path, capsys):
 def test_a_wrong_range_is_an_error_of_the_command(capsys):
     assert main(["lr-find", "run.yaml", "--steps", "3"]) == WRONG_CONFIG
 
-    assert "steps=3 is not allowed: at least 10" in capsys.readouterr().err
+    assert "command line: --steps 3 is not allowed: at least 10" in capsys.readouterr().err

@@ -52,6 +52,50 @@ def test_the_page_of_an_address_is_that_of_the_folder(kind, tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_an_address_is_replayed_and_drawn_as_the_folder_is(kind, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    address = address_in(kind, tmp_path)
+    local = str(train(address, JournalCallback()).args.output_dir)
+    capsys.readouterr()
+    patience = ("--callbacks.early_stopping.patience", "1", "--callback", "csv")
+
+    for out in (local, address, f"{address}/journal.jsonl"):
+        assert main(["replay", out, *patience]) == 0
+    replayed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("replayed", "output"))]
+    for out in (local, address):
+        assert main(["plot", out]) == 0
+
+    assert len({*replayed[::2]}) == 1
+    assert replayed[1::2] == [f"output in {local}/replay", "output in replay", "output in replay"]
+    assert Path(local, "replay/log.csv").read_text() == Path("replay/log.csv").read_text()
+    assert capsys.readouterr().out.splitlines() == [f"{local}/loss_curve.png", "loss_curve.png"]
+    assert Path(local, "loss_curve.png").read_bytes() == Path("loss_curve.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["plot"], "memory://none/run: there is no trainer_state.json"),
+        (
+            ["replay", "--callback", "csv"],
+            "memory://none/run/journal.jsonl: the file does not exist. The callback 'jou",
+        ),
+        (["report"], "memory://none/run: the address has neither journal.jsonl nor a checkpoint"),
+        (["checkpoints", "verify"], "memory://none/run: there are no checkpoints to verify"),
+        (["checkpoints", "prune", "--keep", "1"], "memory://none/run: prune deletes in local folders only"),
+        (["checkpoints", "diff", "memory://none/run"], "memory://none/run: diff reads whole files, and compares local"),
+        (["watch"], "memory://none/run: watch reads the local folder that the run works in"),
+    ],
+)
+def test_every_command_that_reads_a_run_takes_an_address_or_refuses_it_by_name(words, expected, capsys):
+    assert main([*words, "memory://none/run"]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith(f"trackside: error: {expected}")
+    assert said.count("\n") == 1
+
+
 def test_the_page_of_an_address_without_a_journal_has_what_the_checkpoints_tell(tmp_path):
     address = address_in("memory", tmp_path)
     trainer = train(address)

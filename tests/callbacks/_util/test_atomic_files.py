@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -35,6 +36,22 @@ def test_text_and_bytes_are_written_whole_and_nothing_is_left_beside_them(tmp_pa
     assert (tmp_path / "state.json").read_bytes() == "kürzer".encode()
     assert (tmp_path / "blob").read_bytes() == b"\x00\xff"
     assert sorted(os.listdir(tmp_path)) == ["blob", "state.json"]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="Linux has /dev/shm")
+def test_a_folder_in_memory_is_a_folder():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        write_atomically(f"{folder}/state.json", "{}")
+
+        assert os.listdir(folder) == ["state.json"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="Linux has /proc")
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/{}", "/proc/self/fd/{}", "link"])
+def test_an_open_file_of_a_process_is_not_replaced(tmp_path, path):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    with open(tmp_path / "open", "w") as file, pytest.raises(CheckpointError, match="a pipe or a device"):
+        write_atomically(tmp_path / path.format(file.fileno()), "{}")
 
 
 def test_a_write_that_need_not_outlive_a_power_cut_syncs_nothing(tmp_path, monkeypatch):

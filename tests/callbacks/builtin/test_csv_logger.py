@@ -72,16 +72,6 @@ def test_a_path_of_its_own_is_made_with_its_folders(track):
     assert rows("deep/down/run.csv") == [{"step": "0", "epoch": "", "loss": "1.0"}]
 
 
-def test_only_the_first_process_writes(track):
-    run = track(CSVLoggerCallback())
-    run.state.is_world_process_zero = False
-
-    run.send("on_train_begin")
-    run.log(loss=1.0)
-
-    assert not Path("out").exists()
-
-
 def test_a_text_that_is_not_valid_unicode_costs_no_record(track):
     run = track(CSVLoggerCallback())
 

@@ -67,13 +67,3 @@ def test_what_json_has_no_form_for_is_written_as_text(track):
     run.log(loss=float("nan"), where=Path("a"))
 
     assert '"loss": NaN, "where": "a"' in Path("out/log.jsonl").read_text()
-
-
-def test_only_the_first_process_writes(track):
-    run = track(JSONLinesLoggerCallback())
-    run.state.is_world_process_zero = False
-
-    run.send("on_train_begin")
-    run.log(loss=1.0)
-
-    assert not Path("out").exists()

@@ -153,3 +153,14 @@ def test_two_in_one_file_are_refused_and_two_in_one_stream_are_not(logger, track
     run.dispatcher.attach_all([(make("/dev/null"), {}), (make("/dev/null"), {})])
 
     assert len(run.dispatcher.attachments) == 4
+
+
+@pytest.mark.parametrize("logger", [CSVLoggerCallback, JSONLinesLoggerCallback])
+def test_only_the_first_process_writes(track, logger):
+    run = track(logger())
+    run.state.is_world_process_zero = False
+
+    run.send("on_train_begin")
+    run.log(loss=1.0)
+
+    assert not Path("out").exists()

@@ -82,16 +82,6 @@ def test_on_and_every_filter_what_a_callback_hears(track):
     assert heard == [("step", 2), ("epoch", 3)]
 
 
-def test_two_trainers_never_hear_each_other(track):
-    heard = []
-    one, other = track(Recorder(heard, "one")), track(Recorder(heard, "other"))
-
-    one.step()
-
-    assert heard == ["one"]
-    assert other.dispatcher.attachments["other"].calls == 0
-
-
 def test_control_may_be_returned_instead_of_changed(track):
     class Returns(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):

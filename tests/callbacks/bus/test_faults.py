@@ -24,6 +24,24 @@ def test_a_control_callback_that_raises_ends_the_run_and_is_named(track):
     assert "raised by the callback 'broken'" in "".join(caught.value.__notes__)
 
 
+def test_an_error_that_comes_through_a_callback_twice_names_it_once(track):
+    class Recurs(TrainerCallback):
+        depth = 0
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.depth += 1
+            if self.depth == 3:
+                raise RuntimeError("broken")
+            run.step()
+
+    run = track(Recurs())
+
+    with pytest.raises(RuntimeError, match="broken") as caught:
+        run.step()
+
+    assert len(caught.value.__notes__) == 1
+
+
 def test_an_observer_is_detached_after_three_failures_in_a_row_with_one_event(track, caplog):
     reported = []
 

@@ -12,7 +12,6 @@ import pytest
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments.base import BaseTrainingArguments
-from trackside.trainer.distributed.launcher import LAUNCHERS
 
 # every field in the reference's order, with its default
 FIELDS = {
@@ -129,11 +128,7 @@ FIELDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for names in LAUNCHERS.values():
-        for name in names:
-            monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 def test_the_fields_are_those_of_the_reference_in_its_order_with_its_defaults():

@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments.base import BaseTrainingArguments
-from trackside.trainer.distributed.launcher import LAUNCHERS
 
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for names in LAUNCHERS.values():
-        for name in names:
-            monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 def test_steps_are_whole_or_a_share_of_the_run():

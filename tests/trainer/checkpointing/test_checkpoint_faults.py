@@ -15,6 +15,7 @@ import time
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.two_files import content_of, writer
 
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing import store as checkpoint
@@ -24,24 +25,6 @@ from trackside.trainer.checkpointing.store import CheckpointStore
 
 ADDING = [(os, "fsync"), (os, "open"), (os, "mkdir"), (builtins, "open")]  # what a full disk refuses
 OPERATIONS = [*ADDING, (os, "rename"), (os, "rmdir"), (os, "unlink")]
-
-
-def writer(content):
-    def write(folder):
-        with open(folder / "weights", "w") as file:
-            file.write(content)
-        os.mkdir(folder / "shards")
-        with open(folder / "shards" / "0", "w") as file:
-            file.write(content * 100)
-
-    return write
-
-
-def content_of(path):
-    verify(path)
-    content = (path / "weights").read_text()
-    assert (path / "shards" / "0").read_text() == content * 100
-    return content
 
 
 class Faults:

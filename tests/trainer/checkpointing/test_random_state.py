@@ -99,8 +99,8 @@ def test_a_checkpoint_keeps_the_generators_of_the_process_while_another_thread_r
     assert {name: found[0][name] for name in before} == before
 
 
-def test_a_thread_that_waits_in_vain_goes_on_and_says_so(monkeypatch, caplog):
-    monkeypatch.setattr(tested, "LONGEST_WAIT_S", 0.05)
+def held_elsewhere() -> tuple[threading.Thread, threading.Event]:
+    """Return a thread that holds the generators, and the event that lets it end."""
     entered, left = threading.Event(), threading.Event()
 
     def held() -> None:
@@ -108,8 +108,14 @@ def test_a_thread_that_waits_in_vain_goes_on_and_says_so(monkeypatch, caplog):
             entered.set()
             left.wait(20)
 
-    one = start(held)
+    thread = start(held)
     entered.wait(20)
+    return thread, left
+
+
+def test_a_thread_that_waits_in_vain_goes_on_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(tested, "LONGEST_WAIT_S", 0.05)
+    one, left = held_elsewhere()
     with caplog.at_level(logging.WARNING), generators_lent():
         left.set()
     one.join(20)
@@ -119,15 +125,7 @@ def test_a_thread_that_waits_in_vain_goes_on_and_says_so(monkeypatch, caplog):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_process_does_not_wait_for_a_thread_that_it_does_not_have(monkeypatch):
-    entered, left = threading.Event(), threading.Event()
-
-    def held() -> None:
-        with generators_lent():
-            entered.set()
-            left.wait(20)
-
-    one = start(held)
-    entered.wait(20)
+    one, left = held_elsewhere()
     pid = os.fork()
     if pid == 0:
         os._exit(0 if tested._lent.acquire(timeout=5) else 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.two_files import content_of, writer
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer.checkpointing import store as checkpoint
@@ -18,24 +19,6 @@ from trackside.trainer.checkpointing.names import tag_of
 from trackside.trainer.checkpointing.store import CheckpointStore, surplus
 
 DEAD = 2**22 + 1  # above the largest process number of Linux
-
-
-def writer(content):
-    """A checkpoint whose two files agree, one of them in a folder below."""
-
-    def write(folder):
-        (folder / "weights").write_text(content)
-        (folder / "shards").mkdir()
-        (folder / "shards" / "0").write_text(content * 100)
-
-    return write
-
-
-def content_of(path):
-    verify(path)
-    content = (path / "weights").read_text()
-    assert (path / "shards" / "0").read_text() == content * 100
-    return content
 
 
 @pytest.fixture(params=["exchange", "renames"])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
+from trackside.callbacks.errors import ArgumentError
+from trackside.trainer.data.sharding import BatchCut, cut_update, derive_seed, share_of
 
 CUTS = st.builds(
     dict,
@@ -78,3 +80,23 @@ def test_a_seed_is_the_same_everywhere_and_depends_on_every_part():
     assert derive_seed(42, 3) == 7729455570454194084
     assert len({derive_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
     assert 0 <= derive_seed(1) < 2**63
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
+def test_an_update_is_cut_into_the_fewest_equal_micro_batches_that_fit(examples, most, world_size):
+    try:
+        count, size = cut_update(examples, most=most, world_size=world_size)
+    except ArgumentError:
+        assert not any(examples % n == 0 and world_size <= examples // n <= most * world_size for n in range(1, 301))
+        return
+
+    assert count * size == examples
+    assert world_size <= size <= most * world_size
+    assert not any(examples % n == 0 and examples // n <= most * world_size for n in range(1, count))
+
+
+def test_a_global_batch_size_without_a_cut_names_the_nearest_that_have_one():
+    with pytest.raises(ArgumentError) as caught:
+        cut_update(97, most=16, world_size=3)
+
+    assert "such as 96 or 98" in str(caught.value)

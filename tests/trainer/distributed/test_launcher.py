@@ -9,12 +9,7 @@ from trackside.trainer.arguments.base import BaseTrainingArguments
 from trackside.trainer.arguments.enums import ParallelMode
 from trackside.trainer.distributed.launcher import LAUNCHERS, ProcessRank, detect_launcher, rendezvous_endpoint
 
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
-    for names in LAUNCHERS.values():
-        for name in names:
-            monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_launcher")
 
 
 @pytest.mark.parametrize("launcher", list(LAUNCHERS))

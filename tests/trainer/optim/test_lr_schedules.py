@@ -149,3 +149,11 @@ def test_a_warmup_that_takes_the_whole_run_or_none_of_it_is_told(steps, schedule
     schedule_of(args, 4, 1e-3)
 
     assert [text for text in (TAKES_ALL, HAS_NONE) if text in caplog.text] == ([told] if told else [])
+
+
+def test_a_warmup_in_two_forms_is_told(caplog):
+    args = BaseTrainingArguments(warmup_steps=2, warmup_ratio=0.5)
+
+    schedule_of(args, 10, 1e-3)
+
+    assert "warmup_ratio=0.5 has no effect: warmup_steps=2 is given too, and makes a warm-up of 2" in caplog.text

@@ -72,7 +72,9 @@ def test_a_device_that_was_found_is_not_copied_with_the_arguments():
     args = TrainingArguments("out", no_cuda=True)
     assert args.device.type == "cpu"
 
-    assert "device" not in vars(pickle.loads(pickle.dumps(args)))
+    copy = pickle.loads(pickle.dumps(args))
+    assert copy == args
+    assert "device" not in vars(copy)
     assert "device" not in args.to_dict()
 
 

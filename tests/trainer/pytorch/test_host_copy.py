@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trackside.trainer.checkpointing.saving.host_buffers import HostBuffers
-from trackside.trainer.pytorch._torch_util import copied
+from trackside.trainer.pytorch.host_copy import copied
 
 Pair = namedtuple("Pair", "first second")
 

@@ -22,6 +22,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("sentence_transformers")
 
 from support.real_models import MODELS, Kind  # noqa: E402
+from support.torch_models import same, state_of  # noqa: E402
 
 pytestmark = pytest.mark.slow
 EXAMPLES = 10
@@ -41,14 +42,6 @@ def trainer(kind: Kind, folder: Path, model: nn.Module | None = None, **options:
     rows = [kind.row(number) for number in range(EXAMPLES)]
     data = {"train_dataset": rows, "eval_dataset": rows, "data_collator": kind.collate}
     return kind.trainer(kind.make() if model is None else model, args, **data, **given)
-
-
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def with_weights(run: Trainer) -> dict[int, dict[str, Tensor]]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.arrays import accuracy
+from support.callback_examples import StopAt
 from support.fake_ranks import train_on_ranks
-from support.torch_models import accuracy, classified, mlp, weights_of
+from support.torch_models import classified, mlp, weights_of
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -50,15 +52,6 @@ class Counting(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 def comparable(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -54,6 +54,26 @@ def test_an_override_that_is_never_called_brings_a_warning_and_a_name_that_is(ma
         trainer.push_to_hub()
 
 
+def test_a_method_of_callbacks_in_a_trainer_brings_a_warning(make_trainer):
+    class Listens(Trainer):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None: ...
+
+    with pytest.warns(UserWarning, match=r"Listens.on_step_end is a method of callbacks; a trainer calls none"):
+        make_trainer(Listens)
+
+
+def test_a_training_step_without_a_loss_is_an_error_and_without_a_backward_pass_told(make_trainer, caplog):
+    class Forgets(Trainer):
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            return self.compute_loss(model, inputs) if self.args.seed else super().training_step(model, inputs) and None
+
+    make_trainer(Forgets, max_steps=2).train()
+
+    assert caplog.text.count("training_step() of Forgets has run no backward pass") == 1
+    with pytest.raises(TypeError, match=r"Forgets.training_step\(\) returned NoneType; it returns the mean loss"):
+        make_trainer(Forgets, seed=0).train()
+
+
 def test_a_loader_of_ones_own_with_a_weighted_sampler_is_resumed_to_the_bit(make_trainer):
     class Weighted(Trainer):
         def get_train_dataloader(self) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
+from support.arrays import accuracy
+from support.torch_models import DictDataset, classified, mlp, weights_of
 from torch import Tensor, nn
 
 from trackside import Trainer
@@ -124,40 +125,6 @@ def test_texts_among_the_labels_come_out_one_for_each_example(make_trainer: Make
     assert labels["name"].tolist() == [f"class {i}" for i in data.tensors[1].tolist()]
 
 
-def test_ragged_predictions_are_padded_with_minus_100(make_trainer: Make) -> None:
-    class Wide(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, x: Tensor) -> dict[str, Any]:
-            return {"loss": self.scale * 0.0, "logits": x * self.scale, "more": (x[:, :1],)}
-
-    rows = [torch.arange(1.0, 2 + index % 4) for index in range(10)]
-
-    def collate(features: list[Any]) -> dict[str, Tensor]:
-        return {"x": nn.utils.rnn.pad_sequence([f["x"] for f in features], batch_first=True)}
-
-    dataset = [{"x": row} for row in rows]
-    trainer = make_trainer(model=Wide(), loss_fn=None, data_collator=collate, per_device_eval_batch_size=3)
-
-    logits, more = trainer.predict(dataset).predictions
-
-    assert logits.shape == (10, 4)
-    assert logits[9].tolist() == [1.0, 2.0, -100.0, -100.0]
-    assert more[0].shape == (10, 1)
-
-
-def test_the_model_trains_on_after_an_evaluation_in_its_midst(make_trainer: Make) -> None:
-    modes: list[bool] = []
-    trainer = make_trainer(eval_dataset=classified(8), eval_strategy="steps", eval_steps=2)
-    trainer.on("on_step_begin")(lambda trainer, **rest: modes.append(trainer.model.training))
-
-    trainer.train()
-
-    assert modes == [True] * 15
-
-
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -210,26 +177,6 @@ def test_a_compiled_model_trains_to_the_same_weights_and_keeps_its_names(make_tr
 
 
 # -- odds and ends ----------------------------------------------------------------------------------------------------
-
-
-def test_label_smoothing_is_that_of_torch(make_trainer: Make) -> None:
-    smooth = make_trainer(label_smoothing_factor=0.1, loss_fn=None)
-    by_torch = make_trainer(loss_fn=nn.CrossEntropyLoss(label_smoothing=0.1))
-
-    smooth.train()
-    by_torch.train()
-
-    assert torch.equal(weights_of(smooth.model), weights_of(by_torch.model))
-
-
-def test_an_optimizer_of_ones_own_is_used(make_trainer: Make) -> None:
-    model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = make_trainer(model=model, optimizers=(optimizer, None))
-
-    trainer.train()
-
-    assert trainer.optimizer is optimizer
 
 
 def test_memory_metrics_are_given_on_request(make_trainer: Make) -> None:

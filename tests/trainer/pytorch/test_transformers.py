@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.torch_models import accuracy, weights_of
+from support.arrays import accuracy
+from support.torch_models import weights_of
 
 from trackside.callbacks.errors import CheckpointError
 
@@ -196,8 +197,3 @@ def test_an_index_of_weights_that_does_not_serve_is_described(make, tmp_path, in
 
     with pytest.raises(CheckpointError, match=r"index\.json"):
         make(gpt2(), ragged()).load_weights(tmp_path)
-
-
-def test_examples_of_different_length_without_padding_say_what_to_give(make):
-    with pytest.raises(ValueError, match=r"stacked in 'input_ids'.*DataCollatorWithPadding"):
-        make(bert("BertForSequenceClassification"), ragged(label=[0] * 20)).train()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import time
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.torch_models import DictDataset, accuracy, classified, mlp, weights_of
+from support.arrays import accuracy
+from support.torch_models import DictDataset, classified, mlp, weights_of
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
-
-from trackside import TrainingArguments
 
 FEATURES, LABELS = classified(20).tensors
 CrossEntropy = nn.CrossEntropyLoss()
@@ -227,6 +224,7 @@ class OnceOnly(IterableDataset[Any]):
         ({"train": classified(2)}, r"it holds several by name; give one of them, such as dataset\['train'\]"),
         ((FEATURES, LABELS), "give TensorDataset"),
         ([classified(2)], "list of 1 datasets is not a dataset of examples: give one of them, or their ConcatDataset"),
+        (3, "int is not a dataset: it needs __getitem__ and"),
         (classified(0), "holds no batch"),
         (OnceOnly(), "gave no batch"),
     ],
@@ -245,61 +243,3 @@ def test_a_table_of_columns_is_refused_with_what_to_give_instead(make_trainer, p
 
     with pytest.raises(TypeError, match=f"is a table of columns, not a dataset of examples; give datasets.{made}table"):
         make_trainer(train_dataset=table).train()
-
-
-# -- arguments --------------------------------------------------------------------------------------------------------
-
-
-def test_report_to_all_attaches_the_integrations_that_are_installed(make_trainer):
-    pytest.importorskip("tensorboard")
-
-    attached = make_trainer(report_to="all").callback_report
-
-    assert "tensorboard" in attached
-    assert not {"csv", "early_stopping"} & set(attached)
-
-
-# -- life of a trainer ------------------------------------------------------------------------------------------------
-
-
-def test_arguments_are_pickled_whole_after_their_device_was_asked_for():
-    args = TrainingArguments("out", learning_rate=1e-3)
-    assert args.device is not None
-
-    assert pickle.loads(pickle.dumps(args)) == args
-
-
-def test_evaluating_ragged_outputs_takes_time_in_proportion_to_the_examples(make_trainer):
-    class Ragged(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(2, 2)
-
-        def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
-            return {"loss": self.layer(x).mean(), "logits": self.layer(x)}
-
-    class Numbers:
-        def __init__(self, count: int) -> None:
-            self.count = count
-
-        def __len__(self) -> int:
-            return self.count
-
-        def __getitem__(self, index: int) -> int:
-            return index
-
-    def collate(numbers: list[int]) -> dict[str, Tensor]:
-        shape = (len(numbers), 3 + numbers[0] // 64 % 13)
-        return {"x": torch.ones(*shape, 2), "labels": torch.ones(shape, dtype=torch.long)}
-
-    options = {"loss_fn": None, "data_collator": collate, "per_device_eval_batch_size": 64}
-    trainer = make_trainer(model=Ragged(), **options, compute_metrics=lambda p: {"shape": str(p.predictions.shape)})
-
-    seconds: dict[int, float] = {}
-    for count in (12_800, 12_800, 102_400, 102_400, 102_400):  # the quickest of each is the least disturbed one
-        start_s = time.process_time()
-        metrics = trainer.evaluate(Numbers(count))
-        seconds[count] = min(seconds.get(count, 1e9), time.process_time() - start_s)
-
-    assert metrics["eval_shape"] == "(102400, 15, 2)"
-    assert seconds[102_400] < 8 * 4 * seconds[12_800]

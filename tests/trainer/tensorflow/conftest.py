@@ -23,7 +23,8 @@ OPTIONS = (
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Any]:
     """Return a factory: trainer options by their names, everything else goes into the arguments."""
-    from support.tf_models import LOSS, classified, mlp
+    from support.arrays import classified
+    from support.tf_models import LOSS, mlp
 
     from trackside import TFTrainer, TFTrainingArguments
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import LOSS, classified, mlp
+from support.arrays import classified
+from support.tf_models import LOSS, mlp
 
 from trackside import TFTrainer, TFTrainingArguments
 

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import LOSS, classified, mlp, weights_of
+from support.arrays import classified
+from support.tf_models import LOSS, mlp, weights_of
 
 from trackside import EarlyStoppingCallback, TrainerCallback
 from trackside.callbacks.errors import ArgumentError

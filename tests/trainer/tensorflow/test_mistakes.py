@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import LOSS, classified, mlp, run_alone
+from support.arrays import classified
+from support.tf_models import LOSS, mlp, run_alone
 
 from trackside import TFTrainer, TrainingArguments
 from trackside.callbacks.errors import ArgumentError, TracksideError, TracksideTypeError, TracksideValueError

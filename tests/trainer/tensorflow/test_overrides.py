@@ -6,19 +6,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, weights_of
+from support.arrays import classified
+from support.callback_examples import Listens
+from support.tf_models import weights_of
 
-from trackside import TFTrainer, TrainerCallback
+from trackside import TFTrainer
 from trackside.callbacks.errors import TracksideValueError
 
 STEADY = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
-
-
-class Listens(TrainerCallback):
-    """Hears what happens inside an update, which then goes in pieces."""
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        pass
 
 
 def rows(prediction):

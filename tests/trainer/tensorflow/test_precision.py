@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from support.tf_models import LOSS, classified, mlp, weights_of
+from support.arrays import classified
+from support.tf_models import LOSS, mlp, weights_of
 
 from trackside import TFTrainer, TrainerCallback
 from trackside.callbacks.errors import ArgumentError, TracksideValueError

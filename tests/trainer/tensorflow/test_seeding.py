@@ -7,7 +7,8 @@ from support.tf_models import run_alone
 
 RETRACED = """
 import keras
-from support.tf_models import LOSS, classified, weights_of
+from support.arrays import classified
+from support.tf_models import LOSS, weights_of
 from trackside import TFTrainer, TFTrainingArguments
 from keras import layers
 

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, mlp, weights_of
+from support.arrays import classified
+from support.tf_models import mlp, weights_of
 
 from trackside import TrainerCallback
 from trackside.trainer.checkpointing.saving import host_buffers

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, mlp, weights_of
+from support.arrays import classified
+from support.tf_models import mlp, weights_of
 
 from trackside import TrainerCallback
 
@@ -42,20 +43,6 @@ def test_with_a_listener_inside_the_update_it_goes_in_pieces_to_the_same_weights
     assert pieces.trace_counts == {"accumulate": 2, "normalize": 1, "apply": 1}
     assert all(own == pytest.approx(min(norm, 0.5), rel=1e-3) for norm, own in Watch.norms)
     np.testing.assert_array_equal(weights_of(whole.model), weights_of(pieces.model))
-
-
-@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}])
-def test_several_updates_in_one_call_are_the_same_updates(make_trainer, options):
-    options = {"train_dataset": classified(150), "logging_steps": 7, "num_train_epochs": 2, **options}
-    single = make_trainer(model=mlp(dropout=0.3), **options)
-    several = make_trainer(model=mlp(dropout=0.3), steps_per_execution=4, **options)
-    single.train()
-    several.train()
-
-    assert several.trace_counts["updates"] == 1
-    np.testing.assert_allclose(weights_of(several.model), weights_of(single.model), atol=1e-6)
-    losses = [[r["loss"] for r in trainer.state.log_history if "loss" in r] for trainer in (single, several)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_whoever_looks_at_the_model_sees_every_update(make_trainer):

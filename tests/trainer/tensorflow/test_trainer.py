@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import LOSS, classified, mlp, weights_of
+from support.arrays import classified
+from support.tf_models import LOSS, mlp, weights_of
 
 from trackside.callbacks.errors import ArgumentError
 
@@ -178,39 +179,6 @@ def test_labels_of_minus_100_do_not_count(make_trainer):
     np.testing.assert_allclose(weights_of(some.model), weights_of(few.model), atol=1e-6)
     metrics = some.evaluate((features, ignored))
     assert metrics["eval_loss"] == pytest.approx(some.evaluate((features[kept], labels[kept]))["eval_loss"], rel=1e-5)
-
-
-def test_token_losses_weigh_by_the_labels_that_count(make_trainer):
-    generator = np.random.default_rng(0)
-    features = generator.normal(size=(12, 5, 6)).astype(np.float32)
-    labels = generator.integers(0, 3, (12, 5))
-    labels[generator.random((12, 5)) < 0.4] = -100
-    options = {"learning_rate": 0.1, "optim": "sgd", "num_train_epochs": 1, "train_dataset": (features, labels)}
-
-    def tagger():
-        keras.utils.set_random_seed(0)
-        return keras.Sequential([layers.Input((5, 6)), layers.Dense(3)])
-
-    big = make_trainer(model=tagger(), per_device_train_batch_size=12, **options)
-    small = make_trainer(model=tagger(), per_device_train_batch_size=4, gradient_accumulation_steps=3, **options)
-    big.train()
-    small.train()
-
-    np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
-
-
-def test_regularisation_counts_once_in_an_update_however_it_is_cut(make_trainer):
-    def decayed():
-        keras.utils.set_random_seed(0)
-        return keras.Sequential([layers.Input((6,)), layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))])
-
-    options = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1, "train_dataset": classified(24)}
-    big = make_trainer(model=decayed(), per_device_train_batch_size=24, **options)
-    small = make_trainer(model=decayed(), per_device_train_batch_size=8, gradient_accumulation_steps=3, **options)
-    big.train()
-    small.train()
-
-    np.testing.assert_allclose(weights_of(big.model), weights_of(small.model), atol=1e-6)
 
 
 # -- optimizer and schedule ------------------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import LOSS, classified, mlp, weights_of
+from support.arrays import classified
+from support.callback_examples import Listens
+from support.tf_models import LOSS, mlp, weights_of
 
-from trackside import TrainerCallback
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
 layers = keras.layers
@@ -17,11 +18,6 @@ WEIGHTS = np.random.default_rng(0).random(20).astype("float32")
 ONE_HOT = np.eye(3, dtype="float32")[Y]
 STEADY = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "max_steps": 3}
 WHOLE = {"per_device_train_batch_size": 20, "per_device_eval_batch_size": 20}
-
-
-class Listens(TrainerCallback):
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        pass
 
 
 def fitted(labels, loss, *, optimizer=None, **options):

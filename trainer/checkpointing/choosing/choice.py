@@ -11,7 +11,8 @@ from typing import Any
 from ...distributed.launcher import JobStore
 from ...staging import address_of
 from ..discovery import find_checkpoints, newest_resumable, newest_valid, resumable, run_id_of, tell
-from ..manifest import open_checkpoint
+from ..manifest import BrokenCheckpointError, open_checkpoint
+from ..names import STATE_FILE
 from ..remote_output import RemoteOutput
 from ..replacing import EarlierRuns, refuse_others
 from .nodes import Nodes
@@ -102,12 +103,22 @@ class Choice:
             nodes.each("the download", self._remote.fetch_newest)
             return nodes.newest("the newest checkpoint", lambda last: newest_resumable(output_dir, last))
         if wanted:
-            local = self._remote.local
-            found = nodes.newest("the checkpoint", lambda last: resumable(open_checkpoint(local(str(wanted)))))
+            found = nodes.newest("the checkpoint", lambda last: self._named(str(wanted)))
             return Path(wanted).expanduser() if nodes.are_apart else found
         if not replaces:
             nodes.each("the checkpoints of other runs", self._refuse_others)
         return None
+
+    def _named(self, wanted: str) -> Path:
+        """Return the checkpoint of that name; where there is none, tell those that are near."""
+        path = self._remote.local(wanted)
+        is_folder = path.is_dir() and not (path / STATE_FILE).is_file() and bool(find_checkpoints(path))
+        if path.exists() and not is_folder:
+            return resumable(open_checkpoint(path))
+        names = ", ".join(found.name for found in find_checkpoints(path if is_folder else self._args.output_dir)[-3:])
+        near = f"; {path if is_folder else self._args.output_dir} holds {names}" if names else ""
+        newest = ", and resume_from_checkpoint=True takes the newest of output_dir" if names else ""
+        raise BrokenCheckpointError(path, f"{'is none' if is_folder else 'does not exist'}{near}{newest}")
 
     def _refuse_others(self) -> None:
         """Raise ArgumentError if a fresh start would write beside the checkpoints of another run."""

@@ -30,8 +30,9 @@ from trackside.trainer.distributed.launcher import ProcessRank
 
 from ...distributed.collectives import Call
 from ...distributed.control_sync import SIGNAL_COUNTS, signal_in
-from .._torch_util import NULL_CONTEXT, copied, unwrap
+from .._torch_util import NULL_CONTEXT, unwrap
 from ..availability import check_torch_xla
+from ..host_copy import copied
 from .strategy import DistributedStrategy, SingleProcess
 
 

@@ -66,6 +66,15 @@ class AcceleratorView:
         names = ("device", "num_processes", "process_index", "local_process_index", "is_main_process")
         return SimpleNamespace(deepspeed_plugin=None, fsdp_plugin=None, **{name: getattr(self, name) for name in names})
 
+    def prepare(self, *parts: Any, **kwargs: Any) -> Any:
+        """Return what it is given: other models are on the device then, and the trainer splits a DataLoader itself."""
+        prepared = tuple(part.to(self.device) if isinstance(part, nn.Module) else part for part in parts)
+        return prepared[0] if len(prepared) == 1 else prepared
+
+    def prepare_model(self, model: nn.Module, *args: Any, evaluation_mode: bool = False) -> nn.Module:
+        """Return another model, such as a teacher, on the device; with ``evaluation_mode``, it does not train."""
+        return model.to(self.device).train(model.training and not evaluation_mode)
+
     def unwrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         """Return the model inside of DistributedDataParallel, DataParallel and torch.compile's wrapper."""
         return unwrap(model)

@@ -31,6 +31,11 @@ def is_in_train(self: Any) -> bool:
     return bool(self._evaluator.is_training)
 
 
+def micro_batch_size(self: Any) -> int:
+    """Number of examples of a training batch of this process."""
+    return int(self.args.train_batch_size)
+
+
 def is_model_parallel(self: Any) -> bool:
     """Whether the model is on several devices."""
     return len({parameter.device for parameter in self.model.parameters()}) > 1

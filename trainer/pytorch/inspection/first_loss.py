@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...progress import mixed
+from ...train_step import mixed
 from .._compat import node_kind
 from .items import Findings, ItemCounter
 from .mixing import batch_norm_in

@@ -65,6 +65,8 @@ class Reading:
 def read_loss(loss: Any, *, with_factor: bool = False) -> Reading:
     """Return the terms of ``loss``, before its backward pass.
 
+    What is multiplied by the constant 0 counts nothing: ``outputs.sum() * 0`` is what losses return if no label counts.
+
     Args:
         with_factor: Whether to read the constant factor, which waits for the device.
     """
@@ -73,6 +75,7 @@ def read_loss(loss: Any, *, with_factor: bool = False) -> Reading:
     if node is None:
         reading.unknown.append("a loss without gradient")
         return reading
+    nothing: Any = None
     if with_factor:
         reading.factor = _root_factor(node)
     waiting: list[tuple[Any, tuple[Any, ...]]] = [(node, ())]
@@ -82,6 +85,9 @@ def read_loss(loss: Any, *, with_factor: bool = False) -> Reading:
         node, divisors = waiting.pop()
         kind = node_kind(node)
         if kind == "AccumulateGrad":
+            continue
+        if _is_zero(node, kind):
+            nothing = node
             continue
         reduction = saved(node, "reduction")
         if reduction in (1, 2):
@@ -99,6 +105,8 @@ def read_loss(loss: Any, *, with_factor: bool = False) -> Reading:
         reading.unknown.append("too many operations")
     if reading.unknown:
         reading.terms.clear()
+    elif nothing is not None and not reading.terms:
+        reading.terms.append(Term("mean", 0, True, nothing))
     return reading
 
 
@@ -211,6 +219,14 @@ def _scalar(node: Any) -> Any:
     """Return the single number that an operation multiplies or divides by; None if there is none."""
     other = saved(node, "other")
     return None if isinstance(other, Tensor) and other.numel() != 1 else other
+
+
+def _is_zero(node: Any, kind: str) -> bool:
+    """Return whether an operation multiplies by the constant 0, or adds up what was multiplied by it."""
+    if kind in SUMS and (following := node.next_functions[0][0]) is not None:
+        node, kind = following, node_kind(following)
+    other = _scalar(node) if kind == "Mul" else None
+    return isinstance(other, Tensor) and other.is_cpu and not other.requires_grad and other.item() == 0.0
 
 
 def _number(items: Any) -> Any:

@@ -82,6 +82,8 @@ class ItemCounter:
             return given_items(self._given, inputs)
         if self.is_sum and loss.grad_fn is not None:
             return 1
+        if is_constant(loss):
+            return 0
         if self._can_read and loss.grad_fn is not None:
             terms = read_loss(loss).terms
             if terms and terms[0].items is not None:
@@ -230,6 +232,11 @@ def given_items(function: Callable[[Any], Any], inputs: Any) -> Any:
     if not isinstance(items, (int, float)) or isinstance(items, bool) or not 0 <= items < math.inf:
         raise TracksideTypeError(f"loss_items_fn returned {items!r}; it returns the number of items in the mean loss")
     return items
+
+
+def is_constant(loss: Tensor) -> bool:
+    """Return whether a loss is a constant that says it has a gradient, which stands for the loss of nothing."""
+    return loss.grad_fn is None and loss.requires_grad
 
 
 def rule_in(terms: list[Term], labels: Any) -> LabelRule | None:

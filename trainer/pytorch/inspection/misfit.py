@@ -26,6 +26,11 @@ def explain(error: BaseException, model: nn.Module) -> None:
     """
     if type(error) not in TORCHS or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
         return
+    if "does not require grad and does not have a grad_fn" in str(error) and not torch.is_grad_enabled():
+        raise TracksideValueError(
+            f"{type(model).__name__} takes gradients in its forward pass, and an evaluation runs without them. Put "
+            "torch.enable_grad() around that part"
+        ) from error
     for frame in _frames(error):
         known = frame.f_locals
         is_of_functional = FUNCTIONS in frame.f_code.co_filename.replace("\\", "/")

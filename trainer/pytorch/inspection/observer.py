@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,14 +11,18 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from trackside.callbacks.errors import TracksideTypeError
+
 from ..loss import LossAccumulator, as_mean_and_weight
 from .broadcasting import tell_of_broadcasting
 from .first_loss import FirstLoss
-from .items import ItemCounter, given_items
+from .items import ItemCounter, given_items, is_constant
 from .non_finite import NonFiniteLoss
 from .probe import FEW, evaluated, rows_of, shifts_labels
 from .several import as_one_loss, means_and_weights
 from .sums import SumsInEvaluation
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class LossObserver:
@@ -105,6 +110,7 @@ class LossObserver:
         # the user's code may work without gradients only, or on whole batches
         with suppress(Exception), own, torch.enable_grad():
             loss, items = as_mean_and_weight(self._loss_of(part))
+            self._is_probed = not is_constant(loss)  # the next batch may have what counts
             if loss.grad_fn is not None:
                 early.find(loss, part, items)
                 self.is_read_only, self._is_sum, self.doubt = early.is_read_only, early.is_sum, early.doubt
@@ -125,18 +131,35 @@ class LossObserver:
         return bool(rule.is_causal)
 
     def call(self, training_step: Callable[..., Tensor], model: Any, inputs: Any) -> Tensor:
-        """Call the training_step of a user; the first time, look at the loss whose backward pass it runs."""
+        """Call the training_step of a user; the first time, look at the loss whose backward pass it runs.
+
+        Raises:
+            TracksideTypeError: If it returns no loss.
+        """
         if self.is_settled:
-            return training_step(model, inputs)
+            return self._loss_in(training_step(model, inputs))
 
         def look(loss: Tensor) -> None:
             if not self.is_settled:
                 self._settle(loss, inputs, is_raw=True)
 
         with _backward_seen(look):
-            loss = training_step(model, inputs)
+            loss = self._loss_in(training_step(model, inputs))
+        if not self.is_settled and all(parameter.grad is None for parameter in model.parameters()):
+            logger.warning(
+                "training_step() of %s has run no backward pass, and left no gradients: nothing is trained. Call "
+                "self.backward(loss) in it, or override compute_loss instead",
+                type(self._trainer).__name__,
+            )
         self.is_settled = True
         return loss
+
+    def _loss_in(self, result: Any) -> Tensor:
+        if isinstance(result, (Tensor, float, int)):
+            loss: Any = result
+            return loss if isinstance(loss, Tensor) else torch.as_tensor(loss)
+        name, found = type(self._trainer).__name__, type(result).__name__
+        raise TracksideTypeError(f"{name}.training_step() returned {found}; it returns the mean loss, detached")
 
     def look_at(self, loss: Any, inputs: Any, context: Any) -> None:
         """Leave out an update that is not finite because nothing counts in it, and note other losses."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
@@ -64,12 +65,12 @@ def check_optimizer(model: nn.Module, optimizer: Any, others: Callable[[], Itera
         )
 
 
-def check_schedule(schedule: Any, optimizer: Any) -> None:
-    """Check that a schedule changes the groups of an optimizer.
+def check_schedule(schedule: Any, optimizer: Any, updates: int) -> None:
+    """Check that a schedule changes the groups of an optimizer, and is as long as a run of so many updates.
 
     Raises:
         TracksideTypeError: If it cannot be stepped.
-        TracksideValueError: If it is that of another optimizer, so that it would change nothing.
+        TracksideValueError: If it is that of another optimizer, so that it would change nothing, or is too short.
     """
     if schedule is not None and not hasattr(schedule, "step"):
         raise TracksideTypeError(f"the schedule, {_named(schedule)}, has no step(). {PAIR}")
@@ -80,6 +81,11 @@ def check_schedule(schedule: Any, optimizer: Any) -> None:
             raise TracksideValueError(
                 f"the schedule, {_named(part)}, changes the rates of another optimizer than the run's, "
                 f"{_named(optimizer)}. Give both: optimizers=(optimizer, schedule), or override create_scheduler()"
+            )
+        if isinstance(part, OneCycleLR) and part.total_steps < updates:
+            raise TracksideValueError(
+                f"the schedule, OneCycleLR, cannot be stepped more than total_steps={part.total_steps} times, and the "
+                f"run has {updates} updates"
             )
 
 

@@ -74,6 +74,7 @@ class RunParameters:
         self.late: list[tuple[int, str]] = []
         self.stepped: list[Tensor] = []
         self.others: list[Tensor] = []
+        self._present: set[Tensor] = set()
         self._seen = (0, 0)
         if optimizer is not None:
             self._collect()
@@ -100,7 +101,9 @@ class RunParameters:
         elif not self._woken and self._seen == self._version():
             return False
         self._take_woken()
+        before = self._present
         self._collect()
+        self._tell_of_new(before)
         return True
 
     def tell_of_another(self, model: nn.Module) -> None:
@@ -135,6 +138,7 @@ class RunParameters:
         self.stepped = self._parameters_of(self.optimizer)
         if not self._watches:
             return
+        self._present = {*self._model.parameters(), *self.stepped}
         known = set(self.stepped)
         parameters = [parameter for parameter in self._model.parameters() if parameter not in known]
         self.others = [parameter for parameter in parameters if parameter.requires_grad]
@@ -182,6 +186,18 @@ class RunParameters:
         for parameter, name in new.items():
             self._adopt(parameter, name, 0 if name in decayed else 1)
         logger.warning("%s were unfrozen, and are trained from this update on", some([*new.values()]))
+
+    def _tell_of_new(self, before: set[Tensor]) -> None:
+        """Warn of parameters that the model did not have before, and that no optimizer has."""
+        new = {parameter for parameter in self.others if parameter not in before}
+        new -= {*parameters_elsewhere(self._holders(), self.optimizer)} if new else set()
+        if new:
+            names = [name for name, parameter in self._model.named_parameters() if parameter in new]
+            logger.warning(
+                "%s came into the model when the optimizer was made already, and are not trained. "
+                "optimizer.add_param_group adds them",
+                some(names),
+            )
 
     def _adopt(self, parameter: Tensor, name: str, index: int) -> None:
         group = self.optimizer.param_groups[index]

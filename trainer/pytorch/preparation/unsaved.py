@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...base_engine.unsaved import SAMPLE, MarkOf, Marks, StateOf, marks_in, marks_of_holders, spread
+from ...base_engine.unsaved import SAMPLE, MarkOf, Marks, StateOf, attributes_of, marks_in, marks_of_holders, spread
 
 
 def marks_of(trainer: Any, model: nn.Module) -> Marks:
@@ -23,10 +23,11 @@ def marks_of(trainer: Any, model: nn.Module) -> Marks:
             continue
         unsaved = module._non_persistent_buffers_set
         buffers = {key: value for key, value in module._buffers.items() if key in unsaved}
-        yield from marks_in(_public({**vars(module), **buffers}), f"{name}." if name else "", _of_tensor)
+        yield from marks_in(_public({**attributes_of(module), **buffers}), f"{name}." if name else "", _of_tensor)
     if loss_fn is not None and not isinstance(loss_fn, type):
         buffers = dict(loss_fn.named_buffers()) if isinstance(loss_fn, nn.Module) else {}
-        yield from marks_in(_public({**getattr(loss_fn, "__dict__", {}), **buffers}), "loss_fn.", _of_tensor)
+        own = attributes_of(loss_fn) if hasattr(loss_fn, "__dict__") else {}
+        yield from marks_in(_public({**own, **buffers}), "loss_fn.", _of_tensor)
     kind = type(optimizer)
     if kind.state_dict is Optimizer.state_dict and not kind.__module__.startswith(("torch.", "trackside.")):
         for name, mark in marks_in(_public(vars(optimizer)), "optimizer.", _of_tensor):

@@ -18,6 +18,10 @@ class Seq2SeqTrainingArguments(TrainingArguments):
         ArgumentError: If a value is not allowed; the message has the field, the value and the allowed values.
     """
 
+    counted_within_run = TrainingArguments.counted_within_run | {
+        *("generation_config", "generation_max_length", "generation_num_beams", "predict_with_generate"),
+    }
+
     sortish_sampler: bool = option(False, "Former name of group_by_length.")
     predict_with_generate: bool = option(False, "Evaluate and predict with model.generate().")
     generation_max_length: int | None = option(

@@ -25,7 +25,7 @@ from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents
 
 from ...checkpointing.saving.hashed_file import system_errors
-from .._torch_util import place_of
+from ..host_copy import place_of
 from ..snapshot import read_torch
 from .names import plainly_named
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trackside.callbacks.errors import CheckpointError, did_you_mean
 from trackside.trainer.checkpointing.manifest import Contents
 
-from .._torch_util import place_of
+from ..host_copy import place_of
 from .files import read_weights, some
 from .names import plain_name
 

@@ -88,7 +88,7 @@ def check_same_spec(spec: Any, before: Any) -> None:
 
 
 def _instead_of(dataset: Any) -> str:
-    """Return what to give instead of something that is no dataset; empty if nothing is known against it."""
+    """Return what to give instead of something that is not a dataset; empty if nothing is known against it."""
     if isinstance(dataset, Iterator):
         return ". It can be read only once: give the function that makes it, without calling it"
     if hasattr(dataset, "columns"):

@@ -7,8 +7,26 @@ from typing import Any
 
 import tensorflow as tf
 
+from trackside.callbacks.errors import TracksideTypeError
+
 from .items import MEAN, SUM
 from .sums import mean_of_sums
+
+
+def gradients_in(step: Any, *batch: Any) -> list[Any]:
+    """Return the gradients of a micro-batch by the trainer's training_step, overridden or not.
+
+    Raises:
+        TracksideTypeError: If it returns something else.
+    """
+    result, number = step.trainer.training_step(*batch), len(step.variables)
+    if isinstance(result, (list, tuple)) and result and len(result) % number == 0:
+        return list(result)
+    found = f"{len(result)} values" if isinstance(result, (list, tuple)) else type(result).__name__
+    raise TracksideTypeError(
+        f"{type(step.trainer).__name__}.training_step() returned {found}; it returns the gradients of the {number} "
+        "trainable variables, as super().training_step() does"
+    )
 
 
 def without_gradient(found: Sequence[Sequence[Any]]) -> frozenset[int]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.pytorch.data.collators import default_data_collator
-from trackside.trainer.pytorch.data.factory import check_dataset, example_lengths, make_loader
+from trackside.trainer.pytorch.data.factory import example_lengths, make_loader
 from trackside.trainer.pytorch.data.loader import batches_per_epoch, iterate_epoch, num_examples
 from trackside.trainer.pytorch.data.sampler import epoch_order
 from trackside.trainer.pytorch.snapshot import random_state
@@ -212,14 +212,6 @@ def test_sizes_are_known_where_there_is_a_length():
 
     assert (batches_per_epoch(loader), num_examples(loader)) == (2, 10)
     assert (batches_per_epoch(iter([])), num_examples([1, 2])) == (None, None)
-
-
-@pytest.mark.parametrize("dataset", [3, None])
-def test_what_is_no_dataset_is_refused(dataset):
-    with pytest.raises(
-        TracksideTypeError, match=f"{type(dataset).__name__} is not a dataset: it needs __getitem__ and"
-    ):
-        check_dataset(dataset)
 
 
 # -- batches of similar length ----------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from typing import Any
 import fakes
 import pytest
 import torch
+from support.arrays import accuracy
 from support.ranks import Job
-from support.torch_models import accuracy, classified, mlp, weights_of
+from support.torch_models import classified, mlp, weights_of
 
 from trackside import Trainer, TrainerCallback, TrainingArguments
 from trackside.callbacks.errors import ArgumentError, UnsupportedError

@@ -223,8 +223,8 @@ def test_the_accelerator_divides_and_reduces(trainer):
     assert (accelerator.is_last_process, accelerator.state.deepspeed_plugin) == (True, None)
     with accelerator.split_between_processes(["a", "b"]) as own, accelerator.main_process_first():
         assert own == ["a", "b"]
-    with pytest.raises(AttributeError, match=r"no 'prepare'; it has autocast, .*, wait_for_everyone"):
-        accelerator.prepare(trainer.model)
+    with pytest.raises(AttributeError, match=r"no 'free_memory'; it has autocast, .*, wait_for_everyone"):
+        accelerator.free_memory(trainer.model)
 
 
 @pytest.mark.parametrize("pad", [False, True])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
 from trackside import Trainer, TrainingArguments
 
@@ -85,3 +87,38 @@ def test_eval_loss_is_the_mean_over_what_counts(loss_fn: Any, way: str, tmp_path
     right = loss_fn(net()(X), LABELS).item()
     assert [before["eval_loss"], after["eval_loss"]] == pytest.approx([right, right], rel=1e-5)
     assert max(before["eval_off"], after["eval_off"]) < 1e-6
+
+
+NOTHING: dict[str, Callable[[Tensor], Tensor]] = {
+    "a sum times 0": lambda outputs: outputs.sum() * 0,
+    "0 times a mean": lambda outputs: 0.0 * outputs.mean(),
+    "a sum of zeros": lambda outputs: (outputs * 0).sum(),
+    "a constant": lambda outputs: torch.zeros((), requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_what_a_loss_returns_where_no_label_counts_has_no_weight(name: str, tmp_path: Any) -> None:
+    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[-1.0], [-1], [-1], [-1], [2], [-1], [3], [-1]])
+
+    def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
+        counts = labels > 0
+        return nn.functional.mse_loss(outputs[counts], labels[counts]) if counts.any() else NOTHING[name](outputs)
+
+    found = []
+    for size in (8, 2):
+        torch.manual_seed(0)
+        model, data = nn.Linear(2, 1), TensorDataset(x, labels)
+        args = TrainingArguments(
+            str(tmp_path), per_device_train_batch_size=size, gradient_accumulation_steps=8 // size, save_strategy="no",
+            per_device_eval_batch_size=3, train_sampling_strategy="sequential", max_steps=1, logging_steps=1,
+            learning_rate=0.1, optim="sgd", max_grad_norm=0, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Trainer(model, args, train_dataset=data, eval_dataset=data, loss_fn=loss_fn)
+        before = trainer.evaluate()["eval_loss"]
+        loss = trainer.train().training_loss
+        found.append([before, loss, trainer.evaluate()["eval_loss"], *model.weight.flatten().tolist()])
+
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert found[0][0] == pytest.approx(found[0][1], rel=1e-5)

@@ -148,6 +148,16 @@ def test_a_loss_without_a_gradient_is_told(tmp_path: Any) -> None:
         fit(tmp_path, nn.Linear(4, 2), TensorDataset(X, Y), loss_fn=cut_off)
 
 
+def test_a_model_that_takes_gradients_in_its_forward_pass_is_told_in_an_evaluation(tmp_path: Any) -> None:
+    class Slope(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            place = input.clone().requires_grad_()
+            return torch.autograd.grad(super().forward(place).sum(), place, create_graph=True)[0]
+
+    with pytest.raises(TracksideValueError, match=r"Slope takes gradients in its forward pass.* torch.enable_grad\(\)"):
+        fit(tmp_path, Slope(4, 4), TensorDataset(X, Y), evaluate=True)
+
+
 def test_labels_that_are_texts_are_told(tmp_path: Any) -> None:
     data = [(row, "ab"[int(label)]) for row, label in zip(X, Y, strict=True)]
 

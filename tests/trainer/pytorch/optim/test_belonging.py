@@ -9,7 +9,7 @@ import torch
 from support.torch_models import classified, mlp
 from torch import nn
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import ConstantLR, LambdaLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR
 
 from trackside import Trainer, TrainerCallback, TrainingArguments
 
@@ -164,3 +164,12 @@ def test_what_is_not_an_optimizer_or_a_schedule_is_named(tmp_path: Any) -> None:
         trainer(tmp_path, model, schedule, optimizer).train()
     with pytest.raises(TypeError, match=r"the schedule, function, has no step\(\)"):
         trainer(tmp_path, model, optimizer, lambda made: ConstantLR(made)).train()
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused(tmp_path: Any) -> None:
+    model = mlp()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    schedule = OneCycleLR(optimizer, max_lr=0.1, total_steps=1)
+
+    with pytest.raises(ValueError, match=r"OneCycleLR, cannot be stepped more than total_steps=1 times, and the"):
+        trainer(tmp_path, model, optimizer, schedule).train()

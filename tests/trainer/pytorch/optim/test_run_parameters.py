@@ -134,6 +134,15 @@ def test_a_resumed_run_goes_on_with_what_was_unfrozen(train: Any, tmp_path: Any,
     assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
 
 
+def test_a_layer_that_is_put_in_within_a_run_is_named_since_it_is_not_trained(train: Any, caplog: Any) -> None:
+    def replace(model: Any, optimizer: Any) -> None:
+        model.head = nn.Linear(model.head.in_features, model.head.out_features)
+
+    train(Net(), At(1, replace))
+
+    assert caplog.text.count("head.weight, head.bias came into the model when the optimizer was made already") == 1
+
+
 def test_an_optimizer_of_the_users_own_is_left_alone_and_the_parameters_are_named(train: Any, caplog: Any) -> None:
     model = frozen()
     body = model.body.weight.clone()

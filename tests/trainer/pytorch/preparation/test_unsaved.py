@@ -41,12 +41,22 @@ class WithExtraState(Net):
         self.calls = state["calls"]
 
 
+class OfClass(Net):
+    """Counts from the number of its class on."""
+
+    passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return super().forward(x)
+
+
 class Loss(nn.CrossEntropyLoss):
     seen = 0
 
     def __init__(self, *, is_counting: bool) -> None:
         super().__init__()
-        self.is_counting, self.seen = is_counting, 0
+        self.is_counting = is_counting
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
         self.seen += self.is_counting
@@ -67,6 +77,7 @@ class Counting(torch.optim.SGD):
         (Net("number"), False, torch.optim.SGD, "calls"),
         (Net("attribute"), False, torch.optim.SGD, "mean"),
         (nn.Sequential(Net("not persistent")), False, torch.optim.SGD, "0.mean"),
+        (OfClass(), False, torch.optim.SGD, "passes"),
         (Net(), True, torch.optim.SGD, "loss_fn.seen"),
         (Net(), False, Counting, "optimizer.steps"),
         (Net(), False, torch.optim.SGD, ""),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from trackside import Trainer, TrainingArguments
@@ -18,6 +17,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("sentence_transformers")
 
 from support import library_models as models  # noqa: E402
+from support.torch_models import same, state_of  # noqa: E402
 
 CASES = {**models.TRANSFORMERS, **models.ADAPTERS, **models.OTHERS}
 
@@ -33,14 +33,6 @@ def trainer(case: Any, folder: Path, **options: Any) -> Trainer:
     args = TrainingArguments(str(folder), disable_tqdm=True, per_device_train_batch_size=4, **options)
     rows = [case.row(number) for number in range(16)]
     return Trainer(case.make(), args, train_dataset=rows, eval_dataset=rows)
-
-
-def state_of(model: Any) -> dict[str, Any]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def check(case: Any, tmp_path: Path) -> None:

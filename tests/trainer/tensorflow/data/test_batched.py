@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from support.tf_models import LOSS, classified, mlp, tf
+from support.arrays import classified
+from support.tf_models import LOSS, mlp, tf
 
 from trackside import TFTrainer, TFTrainingArguments
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.tf_models import classified, tf
+from support.arrays import classified
+from support.tf_models import tf
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.tensorflow.data.factory import make_batches

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified
+from support.arrays import classified
 
 from trackside.trainer.tensorflow.data.loader import DatasetBatches, OwnBatches
 

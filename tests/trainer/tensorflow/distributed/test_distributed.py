@@ -80,7 +80,8 @@ import tensorflow as tf
 logging.getLogger("trackside.trainer").addHandler(logging.StreamHandler(sys.stdout))
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from support.tf_models import LOSS, classified, mlp
+from support.arrays import classified
+from support.tf_models import LOSS, mlp
 from trackside import TFTrainer, TFTrainingArguments
 
 args = TFTrainingArguments("out", max_steps=2, save_strategy="no", disable_tqdm=True, xla=True)

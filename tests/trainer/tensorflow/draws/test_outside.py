@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, weights_of
+from support.arrays import classified
+from support.tf_models import weights_of
 
 SAVES = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "per_device_train_batch_size": 4}
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import LOSS, classified, run_alone, weights_of
+from support.arrays import classified
+from support.tf_models import LOSS, run_alone, weights_of
 
 from trackside import TFTrainer
 from trackside.trainer.tensorflow.distributed.strategy import SingleProcess
@@ -243,7 +244,8 @@ import json, sys, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras, numpy as np
-from support.tf_models import classified, weights_of
+from support.arrays import classified
+from support.tf_models import weights_of
 from trackside import TFTrainer, TFTrainingArguments
 
 seen = []

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.arrays import classified
 from support.fake_group import FakeGroup
-from support.tf_models import LOSS, classified, mlp, run_alone
+from support.tf_models import LOSS, mlp, run_alone
 
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.tensorflow.objective.compiled_metrics import CompiledMetrics
@@ -154,7 +155,8 @@ REPLICAS = """
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from support.tf_models import LOSS, classified
+from support.arrays import classified
+from support.tf_models import LOSS
 from trackside import TFTrainer, TFTrainingArguments
 
 class Noise(keras.layers.Layer):

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, weights_of
+from support.arrays import classified
+from support.tf_models import weights_of
 
 from trackside.callbacks.errors import TracksideError, TracksideValueError
 
@@ -121,12 +122,11 @@ def model_of_all_losses():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["compile", "loss_fn"])
-def test_each_loss_of_keras_is_trained_on_as_by_keras(make_trainer, by):
+def test_each_loss_of_keras_is_trained_on_as_by_keras(make_trainer):
     losses = {name: getattr(L, name)() for name in HEADS} | {"Circle": L.Circle(gamma=2.0)}  # 80 amplifies rounding
     labels = {name: given for name, (_, _, given) in HEADS.items()}
 
-    check_like_fit(make_trainer, model_of_all_losses, labels, **{"loss" if by == "compile" else "given": losses})
+    check_like_fit(make_trainer, model_of_all_losses, labels, given=losses)
 
     assert HEADS.keys() == {name for name in dir(L) if isinstance(getattr(L, name), type)} - {"Loss"}
 

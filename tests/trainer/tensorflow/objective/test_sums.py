@@ -5,9 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from support.callback_examples import Listens
 from support.tf_models import run_alone, weights_of
-
-from trackside import TrainerCallback
 
 layers = keras.layers
 CE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -57,11 +56,6 @@ CASES = {
         {"steps": CE, "first": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")},
     ),
 }  # fmt: skip
-
-
-class Listens(TrainerCallback):
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        pass
 
 
 def trained(make_trainer, name, *, size, **options):

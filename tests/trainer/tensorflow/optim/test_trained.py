@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from support.tf_models import classified, mlp, run_alone
+from support.arrays import classified
+from support.tf_models import mlp, run_alone
 
 from trackside import TFTrainer, TFTrainingArguments, TrainerCallback
 from trackside.callbacks.errors import TracksideValueError

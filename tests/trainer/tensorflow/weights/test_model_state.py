@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.tf_models import classified, mlp, weights_of
+from support.arrays import classified
+from support.tf_models import mlp, weights_of
 
 from trackside.trainer.checkpointing.manifest import MANIFEST, roles_of, seal
 from trackside.trainer.tensorflow import snapshot

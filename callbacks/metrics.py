@@ -66,35 +66,8 @@ def training_key(name: str) -> str:
 
 
 SMALLER = frozenset(
-    [
-        "loss",
-        "error",
-        "err",
-        "perplexity",
-        "ppl",
-        "nll",
-        "entropy",
-        "crossentropy",
-        "mse",
-        "rmse",
-        "mae",
-        "mape",
-        "msle",
-        "rmsle",
-        "smape",
-        "wer",
-        "cer",
-        "ter",
-        "mer",
-        "der",
-        "eer",
-        "bpc",
-        "bpb",
-        "brier",
-        "fid",
-        "kid",
-        "distance",
-    ]
+    {"loss", "error", "err", "perplexity", "ppl", "nll", "entropy", "crossentropy", "brier", "fid", "kid", "distance"}
+    | {"mse", "rmse", "mae", "msle", "rmsle", "smape", "wer", "cer", "ter", "mer", "der", "eer", "bpc", "bpb"}
 )
 """Words in the names of metrics that are better when they are smaller."""
 

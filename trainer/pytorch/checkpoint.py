@@ -127,8 +127,8 @@ class TorchCheckpoint(BaseCheckpoint):
         if self.strategy.is_sharded:
             return None
         state, late = snapshot.optimizer_state(self.trainer.optimizer), self.train_step.parameters.late
-        added = [] if self.engine.made is None else self.engine.made.added
-        extra = {snapshot.LATE: [list(place) for place in late], snapshot.ADDED: added}
+        made: Any = self.engine.made
+        extra = {snapshot.LATE: [list(place) for place in late], snapshot.ADDED: [] if made is None else made.added}
         return {**state, **{name: value for name, value in extra.items() if value}}
 
     def _read_optimizer(self, path: Path) -> Any:

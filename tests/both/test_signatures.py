@@ -188,6 +188,29 @@ def test_a_loss_of_the_outputs_alone_is_named(framework, tmp_path):
         type(plain)(plain.model, plain.args, eval_dataset=plain.eval_dataset, loss_fn=lambda outputs: 0.0)
 
 
+SET_LATER = {
+    "pytorch": {
+        "compute_metrics": lambda predictions, labels: {},
+        "preprocess_logits_for_metrics": lambda logits: logits,
+        "data_collator": lambda examples, pad: None,
+        "loss_fn": lambda outputs: 0.0,
+    },
+    "tensorflow": {"compute_metrics": lambda predictions, labels: {}, "loss_fn": lambda outputs: 0.0},
+}
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate"])
+def test_a_function_that_is_set_on_the_trainer_is_checked_when_it_begins(framework, tmp_path, action):
+    trainer = tiny_trainer(framework, tmp_path)
+    for name, function in SET_LATER[framework].items():
+        before = getattr(trainer, name)
+        setattr(trainer, name, function)
+
+        with pytest.raises(TracksideTypeError, match=rf"{name} is called as {name}\("):
+            getattr(trainer, action)()
+        setattr(trainer, name, before)
+
+
 def test_functions_of_a_search_that_do_not_fit_are_named(framework, tmp_path):
     pytest.importorskip("optuna")
     plain = tiny_trainer(framework, tmp_path)

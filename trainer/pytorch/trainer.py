@@ -14,7 +14,6 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..arguments.constructor import arguments_of, names_arguments
 from ..base_trainer import BaseTrainer
-from ..calls import check_call
 from ..evaluation.checks import dataset_to_evaluate
 from ..optim.choice import check_class_and_options
 from ..outputs import Dataset
@@ -29,7 +28,6 @@ from .dropin import surface
 from .dropin.counted_loss import CountedLoss
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
-from .inspection.misfit import check_loss_fn
 from .optim.factory import create_optimizer, create_scheduler
 from .optim.several import as_one_optimizer, as_one_schedule
 from .seeding import set_seed
@@ -92,12 +90,8 @@ class Trainer(BaseTrainer):
         compute_loss_func: Callable[..., Tensor] | None = None,
     ) -> None:
         args = arguments_of(args, TrainingArguments)
-        check_loss_fn(loss_fn)
         if compute_loss_func is not None:
             loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
-        check_call("loss_items_fn", loss_items_fn, "batch")
-        check_call("data_collator", data_collator, "examples", makes_objects=True)
-        check_call("preprocess_logits_for_metrics", preprocess_logits_for_metrics, "logits", "labels")
         if optimizer_cls_and_kwargs is not None:
             check_class_and_options(optimizer_cls_and_kwargs)
         warn_of_unused_overrides(self, Trainer)

@@ -62,10 +62,6 @@ DATA = {
     "labels of two columns": ((X, np.stack([Y, Y], 1)), r"labels int64 \(batch, 2\) and outputs float32 \(batch, 3\)"),
     "labels beyond the classes": ((X, Y + 5), r"a label value of \d which is outside the valid range of \[0, 3\)"),
     "no labels": (X, "no labels in the training batches"),
-    "several": (
-        {"a": tf.data.Dataset.range(2), "b": tf.data.Dataset.range(2)},
-        r"dict of 2 datasets \(a, b\) is not a",
-    ),
     "no length": (Endless(), r"Endless has no length: give it __len__\(\), or num_batches=None"),
 }
 

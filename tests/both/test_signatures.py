@@ -239,7 +239,7 @@ def test_functions_of_pytorch_that_do_not_fit_are_named(tmp_path):
 
     for name, function in given:
         with pytest.raises(TracksideTypeError, match=rf"{name} is (called as|a function,) {name}\("):
-            trackside.Trainer(plain.model, plain.args, **{name: function})
+            trackside.Trainer(plain.model, plain.args, eval_dataset=plain.eval_dataset, **{name: function})
 
 
 @pytest.mark.parametrize(

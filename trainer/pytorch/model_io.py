@@ -17,7 +17,6 @@ from ._torch_util import fields_of, has_fields, operations_in, signature_of, unw
 from .batches.calling import explain_call
 from .batches.example_counter import ExampleCounter
 from .batches.label_rule import LabelRule
-from .inspection.misfit import check_loss_fn
 
 
 class ModelIO:
@@ -51,7 +50,6 @@ class ModelIO:
     def inspect(self) -> None:
         """Inspect the trainer's current model; reset the memory of ``past_index``."""
         trainer, args = self._trainer, self._trainer.args
-        check_loss_fn(trainer.loss_fn)
         self.model: nn.Module = nn.Module() if trainer.model is None else unwrap(trainer.model)
         model = self.model
         config = getattr(model, "config", None)

@@ -28,6 +28,7 @@ from .dropin import surface
 from .dropin.counted_loss import CountedLoss
 from .engine import TorchEngine
 from .inspection.explanation import BatchExplanation, explain_batch
+from .inspection.misfit import check_loss_fn
 from .optim.factory import create_optimizer, create_scheduler
 from .optim.several import as_one_optimizer, as_one_schedule
 from .seeding import set_seed
@@ -114,6 +115,7 @@ class Trainer(BaseTrainer):
         return TorchEngine(self, self._dispatcher, self._overrides)
 
     def _check_model(self) -> None:
+        check_loss_fn(self.loss_fn)
         model: Any = self.model
         found = type(model).__name__
         if not isinstance(model, nn.Module):

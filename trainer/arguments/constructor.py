@@ -13,7 +13,7 @@ from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_yo
 
 from ..optim.given import check_given
 from .base import BaseTrainingArguments
-from .coercion import converted
+from .coercion import check_set, converted
 
 P = ParamSpec("P")
 Self = TypeVar("Self")
@@ -54,10 +54,12 @@ def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
 
     Raises:
         TracksideTypeError: If ``args`` are not of the class ``wanted``.
+        ArgumentError: If a field was set to what it does not allow.
     """
     args = wanted() if args is None else args
     if not isinstance(args, wanted):
         raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+    check_set(args)
     return args
 
 

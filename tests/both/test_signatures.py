@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import trackside
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 
 STEPS = {"pytorch": ["model", "inputs"], "tensorflow": ["features", "labels", "nb_instances_in_global_batch"]}
@@ -137,6 +137,13 @@ def test_an_override_that_does_not_fit_is_an_error_of_the_constructor(framework,
         assert told[name].startswith(f"Own.{name} is called as {call.format(', '.join(STEPS[framework]))}")
         assert "), and takes (" in told[name]
         assert "test_signatures.py:" in told[name]
+
+
+def test_a_create_optimizer_that_makes_none_is_told(framework, tmp_path):
+    trainer = trainer_with(framework, tmp_path, {"create_optimizer": lambda self: None})
+
+    with pytest.raises(TracksideValueError, match=r"create_optimizer\(\) made no optimizer: it returns one, or sets"):
+        trainer.train()
 
 
 def test_a_method_that_is_set_on_the_trainer_is_checked_when_it_is_called(framework, tmp_path):

@@ -161,6 +161,24 @@ def test_a_loss_that_is_none_is_named(make_trainer, loss, message):
         make_trainer(loss_fn=loss).train()
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [
+        (8, {}, "per_device_train_batch_size=8 is not allowed: 4, since Sequential takes batches of 4 examples only"),
+        (4, {}, "the last of 10 examples has 2: dataloader_drop_last=True leaves it out"),
+        (4, {"dataloader_drop_last": True}, "the last of 10 examples has 2: give a dataset without it, as by take"),
+    ],
+)
+def test_batches_of_another_size_than_the_model_has_are_told_before_training(make_trainer, size, options, message):
+    model = keras.Sequential([keras.Input(batch_shape=(4, 2, 3)), layers.GRU(3, stateful=True)])
+    data = (np.ones((10, 2, 3), np.float32), np.zeros(10, np.int64))
+    options = {**options, "per_device_train_batch_size": size, "per_device_eval_batch_size": 4}
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, num_train_epochs=1, **options)
+
+    with pytest.raises(ValueError, match=message):
+        trainer.evaluate() if options.get("dataloader_drop_last") and trainer.train() else trainer.train()
+
+
 def test_a_class_is_not_taken_for_a_model(make_trainer):
     with pytest.raises(TracksideTypeError, match="it got type Sequential, which is not an instance"):
         make_trainer(model=keras.Sequential)

@@ -102,7 +102,9 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
             weight = context.items
             if weight is None:
-                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
+                weight = examples or 1  # of no loss
+                if loss is not None:
+                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not has_own:

@@ -27,7 +27,6 @@ class StepResult:
         weight: Number of items in the mean, or in each of the means.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
         examples: Number of examples of this process in the batch, without padding.
-        doubt: Why ``weight`` may not be what it should be; empty if it is.
     """
 
     loss: Any
@@ -36,7 +35,6 @@ class StepResult:
     labels: Any
     examples: int
     inputs: Any = None
-    doubt: str = ""
 
 
 class EvaluationStep(ABC):
@@ -44,9 +42,11 @@ class EvaluationStep(ABC):
 
     Attributes:
         delay: Number of batches whose outputs may be on their way to the host meanwhile; None: many of them go at once.
+        doubt: Why the weights of batches may not be what they should be; empty if they are.
     """
 
     delay: int | None = 0
+    doubt: str = ""
 
     @abstractmethod
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:

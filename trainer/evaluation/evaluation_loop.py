@@ -66,7 +66,6 @@ class EvaluationRun:
         examples: Number of examples evaluated, over all processes.
         steps: Number of batches evaluated.
         is_complete: Whether all batches were evaluated; compute_metrics is not called on a part of them.
-        doubt: Why the mean loss may not be that of all items; empty if it is.
         taken: Metrics that have another value already: the loss, a speed, or one that is given with the prefix too.
         lacks: What compute_metrics was not called for want of, in words; empty if it was called, or there is none.
     """
@@ -111,7 +110,6 @@ class EvaluationRun:
         self.examples: int = 0
         self.steps: int = 0
         self.is_complete: bool = True
-        self.doubt: str = ""
         self.taken: set[str] = set()
         self.lacks: str = ""
 
@@ -134,7 +132,6 @@ class EvaluationRun:
         step, fetch = evaluation.evaluation_step, evaluation.fetch
         for batch, following in pairwise(chain(batches, [END])):
             result = step(batch, self._only_loss, ignore_keys)
-            self.doubt = self.doubt or result.doubt
             if self._only_loss:
                 result.logits = result.labels = result.inputs = None
             self.steps += 1
@@ -252,7 +249,7 @@ class EvaluationRun:
         Args:
             told: What was told before; it is added to.
         """
-        names, doubt = self.taken - told, self.doubt
+        names, doubt = self.taken - told, self._engine.evaluation.doubt
         if names:
             logger.warning("compute_metrics() gives a second value of %s, which is left out", ", ".join(sorted(names)))
         if doubt and doubt not in told and self.steps > 1:

@@ -49,6 +49,11 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         self.dtype: torch.dtype | None = DTYPES.get(name)
         self.delay: int | None = fetching.delay_on(args.device)
 
+    @property
+    def doubt(self) -> str:  # type: ignore[override]  # known only when the loss is
+        """Why the weights of batches may not be what they should be; empty if they are."""
+        return self.train_step.observer.doubt
+
     def evaluation_batches(self, dataset: Any) -> Iterable[Any]:
         """Return the batches of ``dataset``, or of the trainer's evaluation dataset if it is None."""
         return cast(Iterable[Any], self.trainer.get_eval_dataloader(dataset))
@@ -92,7 +97,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
-        inputs = self._cast(placed)
+        inputs = placed if self.dtype is None else self._cast(placed)
         has_own = "prediction_step" in self.overrides
         predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
@@ -111,7 +116,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()
-        return StepResult(loss, weight, logits, labels, examples, kept, step.observer.doubt)
+        return StepResult(loss, weight, logits, labels, examples, kept)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None
@@ -203,10 +208,8 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
     def _cast(self, inputs: Any) -> Any:
-        """Return inputs in the precision of an evaluation in bf16 or fp16; in any other, as they are."""
+        """Return inputs in the precision of an evaluation in bf16 or fp16."""
         dtype = self.dtype
-        if dtype is None:
-            return inputs
         return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 
     def metrics(self) -> dict[str, Any]:

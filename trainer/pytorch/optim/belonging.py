@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
+from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -55,7 +56,7 @@ def check_optimizer(model: nn.Module, optimizer: Any, others: Callable[[], Itera
         logger.warning(
             "%d of the %d trainable parameters of %s are in no group of the optimizer, and are not trained: %s. Freeze "
             "them (requires_grad_(False)), or add them",
-            *(len(missing), len(trainable), _named(model), some(missing)),
+            *(len(missing), len(trainable), _named(model), first_names(missing)),
         )
     if (foreign := held - own) and tells:
         logger.warning(
@@ -110,11 +111,6 @@ def is_state_of(state: Mapping[str, Any], parameter: Tensor, optimizer: Any) -> 
     is_known = type(optimizer).__module__.startswith("torch.optim")
     found = [state[name] for name in MOMENTS if isinstance(state.get(name), Tensor)] if is_known else []
     return all(moment.shape == parameter.shape for moment in found)
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first names as text, with the number of the others."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _named(part: object) -> str:

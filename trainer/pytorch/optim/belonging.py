@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum")
-"""State of torch's optimizers that has the shape of the parameter."""
 
 PAIR = "optimizers is (optimizer, schedule), not functions that make them"
 
@@ -101,16 +98,6 @@ def parameters_elsewhere(holders: Iterable[object], optimizer: Any) -> Iterator[
         for value in getattr(holder, "__dict__", {}).values():
             if isinstance(value, Optimizer) and value is not optimizer:
                 yield from (parameter for group in value.param_groups for parameter in group["params"])
-
-
-def is_state_of(state: Mapping[str, Any], parameter: Tensor, optimizer: Any) -> bool:
-    """Return whether the state of an optimizer has the shape of a parameter; of others than torch's own, it may be any.
-
-    The kernels of torch do not look: they read and write beyond the end of state that is smaller.
-    """
-    is_known = type(optimizer).__module__.startswith("torch.optim")
-    found = [state[name] for name in MOMENTS if isinstance(state.get(name), Tensor)] if is_known else []
-    return all(moment.shape == parameter.shape for moment in found)
 
 
 def _named(part: object) -> str:

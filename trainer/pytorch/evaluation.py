@@ -19,12 +19,13 @@ from ..evaluation.output_collector import map_nested
 from ..train_step import StepContext, TrainBatch
 from ._torch_util import NULL_CONTEXT
 from .batches import fetching
+from .batches.model_outputs import logits_in, loss_in, loss_of_labelled, loss_or_none
 from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
 from .inspection.graph import operations_kept
 from .inspection.misfit import TORCHS, explain
-from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
+from .model_io import ModelIO
 from .precision.eval_mode import eval_mode
 from .precision.factory import DTYPES
 from .train_step import TorchTrainStep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -64,9 +65,23 @@ def training_key(name: str) -> str:
     return "eval_loss" if name == "loss" else name.removeprefix("train_")
 
 
+SMALLER = frozenset(
+    {"loss", "error", "err", "perplexity", "ppl", "nll", "entropy", "crossentropy", "brier", "fid", "kid", "distance"}
+    | {"mse", "rmse", "mae", "msle", "rmsle", "smape", "wer", "cer", "ter", "mer", "der", "eer", "bpc", "bpb"}
+)
+"""Words in the names of metrics that are better when they are smaller."""
+
+
 def is_greater_better(name: str) -> bool:
-    """Return whether a metric is better when it is greater, where nothing else says so: unless it is a loss."""
-    return not name.endswith("loss")
+    """Return whether a metric is better when it is greater, where nothing but its name says so.
+
+    Example:
+        >>> [is_greater_better(name) for name in ("eval_accuracy", "eval_wer", "mean_squared_error", "neg_rmse")]
+        [True, False, False, True]
+    """
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    is_smaller = name.endswith("loss") or not SMALLER.isdisjoint(words)
+    return is_smaller if "neg" in words or "negative" in words else not is_smaller
 
 
 def is_undefined(value: Any) -> bool:

@@ -82,6 +82,8 @@ def diff(options: argparse.Namespace) -> int:
     """Compare two checkpoints: arguments, state, callbacks, weights, optimizer."""
     from trackside.cli.checkpoint_diff import compare, shown
 
+    if options.top < 0:
+        raise ConfigError(f"command line: --top {options.top}: a whole number from 0 is needed")
     for path in (options.first, options.second):
         if is_address(path):
             raise ConfigError(f"{path}: diff reads whole files, and compares local checkpoints only; download it first")

@@ -96,7 +96,8 @@ def _run(argv: list[str]) -> int:
     command = argv[0] if argv else "--help"
     if command not in (*COMMANDS, *OPTIONS):
         what = "a command comes before its options" if command.startswith("-") else "this is not a command"
-        raise ConfigError(f"{command}: {what}.{did_you_mean(command, (*COMMANDS, *OPTIONS))}")
+        near = did_you_mean(command, (*COMMANDS, "--help", "--version"))
+        raise ConfigError(f"{command}: {what}.{near}")
     with nullcontext() if command in TRAINING else told_plainly(OSError):
         if command in OTHERS:
             return int(importlib.import_module(OTHERS[command][0]).main(argv[1:]))

@@ -22,6 +22,9 @@ def search_beside(source: Source) -> None:
     of that name lies beside the files is told.
     """
     folders = folders_of(source)
+    for folder in source.values.get("python_path", ()):
+        if not Path(folder).is_dir():
+            logger.warning("%s: python_path: the folder %s does not exist", source.where("python_path"), folder)
     for keys, class_path in _class_paths(source):
         name = class_path.split(".")[0]
         beside = [folder for folder in folders if _has_module(folder, name)]

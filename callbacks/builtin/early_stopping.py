@@ -31,7 +31,7 @@ class EarlyStoppingCallback(TrainerCallback):
             is the ``loss`` of the training records; any other name may also be one that you log yourself. None:
             ``args.metric_for_best_model``, or the evaluation's loss.
         greater_is_better: None: ``args.greater_is_better`` if the metric is that of the arguments; else whether the
-            name does not end in "loss".
+            name says no loss or error (see `trackside.callbacks.metrics.is_greater_better`).
 
     Raises:
         ArgumentError: If an option holds a value that is not allowed.

@@ -162,6 +162,26 @@ def test_a_run_that_is_resumed_without_it_says_what_stays_frozen(trainer_factory
     assert "which holds until a callback changes it" in caplog.text
 
 
+def test_without_the_states_of_callbacks_it_begins_with_the_layers_of_the_model(trainer_factory, stages):
+    model = trainer_factory.model()
+    first = trainer_factory(
+        model=model, callbacks=[FinetuneScheduleCallback(stages(model))], **RUN, save_strategy="epoch"
+    )
+    first.train()
+    model, changes = trainer_factory.model(), Changes(trainer_factory)
+    resumed = trainer_factory(
+        model=model,
+        callbacks=[FinetuneScheduleCallback(stages(model)), changes],
+        restore_callback_states_from_checkpoint=False,
+        **RUN,
+    )
+
+    resumed.train(resume_from_checkpoint=str(trainer_factory.folder / "out" / "checkpoint-5"))
+
+    assert changes.changed == [(False, True), (True, True)]
+    assert flags_of(model) == [True] * 4
+
+
 def test_what_a_callback_froze_once_is_frozen_in_a_resumed_run(trainer_factory):
     class FreezesOnce(TrainerCallback):
         def on_epoch_begin(self, args, state, control, model=None, **kwargs):

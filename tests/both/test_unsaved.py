@@ -105,6 +105,16 @@ def test_a_control_callback_without_a_state_is_told(trainer_factory, caplog, cls
     assert not is_told or "differently: callbacks.counts.updates. Keep" in told_of(caplog)[0]
 
 
+def test_an_attribute_that_was_added_to_the_state_is_told(trainer_factory, caplog):
+    class Adds(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            state.mine = getattr(state, "mine", 0) + 1
+
+    trainer_factory(callbacks=[Adds()], **SAVES).train()
+
+    assert "may go on differently: state.mine. Keep it" in "".join(told_of(caplog))
+
+
 def test_a_plain_run_with_an_average_and_a_schedule_tells_nothing(trainer_factory, caplog):
     from trackside import EarlyStoppingCallback, EMACallback
 

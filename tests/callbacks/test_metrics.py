@@ -30,5 +30,18 @@ def test_a_value_improves_on_the_best_by_more_than_the_threshold(value, best, gr
     assert improves(value, best, greater_is_better=greater, threshold=threshold) is expected
 
 
-def test_only_a_loss_is_better_when_it_is_smaller():
-    assert [is_greater_better(name) for name in ("eval_loss", "loss", "accuracy")] == [False, False, True]
+def test_losses_and_errors_are_better_when_they_are_smaller():
+    smaller = (
+        "eval_loss",
+        "loss",
+        "my_valloss",
+        "eval_perplexity",
+        "wer",
+        "eval_RMSE",
+        "mse/val",
+        "neg_log_likelihood",
+    )
+    greater = ("accuracy", "eval_f1", "neg_mean_squared_error", "r2", "bleu", "losses_avoided", "eval_auc")
+
+    assert not any(map(is_greater_better, smaller))
+    assert all(map(is_greater_better, greater))

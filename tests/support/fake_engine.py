@@ -199,6 +199,9 @@ class FakeCheckpoint(CheckpointIO):
     def __init__(self, collectives: Collectives, fault: Fault) -> None:
         self.collectives, self.fault, self.taken = collectives, fault, 0
 
+    def begin_run(self) -> None:
+        pass
+
     def snapshot(self, *, copy: bool) -> Any:
         states = self.collectives.gather("the states", self.collectives.rank)
 

@@ -155,7 +155,7 @@ class BaseTrainingArguments(DerivedArguments):
     save_async: bool = option(True, "Commit off the training thread, unless a callback listens to on_save.")
     load_best_model_at_end: bool = option(False, "End with the weights of the best evaluation.")
     metric_for_best_model: str | None = option(None, "What best means; 'loss' if needed and not given.", NOT_EMPTY)
-    greater_is_better: bool | None = option(None, "False for a metric whose name ends in 'loss', if not given.")
+    greater_is_better: bool | None = option(None, "If not given, False for a loss or an error by name.")
     resume_from_checkpoint: TrueOrPath | None = option(
         None, "Path, or true for the newest valid one in output_dir.", kinds=bool | str | None
     )

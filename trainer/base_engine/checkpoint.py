@@ -103,6 +103,8 @@ class BaseCheckpoint(EnginePart, StateFiles, CheckpointIO):
             raise CheckpointError(f"{contents.path} cannot be resumed: it has no {self.optimizer_file}, since {reason}")
         made = self.engine.made
         assert made is not None  # the model is prepared
+        if before is not None and not self.trainer.args.restore_callback_states_from_checkpoint:
+            before = {**before, "trainable": None}  # what callbacks had frozen is their state, too
         with restoring(contents.path, "weights"):
             self._load_weights(contents, self.trainer.optimizer)
             trained = contents.find(self.trained_file)

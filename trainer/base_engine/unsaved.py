@@ -86,8 +86,15 @@ OF_CALLBACKS = "callbacks."
 
 
 def marks_of_holders(trainer: Any, mark_of: MarkOf) -> Marks:
-    """Yield the marks of what a trainer, its datasets, its collator and its control callbacks have."""
+    """Yield the marks of what a trainer, its datasets, its collator and its control callbacks have.
+
+    So do those of the attributes that were added to its state, such as a callback's ``state.my_counter``.
+    """
     yield from marks_in(attributes_of(trainer), "trainer.", mark_of)
+    fields = vars(type(trainer.state)())
+    for name, mark in marks_in(vars(trainer.state), "state.", mark_of):
+        if name.removeprefix("state.") not in fields:
+            yield name, StateOf([mark])
     for name in ("train_dataset", "data_collator"):
         yield from _marks_within(getattr(trainer, name, None), name, mark_of)
     for name, item in trainer.callback_report.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
@@ -104,14 +104,14 @@ class MadeOptimizer(ABC):
 
 
 def frozen_as_in(
-    before: Mapping[str, Any] | None, record: Mapping[str, Any], set_flags: Callable[[str], list[str]]
+    before: Mapping[str, Any] | None, record: Mapping[str, Any], set_flags: Callable[[str], Sequence[str]]
 ) -> list[str]:
     """Freeze and unfreeze what callbacks had frozen and unfrozen, if the layers were trainable alike at first.
 
     Args:
         before: The record of the checkpoint; None if it has none.
         record: The record of this run.
-        set_flags: Sets the flags that a record holds, and returns the names of what it has changed.
+        set_flags: Sets the flags that a record holds, and returns the names of the layers and weights in their order.
 
     Returns:
         A sentence, if callbacks had done so.
@@ -121,7 +121,8 @@ def frozen_as_in(
         return []
     if then["made"] != record["trainable"]["made"]:
         return ["callbacks had frozen or unfrozen layers; this run keeps those that its own model has trainable"]
-    names = set_flags(then["now"])
+    flags = zip(set_flags(then["now"]), then["made"], then["now"], strict=True)
+    names = [name for name, made, now in flags if made != now]
     return [f"callbacks had frozen or unfrozen {first_names(names, 3)}, which holds until a callback changes it"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -16,15 +17,18 @@ from ..base_trainer import check_smoothing
 from ..overrides import Overrides
 from ..train_step import mixed
 from ._compat import call_compute_loss, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
-from .data.loader import Batches, first_example
+from .data.loader import Batches, first_examples
+from .data.readers import unweighted
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_tensor, batch_size, sums_of_batch
+from .objective.cutting import FEW, depends_on_cut, is_known
 from .objective.items import MISUSE, is_of_keras, mean_of_examples, sum_dtype
 from .objective.misfits import misfit_of_features
 from .objective.outputs import Objective, compiled_objective
 from .objective.smoothing import SmoothedCrossentropy
 from .objective.sums import Sums
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
+from .weights.model_state import undisturbed
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -78,8 +82,7 @@ class ModelIO:
                 raise TracksideValueError(
                     f"{type(model).__name__} has no weights yet; call it on a batch, or give TFTrainer a dataset"
                 )
-            features, _ = first_example(batches)
-            features = tf.nest.map_structure(lambda x: x if tf.is_tensor(x) else tf.convert_to_tensor(x), features)
+            features, _ = first_examples(batches, 1)
             with self._trainer.args.strategy.scope(), policy_for_new_layers(policy):
                 self.call(features, None, False)
         if not is_made_in_it:
@@ -123,6 +126,23 @@ class ModelIO:
         norm = batch_norm_in(self._trainer.model, accumulates=accumulates)
         if norm and (accumulates or self._strategy.replicas > 1):
             logger.warning("%s", mixed(norm))
+
+    def tell_of_cut(self, batches: Batches) -> None:
+        """Warn of a loss that depends on how an update is divided, as the first examples of ``batches`` show it."""
+        is_divided = self._trainer.args.gradient_accumulation_steps > 1 or self._strategy.replicas > 1
+        own = self._overrides.any("run_model", "training_step", "compute_loss") or self.computes_loss
+        if self.loss is None or own or not is_divided or all(map(is_known, keras.tree.flatten(self.loss.loss))):
+            return
+        with suppress(*MISUSE, tf.errors.OpError, NotImplementedError):  # the step tells what is wrong
+            features, labels = first_examples(batches, FEW)
+            labels, examples = unweighted(labels)[0], int(batch_size(features))
+            if labels is None or examples < 2:
+                return
+            with self._trainer.args.strategy.scope(), undisturbed(self._trainer.model):
+                _, logits = self.call(features, None, False)
+            if depends_on_cut(self.loss.items, labels, logits, examples):
+                why = f"the loss of a batch, {self.loss.name}, is not the mean of the losses of its parts"
+                logger.warning("%s", mixed(why))
 
     def has_one_sum(self) -> bool:
         """Return whether all losses certainly have the same weights: a single output, and no loss of a layer."""

@@ -54,6 +54,8 @@ from trackside.cli.main import main
             ["lr-find", "run.yaml", "--min-rate", "0"],
             "command line: --min-rate 0.0 is not allowed: above 0, and finite",
         ),
+        (["-V"], "-V: a command comes before its options.\n"),
+        (["checkpoints", "diff", "a", "b", "--top", "-1"], "command line: --top -1: a whole number from 0 is needed"),
         (["help"], "help: this is not a command. Did you mean '--help'?"),
         (["--versoin"], "--versoin: a command comes before its options. Did you mean '--version'?"),
         (["init", "run.yaml"], "run.yaml: File exists"),

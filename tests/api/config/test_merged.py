@@ -51,6 +51,12 @@ def test_python_path_is_relative_to_its_file(write, tmp_path, written):
     assert data.build() == [1]
 
 
+def test_a_folder_of_python_path_that_does_not_exist_is_told(write, caplog):
+    load_config([write("run.yaml", RUN)], [("python_path", "/no/such/folder")])
+
+    assert "command line: python_path: the folder /no/such/folder does not exist" in caplog.messages
+
+
 @pytest.mark.parametrize("written", ["3", "{a: b}", "[1]"])
 def test_a_python_path_that_is_not_one_is_told(write, written):
     with pytest.raises(ConfigError, match=r"run.yaml:\d+: python_path.*: a folder or a list of folders is needed"):

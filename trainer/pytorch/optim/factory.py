@@ -53,6 +53,8 @@ def create_optimizer(
     optimizer_cls, given = optimizer_cls_and_kwargs or class_by_name(args)
     options = dict(given)
     groups = options.pop("params", None)
+    if optimizer_cls_and_kwargs is None and any(map(torch.is_complex, model.parameters())):
+        options.pop("fused", None)  # torch has no such kernel for complex numbers
     if groups is None:
         groups = parameter_groups(model, options.get("weight_decay", args.weight_decay), decayed)
         if is_low_rank(optimizer_cls, args):

@@ -14,11 +14,10 @@ def set_flags(model: nn.Module, flags: str) -> list[str]:
     """Freeze and unfreeze parameters as in a model with the same ones, of which `flags_of` gave ``flags``.
 
     Returns:
-        The names of those that were frozen or unfrozen.
+        The names of all parameters.
     """
-    changed = []
-    for (name, parameter), flag in zip(model.named_parameters(), flags, strict=True):
+    named = dict(model.named_parameters())
+    for parameter, flag in zip(named.values(), flags, strict=True):
         if parameter.requires_grad != (flag == "1"):
             parameter.requires_grad_(flag == "1")
-            changed.append(name)
-    return changed
+    return list(named)

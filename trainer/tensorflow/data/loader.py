@@ -269,12 +269,13 @@ class OwnBatches(Batches):
         return self._pipeline.of_epoch(dataset, epoch) if isinstance(dataset, tf.data.Dataset) else dataset
 
 
-def first_example(batches: Batches) -> Pair:
-    """Return a batch of one example, for building a model."""
+def first_examples(batches: Batches, most: int) -> Pair:
+    """Return the first examples of a batch as tensors, for building a model, or looking at its loss."""
     batch = next(batches.epoch(0), None)
     if batch is None:
         raise TracksideValueError("the dataset is empty")
-    return cast(Pair, map_leaves(lambda leaf: rows_in(leaf, 0, 1), batch))
+    rows = map_leaves(lambda leaf: rows_in(leaf, 0, most), batch)
+    return cast(Pair, map_leaves(lambda leaf: leaf if tf.is_tensor(leaf) else tf.convert_to_tensor(leaf), rows))
 
 
 def num_examples(batches: Any) -> int | None:

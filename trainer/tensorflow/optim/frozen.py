@@ -43,14 +43,13 @@ def set_flags(model: Any, flags: str) -> list[str]:
     """Freeze and unfreeze layers and variables as in a model with the same ones, of which `flags_of` gave ``flags``.
 
     Returns:
-        The paths of those that were frozen or unfrozen.
+        The paths of all layers and variables.
     """
-    changed = []
-    for part, flag in zip(_parts_of(model), flags, strict=True):
+    parts = _parts_of(model)
+    for part, flag in zip(parts, flags, strict=True):
         if part.trainable != (flag == "1"):
             part.trainable = flag == "1"
-            changed.append(part.path or part.name)
-    return changed
+    return [part.path or part.name for part in parts]
 
 
 def _parts_of(model: Any) -> list[Any]:

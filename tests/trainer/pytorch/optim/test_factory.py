@@ -119,6 +119,16 @@ def test_there_are_two_groups_even_where_one_is_empty():
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 0]
 
 
+def test_complex_parameters_are_trained_without_the_fused_kernel():
+    model = nn.ParameterList([torch.ones(2, dtype=torch.complex64)])
+
+    optimizer = create_optimizer(model, arguments(optim="adamw_torch_fused"))
+    model[0].abs().sum().backward()
+    optimizer.step()
+
+    assert model[0].abs().max() < 1
+
+
 def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(TracksideValueError, match="Linear has no trainable parameter: none has requires_grad=True"):
         create_optimizer(nn.Linear(2, 2).requires_grad_(False), arguments())

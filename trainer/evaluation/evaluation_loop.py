@@ -134,7 +134,8 @@ class EvaluationRun:
         step, fetch = evaluation.evaluation_step, evaluation.fetch
         for batch, following in pairwise(chain(batches, [END])):
             result = step(batch, self._only_loss, ignore_keys)
-            self.doubt = self.doubt or result.doubt
+            if result.doubt and not self.doubt:
+                self.doubt = result.doubt
             if self._only_loss:
                 result.logits = result.labels = result.inputs = None
             self.steps += 1

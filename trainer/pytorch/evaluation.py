@@ -93,7 +93,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
-        inputs = self._cast(placed)
+        inputs = placed if self.dtype is None else _cast(placed, self.dtype)
         has_own = "prediction_step" in self.overrides
         predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
@@ -102,7 +102,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         try:
             loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
             weight = context.items
-            if weight is None:
+            if weight is None and loss is not None:
                 weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
@@ -201,13 +201,6 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         name = getattr(self.model_io.model, "main_input_name", None)
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
-    def _cast(self, inputs: Any) -> Any:
-        """Return inputs in the precision of an evaluation in bf16 or fp16; in any other, as they are."""
-        dtype = self.dtype
-        if dtype is None:
-            return inputs
-        return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-
     def metrics(self) -> dict[str, Any]:
         """Return nothing: a model of PyTorch has no metrics of its own."""
         return {}
@@ -229,3 +222,8 @@ def _is_numeric(leaf: Any) -> bool:
 def _as_tensor(loss: Any) -> Any:
     """Return a loss that is a number of Python or numpy as a tensor."""
     return torch.as_tensor(loss) if isinstance(loss, (float, np.number, np.ndarray)) else loss
+
+
+def _cast(inputs: Any, dtype: torch.dtype) -> Any:
+    """Return inputs in the precision of an evaluation in bf16 or fp16."""
+    return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)

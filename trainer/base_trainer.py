@@ -15,7 +15,7 @@ from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .arguments.constructor import check_parts, resume_argument
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
-from .calls import takes_trial
+from .calls import check_functions, takes_trial
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.checks import check_compute_metrics
@@ -65,7 +65,7 @@ class BaseTrainer(TrainerInterface):
         loss_fn: Any,
         model_init: Callable[..., Any] | None,
     ) -> None:
-        check_parts(callbacks, optimizers, compute_metrics, model_init)
+        check_parts(callbacks, optimizers, model_init)
         if args.log_level != "passive":
             logger.setLevel(args.get_process_log_level())
         self.args: Any = args
@@ -81,6 +81,7 @@ class BaseTrainer(TrainerInterface):
         self.state: TrainerState = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
+        check_functions(self)
         check_compute_metrics(compute_metrics, by_batch=args.batch_eval_metrics)
         self._assemble(lambda dispatcher: attach_from_arguments(dispatcher, args, callbacks or []))
         self._dispatcher.send("on_init_end")
@@ -169,6 +170,7 @@ class BaseTrainer(TrainerInterface):
             self._engine.set_seed(self.args.seed)
             self.model = self._overrides.method("call_model_init")(trial)
         self._check_model()
+        check_functions(self)
         self._reset()
         best = self._checkpoints.best
         if best.is_metric_needed:

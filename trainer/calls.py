@@ -46,6 +46,27 @@ def check_call(
         )
 
 
+FUNCTIONS = {
+    "compute_metrics": ("prediction",),
+    "data_collator": ("examples",),
+    "loss_items_fn": ("batch",),
+    "preprocess_logits_for_metrics": ("logits", "labels"),
+}
+"""Functions that a trainer has of its user, with the values that each gets."""
+
+
+def check_functions(trainer: Any) -> None:
+    """Check the functions that a trainer has now, given at its construction or set since.
+
+    Raises:
+        TracksideTypeError: If one cannot be called as it will be.
+    """
+    for name, values in FUNCTIONS.items():
+        check_call(name, getattr(trainer, name, None), *values, makes_objects=name == "data_collator")
+    make = trainer.model_init
+    check_call("model_init", make, *(["trial"] if callable(make) and takes_trial(make) else []))
+
+
 def takes_trial(model_init: Callable[..., Any]) -> bool:
     """Return whether ``model_init`` takes an argument; keyword-only arguments do not count.
 

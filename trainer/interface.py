@@ -16,6 +16,7 @@ from trackside.callbacks.events import EventName, Function, signal_named
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .callback_setup import update_context
+from .calls import check_functions
 from .checkpoint_manager import CheckpointManager
 from .engine import Engine
 from .evaluation.evaluator import Evaluator
@@ -93,6 +94,7 @@ class TrainerInterface(ABC):
             metric_key_prefix: Prefix of every metric's name.
         """
         self._check_model()
+        check_functions(self)
         return self._evaluator.evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
@@ -100,6 +102,7 @@ class TrainerInterface(ABC):
     ) -> PredictionOutput:
         """Return predictions, labels and metrics on ``test_dataset``; send on_predict_begin and on_predict."""
         self._check_model()
+        check_functions(self)
         return self._evaluator.predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def prediction_loop(

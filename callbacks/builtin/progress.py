@@ -19,9 +19,10 @@ PIPE_INTERVAL_S = 10.0
 class ProgressCallback(TrainerCallback):
     """Show one bar for training, and below it one for an evaluation or a prediction while it lasts.
 
-    In a pipe or a file the bars become plain lines, one every ten seconds. Log records are printed above the bar, and
-    first of all the header of the run; the bar has the loss of the newest one. Where both standard streams are
-    terminals, all of it goes to the standard output, so that lines and bars that meet on one screen keep their order.
+    In a pipe, a file or a terminal that cannot move its cursor (``TERM=dumb``) the bars become plain lines, one every
+    ten seconds. Log records are printed above the bar, and first of all the header of the run; the bar has the loss of
+    the newest one. Where both standard streams are terminals, all of it goes to the standard output, so that lines and
+    bars that meet on one screen keep their order.
 
     Args:
         runtimes: Whether the lines of evaluations have their run time and speed; the record has them in any case.
@@ -123,10 +124,10 @@ def columns_of(stream: Any) -> int | None:
     """Return the width of a terminal, 0 if it is not known; None for what is not a terminal.
 
     Consoles of editors say that they are terminals and have no file behind them; an object that writes to two places
-    may lack any method but ``write``.
+    may lack any method but ``write``. One that cannot move its cursor (``TERM=dumb``) is none, as for other tools.
     """
     try:
-        if not stream.isatty():
+        if os.environ.get("TERM") == "dumb" or not stream.isatty():
             return None
     except (AttributeError, ValueError):  # no such method, or closed
         return None

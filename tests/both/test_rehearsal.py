@@ -130,6 +130,38 @@ def test_numbers_of_numpy_in_a_schedule_come_back(trainer_factory):
     assert type(again.extra) is np.float64
 
 
+class Refers(Stateful):
+    """Refers to its optimizer, as schedules do, and keeps what it has seen."""
+
+    loaded: Any = None
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__({})
+        self.optimizer = optimizer
+
+    def step(self, *args: Any) -> None:
+        super().step(*args)
+        self.extra[len(self.extra)] = (1,)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.loaded = dict(state["extra"])
+
+
+def test_a_schedule_that_refers_to_its_optimizer_gets_its_state_back(trainer_factory):
+    def run(resume: Any, **options: Any) -> Any:
+        model = trainer_factory.model()
+        optimizer = optimizer_of(trainer_factory, model)
+        pair = optimizer, Refers(optimizer)
+        trainer_factory(model=model, optimizers=pair, **{**SAVES, **options}).train(resume_from_checkpoint=resume)
+        return pair[1]
+
+    run(None)
+    again = run(True, max_steps=6)
+
+    assert again.loaded == dict.fromkeys(range(len(again.extra) - 2), (1,))
+
+
 @pytest.mark.parametrize("extra", [object(), lambda: 0, (item for item in ())], ids=["object", "lambda", "generator"])
 def test_a_schedule_with_a_state_that_cannot_be_kept_is_told(trainer_factory, extra):
     trainer = with_schedule(trainer_factory, Stateful(extra), **SAVES)

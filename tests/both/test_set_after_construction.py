@@ -206,3 +206,16 @@ def test_a_model_that_a_callback_sets_within_a_run_is_told_once_and_the_first_is
     assert trainer.model is other
     trainer.model = model
     assert (trainer_factory.weights(trainer) == trainer_factory.weights(plain)).all()
+
+
+def test_arguments_that_are_set_after_their_construction_are_converted_and_checked(trainer_factory, caplog):
+    args = trainer_factory.args_class(output_dir=str(trainer_factory.folder / "out"), save_strategy="no")
+    args.max_steps, args.lerning_rate, args.classes = "2", 0.1, 3
+    trainer = trainer_factory.trainer_class(trainer_factory.model(), args, train_dataset=trainer_factory.dataset(8))
+
+    assert (trainer.args.max_steps, type(trainer.args.max_steps)) == (2, int)
+    assert caplog.text.count("which is no field of it and has no effect") == 1
+    assert "args has 'lerning_rate'" in caplog.text
+    args.max_steps = "many"
+    with pytest.raises(ArgumentError, match="max_steps='many' is not allowed"):
+        trainer_factory.trainer_class(trainer_factory.model(), args)

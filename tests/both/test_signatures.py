@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import trackside
-from trackside.callbacks.errors import ArgumentError, TracksideTypeError
+from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 from trackside.testing.tiny_trainer import installed_frameworks, tiny_trainer
 
 STEPS = {"pytorch": ["model", "inputs"], "tensorflow": ["features", "labels", "nb_instances_in_global_batch"]}
@@ -139,6 +139,13 @@ def test_an_override_that_does_not_fit_is_an_error_of_the_constructor(framework,
         assert "test_signatures.py:" in told[name]
 
 
+def test_a_create_optimizer_that_makes_none_is_told(framework, tmp_path):
+    trainer = trainer_with(framework, tmp_path, {"create_optimizer": lambda self: None})
+
+    with pytest.raises(TracksideValueError, match=r"create_optimizer\(\) made no optimizer: it returns one, or sets"):
+        trainer.train()
+
+
 def test_a_method_that_is_set_on_the_trainer_is_checked_when_it_is_called(framework, tmp_path):
     trainer = tiny_trainer(framework, tmp_path)
     trainer.prediction_loop = lambda loader: None
@@ -188,6 +195,29 @@ def test_a_loss_of_the_outputs_alone_is_named(framework, tmp_path):
         type(plain)(plain.model, plain.args, eval_dataset=plain.eval_dataset, loss_fn=lambda outputs: 0.0)
 
 
+SET_LATER = {
+    "pytorch": {
+        "compute_metrics": lambda predictions, labels: {},
+        "preprocess_logits_for_metrics": lambda logits: logits,
+        "data_collator": lambda examples, pad: None,
+        "loss_fn": lambda outputs: 0.0,
+    },
+    "tensorflow": {"compute_metrics": lambda predictions, labels: {}, "loss_fn": lambda outputs: 0.0},
+}
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate"])
+def test_a_function_that_is_set_on_the_trainer_is_checked_when_it_begins(framework, tmp_path, action):
+    trainer = tiny_trainer(framework, tmp_path)
+    for name, function in SET_LATER[framework].items():
+        before = getattr(trainer, name)
+        setattr(trainer, name, function)
+
+        with pytest.raises(TracksideTypeError, match=rf"{name} is called as {name}\("):
+            getattr(trainer, action)()
+        setattr(trainer, name, before)
+
+
 def test_functions_of_a_search_that_do_not_fit_are_named(framework, tmp_path):
     pytest.importorskip("optuna")
     plain = tiny_trainer(framework, tmp_path)
@@ -216,7 +246,7 @@ def test_functions_of_pytorch_that_do_not_fit_are_named(tmp_path):
 
     for name, function in given:
         with pytest.raises(TracksideTypeError, match=rf"{name} is (called as|a function,) {name}\("):
-            trackside.Trainer(plain.model, plain.args, **{name: function})
+            trackside.Trainer(plain.model, plain.args, eval_dataset=plain.eval_dataset, **{name: function})
 
 
 @pytest.mark.parametrize(

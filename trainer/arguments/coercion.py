@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +21,11 @@ from .fields import Argument, Rule, refusal
 from .serialization import PlainData
 
 CONVERTED = (bool, int, float, str, NoneType, list[str], dict[str, Any])
+
+NEAR = 0.88
+"""Likeness from which on the name of an attribute is taken for that of a field, misspelt."""
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 LARGEST = 2**63 - 1
 """The largest whole number that frameworks take."""
@@ -55,6 +62,31 @@ def converted(cls: Any, name: str, value: Any) -> Any:
         ArgumentError: If it cannot be converted, or breaks the rule of the field.
     """
     return next(_converted(item, kinds, value) for item, kinds in _convertible(cls) if item.name == name)
+
+
+def check_set(args: PlainData) -> None:
+    """Convert and check the fields of ``args`` once more, some of which may have been set after its construction.
+
+    An attribute that is no field, but nearly has the name of one, is warned of, since nothing reads it.
+
+    Raises:
+        ArgumentError: As `convert_fields`.
+    """
+    cls: Any = type(args)
+    for item, kinds in _convertible(cls):
+        value = getattr(args, item.name)
+        if isinstance(item, Argument) or value is not item.default:
+            typed = _converted(item, kinds, value)
+            if type(typed) is not type(value) or typed != value:
+                setattr(args, item.name, typed)
+    names = [item.name for item in cls.fields()]
+    for name in vars(args):
+        if not name.startswith("_") and name not in names and not hasattr(cls, name):
+            near = difflib.get_close_matches(name, names, n=1, cutoff=NEAR)
+            if near:
+                logger.warning(
+                    "args has %r, which is no field of it and has no effect. Did you mean %r?", name, near[0]
+                )
 
 
 def _from_environment(name: str, value: Any) -> Any:

@@ -11,10 +11,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from trackside.callbacks._util.deprecation import Deprecation
 from trackside.callbacks.errors import CallbackError, TracksideTypeError, did_you_mean
 
-from ..calls import check_call, takes_trial
 from ..optim.given import check_given
 from .base import BaseTrainingArguments
-from .coercion import converted
+from .coercion import check_set, converted
 
 P = ParamSpec("P")
 Self = TypeVar("Self")
@@ -55,10 +54,12 @@ def arguments_of(args: Args | None, wanted: type[Args]) -> Args:
 
     Raises:
         TracksideTypeError: If ``args`` are not of the class ``wanted``.
+        ArgumentError: If a field was set to what it does not allow.
     """
     args = wanted() if args is None else args
     if not isinstance(args, wanted):
         raise TracksideTypeError(f"args needs {wanted.__name__}; it got {type(args).__name__}")
+    check_set(args)
     return args
 
 
@@ -84,18 +85,17 @@ def resume_argument(resume_from_checkpoint: Any, others: Mapping[str, Any]) -> A
     return None if given is None else converted(BaseTrainingArguments, "resume_from_checkpoint", given)
 
 
-def check_parts(callbacks: Any, optimizers: Any, compute_metrics: Any, model_init: Any) -> None:
+def check_parts(callbacks: Any, optimizers: Any, model_init: Any) -> None:
     """Check the arguments that the trainers share.
 
     Raises:
         CallbackError: If callbacks are not a list of callbacks.
-        TracksideTypeError: If another argument is of a wrong type.
+        TracksideTypeError: If optimizers are no pair.
+        ArgumentError: If there are some beside model_init.
     """
     check_callbacks(callbacks)
     check_pair(optimizers)
     check_given(optimizers, model_init)
-    check_call("compute_metrics", compute_metrics, "prediction")
-    check_call("model_init", model_init, *(["trial"] if callable(model_init) and takes_trial(model_init) else []))
 
 
 def check_callbacks(callbacks: Any) -> None:

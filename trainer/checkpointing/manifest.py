@@ -120,7 +120,7 @@ def open_checkpoint(path: Path) -> Contents:
     contents = contents_of(path)
     if contents.names("progress"):  # only trackside writes it, and always with a manifest
         raise BrokenCheckpointError(path, f"has lost its {MANIFEST}, so it cannot be verified")
-    if contents.names("state"):
+    if contents.names("state") and (step_of(path) >= 0 or contents.names("optimizer")):  # and not a final model
         logger.warning("%s has no manifest, so it cannot be verified", path)
     _check_documents(contents, step=None)
     return contents

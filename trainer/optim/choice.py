@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from trackside.callbacks._util.signatures import signature_of
-from trackside.callbacks.errors import ArgumentError, TracksideError, TracksideTypeError, did_you_mean
+from trackside.callbacks.errors import (
+    ArgumentError,
+    TracksideError,
+    TracksideTypeError,
+    TracksideValueError,
+    did_you_mean,
+)
 
 from ..calls import check_call
 
@@ -44,6 +50,12 @@ def choose_optimizer(
     given = dict(args.optim_args or {})
     check_options("optim_args", given, [*known, *of_groups], constructor.__name__)
     return optimizer_cls, {**general, **options, **{name: given[name] for name in given if name not in of_groups}}
+
+
+def check_made(optimizer: Any) -> None:
+    """Raise TracksideValueError if an override of create_optimizer has made no optimizer."""
+    if optimizer is None:
+        raise TracksideValueError("create_optimizer() made no optimizer: it returns one, or sets self.optimizer")
 
 
 def check_class_and_options(given: Any) -> None:

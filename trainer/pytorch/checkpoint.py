@@ -19,6 +19,7 @@ from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, unwrap
 from .host_copy import copied, pinned
+from .optim.factory import include_new_groups
 from .optim.frozen import flags_of
 from .preparation.own_randomness import own_generators, set_states, states_of
 from .preparation.unsaved import marks_of
@@ -126,11 +127,16 @@ class TorchCheckpoint(BaseCheckpoint):
         if self.strategy.is_sharded:
             return None
         state, late = snapshot.optimizer_state(self.trainer.optimizer), self.train_step.parameters.late
-        return {**state, snapshot.LATE: [list(place) for place in late]} if late else state
+        made: Any = self.engine.made
+        extra = {snapshot.LATE: [list(place) for place in late], snapshot.ADDED: [] if made is None else made.added}
+        return {**state, **{name: value for name, value in extra.items() if value}}
 
     def _read_optimizer(self, path: Path) -> Any:
         state = snapshot.read_torch(path)
-        self.train_step.parameters.add(state.get(snapshot.LATE, ()) if isinstance(state, dict) else ())
+        if isinstance(state, dict):
+            self.train_step.parameters.add(state.get(snapshot.LATE, ()))
+            self.train_step.parameters.add_groups(state.get(snapshot.ADDED, ()))
+            include_new_groups(self.trainer.lr_scheduler)
         return state
 
     def _optimizer_outline(self) -> Any:

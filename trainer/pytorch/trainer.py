@@ -14,7 +14,6 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ..arguments.constructor import arguments_of, names_arguments
 from ..base_trainer import BaseTrainer
-from ..calls import check_call
 from ..evaluation.checks import dataset_to_evaluate
 from ..optim.choice import check_class_and_options
 from ..outputs import Dataset
@@ -92,12 +91,8 @@ class Trainer(BaseTrainer):
         compute_loss_func: Callable[..., Tensor] | None = None,
     ) -> None:
         args = arguments_of(args, TrainingArguments)
-        check_loss_fn(loss_fn)
         if compute_loss_func is not None:
             loss_fn = CountedLoss(compute_loss_func, self._items_of, instead_of=loss_fn)
-        check_call("loss_items_fn", loss_items_fn, "batch")
-        check_call("data_collator", data_collator, "examples", makes_objects=True)
-        check_call("preprocess_logits_for_metrics", preprocess_logits_for_metrics, "logits", "labels")
         if optimizer_cls_and_kwargs is not None:
             check_class_and_options(optimizer_cls_and_kwargs)
         warn_of_unused_overrides(self, Trainer)
@@ -120,6 +115,7 @@ class Trainer(BaseTrainer):
         return TorchEngine(self, self._dispatcher, self._overrides)
 
     def _check_model(self) -> None:
+        check_loss_fn(self.loss_fn)
         model: Any = self.model
         found = type(model).__name__
         if not isinstance(model, nn.Module):

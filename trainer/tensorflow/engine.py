@@ -25,7 +25,7 @@ from ..overrides import Overrides
 from ..progress import Progress
 from ..train_step import TrainBatch
 from .checkpoint import TFCheckpoint
-from .data.factory import check_same_spec, make_batches, training_options
+from .data.factory import check_batch_size, check_same_spec, make_batches, training_options
 from .data.leaves import examples_in
 from .data.loader import Batches, OwnBatches
 from .data.readers import IteratorReader
@@ -131,6 +131,8 @@ class TFEngine(BaseEngine):
         trainer, step, strategy = self.trainer, self.train_step, self.strategy
         step.precision = precision_for(trainer.args)
         self.model_io.build(self.train_batches, step.precision.policy)
+        if strategy.replicas == 1:
+            check_batch_size(self.train_batches, trainer.model, "train")
         check_scaled(trainer.model, step.precision)
         self.model_io.check_loss()
         trainer.model_wrapped = trainer.model

@@ -21,7 +21,7 @@ from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
 from ._compat import input_names, keras_mask, sentence_of, with_mask_of
 from .compiled_step import rows_of
-from .data.factory import check_finite, make_batches
+from .data.factory import check_batch_size, check_finite, make_batches
 from .data.leaves import examples_in, map_leaves, rows_in, spec_of
 from .data.loader import Batches, OwnBatches, num_examples
 from .data.readers import LABELS, Pair, pair_of, unweighted
@@ -105,6 +105,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return a context in which the model is in evaluation mode."""
         self.train_step.queue.flush()
         self.model_io.build(self._batches, self.train_step.precision.policy)
+        if self.strategy.replicas == 1:
+            check_batch_size(self._batches, self.trainer.model, "eval")
         model, loss_fn = self.trainer.model, self.trainer.loss_fn
         self._retrace_if_other([compilation_of(model), loss_fn, *self.overrides.on_trainer(), *model.variables])
         self._metrics.begin(self.trainer.model, self.strategy.collectives)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
         ConfigError: If the folder or an option is wrong, or a package is missing.
     """
     options = _parser().parse_args(argv)
-    with told_plainly(OSError), local_files(options.out, states_at) as folder:
+    with told_plainly(OSError, ValueError), local_files(options.out, states_at) as folder:
         states = sorted(folder.glob(f"**/{STATE_FILE}"), key=_steps)
         if not states:
             raise ConfigError(f"{folder}: there is no {STATE_FILE}, from which the curve is drawn")

@@ -210,6 +210,8 @@ def test_plot_draws_the_run_again(run_yaml, capsys):
     main(["train", run_yaml])
     Path("out/loss_curve.png").unlink()
 
+    assert main(["plot", "out", "-o", "a.xyz"]) == 2
+    assert "Format 'xyz' is not supported" in capsys.readouterr().err
     assert main(["plot", "out"]) == 0
 
     assert Path("out/loss_curve.png").exists()

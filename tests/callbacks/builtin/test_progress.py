@@ -179,12 +179,13 @@ print("the end")
 """
 
 
-def shown_in_terminals(columns, count):
+def shown_in_terminals(columns, count, term="xterm"):
     """Run the script on one terminal, or with the standard output and error on one each; return them."""
     script = IN_A_TERMINAL.format(path=sys.path)
     terminals = [Terminal(columns) for _ in range(count)]
     stdout, stderr = terminals[0].its_end, terminals[-1].its_end
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=stdout, stderr=stderr)
+    environ = {**os.environ, "TERM": term}
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=stdout, stderr=stderr, env=environ)
     for terminal in terminals:
         os.close(terminal.its_end)
     for terminal in terminals:
@@ -205,6 +206,15 @@ def test_in_a_terminal_the_bar_stays_on_one_line_and_logs_stand_above_it(columns
     assert terminal.text.rstrip().endswith("the end")
     if columns:
         assert max(map(len, terminal.lines)) <= columns
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines():
+    (terminal,) = shown_in_terminals(80, 1, term="dumb")
+
+    assert "\x1b" not in terminal.text
+    assert "\r" not in terminal.text.replace("\r\n", "")
+    assert "step 25: eval_loss 0.25\r\n" in terminal.text
+    assert re.search(r"train: 100%.*50/50", terminal.text)
 
 
 def test_a_step_takes_about_a_microsecond(track):

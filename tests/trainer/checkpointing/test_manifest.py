@@ -186,11 +186,16 @@ def test_a_folder_without_a_manifest_goes_by_standard_names_and_a_checkpoint_wit
     files(tmp_path, "model.weights.h5", "checkpoint-5/model.safetensors")
 
     assert open_checkpoint(tmp_path).roles == {"model.weights.h5": "weights"}
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 5}')  # as beside a final model
+    open_checkpoint(tmp_path)
     assert caplog.messages == []
 
-    (tmp_path / "trainer_state.json").write_text('{"global_step": 5}')
+    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text('{"global_step": 5}')
+    open_checkpoint(tmp_path / "checkpoint-5")
+    (tmp_path / "optimizer.pt").touch()
     open_checkpoint(tmp_path)
-    assert caplog.messages == [f"{tmp_path} has no manifest, so it cannot be verified"]
+    told = [f"{path} has no manifest, so it cannot be verified" for path in (tmp_path / "checkpoint-5", tmp_path)]
+    assert caplog.messages == told
 
 
 def test_no_door_leads_into_a_checkpoint_that_is_gone_or_damaged(checkpoint, tmp_path):

@@ -62,10 +62,6 @@ DATA = {
     "labels of two columns": ((X, np.stack([Y, Y], 1)), r"labels int64 \(batch, 2\) and outputs float32 \(batch, 3\)"),
     "labels beyond the classes": ((X, Y + 5), r"a label value of \d which is outside the valid range of \[0, 3\)"),
     "no labels": (X, "no labels in the training batches"),
-    "several": (
-        {"a": tf.data.Dataset.range(2), "b": tf.data.Dataset.range(2)},
-        r"dict of 2 datasets \(a, b\) is not a",
-    ),
     "no length": (Endless(), r"Endless has no length: give it __len__\(\), or num_batches=None"),
 }
 
@@ -163,6 +159,24 @@ def test_examples_and_batches_of_unknown_shape_are_told(make_trainer):
 def test_a_loss_that_is_none_is_named(make_trainer, loss, message):
     with pytest.raises(TracksideError, match=message):
         make_trainer(loss_fn=loss).train()
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [
+        (8, {}, "per_device_train_batch_size=8 is not allowed: 4, since Sequential takes batches of 4 examples only"),
+        (4, {}, "the last of 10 examples has 2: dataloader_drop_last=True leaves it out"),
+        (4, {"dataloader_drop_last": True}, "the last of 10 examples has 2: give a dataset without it, as by take"),
+    ],
+)
+def test_batches_of_another_size_than_the_model_has_are_told_before_training(make_trainer, size, options, message):
+    model = keras.Sequential([keras.Input(batch_shape=(4, 2, 3)), layers.GRU(3, stateful=True)])
+    data = (np.ones((10, 2, 3), np.float32), np.zeros(10, np.int64))
+    options = {**options, "per_device_train_batch_size": size, "per_device_eval_batch_size": 4}
+    trainer = make_trainer(model=model, train_dataset=data, eval_dataset=data, num_train_epochs=1, **options)
+
+    with pytest.raises(ValueError, match=message):
+        trainer.evaluate() if options.get("dataloader_drop_last") and trainer.train() else trainer.train()
 
 
 def test_a_class_is_not_taken_for_a_model(make_trainer):

@@ -15,7 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from trackside.callbacks.errors import TracksideValueError, UnsupportedError
-from trackside.trainer.optim.choice import check_class_and_options, choose_optimizer, plateau_options, values_of
+from trackside.trainer.optim.choice import (
+    check_class_and_options,
+    check_made,
+    choose_optimizer,
+    plateau_options,
+    values_of,
+)
 from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ..availability import apex_needed
@@ -182,6 +188,7 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
     Raises:
         ArgumentError: If the scheduler or an option is unknown; the message suggests the nearest name.
     """
+    check_made(optimizer)
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         options = plateau_options(args, ReduceLROnPlateau)
         with values_of("lr_scheduler_kwargs", args.lr_scheduler_kwargs, "ReduceLROnPlateau"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from .several import Schedules
 
@@ -49,3 +51,15 @@ def _parts(schedule: Any) -> Iterator[Any]:
         yield from _parts(part)
     if not isinstance(schedule, Schedules):
         yield schedule
+
+
+def step_to(schedule: Any, position: int) -> None:
+    """Step a schedule from its beginning to where it is after ``position`` updates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer has not stepped, and that epochs are not given
+        if type(schedule) is LambdaLR and position > 0:  # a function of the position
+            schedule.last_epoch = position - 1
+            schedule.step()
+            return
+        for _ in range(position):
+            schedule.step()

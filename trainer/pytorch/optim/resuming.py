@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from trackside.callbacks.errors import TracksideValueError
 from trackside.trainer.optim.resuming import (
@@ -21,12 +19,12 @@ from trackside.trainer.optim.resuming import (
     position_of,
 )
 
-from ..snapshot import LATE, load_optimizer
+from ..snapshot import ADDED, LATE, load_optimizer
 from .frozen import flags_of, set_flags
 from .packaged import name_of
-from .rates import scale_rates
+from .rates import scale_rates, step_to
 from .saved_state import SavedState
-from .several import as_one_schedule, parts_of
+from .several import Optimizers, as_one_schedule, parts_of
 
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
@@ -65,6 +63,11 @@ class TorchMadeOptimizer(MadeOptimizer):
         names = {id(parameter): name.replace("_orig_mod.", "") for name, parameter in self._model.named_parameters()}
         return [[names.get(id(each)) for each in group["params"]] for group in self.optimizer.param_groups]
 
+    @property
+    def added(self) -> list[list[str | None]]:
+        """The names of the parameters in groups that a callback has added to the optimizer."""
+        return [] if isinstance(self.optimizer, Optimizers) else self._names[len(self._values) :]
+
     # -- optimizer ------------------------------------------------------------------------------------------------
 
     def load_optimizer(self, content: Any, before: Mapping[str, Any] | None) -> list[str]:
@@ -86,6 +89,9 @@ class TorchMadeOptimizer(MadeOptimizer):
     def _load_group(
         self, group: dict[str, Any], index: int, saved: list[dict[str, Any]], before: Mapping[str, Any] | None
     ) -> None:
+        if index >= len(self._values):  # a callback had added it
+            group.update({name: value for name, value in saved[index].items() if name not in NOT_COMPARED})
+            return
         values, now = dict(self._values[index]), self.record["groups"][index]["options"]
         old = self._old_group(index, len(saved), before)
         if old is not None:
@@ -100,7 +106,7 @@ class TorchMadeOptimizer(MadeOptimizer):
         """Return the index of the checkpoint's group with the parameters of a group; None if they are new."""
         if before is None or not _all_named(self._names) or not _all_named(_old_names(before)):
             return index if count == len(self._names) else None
-        if count != len(before["groups"]):
+        if count < len(before["groups"]):
             return None
         shared = [len(set(names) & set(self._names[index])) for names in _old_names(before)]
         if any(shared):
@@ -150,7 +156,7 @@ class TorchMadeOptimizer(MadeOptimizer):
         for group, values in zip(groups, self._values, strict=True):
             group.update(_values_of(values))
         try:
-            _step_to(self.schedule, position)
+            step_to(self.schedule, position)
         except Exception as error:
             name = type(self.schedule).__name__
             raise TracksideValueError(f"the schedule {name} cannot go to update {position}: {error}") from error
@@ -161,17 +167,6 @@ class TorchMadeOptimizer(MadeOptimizer):
     def _rate(self) -> float:
         """Return the learning rate of the first group."""
         return float(self.optimizer.param_groups[0]["lr"])
-
-
-def _step_to(schedule: Any, position: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the optimizer has not stepped, and that epochs are not given
-        if type(schedule) is LambdaLR and position > 0:  # a function of the position
-            schedule.last_epoch = position - 1
-            schedule.step()
-            return
-        for _ in range(position):
-            schedule.step()
 
 
 def _class_of(optimizer: Any) -> str:
@@ -206,10 +201,11 @@ def _old_names(before: Mapping[str, Any]) -> list[list[str | None]]:
 def _names_at_the_end(before: Mapping[str, Any], content: Mapping[str, Any]) -> list[list[str | None]]:
     """Return the names in each group when the checkpoint was written, those that were unfrozen last."""
     late = content.get(LATE, ())
-    return [
+    made = [
         [*names, *(name.replace("_orig_mod.", "") for place, name in late if place == index)]
         for index, names in enumerate(_old_names(before))
     ]
+    return [*made, *content.get(ADDED, ())]
 
 
 def _all_named(names: list[list[str | None]]) -> bool:

@@ -129,6 +129,15 @@ class RunParameters:
                 self._adopt(by_name[name].requires_grad_(True), name, group)
         self._collect()
 
+    def add_groups(self, groups: Sequence[Sequence[str]]) -> None:
+        """Add the groups to the optimizer that a callback had added to it in the run that is resumed, by names."""
+        named = {name.replace("_orig_mod.", ""): parameter for name, parameter in self._model.named_parameters()}
+        for names in groups:
+            stepped = set(self._parameters_of(self.optimizer))
+            parameters = [named[name] for name in names if name in named and named[name] not in stepped]
+            if len(parameters) == len(names):
+                self.optimizer.add_param_group({"params": parameters})
+
     def _version(self) -> tuple[int, int]:
         """Return numbers of which one changes with a new module or parameter, or a parameter of the optimizer."""
         return registrations, sum([len(group["params"]) for group in self.optimizer.param_groups])

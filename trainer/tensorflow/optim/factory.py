@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
-from trackside.trainer.optim.choice import choose_optimizer, plateau_options, values_of
+from trackside.trainer.optim.choice import check_made, choose_optimizer, plateau_options, values_of
 from trackside.trainer.optim.lr_schedules import schedule_of
 
 from ...calls import check_call
@@ -263,6 +263,7 @@ def create_scheduler(optimizer: Any, args: Any, num_training_steps: int) -> Sche
     Raises:
         ArgumentError: If the schedule or an option is unknown; the message suggests the nearest name.
     """
+    check_made(optimizer)
     optimizer = without_loss_scale(optimizer)
     if has_keras_schedule(optimizer):
         return None

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.optim.resuming import (
@@ -189,4 +191,6 @@ class TFMadeOptimizer(MadeOptimizer):
 
 
 def _description(schedule: Any) -> dict[str, Any]:
-    return {"class": type(schedule).__name__, "state": described(getattr(schedule, "__dict__", {}))}
+    others = (keras.optimizers.Optimizer, keras.Model, keras.Variable, tf.Variable)  # whose names have counters
+    state = {name: value for name, value in getattr(schedule, "__dict__", {}).items() if not isinstance(value, others)}
+    return {"class": type(schedule).__name__, "state": described(state)}

@@ -36,7 +36,7 @@ class FollowsTrainable:
     _builds: int = 0
     _model: Any = None
     _is_told: bool = False
-    _engine: Any
+    engine: Any
     _may_be_changed: EpochObservers
 
     def follow(self, made: TFMadeOptimizer, receivers: Callable[[str], tuple[Any, ...]]) -> None:
@@ -84,15 +84,15 @@ class FollowsTrainable:
         """Go on with a schedule that a callback has set within the run, if one has."""
         if self.trainer.lr_scheduler is not self._made.schedule:
             self.queue.flush()
-            self._engine.take_other_schedule()
+            self.engine.take_other_schedule()
             self.compiled.renew()  # the traced function knows whether there is one
 
     def _take_other_optimizer(self) -> None:
         """Go on with an optimizer that a callback has set within the run."""
         self.queue.flush()
         with self.model_of_run(), self.strategy.scope():
-            self._engine.take_other_optimizer()
-        self._made = cast(TFMadeOptimizer, self._engine.made)
+            self.engine.take_other_optimizer()
+        self._made = cast(TFMadeOptimizer, self.engine.made)
         self._builds = self._made.builds
         self.compiled.renew()
 

@@ -247,3 +247,14 @@ def test_an_optimizer_without_a_common_learning_rate_trains(train: Any) -> None:
     trainer = train(model, At(9, unfreeze), optimizers=(Both(*parts), None), logging_steps=1)
 
     assert trainer.state.log_history[0]["learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_a_group_that_a_callback_added_is_there_again_after_a_resume(train: Any, schedule: str, tmp_path: Any) -> None:
+    options = {"optim": "adamw_torch", "lr_scheduler_type": schedule, "save_strategy": "steps", "save_steps": 2}
+    whole = train(frozen(), At(1, unfreeze_and_add), **options)
+
+    resumed = train(frozen(), At(1, unfreeze_and_add), resume=str(tmp_path / "checkpoint-2"), **options)
+
+    assert torch.equal(weights_of(resumed.model), weights_of(whole.model))
+    assert [len(group["params"]) for group in resumed.optimizer.param_groups] == [1, 1, 4]

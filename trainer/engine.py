@@ -24,7 +24,7 @@ class StepResult:
 
     Attributes:
         loss: Mean loss of the batch, or several losses that are added up; None without labels.
-        weight: Number of items in the mean, or in each of the means.
+        weight: Number of items in the mean, or in each of the means; without a loss it is not looked at.
         logits, labels, inputs: Nested tensors of shape (examples, ...), or None.
         examples: Number of examples of this process in the batch, without padding.
     """

@@ -18,7 +18,8 @@ from trackside.callbacks._util.options import Options
 from trackside.callbacks._util.user_code import told
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
 from trackside.callbacks.secrets import masked, scrub
-from trackside.config.source import Source, plain, readings, verbatim
+from trackside.config.command_text import as_written, read_as_yaml, readings
+from trackside.config.source import Source
 from trackside.config.yaml_reader import Keys
 
 FUNCTIONS = ("loss_fn", "compute_metrics", "data_collator")
@@ -149,16 +150,16 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
     """
     if name not in options.parameters:
         if options.takes_any and has_reference(value):
-            source.set(keys, verbatim(value))
-            return FromEnvironment(verbatim(value), lambda item: item, f"{source.where(*keys)}: {'.'.join(keys)}")
+            source.set(keys, as_written(value))
+            return FromEnvironment(as_written(value), lambda item: item, f"{source.where(*keys)}: {'.'.join(keys)}")
         if options.takes_any:
-            source.set(keys, plain(value))
-            return plain(value)
+            source.set(keys, read_as_yaml(value))
+            return read_as_yaml(value)
         known = ", ".join(options.parameters) or "none"
         near = did_you_mean(name, options.parameters)
         raise source.error(keys, f"{options.name} does not take this option.{near} Options: {known}")
     hint, may_be_none = options.hints.get(name, Any), options.parameters[name].default is None
-    if has_reference(written := verbatim(value)):
+    if has_reference(written := as_written(value)):
         source.set(keys, written)
         where = f"{source.where(*keys)}: {'.'.join(keys)}={masked(written, keys[-1])!r}"
         found = FromEnvironment(written, lambda item: _converted(source, keys, item, hint), where)

@@ -9,9 +9,10 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from trackside.callbacks.secrets import masked
+from trackside.config.command_text import read_as_yaml
 from trackside.config.module_search import folders_of
 from trackside.config.run_config import RunConfig
-from trackside.config.source import TOP_KEYS, plain
+from trackside.config.source import TOP_KEYS
 from trackside.trainer.staging import address_of
 
 MERGED = "run.yaml"
@@ -57,5 +58,5 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    found = plain(value)
+    found = read_as_yaml(value)
     return str(found) if isinstance(found, str) else found

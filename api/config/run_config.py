@@ -22,6 +22,7 @@ from trackside.callbacks.config.callback_config import (
 from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
 from trackside.callbacks.registry import only_registered
 from trackside.callbacks.secrets import Secret, scrub
+from trackside.config.command_text import as_written, read_as_yaml, readings
 from trackside.config.component import (
     FUNCTIONS,
     SPECIFICATION,
@@ -31,7 +32,7 @@ from trackside.config.component import (
     read_component,
 )
 from trackside.config.module_search import search_beside
-from trackside.config.source import COMPONENTS, DATA, Source, plain, read_source, readings, verbatim
+from trackside.config.source import COMPONENTS, DATA, Source, read_source
 from trackside.config.yaml_reader import Keys
 from trackside.trainer.arguments.aliases import Alias
 from trackside.trainer.arguments.elsewhere import nearest_name
@@ -133,7 +134,7 @@ def read_callbacks(source: Source, *, registered_only: bool = False) -> tuple[Ca
     Raises:
         ConfigError: See `load_config`.
     """
-    callbacks = CallbackMap(plain(source.values["callbacks"]))
+    callbacks = CallbackMap(read_as_yaml(source.values["callbacks"]))
     callbacks.origins = {".".join(keys[1:]): place for keys, place in source.places.items() if keys[0] == "callbacks"}
     callbacks.registered_only = registered_only
     entries = parse_callback_map(callbacks)
@@ -163,7 +164,7 @@ def arguments_class(framework: str) -> Any:
 
 
 def _framework(source: Source) -> str:
-    framework = plain(source.values.get("framework", "pytorch"))
+    framework = read_as_yaml(source.values.get("framework", "pytorch"))
     if not isinstance(framework, str) or framework not in FRAMEWORKS:
         near = did_you_mean(str(framework), FRAMEWORKS)
         raise source.error(["framework"], f"{' or '.join(FRAMEWORKS)} is needed.{near}")
@@ -229,7 +230,7 @@ def _check_types(source: Source, entry: CallbackConfig, callbacks: CallbackMap) 
         keys = ("callbacks", entry.name, *above, key)
         checked = checked_option(source, keys, source.at(keys), options, name)
         written = isinstance(checked, FromEnvironment) or isinstance(source.at(keys), Secret)
-        entry.options[name] = verbatim(source.at(keys)) if written else built(checked)
+        entry.options[name] = as_written(source.at(keys)) if written else built(checked)
         target: Any = callbacks[entry.name]
         (target[above[0]] if above else target)[key] = entry.options[name]
     for target in (callbacks[entry.name], source.at(("callbacks", entry.name))):

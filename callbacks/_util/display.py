@@ -82,6 +82,16 @@ def _clipped(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names as text, with the number of the others.
+
+    Example:
+        >>> first_names(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def counted(number: int, what: str) -> str:
     """Return a number of things.
 

@@ -28,6 +28,9 @@ PREFIX = "events.out.tfevents."
 
 _numbers = itertools.count()
 
+_BINS = 30
+"""How many bars a histogram has."""
+
 
 class EventFile:
     """One event file in a run's folder.
@@ -76,12 +79,12 @@ class EventFile:
         content = plugin_data_pb2.HParamsPluginData(session_end_info=info)
         self._add_hparams(hparams_metadata.SESSION_END_INFO_TAG, content)
 
-    def histograms(self, values: Mapping[str, Any], step: int, bins: int = 30) -> None:
+    def histograms(self, values: Mapping[str, Any], step: int) -> None:
         """Add the distribution of the finite numbers of each array; an array without any is left out."""
         summaries = [
             summary_pb2.Summary.Value(tag=tag, histo=histogram)
             for tag, array in values.items()
-            if (histogram := _histogram(array, bins)) is not None
+            if (histogram := _histogram(array)) is not None
         ]
         self._add(summaries, step)
 
@@ -129,14 +132,14 @@ def _time_in(name: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _histogram(array: Any, bins: int) -> Any:
+def _histogram(array: Any) -> Any:
     import numpy as np
 
     numbers = np.asarray(array, dtype=np.float64).ravel()
     numbers = numbers[np.isfinite(numbers)]
     if not numbers.size:
         return None
-    counts, edges = np.histogram(numbers, bins=bins)
+    counts, edges = np.histogram(numbers, bins=_BINS)
     return summary_pb2.HistogramProto(
         min=numbers.min(),
         max=numbers.max(),

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from trackside.callbacks._util.display import first_names
+
 from ..checkpointing.own_generators import is_users
 
 SMALL = 1_000
@@ -65,7 +67,7 @@ class UnsavedState:
                 "training has changed what no checkpoint holds, so that a resumed run may go on differently: %s. Keep "
                 "it in the model as a buffer (register_buffer, add_weight) or as extra state (get_extra_state), in the "
                 "state of the optimizer, or in a callback with state_dict()",
-                some(names),
+                first_names(names),
             )
 
     def _is_other(self, name: str, mark: Any) -> bool:
@@ -152,8 +154,3 @@ def _is_own(value: Any) -> bool:
 def spread(tensors: Sequence[Any], most: int = 64) -> Sequence[Any]:
     """Return at most about as many of the tensors, spread over all."""
     return tensors[:: 1 + len(tensors) // most]
-
-
-def some(names: list[str]) -> str:
-    """Return the first names as text, with the number of the others."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -16,6 +16,8 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
+from trackside.callbacks._util.display import first_names
+
 from .lr_schedules import follows_metric
 
 MAX_DEPTH = 8
@@ -121,8 +123,7 @@ def frozen_as_in(
         return ["callbacks had frozen or unfrozen layers; this run keeps those that its own model has trainable"]
     flags = zip(set_flags(then["now"]), then["made"], then["now"], strict=True)
     names = [name for name, made, now in flags if made != now]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"callbacks had frozen or unfrozen {', '.join(names[:3])}{more}, which holds until a callback changes it"]
+    return [f"callbacks had frozen or unfrozen {first_names(names, 3)}, which holds until a callback changes it"]
 
 
 def schedule_before(before: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -173,10 +174,7 @@ def class_note(before: Mapping[str, Any] | None, now: Mapping[str, Any], fits: b
 
 def fresh_note(names: list[str]) -> list[str]:
     """Return a sentence about parameters whose optimizer state begins anew; none without parameters."""
-    if not names:
-        return []
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return [f"the checkpoint has no optimizer state of {', '.join(names[:5])}{more}, which begin anew"]
+    return [f"the checkpoint has no optimizer state of {first_names(names)}, which begin anew"] if names else []
 
 
 # -- descriptions -----------------------------------------------------------------------------------------------------

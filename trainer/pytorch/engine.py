@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
-from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError
 
 from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
@@ -34,9 +34,11 @@ from .distributed.strategy import DistributedStrategy
 from .evaluation import TorchEvaluation
 from .model_io import ModelIO
 from .optim.belonging import check_optimizer, check_schedule, parameters_elsewhere
+from .optim.closure import needs_closure
 from .optim.factory import check_choice
-from .optim.replaced import check_other
+from .optim.modes import OptimizerMode
 from .optim.resuming import TorchMadeOptimizer
+from .optim.several import as_one_optimizer
 from .precision.base import Precision
 from .precision.eval_mode import eval_mode
 from .precision.factory import precision_for, set_tf32
@@ -183,7 +185,13 @@ class TorchEngine(BaseEngine):
 
     def take_other_optimizer(self) -> Any:
         """Go on with the optimizer, or the dict of optimizers, that a callback has set within the run; return it."""
-        check_other(self.train_step, self._check_optimizer)
+        step = self.train_step
+        optimizer = self.trainer.optimizer = as_one_optimizer(self.trainer.optimizer)
+        self._check_optimizer()
+        if needs_closure(optimizer) and not needs_closure(step.parameters.optimizer):
+            raise UnsupportedError(f"{type(optimizer).__name__} needs a closure; set it before train()")
+        step.optimizer_mode = OptimizerMode(optimizer)
+        step.optimizer_mode.train()
         return super().take_other_optimizer()
 
     def reschedule(self, max_steps: int, step: int) -> None:

@@ -19,12 +19,13 @@ from ..evaluation.output_collector import map_nested
 from ..train_step import StepContext, TrainBatch
 from ._torch_util import NULL_CONTEXT
 from .batches import fetching
+from .batches.model_outputs import logits_in, loss_in, loss_of_labelled, loss_or_none
 from .batches.parts import map_batch
 from .data import loader
 from .distributed.strategy import DistributedStrategy
 from .inspection.graph import operations_kept
 from .inspection.misfit import TORCHS, explain
-from .model_io import ModelIO, logits_in, loss_in, loss_of_labelled, loss_or_none
+from .model_io import ModelIO
 from .precision.eval_mode import eval_mode
 from .precision.factory import DTYPES
 from .train_step import TorchTrainStep
@@ -97,7 +98,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         """Run one batch through the model."""
         step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
-        inputs = placed if self.dtype is None else self._cast(placed)
+        inputs = placed if self.dtype is None else _cast(placed, self.dtype)
         has_own = "prediction_step" in self.overrides
         predict = self.overrides.method("prediction_step") if has_own else self._predict
         # as one of several micro-batches, so that its items are counted
@@ -106,10 +107,8 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         try:
             loss, logits, labels = predict(self.trainer.model, inputs, prediction_loss_only, ignore_keys)
             weight = context.items
-            if weight is None:
-                weight = examples or 1  # of no loss
-                if loss is not None:
-                    weight = model_io.rule.count(labels, inputs, model_io.examples_in)
+            if weight is None and loss is not None:
+                weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
         if inputs is not placed and labels is not None and not has_own:
@@ -207,11 +206,6 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         name = getattr(self.model_io.model, "main_input_name", None)
         return inputs[name] if isinstance(inputs, Mapping) and name in inputs else inputs
 
-    def _cast(self, inputs: Any) -> Any:
-        """Return inputs in the precision of an evaluation in bf16 or fp16."""
-        dtype = self.dtype
-        return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-
     def metrics(self) -> dict[str, Any]:
         """Return nothing: a model of PyTorch has no metrics of its own."""
         return {}
@@ -233,3 +227,8 @@ def _is_numeric(leaf: Any) -> bool:
 def _as_tensor(loss: Any) -> Any:
     """Return a loss that is a number of Python or numpy as a tensor."""
     return torch.as_tensor(loss) if isinstance(loss, (float, np.number, np.ndarray)) else loss
+
+
+def _cast(inputs: Any, dtype: torch.dtype) -> Any:
+    """Return inputs in the precision of an evaluation in bf16 or fp16."""
+    return map_batch(lambda x, _: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)

@@ -18,12 +18,13 @@ from trackside.callbacks.errors import UnsupportedError
 from ..base_engine.engine import BaseEngine
 from ..base_engine.train_step import BaseTrainStep
 from ..train_step import StepContext, TrainBatch
+from .batches.model_outputs import loss_in, main_logits
 from .batches.parts import copied, moved
 from .distributed.strategy import DistributedStrategy
 from .inspection.misfit import TORCHS, explain
 from .inspection.observer import LossObserver
 from .loss import LossAccumulator, rescale, smoothed_loss, zero_gradients_of
-from .model_io import ModelIO, loss_in, main_logits
+from .model_io import ModelIO
 from .oom_retry import OOMRetrier
 from .optim.belonging import holders_of
 from .optim.closure import Closure, needs_closure

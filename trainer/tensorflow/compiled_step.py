@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from ..train_step import TrainBatch
 from ._compat import flat_call
-from .data.loader import examples_in, map_leaves, stacked
+from .data.leaves import examples_in, map_leaves, stacked_spec
 from .data.readers import HeldReader, IteratorReader, Pair, Reader, inputs_of, joined
 from .distributed.strategy import DistributedStrategy
 from .draws.outside import Outside
@@ -122,7 +122,7 @@ class CompiledStep:
             reader = joined(held, first.examples_of_all, self._spec)
         key = (type(reader), length, True)
         if key not in self._whole:
-            signature = [reader.signature, map_leaves(stacked, self._rows), stacked(LEARNING_RATE)]
+            signature = [reader.signature, map_leaves(stacked_spec, self._rows), stacked_spec(LEARNING_RATE)]
             self._whole[key] = self._compiled("updates", self._several_of(reader.batch_in, length), signature)
         self.finite.done += len(windows)
         rows = None if self._rows is None else np.stack([self._rows_of(window) for window in windows])

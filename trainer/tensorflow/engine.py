@@ -26,7 +26,8 @@ from ..progress import Progress
 from ..train_step import TrainBatch
 from .checkpoint import TFCheckpoint
 from .data.factory import check_batch_size, check_same_spec, make_batches, training_options
-from .data.loader import Batches, OwnBatches, examples_in
+from .data.leaves import examples_in
+from .data.loader import Batches, OwnBatches
 from .data.readers import IteratorReader
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .draws.state import DRAWS

@@ -21,10 +21,9 @@ from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
 from ._compat import input_names, keras_mask, sentence_of, with_mask_of
 from .compiled_step import rows_of
-from .data import loader
 from .data.factory import check_batch_size, check_finite, make_batches
-from .data.leaves import rows_in
-from .data.loader import Batches, OwnBatches
+from .data.leaves import examples_in, map_leaves, rows_in, spec_of
+from .data.loader import Batches, OwnBatches, num_examples
 from .data.readers import LABELS, Pair, pair_of, unweighted
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
@@ -92,7 +91,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
 
     def num_examples(self, batches: Any) -> int | None:
         """Return the number of examples in ``batches``; None if it is unknown."""
-        return loader.num_examples(batches)
+        return num_examples(batches)
 
     def is_dict_of_datasets(self, dataset: Any) -> bool:
         """Return whether ``dataset`` is a dict of datasets by name, and not one dataset of named arrays."""
@@ -140,10 +139,10 @@ class TFEvaluation(EnginePart, EvaluationStep):
         loss, weight, logits, single = self._predictor(pair)(pair, rows_of(self.strategy, pair))
         self._by_name.add(single)
         self._metrics.has_batches |= pair.labels is not None
-        examples = loader.examples_in(pair)
+        examples = examples_in(pair)
         first, last = self.strategy.local_span(examples)
         if last - first < examples:
-            pair = loader.map_leaves(lambda leaf: rows_in(leaf, first, last), pair)
+            pair = map_leaves(lambda leaf: rows_in(leaf, first, last), pair)
         features, (labels, _) = pair.features, unweighted(pair.labels)
         kept = features if "inputs" in self.trainer.args.include_for_metrics else None
         logits = None if prediction_loss_only else map_nested(_on_host_if_cpu, without(logits, ignore_keys))
@@ -153,7 +152,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         """Return the compiled evaluation step for batches with the structure of ``pair``."""
         spec = None if self._batches is None else self._batches.element_spec
         if spec is None or not _fits(pair, spec):
-            spec = loader.map_leaves(loader.spec_of, pair)
+            spec = map_leaves(spec_of, pair)
         if spec is not self._last_spec[0]:
             self._last_spec = spec, str(spec)
         key = (self._last_spec[1], id(self.trainer.model), id(self._metrics.source))
@@ -183,7 +182,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
     def _update_metrics(self, labels: Any, logits: Any, rows: Any) -> None:
         if rows is not None:  # of all processes
             first, count = rows[0, 0], tf.reduce_sum(rows[:, 2])
-            labels = loader.map_leaves(lambda leaf: rows_in(leaf, first, first + count), labels)
+            labels = map_leaves(lambda leaf: rows_in(leaf, first, first + count), labels)
         labels, weights = unweighted(labels)
         try:
             self._metrics.update(labels, logits, weights)

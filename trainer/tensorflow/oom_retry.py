@@ -9,7 +9,7 @@ from operator import itemgetter
 import tensorflow as tf
 
 from ..data.sharding import even_spans
-from .data.loader import examples_in, map_leaves
+from .data.leaves import examples_in, map_leaves
 from .data.readers import Pair
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

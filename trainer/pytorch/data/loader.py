@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -14,14 +14,12 @@ from trackside.trainer.data.sharding import derive_seed
 from ...train_step import TrainBatch
 from .._compat import end_workers
 from ..batches.parts import batch_size
-from ..preparation.own_randomness import generators_of, reseed_all
 from .changes import WorkersCopies
 from .collators import Collator
+from .own_loaders import SizeOf, begin_epoch, counted_of_own, read_batches, splits_by_rank
 from .sampler import EpochBatchSampler
 from .stream import ShardedIterable, StreamCollator
 from .workers import SeededBatches, SeededDataset, fetch, host_state_kept
-
-SizeOf = Callable[[Any], int]
 
 
 class EpochLoader(DataLoader[Any]):
@@ -186,9 +184,9 @@ def iterate_epoch(
     """
     seed = derive_seed(seed, epoch)
     if not isinstance(loader, EpochLoader):
-        _begin_epoch(loader, seed, epoch)
-        started = _reading(loader, seed, rank, seeds_own=True)
-        return _behind(_counted_foreign(loader, started, size_of, rank, world_size), skip_examples)
+        begin_epoch(loader, seed, epoch)
+        started = read_batches(loader, seed, rank, seeds_own=True)
+        return _behind(counted_of_own(loader, started, size_of, rank, world_size), skip_examples)
     loader.set_epoch(epoch, skip_examples)
     batches = _begun_when_read(loader)
     order = loader.order
@@ -213,26 +211,8 @@ def counted(loader: Any, size_of: SizeOf = batch_size, *, rank: int = 0, world_s
     """
     if isinstance(loader, EpochLoader):
         return loader.counted()
-    started = loader if world_size == 1 else _reading(loader, 0, rank)
-    return _counted_foreign(loader, started, size_of, rank, world_size)
-
-
-def _counted_foreign(
-    loader: Any, started: Iterable[Any], size_of: SizeOf, rank: int, world_size: int
-) -> Iterator[TrainBatch]:
-    if world_size == 1 or _splits_by_rank(loader):
-        for inputs in started:
-            size = size_of(inputs)
-            yield TrainBatch(inputs, size, size * world_size)
-        return
-    batches = iter(started)
-    while turn := list(islice(batches, world_size)):
-        sizes = [size_of(inputs) for inputs in turn]
-        yield TrainBatch(turn[min(rank, len(turn) - 1)], sizes[rank] if rank < len(turn) else 0, sum(sizes))
-
-
-def _splits_by_rank(loader: Any) -> bool:
-    return any(hasattr(part, "num_replicas") for part in _parts_of(loader))
+    started = loader if world_size == 1 else read_batches(loader, 0, rank)
+    return counted_of_own(loader, started, size_of, rank, world_size)
 
 
 def _behind(batches: Iterator[TrainBatch], skip_examples: int) -> Iterator[TrainBatch]:
@@ -243,54 +223,13 @@ def _behind(batches: Iterator[TrainBatch], skip_examples: int) -> Iterator[Train
             yield batch
 
 
-def _begin_epoch(loader: Any, seed: int, epoch: int) -> None:
-    for part in _parts_of(loader):
-        if callable(getattr(part, "set_epoch", None)):
-            part.set_epoch(epoch)
-        if isinstance(getattr(part, "generator", None), torch.Generator):
-            part.generator.manual_seed(seed)
-
-
-def _reading(loader: Any, seed: int, rank: int, *, seeds_own: bool = False) -> Iterator[Any]:
-    """Yield the batches of another loader, read with random numbers that follow from ``seed`` and the position.
-
-    The random numbers are the same on all ranks, which must read the same batches. If each rank has its own batches,
-    they are the same only up to the first batch: a sampler draws its order when its first index is requested.
-
-    Args:
-        seeds_own: Seed generators that the loader's dataset, samplers or collator refer to, too.
-    """
-    own_rank = rank if _splits_by_rank(loader) else 0
-    if seeds_own:  # only now, since a resumed run has restored the states of all that are reached
-        parts = _parts_of(loader)
-        seeded = {id(getattr(part, "generator", None)) for part in parts}
-        others = generators_of(*parts, getattr(loader, "collate_fn", None))
-        reseed_all([each for each in others if id(each) not in seeded], seed)
-    with host_state_kept(seed):
-        batches = iter(loader)
-    for number in count():
-        with host_state_kept(derive_seed(seed, number, own_rank if number else 0)):
-            batch = list(islice(batches, 1))
-        if not batch:
-            return
-        yield batch[0]
-
-
-def _parts_of(loader: Any) -> list[Any]:
-    """Return a loader and its parts (samplers and dataset), each once."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    parts = [loader, batch_sampler, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
-    parts.append(getattr(loader, "dataset", None))
-    return list({id(part): part for part in parts if part is not None}.values())
-
-
 # -- sizes ------------------------------------------------------------------------------------------------------------
 
 
 def batches_per_epoch(loader: Any, world_size: int = 1) -> int | None:
     """Return the number of batches in a whole epoch for this rank, or None if unknown."""
     length = _length(loader)
-    if length is None or isinstance(loader, EpochLoader) or _splits_by_rank(loader):
+    if length is None or isinstance(loader, EpochLoader) or splits_by_rank(loader):
         return length
     return -(-length // world_size)
 

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import ArgumentError
 
 from ...stop_signals import STOP_SIGNALS
@@ -111,7 +112,7 @@ class DDP(MultiProcess):
             logging.WARNING if self.rank == 0 else logging.DEBUG,
             "no gradient reached %s, so DDP looks for such parameters in every update (ddp_find_unused_parameters=True "
             "says so from the start; requires_grad_(False) spares it)",
-            ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
+            first_names(names),
         )
 
     def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ...evaluation.output_collector import leaves
 from ..batches.label_rule import IGNORED, LabelRule
+from ..batches.model_outputs import loss_or_none
 from ..batches.parts import map_batch
 from ..loss import as_mean_and_weight
-from ..model_io import loss_or_none
 from ..precision.eval_mode import eval_mode
 
 FEW = 4

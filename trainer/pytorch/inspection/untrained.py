@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trackside.callbacks._util.display import first_names
+
 from ..loss import leaves_of
-from ..optim.belonging import parameters_elsewhere, some
+from ..optim.belonging import parameters_elsewhere
 
 
 def untrained_in(loss: Tensor, trainer: Any, holders: Iterable[Any]) -> str:
@@ -24,7 +26,7 @@ def untrained_in(loss: Tensor, trainer: Any, holders: Iterable[Any]) -> str:
     if not found:
         return ""
     names = {parameter: name for name, parameter in _named(holders)}
-    return some([names.get(each, f"a parameter of shape {tuple(each.shape)}") for each in found])
+    return first_names([names.get(each, f"a parameter of shape {tuple(each.shape)}") for each in found])
 
 
 def _named(holders: Iterable[Any]) -> Iterator[tuple[str, Tensor]]:

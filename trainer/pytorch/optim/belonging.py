@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
+from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum")
-"""State of torch's optimizers that has the shape of the parameter."""
 
 PAIR = "optimizers is (optimizer, schedule), not functions that make them"
 
@@ -55,7 +53,7 @@ def check_optimizer(model: nn.Module, optimizer: Any, others: Callable[[], Itera
         logger.warning(
             "%d of the %d trainable parameters of %s are in no group of the optimizer, and are not trained: %s. Freeze "
             "them (requires_grad_(False)), or add them",
-            *(len(missing), len(trainable), _named(model), some(missing)),
+            *(len(missing), len(trainable), _named(model), first_names(missing)),
         )
     if (foreign := held - own) and tells:
         logger.warning(
@@ -100,21 +98,6 @@ def parameters_elsewhere(holders: Iterable[object], optimizer: Any) -> Iterator[
         for value in getattr(holder, "__dict__", {}).values():
             if isinstance(value, Optimizer) and value is not optimizer:
                 yield from (parameter for group in value.param_groups for parameter in group["params"])
-
-
-def is_state_of(state: Mapping[str, Any], parameter: Tensor, optimizer: Any) -> bool:
-    """Return whether the state of an optimizer has the shape of a parameter; of others than torch's own, it may be any.
-
-    The kernels of torch do not look: they read and write beyond the end of state that is smaller.
-    """
-    is_known = type(optimizer).__module__.startswith("torch.optim")
-    found = [state[name] for name in MOMENTS if isinstance(state.get(name), Tensor)] if is_known else []
-    return all(moment.shape == parameter.shape for moment in found)
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first names as text, with the number of the others."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _named(part: object) -> str:

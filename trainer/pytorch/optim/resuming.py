@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trackside.callbacks.errors import TracksideValueError
@@ -22,12 +19,12 @@ from trackside.trainer.optim.resuming import (
     position_of,
 )
 
-from ..snapshot import ADDED, LATE, WEIGHT_DTYPES, load_optimizer
-from .belonging import is_state_of
+from ..snapshot import ADDED, LATE, load_optimizer
 from .frozen import flags_of, set_flags
 from .packaged import name_of
 from .rates import scale_rates, step_to
-from .several import Optimizers, as_one_schedule
+from .saved_state import SavedState
+from .several import Optimizers, as_one_schedule, parts_of
 
 KERNELS = ("fused", "foreach")
 """Options of torch's optimizers that select the kernel of a step, not its result."""
@@ -118,63 +115,16 @@ class TorchMadeOptimizer(MadeOptimizer):
         return index if is_empty else None
 
     def _load_state(self, content: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
-        own = self.optimizer.state_dict()
-        saved, is_same = content["state"], (before or self.record)["class"] == self.record["class"]
-        pairs = self._fitting(self._pairs(content, before, own), saved, own)
-        entries = {new: saved[old] for new, old in pairs.items() if old in saved}
-        fits = True
-        if (before is not None and before.get("groups") != self.record["groups"]) or not is_same:
-            fits = self._fit(entries, own, is_same)
+        old_names = _names_at_the_end(before, content) if before else []
+        saved = SavedState(content, _flat(old_names), self.optimizer, _flat(self._names))
+        is_same = (before or self.record)["class"] == self.record["class"]
+        has_other_groups = before is not None and before.get("groups") != self.record["groups"]
+        fits = saved.complete(is_same) if has_other_groups or not is_same else True
         notes = class_note(before, self.record, fits)
         if fits:
-            notes += fresh_note(self._names_without(pairs, own) if saved else [])
-            dtypes = _reordered(content, own, pairs)
-            load_optimizer(self.optimizer, {**content, **own, **dtypes, "state": {**own["state"], **entries}})
+            notes += fresh_note(saved.fresh_names() if content["state"] else [])
+            saved.load()
         return notes
-
-    def _pairs(self, content: Any, before: Mapping[str, Any] | None, own: Any) -> dict[int, int]:
-        """Return the number of each parameter in the checkpoint, by its number here: by name, or else by position."""
-        old, new = _numbers(content), _numbers(own)
-        old_names = [name for names in _names_at_the_end(before, content) for name in names] if before else []
-        names = [name for group in self._names for name in group]
-        if len(old_names) == len(old) and _all_named([old_names, names]):
-            by_name = dict(zip(old_names, old, strict=True))
-            return {number: by_name[name] for number, name in zip(new, names, strict=True) if name in by_name}
-        sizes = [
-            [len(group["params"]) for group in groups] for groups in (content["param_groups"], own["param_groups"])
-        ]
-        return dict(zip(new, old, strict=True)) if sizes[0] == sizes[1] else {}
-
-    def _fitting(self, pairs: dict[int, int], saved: Mapping[int, Any], own: Any) -> dict[int, int]:
-        """Return the pairs without those whose state is of a parameter of another shape."""
-        groups = zip(self.optimizer.param_groups, own["param_groups"], strict=True)
-        places = [
-            (number, parameter, _owner(self.optimizer, group))
-            for group, packed in groups
-            for number, parameter in zip(packed["params"], group["params"], strict=True)
-        ]
-        misfits = {new for new, *place in places if new in pairs and not is_state_of(saved.get(pairs[new], {}), *place)}
-        return {new: old for new, old in pairs.items() if new not in misfits}
-
-    def _fit(self, entries: dict[int, Any], own: Any, is_same: bool) -> bool:
-        """Complete the state of an optimizer with other options in place; return False if it is of another kind."""
-        for group, packed in zip(self.optimizer.param_groups, own["param_groups"], strict=True):
-            made: dict[int, dict[str, Any] | None] = {}
-            for number, parameter in zip(packed["params"], group["params"], strict=True):
-                if number not in entries:
-                    continue
-                if parameter.ndim not in made:
-                    ready = self.optimizer.state.get(parameter)
-                    made[parameter.ndim] = ready or state_of_one(_owner(self.optimizer, group), group, parameter)
-                needed = made[parameter.ndim]
-                if not is_same and (needed is None or set(entries[number]) != set(needed)):
-                    return False
-                entries[number] = {**_like(needed or {}, parameter), **entries[number]}
-        return True
-
-    def _names_without(self, pairs: Mapping[int, int], own: Any) -> list[str]:
-        names = [name for group in self._names for name in group]
-        return [str(name or number) for number, name in zip(_numbers(own), names, strict=True) if number not in pairs]
 
     # -- schedule -------------------------------------------------------------------------------------------------
 
@@ -219,62 +169,8 @@ class TorchMadeOptimizer(MadeOptimizer):
         return float(self.optimizer.param_groups[0]["lr"])
 
 
-def state_of_one(optimizer: Any, group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any] | None:
-    """Return the state that an optimizer makes at its first step for one element with the options of ``group``.
-
-    Args:
-        parameter: The element has as many dimensions, of length 1.
-
-    Returns:
-        The state by name; None if the optimizer cannot step such a parameter.
-    """
-    one = torch.zeros([1] * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
-    one.grad = torch.zeros_like(one)
-    probe = object.__new__(type(optimizer))
-    vars(probe).update({name: value for name, value in vars(optimizer).items() if name != "step"})
-    hooks: dict[str, Any] = {name: OrderedDict() for name in vars(optimizer) if name.endswith("_hooks")}
-    vars(probe).update(hooks, state=defaultdict(dict), param_groups=[{**group, "params": [one]}])
-    try:
-        type(optimizer).step(probe)
-        return dict(probe.state[one])
-    except Exception:
-        return None
-
-
-def _parts(optimizer: Any) -> list[Any]:
-    """Return the optimizers of which `Optimizers` consists, or the only one."""
-    return list(optimizer.parts.values()) if isinstance(optimizer, Optimizers) else [optimizer]
-
-
 def _class_of(optimizer: Any) -> str:
-    return " and ".join(name_of(type(part)) for part in _parts(optimizer))
-
-
-def _owner(optimizer: Any, group: Mapping[str, Any]) -> Any:
-    return next(part for part in _parts(optimizer) if any(each is group for each in part.param_groups))
-
-
-def _like(needed: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """Return the state of one element, for a whole parameter."""
-    shape = torch.Size([1] * parameter.ndim)
-    return {
-        name: torch.full_like(parameter, value.item(), dtype=value.dtype, requires_grad=False)
-        if isinstance(value, Tensor) and value.shape == shape and parameter.ndim
-        else copy.deepcopy(value)
-        for name, value in needed.items()
-    }
-
-
-def _numbers(state: Mapping[str, Any]) -> list[int]:
-    return [number for group in state["param_groups"] for number in group["params"]]
-
-
-def _reordered(content: Mapping[str, Any], own: Mapping[str, Any], pairs: Mapping[int, int]) -> dict[str, list[str]]:
-    """Return the types of the weights when the checkpoint was written, in the order of the parameters here."""
-    if WEIGHT_DTYPES not in content:
-        return {}
-    by_number = dict(zip(_numbers(content), content[WEIGHT_DTYPES], strict=False))
-    return {WEIGHT_DTYPES: [by_number.get(pairs.get(number, -1), "") for number in _numbers(own)]}
+    return " and ".join(name_of(type(part)) for part in parts_of(optimizer))
 
 
 def _description(schedule: Any) -> dict[str, Any]:
@@ -312,5 +208,9 @@ def _names_at_the_end(before: Mapping[str, Any], content: Mapping[str, Any]) -> 
     return [*made, *content.get(ADDED, ())]
 
 
-def _all_named(names: list[Any]) -> bool:
-    return all(name is not None for group in names for name in group)
+def _all_named(names: list[list[str | None]]) -> bool:
+    return None not in _flat(names)
+
+
+def _flat(names: list[list[str | None]]) -> list[str | None]:
+    return [name for group in names for name in group]

@@ -15,10 +15,11 @@ from torch.nn.modules.module import (
 )
 from torch.optim import Optimizer
 
+from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import TracksideValueError
 
 from ...base_engine.engine import tell_of_other_model
-from .belonging import parameters_elsewhere, some
+from .belonging import parameters_elsewhere
 from .factory import decay_parameter_names
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -176,9 +177,9 @@ class RunParameters:
         names = {parameter: name for name, parameter in self._model.named_parameters() if parameter in woken}
         if names and self._is_distributed:
             raise TracksideValueError(
-                f"{some([*names.values()])} were unfrozen after the model was distributed, so that their gradients are "
-                "not exchanged between the processes. Give the trainer a model in which they are trainable; a callback "
-                "can freeze them in on_train_begin"
+                f"{first_names([*names.values()])} were unfrozen after the model was distributed, so that their "
+                "gradients are not exchanged between the processes. Give the trainer a model in which they are "
+                "trainable; a callback can freeze them in on_train_begin"
             )
         known = {*self._parameters_of(self.optimizer), *parameters_elsewhere(self._holders(), self.optimizer)}
         new = {parameter: name for parameter, name in names.items() if parameter not in known}
@@ -188,13 +189,13 @@ class RunParameters:
             logger.warning(
                 "%s were unfrozen, but are not in the optimizer, which was given to the trainer: they are not trained. "
                 "optimizer.add_param_group adds them",
-                some([*new.values()]),
+                first_names([*new.values()]),
             )
             return
         decayed = set(decay_parameter_names(self._model))
         for parameter, name in new.items():
             self._adopt(parameter, name, 0 if name in decayed else 1)
-        logger.warning("%s were unfrozen, and are trained from this update on", some([*new.values()]))
+        logger.warning("%s were unfrozen, and are trained from this update on", first_names([*new.values()]))
 
     def _tell_of_new(self, before: set[Tensor]) -> None:
         """Warn of parameters that the model did not have before, and that no optimizer has."""
@@ -205,7 +206,7 @@ class RunParameters:
             logger.warning(
                 "%s came into the model when the optimizer was made already, and are not trained. "
                 "optimizer.add_param_group adds them",
-                some(names),
+                first_names(names),
             )
 
     def _adopt(self, parameter: Tensor, name: str, index: int) -> None:

@@ -209,6 +209,11 @@ def as_one_optimizer(made: Any) -> Any:
     return Optimizers(parts)
 
 
+def parts_of(optimizer: Any) -> list[Any]:
+    """Return the optimizers of which `Optimizers` consists, or the only one."""
+    return list(optimizer.parts.values()) if isinstance(optimizer, Optimizers) else [optimizer]
+
+
 def as_one_schedule(made: Any) -> Any:
     """Return a dict or list of schedules as one, and anything else unchanged."""
     return Schedules(dict(_named(made))) if isinstance(made, (Mapping, list, tuple)) else made

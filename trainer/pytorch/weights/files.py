@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import CheckpointError
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents
 
@@ -79,7 +80,7 @@ def _parts(folder: Path, index: str, names: Collection[str]) -> list[str]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / index} cannot be read: {error!r}") from error
     if missing := parts.difference(names):
-        raise CheckpointError(f"{folder} lacks {some(sorted(map(str, missing)))}, which {index} names")
+        raise CheckpointError(f"{folder} lacks {first_names(sorted(map(str, missing)))}, which {index} names")
     return sorted(parts)
 
 
@@ -98,11 +99,6 @@ def _elsewhere(folder: Path) -> dict[str, str]:
 def weights_in(folder: Path) -> list[str]:
     """Return the names of the weight files in ``folder``; empty if there are none."""
     return weights_files(folder, os.listdir(folder))
-
-
-def some(names: list[str]) -> str:
-    """Return the first names as text; "none" without any."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -262,7 +258,7 @@ def _read(path: Path, before: Mapping[str, Any]) -> dict[str, Any]:
         metadata = file.metadata() or {}
     places = json.loads(metadata.get(ELSEWHERE, "{}")) if path.name == OWN_FILE else {}
     if lacking := sorted(set(places.values()) - before.keys()):
-        raise CheckpointError(f"{path} leaves {some(lacking)} to other files, which lack them")
+        raise CheckpointError(f"{path} leaves {first_names(lacking)} to other files, which lack them")
     weights |= _placed(places, before) if places else {name: before[name] for name in before.keys() - weights.keys()}
     return weights | {name: weights[first] for name, first in json.loads(metadata.get(TIES, "{}")).items()}
 

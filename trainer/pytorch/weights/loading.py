@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trackside.callbacks._util.display import first_names
 from trackside.callbacks.errors import CheckpointError, did_you_mean
 from trackside.trainer.checkpointing.manifest import Contents
 
 from ..host_copy import place_of
-from .files import read_weights, some
+from .files import read_weights
 from .names import plain_name
 
 
@@ -32,8 +33,8 @@ def load_weights(model: nn.Module, checkpoint: Contents) -> None:
     if missing or extra or wrong:
         hint = did_you_mean(missing[0], extra) if missing else ""
         raise CheckpointError(
-            f"the weights in {checkpoint.path} do not fit the model: missing {some(missing)}; unknown {some(extra)}; "
-            f"of another shape {some(wrong)}.{hint}"
+            f"the weights in {checkpoint.path} do not fit the model: missing {first_names(missing) or 'none'}; unknown "
+            f"{first_names(extra) or 'none'}; of another shape {first_names(wrong) or 'none'}.{hint}"
         )
     _fill(model, {names[name]: value for name, value in weights.items()}, {names[n]: own[n] for n in own})
 

@@ -21,8 +21,8 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import derive_seed
 from .host_stream import HostStream
-from .leaves import as_array
-from .loader import Batches, examples_in, map_leaves
+from .leaves import as_array, examples_in, map_leaves
+from .loader import Batches
 from .readers import Pair, pair_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")

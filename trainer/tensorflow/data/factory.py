@@ -14,8 +14,8 @@ from trackside.callbacks.errors import ArgumentError, TracksideTypeError, Tracks
 
 from .._compat import input_structure, inputs_of
 from .batched import IndexedBatches, IteratedBatches, is_iterated
-from .leaves import as_array
-from .loader import ArrayBatches, Batches, DatasetBatches, map_leaves
+from .leaves import as_array, map_leaves
+from .loader import ArrayBatches, Batches, DatasetBatches
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 

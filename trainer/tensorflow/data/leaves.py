@@ -1,7 +1,8 @@
-"""Arrays and tensors of a batch: types that TensorFlow has, and a part of the rows."""
+"""Arrays and tensors of a batch: each leaf of nested values, its type, its rows and its tf.TensorSpec."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +12,11 @@ import tensorflow as tf
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from .._compat import unequal_shapes
+
+
+def map_leaves(function: Callable[..., Any], *nested: Any) -> Any:
+    """Return nested values of one structure with ``function`` applied to each leaf that is not None."""
+    return tf.nest.map_structure(lambda leaf, *others: None if leaf is None else function(leaf, *others), *nested)
 
 
 def as_array(leaf: Any) -> Any:
@@ -70,6 +76,23 @@ def rows_in(leaf: Any, start: Any, stop: Any) -> Any:
     shape = leaf.dense_shape
     first = tf.concat([tf.cast([start], shape.dtype), tf.zeros_like(shape[1:])], axis=0)
     return tf.sparse.slice(leaf, first, tf.concat([tf.cast([stop - start], shape.dtype), shape[1:]], axis=0))
+
+
+def examples_in(pair: Any) -> int:
+    """Return the number of examples in a batch on the host."""
+    return int(next(leaf for leaf in tf.nest.flatten(pair) if leaf is not None).shape[0])
+
+
+def spec_of(leaf: Any) -> Any:
+    """Return the tf.TensorSpec of an array whose first dimension is that of a batch."""
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        return tf.type_spec_from_value(leaf)
+    return tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
+
+
+def stacked_spec(spec: Any) -> Any:
+    """Return the tf.TensorSpec of a stack of any number of elements with ``spec``."""
+    return tf.TensorSpec((None, *spec.shape), spec.dtype)
 
 
 def unequal(error: BaseException) -> TracksideValueError | None:

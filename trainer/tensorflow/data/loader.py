@@ -20,7 +20,7 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 
 from ...data.sharding import BatchCut, derive_seed
 from .._compat import slices_of
-from .leaves import as_array, different_lengths, rows_in, unequal
+from .leaves import as_array, different_lengths, examples_in, map_leaves, rows_in, spec_of, unequal
 from .pipeline import UserPipeline
 from .readers import IteratorReader, Pair, Reader, RowsReader, pair_of, tokens_per_example, unweighted
 from .rows_in_order import RowsInOrder
@@ -269,16 +269,6 @@ class OwnBatches(Batches):
         return self._pipeline.of_epoch(dataset, epoch) if isinstance(dataset, tf.data.Dataset) else dataset
 
 
-def map_leaves(function: Callable[..., Any], *nested: Any) -> Any:
-    """Return nested values of one structure with ``function`` applied to each leaf that is not None."""
-    return tf.nest.map_structure(lambda leaf, *others: None if leaf is None else function(leaf, *others), *nested)
-
-
-def examples_in(pair: Pair) -> int:
-    """Return the number of examples in a batch on the host."""
-    return int(next(leaf for leaf in tf.nest.flatten(pair) if leaf is not None).shape[0])
-
-
 def first_examples(batches: Batches, most: int) -> Pair:
     """Return the first examples of a batch as tensors, for building a model, or looking at its loss."""
     batch = next(batches.epoch(0), None)
@@ -301,18 +291,6 @@ def _cardinality(dataset: Any) -> tuple[int | None, bool]:
     """Return the number of elements of a tf.data.Dataset, None if unknown, and whether it is infinite."""
     count = int(dataset.cardinality())
     return count if count >= 0 else None, count == tf.data.INFINITE_CARDINALITY
-
-
-def spec_of(leaf: Any) -> Any:
-    """Return the tf.TensorSpec of an array whose first dimension is that of a batch."""
-    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
-        return tf.type_spec_from_value(leaf)
-    return tf.TensorSpec((None, *leaf.shape[1:]), tf.as_dtype(leaf.dtype))
-
-
-def stacked(spec: Any) -> Any:
-    """Return the tf.TensorSpec of a stack of any number of elements with ``spec``."""
-    return tf.TensorSpec((None, *spec.shape), spec.dtype)
 
 
 def _any_batch(spec: Any) -> Any:

@@ -13,6 +13,7 @@ from trackside.callbacks._util.plain_data import to_json
 from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.state import TrainerState
 
+from .arguments.within_run import ArgumentsOfRun
 from .checkpointing.best_model import BestModel
 from .checkpointing.choosing.choice import Choice
 from .checkpointing.choosing.nodes import Nodes
@@ -101,7 +102,7 @@ class CheckpointManager:
         is_plain = not self.dispatcher.receivers("on_save") and "save_model" not in self.overrides
         return bool(args.save_async) and is_plain and args.world_size == 1 and not args.fsdp
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: Progress, args: ArgumentsOfRun) -> None:
         """Save a checkpoint of this step, and count how long it takes.
 
         If a callback listens to on_save, several processes run, the model is sharded, or a subclass overrides saving,
@@ -109,15 +110,15 @@ class CheckpointManager:
         a failure is raised at the next step; a save waits only if two earlier ones are not yet committed.
         """
         with self.costs.waiting():
-            self._save(progress)
+            self._save(progress, args)
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: Progress, run_args: ArgumentsOfRun) -> None:
         args, state, dispatcher = self.trainer.args, self.trainer.state, self.dispatcher
         step, background = state.global_step, self.in_background
         state.stateful_callbacks, state.callback_classes = dispatcher.state_dicts(), dispatcher.classes
         if background:
             self.committer.make_room()  # before the copy: at most two copies exist
-        write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress)
+        write = self._writer(self.engine.checkpoint.snapshot(copy=background), progress, run_args)
         best, held = state.best_model_checkpoint, self._held(step)
 
         def commit() -> None:
@@ -142,13 +143,13 @@ class CheckpointManager:
         gather = self.engine.strategy.collectives.gather
         return {path for held in gather("the checkpoints in use", self.dispatcher.held()) for path in held}
 
-    def _writer(self, write_snapshot: Write, progress: Progress) -> Write:
+    def _writer(self, write_snapshot: Write, progress: Progress, args: ArgumentsOfRun) -> Write:
         """Return a function that writes the complete checkpoint, with the current values of all that may change."""
 
         def current() -> dict[str, str]:
             return {
                 STATE_FILE: _as_json(self.trainer.state.to_dict(), "state"),
-                ARGS_FILE: _as_json(self.trainer.args.to_dict(), "arguments"),
+                ARGS_FILE: _as_json(args.to_dict(), "arguments"),
                 PROGRESS_FILE: _as_json(progress.to_dict(), "progress"),
             }
 

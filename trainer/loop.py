@@ -298,7 +298,7 @@ class TrainingLoop:
         self.current_epoch.settle()
         self.progress.add_loss(*self.step.take_loss())
         self.trainer.store_flos()
-        self.checkpoints.save(self.progress)
+        self.checkpoints.save(self.progress, self.args_at_start)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class TrainingLoop:
         if self.args.load_best_model_at_end:
             self.checkpoints.best.load()
         progress.add_loss(*self.step.take_loss())
-        loss = (progress.total_loss + progress.pending_loss) / max(state.global_step - progress.empty_steps, 1)
+        loss = progress.loss_of_run(state.global_step)
         seconds = time.perf_counter() - start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos, **(memory.stop("train") if memory else {})}

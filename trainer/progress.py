@@ -211,6 +211,17 @@ class Progress:
         self.pending_loss, self.pending_steps = 0.0, 0
         return loss
 
+    def loss_of_run(self, steps: int) -> float:
+        """Return the mean loss of those of ``steps`` updates in which something counted; NaN if there were none such.
+
+        Example:
+            >>> Progress(total_loss=3.0, pending_loss=1.0, empty_steps=2).loss_of_run(4)
+            2.0
+        """
+        counted = steps - self.empty_steps
+        loss = self.total_loss + self.pending_loss
+        return loss / counted if counted else math.nan if steps else 0.0
+
     def next_epoch(self) -> None:
         """Go to the beginning of the next epoch."""
         self.epoch += 1

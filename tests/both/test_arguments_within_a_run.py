@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from typing import Any
 
@@ -70,6 +71,12 @@ def records(trainer: Any) -> list[Any]:
     return [(record["step"], sorted(record)) for record in trainer.state.log_history]
 
 
+def saved_args(trainer_factory: Any, folder: str) -> Any:
+    (last, *_) = reversed(trainer_factory.checkpoints(folder))
+    args = json.loads((trainer_factory.folder / folder / last / "training_args.json").read_text())
+    return {name: value for name, value in args.items() if name not in ("logging_dir", "output_dir", "run_name")}
+
+
 def test_what_is_read_at_the_start_has_no_effect_within_the_run_and_is_told_once(
     trainer_factory: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,6 +93,7 @@ def test_what_is_read_at_the_start_has_no_effect_within_the_run_and_is_told_once
     assert (trainer_factory.weights(changed) == trainer_factory.weights(plain)).all()
     assert records(changed) == records(plain)
     assert trainer_factory.checkpoints("changed") == trainer_factory.checkpoints("plain")
+    assert saved_args(trainer_factory, "changed") == saved_args(trainer_factory, "plain")
 
 
 @pytest.mark.parametrize("name", OF_STATE)

@@ -47,11 +47,18 @@ class ArgumentsOfRun:
     def __init__(self, args: Any) -> None:
         self._args = args
         self._at_start = {name: getattr(args, name) for name in read_at_start(args)}
+        self._saved = {name: value for name, value in args.to_dict().items() if name in self._at_start}
         self._values = [*vars(args).values()]
 
     def take_late(self) -> None:
         """Take the arguments that are read after on_train_begin as they are now."""
-        self._at_start |= {name: getattr(self._args, name) for name in READ_LATE if name in self._at_start}
+        late, values = self._at_start.keys() & READ_LATE, self._args.to_dict()
+        self._at_start |= {name: getattr(self._args, name) for name in late}
+        self._saved |= {name: values[name] for name in late}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments that the run goes by, for its checkpoints: without changes that have no effect on it."""
+        return {**self._args.to_dict(), **self._saved}
 
     def tell_changes(self) -> None:
         """Warn of each argument that was changed since the run began, once."""

@@ -156,8 +156,9 @@ def left_of(batch: Any, examples: int) -> int:
         3
     """
     parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else ()
-    if any(isinstance(part, Tensor) and part.ndim and part.shape[0] == examples for part in parts):
-        return examples  # nearly always, and ten times faster than the rest
+    for part in parts:
+        if isinstance(part, Tensor) and part.ndim and part.shape[0] == examples:
+            return examples  # nearly always, and ten times faster than the rest
     sizes = set(_sizes_of(batch))
     tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim]
     has_second = bool(tensors) and all(examples in leaf.shape[1:2] for leaf in tensors)

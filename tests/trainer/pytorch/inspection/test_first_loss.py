@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.torch_models import DictDataset, TokenModel, classified, mlp, weights_of
@@ -164,6 +165,12 @@ def test_a_batch_in_which_nothing_counts_is_nothing(kind: str, tmp_path: Any) ->
     expected = losses if kind == "accumulated" else [sum(losses[:2]) / 2, sum(losses[2:]) / 2]
     assert records == pytest.approx(expected, abs=1e-10)
     assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-10)
+
+
+def test_the_loss_of_a_run_in_which_nothing_counts_is_not_a_number(tmp_path: Any) -> None:
+    trainer = trained(tmp_path, model=TokenModel(), data=tokens([0, 0, 0]), max_steps=3)
+
+    assert np.isnan(trainer.state.log_history[-1]["train_loss"])
 
 
 class Divides(Trainer):

@@ -86,7 +86,7 @@ def same(one, two):
         np.array(["a", "bcd"]),
         np.array(["2026-11-30"], "M8[D]"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_comes_back_equal_and_of_the_same_type(value):
     told = []
@@ -106,7 +106,7 @@ def test_a_value_comes_back_equal_and_of_the_same_type(value):
         (Pair(1, 2), (1, 2), "and comes back from a checkpoint as tuple"),
         (defaultdict(lambda: 5, a=1), {"a": 1}, "is a defaultdict, and comes back from a checkpoint without its"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_comes_back_as_another_one_is_told_with_its_place(value, comes_back, told):
     places = {}
@@ -140,7 +140,7 @@ def test_a_value_without_any_form_is_refused_with_its_place(value, message):
         {"trackside": "array", "dtype": "O", "shape": [1], "data": "AAAAAAAAAAA="},
         {"trackside": "defaultdict", "items": ["eval", {}]},
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_nothing_but_values_is_made_of_what_a_file_says(value):
     with pytest.raises((ValueError, KeyError, TypeError)):

@@ -109,7 +109,7 @@ def _claims(path: tuple[tuple[str, int], ...]) -> dict[str, list[Registration]]:
         rivals = claims.setdefault(claim.name, [])
         if all((rival.package, rival.value) != (package, claim.value) for rival in rivals):
             rivals.append(claim)
-    return claims
+    return {name: sorted(rivals, key=lambda claim: claim.package) for name, rivals in claims.items()}
 
 
 def find(name: str, claims: Mapping[str, list[Registration]] | None = None) -> Registration:

@@ -16,7 +16,8 @@ WHOLE = 16
 
 def resume(trainer_factory, step, data=32, **options):
     """Resume from the checkpoint of ``step``; return the trainer, the examples seen, and the epochs after updates."""
-    trainer = trainer_factory(train_dataset=trainer_factory.dataset(data), **{**RUN, **options})
+    given = {**RUN, "save_strategy": "no", **options}
+    trainer = trainer_factory(train_dataset=trainer_factory.dataset(data), **given)
     counted, epochs = [], []
     engine = trainer._engine
     count = engine.count_examples
@@ -86,7 +87,7 @@ def test_max_steps_holds_with_any_batch_size(trainer_factory, stopped_at):
 
 
 def test_a_second_resume_of_a_resized_run_is_the_resized_run(trainer_factory, stopped_at):
-    change = {"per_device_train_batch_size": 8}
+    change = {"per_device_train_batch_size": 8, "save_strategy": "steps"}
     whole, _, _ = resume(trainer_factory, stopped_at, **change)
 
     again, seen, _ = resume(trainer_factory, stopped_at + 1, **change)

@@ -35,6 +35,7 @@ def run(
     import numpy as np
 
     from support import tf_models as parts
+    from support.arrays import classified
     from trackside import LossGuardCallback, TFTrainer, TFTrainingArguments, TrainerCallback
     from trackside.trainer.tensorflow.precision.amp import INITIAL_SCALE
 
@@ -61,7 +62,7 @@ def run(
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             control.should_skip_update |= state.global_step == 1
 
-    train_data = parts.classified(examples)
+    train_data = classified(examples)
     if bad >= 0:
         train_data[0][bad] = np.inf
     args = TFTrainingArguments(
@@ -76,7 +77,7 @@ def run(
         None,
         args,
         train_data,
-        parts.classified(13, seed=1),
+        classified(13, seed=1),
         compute_metrics=lambda p: {"rows": float(len(p.predictions)), "sum": float(np.abs(p.predictions).sum())},
         callbacks=[Watch()] if precision == "fp16" else [],
         model_init=lambda: counting({"mlp": parts.mlp, "norm": normed}[kind]()),
@@ -96,7 +97,7 @@ def run(
         "learning_rate": [record["learning_rate"] for record in records],
         "weights": parts.weights_of(trainer.model).tolist(),
         "eval": {name: metrics[f"eval_{name}"] for name in ("loss", "rows", "sum", "accuracy", "top")},
-        "predictions": trainer.predict(parts.classified(13, seed=1)).predictions.tolist(),
+        "predictions": trainer.predict(classified(13, seed=1)).predictions.tolist(),
         "traces": dict(trainer.trace_counts),
         "replicas": args.n_replicas,
         "skips": skips,
@@ -110,8 +111,9 @@ def run(
 def loss_alone(trainer: Any, model: Any) -> float:
     """The loss of a model on one replica, with the weights and the statistics of the trainer's."""
     from support import tf_models as parts
+    from support.arrays import classified
 
-    features, labels = parts.classified(13, seed=1)
+    features, labels = classified(13, seed=1)
     model.set_weights(trainer.model.get_weights())
     return float(parts.LOSS(labels, model(features, training=False)))
 

@@ -11,6 +11,7 @@ import pytest
 
 RUN = """
 import sys
+from support.arrays import *
 from {parts} import *
 from trackside import {trainer}, {args}
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 
-from .._compat import input_structure, inputs_of
+from .._compat import input_structure, inputs_of, layers_of
 from .batched import IndexedBatches, IteratedBatches, is_iterated
 from .leaves import as_array, map_leaves
 from .loader import ArrayBatches, Batches, DatasetBatches
@@ -80,7 +80,7 @@ def check_finite(batches: Batches) -> Batches:
 
 
 def check_batch_size(batches: Batches | None, model: Any, stage: str) -> None:
-    """Check that a model with a batch size of its own, as a stateful RNN has, gets batches of that size only.
+    """Check that a model with states for each example, as a stateful RNN has, gets batches of its size only.
 
     Args:
         stage: "train" or "eval".
@@ -91,7 +91,8 @@ def check_batch_size(batches: Batches | None, model: Any, stage: str) -> None:
     """
     taken = tf.nest.flatten(input_structure(model))
     sizes = {leaf.shape[0] for leaf in taken if getattr(leaf, "shape", None)} - {None}
-    if len(sizes) != 1 or not isinstance(batches, (ArrayBatches, DatasetBatches)):
+    is_stateful = any(getattr(layer, "stateful", False) for layer in layers_of(model))  # others take any batch
+    if len(sizes) != 1 or not is_stateful or not isinstance(batches, (ArrayBatches, DatasetBatches)):
         return
     (size,), name = sizes, type(model).__name__
     if batches.batch_size != size:

@@ -23,8 +23,8 @@ def is_known(loss: Any) -> bool:
     """Return whether a loss, or the loss of that name, is one of Keras with a value for each example.
 
     Example:
-        >>> is_known("mse"), is_known(keras.losses.Dice()), is_known(lambda labels, outputs: outputs)
-        (True, False, False)
+        >>> is_known("mse"), is_known(keras.losses.Dice())
+        (True, False)
     """
     if loss is None or isinstance(loss, str):
         return str(loss).lower() not in OF_BATCHES

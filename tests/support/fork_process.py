@@ -1,7 +1,8 @@
 """Processes that need not import their framework, which takes seconds: they are forked from one that has.
 
-They are for tests of what processes do together, or of one that is killed, not of how one starts. A fork has a session,
-an environment, a folder and output of its own, and runs its script as ``__main__`` to an end like any other's.
+They are for tests of what processes do together, or of one that is killed, not of how one starts, or of what objects do
+when Python lets go of them at its end. A fork has a session, an environment, a folder and output of its own, and runs
+its script as ``__main__``, with what ``atexit`` calls, to an end like any other's.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def told_plainly(*also: type[Exception]) -> Iterator[None]:
     kinds: tuple[type[Exception], ...] = (TracksideError, *also)
     try:
         yield
-    except (ConfigError, BrokenPipeError):  # of which the second is no error: what reads the output has enough
+    except (ConfigError, BrokenPipeError):  # the second is not an error: what reads the output has enough
         raise
     except kinds as error:
         raise ConfigError(_sentence(error)) from error

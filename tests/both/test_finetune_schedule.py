@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from support.callback_examples import Replaces
 
 from trackside import FinetuneScheduleCallback, TrainerCallback
 from trackside.callbacks.errors import ArgumentError
@@ -111,23 +112,10 @@ def flags_of(model):
     return [weight.trainable for weight in model.weights]
 
 
-class Removes(TrainerCallback):
-    """Removes a callback after some updates, and adds another one."""
-
-    def __init__(self, name, step, then=None):
-        self.removed, self.step, self.then = name, step, then
-
-    def on_step_end(self, args, state, control, trainer=None, **kwargs):
-        if state.global_step == self.step:
-            trainer.remove_callback(self.removed)
-            if self.then is not None:
-                trainer.add_callback(self.then)
-
-
 def test_removed_within_a_run_it_trains_all_weights_again_and_says_so(trainer_factory, stages, caplog):
     model, changes = trainer_factory.model(), Changes(trainer_factory)
     finetune = FinetuneScheduleCallback(stages(model))
-    trainer = trainer_factory(model=model, callbacks=[finetune, Removes("finetune_schedule", 3), changes], **RUN)
+    trainer = trainer_factory(model=model, callbacks=[finetune, Replaces(3, "finetune_schedule"), changes], **RUN)
 
     trainer.train()
 
@@ -138,7 +126,7 @@ def test_removed_within_a_run_it_trains_all_weights_again_and_says_so(trainer_fa
 
 def test_attached_within_a_run_it_begins_with_the_next_epoch(trainer_factory, stages):
     model, changes = trainer_factory.model(), Changes(trainer_factory)
-    add = Removes("none", 3, FinetuneScheduleCallback(stages(model)))
+    add = Replaces(3, added=FinetuneScheduleCallback(stages(model)))
     trainer = trainer_factory(model=model, callbacks=[add, changes], **RUN)
 
     trainer.train()

@@ -214,7 +214,7 @@ def test_arguments_that_are_set_after_their_construction_are_converted_and_check
     trainer = trainer_factory.trainer_class(trainer_factory.model(), args, train_dataset=trainer_factory.dataset(8))
 
     assert (trainer.args.max_steps, type(trainer.args.max_steps)) == (2, int)
-    assert caplog.text.count("which is no field of it and has no effect") == 1
+    assert caplog.text.count("which is not a field of it and has no effect") == 1
     assert "args has 'lerning_rate'" in caplog.text
     args.max_steps = "many"
     with pytest.raises(ArgumentError, match="max_steps='many' is not allowed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.callback_examples import Replaces
 
 from trackside import EMACallback, SWACallback, TrainerCallback
 from trackside.callbacks.errors import ArgumentError, CallbackError
@@ -115,23 +116,10 @@ def test_two_averages_and_options_out_of_range_are_errors(trainer_factory):
             make()
 
 
-class Attaches(TrainerCallback):
-    """Removes callbacks, and attaches others, after some updates."""
-
-    def __init__(self, step, removed="", attached=None):
-        self.step, self.removed, self.attached = step, removed, attached
-
-    def on_step_end(self, args, state, control, trainer=None, **kwargs):
-        if state.global_step == self.step:
-            trainer.remove_callback(self.removed)
-            if self.attached is not None:
-                trainer.add_callback(self.attached)
-
-
 def test_an_average_goes_with_its_callback(trainer_factory, caplog):
     plain = trainer_factory(**RUN)
     plain.train()
-    trainer = trainer_factory(callbacks=[EMACallback(0.9), Attaches(5, "ema")], **RUN)
+    trainer = trainer_factory(callbacks=[EMACallback(0.9), Replaces(5, "ema")], **RUN)
 
     trainer.train()
 
@@ -141,7 +129,7 @@ def test_an_average_goes_with_its_callback(trainer_factory, caplog):
 
 def test_an_average_that_is_attached_within_a_run_begins_there(trainer_factory):
     trace = Trace(trainer_factory)
-    trainer = trainer_factory(callbacks=[trace, Attaches(5, attached=EMACallback(0.9))], **RUN)
+    trainer = trainer_factory(callbacks=[trace, Replaces(5, added=EMACallback(0.9))], **RUN)
 
     trainer.train()
 

@@ -49,6 +49,19 @@ class Counts(TrainerCallback):
         self.count = state["count"]
 
 
+class Replaces(TrainerCallback):
+    """Removes a callback by its name after some updates, and adds another one."""
+
+    def __init__(self, step, removed="", added=None):
+        self.step, self.removed, self.added = step, removed, added
+
+    def on_step_end(self, args, state, control, trainer=None, **kwargs):
+        if state.global_step == self.step:
+            trainer.remove_callback(self.removed)
+            if self.added is not None:
+                trainer.add_callback(self.added)
+
+
 class Listens(TrainerCallback):
     """Hears what happens inside an update, which on TensorFlow then goes in pieces."""
 

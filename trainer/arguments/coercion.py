@@ -67,7 +67,7 @@ def converted(cls: Any, name: str, value: Any) -> Any:
 def check_set(args: PlainData) -> None:
     """Convert and check the fields of ``args`` once more, some of which may have been set after its construction.
 
-    An attribute that is no field, but nearly has the name of one, is warned of, since nothing reads it.
+    An attribute that is not a field, but nearly has the name of one, is warned of, since nothing reads it.
 
     Raises:
         ArgumentError: As `convert_fields`.
@@ -85,7 +85,7 @@ def check_set(args: PlainData) -> None:
             near = difflib.get_close_matches(name, names, n=1, cutoff=NEAR)
             if near:
                 logger.warning(
-                    "args has %r, which is no field of it and has no effect. Did you mean %r?", name, near[0]
+                    "args has %r, which is not a field of it and has no effect. Did you mean %r?", name, near[0]
                 )
 
 

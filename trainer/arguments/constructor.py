@@ -90,7 +90,7 @@ def check_parts(callbacks: Any, optimizers: Any, model_init: Any) -> None:
 
     Raises:
         CallbackError: If callbacks are not a list of callbacks.
-        TracksideTypeError: If optimizers are no pair.
+        TracksideTypeError: If optimizers are not a pair.
         ArgumentError: If there are some beside model_init.
     """
     check_callbacks(callbacks)

@@ -42,7 +42,7 @@ class StateFiles(ABC):
             self._read_file(folder / name)
 
     def _states(self, of_optimizer: Any) -> dict[str, Any]:
-        """Return the states by file name, as their files keep them; None where there is no state.
+        """Return the states by file name, as their files keep them; None without a state.
 
         Args:
             of_optimizer: The state of the optimizer.

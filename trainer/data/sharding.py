@@ -114,7 +114,7 @@ def cut_update(examples: int, *, most: int, world_size: int) -> tuple[int, int]:
     The number is the smallest with at most ``most`` examples and at least one for each process.
 
     Raises:
-        ArgumentError: If there is no such number; the message has the nearest numbers of examples that can be cut.
+        ArgumentError: If the update cannot be cut so; the message has the nearest numbers of examples that can be cut.
 
     Example:
         >>> cut_update(128, most=32, world_size=4), cut_update(128, most=32, world_size=3)

@@ -29,7 +29,7 @@ def metrics_in(result: Any, trainer: Any) -> dict[str, Any]:
     """Return what a trainer's evaluate() returned, as plain values.
 
     Raises:
-        TracksideTypeError: If it is no dict.
+        TracksideTypeError: If it is not a dict.
     """
     if isinstance(result, Mapping):
         return dict(plain(result, "evaluate()"))

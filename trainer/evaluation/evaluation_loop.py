@@ -268,7 +268,7 @@ class EvaluationRun:
         if self._only_loss:
             return "only the loss is asked for (prediction_loss_only)"
         if logits is None:
-            return "there are no predictions beside the loss"
+            return "the model gives nothing beside the loss"
         return f"the batches have no labels{' by the names of args.label_names' if self._has_label_names else ''}"
 
     def _prediction(self, logits: Any, labels: Any) -> EvalPrediction:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     with told_plainly(OSError, ValueError), local_files(options.out, states_at) as folder:
         states = sorted(folder.glob(f"**/{STATE_FILE}"), key=_steps)
         if not states:
-            raise ConfigError(f"{folder}: there is no {STATE_FILE}, from which the curve is drawn")
+            raise ConfigError(f"{folder} has no {STATE_FILE}, from which the curve is drawn")
         state = TrainerState.load_from_json(states[-1])
         here = Path() if is_address(options.out) else folder
         picture = report.draw_loss_curve(state.log_history, options.output or here / report.LOSS_CURVE)

@@ -35,7 +35,7 @@ from trackside.cli.main import main
         (["evaluate", "run.yaml"], "out has neither a model nor a checkpoint; train first"),
         (["predict", "run.yaml", "--checkpoint", "nowhere"], "--checkpoint nowhere: the folder does not exist"),
         (["plot", "nowhere"], "nowhere: the folder does not exist"),
-        (["plot", "."], ".: there is no trainer_state.json"),
+        (["plot", "."], ". has no trainer_state.json"),
         (["watch", "run.yaml"], "run.yaml: this is not a journal. The callback 'journal' writes one"),
         (["report", "run.yaml"], "run.yaml: this is not a journal. The callback 'journal' writes one"),
         (["checkpoints", "ls", "run.yaml"], "run.yaml: this is a file; a folder is needed"),

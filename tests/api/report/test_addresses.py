@@ -76,7 +76,7 @@ def test_an_address_is_replayed_and_drawn_as_the_folder_is(kind, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["plot"], "memory://none/run: there is no trainer_state.json"),
+        (["plot"], "memory://none/run has no trainer_state.json"),
         (
             ["replay", "--callback", "csv"],
             "memory://none/run/journal.jsonl: the file does not exist. The callback 'jou",

@@ -8,7 +8,7 @@ import time
 import weakref
 
 import pytest
-from support.callback_examples import Recorder, Stops
+from support.callback_examples import Counts, Recorder, Stops
 
 from trackside import TrainerCallback, TrainerControl
 from trackside.callbacks import events
@@ -181,18 +181,6 @@ def test_each_callback_is_charged_with_its_own_time(track):
 
 
 def test_states_come_back_under_the_names_of_their_callbacks(track):
-    class Counts(TrainerCallback):
-        count = 0
-
-        def on_step_end(self, args, state, control, **kwargs):
-            self.count += 1
-
-        def state_dict(self):
-            return {"count": self.count}
-
-        def load_state_dict(self, state):
-            self.count = state["count"]
-
     one, two = Counts(), Counts()
     run = track(one)
     run.step()
@@ -203,7 +191,7 @@ def test_states_come_back_under_the_names_of_their_callbacks(track):
     again = track(Counts(), Counts())
     again.dispatcher.load_state_dicts({**states, "gone": {"count": 9}})
 
-    assert states == {"counts": {"count": 2}, "counts_2": {"count": 1}}
+    assert states == {"counter": {"count": 2}, "counter_2": {"count": 1}}
     assert again.dispatcher.state_dicts() == states
 
 

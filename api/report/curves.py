@@ -59,7 +59,7 @@ def curves_of(records: Sequence[Record]) -> dict[str, list[Point]]:
     before: Record | None = None
     for record in records:
         for name, value in record.values.items():
-            if name == "epoch" or name.endswith(HIDDEN) or name.startswith(OF_WHOLE_RUN) or not is_number(value):
+            if name.endswith(HIDDEN) or name.startswith(OF_WHOLE_RUN) or not is_number(value):
                 continue
             curves.setdefault(str(name), []).append((record.step, record.epoch, record.hours, float(value)))
         if "loss" in record.values and not is_evaluation(record.values):

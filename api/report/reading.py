@@ -19,7 +19,7 @@ from trackside.report.run_files import (
     folder_and_journal,
     local_files,
 )
-from trackside.report.run_record import Happening, Record, RunRecord, is_number
+from trackside.report.run_record import Happening, Record, RunRecord, is_number, numbers_in
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
@@ -165,9 +165,8 @@ def _changed_at(path: Path) -> int:
 
 
 def _record(item: dict[str, Any]) -> Record:
-    values = {key: value for key, value in item.items() if key not in ("step", "epoch")}
     epoch = item.get("epoch")
-    return Record(int(item.get("step") or 0), epoch if is_number(epoch) else None, None, 0, values)
+    return Record(int(item.get("step") or 0), epoch if is_number(epoch) else None, None, 0, numbers_in(item))
 
 
 def _args(folder: Path) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Record:
     values: dict[str, Any]
 
 
+def numbers_in(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a log record, by name, without its place in the run: alike in journals and checkpoints."""
+    return {name: value for name, value in logs.items() if name not in ("step", "epoch")}
+
+
 @dataclass
 class Happening:
     """Something that the run did at a step, and why.
@@ -208,7 +213,7 @@ class RunRecord:
     def _follow_log(self, entry: Mapping[str, Any], step: int, now: Start) -> None:
         hours = self._hours_before + (float(entry.get("time") or now.time) - now.time) / 3600
         epoch = entry["epoch"] if is_number(entry["epoch"]) else None
-        self.records.append(Record(step, epoch, hours, len(self.starts) - 1, dict(entry["logs"])))
+        self.records.append(Record(step, epoch, hours, len(self.starts) - 1, numbers_in(entry["logs"])))
 
     def _follow_evaluate(self, entry: Mapping[str, Any], step: int, now: Start) -> None:
         reason = entry.get("because")

@@ -192,6 +192,19 @@ def test_records_from_before_the_journal_come_from_the_checkpoint():
     assert report("out").curve("loss")["step"] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
 
 
+def test_a_record_that_journal_and_checkpoint_have_is_there_once():
+    train(logging_steps=2, save_steps=4, max_steps=8)
+    entries = [json.loads(line) for line in Path("out/journal.jsonl").read_text().splitlines()]
+    begins = next(entry for entry in entries if entry["event"] == "on_train_begin")
+    rest = [entry for entry in entries if entry["step"] >= 2]
+    lines = [{**begins, "step": 2}, *rest]  # as of a journal that was removed at step 2, and began anew there
+    Path("out/journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    records = read_run("out").record.records
+
+    assert [record.step for record in records if "loss" in record.values] == [2, 4, 6, 8]
+
+
 def test_a_second_run_in_the_journal_replaces_the_first_and_is_told():
     train(learning_rate=0.5)
     train(overwrite_output_dir=True)

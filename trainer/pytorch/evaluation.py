@@ -49,6 +49,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         name = "bf16" if args.bf16_full_eval else "fp16" if args.fp16_full_eval else ""
         self.dtype: torch.dtype | None = DTYPES.get(name)
         self.delay: int | None = fetching.delay_on(args.device)
+        self._own_step: Callable[..., Any] | None = None
 
     @property
     def doubt(self) -> str:  # type: ignore[override]  # known only when the loss is
@@ -79,6 +80,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         past = self.model_io.past
         self.model_io.inspect()
         self.train_step.take_overrides()
+        self._own_step = self.overrides.method("prediction_step") if "prediction_step" in self.overrides else None
         self.strategy.share_buffers(self.model_io.model)
         try:
             with self.train_step.optimizer_mode.evaluating(), eval_mode(trainer.model, self.dtype):
@@ -99,8 +101,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
         step, model_io, examples = self.train_step, self.model_io, batch.examples
         placed = step.place(batch.inputs)
         inputs = placed if self.dtype is None else _cast(placed, self.dtype)
-        has_own = "prediction_step" in self.overrides
-        predict = self.overrides.method("prediction_step") if has_own else self._predict
+        predict = self._own_step or self._predict
         # as one of several micro-batches, so that its items are counted
         interrupted, step.context = step.context, (context := StepContext(0, 2, examples == 0))
         model_io.examples_in.known = inputs, examples or 1
@@ -111,7 +112,7 @@ class TorchEvaluation(EnginePart, EvaluationStep):
                 weight = model_io.rule.count(labels, inputs, model_io.examples_in)
         finally:
             step.context, model_io.examples_in.known = interrupted, (None, 0)
-        if inputs is not placed and labels is not None and not has_own:
+        if inputs is not placed and labels is not None and self._own_step is None:
             labels = model_io.labels_of(placed)  # for the metrics, unchanged from the dataset
         kept = self._main_input(placed) if "inputs" in self.trainer.args.include_for_metrics else None
         self.strategy.end_step()

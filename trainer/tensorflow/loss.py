@@ -8,6 +8,7 @@ when the update is complete. Usually that sum is one, and no division is needed.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -244,10 +245,10 @@ class FiniteLosses:
         self._counted: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     def add(self, loss: Any) -> None:
-        """Count an update; the first loss that is not finite makes the sum so, and ends it, and nothing is counted."""
-        total = self._total.read_value()
-        is_finite = tf.math.is_finite(self._total.assign(tf.where(tf.math.is_finite(total), total + loss, total)))
-        self._counted.assign_add(tf.cast(is_finite, tf.float64))
+        """Count an update and add its loss; after the first loss that is not finite, add and count nothing."""
+        is_on = tf.cast(tf.math.is_finite(self._total.read_value()), tf.float64)
+        self._total.assign_add(tf.math.multiply_no_nan(loss, is_on))  # 0 where it is off, whatever the loss is
+        self._counted.assign_add(is_on)
 
     def values(self) -> list[Any]:
         """Return the number of updates counted and the sum of the losses, on the device."""
@@ -255,13 +256,13 @@ class FiniteLosses:
 
     def note(self, counted: float, total: float) -> None:
         """Note what `values` was after all updates; tell once of a loss that is not finite."""
-        if counted < self.done and self._found is None:
-            self._found = self._step.trainer.state.global_step - self.done + int(counted) + 1, total
+        if not math.isfinite(total) and self._found is None:
+            self._found = self._step.trainer.state.global_step - self.done + int(counted), total
             text = "the loss of update %d is %s; this is told once. The callback terminate_on_nan stops the run"
             logger.warning(text, *self._found)
 
     def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
-        """Return the first update whose loss was not finite, and the sum of the losses; with ``wait``, look for it."""
+        """Return the first update whose loss was not finite, and that loss; with ``wait``, look for it."""
         if wait and self._step.queue.is_empty:
             self.note(*(float(value.numpy()) for value in self.values()))
         return self._found

@@ -157,7 +157,7 @@ def test_calls_and_seconds_are_counted(track):
 def test_each_callback_is_charged_with_its_own_time(track):
     class Slow(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     class Fails(Slow):
         role = "observer"
@@ -175,8 +175,8 @@ def test_each_callback_is_charged_with_its_own_time(track):
     run.step(2)
 
     seconds = {name: item.seconds for name, item in run.dispatcher.attachments.items()}
-    assert seconds["slow"] >= 0.04 <= seconds["fails"]
-    assert max(seconds["first"], seconds["between"], seconds["last"]) < 0.02
+    assert seconds["slow"] >= 0.2 <= seconds["fails"]
+    assert max(seconds["first"], seconds["between"], seconds["last"]) < 0.1
     assert {item.calls for item in run.dispatcher.attachments.values()} == {2}
 
 

@@ -9,19 +9,18 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from .._util.atomic_files import append_line, is_at, open_to_append
 from .._util.conversion import convert, hints_of
 from .._util.plain_data import plain
-from ..callback import TrainerCallback
 from ..errors import TracksideValueError
 from ..events import EVENTS
 from ..secrets import masked, scrub
 from ..state import FLAGS, TrainerControl, TrainerState
-from ..types import Args, Role
+from ..types import Args
+from .log_file import FileCallback
 
 logger: logging.Logger = logging.getLogger("trackside.callbacks")
 
@@ -56,7 +55,7 @@ NEEDED = {"on_train_begin": ("run", "args"), "on_log": ("logs",), "on_evaluate":
 """What a line of these events has besides."""
 
 
-class JournalCallback(TrainerCallback):
+class JournalCallback(FileCallback):
     """Append every event to a file, by default ``output_dir/journal.jsonl``.
 
     A line holds ``event``, ``time``, ``step`` and ``epoch``; ``state``, the fields that changed since the line before;
@@ -73,29 +72,20 @@ class JournalCallback(TrainerCallback):
         path: The file; None: journal.jsonl in ``args.output_dir``.
     """
 
-    role: Role = "observer"
     name: str | None = "journal"
+    default_name: str = "journal.jsonl"
     background: bool = True
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path).expanduser()
+        super().__init__(path)
         self.run: str | None = None
         """The id of the run; a resumed run keeps it."""
-        self._file: FileIO | None = None
         self._known: dict[str, Any] = {}
         self._is_in_run = False
         self._first: tuple[Path, dict[str, Any]] | None = None
         self._begun: dict[str, Any] = {}
         for event in EVENTS:
             setattr(self, event, partial(self._note, event))
-
-    @property
-    def writes_elsewhere(self) -> bool:
-        """Whether the file is not in ``args.output_dir``, and so not written in a development run."""
-        return self.path is not None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_file": None}  # another process opens the file anew
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.run is None else {"run": self.run}
@@ -132,12 +122,12 @@ class JournalCallback(TrainerCallback):
         finally:
             self._is_in_run = self._is_in_run and event != "on_train_end"
             if not self._is_in_run:  # an event that comes after the end must not leave the file open
-                self._close()
+                self.close()
 
     def _begin(self, args: Args, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0 or self.run is None:
             self.run = uuid.uuid4().hex
-        self._close()  # events before the run may have gone into another folder
+        self.close()  # events before the run may have gone into another folder
         self._known = {}
         self._is_in_run = True
         values = args.to_dict() if hasattr(args, "to_dict") else masked(vars(args))
@@ -156,7 +146,7 @@ class JournalCallback(TrainerCallback):
                 append_line(file, json.dumps(first) + "\n")
         path = self.log_file_of(args)
         if self._file is not None and not is_at(self._file, path):
-            self._close()
+            self.close()
         if self._file is None:
             self._file = open_to_append(path)
             if self._is_in_run and entry["event"] != "on_train_begin" and path.stat().st_size == 0:
@@ -167,15 +157,6 @@ class JournalCallback(TrainerCallback):
         """Return the first line of a file that was removed within the run: the run goes on here, as a resumed one."""
         place = {key: entry[key] for key in ("time", "step", "epoch")}
         return {"event": "on_train_begin", **place, **self._begun, "state": _plain(self._known)}
-
-    def log_file_of(self, args: Args) -> Path:
-        """Return the path of the file."""
-        return self.path or Path(args.output_dir) / "journal.jsonl"
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Log files: the base class of callbacks that write log records to a file."""
+"""Log files: the base classes of callbacks that write a file of a run, and of those that write its log records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,40 @@ REWRITING_S = 0.1
 """What rewriting may take: this share of the time since the run began, and these seconds on top."""
 
 
-class LogFileCallback(TrainerCallback):
+class FileCallback(TrainerCallback):
+    """Write one file, by default in the output folder.
+
+    Args:
+        path: The file; None: ``default_name`` in ``args.output_dir``.
+    """
+
+    role: Role = "observer"
+    default_name: str = ""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path: Path | None = None if path is None else Path(path).expanduser()
+        self._file: FileIO | None = None
+
+    @property
+    def writes_elsewhere(self) -> bool:
+        """Whether the file is not in ``args.output_dir``, and so not written in a development run."""
+        return self.path is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None}  # another process opens it anew
+
+    def log_file_of(self, args: Args) -> Path:
+        """Return the path of the file."""
+        return self.path or Path(args.output_dir) / self.default_name
+
+    def close(self) -> None:
+        """Close the file if it is open; the next write opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class LogFileCallback(FileCallback):
     """Keep a file equal to ``state.log_history``, complete after every record.
 
     When training begins, the file is written anew from the history: a new run starts with an empty file, and a resumed
@@ -35,23 +68,11 @@ class LogFileCallback(TrainerCallback):
         path: The file; None: ``default_name`` in ``args.output_dir``.
     """
 
-    role: Role = "observer"
-    default_name: str = ""
-
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path: Path | None = None if path is None else Path(path).expanduser()
+        super().__init__(path)
         self._is_of_run = False
         self._is_behind = False
         self._begun_s = self._rewriting_s = 0.0
-        self._stream: FileIO | None = None
-
-    @property
-    def writes_elsewhere(self) -> bool:
-        """Whether the file is not in ``args.output_dir``, and so not written in a development run."""
-        return self.path is not None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_stream": None}  # another process opens it anew
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         path = self.log_file_of(args)
@@ -66,8 +87,8 @@ class LogFileCallback(TrainerCallback):
             return
         path, record = self.log_file_of(args), {"step": state.global_step, **logs}
         if is_stream(path):
-            self._stream = self._stream or open_to_append(path)
-            append_line(self._stream, self.streamed(record))
+            self._file = self._file or open_to_append(path)
+            append_line(self._file, self.streamed(record))
             return
         was_behind, self._is_behind = self._is_behind, self._is_of_run
         if not was_behind and self.append(path, record):
@@ -79,13 +100,7 @@ class LogFileCallback(TrainerCallback):
         if self._is_behind and state.is_world_process_zero:
             self._rewrite(self.log_file_of(args), state.log_history)
         self._begun_s = float("-inf")  # what is evaluated after the run is written at once
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def log_file_of(self, args: Args) -> Path:
-        """Return the path of the file."""
-        return self.path or Path(args.output_dir) / self.default_name
+        self.close()
 
     def _rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         start_s = perf_counter()

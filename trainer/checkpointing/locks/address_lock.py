@@ -12,16 +12,15 @@ import json
 import logging
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe, process_exists
+from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks.errors import ArgumentError
 
-from .run_lock import ADVICE, LIMIT_BYTES, LOCK_FILE, in_words, of_this_process, tell_once
+from .run_lock import ADVICE, LIMIT_BYTES, LOCK_FILE, has_ended, in_words, of_this_process, tell_once
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -42,7 +41,7 @@ class Marker:
     def __init__(self, remote: Any, run_id: str) -> None:
         self.remote = remote
         self.holders = 0
-        self._told: dict[str, Any] = {**of_this_process(run_id), "processes": _processes(), "key": "", "beat": 0}
+        self._told: dict[str, Any] = {**of_this_process(run_id), "key": "", "beat": 0}
         self._told["key"] = secrets.token_hex(8)
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="trackside-lock", daemon=True)
@@ -54,7 +53,7 @@ class Marker:
             ArgumentError: If another run that lives holds the address.
         """
         found = self._read()
-        if found and not _is_gone(found):
+        if found and not has_ended(found, is_held=self.remote.address in _markers):
             self._wait_for_silence(found)
         self._write()
         self._thread.start()
@@ -144,21 +143,6 @@ def _acquired(remote: Any, run_id: str) -> Marker | None:
         tell_once(remote.address, describe(error))
         return None
     return _markers.setdefault(remote.address, marker)
-
-
-def _is_gone(told: dict[str, Any]) -> bool:
-    """Return whether a holder was a process of this machine, in this namespace of processes, that has ended."""
-    pid = told.get("pid")
-    is_here = (told.get("host"), told.get("processes")) == (socket.gethostname(), _processes())
-    return is_here and isinstance(pid, int) and not process_exists(pid)
-
-
-def _processes() -> str:
-    """Return the namespace in which the number of this process counts, as containers of one machine have their own."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
 
 
 def _parsed(content: bytes) -> dict[str, Any]:

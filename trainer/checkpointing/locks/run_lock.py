@@ -103,9 +103,10 @@ def _acquire(path: Path, folder: Path, run_id: str) -> _Lock:
         if failure == 0 and _is_current(descriptor, path):
             _write_holder(descriptor, run_id)
             return _Lock(descriptor, made)
-        if failure in BUSY and not _may_be_dying(path, give_up):
+        holder = _read_holder(path) if failure in BUSY else {}
+        may_be_dying = has_ended(holder, is_held=path in _locks) and time.monotonic() < give_up
+        if failure in BUSY and not may_be_dying:
             os.close(descriptor)
-            holder = _read_holder(path)
             if holder.get("run") == run_id:  # a run that goes on elsewhere has another id until it has the lock
                 allowed = (
                     "False where the machines see one output_dir, and LOCAL_RANK in the environment of each process"
@@ -153,7 +154,32 @@ def _write_holder(descriptor: int, run_id: str) -> None:
 def of_this_process(run_id: str) -> dict[str, Any]:
     """Return what a lock says of its holder."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "run": run_id, "since": since}
+    here = {"pid": os.getpid(), "host": socket.gethostname(), "processes": _processes()}
+    return {**here, "run": run_id, "since": since}
+
+
+def has_ended(told: dict[str, Any], *, is_held: bool) -> bool:
+    """Return whether the holder of a lock was a process of this machine that has ended.
+
+    A process of another machine, or of another container of this one, counts as running: whether it is cannot be told
+    from here.
+
+    Args:
+        told: What the lock says of it; see `of_this_process`.
+        is_held: Whether this process holds the lock; another process may have had its number before.
+    """
+    pid, here = told.get("pid"), _processes()
+    if not isinstance(pid, int) or (told.get("host"), told.get("processes", here)) != (socket.gethostname(), here):
+        return False
+    return not (is_held if pid == os.getpid() else process_exists(pid))
+
+
+def _processes() -> str:
+    """Return the namespace in which the number of this process counts, as containers of one machine have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _read_holder(path: Path) -> dict[str, Any]:
@@ -167,30 +193,18 @@ def _read_holder(path: Path) -> dict[str, Any]:
 def holder_of(folder: Path | str) -> dict[str, Any] | None:
     """Return what the lock of ``folder`` says of its holder; None without one, or if its process has ended.
 
-    The lock is not tried, so that a run which begins at this instant is not in the way of it. A process of another
-    machine counts as running: whether it is cannot be told from here.
+    The lock is not tried, so that a run which begins at this instant is not in the way of it; see `has_ended`.
     """
     path = Path(os.path.realpath(folder))
     told = _read_holder(path)
-    pid = told.get("pid")
-    if not isinstance(pid, int):
-        return None
-    if told.get("host") == socket.gethostname() and not (path in _locks if pid == os.getpid() else process_exists(pid)):
-        return None
-    return told
+    is_named = isinstance(told.get("pid"), int)
+    return told if is_named and not has_ended(told, is_held=path in _locks) else None
 
 
 def in_words(told: dict[str, Any]) -> str:
     """Return a holder as a text."""
     where = f"process {told.get('pid', 'unknown')} on {told.get('host', 'an unknown machine')}"
     return f"{where}, run {told.get('run', 'unknown')}, since {told.get('since', 'an unknown time')}"
-
-
-def _may_be_dying(path: Path, give_up: float) -> bool:
-    told = _read_holder(path)
-    pid = told.get("pid")
-    is_gone = told.get("host") == socket.gethostname() and isinstance(pid, int) and not process_exists(pid)
-    return is_gone and time.monotonic() < give_up
 
 
 def _release(path: Path, lock: _Lock) -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.remote_folders import address_in
 
 from trackside.callbacks.errors import ArgumentError
-from trackside.trainer.checkpointing.locks import address_lock
+from trackside.trainer.checkpointing.locks import address_lock, run_lock
 from trackside.trainer.checkpointing.locks.address_lock import Marker, locked_address
 from trackside.trainer.checkpointing.locks.run_lock import LOCK_FILE
 from trackside.trainer.checkpointing.remote import RemoteFolder
@@ -54,12 +54,13 @@ def test_the_object_names_its_holder_counts_on_and_is_gone_afterwards(remote):
 
 def test_a_run_that_lives_is_told_with_its_holder_on_whatever_machine(remote):
     theirs = Marker(remote, "theirs")
+    theirs._told["pid"] = os.getppid()
     theirs.acquire()
 
     with pytest.raises(ArgumentError) as caught, locked_address(RemoteFolder(remote.address), "mine"):
         pass
 
-    said = f"another run writes to it: process {os.getpid()} on {socket.gethostname()}, run theirs, since 20"
+    said = f"another run writes to it: process {os.getppid()} on {socket.gethostname()}, run theirs, since 20"
     assert str(caught.value).startswith(f"output_dir={remote.address!r} ")
     assert said in str(caught.value)
     theirs.release()
@@ -79,7 +80,7 @@ def test_a_process_of_this_machine_that_has_ended_is_not_waited_for(remote, capl
     monkeypatch.setattr(address_lock, "BEAT_S", 60.0)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    leave(remote, pid=ended.pid, host=socket.gethostname(), processes=address_lock._processes())
+    leave(remote, pid=ended.pid, host=socket.gethostname(), processes=run_lock._processes())
 
     with locked_address(remote, "mine"):
         assert told_by(remote)["run"] == "mine"

@@ -15,7 +15,14 @@ from support.lock_holder import HOLDER, holder
 
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 from trackside.trainer.checkpointing.locks import run_lock
-from trackside.trainer.checkpointing.locks.run_lock import LOCK_FILE, locked, rename
+from trackside.trainer.checkpointing.locks.run_lock import (
+    LOCK_FILE,
+    has_ended,
+    holder_of,
+    locked,
+    of_this_process,
+    rename,
+)
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
@@ -135,3 +142,26 @@ def test_a_folder_that_cannot_be_written_is_an_error_only_if_it_is_needed(tmp_pa
         pass
     with locked(tmp_path / "file" / "out", "run", is_needed=False):
         pass
+
+
+def test_a_holder_has_ended_if_no_process_here_has_its_number_in_this_container(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    me = of_this_process("run")
+    gone = {**me, "pid": ended.pid}
+    old = {key: value for key, value in gone.items() if key != "processes"}
+
+    assert [has_ended(told, is_held=True) for told in (me, {**me, "pid": os.getppid()}, {}, {"pid": "x"})] == [
+        False
+    ] * 4
+    assert [has_ended({**gone, **other}, is_held=False) for other in ({"host": "x"}, {"processes": "x"})] == [False] * 2
+    assert [has_ended(told, is_held=False) for told in (me, gone, old)] == [True] * 3
+
+
+@pytest.mark.parametrize(("other", "is_running"), [({}, False), ({"processes": "pid:[1]"}, True)])
+def test_a_page_takes_a_process_of_another_container_for_running(tmp_path, other, is_running):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / LOCK_FILE).write_text(json.dumps({**of_this_process("run"), "pid": ended.pid, **other}))
+
+    assert (holder_of(tmp_path) is not None) is is_running

@@ -139,13 +139,13 @@ class TrainingLoop:
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
             self.control.should_evaluate = True
             self._act()
-        while self.state.global_step < self.plan.max_steps and not self.control.should_training_stop:
+        while not self.control.should_training_stop and self.progress.goes_on(self.state.global_step, self.plan):
             self._run_epoch()
         return self._finish(start_s, memory)
 
     def _run_epoch(self) -> None:
         progress, control = self.progress, self.control
-        control.should_epoch_stop = False
+        control.should_epoch_stop, progress.is_in_epoch = False, True
         batches = self.engine.epoch_batches(progress)
         self.send("on_epoch_begin")
         if progress.batches_in_epoch != self.plan.batches_per_epoch and self._take_changed_data():
@@ -153,8 +153,8 @@ class TrainingLoop:
         if not self._is_seeded:  # late, so that random numbers drawn by callbacks do not shift the run's own
             self.engine.seed(None if self._has_new_seed else self.checkpoint)
             self._is_seeded = True
-        ended = True
-        for window in windows(batches, self.args.gradient_accumulation_steps):
+        ended = self.state.global_step < self.state.max_steps  # else only the end of the epoch is due
+        for window in windows(batches if ended else iter(()), self.args.gradient_accumulation_steps):
             self._run_update(window)
             self._act()
             if control.should_epoch_stop or self._is_over:
@@ -167,6 +167,7 @@ class TrainingLoop:
             self.state.epoch = self._epoch()
             if is_cut_short(self.plan, progress.epoch, self.args.max_steps, self.state.global_step):
                 control.stop(f"num_train_epochs={self.plan.num_train_epochs} are over, some of them cut short")
+        progress.is_in_epoch = False
         self.flow.on_epoch_end(self.args, self.state, control)
         self.send("on_epoch_end")
         self._sync_control()
@@ -277,11 +278,11 @@ class TrainingLoop:
             self.control.request(flag, "training stops")
 
     def _log(self) -> None:
-        self.progress.add_loss(*self.step.take_loss())
+        self.progress.follow(self.step)
         if (loss := self.progress.take_mean_loss()) is None:
             return
-        record = {"loss": loss, **self.step.training_record()}
-        self.trainer.log({**record, **self.dispatcher.logged_metrics(record, used_groups=self.step.used_groups())})
+        record = {"loss": loss, **self.progress.last_record}
+        self.trainer.log({**record, **self.dispatcher.logged_metrics(record, used_groups=self.progress.last_groups)})
 
     def _evaluate(self) -> None:
         self.send("on_evaluate_begin")
@@ -296,7 +297,7 @@ class TrainingLoop:
     def _save(self) -> None:
         self.progress.last_save = self.state.global_step
         self.current_epoch.settle()
-        self.progress.add_loss(*self.step.take_loss())
+        self.progress.follow(self.step)
         self.trainer.store_flos()
         self.checkpoints.save(self.progress, self.args_at_start)
 

@@ -132,6 +132,9 @@ class Progress:
         epoch_loss: Sum of the losses of the examples of the current epoch, where a callback asks for `CurrentEpoch`.
         epoch_loss_examples: Number of those examples.
         rate_factor: By what callbacks have multiplied the learning rates.
+        is_in_epoch: Whether the events and actions at the end of the current epoch have still to come.
+        last_record: What a log record says of the last update beside its loss; empty before the first.
+        last_groups: The hyperparameters of each parameter group in that update.
         extra: Keys of a progress file that this version does not know; written back unchanged.
     """
 
@@ -154,6 +157,9 @@ class Progress:
     epoch_loss: float = 0.0
     epoch_loss_examples: int = 0
     rate_factor: float = 1.0
+    is_in_epoch: bool = False
+    last_record: dict[str, Any] = field(default_factory=dict)
+    last_groups: list[dict[str, Any]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,6 +184,20 @@ class Progress:
         if used >= batches:
             return self.epoch + 1.0
         return self.epoch + (before + (1.0 - before) * (self.batches_in_epoch - used) / (batches - used))
+
+    def goes_on(self, step: int, plan: TrainingPlan) -> bool:
+        """Return whether updates remain, or the end of an epoch: a run may be killed after the last save before it."""
+        return self.is_in_epoch or step < plan.max_steps
+
+    def follow(self, step: Any) -> None:
+        """Take from a `TrainStep` the losses of its updates, and what a record says of the last one.
+
+        A run that was resumed and has done no update yet goes on with what its checkpoint says of the last.
+        """
+        self.add_loss(*step.take_loss())
+        record, groups = step.training_record(), step.used_groups()
+        self.last_record = record if groups else {**self.last_record, **record}
+        self.last_groups = groups or self.last_groups
 
     def add_loss(self, loss: float, empty: int) -> None:
         """Add the losses of updates, without those in which nothing counted, of which there were ``empty``."""

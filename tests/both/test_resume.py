@@ -7,6 +7,7 @@ import pytest
 from support.callback_examples import StopAt
 
 from trackside import TrainerCallback, events
+from trackside.callbacks.builtin.learning_rate_monitor import LearningRateMonitorCallback
 from trackside.callbacks.errors import ArgumentError, CheckpointError
 
 
@@ -42,6 +43,68 @@ def test_a_run_that_was_cut_short_and_resumed_is_the_run_that_was_not(trainer_fa
         return [{name: record.get(name) for name in names} for record in trainer.state.log_history]
 
     assert history(whole) == history(resumed)
+
+
+class StopAtSave(TrainerCallback):
+    """Ends the run right after the checkpoint of a step, as a kill does."""
+
+    role = "control"
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+class SkipsUpdate(TrainerCallback):
+    """Skips the update after ``step`` of them."""
+
+    role = "control"
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        control.should_skip_update = state.global_step == self.step
+
+
+BY_EPOCH = {"logging_strategy": "epoch", "eval_strategy": "epoch", "save_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("stop", "options", "callback"),
+    [
+        (5, BY_EPOCH, LearningRateMonitorCallback),
+        (10, BY_EPOCH, LearningRateMonitorCallback),
+        (3, {"logging_steps": 2, "save_steps": 3}, lambda: SkipsUpdate(3)),
+    ],
+    ids=["the end of an epoch", "the end of the last epoch", "an update that is skipped"],
+)
+def test_what_comes_between_a_save_and_the_next_update_is_in_a_resumed_run_as_it_was(
+    trainer_factory, stop, options, callback
+):
+    def history(folder, *others, **resume):
+        trainer = trainer_factory(
+            output_dir=str(trainer_factory.folder / folder),
+            num_train_epochs=2,
+            eval_dataset=trainer_factory.dataset(8),
+            callbacks=[callback(), *others],
+            **{"save_strategy": "steps", **options},
+        )
+        trainer.train(**resume)
+        return [
+            {name: value for name, value in record.items() if "runtime" not in name and "per_second" not in name}
+            for record in trainer.state.log_history
+        ]
+
+    whole = history("whole")
+    with pytest.raises(KeyboardInterrupt):
+        history("cut", StopAtSave(stop))
+
+    assert history("cut", resume_from_checkpoint=True) == whole
+    assert all("learning_rate" in record for record in whole if "loss" in record)
 
 
 class Counts(TrainerCallback):

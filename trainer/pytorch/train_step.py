@@ -107,11 +107,10 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
             watches=not (strategy.is_sharded or self.precision.has_copies),
         )
         self.optimizer_mode = OptimizerMode(trainer.optimizer)
-        self._window = [] if needs_closure(trainer.optimizer) else None
+        self._window, name = [] if needs_closure(trainer.optimizer) else None, type(trainer.optimizer).__name__
         if self._window is not None and (self.retrier is not None or type(self.precision).step is not Precision.step):
-            name = type(trainer.optimizer).__name__
             raise UnsupportedError(f"{name} needs a closure, which neither fp16 nor auto_find_batch_size allows")
-        self._modes, self._used, self._is_first_update = [], list, True
+        self._modes, self._used, self._is_first_update, self.grad_norm = modes_of(trainer.model), list, True, None
         self._has_sparse = any(getattr(module, "sparse", False) is True for module in self.trainer.model.modules())
         self.observer.begin_run()
         self.losses.take()
@@ -148,13 +147,15 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
         self.model_io.examples_in.known = None, 0
 
     def _begin_update(self) -> None:
-        """Begin every update in the modes of the first, whatever a callback has left."""
+        """Begin every update in training mode, with the modes of the parts in the first, whatever a callback left."""
         model = self.trainer.model
-        if not self._modes or self._modes[0][0] is not model:
-            self._modes = modes_of(model)
+        if self._modes[0][0] is not model:
+            self._modes = modes_of(model if model.training else model.train())
             self.parameters.tell_of_another(model)
-        elif model.training is not self._modes[0][1]:
+        elif not model.training:
             restore_modes(self._modes)
+        elif self._is_first_update:
+            self._modes = modes_of(model)
         if self.optimizer_mode.exists:
             self.optimizer_mode.train()
 
@@ -230,11 +231,10 @@ class TorchTrainStep(TorchSkipsUpdates, BaseTrainStep):
 
     def loss_of(self, model: nn.Module, inputs: Any, **options: Any) -> Any:
         """Call compute_loss with the arguments that it takes, on a batch that it may change."""
-        own = copied(inputs) if isinstance(inputs, Mapping) else inputs
         if self.model_io.loss_takes_items:
             options["num_items_in_batch"] = self.model_io.count_items(inputs)
         try:
-            return self._compute_loss(model, own, **options)
+            return self._compute_loss(model, copied(inputs) if isinstance(inputs, Mapping) else inputs, **options)
         except TORCHS as error:
             explain(error, self.model_io.model)
             raise

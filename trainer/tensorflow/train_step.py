@@ -78,7 +78,6 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         self.reductions: tuple[str, ...] = (MEAN,)
         self._without_gradient: frozenset[int] = frozenset()
         self._trace_counts = trace_counts
-        self._used_rate = 0.0
         # with a loss scale over several replicas, the host decides whether to skip the step
         self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
 
@@ -87,6 +86,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         self.queue.clear()
         self.follow(cast(TFMadeOptimizer, self.engine.made), self._receivers)
         self.compiled = CompiledStep(self, spec, self._trace_counts)
+        self._used_rate: float | None = None
         if self.trainer.is_world_process_zero():
             self.model_io.tell_of_batch_norm()
 
@@ -269,15 +269,14 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         used = self.used_groups()
         if self.trainer.lr_scheduler is not None:  # as callbacks see it in PyTorch
             self.compiled.announce_rate(self._learning_rate())
-        if not used:
-            return self._tokens_record()
-        norm, rate = self.compiled.last_norm, used[0]["lr"]
-        return {"grad_norm": norm, "learning_rate": rate, **self._tokens_record()}
+        norm = {"grad_norm": self.compiled.last_norm} if self.compiled.finite.done else {}
+        rate = {"learning_rate": used[0]["lr"]} if used else {}
+        return {**norm, **rate, **self._tokens_record()}
 
     def used_groups(self) -> list[dict[str, Any]]:
         """Return the learning rate of the last update as that of a single group; empty before the first update."""
         self.queue.flush()
-        if not self.compiled.finite.done:
+        if self._used_rate is None:
             return []
         has_schedule = self.trainer.lr_scheduler is not None
         rate = self._used_rate if has_schedule else float(self.compiled.learning_rate.numpy())
@@ -292,8 +291,8 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
 
     def _next_learning_rate(self) -> float:
         """Return the learning rate of an update that is about to be done, and keep it for its record."""
-        self._used_rate = self._learning_rate()
-        return self._used_rate
+        self._used_rate = rate = self._learning_rate()
+        return rate
 
     def _learning_rate(self) -> float:
         schedule = self.trainer.lr_scheduler

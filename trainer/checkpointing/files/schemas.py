@@ -172,6 +172,9 @@ PROGRESS_SCHEMA = _object(
         "epoch_loss": NUMBER,
         "epoch_loss_examples": _whole(),
         "rate_factor": FINITE,
+        "is_in_epoch": FLAG,
+        "last_record": OBJECT,
+        "last_groups": RECORDS,
     },
     *("epoch", "batches_in_epoch", "examples_in_epoch"),
 )

@@ -33,7 +33,10 @@ def trainer_of(tmp_path: Any, model: Any, *, callbacks: Any = (), make: Any = No
 class Samples(TrainerCallback):
     """Leaves the model in evaluation mode."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+    def __init__(self, event: str = "on_step_end") -> None:
+        setattr(self, event, self.sample)
+
+    def sample(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         model.eval()
 
 
@@ -56,10 +59,11 @@ class Freezes(TrainerCallback):
             model[2].eval()
 
 
-def test_a_callback_that_leaves_evaluation_mode_does_not_change_training(tmp_path: Any) -> None:
+@pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin", "on_step_begin", "on_step_end"])
+def test_a_callback_that_leaves_evaluation_mode_does_not_change_training(tmp_path: Any, event: str) -> None:
     left, plain = mlp(dropout=0.5), mlp(dropout=0.5)
 
-    trainer_of(tmp_path, left, callbacks=[Samples]).train()
+    trainer_of(tmp_path, left, callbacks=[Samples(event)]).train()
     trainer_of(tmp_path, plain).train()
 
     assert torch.equal(weights_of(left), weights_of(plain))

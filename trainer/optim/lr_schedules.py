@@ -64,7 +64,7 @@ def make_schedule(
     }
     schedule = partial(function, **{key: value for key, value in given.items() if key in parameters}, **options)
     with values_of("lr_scheduler_kwargs", options, name):
-        schedule(num_warmup_steps), schedule(num_training_steps)
+        schedule(num_warmup_steps), schedule(max(num_warmup_steps, num_training_steps))
     return schedule if name in OWN_WARMUP else partial(_after_warmup, num_warmup_steps, schedule)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -101,15 +103,53 @@ def test_an_option_that_does_not_fit_ends_with_2_and_the_usage_of_its_command(ru
     assert not Path("s3:").exists()
 
 
-def test_an_output_that_cannot_be_written_is_an_error_of_one_line(monkeypatch, capsys):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
+class Full(io.StringIO):
+    """A file on a full disk."""
 
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("command", ["callbacks", "train"])
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(run_yaml, monkeypatch, capsys, command):
     monkeypatch.setattr(sys, "stdout", Full())
 
-    assert main(["callbacks"]) == 2
-    assert capsys.readouterr().err == "trackside: error: No space left on device\n"
+    assert main([command, run_yaml][: 1 + (command == "train")]) == 1
+
+    assert capsys.readouterr().err == (
+        "trackside: error: the standard output cannot be written: No space left on device\n"
+    )
+    assert Path("out/train_results.json").exists() == (command == "train")
+
+
+def test_errors_that_cannot_be_written_keep_their_exit_code(run_yaml, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full())
+
+    assert main(["plan", run_yaml, "--seed", "x"]) == 2
+
+
+@pytest.mark.parametrize("command", ["--help", "plan run.yaml --seed x"])
+def test_nothing_is_left_to_the_interpreter_that_it_could_not_write_either(run_yaml, command):
+    text = f"'{sys.executable}' -m trackside {command} >/dev/full 2>/dev/full"
+
+    assert subprocess.run(["bash", "-c", text], timeout=120).returncode == (2 if "plan" in command else 1)
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'trackside.cli.main':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    folders = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "trackside", "--version"]
+
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folders}, capture_output=True, timeout=120)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_a_closed_standard_output_is_no_error(monkeypatch):

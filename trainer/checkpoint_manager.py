@@ -219,7 +219,7 @@ class CheckpointManager:
                     outcome = "is of another run"
             except BrokenCheckpointError as error:
                 outcome = error.reason
-        found = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)
+        found: list[Any] = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)
         for reason in (item for item in found if isinstance(item, str)):
             raise BrokenCheckpointError(path, reason)
         contents: Contents = contents_of(path) if self.nodes.are_apart else found[0]

@@ -17,6 +17,7 @@ from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
+from .distributed.strategy import DistributedStrategy
 from .weights.keras_files import write_keras_model, write_keras_weights
 from .weights.unsaved import marks_of
 
@@ -24,6 +25,7 @@ from .weights.unsaved import marks_of
 class TFCheckpoint(BaseCheckpoint):
     """Takes and restores snapshots of a trainer on TensorFlow; queued updates run first."""
 
+    strategy: DistributedStrategy
     optimizer_file = "optimizer.npz"
     suffix = ".json"
     _weights_in = staticmethod(snapshot.weights_in)

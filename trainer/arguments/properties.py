@@ -15,6 +15,7 @@ from ..distributed.launcher import ProcessRank, detect_launcher
 from ..optim.lr_schedules import steps_of_share, warmup_length
 from .enums import ParallelMode
 from .serialization import PlainData
+from .validation import NEEDS
 from .within_run import COUNTED
 
 STEPS = ("logging_steps", "eval_steps", "save_steps")
@@ -25,6 +26,9 @@ class DerivedArguments(PlainData):
 
     counted_within_run = COUNTED
     """Fields of which a change within a run counts from then on; a change of any other is told."""
+
+    counted_only_with = NEEDS
+    """Fields that count only beside others; a run tells those that are given in vain."""
 
     output_dir: str
     per_device_train_batch_size: int

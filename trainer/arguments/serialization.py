@@ -120,6 +120,10 @@ class PlainData:
         before, after = self.__dict__.get("_inferred", {}).get(name, (None, None))
         return before if before is not None and self.given(name) == after else self.given(name)
 
+    def is_default(self, name: str) -> bool:
+        """Return whether the field ``name`` has its default."""
+        return bool(self.given(name) == default_of(self.__dataclass_fields__[name]))
+
     def differences(self, old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return, by field, the (old, new) values that differ from ``old``, a result of `to_dict`.
 

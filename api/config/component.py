@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert, describe, kind_of, members_of
+from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert, in_words, kind_of, members_of
 from trackside.callbacks._util.environment import has_reference, is_set, resolved
 from trackside.callbacks._util.imports import import_from
 from trackside.callbacks._util.options import Options
@@ -216,7 +216,7 @@ def _object(source: Source, keys: Keys, value: str | Mapping[str, Any], classes:
         return _checked(source, keys, keys, classes[0], value, is_called_later=False)
     found = read_component(source, keys, value, is_called_later=any(cls is collections.abc.Callable for cls in classes))
     if inspect.isclass(found.target) and not found.is_bound and not _is_subclass(found.target, classes):
-        raise source.error(keys, f"{' or '.join(map(describe, classes))} is needed")
+        raise source.error(keys, f"{' or '.join(map(in_words, classes))} is needed")
     return found
 
 

@@ -126,7 +126,7 @@ def columns_of(stream: Any) -> int | None:
     """Return the width of a terminal, 0 if it is not known; None for what is not a terminal.
 
     Consoles of editors say that they are terminals and have no file behind them; an object that writes to two places
-    may lack any method but ``write``. One that cannot move its cursor (``TERM=dumb``) is none, as for other tools.
+    may lack any method but ``write``. One that cannot move its cursor (``TERM=dumb``) is not one.
     """
     try:
         if os.environ.get("TERM") == "dumb" or not stream.isatty():

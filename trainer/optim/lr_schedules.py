@@ -68,7 +68,7 @@ def make_schedule(
     return schedule if name in OWN_WARMUP else partial(_after_warmup, num_warmup_steps, schedule)
 
 
-def check_schedule(args: Any) -> None:
+def check_schedule_of(args: Any) -> None:
     """Check the schedule that ``args`` select, before the length of the run is known.
 
     Raises:

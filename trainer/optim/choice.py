@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import NoneType
 from typing import Any, TypeVar
 
-from trackside.callbacks._util.conversion import describe, hints_of, members_of
+from trackside.callbacks._util.conversion import hints_of, in_words, members_of
 from trackside.callbacks._util.signatures import signature_of
 from trackside.callbacks.errors import (
     ArgumentError,
@@ -166,7 +166,7 @@ def check_types(field: str, options: Mapping[str, Any], owner: Callable[..., Any
         kinds = members_of(hint)
         is_known = {NoneType} < {NoneType, *kinds} <= PLAIN
         if is_known and type(value) in (bool, str) and type(value) not in kinds:
-            raise ArgumentError(field, dict(options), f"{option} as {describe(hint, none='None')}, not {value!r}")
+            raise ArgumentError(field, dict(options), f"{option} as {in_words(hint, none='None')}, not {value!r}")
 
 
 def check_options(field: str, options: Mapping[str, Any], known: Collection[str], owner: str) -> None:

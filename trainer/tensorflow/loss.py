@@ -179,6 +179,7 @@ class LossAccumulator(threading.local):
         class_weight: Weights of the classes of labels, in training.
         loss, weight: Sums over the micro-batches.
         gradients: Sums of the gradients over the micro-batches.
+        counted: Whether anything counted in the update, a tensor; empty if it certainly did.
         norm: Norm of the update's gradients before clipping, set by the optimizer step.
         skipped: Whether the loss scaler skipped the step.
     """
@@ -196,6 +197,7 @@ class LossAccumulator(threading.local):
             self.loss: Any = None
             self.weight: Any = None
             self.gradients: list[Any] | None = None
+            self.counted: list[Any] = []
             self.norm: Any = None
             self.skipped: Any = None
 

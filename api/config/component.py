@@ -18,7 +18,7 @@ from trackside.callbacks._util.options import Options
 from trackside.callbacks._util.user_code import told
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
 from trackside.callbacks.secrets import masked, scrub
-from trackside.config.command_text import as_written, read_as_yaml, readings
+from trackside.config.command_text import NEEDS_VALUE, as_written, needs_value, read_as_yaml, readings
 from trackside.config.source import Source
 from trackside.config.yaml_reader import Keys
 
@@ -166,6 +166,8 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
         if is_set(written):
             found.build()  # to check it before anything is made
         return found
+    if needs_value(value, hint):
+        raise source.error(keys, NEEDS_VALUE)
     for candidate in readings(value, hint, may_be_none=may_be_none):
         source.set(keys, candidate)  # from now on as the option reads it
         if candidate is None and may_be_none:

@@ -111,7 +111,7 @@ def test_several_updates_in_one_call_stay_in_one_call(trainer_factory):
     trainer = run(trainer_factory, hears, steps_per_execution=10, max_steps=30, step=12, train_dataset=data)
 
     assert hears.told == [(13, "nan", 20)]
-    assert set(trainer._engine.trace_counts) == {"updates"}
+    assert set(trainer.trace_counts) == {"updates"}
 
 
 def without_labels(factory, rows, count):

@@ -194,6 +194,14 @@ def test_the_example_of_a_gan_learns_the_ring(tmp_path: Any) -> None:
     assert after < 0.6 * before
 
 
+def test_a_dict_of_losses_for_one_optimizer_is_an_error_that_says_what_to_return(tmp_path: Any) -> None:
+    def losses(outputs: Any, labels: Any) -> Any:
+        return {"error": LOSS(outputs, labels), "size": outputs.square().mean()}
+
+    with pytest.raises(TracksideValueError, match="dict of 'error', 'size': one for each of several .* Return their sum"):
+        Trainer(Two(), TrainingArguments(str(tmp_path)), train_dataset=DATA, loss_fn=losses).train()
+
+
 # -- closures ---------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +238,54 @@ def test_only_an_optimizer_that_must_have_a_closure_gets_one(cls: Any, needs: bo
     assert needs_closure(optimizer) is needs
     StepLR(optimizer, 2)
     assert needs_closure(optimizer) is needs
+
+
+class SharpnessAware(torch.optim.SGD):
+    """Moves the weights along the gradient that it finds, and steps from there by that of its closure."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is not None, "a closure is needed"
+        moved = []
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                moved.append(parameter.grad * 0.5)
+                parameter.add_(moved[-1])
+            self.zero_grad()
+            closure()
+            for parameter, by in zip(self.param_groups[0]["params"], moved, strict=True):
+                parameter.sub_(by)
+        super().step()
+
+
+class SharpnessAwareToo(SharpnessAware):
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Step, by the loss at other weights."""
+        if closure is None:
+            raise ValueError("a closure is needed")
+        super().step(closure)
+
+
+@pytest.mark.parametrize("cls", [SharpnessAware, SharpnessAwareToo])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_optimizer_that_calls_its_closure_at_moved_weights_trains_as_by_hand(
+    tmp_path: Any, accumulation: int, cls: Any
+) -> None:
+    model, other = Two(), Two()
+    options = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4 // accumulation}
+    optimizer, by_hand = cls(model.parameters(), lr=0.1), cls(other.parameters(), lr=0.1)
+
+    make(tmp_path, model, Trainer, optimizers=(optimizer, None), **options).train()
+
+    for _, (x, y) in zip(range(4), make(tmp_path, Two()).get_train_dataloader(), strict=False):
+
+        @torch.enable_grad()
+        def closure(x: Any = x, y: Any = y) -> None:
+            by_hand.zero_grad()
+            LOSS(other(x), y).backward()
+
+        closure()
+        by_hand.step(closure)
+    torch.testing.assert_close(weights_of(model), weights_of(other), rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_with_a_closure_is_resumed_exactly(tmp_path: Any) -> None:

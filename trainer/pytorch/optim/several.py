@@ -170,8 +170,9 @@ def backward_of_each(step: Any, losses: dict[str, Any], inputs: Any) -> Tensor:
         if name not in parts:
             if not parts:
                 raise TracksideValueError(
-                    f"the loss is a dict of {', '.join(map(repr, losses))}: one for each of several optimizers, and the "
-                    "trainer has one. Return their sum, and log each with trainer.log(), or override create_optimizer"
+                    f"the loss is a dict of {', '.join(map(repr, losses))}: one for each of several optimizers, "
+                    "and the trainer has one. Return their sum, and log each with trainer.log(), or override "
+                    "create_optimizer"
                 )
             near = did_you_mean(name, parts)
             raise TracksideValueError(

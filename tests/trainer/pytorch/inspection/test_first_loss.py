@@ -311,39 +311,3 @@ def test_a_loss_that_is_not_finite_is_told_once_with_its_update_and_batch(tmp_pa
     told = [record.getMessage() for record in caplog.records if "the loss of update" in record.getMessage()]
     assert len(told) == 1
     assert told[0].startswith("the loss of update 4 is nan; not finite in its batch: 0;")
-
-
-# -- label smoothing --------------------------------------------------------------------------------------------------
-
-
-class Plain(Trainer):
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        outputs = model(**inputs)
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-
-class Passing(Trainer):
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        return super().compute_loss(model, inputs, return_outputs)
-
-
-class Smoothing(Plain):
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        return self.smoothed(model(**inputs)["logits"], inputs["labels"])
-
-    def smoothed(self, logits: Tensor, labels: Tensor) -> Tensor:
-        by = self.args.label_smoothing_factor
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=by)
-
-
-@pytest.mark.parametrize(("cls", "factor", "times"), [(Plain, 0.1, 1), (Plain, 0.0, 0), (Passing, 0.1, 0)])
-def test_label_smoothing_that_an_override_leaves_out_is_told(tmp_path, caplog, cls, factor, times):
-    trained(tmp_path, cls, model=ShiftedModel(), data=tokens([7] * 8), label_smoothing_factor=factor)
-
-    assert caplog.text.count("label_smoothing_factor=0.1 has no effect: compute_loss computes") == times
-
-
-def test_label_smoothing_by_a_method_of_the_subclass_is_not_told(tmp_path, caplog):
-    trained(tmp_path, Smoothing, model=ShiftedModel(), data=tokens([7] * 8), label_smoothing_factor=0.1)
-
-    assert "has no effect" not in caplog.text

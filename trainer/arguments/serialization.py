@@ -15,7 +15,7 @@ from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.secrets import masked, remember
 
-from ..staging import StagingFolder
+from ..staging import RunFolder
 from .elsewhere import nearest_name
 
 T = TypeVar("T", bound="SerializableArguments")
@@ -166,6 +166,6 @@ def default_of(item: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, StagingFolder):
+    if isinstance(value, RunFolder):
         return value.address
     return plain(value, "arguments", rest=lambda other: getattr(other, "__qualname__", str(other)))

@@ -1,9 +1,4 @@
-"""Loss of a batch: what the methods of a trainer return as a loss, and the sums of an update.
-
-The gradient of an update is the gradient of the mean over all items of the update. Therefore each micro-batch of
-each replica adds the sum of its losses, divided by a constant, and the gradients are divided by the sum of the weights
-when the update is complete. Usually that sum is one, and no division is needed.
-"""
+"""Loss of a batch: what the methods of a trainer return as a loss, and the sums of an update; see `train_step`."""
 
 from __future__ import annotations
 

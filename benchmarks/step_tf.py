@@ -176,10 +176,12 @@ def by_trainer(data: Any, options: argparse.Namespace, per_call: int, every: int
     trainer.pop_callback("printer")
     thread = threading.Thread(target=trainer.train, daemon=True)
     thread.start()
-    for _ in range(options.rounds + 1):
-        turns.go.release()
-        yield turns.seconds.get(timeout=600)
-    thread.join()
+    try:
+        for _ in range(options.rounds + 1):
+            turns.go.release()
+            yield turns.seconds.get(timeout=600)
+    finally:  # the caller takes no more, and a process that ends while a thread is inside TensorFlow is aborted
+        thread.join(60)
 
 
 CONTESTANTS: dict[str, Contestant] = {

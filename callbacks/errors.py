@@ -169,6 +169,16 @@ def check_count(option: str, value: object) -> None:
         raise ArgumentError(option, value, "a whole number from 1")
 
 
+def describe(error: BaseException) -> str:
+    """Return class and message of ``error`` on one line.
+
+    Example:
+        >>> describe(ValueError("too short"))
+        'ValueError: too short'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string if none is near.
 

@@ -164,7 +164,7 @@ def components() -> set[str]:
 
 
 @contextmanager
-def only_registered(is_asked: bool = True) -> Iterator[None]:
+def only_registered(is_asked: bool) -> Iterator[None]:
     """Let only registered components be imported by their class path, if that ``is_asked``."""
     token = importable.set(components()) if is_asked else None
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from ._util.plain_data import sanitized
 from .builtin.journal import LEFT_OUT, PAYLOAD, read_journal
 from .bus.dispatcher import Dispatcher
 from .bus.report import CallbackReport
@@ -37,8 +38,7 @@ class RecordedArguments(SimpleNamespace):
 
     def to_sanitized_dict(self) -> dict[str, Any]:
         """Return all fields as bool, int, float or text."""
-        plain = bool | int | float
-        return {key: value if isinstance(value, plain) else str(value) for key, value in vars(self).items()}
+        return sanitized(vars(self))
 
 
 class Replay:

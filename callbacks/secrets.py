@@ -21,7 +21,7 @@ NAMES = re.compile(
     r"(^|_)(pass(word|wd|phrase)?|pwd|secret|credentials?|api_?key|(access|secret|private|account|signing)_key|web_?hook"
     r"|auth|authorization|bearer|(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!sep_)(?<!cls_)(?<!mask_)token$)s?(_|$)"
 )
-"""Names of secrets; special tokens of a tokenizer are none."""
+"""Names of secrets; special tokens of a tokenizer are not secrets."""
 
 ABOUT = re.compile(r"_(env|variable|var|file|path|name|length|type|id)$")
 """Names of what only tells where a secret is, or of what kind."""

@@ -23,6 +23,7 @@ from ._keras.known_callbacks import (
     outside_state,
     overrides,
     prepare_resumed,
+    remove,
     set_direction,
     undo_swap,
 )
@@ -154,8 +155,7 @@ class KerasCallbackAdapter(TrainerCallback):
         self._is_failed = True
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        fit, is_failed = self._fit, self._is_failed
-        self._is_failed = False
+        fit, is_failed, self._is_failed = self._fit, self._is_failed, False
         if fit is None:
             return
         try:
@@ -287,6 +287,7 @@ class KerasCallbackAdapter(TrainerCallback):
     def undo(self, args: Any, state: TrainerState, **kwargs: Any) -> None:
         """Leave the model when the adapter is removed within a run; Keras does not call a removed callback again."""
         fit, self._fit = self._fit, None
+        remove(self.callback, is_called=fit is not None and fit.is_run and not self._is_silent)
         if fit is not None and fit.last is self:
             fit.last = next((each for each in reversed(_members(kwargs, self)) if each is not self), None)
             if fit.last is None:

@@ -14,6 +14,7 @@ from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from .arguments.constructor import check_parts, resume_argument
+from .arguments.validation import tell_unused
 from .callback_setup import attach_from_arguments, check_attached_everywhere, update_context
 from .calls import check_functions, takes_trial
 from .checkpoint_manager import CheckpointManager
@@ -23,6 +24,7 @@ from .evaluation.evaluator import Evaluator
 from .interface import TrainerInterface
 from .loop import TrainingLoop
 from .metrics_writer import MetricsWriter
+from .optim.given import tell_replaced
 from .optim.lr_schedules import follows_metric
 from .outputs import BestRun, TrainOutput
 from .overrides import Overrides
@@ -156,6 +158,9 @@ class BaseTrainer(TrainerInterface):
             raise ArgumentError("train_dataset", None, "train() needs a training dataset")
         if trial is not None and self._search is None:
             self._apply_arguments(varied(self.args, hyperparameters_of(trial), self.model_init))
+        if self._search is None:
+            tell_unused(self.args)
+            tell_replaced(self.args, None if self.state.global_step else self._engine.given.pair[0])
         tries = begin_dev_run(self, self._dispatcher)
         wanted = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         with self._evaluator.occupation.begin("train()"), self._engine.propagate_errors(), self._checkpoints.claimed():
@@ -274,6 +279,7 @@ class BaseTrainer(TrainerInterface):
 
     def _begin_search(self, hp_space: Any, compute_objective: Any, hp_name: Any) -> Search:
         """Return a search that trains with this trainer."""
+        tell_unused(self.args)
         self._search = Search(self, self._apply_arguments, hp_space, compute_objective, hp_name)
         return self._search
 

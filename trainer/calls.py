@@ -15,7 +15,7 @@ METRIC = ". Give a function of an EvalPrediction, such as lambda p: {'name': met
 def check_call(
     name: str, function: Any, *values: str, keywords: Sequence[str] = (), makes_objects: bool = False
 ) -> None:
-    """Check that a function that a user gave can be called as it will be; None is none.
+    """Check that a function that a user gave can be called as it will be; None is not checked.
 
     Args:
         name: The argument that it was given as.

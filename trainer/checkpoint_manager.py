@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,7 @@ from .checkpointing.store import CheckpointStore, Write
 from .engine import Engine
 from .overrides import Overrides
 from .progress import Progress
+from .staging import RunFolder, is_address
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -191,6 +193,7 @@ class CheckpointManager:
     def claimed(self) -> Iterator[None]:
         """Return a context in which the process that writes into ``output_dir`` holds its lock, wherever that is."""
         args, nodes = self.trainer.args, self.nodes
+        self._take_place()
         if nodes.are_apart:
             self.trainer.state.run_id = nodes.begin(self.run_id)
             self._store = None
@@ -200,6 +203,15 @@ class CheckpointManager:
                 lock = self.remote.locked(folder, self.run_id, is_needed=needed)
                 nodes.each("the lock of output_dir", lambda: held.enter_context(lock))
             yield
+
+    def _take_place(self) -> None:
+        """Make the folders of the run absolute, so that a change of the current folder within it does not move them."""
+        args = self.trainer.args
+        if (logging_dir := args.given("logging_dir")) is not None and not is_address(logging_dir):
+            args.logging_dir = os.path.abspath(logging_dir)
+        if (folder := RunFolder.of_run(args.output_dir)) is not args.output_dir:
+            args.output_dir = folder
+            self.reopen()
 
     def open(self, folder: str | Path, *, run_id: str | None = None) -> Contents:
         """Verify a folder, once for all processes, and return its contents.
@@ -219,7 +231,7 @@ class CheckpointManager:
                     outcome = "is of another run"
             except BrokenCheckpointError as error:
                 outcome = error.reason
-        found = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)
+        found: list[Any] = self.engine.strategy.collectives.gather("the verification of a checkpoint", outcome)
         for reason in (item for item in found if isinstance(item, str)):
             raise BrokenCheckpointError(path, reason)
         contents: Contents = contents_of(path) if self.nodes.are_apart else found[0]

@@ -12,8 +12,11 @@ from typing import Any
 from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
 from .distributed.launcher import JobStore
+from .distributed.strategy import BaseStrategy
 from .measuring.memory import DeviceMemory
 from .measuring.step_timer import StepTimer
+from .optim.given import GivenOptimizers
+from .optim.resuming import MadeOptimizer
 from .progress import Progress
 from .train_step import TrainStep
 
@@ -142,18 +145,21 @@ class Engine(ABC):
 
     Attributes:
         sandbox: Lets the model be tried, which is afterwards what it was.
-        strategy: The processes of the run, and their exchange of gradients, numbers and objects.
+        strategy: The processes of the run, and their exchange of numbers and objects.
         step_timer: Measures whole steps, and the part of each before this process waits for the others.
         train_step, evaluation, checkpoint: The parts of the engine; created again by `configure`.
-        given, average: The optimizer and the schedule of the user, or None for each; an average of the weights.
+        given: The optimizer and the schedule of the user, or None for each.
+        made: The optimizer and the schedule as made for the run; None before `prepare_model`.
+        average: An average of the weights.
     """
 
-    strategy: Any
+    strategy: BaseStrategy
     step_timer: StepTimer
     train_step: TrainStep
     evaluation: EvaluationStep
     checkpoint: CheckpointIO
-    given: Any
+    given: GivenOptimizers
+    made: MadeOptimizer | None
     average: Any
     sandbox: Any
 

@@ -312,6 +312,7 @@ class TrainingLoop:
             self.checkpoints.best.load()
         progress.add_loss(*self.step.take_loss())
         loss = progress.loss_of_run(state.global_step)
+        self.writer.tell_of_nothing(loss, state.global_step, progress.empty_steps)
         seconds = time.perf_counter() - start_s
         metrics = speed_metrics("train", seconds, self.examples_seen, state.global_step - self.first_step)
         metrics |= {"train_loss": loss, "total_flos": state.total_flos, **(memory.stop("train") if memory else {})}

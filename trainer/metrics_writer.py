@@ -77,6 +77,24 @@ class MetricsWriter:
                         *(name, value, step),
                     )
 
+    def tell_of_nothing(self, loss: float, steps: int, empty: int) -> None:
+        """Warn if nothing was learned in a run of ``steps`` updates: if nothing counted in any, or each loss was 0."""
+        if not steps or not self._trainer.state.is_world_process_zero:
+            return
+        if empty == steps:
+            self._told.add("train_loss")
+            logger.warning(
+                "nothing was learned: in none of the %d updates did a label count, since all are ignored (-100), "
+                "masked or weighted by 0, or the updates were skipped; train_loss is %s",
+                *(steps, loss),
+            )
+        elif loss == 0.0:
+            logger.warning(
+                "train_loss is exactly 0 over %d updates, so that nothing may have been learned: the weights of the "
+                "examples or labels may all be 0",
+                steps,
+            )
+
     def print_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
         """Print metrics as a table, on the first process only."""
         if not self._trainer.state.is_world_process_zero:

@@ -15,8 +15,8 @@ from trackside.callbacks.events import EVENTS
 
 C = TypeVar("C", bound=type)
 
-
 _documented: dict[type, dict[str, Any]] = {}
+"""The methods of each class that `documents` them, as they are defined."""
 
 
 def documents(cls: C) -> C:
@@ -98,19 +98,13 @@ class Overrides:
 
 
 CALLED = (
-    *(
-        "apply_gradients",
-        "backward",
-        "batch_size_of",
-        "call_model_init",
-        "compute_loss",
-        "compute_loss_context_manager",
-    ),
-    *("create_optimizer", "create_optimizer_and_scheduler", "create_scheduler", "distributed_prediction_steps"),
-    *("distributed_training_steps", "evaluate", "evaluation_loop", "floating_point_ops", "get_decay_parameter_names"),
-    *("get_eval_dataloader", "get_eval_tfdataset", "get_optimizer_cls_and_kwargs", "get_test_dataloader"),
-    *("get_test_tfdataset", "get_train_dataloader", "get_train_tfdataset", "log", "prediction_loop", "prediction_step"),
-    *("run_model", "save_model", "store_flos", "training_step"),
+    *("apply_gradients", "backward", "batch_size_of", "call_model_init", "compute_loss"),
+    *("compute_loss_context_manager", "create_optimizer", "create_optimizer_and_scheduler", "create_scheduler"),
+    *("distributed_prediction_steps", "distributed_training_steps", "evaluate", "evaluation_loop"),
+    *("floating_point_ops", "get_decay_parameter_names", "get_eval_dataloader", "get_eval_tfdataset"),
+    *("get_optimizer_cls_and_kwargs", "get_test_dataloader", "get_test_tfdataset", "get_train_dataloader"),
+    *("get_train_tfdataset", "log", "prediction_loop", "prediction_step", "run_model", "save_model"),
+    *("store_flos", "training_step"),
 )
 """Documented methods that the trainer calls; all others are called by users, as they like."""
 
@@ -170,7 +164,7 @@ INSTEAD = {
     "_save_checkpoint": "listen to on_save",
     "_wrap_model": "wrap the model before the trainer gets it",
 }
-"""Methods and attributes of that Trainer, with the alternatives here."""
+"""Methods and attributes of the Trainer of transformers, with the alternatives here."""
 
 
 ON_TENSORFLOW = {

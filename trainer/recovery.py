@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 from trackside.callbacks.bus.dispatcher import Dispatcher
 
+from .checkpoint_manager import CheckpointManager
 from .checkpointing.discovery import newest_valid, tell
 from .checkpointing.restoring import SavedRun
+from .engine import Engine
 from .progress import Progress
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -25,7 +28,9 @@ class Recovery:
         resumed_from: The folder that the run was resumed from; None for a fresh start.
     """
 
-    def __init__(self, engine: Any, dispatcher: Dispatcher, checkpoints: Any, resumed_from: Any) -> None:
+    def __init__(
+        self, engine: Engine, dispatcher: Dispatcher, checkpoints: CheckpointManager, resumed_from: Path | None
+    ) -> None:
         self.engine = engine
         self.dispatcher = dispatcher
         self.checkpoints = checkpoints
@@ -87,7 +92,9 @@ class Recovery:
             self._scale(progress.rate_factor)
 
     def _scale(self, factor: float) -> None:
-        if factor != 1.0 and (problem := self.engine.made.scale_rates(factor)):
+        made = self.engine.made
+        assert made is not None  # the model is prepared
+        if factor != 1.0 and (problem := made.scale_rates(factor)):
             self._tell(f"the learning rates are to be multiplied by {factor:g}, but {problem}")
 
     def _roll_back(self, progress: Progress) -> None:

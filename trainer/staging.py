@@ -1,4 +1,4 @@
-"""Staging folders: the local folder of a run whose ``output_dir`` is an address, such as s3://bucket/run."""
+"""The local folder of a run whose ``output_dir`` was given in other words: relative, or as an address."""
 
 from __future__ import annotations
 
@@ -12,10 +12,23 @@ from pathlib import Path
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
 
 
-class StagingFolder(str):
-    """The path of a local folder, whose content is uploaded to ``address``."""
+class RunFolder(str):
+    """The absolute path of a local folder, which was given as ``address``: a relative path, which is shown instead."""
 
     address: str
+
+    @classmethod
+    def of_run(cls, output_dir: str) -> str:
+        """Return the folder for a run that begins now, whatever becomes the current folder within it."""
+        if isinstance(output_dir, RunFolder) or os.path.isabs(output_dir):
+            return output_dir
+        folder = cls(os.path.join(os.getcwd(), output_dir))
+        folder.address = output_dir
+        return folder
+
+
+class StagingFolder(RunFolder):
+    """The path of a local folder, whose content is uploaded to ``address``, such as s3://bucket/run."""
 
     @classmethod
     def of(cls, address: str, staging_dir: str | None) -> StagingFolder:
@@ -38,8 +51,21 @@ def is_address(path: object) -> bool:
 
 
 def address_of(output_dir: str) -> str:
-    """Return ``output_dir`` as it was given: the address of a staging folder, or the path of any other."""
-    return output_dir.address if isinstance(output_dir, StagingFolder) else output_dir
+    """Return ``output_dir`` as it was given."""
+    return output_dir.address if isinstance(output_dir, RunFolder) else output_dir
+
+
+def as_given(path: str | Path, output_dir: str) -> str:
+    """Return a path as a user knows it: below the relative path that was given for the folder of its run.
+
+    Example:
+        >>> folder = RunFolder.of_run("out")
+        >>> as_given(f"{folder}/loss_curve.png", folder), as_given("/tmp/curve.png", folder)
+        ('out/loss_curve.png', '/tmp/curve.png')
+    """
+    if isinstance(output_dir, StagingFolder) or not Path(path).is_relative_to(output_dir):
+        return str(path)
+    return str(Path(address_of(output_dir), Path(path).relative_to(output_dir)))
 
 
 def staged(output_dir: str, staging_dir: str | None) -> str:

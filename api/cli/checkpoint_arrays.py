@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trackside.callbacks._util.atomic_files import describe
+from trackside.callbacks.errors import describe
 from trackside.trainer.checkpointing.manifest import Contents
 
 Arrays = dict[str, Any]

@@ -15,7 +15,9 @@ from pathlib import Path
 from trackside.callbacks._util.conversion import hints_of, members_of
 from trackside.callbacks.errors import ConfigError
 from trackside.callbacks.secrets import masked
+from trackside.config.command_text import Switch
 from trackside.config.run_config import FRAMEWORKS, arguments_class
+from trackside.config.source import as_typed
 from trackside.config.yaml_reader import COMMAND_LINE
 
 OWN_OPTIONS = {
@@ -41,8 +43,8 @@ def split_overrides(
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Split a command line into the words of the command and the ``(key, text)`` pairs of the configuration.
 
-    A key without a value gets the text ``true``; so does a switch, such as ``--bf16``, in front of a file. The
-    command's own options may be written with underscores, as keys are.
+    A key without a value gets a `Switch`, the text ``true``; so does a switch, such as ``--bf16``, in front of a file.
+    The command's own options may be written with underscores, as keys are.
 
     Args:
         own_options: Options of the command itself, with the number of values they take.
@@ -69,7 +71,7 @@ def split_overrides(
             overrides.append((name[2:], text))
         else:
             has_value = bool(rest) and not rest[0].startswith("--") and not (is_file(rest[0]) and _is_switch(name[2:]))
-            overrides.append((name[2:], rest.pop(0) if has_value else "true"))
+            overrides.append((name[2:], rest.pop(0) if has_value else Switch("true")))
     return own, overrides
 
 
@@ -85,7 +87,7 @@ def check_own_options(options: argparse.Namespace) -> None:
         for near in difflib.get_close_matches(field_of(key), own, n=1, cutoff=0.8):
             if not any(hasattr(arguments_class(framework), field_of(key)) for framework in FRAMEWORKS):
                 said = f"this is not an option. Did you mean '--{near.replace('_', '-')}'?"
-                raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: {said}")
+                raise ConfigError(f"{COMMAND_LINE}: {as_typed(key, text)}: {said}")
 
 
 def is_file(word: str) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import importlib
 import io
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from trackside.callbacks.secrets import scrub
 from trackside.cli.command_line import RESUME, check_own_options, command_that_resumes, split_overrides
 from trackside.cli.parser import Parser
 from trackside.cli.quiet.tensorflow_import import quiet_tensorflow
-from trackside.cli.refusals import told_plainly
+from trackside.cli.refusals import complain, ended, is_of_output, told_plainly
 
 if TYPE_CHECKING:
     from trackside.cli.runner import Outcome
@@ -68,28 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with quiet_tensorflow():
             code = _run(list(sys.argv[1:] if argv is None else argv))
-        if sys.stdout is not None:  # closed by `>&-`
-            sys.stdout.flush()
-        return code
     except ConfigError as error:
-        print(scrub(f"trackside: error: {error}"), file=sys.stderr)
-        return WRONG_CONFIG
+        complain(scrub(str(error)))
+        code = WRONG_CONFIG
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        if not _is_cut_off():
+        code = 128 + signal.SIGINT
+    except SystemExit as end:  # of the parser, or of a signal that stopped the run
+        if not isinstance(end.code, str):
+            end.code = ended(int(end.code or OK))
+        raise
+    except OSError as error:
+        if not is_of_output(error):
             raise
-        return 128 + signal.SIGPIPE
-
-
-def _is_cut_off() -> bool:
-    """Return whether stdout is closed at its other end, as by ``trackside plan run.yaml | head``."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        return True
-    return False
+        return ended(OK, error)
+    return ended(code)
 
 
 def _run(argv: list[str]) -> int:

@@ -23,7 +23,7 @@ from trackside.cli.report import block
 from trackside.config.run_config import RunConfig
 from trackside.config.source import COMPONENTS
 from trackside.trainer.callback_setup import attach_from_arguments
-from trackside.trainer.optim.lr_schedules import check_schedule
+from trackside.trainer.optim.lr_schedules import check_schedule_of
 from trackside.trainer.staging import address_of
 
 CHECKED_BY_FRAMEWORK = ("optim_args", "lr_scheduler_kwargs", "torch_compile_backend", "gradient_checkpointing_kwargs")
@@ -39,7 +39,7 @@ def plan(config: RunConfig) -> Report:
     """
     if not config.registered_only:
         config.components()
-    check_schedule(config.args)
+    check_schedule_of(config.args)
     if any(map(config.args.given, CHECKED_BY_FRAMEWORK)):
         importlib.import_module(f"trackside.trainer.{config.framework}.engine").check_choices(config.args)
     dispatcher = Dispatcher(config, config.args, TrainerState(), TrainerControl())

@@ -110,23 +110,23 @@ def _speed(train: Mapping[str, float]) -> list[Row]:
 
 def _files(trainer: BaseTrainer, picture: Path | None) -> list[Row]:
     from trackside.trainer.checkpointing.discovery import find_checkpoints
-    from trackside.trainer.staging import address_of
+    from trackside.trainer.staging import address_of, as_given
 
     if trainer.args.fast_dev_run:
         return []
-    output_dir = Path(trainer.args.output_dir)
+    output_dir = trainer.args.output_dir
     best = trainer.state.best_model_checkpoint
     names = [path.name for path in find_checkpoints(output_dir)]
     checkpoints = [f"{name} (best)" if best and Path(best).name == name else name for name in names]
-    rows = [("output", address_of(trainer.args.output_dir))]
+    rows = [("output", address_of(output_dir))]
     if checkpoints:
         rows.append(("checkpoints", ", ".join(checkpoints)))
     if picture is not None:
-        rows.append(("loss curve", str(picture)))
+        rows.append(("loss curve", as_given(picture, output_dir)))
     if "tensorboard" in trainer.callback_report:
         callback = trainer.callback_report["tensorboard"].callback
         folder = getattr(callback, "run_dir", None) or trainer.args.logging_dir
-        rows.append(("tensorboard", f"tensorboard --logdir {shlex.quote(str(folder))}"))
+        rows.append(("tensorboard", f"tensorboard --logdir {shlex.quote(as_given(folder, output_dir))}"))
     return rows
 
 

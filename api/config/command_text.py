@@ -6,7 +6,7 @@ import os
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trackside.callbacks._util.conversion import choices_of, kind_of, members_of
 from trackside.config.yaml_reader import read_text
@@ -22,6 +22,15 @@ class Text(str):
     """A value as typed on the command line; the type of the option or argument decides what it means."""
 
     __slots__ = ()
+
+
+class Switch(Text):
+    """What an option without a value means: true, for an option that may be true or false."""
+
+    __slots__ = ()
+
+
+NEEDS_VALUE = "this option needs a value"
 
 
 def read_as_yaml(value: object) -> Any:
@@ -59,6 +68,17 @@ def readings(value: object, hint: Any, *, may_be_none: bool = False) -> list[Any
             return [str(value)]
     found = read_as_yaml(value)
     return [str(value)] if isinstance(found, str) and str in members else [found, as_written(value)]
+
+
+def needs_value(value: object, hint: Any) -> bool:
+    """Return whether ``value`` is a `Switch` for an option of a type that is known, and is not true or false.
+
+    Example:
+        >>> [needs_value(Switch("true"), hint) for hint in (bool | None, int, Any)]
+        [False, True, False]
+    """
+    open_or_bool = any(kind in (bool, Any, object, None) or isinstance(kind, TypeVar) for kind in members_of(hint))
+    return isinstance(value, Switch) and not open_or_bool and True not in choices_of(hint).values()
 
 
 def _each_text(value: object, read: Callable[[str], Any]) -> Any:

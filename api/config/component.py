@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert, describe, kind_of, members_of
+from trackside.callbacks._util.conversion import MAPS, PLAIN, SEQUENCES, convert, in_words, kind_of, members_of
 from trackside.callbacks._util.environment import has_reference, is_set, resolved
 from trackside.callbacks._util.imports import import_from
 from trackside.callbacks._util.options import Options
 from trackside.callbacks._util.user_code import told
 from trackside.callbacks.errors import ConfigError, TracksideValueError, did_you_mean
 from trackside.callbacks.secrets import masked, scrub
-from trackside.config.command_text import as_written, read_as_yaml, readings
+from trackside.config.command_text import NEEDS_VALUE, as_written, needs_value, read_as_yaml, readings
 from trackside.config.source import Source
 from trackside.config.yaml_reader import Keys
 
@@ -166,6 +166,8 @@ def checked_option(source: Source, keys: Keys, value: object, options: Options, 
         if is_set(written):
             found.build()  # to check it before anything is made
         return found
+    if needs_value(value, hint):
+        raise source.error(keys, NEEDS_VALUE)
     for candidate in readings(value, hint, may_be_none=may_be_none):
         source.set(keys, candidate)  # from now on as the option reads it
         if candidate is None and may_be_none:
@@ -216,7 +218,7 @@ def _object(source: Source, keys: Keys, value: str | Mapping[str, Any], classes:
         return _checked(source, keys, keys, classes[0], value, is_called_later=False)
     found = read_component(source, keys, value, is_called_later=any(cls is collections.abc.Callable for cls in classes))
     if inspect.isclass(found.target) and not found.is_bound and not _is_subclass(found.target, classes):
-        raise source.error(keys, f"{' or '.join(map(describe, classes))} is needed")
+        raise source.error(keys, f"{' or '.join(map(in_words, classes))} is needed")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from trackside.callbacks.secrets import masked
+from trackside.callbacks.secrets import MASK, masked
 from trackside.config.command_text import read_as_yaml
 from trackside.config.module_search import folders_of
 from trackside.config.run_config import RunConfig
@@ -17,8 +17,6 @@ from trackside.trainer.staging import address_of
 
 MERGED = "run.yaml"
 """The file in ``output_dir``."""
-
-MASK = "***"
 
 
 def merged_text(config: RunConfig) -> str:

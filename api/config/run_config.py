@@ -19,10 +19,16 @@ from trackside.callbacks.config.callback_config import (
     overruled_names,
     parse_callback_map,
 )
-from trackside.callbacks.errors import ArgumentError, ConfigError, MissingPackageError, TracksideError, did_you_mean
+from trackside.callbacks.errors import (
+    ArgumentError,
+    ConfigError,
+    MissingPackageError,
+    TracksideError,
+    did_you_mean,
+)
 from trackside.callbacks.registry import only_registered
 from trackside.callbacks.secrets import Secret, scrub
-from trackside.config.command_text import as_written, read_as_yaml, readings
+from trackside.config.command_text import NEEDS_VALUE, as_written, needs_value, read_as_yaml, readings
 from trackside.config.component import (
     FUNCTIONS,
     SPECIFICATION,
@@ -209,6 +215,8 @@ def _arguments(source: Source, cls: Any, callbacks: CallbackMap) -> Any:
     given = {}
     for name, value in source.values["args"].items():
         hint = hints.get(name)
+        if needs_value(value, getattr(cls.__dataclass_fields__.get(name), "kinds", None) or hint):
+            raise source.error(["args", name], NEEDS_VALUE)
         found = readings(value, hint)
         given[name] = found[-1] if str in members_of(hint) else found[0]  # a text is as it was typed: fields read it
     source.values["args"].update(given)

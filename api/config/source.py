@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 from trackside.callbacks.errors import ConfigError, did_you_mean
 from trackside.callbacks.secrets import masked, scrub
-from trackside.config.command_text import Text
+from trackside.config.command_text import NEEDS_VALUE, Switch, Text
 from trackside.config.yaml_reader import COMMAND_LINE, SIZE_LIMIT, Keys, read_text, read_yaml
 from trackside.trainer.arguments.elsewhere import FIELDS_ELSEWHERE
 from trackside.trainer.staging import is_address
@@ -75,7 +77,7 @@ class Source:
             run.yaml:3: args.seed='x': a whole number is needed
         """
         value = self.at(keys)
-        is_absent = value is None and tuple(keys) not in self.places
+        is_absent = isinstance(value, Switch) or (value is None and tuple(keys) not in self.places)
         path = ".".join(keys)
         shown = "" if isinstance(value, Mapping) or is_absent else f"={masked(value, path)!r}"
         return ConfigError(scrub(f"{self.where(*keys)}: {path}{shown}: {message}"))
@@ -156,8 +158,7 @@ def read_file(path: Path) -> Source:
     """
     path = Path(os.path.expanduser(path))
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(SIZE_LIMIT + 1)
+        text = _text_of(path)
     except (OSError, ValueError) as error:
         raise ConfigError(_unreadable(path, error)) from None
     values, places = read_yaml(text, str(path))
@@ -188,16 +189,24 @@ def from_command_line(overrides: Iterable[tuple[str, str]], files: Source | None
             if rest and first == "trainer":  # as in the command lines of other tools
                 near = f" Arguments are --NAME or --args.NAME, such as --{FIELDS_ELSEWHERE.get(rest[-1], rest[-1])}."
             if near:
-                raise ConfigError(f"{COMMAND_LINE}: --{key} {masked(text, key)}: this is not a key.{near}")
+                raise ConfigError(f"{COMMAND_LINE}: {as_typed(key, text)}: this is not a key.{near}")
             first, rest = "args", [first, *rest]
         if first == "args" and rest:
             rest[0] = rest[0].replace("-", "_")
         if first in COMPONENTS and rest and rest[0] not in ("class_path", "init_args"):
             is_one = first not in DATA or any(made and made.at((first, "class_path")) for made in (files, source))
             rest = ["init_args", *rest] if is_one else rest
-        source.merge(_one_value((first, *rest), Text(text)), is_same_source=True)
+        if isinstance(text, Switch) and (not rest or rest[-1] in ("class_path", "init_args")):
+            raise ConfigError(f"{COMMAND_LINE}: {as_typed(key, text)}: {NEEDS_VALUE}")
+        value = text if isinstance(text, Text) else Text(text)
+        source.merge(_one_value((first, *rest), value), is_same_source=True)
     _normalise(source)
     return source
+
+
+def as_typed(key: str, text: str) -> str:
+    """Return an option as it was typed, without the value of a secret."""
+    return f"--{key}" if isinstance(text, Switch) else f"--{key} {masked(text, key)}"
 
 
 def _one_value(keys: Keys, value: Text) -> Source:
@@ -208,6 +217,17 @@ def _one_value(keys: Keys, value: Text) -> Source:
     source = Source(made, {keys[:depth]: COMMAND_LINE for depth in range(1, len(keys) + 1)})
     _normalise(source)
     return source
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a file, one character above the limit at most; a pipe that nothing writes to is an error."""
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        first = file.read(1)  # None of a pipe: it has a writer, and no text yet
+        if first == b"" and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ValueError("nothing is written to this pipe")
+        os.set_blocking(file.fileno(), True)
+        written = (first or b"") + io.BufferedReader(file).read(4 * SIZE_LIMIT)  # 4 bytes a character at most
+    return io.TextIOWrapper(io.BytesIO(written), encoding="utf-8").read(SIZE_LIMIT + 1)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

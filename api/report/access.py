@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks.builtin.control_files import FOLDER, LISTENING, REQUESTS, make_private
-from trackside.callbacks.errors import ConfigError
+from trackside.callbacks.errors import ConfigError, describe
 from trackside.trainer.checkpointing.locks.run_lock import holder_of
 
 TOKEN = "token"

@@ -43,6 +43,8 @@ def check_journal(path: Path) -> None:
     Raises:
         ConfigError: If it is not; the message names the nearest file.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: this is not a regular file")
     if not path.is_file():
         there = [str(item) for item in path.parent.glob("*.jsonl")]
         near = did_you_mean(str(path), there) or (f" {NO_JOURNAL}" if path.name == JOURNAL else "")

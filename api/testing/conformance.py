@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks._util.exact_data import returned
 from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.errors import describe
 
 from .findings import ConformanceError, Findings, named
 from .odd_values import odd_values

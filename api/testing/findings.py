@@ -7,10 +7,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks._util.signatures import place_of
 from trackside.callbacks.bus.introspection import location_of
-from trackside.callbacks.errors import TracksideError
+from trackside.callbacks.errors import TracksideError, describe
 
 
 class ConformanceError(TracksideError, AssertionError):

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.bus.introspection import location_of, overridden_events
 from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.errors import describe
 from trackside.callbacks.secrets import MASK
 from trackside.config.run_config import arguments_class
 from trackside.integrations._base.tracker import values_of

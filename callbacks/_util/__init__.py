@@ -1,1 +1,1 @@
-"""Helpers without any knowledge of training: imports and atomic files."""
+"""Helpers that know nothing of training: files, imports, signatures, conversion of values, texts."""

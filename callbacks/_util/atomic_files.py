@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, describe
 
 IS_POSIX = os.name == "posix"
 
@@ -123,16 +123,6 @@ def append_line(file: FileIO, line: str) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(end)
         raise
-
-
-def describe(error: BaseException) -> str:
-    """Return class and message of ``error`` on one line.
-
-    Example:
-        >>> describe(ValueError("too short"))
-        'ValueError: too short'
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def make_folder(path: Path) -> None:

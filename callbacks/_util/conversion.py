@@ -40,10 +40,10 @@ def convert(value: object, hint: Any) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         reason = f" ({error})" if isinstance(error, TracksideValueError) else ""
         near = did_you_mean(value, choices_of(hint)) if isinstance(value, str) else ""
-        raise TracksideValueError(f"{describe(hint)} is needed{reason}{'.' if near else ''}{near}") from None
+        raise TracksideValueError(f"{in_words(hint)} is needed{reason}{'.' if near else ''}{near}") from None
 
 
-def describe(hint: Any, limits: str = "", none: str = "null") -> str:
+def in_words(hint: Any, limits: str = "", none: str = "null") -> str:
     """Return in words what a type hint allows.
 
     Args:
@@ -51,7 +51,7 @@ def describe(hint: Any, limits: str = "", none: str = "null") -> str:
         none: The word for None: "null" for YAML and the command line, "None" for Python.
 
     Example:
-        >>> describe(int | None), describe(list[str]), describe(int | float | None, ", at least 1", none="None")
+        >>> in_words(int | None), in_words(list[str]), in_words(int | float | None, ", at least 1", none="None")
         ('a whole number or null', 'a list (each item: a text)', 'a number, at least 1, or None')
     """
     members = members_of(hint)
@@ -70,11 +70,11 @@ def _words(hint: Any) -> str:
     if kind in SCALARS:
         return SCALARS[kind][0]
     if kind is tuple and parts and parts[-1] is not Ellipsis:
-        return f"a list of {len(parts)} items ({', '.join(map(describe, parts))})"
+        return f"a list of {len(parts)} items ({', '.join(map(in_words, parts))})"
     if kind in SEQUENCES:
-        return f"a list (each item: {describe(parts[0])})" if parts else "a list"
+        return f"a list (each item: {in_words(parts[0])})" if parts else "a list"
     if kind in MAPS:
-        return "a map" if parts[-1:] in ((), (Any,)) else f"a map (each value: {describe(parts[1])})"
+        return "a map" if parts[-1:] in ((), (Any,)) else f"a map (each value: {in_words(parts[1])})"
     return "a function" if kind is collections.abc.Callable else getattr(kind, "__qualname__", str(kind))
 
 

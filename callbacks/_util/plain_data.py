@@ -82,6 +82,18 @@ def plain_items(values: Mapping[str, Any], what: str) -> tuple[dict[str, Any], l
     return kept, errors
 
 
+def sanitized(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Return values as trackers take them: truth values, numbers and text as they are, all others as text.
+
+    Example:
+        >>> sanitized({"seed": 1, "debug": [], "data_seed": None})
+        {'seed': 1, 'debug': '[]', 'data_seed': 'None'}
+    """
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in values.items()
+    }
+
+
 def copy_plain(value: Any) -> Any:
     """Return a copy of plain data that shares no list or dict with it."""
     if type(value) is dict:

@@ -38,7 +38,9 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     signature = _signature(function)
     if inspect.isroutine(function) or isinstance(function, type) or (signature and not _is_open(signature)):
         return signature
-    behind = (_signature(method) for name in FORWARDS if callable(method := getattr(function, name, None)))
+    behind = [_signature(method) for name in FORWARDS if callable(method := getattr(function, name, None))]
+    if behind and callable(children := getattr(function, "children", None)):  # a module that passes it on to its parts
+        behind += map(signature_of, children())
     return next((each for each in behind if each is not None and not _is_open(each)), signature)
 
 

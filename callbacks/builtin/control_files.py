@@ -12,9 +12,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from .._util.atomic_files import describe, write_atomically
+from .._util.atomic_files import write_atomically
 from ..callback import TrainerCallback
-from ..errors import ArgumentError, CheckpointError
+from ..errors import ArgumentError, CheckpointError, describe
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Role
 

@@ -18,7 +18,6 @@ class DefaultFlowCallback(TrainerCallback):
     """
 
     role: Role = "control"
-    is_flow: bool = True
 
     def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step

@@ -113,7 +113,7 @@ class JournalCallback(FileCallback):
             report = dict(getattr(kwargs.get("trainer"), "callback_report", {}))
             entry["costs"] = {name: {key: getattr(item, key) for key in COSTS} for name, item in report.items()}
         if event == "on_init_end":  # the folder may be another run's: this one has not asked for it yet
-            self._first = (self.log_file_of(args), entry)
+            self._first = (self.log_file_of(args).absolute(), entry)
             self._known.update(self._changes(state))
             return
         try:
@@ -127,6 +127,7 @@ class JournalCallback(FileCallback):
     def _begin(self, args: Args, state: TrainerState) -> dict[str, Any]:
         if state.global_step == 0 or self.run is None:
             self.run = uuid.uuid4().hex
+        self.stay()
         self.close()  # events before the run may have gone into another folder
         self._known = {}
         self._is_in_run = True

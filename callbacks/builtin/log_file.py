@@ -46,6 +46,10 @@ class FileCallback(TrainerCallback):
         """Return the path of the file."""
         return self.path or Path(args.output_dir) / self.default_name
 
+    def stay(self) -> None:
+        """Keep to the file whose path was given relative to the current folder, whatever becomes that folder."""
+        self.path = None if self.path is None else self.path.absolute()
+
     def close(self) -> None:
         """Close the file if it is open; the next write opens it again."""
         if self._file is not None:
@@ -75,6 +79,7 @@ class LogFileCallback(FileCallback):
         self._begun_s = self._rewriting_s = 0.0
 
     def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.stay()
         path = self.log_file_of(args)
         if not state.is_world_process_zero or is_stream(path):
             return

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from .._util.streams import as_far_as_possible
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
@@ -52,8 +53,9 @@ def print_header(header: str | None) -> None:
 def print_text(text: str) -> None:
     """Print to the standard output, if there is one, in the characters that it can show."""
     if sys.stdout is not None:
-        print(printable(text, sys.stdout))
-        flush(sys.stdout)
+        with as_far_as_possible(sys.stdout):
+            print(printable(text, sys.stdout))
+            flush(sys.stdout)
 
 
 def printable(text: str, stream: Any) -> str:

@@ -7,6 +7,7 @@ import re
 import sys
 from typing import Any
 
+from .._util.streams import as_far_as_possible
 from ..callback import TrainerCallback
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
@@ -72,8 +73,9 @@ class ProgressCallback(TrainerCallback):
             if isinstance(loss := logs.get("loss"), int | float):
                 self.training_bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
             line = printable(format_logs(logs, state.global_step, runtimes=self.runtimes), sys.stdout)
-            self.training_bar.write(line, file=sys.stdout)
-            flush(sys.stdout)
+            with as_far_as_possible(sys.stdout):
+                self.training_bar.write(line, file=sys.stdout)
+                flush(sys.stdout)
 
     def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._close()
@@ -124,7 +126,7 @@ def columns_of(stream: Any) -> int | None:
     """Return the width of a terminal, 0 if it is not known; None for what is not a terminal.
 
     Consoles of editors say that they are terminals and have no file behind them; an object that writes to two places
-    may lack any method but ``write``. One that cannot move its cursor (``TERM=dumb``) is none, as for other tools.
+    may lack any method but ``write``. One that cannot move its cursor (``TERM=dumb``) is not one.
     """
     try:
         if os.environ.get("TERM") == "dumb" or not stream.isatty():
@@ -158,7 +160,13 @@ class LineFile:
         """Write ``text`` as a line, unless it holds nothing but cursor movements."""
         line = self.CONTROL.sub("", text).strip()
         if line:
-            self.stream.write(f"{line}\n")
+            with as_far_as_possible(self.stream):
+                self.stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Flush the stream, if it can be flushed."""
+        with as_far_as_possible(self.stream):
+            flush(self.stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -72,18 +72,18 @@ class StragglerMonitorCallback(TrainerCallback):
         self._warned: set[int] = set()
         self._timer: Any = None
 
-    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Args) -> None:
+    def on_train_begin(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._slow_rank, self._in_a_row, self._warned = None, 0, set()
         self._timer = kwargs.get("step_timer")  # None in a replay
         if self._timer is not None:
             self._timer.take()
             self._timer.is_on = True
 
-    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Args) -> None:
+    def on_step_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._timer is not None:
             self._timer.step_end()
 
-    def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Args) -> None:
+    def on_train_end(self, args: Args, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._timer is not None:
             self._timer.is_on = False
 

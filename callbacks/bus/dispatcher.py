@@ -171,7 +171,7 @@ class Dispatcher:
         return known[1]
 
     def may_steer(self) -> bool:
-        """Return whether a control callback (other than the flow) or a plain listener is called at a step.
+        """Return whether a control callback or a plain listener is called at a step.
 
         Only they may set flags there: those that an observer sets at a step have no effect on several processes.
         """

@@ -14,15 +14,13 @@ from .attachment import Attachment, Position
 def position_of(attachment: Attachment) -> Position:
     """Return the position of a callback that neither has ``before`` or ``after`` nor is named there: last of its group.
 
-    The groups are flow control, control callbacks, observers; in each, callbacks have the order of the list.
+    The groups are control callbacks and observers; in each, callbacks have the order of the list.
     """
-    is_flow = getattr(attachment.callback, "is_flow", False)
-    group = 0 if is_flow else 1 if attachment.role == "control" else 2
-    return group, float(attachment.number), attachment.number
+    return int(attachment.role == "observer"), float(attachment.number), attachment.number
 
 
 def in_order(attachments: Mapping[str, Attachment]) -> dict[str, Attachment]:
-    """Sort callbacks: flow control, then control callbacks, then observers, each in the order of the list.
+    """Sort callbacks: control callbacks, then observers, each in the order of the list.
 
     ``before`` and ``after`` override that; a callback moves no further than they ask. Each gets its ``position``, such
     that `position_of` is where a further callback without these options would come.

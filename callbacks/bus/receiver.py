@@ -37,20 +37,17 @@ class CallbackReceiver:
     """
 
     __slots__ = (
-        *(
-            "__weakref__",
-            "_is_told",
-            "attachment",
-            "context",
-            "event",
-            "every",
-            "faults",
-            "is_flow",
-            "is_observer",
-            "method",
-            "read",
-            "reads_keywords",
-        ),
+        "__weakref__",
+        "_is_told",
+        "attachment",
+        "context",
+        "event",
+        "every",
+        "faults",
+        "is_observer",
+        "method",
+        "read",
+        "reads_keywords",
     )
 
     def __init__(self, attachment: Attachment, event: str, context: Mapping[str, Any], faults: FaultPolicy) -> None:
@@ -59,7 +56,6 @@ class CallbackReceiver:
         self.context: Mapping[str, Any] = context
         self.faults: FaultPolicy = faults
         self.every: int = attachment.every if event in STEP_EVENTS else 1
-        self.is_flow: bool = bool(getattr(attachment.callback, "is_flow", False))
         self.is_observer: bool = attachment.role == "observer"
         self.method: Any = getattr(attachment.callback, event, None)
         self.read: tuple[str, ...] | None = keywords_read(self.method, positional=3)
@@ -89,8 +85,8 @@ class CallbackReceiver:
 
     @property
     def may_steer(self) -> bool:
-        """Whether processes must exchange its flags: an observer's have no effect, the flow's are equal everywhere."""
-        return not (self.is_flow or self.is_observer)
+        """Whether processes must exchange its flags: an observer's have no effect."""
+        return not self.is_observer
 
     def take(self, returned: Any, control: TrainerControl) -> None:
         """Take the flags of a control that the method returned instead of changing the one it got.
@@ -128,7 +124,7 @@ class CallbackReceiver:
         decided += ["rate_factor"] * (control.rate_factor != before["rate_factor"])
         default = {flag: f"{name} at {self.event}" for flag in decided if own.get(flag) == before["reasons"].get(flag)}
         control.reasons = {**own, **default}
-        if control.should_training_stop and not before["should_training_stop"] and not self.is_flow:
+        if control.should_training_stop and not before["should_training_stop"]:
             control.stop(f"{name} asked for it at {self.event}")
 
 

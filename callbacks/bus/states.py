@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .._util.atomic_files import describe
 from .._util.exact_data import Tell, exact, returned
-from ..errors import CheckpointError, NotPlainError
+from ..errors import CheckpointError, NotPlainError, describe
 from .attachment import Attachment
 from .faults import FaultPolicy
 

@@ -134,7 +134,7 @@ def main():
     def prepare_validation_features(examples):
         tokenized_examples = tokenize(examples)
         for index, offsets in enumerate(tokenized_examples["offset_mapping"]):
-            # places outside of the context are no answers
+            # places outside of the context are not answers
             kinds = tokenized_examples.sequence_ids(index)
             tokenized_examples["offset_mapping"][index] = [
                 offset if kind == 1 else None for offset, kind in zip(offsets, kinds, strict=True)

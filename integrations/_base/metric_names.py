@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-Record = Mapping[str, Any]
-"""A log record, or the metrics of an evaluation: values by name."""
+from trackside.callbacks.types import Record
 
 GROUPS = ("eval", "test")
 

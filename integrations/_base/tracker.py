@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trackside.callbacks._util.imports import require_package
+from trackside.callbacks._util.plain_data import sanitized
 from trackside.callbacks.callback import TrainerCallback
 from trackside.callbacks.state import TrainerControl, TrainerState
-from trackside.callbacks.types import Role
+from trackside.callbacks.types import Record, Role
 
-from .metric_names import Record, numbers_in, rewrite_logs
+from .metric_names import numbers_in, rewrite_logs
 
 logger: logging.Logger = logging.getLogger("trackside.integrations")
 
@@ -225,8 +226,7 @@ def values_of(args: Any) -> dict[str, Any]:
     """Return arguments of any class as plain values by name."""
     if hasattr(args, "to_sanitized_dict"):
         return dict(args.to_sanitized_dict())
-    plain = bool | int | float | str
-    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
+    return dict(sanitized(vars(args)))
 
 
 def import_quietly(package: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from trackside.callbacks.errors import CallbackError
 
 from .fitted_model import is_keras_model
+
+logger: logging.Logger = logging.getLogger("trackside.integrations")
 
 BATCH_HOOKS = {
     "on_step_begin": ("on_train_batch_begin", "on_batch_begin"),
@@ -170,8 +173,20 @@ def prepare_resumed(callback: Any, outside: Mapping[str, Any]) -> None:
         os.truncate(path, size)
 
 
+def remove(callback: Any, *, is_called: bool) -> None:
+    """Have a callback leave a run: swap weights back, and warn of an on_train_end that is not called.
+
+    Args:
+        is_called: Whether its methods are called in this process.
+    """
+    undo_swap(callback)
+    if is_called and overrides(callback, "on_train_end"):
+        text = "%s of Keras is removed within the run, so that its on_train_end, which may close files, is not called"
+        logger.warning(text, type(callback).__name__)
+
+
 def undo_swap(callback: Any) -> None:
-    """After on_predict_end: let a SwapEMAWeights swap back, which it leaves out in Keras up to 3.15."""
+    """Let a SwapEMAWeights swap back, which Keras up to 3.15 leaves out after on_predict_end."""
     if is_a(callback, "SwapEMAWeights") and callback._ema_weights_in_model:
         callback._swap_variables()
         callback._ema_weights_in_model = False

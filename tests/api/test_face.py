@@ -146,6 +146,27 @@ def test_a_name_loads_its_own_framework_and_no_other(name, framework):
     assert loaded & {"torch", "tensorflow"} == ({framework} if framework else set())
 
 
+@pytest.mark.parametrize("is_on", [True, False])
+def test_no_garbage_is_collected_while_a_name_is_imported_and_the_setting_comes_back(is_on):
+    code = f"""
+import gc, sys, trackside
+
+class Watch:
+    def find_spec(name, *rest):
+        seen.add(gc.isenabled())
+
+seen = set()
+sys.meta_path.insert(0, Watch)
+sys.modules["torch"] = None
+gc.{"enable" if is_on else "disable"}()
+trackside.TrainerState
+try: trackside.Trainer
+except ImportError: print(seen, gc.isenabled())
+"""
+
+    assert run_python(code) == f"{{False}} {is_on}\n"
+
+
 def test_importing_trackside_opens_no_socket_starts_no_thread_and_installs_no_signal_handler():
     code = """
 import json, signal, sys, threading

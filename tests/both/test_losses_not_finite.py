@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 
+import numpy as np
 import pytest
+from support.arrays import classified
+from support.callback_examples import Listens
 
 from trackside import TerminateOnNaNCallback, TrainerCallback, events
 
@@ -107,4 +111,33 @@ def test_several_updates_in_one_call_stay_in_one_call(trainer_factory):
     trainer = run(trainer_factory, hears, steps_per_execution=10, max_steps=30, step=12, train_dataset=data)
 
     assert hears.told == [(13, "nan", 20)]
-    assert set(trainer._engine.trace_counts) == {"updates"}
+    assert set(trainer.trace_counts) == {"updates"}
+
+
+def without_labels(factory, rows, count):
+    """Return a dataset whose labels are -100, but for the last ``count`` of ``rows``."""
+    features, labels = classified(rows)
+    labels = np.where(np.arange(rows) < rows - count, -100, labels)
+    if factory.framework == "tensorflow":
+        return features, labels
+    import torch
+
+    return torch.utils.data.TensorDataset(torch.tensor(features), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("callbacks", [[], [Listens()]], ids=["in one", "in pieces"])
+def test_updates_in_which_nothing_counts_are_in_no_mean_and_a_run_of_them_is_told(trainer_factory, callbacks, caplog):
+    steady = {"learning_rate": 0.0, "per_device_train_batch_size": 10, "train_sampling_strategy": "sequential"}
+    steady |= {"max_steps": 3, "logging_steps": 3, "callbacks": callbacks}
+    some = trainer_factory(train_dataset=without_labels(trainer_factory, 30, 10), **steady)
+    none = trainer_factory(train_dataset=without_labels(trainer_factory, 30, 0), **steady)
+
+    some.train()
+    is_told = ["nothing was learned" in caplog.text]
+    none.train()
+
+    wanted = some.evaluate(some.train_dataset)["eval_loss"]
+    assert some.state.log_history[0]["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert some.state.log_history[1]["train_loss"] == pytest.approx(wanted, rel=1e-5)
+    assert math.isnan(none.state.log_history[-1]["train_loss"])
+    assert [*is_told, "nothing was learned: in none of the 3 updates" in caplog.text] == [False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -190,3 +191,30 @@ def test_a_run_resumed_into_a_new_folder_finds_its_best_beside_the_checkpoint_it
 
     best = weights_of(trainer_factory, original / "checkpoint-2")
     np.testing.assert_array_equal(trainer_factory.weights(trainer), best)
+
+
+class Moves(TrainerCallback):
+    """Changes the current folder within the run."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        os.chdir(self.to)
+
+
+def test_a_run_stays_in_its_folder_whatever_becomes_the_current_one(trainer_factory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moves = Moves()
+    moves.to = tmp_path / "elsewhere"
+    moves.to.mkdir()
+    callbacks = [moves, JournalCallback(), CSVLoggerCallback(path="own.csv")]
+    trainer = trainer_factory(callbacks=callbacks, output_dir="out", logging_dir="logs", **SAVES)
+    assert trainer.args.output_dir == "out"
+
+    trainer.train()
+    trainer.save_state()
+
+    assert list(moves.to.iterdir()) == []
+    assert (tmp_path / "own.csv").read_text().count("\n") > SAVES["max_steps"]
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"checkpoint-2", "checkpoint-4", "journal.jsonl", "trainer_state.json"} <= found
+    assert trainer.args.logging_dir == str(tmp_path / "logs")
+    assert trainer.args.to_dict()["output_dir"] == "out"

@@ -13,6 +13,7 @@ from support.remote_folders import FailsAt, address_in
 from trackside import TrainerCallback
 from trackside.callbacks.builtin.csv_logger import CSVLoggerCallback
 from trackside.callbacks.errors import ArgumentError
+from trackside.trainer.base_trainer import checkpoints_of
 from trackside.trainer.checkpointing import uploads
 from trackside.trainer.checkpointing.remote import RemoteFolder
 
@@ -102,7 +103,7 @@ def test_weights_are_loaded_from_an_address_and_saved_to_one(trainer_factory, ad
 
 def test_an_upload_that_fails_for_a_while_is_tried_again(trainer_factory, address):
     trainer = made(trainer_factory, address)
-    remote = trainer._checkpoints.remote.folder
+    remote = checkpoints_of(trainer).remote.folder
     remote.fs = FailsAt(remote.fs, 3, 4)
 
     trainer.train()
@@ -112,7 +113,7 @@ def test_an_upload_that_fails_for_a_while_is_tried_again(trainer_factory, addres
 
 def test_an_upload_that_fails_for_good_is_told_and_the_local_checkpoint_stays(trainer_factory, address, caplog):
     trainer = made(trainer_factory, address, save_total_limit=1)
-    remote = trainer._checkpoints.remote.folder
+    remote = checkpoints_of(trainer).remote.folder
     remote.fs = FailsAt(remote.fs, 2, 10_000)  # the first is the probe
 
     trainer.train()

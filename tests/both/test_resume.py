@@ -216,7 +216,10 @@ def test_a_checkpoint_that_is_not_there_is_named(trainer_factory):
     ("given", "message"),
     [
         ("checkpoint-2", r"checkpoint-2 does not exist; .*out holds checkpoint-2, checkpoint-4, and .*=True takes the"),
-        ("out", r"out is none; .*out holds checkpoint-2, checkpoint-4, and .*=True takes the newest of output_dir"),
+        (
+            "out",
+            r"out is a folder of checkpoints, .*; .*out holds checkpoint-2, checkpoint-4, and .*=True takes the newest",
+        ),
         (4, "resume_from_checkpoint=4 is not allowed"),
     ],
 )

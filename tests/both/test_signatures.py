@@ -173,8 +173,15 @@ def metric_objects(framework: str) -> list[Any]:
     found = importlib.util.find_spec("torchmetrics")
     return [
         Metric(),
-        *([importlib.import_module("torchmetrics").classification.MulticlassAccuracy(3)] if found else []),
+        *(containers_of(importlib.import_module("torchmetrics").classification.MulticlassAccuracy(3)) if found else []),
     ]
+
+
+def containers_of(metric: Any) -> list[Any]:
+    """Return a metric of torchmetrics, and what passes its values on to it."""
+    torchmetrics = importlib.import_module("torchmetrics")
+    metrics = torchmetrics.MetricCollection({"accuracy": metric})
+    return [metric, metrics, torchmetrics.MetricCollection([metrics]), metric + 1, torchmetrics.MinMaxMetric(metric)]
 
 
 def test_an_object_is_called_as_the_method_that_it_passes_its_values_to(framework, tmp_path):

@@ -20,10 +20,6 @@ class Observing(Recorder):
     role = "observer"
 
 
-class Flow(Recorder):
-    is_flow = True
-
-
 class Raises(TrainerCallback):
     role = "observer"
 

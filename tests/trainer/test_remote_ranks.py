@@ -13,6 +13,7 @@ from support.fake_group import FakeGroup
 
 from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.arguments.base import BaseTrainingArguments
+from trackside.trainer.base_trainer import checkpoints_of
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.checkpointing.remote_output import RemoteOutput
 
@@ -32,7 +33,7 @@ def run(address, resume=False, **args):
         trainer = FakeTrainer(
             collectives, address, sizes=[1] * BATCHES, fault=lambda place, count: None, steers={}, **args
         )
-        folder = trainer._checkpoints.remote.folder
+        folder = checkpoints_of(trainer).remote.folder
         download = folder.download
         folder.download = lambda *call: downloads.append(collectives.rank) or download(*call)
         trainer.train(resume_from_checkpoint=resume)

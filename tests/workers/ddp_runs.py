@@ -94,7 +94,7 @@ def dropin(folder: Path) -> Any:
         if RANK == 0:
             time.sleep(0.3)
             made.write_text("by the first")
-    trainer = make(folder, ddp_static_graph=True)
+    trainer = make(folder, ddp_static_graph=True, gradient_accumulation_steps=3)
     trainer.train()
     accelerator = trainer.accelerator
     accelerator.wait_for_everyone()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from trackside.callbacks._util.conversion import describe, read_bool
+from trackside.callbacks._util.conversion import in_words, read_bool
 from trackside.callbacks._util.deprecation import Deprecation
 from trackside.callbacks.errors import ArgumentError
 
-from .serialization import PlainData, default_of
+from .serialization import SerializableArguments, default_of
 
 
 def other_name(help: str) -> Any:
@@ -33,10 +33,10 @@ class Alias:
     deprecation: Deprecation | None = None
     value: str | None = None
 
-    def __get__(self, args: PlainData | None, owner: type | None = None) -> Any:
+    def __get__(self, args: SerializableArguments | None, owner: type | None = None) -> Any:
         return self if args is None else self._shown(getattr(args, self.field))
 
-    def __set__(self, args: PlainData, value: Any) -> None:
+    def __set__(self, args: SerializableArguments, value: Any) -> None:
         current, default = getattr(args, self.field), default_of(args.__dataclass_fields__[self.field])
         is_new = "_inferred" not in vars(args)
         if value is None or (is_new and value in (self._shown(current), self._shown(default))):
@@ -57,7 +57,7 @@ class Alias:
         try:
             return self.value if read_bool(value) else default
         except TypeError:
-            raise ArgumentError(self.name, value, describe(bool)) from None
+            raise ArgumentError(self.name, value, in_words(bool)) from None
 
 
 def _deprecated(name: str, field: str, instead: str, value: str | None = None) -> Alias:

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from types import NoneType
 from typing import Any
 
-from trackside.callbacks._util.conversion import convert, describe, hints_of, members_of, read_str
+from trackside.callbacks._util.conversion import convert, hints_of, in_words, members_of, read_str
 from trackside.callbacks._util.environment import has_reference, resolved
 from trackside.callbacks.errors import ArgumentError, TracksideValueError
 from trackside.callbacks.secrets import is_secret_name
 
 from .fields import Argument, Rule, refusal
-from .serialization import PlainData
+from .serialization import SerializableArguments
 
 CONVERTED = (bool, int, float, str, NoneType, list[str], dict[str, Any])
 
@@ -31,7 +31,7 @@ LARGEST = 2**63 - 1
 """The largest whole number that frameworks take."""
 
 
-def convert_fields(args: PlainData) -> dict[str, Any]:
+def convert_fields(args: SerializableArguments) -> dict[str, Any]:
     """Convert each field of ``args`` to its declared type and check its rule; return those that name the environment.
 
     A reference such as ``${ENV:NAME}`` becomes the value of the variable.
@@ -64,7 +64,7 @@ def converted(cls: Any, name: str, value: Any) -> Any:
     return next(_converted(item, kinds, value) for item, kinds in _convertible(cls) if item.name == name)
 
 
-def check_set(args: PlainData) -> None:
+def check_set(args: SerializableArguments) -> None:
     """Convert and check the fields of ``args`` once more, some of which may have been set after its construction.
 
     An attribute that is not a field, but nearly has the name of one, is warned of, since nothing reads it.
@@ -97,7 +97,7 @@ def _from_environment(name: str, value: Any) -> Any:
 
 
 @functools.cache
-def _convertible(cls: type[PlainData]) -> list[tuple[dataclasses.Field[Any], Any]]:
+def _convertible(cls: type[SerializableArguments]) -> list[tuple[dataclasses.Field[Any], Any]]:
     """Return the fields of ``cls`` that can be converted, and the type of each."""
     hints = hints_of(cls)
     found = [(item, getattr(item, "kinds", None) or hints.get(item.name)) for item in cls.fields()]
@@ -124,4 +124,4 @@ def _converted(item: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
 def _allowed(hint: Any, rule: Rule | None, value: Any) -> str:
     if rule is not None and rule.choices:
         return refusal(rule, value)
-    return describe(hint, f", {rule.allowed}" if rule else "", none="None").replace("a number", "a finite number")
+    return in_words(hint, f", {rule.allowed}" if rule else "", none="None").replace("a number", "a finite number")

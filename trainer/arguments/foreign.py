@@ -12,7 +12,7 @@ from typing import Any
 
 from trackside.callbacks.errors import ArgumentError
 
-from .serialization import PlainData
+from .serialization import SerializableArguments
 
 HUB = "only its default; upload the folder that save_model() writes with huggingface_hub.upload_folder()"
 TRACKIO = "only its default; give it to the callback: callbacks={'trackio': {...}}"
@@ -37,10 +37,10 @@ class ForeignField:
     same: tuple[Any, ...] = ()
     note: str = ""
 
-    def __get__(self, args: PlainData | None, owner: type | None = None) -> Any:
+    def __get__(self, args: SerializableArguments | None, owner: type | None = None) -> Any:
         return self if args is None else vars(args).get(self.name, self.default)
 
-    def __set__(self, args: PlainData, value: Any) -> None:
+    def __set__(self, args: SerializableArguments, value: Any) -> None:
         if is_foreign(type(args), self.name):
             self._check(value)
         vars(args)[self.name] = value

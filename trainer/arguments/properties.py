@@ -9,22 +9,27 @@ import time
 from functools import cached_property
 from typing import Any
 
+from trackside.callbacks._util.plain_data import sanitized
 from trackside.callbacks.errors import ArgumentError
 
 from ..distributed.launcher import ProcessRank, detect_launcher
 from ..optim.lr_schedules import steps_of_share, warmup_length
 from .enums import ParallelMode
-from .serialization import PlainData
+from .serialization import SerializableArguments
+from .validation import NEEDS
 from .within_run import COUNTED
 
 STEPS = ("logging_steps", "eval_steps", "save_steps")
 
 
-class DerivedArguments(PlainData):
+class DerivedArguments(SerializableArguments):
     """The derived properties of arguments, without a framework; a backend overrides the properties of devices."""
 
     counted_within_run = COUNTED
     """Fields of which a change within a run counts from then on; a change of any other is told."""
+
+    counted_only_with = NEEDS
+    """Fields that count only beside others; a run tells those that are given in vain."""
 
     output_dir: str
     per_device_train_batch_size: int
@@ -137,9 +142,8 @@ class DerivedArguments(PlainData):
 
     def to_sanitized_dict(self) -> dict[str, bool | int | float | str]:
         """Return `to_dict` with the batch sizes of the process; all but bool, int and float become strings."""
-        values = {**self.to_dict(), "train_batch_size": self.train_batch_size, "eval_batch_size": self.eval_batch_size}
-        plain = (bool, int, float, str)
-        return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+        sizes = {"train_batch_size": self.train_batch_size, "eval_batch_size": self.eval_batch_size}
+        return sanitized({**self.to_dict(), **sizes})
 
     def _logging_dir(self) -> str:
         given: str | None = self.given("logging_dir")

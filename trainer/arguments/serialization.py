@@ -15,16 +15,16 @@ from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.errors import ArgumentError
 from trackside.callbacks.secrets import masked, remember
 
-from ..staging import StagingFolder
+from ..staging import RunFolder
 from .elsewhere import nearest_name
 
-T = TypeVar("T", bound="PlainData")
+T = TypeVar("T", bound="SerializableArguments")
 
 # fields about the start of a run, without effect on its results
 NOT_COMPARED = frozenset({"local_rank", "logging_dir", "overwrite_output_dir", "resume_from_checkpoint", "staging_dir"})
 
 
-class PlainData:
+class SerializableArguments:
     """A dataclass whose fields are plain values. Other attributes (a device, a strategy) are not copied."""
 
     if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PlainData:
 
     else:  # type checkers take the signature from the dataclass
 
-        def __new__(cls, *args: Any, **given: Any) -> PlainData:
+        def __new__(cls, *args: Any, **given: Any) -> SerializableArguments:
             """Raise ArgumentError with the nearest name if a keyword is not a field."""
             for name in given:
                 if name not in cls.__dataclass_fields__ and not _takes(cls.__init__, name):
@@ -120,6 +120,10 @@ class PlainData:
         before, after = self.__dict__.get("_inferred", {}).get(name, (None, None))
         return before if before is not None and self.given(name) == after else self.given(name)
 
+    def is_default(self, name: str) -> bool:
+        """Return whether the field ``name`` has its default."""
+        return bool(self.given(name) == default_of(self.__dataclass_fields__[name]))
+
     def differences(self, old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return, by field, the (old, new) values that differ from ``old``, a result of `to_dict`.
 
@@ -131,7 +135,9 @@ class PlainData:
         return {name: (old[name], new[name]) for name in names if old[name] != new[name]}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PlainData) and type(other) is type(self) and self.to_dict() == other.to_dict()
+        return (
+            isinstance(other, SerializableArguments) and type(other) is type(self) and self.to_dict() == other.to_dict()
+        )
 
     def __repr__(self) -> str:
         """Show the fields that differ from their defaults."""
@@ -160,6 +166,6 @@ def default_of(item: dataclasses.Field[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, StagingFolder):
+    if isinstance(value, RunFolder):
         return value.address
     return plain(value, "arguments", rest=lambda other: getattr(other, "__qualname__", str(other)))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from trackside.callbacks.errors import ArgumentError, UnsupportedError
+
+from ..staging import StagingFolder
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 Refusals = Mapping[str, tuple[Callable[[Any], bool], str]]
 """By field name: the test for a forbidden value, and the allowed values or the alternative."""
@@ -56,6 +61,50 @@ COMBINATIONS: Refusals = {
         "only with fsdp='full_shard' or 'shard_grad_op'",
     ),
 }
+
+
+Needs = dict[str, tuple[Callable[[Any], bool], str]]
+"""By field name: whether a value that is given counts beside the other arguments, and what it needs in order to."""
+
+EVALUATES = "eval_strategy='steps' or 'epoch'"
+
+NEEDS: Needs = {
+    "staging_dir": (lambda args: isinstance(args.output_dir, StagingFolder), "an output_dir that is an address"),
+    "eval_steps": (lambda args: args.eval_strategy == "steps", "eval_strategy='steps'"),
+    "eval_delay": (lambda args: args.eval_strategy != "no", EVALUATES),
+    "logging_steps": (
+        lambda args: args.logging_strategy == "steps" or _is_inferred(args, "eval_steps"),
+        "logging_strategy='steps'",
+    ),
+    "save_steps": (lambda args: args.save_strategy == "steps", "save_strategy='steps'"),
+    "greater_is_better": (
+        lambda args: args.metric_for_best_model is not None,
+        "metric_for_best_model or load_best_model_at_end",
+    ),
+}
+"""Fields of both frameworks that count only beside others; `BaseTrainingArguments.counted_only_with` has them."""
+
+
+def tell_unused(args: Any) -> None:
+    """Warn of the arguments that were given and have no effect beside the others, on the first process.
+
+    Those whose value is the default are not told, nor any of a development run, which has arguments of its own.
+    """
+    if args.fast_dev_run or not args.should_log:
+        return
+    unused: dict[str, list[str]] = {}
+    for item in args.fields():
+        counts, needed = args.counted_only_with.get(item.name, (None, ""))
+        if counts is None or _is_inferred(args, item.name) or counts(args):
+            continue
+        if args.given(item.name) and not args.is_default(item.name):
+            unused.setdefault(needed, []).append(f"{item.name}={args.written(item.name)!r}")
+    for needed, given in unused.items():
+        logger.warning("%s has no effect: it counts only with %s", " and ".join(given), needed)
+
+
+def _is_inferred(args: Any, name: str) -> bool:
+    return name in vars(args)["_inferred"]
 
 
 def check_combinations(args: Any) -> None:

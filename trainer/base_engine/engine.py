@@ -11,6 +11,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from trackside.callbacks.errors import TracksideValueError
 
 from ..data.limits import EpochLimit
+from ..distributed.strategy import BaseStrategy
 from ..engine import Engine
 from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
@@ -44,7 +45,7 @@ class BaseEngine(Engine):
     model_io: Any
 
     def __init__(
-        self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides, strategy: Any, step_timer: StepTimer
+        self, trainer: Any, dispatcher: Dispatcher, overrides: Overrides, strategy: BaseStrategy, step_timer: StepTimer
     ) -> None:
         self.trainer: Any = trainer
         self.dispatcher: Dispatcher = dispatcher
@@ -191,5 +192,5 @@ class EnginePart:
         self.engine = engine
         self.trainer: Any = engine.trainer
         self.overrides: Overrides = engine.overrides
-        self.strategy: Any = engine.strategy
+        self.strategy: BaseStrategy = engine.strategy
         self.model_io: Any = engine.model_io

@@ -72,7 +72,8 @@ class BaseTrainStep(EnginePart, TrainStep):
         """Return the number of input tokens so far, of all processes, if a log record is to have it."""
         args, state = self.trainer.args, self.trainer.state
         if args.include_num_input_tokens_seen == "non_padding":
-            state.num_input_tokens_seen += int(self.strategy.all_reduce(self._tokens))
+            seen_by_each = self.strategy.collectives.gather("the number of input tokens", self._tokens)
+            state.num_input_tokens_seen += sum(seen_by_each)
             self._tokens = 0
         seen = state.num_input_tokens_seen
         return {} if args.include_num_input_tokens_seen == "no" else {"num_input_tokens_seen": seen}

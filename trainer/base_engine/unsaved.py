@@ -21,6 +21,9 @@ SMALL = 1_000
 SAMPLE = 100
 """The first values of each tensor of a model that are compared."""
 
+TENSORS = 64
+"""The most tensors of a model whose values are compared."""
+
 DEPTH = 3
 """Datasets within datasets that are looked at."""
 
@@ -151,6 +154,6 @@ def _is_own(value: Any) -> bool:
     return is_users(kind.__module__) and "site-packages" not in file and hasattr(value, "__dict__")
 
 
-def spread(tensors: Sequence[Any], most: int = 64) -> Sequence[Any]:
-    """Return at most about as many of the tensors, spread over all."""
-    return tensors[:: 1 + len(tensors) // most]
+def spread(tensors: Sequence[Any]) -> Sequence[Any]:
+    """Return at most `TENSORS` of the tensors, spread over all."""
+    return tensors[:: 1 + len(tensors) // TENSORS]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks._util.imports import require_package
-from trackside.callbacks.errors import ArgumentError, MissingPackageError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, MissingPackageError, describe, did_you_mean
 
 EXTRAS = {"fsspec": "remote", "s3fs": "s3"}
 """The extras of trackside that install a package."""

@@ -22,8 +22,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe, sync_folder
-from trackside.callbacks.errors import CheckpointError
+from trackside.callbacks._util.atomic_files import sync_folder
+from trackside.callbacks.errors import CheckpointError, describe
 
 from .files.documents import DocumentError, check, has_schema, parse, read_document
 from .files.regular_files import IrregularFileError, is_inside, open_regular, read_regular, status_of

@@ -181,7 +181,7 @@ def _members(kind: type, names: Iterable[str]) -> list[Any]:
 
 
 def is_users(module: str) -> bool:
-    """Return whether a module is none of Python's, and none of a framework."""
+    """Return whether a module is the user's, and neither Python's nor a library's."""
     package = module.split(".")[0]
     return package not in LIBRARIES and package not in sys.stdlib_module_names
 

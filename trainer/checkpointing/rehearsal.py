@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe
 from trackside.callbacks._util.plain_data import to_json
-from trackside.callbacks.errors import ArgumentError, CheckpointError, TracksideError
+from trackside.callbacks.errors import ArgumentError, CheckpointError, TracksideError, describe
 
 from .store import CheckpointStore
 

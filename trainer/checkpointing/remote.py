@@ -18,8 +18,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import claimed, describe, make_folder, sync_folder
-from trackside.callbacks.errors import ArgumentError, CheckpointError
+from trackside.callbacks._util.atomic_files import claimed, make_folder, sync_folder
+from trackside.callbacks.errors import ArgumentError, CheckpointError, describe
 
 from ..staging import is_address
 from .discovery import newest_valid

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe
-from trackside.callbacks.errors import CheckpointError, TracksideError
+from trackside.callbacks.errors import CheckpointError, TracksideError, describe
 from trackside.callbacks.state import TrainerState
 
 from ..optim.resuming import MadeOptimizer, schedule_before

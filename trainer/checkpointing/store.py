@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from trackside.callbacks._util.atomic_files import claimed, describe, exchange, is_in_use, make_folder, sync_folder
-from trackside.callbacks.errors import ArgumentError, CheckpointError
+from trackside.callbacks._util.atomic_files import claimed, exchange, is_in_use, make_folder, sync_folder
+from trackside.callbacks.errors import ArgumentError, CheckpointError, describe
 
 from .discovery import commit_time_of, find_checkpoints, run_id_of, subfolders
 from .files.schemas import LARGEST

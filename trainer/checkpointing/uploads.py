@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trackside.callbacks._util.atomic_files import describe
+from trackside.callbacks.errors import describe
 
 from .manifest import BrokenCheckpointError, read_manifest
 from .remote import RemoteFolder, is_kept_apart

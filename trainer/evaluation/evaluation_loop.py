@@ -168,7 +168,7 @@ class EvaluationRun:
         self._waiting.clear()
         collectives = self._engine.strategy.collectives
         per_batch_s = (time.perf_counter() - self._start_s) / max(self.steps, 1)
-        told = collectives.gather(
+        told: list[tuple[Any, ...]] = collectives.gather(
             "the outputs of the evaluation", (own, is_last, self.steps, self._is_stopped(), per_batch_s)
         )
         if any(is_stopped for *_, is_stopped, _ in told):

@@ -15,9 +15,9 @@ KEPT = 1000
 class StepTimer:
     """A timer of the updates of one process; it is off until ``is_on`` is set.
 
-    The own time of an update begins when its data are requested, and ends when the trainer calls `exchange`, before it
-    waits for other processes. If all processes step together, only the own time differs between them: the
-    whole step takes as long on each as on the slowest.
+    The local step time begins when the data of an update are requested, and ends when the trainer calls `exchange`,
+    before it waits for other processes. If all processes step together, only this time differs between them: the whole
+    step takes as long on each as on the slowest.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class StepTimer:
             yield batch
 
     def exchange(self) -> None:
-        """Record the end of the process's own part of the update; only the first call in an update counts."""
+        """Record the end of the local step time; only the first call in an update counts."""
         if self._own_begun is not None:
             self._own.append((self._own_begun, self._now()))
             self._own_begun = None
@@ -55,7 +55,7 @@ class StepTimer:
         self._begun_s = self._own_begun = None
 
     def take(self) -> tuple[float | None, float | None]:
-        """Return the mean time of whole steps and the mean own time since the last call, in seconds.
+        """Return the mean time of whole steps and the mean local step time since the last call, in seconds.
 
         Either is None if nothing was timed. Waits for the device.
         """

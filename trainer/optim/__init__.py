@@ -1,1 +1,1 @@
-"""Learning-rate schedules, without a framework."""
+"""Optimizers and schedules, without a framework: their choice, those of the user, resuming, learning rates."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import NoneType
 from typing import Any, TypeVar
 
+from trackside.callbacks._util.conversion import hints_of, in_words, members_of
 from trackside.callbacks._util.signatures import signature_of
 from trackside.callbacks.errors import (
     ArgumentError,
@@ -19,6 +22,12 @@ from trackside.callbacks.errors import (
 from ..calls import check_call
 
 OptimizerClass = TypeVar("OptimizerClass")
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+PLAIN = {bool, int, float, str, NoneType}
+
+OF_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 
 NO_OPTIONS = frozenset({"self", "params", "kwargs"})
 """Parameters of an optimizer's constructor that are not options."""
@@ -44,12 +53,34 @@ def choose_optimizer(
     name = str(args.optim)
     if name not in optimizers:
         raise ArgumentError("optim", name, f"one of {', '.join(optimizers)}.{did_you_mean(name, optimizers)}")
-    optimizer_cls, options = optimizers[name](args)
+    read = _Reading(args)
+    optimizer_cls, options = optimizers[name](read)
+    _tell_unread(args, read)
     constructor: Any = optimizer_cls
     known = [name for name in inspect.signature(constructor.__init__).parameters if name not in NO_OPTIONS]
     given = dict(args.optim_args or {})
     check_options("optim_args", given, [*known, *of_groups], constructor.__name__)
+    check_types("optim_args", given, constructor)
     return optimizer_cls, {**general, **options, **{name: given[name] for name in given if name not in of_groups}}
+
+
+class _Reading:
+    """Arguments, and the names of those that were read."""
+
+    def __init__(self, args: Any) -> None:
+        self.args, self.names = args, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(self.args, name)
+
+
+def _tell_unread(args: Any, read: _Reading) -> None:
+    """Warn of the options of Adam that are given to an optimizer that does not read them, on the first process."""
+    unread = [name for name in OF_ADAM if name not in read.names and not args.is_default(name)]
+    if unread and args.process_index == 0:
+        given = " and ".join(f"{name}={getattr(args, name)!r}" for name in unread)
+        logger.warning("%s has no effect: optim=%r does not take it", given, str(args.optim))
 
 
 def check_made(optimizer: Any) -> None:
@@ -116,6 +147,26 @@ def values_of(field: str, options: Mapping[str, Any] | None, owner: str) -> Iter
         if isinstance(error, TracksideError) or not options:
             raise
         raise ArgumentError(field, dict(options), f"values that {owner} takes; it says: {error}") from error
+
+
+def check_types(field: str, options: Mapping[str, Any], owner: Callable[..., Any]) -> None:
+    """Check options that are true or false, a number or a text by their annotation, or else by their default.
+
+    Args:
+        field: The argument that gives the options.
+        owner: What is called with them.
+
+    Raises:
+        ArgumentError: If one is a text or a bool where it is to be something else.
+    """
+    hints, parameters = hints_of(owner), inspect.signature(owner).parameters
+    for option, value in options.items():
+        default = parameters[option].default if option in parameters else None
+        hint: Any = hints.get(option, float if type(default) is int else type(default))
+        kinds = members_of(hint)
+        is_known = {NoneType} < {NoneType, *kinds} <= PLAIN
+        if is_known and type(value) in (bool, str) and type(value) not in kinds:
+            raise ArgumentError(field, dict(options), f"{option} as {in_words(hint, none='None')}, not {value!r}")
 
 
 def check_options(field: str, options: Mapping[str, Any], known: Collection[str], owner: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from trackside.callbacks.builtin.learning_rate_monitor import groups_of
 from trackside.callbacks.errors import ArgumentError
+
+logger: logging.Logger = logging.getLogger("trackside.trainer")
 
 
 class GivenOptimizers:
@@ -63,3 +68,22 @@ def check_given(optimizers: Sequence[Any], model_init: Any) -> None:
     """
     if model_init is not None and tuple(optimizers) != (None, None):
         raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
+
+
+def tell_replaced(args: Any, optimizer: Any) -> None:
+    """Warn of the arguments that an optimizer of the user leaves without effect, on the first process.
+
+    Args:
+        args: Read for learning_rate and optim_args; a learning rate that is the optimizer's is not told.
+        optimizer: None is none. Where the rates of its groups differ, they may follow from that of the arguments.
+    """
+    groups = groups_of(optimizer) if hasattr(optimizer, "param_groups") or hasattr(optimizer, "learning_rate") else []
+    found = [group.get("initial_lr", group.get("lr")) for group in groups]
+    rates = {float(rate) for rate in found if rate is not None and not callable(rate)}
+    unused = ["optim_args"] if optimizer is not None and args.optim_args else []
+    if len(rates) == 1 and not args.is_default("learning_rate"):
+        unused += ["learning_rate"] * (not math.isclose(args.learning_rate, *rates, rel_tol=1e-6))
+    if unused and args.should_log:
+        texts = " and ".join(f"{name}={getattr(args, name)!r}" for name in unused)
+        own = f", whose learning rate is {min(rates):g}" if "learning_rate" in unused else ""
+        logger.warning("%s has no effect: the trainer was given an optimizer%s", texts, own)

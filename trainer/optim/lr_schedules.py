@@ -64,11 +64,11 @@ def make_schedule(
     }
     schedule = partial(function, **{key: value for key, value in given.items() if key in parameters}, **options)
     with values_of("lr_scheduler_kwargs", options, name):
-        schedule(num_warmup_steps), schedule(num_training_steps)
+        schedule(num_warmup_steps), schedule(max(num_warmup_steps, num_training_steps))
     return schedule if name in OWN_WARMUP else partial(_after_warmup, num_warmup_steps, schedule)
 
 
-def check_schedule(args: Any) -> None:
+def check_schedule_of(args: Any) -> None:
     """Check the schedule that ``args`` select, before the length of the run is known.
 
     Raises:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import Store  # torch.distributed has it, untyped
+from torch.nn.modules import batchnorm
+from torch.utils.data import _utils as data_internals
 
 _run_engine = getattr(getattr(torch.autograd.Variable, "_execution_engine", None), "run_backward", None)
 
@@ -70,6 +76,37 @@ def is_out_of_memory(error: RuntimeError) -> bool:
         return "DefaultCPUAllocator: " in str(error)
     is_device_error = getattr(error, "error_code", None) == CUDA_ERROR_MEMORY_ALLOCATION
     return isinstance(error, torch.OutOfMemoryError) or is_device_error
+
+
+def default_store() -> Store:
+    """Return the store of the process group that exists, whoever has made it."""
+    store: Store = dist.distributed_c10d._get_default_store()
+    return store
+
+
+NORM_BASES: tuple[type[nn.Module], ...] = (getattr(batchnorm, "_NormBase", batchnorm.BatchNorm2d),)
+"""The base of torch's layers of batch and instance normalization, and of those of other packages."""
+
+
+def non_persistent_buffers(module: nn.Module) -> set[str]:
+    """Return the names of a module's buffers that its state dict leaves out."""
+    return getattr(module, "_non_persistent_buffers_set", set())
+
+
+def inner_schedules(schedule: Any) -> list[Any]:
+    """Return the schedules of which torch's SequentialLR and ChainedScheduler consist; empty for others."""
+    return list(getattr(schedule, "_schedulers", ()))
+
+
+@contextmanager
+def unseen_as_worker() -> Iterator[None]:
+    """Return a context in which `get_worker_info` returns None, so that a dataset does not split itself by worker."""
+    worker = data_internals.worker
+    info, worker._worker_info = worker._worker_info, None
+    try:
+        yield
+    finally:
+        worker._worker_info = info
 
 
 def end_workers(loader: Any) -> None:

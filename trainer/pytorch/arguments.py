@@ -19,6 +19,7 @@ from ..arguments.base import BaseTrainingArguments
 from ..arguments.elsewhere import OPTIMIZERS_ELSEWHERE
 from ..arguments.enums import OptimizerChoice, OptimizerName, ParallelMode
 from ..arguments.fields import at_least, choice, option, with_types
+from ..arguments.validation import Needs
 from ..data.sharding import cut_update
 from ..distributed.launcher import ProcessRank, detect_launcher
 from .availability import check_apex_amp, check_liger, check_optimizer
@@ -28,6 +29,22 @@ if TYPE_CHECKING:
     import torch
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
+
+
+PROCESSES = "several processes, such as torchrun starts"
+OF_PYTORCH: Needs = {
+    "length_column_name": (lambda args: args.group_by_length, "group_by_length=True"),
+    "dataloader_multiprocessing_context": (lambda args: args.dataloader_num_workers > 0, "dataloader_num_workers"),
+    "gradient_checkpointing_kwargs": (lambda args: args.gradient_checkpointing, "gradient_checkpointing=True"),
+    "fp16_backend": (lambda args: args.fp16 or args.fp16_backend == "amp", "fp16=True"),
+    "fp16_opt_level": (lambda args: args.fp16 and args.fp16_backend == "apex", "fp16=True and fp16_backend='apex'"),
+    **dict.fromkeys(("ddp_backend", "ddp_timeout"), (lambda args: args.place.launcher is not None, PROCESSES)),
+    **dict.fromkeys(
+        [f"ddp_{name}" for name in ("find_unused_parameters", "bucket_cap_mb", "broadcast_buffers", "static_graph")],
+        (lambda args: args.place.launcher is not None and not args.fsdp, f"{PROCESSES}, and without fsdp"),
+    ),
+}
+"""Fields that count only beside others, and are of PyTorch."""
 
 
 @with_types
@@ -53,6 +70,8 @@ class TrainingArguments(BaseTrainingArguments):
         | {f"dataloader_{name}" for name in ("multiprocessing_context", "num_workers", "persistent_workers")}
         | {"dataloader_pin_memory", "dataloader_prefetch_factor"}  # those of dataloader_ by each evaluation
     )
+
+    counted_only_with = BaseTrainingArguments.counted_only_with | OF_PYTORCH
 
     optim: OptimizerChoice = choice(  # noqa: RUF009
         "adamw_torch_fused", "Optimizer.", OptimizerName, OPTIMIZERS_ELSEWHERE

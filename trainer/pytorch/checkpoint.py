@@ -18,6 +18,7 @@ from ..checkpointing.store import Write
 from ..optim.resuming import fresh_note
 from . import snapshot
 from ._torch_util import NULL_CONTEXT, unwrap
+from .distributed.strategy import DistributedStrategy
 from .host_copy import copied, pinned
 from .optim.factory import include_new_groups
 from .optim.frozen import flags_of
@@ -34,6 +35,7 @@ logger: logging.Logger = logging.getLogger("trackside.trainer")
 class TorchCheckpoint(BaseCheckpoint):
     """Takes and restores snapshots of a trainer on PyTorch."""
 
+    strategy: DistributedStrategy
     optimizer_file = "optimizer.pt"
     suffix = ".pt"
     _weights_in = staticmethod(weights_in)

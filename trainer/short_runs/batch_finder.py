@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-import tempfile
-from contextlib import ExitStack
 from typing import Any
 
-from trackside.callbacks.errors import ArgumentError, TracksideValueError, UnsupportedError
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
 
-from .rate_finder import probe_of
+from ..engine import Engine
+from .probe import probe_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -18,7 +17,7 @@ UPDATES = 2
 """Updates of a trial: the first one makes the optimizer's state."""
 
 
-def find_batch_size(trainer: Any, engine: Any, max_size: int) -> int:
+def find_batch_size(trainer: Any, engine: Engine, max_size: int) -> int:
     """Return the largest size that fits: ``per_device_train_batch_size`` times a power of two, or a part of it.
 
     Args:
@@ -27,9 +26,6 @@ def find_batch_size(trainer: Any, engine: Any, max_size: int) -> int:
     """
     if max_size < 1:
         raise ArgumentError("max_size", max_size, "at least 1")
-    if trainer.args.world_size > 1 or getattr(engine.strategy, "replicas", 1) > 1:
-        how = "in one process, on one device. Start the script without torchrun"
-        raise UnsupportedError(f"find_batch_size() runs {how}")
     first = size = min(trainer.args.per_device_train_batch_size, max_size)
     while (examples := examples_if_fits(trainer, engine, size)) is None:
         size //= 2
@@ -41,24 +37,18 @@ def find_batch_size(trainer: Any, engine: Any, max_size: int) -> int:
     return int(size)
 
 
-def examples_if_fits(trainer: Any, engine: Any, size: int) -> int | None:
+def examples_if_fits(trainer: Any, engine: Engine, size: int) -> int | None:
     """Return the number of training examples, 0 if unknown, if updates with micro-batches of ``size`` fit into memory.
 
     Returns:
         None if they do not.
     """
     found: int | None = None
-    with tempfile.TemporaryDirectory() as folder, engine.checkpoint.random_state_kept(), ExitStack() as kept:
-        probe = probe_of(trainer, engine, folder, max_steps=UPDATES, per_device_train_batch_size=size)
-
-        def begin(_: object, **kwargs: object) -> None:
-            kept.enter_context(probe._engine.checkpoint.random_state_kept())
-            kept.enter_context(probe._engine.sandbox.model_kept())
-
-        probe.on("on_train_begin")(begin)
+    changes = {"max_steps": UPDATES, "per_device_train_batch_size": size}
+    with probe_of(trainer, engine, "find_batch_size()", **changes) as (probe, own):
         try:
             probe.train()
-            found = probe._engine.describe_data()["examples"] or 0
+            found = own.describe_data()["examples"] or 0
         except Exception as error:
             if not engine.sandbox.is_out_of_memory(error):
                 raise

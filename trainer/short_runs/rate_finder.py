@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,10 @@ import numpy as np
 
 from trackside.callbacks._util.display import Report
 from trackside.callbacks._util.imports import require_package
-from trackside.callbacks.errors import ArgumentError, TracksideValueError, UnsupportedError
-from trackside.callbacks.state import TrainerState
+from trackside.callbacks.errors import ArgumentError, TracksideValueError
+
+from ..engine import Engine
+from .probe import probe_of
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
 
@@ -80,7 +80,7 @@ class RateSearch:
         return path
 
 
-def find_learning_rate(trainer: Any, engine: Any, min_rate: float, max_rate: float, steps: int) -> RateSearch:
+def find_learning_rate(trainer: Any, engine: Engine, min_rate: float, max_rate: float, steps: int) -> RateSearch:
     """Train a copy of a trainer, on the same model, with a rate that rises from update to update.
 
     Args:
@@ -89,19 +89,13 @@ def find_learning_rate(trainer: Any, engine: Any, min_rate: float, max_rate: flo
         steps: Number of updates.
     """
     check_range(min_rate, max_rate, steps)
-    if trainer.args.world_size > 1 or getattr(engine.strategy, "replicas", 1) > 1:
-        raise UnsupportedError(
-            "find_learning_rate() runs in one process, on one device. Start the script without torchrun"
-        )
     factor = (max_rate / min_rate) ** (1 / (steps - 1))
-    with tempfile.TemporaryDirectory() as folder, engine.checkpoint.random_state_kept(), ExitStack() as kept:
-        probe = probe_of(trainer, engine, folder, max_steps=steps, learning_rate=min_rate)
+    with probe_of(trainer, engine, "find_learning_rate()", max_steps=steps, learning_rate=min_rate) as (probe, own):
 
         def begin(_: object, **kwargs: object) -> None:
-            kept.enter_context(probe._engine.checkpoint.random_state_kept())
-            kept.enter_context(probe._engine.sandbox.model_kept())
-            rate = probe._engine.sandbox.rate_of(probe.optimizer)
-            problem = probe._engine.made.scale_rates(min_rate / rate) if rate != min_rate else None
+            rate, made = own.sandbox.rate_of(probe.optimizer), own.made
+            assert made is not None  # the model is prepared
+            problem = made.scale_rates(min_rate / rate) if rate != min_rate else None
             if problem:
                 raise TracksideValueError(f"find_learning_rate() cannot set the rate: {problem}")
 
@@ -124,44 +118,6 @@ def find_learning_rate(trainer: Any, engine: Any, min_rate: float, max_rate: flo
             f"the loss is not finite after {len(records)} updates, with the lowest rate {min_rate:g}"
         )
     return RateSearch(rates, losses, smoothed(losses), suggested(rates, losses))
-
-
-def probe_of(trainer: Any, engine: Any, folder: str, **changes: Any) -> Any:
-    """Return a copy of a trainer that trains the same model, without callbacks, with changed arguments.
-
-    Args:
-        folder: What stands in the place of ``output_dir``.
-    """
-    own: dict[str, Any] = {
-        "output_dir": folder,
-        "logging_dir": None,
-        "staging_dir": None,
-        "callbacks": {},
-        "report_to": [],
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "fast_dev_run": False,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-        "disable_tqdm": True,
-        "lr_scheduler_type": "constant",
-        "lr_scheduler_kwargs": None,
-        "warmup_steps": 0,
-        "warmup_ratio": 0.0,
-        "resume_from_checkpoint": None,
-        "skip_memory_metrics": True,
-        "on_stop_signal": "raise",
-    }
-    args = trainer.args.replace(**{**own, **changes})
-    vars(args)["place"] = trainer.args.place
-    optimizer = engine.sandbox.copied_optimizer(engine.given.pair[0])
-    kept = {**trainer.__getstate__(), "args": args, "callbacks": [], "optimizers": (optimizer, None)}
-    kept["state"] = TrainerState(is_local_process_zero=True, is_world_process_zero=True)
-    probe: Any = object.__new__(type(trainer))
-    probe.__setstate__(kept)
-    return probe
 
 
 def check_range(min_rate: float, max_rate: float, steps: int) -> None:

@@ -39,6 +39,20 @@ NOT_HERE: Refusals = {
 }
 
 
+IN_VAIN = {
+    "several processes on PyTorch": (
+        *("ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers"),
+        "ddp_static_graph",
+    ),
+    "PyTorch; tf.data reads in threads of its own": ("dataloader_num_workers",),
+    "PyTorch": (
+        *("gradient_checkpointing_kwargs", "fp16_opt_level", "liger_kernel_config", "torch_empty_cache_steps"),
+        *("length_column_name", "dataloader_multiprocessing_context"),
+    ),
+}
+"""Fields that TFTrainer does not read, by what they count with."""
+
+
 @with_types
 @dataclass(kw_only=True, repr=False, eq=False)
 class TFTrainingArguments(BaseTrainingArguments):
@@ -54,6 +68,12 @@ class TFTrainingArguments(BaseTrainingArguments):
     """
 
     counted_within_run = BaseTrainingArguments.counted_within_run | {"xla"}  # in evaluations
+
+    counted_only_with = (
+        BaseTrainingArguments.counted_only_with
+        | {name: (lambda args: False, needed) for needed, names in IN_VAIN.items() for name in names}
+        | {"poly_power": (lambda args: args.lr_scheduler_type == "polynomial", "lr_scheduler_type='polynomial'")}
+    )
 
     tpu_name: str | None = option(None, "Name of the TPU; 'local' for that of this machine.")
     poly_power: float = option(1.0, "Power of the polynomial schedule.", at_least(0))

@@ -17,6 +17,7 @@ from ..checkpointing.manifest import Contents
 from ..checkpointing.saving.host_buffers import Buffers
 from . import snapshot
 from .data.factory import make_batches
+from .distributed.strategy import DistributedStrategy
 from .weights.keras_files import write_keras_model, write_keras_weights
 from .weights.unsaved import marks_of
 
@@ -24,6 +25,7 @@ from .weights.unsaved import marks_of
 class TFCheckpoint(BaseCheckpoint):
     """Takes and restores snapshots of a trainer on TensorFlow; queued updates run first."""
 
+    strategy: DistributedStrategy
     optimizer_file = "optimizer.npz"
     suffix = ".json"
     _weights_in = staticmethod(snapshot.weights_in)
@@ -65,8 +67,10 @@ class TFCheckpoint(BaseCheckpoint):
     def _load_weights(self, contents: Contents, optimizer: Any) -> None:
         trainer = self.trainer
         if not trainer.model.built:
-            dataset = trainer.eval_dataset if trainer.train_dataset is None else trainer.train_dataset
-            batches = None if dataset is None else make_batches(dataset, batch_size=1)
+            args, dataset = trainer.args, trainer.train_dataset
+            size = args.train_batch_size if dataset is not None else args.eval_batch_size
+            dataset = trainer.eval_dataset if dataset is None else dataset
+            batches = None if dataset is None else make_batches(dataset, batch_size=size)
             self.model_io.build(batches, self.train_step.precision.policy)
         snapshot.load_weights(trainer.model, contents)
         self.evaluation.forget_traces()  # a layer may have made constants of its weights, such as Normalization

@@ -47,6 +47,7 @@ class CompiledStep:
     Attributes:
         grad_norm: Joint norm of the last update's gradients before clipping.
         loss: The loss of the update in pieces whose gradients are complete; added to the sums by `apply` or `record`.
+        counted: Whether anything counted in that update.
         learning_rate: The learning rate of the last update by the optimizer's own schedule.
         last_norm: ``grad_norm`` at the last call of `take_loss`.
         finite: Counts the updates, and those up to the first whose loss is not finite.
@@ -60,6 +61,7 @@ class CompiledStep:
         self.grad_norm: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.learning_rate: Any = tf.Variable(0.0, dtype=tf.float32, trainable=False)
         self.loss: Any = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self.counted: Any = tf.Variable(True, trainable=False)
         self.last_norm: float = 0.0
         self.finite: FiniteLosses = FiniteLosses(step)
         self.accumulators: list[Any] = []
@@ -73,6 +75,7 @@ class CompiledStep:
         self._skip_non_finite = step.trainer.args.logging_nan_inf_filter
         self._loss_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._updates_in_total = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._empty = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.watched: Any = None
         self._rows = None if strategy.replicas == 1 else tf.TensorSpec((None, strategy.local_replicas, 3), tf.int32)
         if step.trainer.args.xla and strategy.replicas > 1:
@@ -89,7 +92,7 @@ class CompiledStep:
         self._go_on = self._compiled("accumulate", self._accumulate_with("assign_add"), [self._spec, rows])
         self._normalize = self._compiled("normalize", self._normalize_once, [])
         self._apply = self._compiled("apply", self._apply_once, [LEARNING_RATE])
-        self.record = self._compiled("record", lambda: self._record(self.loss), [])
+        self.record = self._compiled("record", self._record_held, [])
 
     # -- a whole update -------------------------------------------------------------------------------------------
 
@@ -153,8 +156,9 @@ class CompiledStep:
 
     def _update_once(self, window: Any, rows: Any, learning_rate: Any) -> Any:
         self._set_learning_rate(learning_rate)
+        self._step.counted = ()
         loss, norm, skipped = self._step.trainer.distributed_training_steps((window, rows))
-        self._record(tf.cast(loss, tf.float64))
+        self._record(tf.cast(loss, tf.float64), self._step.counted)
         self.grad_norm.assign(tf.cast(norm, tf.float32))
         return skipped
 
@@ -220,14 +224,16 @@ class CompiledStep:
         return lambda batch, rows: self._strategy.run(on_replica, (batch, rows))
 
     def _normalize_once(self) -> Any:
-        def on_replica() -> tuple[Any, Any]:
+        def on_replica() -> tuple[Any, ...]:
             sums = [accumulator.read_value() for accumulator in self.accumulators]
             gradients, loss, norm = self._step.normalize(sums)
             for accumulator, gradient in zip(self.accumulators, gradients, strict=False):
                 accumulator.assign(gradient)
-            return loss, norm
+            return loss, norm, *self._step.losses.counted
 
-        loss, norm = self._strategy.run(on_replica, ())
+        loss, norm, *counted = self._strategy.run(on_replica, ())
+        for value in counted:
+            self.counted.assign(self._strategy.local(value)[0])
         self.loss.assign(tf.cast(self._strategy.local(loss)[0], tf.float64))
         self.grad_norm.assign(tf.cast(self._strategy.local(norm)[0], tf.float32))
         return self.grad_norm.read_value()
@@ -236,7 +242,7 @@ class CompiledStep:
         def on_replica() -> None:
             self._step.apply([accumulator.read_value() for accumulator in self._of_gradients()])
 
-        self._record(self.loss.read_value())
+        self._record_held()
         self._set_learning_rate(learning_rate)
         self._strategy.run(on_replica, ())
 
@@ -248,22 +254,29 @@ class CompiledStep:
         if self._step.trainer.lr_scheduler is None:
             self.learning_rate.assign(tf.cast(self._step.trainer.optimizer.learning_rate, tf.float32))
 
-    def _record(self, loss: Any) -> None:
-        """Add the loss of an update to the total."""
+    def _record_held(self) -> None:
+        """Add the loss of the update in pieces to the total."""
+        self._record(self.loss.read_value(), [self.counted.read_value()] if self._step.may_be_empty else [])
+
+    def _record(self, loss: Any, counted: Sequence[Any]) -> None:
+        """Add the loss of an update to the total, and count it if nothing ``counted`` in it."""
         self.finite.add(loss)
+        updates = tf.cast(counted[0], tf.float64) if counted else 1.0
+        if counted:
+            self._empty.assign_add(1.0 - updates)
         if self.watched is not None:
             self.watched.assign_add(loss)
         if self._skip_non_finite:
             mean = self._loss_total / tf.maximum(self._updates_in_total, 1.0)
             loss = tf.where(tf.math.is_finite(loss), loss, mean)
-            self._updates_in_total.assign_add(1.0)
+            self._updates_in_total.assign_add(updates)
         self._loss_total.assign_add(loss)
 
-    def take_loss(self) -> float:
-        """Return the sum of the update losses since the last call. Waits for the device."""
-        loss, self.last_norm, *finite = self._take([]).numpy().tolist()
+    def take_loss(self) -> tuple[float, int]:
+        """Return the sum of the update losses since the last call, and how many had none. Waits for the device."""
+        loss, empty, self.last_norm, *finite = self._take([]).numpy().tolist()
         self.finite.note(*finite)
-        return float(loss)
+        return float(loss), int(empty)
 
     def announce_rate(self, learning_rate: float) -> None:
         """Set the learning rate of the optimizer to that of the next update."""
@@ -281,8 +294,9 @@ class CompiledStep:
 
     def _take_once(self) -> Any:
         norm = tf.cast(self.grad_norm.read_value(), tf.float64)
-        values = tf.stack([self._loss_total.read_value(), norm, *self.finite.values()])
+        values = tf.stack([self._loss_total.read_value(), self._empty.read_value(), norm, *self.finite.values()])
         self._loss_total.assign(0.0)
+        self._empty.assign(0.0)
         self._updates_in_total.assign(0.0)
         return values
 

@@ -25,10 +25,11 @@ from ..overrides import Overrides
 from ..progress import Progress
 from ..train_step import TrainBatch
 from .checkpoint import TFCheckpoint
-from .data.factory import check_batch_size, check_same_spec, make_batches, training_options
+from .data.factory import check_same_spec, make_batches, training_options
 from .data.leaves import examples_in
 from .data.loader import Batches, OwnBatches
 from .data.readers import IteratorReader
+from .data.stateful import check_batch_size
 from .distributed.strategy import DistributedStrategy, strategy_for
 from .draws.state import DRAWS
 from .evaluation import TFEvaluation

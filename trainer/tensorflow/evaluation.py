@@ -21,10 +21,11 @@ from ..evaluation.growing_array import PADDING
 from ..evaluation.output_collector import map_nested
 from ._compat import input_names, keras_mask, sentence_of, with_mask_of
 from .compiled_step import rows_of
-from .data.factory import check_batch_size, check_finite, make_batches
+from .data.factory import check_finite, make_batches
 from .data.leaves import examples_in, map_leaves, rows_in, spec_of
 from .data.loader import Batches, OwnBatches, num_examples
 from .data.readers import LABELS, Pair, pair_of, unweighted
+from .data.stateful import check_batch_size
 from .distributed.strategy import DistributedStrategy
 from .draws.state import DRAWS
 from .loss import batch_size, losses_of_outputs, pair_in
@@ -33,6 +34,7 @@ from .objective._compat import compilation_of
 from .objective.compiled_metrics import CompiledMetrics
 from .objective.items import MEAN, MISUSE
 from .objective.losses_by_name import LossesByName, by_name
+from .objective.own_metrics import OwnMetrics
 from .objective.sums import mean_of_sums, stacked
 from .precision.factory import POLICIES
 from .precision.policies import apply_policy, restore_policies
@@ -67,6 +69,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self._traced: list[Any] = []
         self._last_spec: tuple[Any, str] = (None, "")
         self._metrics: CompiledMetrics = CompiledMetrics()
+        self._own_metrics: OwnMetrics = OwnMetrics()
         self._names: tuple[str, ...] = ()
         self._by_name: LossesByName = LossesByName()
 
@@ -113,8 +116,8 @@ class TFEvaluation(EnginePart, EvaluationStep):
         self._by_name.begin()
         before = apply_policy(self.trainer.model, self.policy)
         try:
-            with undisturbed(self.trainer.model), DRAWS.undisturbed():
-                self.strategy.share_states(self.trainer.model)
+            with undisturbed(model), DRAWS.undisturbed(), self._own_metrics.over(model):
+                self.strategy.share_states(model)
                 yield
         finally:
             restore_policies(before)
@@ -229,9 +232,10 @@ class TFEvaluation(EnginePart, EvaluationStep):
     # -- to the host ------------------------------------------------------------------------------------------------
 
     def metrics(self) -> dict[str, Any]:
-        """Return the losses of several outputs, and the compiled metrics, over the batches of this evaluation."""
+        """Return the losses of several outputs, and the metrics of the model, over the batches of this evaluation."""
         collectives = self.strategy.collectives
-        return {**self._by_name.results(collectives), **self._metrics.results(collectives)}
+        of_compilation = {**self._by_name.results(collectives), **self._metrics.results(collectives)}
+        return {**self._own_metrics.results(), **of_compilation}
 
     def fetch(self, nested: Any) -> Callable[[], Any]:
         """Return a function that returns nested tensors as numpy arrays.

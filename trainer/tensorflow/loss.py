@@ -1,9 +1,4 @@
-"""Loss of a batch: what the methods of a trainer return as a loss, and the sums of an update.
-
-The gradient of an update is the gradient of the mean over all items of the update. Therefore each micro-batch of
-each replica adds the sum of its losses, divided by a constant, and the gradients are divided by the sum of the weights
-when the update is complete. Usually that sum is one, and no division is needed.
-"""
+"""Loss of a batch: what the methods of a trainer return as a loss, and the sums of an update; see `train_step`."""
 
 from __future__ import annotations
 
@@ -179,6 +174,7 @@ class LossAccumulator(threading.local):
         class_weight: Weights of the classes of labels, in training.
         loss, weight: Sums over the micro-batches.
         gradients: Sums of the gradients over the micro-batches.
+        counted: Whether anything counted in the update, a tensor; empty if it certainly did.
         norm: Norm of the update's gradients before clipping, set by the optimizer step.
         skipped: Whether the loss scaler skipped the step.
     """
@@ -196,6 +192,7 @@ class LossAccumulator(threading.local):
             self.loss: Any = None
             self.weight: Any = None
             self.gradients: list[Any] | None = None
+            self.counted: list[Any] = []
             self.norm: Any = None
             self.skipped: Any = None
 

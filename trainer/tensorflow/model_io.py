@@ -19,6 +19,7 @@ from ..train_step import mixed
 from ._compat import call_compute_loss, is_misfit, keras_step, layers_of, sentence_of, with_mask_of
 from .data.loader import Batches, first_examples
 from .data.readers import unweighted
+from .data.stateful import examples_to_build
 from .distributed.strategy import DistributedStrategy
 from .loss import LossAccumulator, as_tensor, batch_size, sums_of_batch
 from .objective.cutting import FEW, depends_on_cut, is_known
@@ -28,6 +29,7 @@ from .objective.outputs import Objective, compiled_objective
 from .objective.smoothing import SmoothedCrossentropy
 from .objective.sums import Sums
 from .precision.policies import apply_policy, is_made_in, policy_for_new_layers
+from .tracing import runs_eagerly
 from .weights.model_state import undisturbed
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -82,13 +84,24 @@ class ModelIO:
                 raise TracksideValueError(
                     f"{type(model).__name__} has no weights yet; call it on a batch, or give TFTrainer a dataset"
                 )
-            features, _ = first_examples(batches, 1)
+            features, _ = first_examples(batches, examples_to_build(model, batches, self._strategy.replicas))
             with self._trainer.args.strategy.scope(), policy_for_new_layers(policy):
-                self.call(features, None, False)
+                self._trace(features)
         if not is_made_in_it:
             apply_policy(model, policy)
         self._strategy.adopt_variables(model)
         self.inspect()
+
+    def _trace(self, features: Any) -> None:
+        """Have the model make its variables as in ``fit``, by a trace, which changes no state of it."""
+
+        def build() -> None:
+            self.call(features, None, False)
+
+        if runs_eagerly(self._trainer.model):
+            build()
+        else:
+            tf.function(build, autograph=False).get_concrete_function()
 
     def check_loss(self) -> None:
         """Raise TracksideValueError if there is no loss for training, or it does not support label smoothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -47,10 +47,13 @@ def compiled(
     """
     places = [spec is not None for spec in tf.nest.flatten(signature)]
 
-    def counted(*tensors: Any) -> Any:
-        trace_counts[name] += 1
+    def filled(tensors: Iterable[Any]) -> Any:
         rest = iter(tensors)
         return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
+
+    def counted(*tensors: Any) -> Any:
+        trace_counts[name] += 1
+        return filled(tensors)
 
     specs = [spec for spec in tf.nest.flatten(signature) if spec is not None]
     dtypes = [spec.dtype for spec in tf.nest.flatten(specs, expand_composites=True)]
@@ -58,8 +61,7 @@ def compiled(
     concrete: Callable[..., Any] | None = None
 
     def eagerly(tensors: list[Any]) -> Any:
-        rest = iter(tf.nest.pack_sequence_as(specs, tensors, expand_composites=True))
-        return function(*tf.nest.pack_sequence_as(signature, [next(rest) if place else None for place in places]))
+        return filled(tf.nest.pack_sequence_as(specs, tensors, expand_composites=True))
 
     if eager:
         concrete = eagerly
@@ -78,17 +80,21 @@ def compiled(
         try:
             return concrete(tensors)
         except tf.errors.InvalidArgumentError as error:
-            label, lacking = label_out_of_range(error), lacking_in_xla(error)
-            if lacking is not None:
-                raise TracksideValueError(
-                    f"xla=True compiles the step, and XLA cannot compile {lacking}. Set xla=False, or move what needs "
-                    "it out of the model, into a map() of the dataset"
-                ) from None
-            if label is None:
-                raise unequal(error) or error from None
-            raise TracksideValueError(f"the labels do not fit the model's outputs: there is {label}") from None
+            raise _explained(error) from None
 
     return call
+
+
+def _explained(error: tf.errors.InvalidArgumentError) -> Exception:
+    """Return what is told of an error of TensorFlow in a step, or else the error itself."""
+    if (lacking := lacking_in_xla(error)) is not None:
+        return TracksideValueError(
+            f"xla=True compiles the step, and XLA cannot compile {lacking}. Set xla=False, or move what needs it out "
+            "of the model, into a map() of the dataset"
+        )
+    if (label := label_out_of_range(error)) is not None:
+        return TracksideValueError(f"the labels do not fit the model's outputs: there is {label}")
+    return unequal(error) or error
 
 
 def _traced(function: Any) -> Any:

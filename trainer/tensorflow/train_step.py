@@ -154,10 +154,10 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         """Do an update on every replica; return its loss, gradient norm, and whether it was skipped."""
         window, rows = batch
         results = self.strategy.run(self._update_on_replica, (window, rows, tf.constant(self.reference)))
-        loss, norm, skipped = (self.strategy.local(result)[0] for result in results)
+        loss, norm, skipped, *self.counted = (self.strategy.local(result)[0] for result in results)
         return loss, norm, skipped
 
-    def _update_on_replica(self, window: Any, rows: Any, nb_instances: Any) -> tuple[Any, Any, Any]:
+    def _update_on_replica(self, window: Any, rows: Any, nb_instances: Any) -> tuple[Any, ...]:
         losses, last = self.losses, len(window) - 1
         for index, batch in enumerate(window):
             (features, labels), counts = self.strategy.replica_slice(batch, None if rows is None else rows[index])
@@ -167,7 +167,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
                     losses.add_gradients(gradients_in(self, features, labels, nb_instances))
                 else:
                     self.trainer.apply_gradients(features, labels, nb_instances)
-        return losses.loss, losses.norm, losses.skipped
+        return losses.loss, losses.norm, losses.skipped, *losses.counted
 
     def training_step(self, features: Any, labels: Any, nb_instances: Any) -> list[Any]:
         """Return the gradients of the sum of the losses divided by ``nb_instances``, with the loss scale.
@@ -182,7 +182,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
             if sums is None:
                 raise self.model_io.no_loss()
             sums = single_sum(sums) if self.losses.is_whole else sums
-            self.reductions = sums.reductions
+            self.reductions, self.may_be_empty = sums.reductions, sums.may_be_empty
             divisor = tf.cast(nb_instances, sums.totals[0].dtype)
             loss, _ = self.losses.add(*(stacked([value / divisor for value in part]) for part in sums[:2]))
             parts = unstacked(self.precision.scaled(loss))
@@ -221,6 +221,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
             sums: Gradients, loss and weight, each summed over the micro-batches of this replica.
         """
         *gradients, loss, weight = self.strategy.sum_replicas(sums)
+        self.losses.counted = [tf.reduce_any(weight > 0)] if self.may_be_empty else []
         gradients, loss, share = update_of(gradients, loss, weight, self.reductions, self.reference)
         factor = self.precision.unscaled(tf.cast(share, tf.float32))
         norm = global_norm(gradients) * factor
@@ -260,7 +261,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     # -- records --------------------------------------------------------------------------------------------------
 
     def first_non_finite(self, *, wait: bool) -> tuple[int, float] | None:
-        """Return the first update whose loss is not finite, and the sum of the losses; with ``wait``, look for it."""
+        """Return the first update whose loss is not finite, and that loss; with ``wait``, look for it."""
         return self.compiled.finite.first_non_finite(wait=wait)
 
     def training_record(self) -> dict[str, float]:

@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     with told_plainly(OSError, ValueError), local_files(options.out, states_at) as folder:
-        states = sorted(folder.glob(f"**/{STATE_FILE}"), key=_steps)
+        states = sorted(filter(Path.is_file, folder.glob(f"**/{STATE_FILE}")), key=_steps)
         if not states:
             raise ConfigError(f"{folder} has no {STATE_FILE}, from which the curve is drawn")
         state = TrainerState.load_from_json(states[-1])

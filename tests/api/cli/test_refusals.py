@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,8 +44,18 @@ from trackside.cli.main import main
         (["evaluate", "run.yaml", "--checkpoint", "run.yaml"], "--checkpoint run.yaml: this is a file; a folder is"),
         (["train", "."], ".: this is a folder; a file is needed. Did you mean 'run.yaml'?"),
         (["train", "s3://bucket/run.yaml"], "s3://bucket/run.yaml: a configuration is a local file; download it first"),
-        (["train", "run.yaml", "--resum"], "--resum true: this is not an option. Did you mean '--resume'?"),
-        (["train", "run.yaml", "--print-confg"], "--print-confg true: this is not an option. Did you mean '--print-c"),
+        (["train", "run.yaml", "--max_steps"], "command line: args.max_steps: this option needs a value"),
+        (["train", "run.yaml", "--output_dir", "--bf16"], "command line: args.output_dir: this option needs a value"),
+        (["train", "run.yaml", "--report_to"], "command line: args.report_to: this option needs a value"),
+        (["train", "run.yaml", "--optim"], "command line: args.optim: this option needs a value"),
+        (["train", "run.yaml", "--model"], "command line: --model: this option needs a value"),
+        (["train", "run.yaml", "--model.width"], "command line: model.init_args.width: this option needs a value"),
+        (["train", "run.yaml", "--callbacks.csv.path"], "command line: callbacks.csv.path: this option needs a value"),
+        (["train", "pipe.yaml"], "pipe.yaml: this file cannot be read: nothing is written to this pipe"),
+        (["plot", "pipes"], "pipes has no trainer_state.json"),
+        (["report", "pipes/journal.jsonl"], "pipes/journal.jsonl: this is not a regular file"),
+        (["train", "run.yaml", "--resum"], "--resum: this is not an option. Did you mean '--resume'?"),
+        (["train", "run.yaml", "--print-confg"], "--print-confg: this is not an option. Did you mean '--print-con"),
         (
             ["train", "run.yaml", "--trainer.max_epochs", "3"],
             "Arguments are --NAME or --args.NAME, such as --num_train",
@@ -64,6 +76,10 @@ from trackside.cli.main import main
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_without_a_traceback_and_ends_with_2(run_yaml, capsys, arguments, expected):
+    Path("pipes").mkdir()
+    for pipe in ("pipe.yaml", "pipes/trainer_state.json", "pipes/journal.jsonl"):
+        os.mkfifo(pipe)
+
     code = main(arguments)
 
     said = capsys.readouterr().err
@@ -101,15 +117,75 @@ def test_an_option_that_does_not_fit_ends_with_2_and_the_usage_of_its_command(ru
     assert not Path("s3:").exists()
 
 
-def test_an_output_that_cannot_be_written_is_an_error_of_one_line(monkeypatch, capsys):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
+class Full(io.StringIO):
+    """A file on a full disk."""
 
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("command", ["callbacks", "train"])
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(run_yaml, monkeypatch, capsys, command):
     monkeypatch.setattr(sys, "stdout", Full())
 
-    assert main(["callbacks"]) == 2
-    assert capsys.readouterr().err == "trackside: error: No space left on device\n"
+    assert main([command, run_yaml][: 1 + (command == "train")]) == 1
+
+    assert capsys.readouterr().err == (
+        "trackside: error: the standard output cannot be written: No space left on device\n"
+    )
+    assert Path("out/train_results.json").exists() == (command == "train")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--bf16",
+        "--resume_from_checkpoint",
+        "--include_num_input_tokens_seen",
+        "--callbacks.jsonl",
+        "--callbacks.csv.enabled",
+    ],
+)
+def test_an_option_that_may_be_true_needs_no_value(run_yaml, capsys, option):
+    assert main(["plan", run_yaml, option]) == 0
+
+
+def test_a_pipe_that_is_written_to_is_a_configuration(run_yaml):
+    text = f"'{sys.executable}' -m trackside train --print-config <(sleep 0.1; cat run.yaml)"
+
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=120)
+
+    assert "class_path: cli_parts.Net" in done.stdout, done.stderr
+
+
+def test_errors_that_cannot_be_written_keep_their_exit_code(run_yaml, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full())
+
+    assert main(["plan", run_yaml, "--seed", "x"]) == 2
+
+
+@pytest.mark.parametrize("command", ["--help", "plan run.yaml --seed x"])
+def test_nothing_is_left_to_the_interpreter_that_it_could_not_write_either(run_yaml, command):
+    text = f"'{sys.executable}' -m trackside {command} >/dev/full 2>/dev/full"
+
+    assert subprocess.run(["bash", "-c", text], timeout=120).returncode == (2 if "plan" in command else 1)
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'trackside.cli.main':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    folders = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "trackside", "--version"]
+
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": folders}, capture_output=True, timeout=120)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_a_closed_standard_output_is_no_error(monkeypatch):

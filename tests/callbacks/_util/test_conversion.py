@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackside.callbacks._util.conversion import convert, describe, hints_of
+from trackside.callbacks._util.conversion import convert, hints_of, in_words
 from trackside.callbacks.errors import TracksideValueError
 
 
@@ -110,12 +110,12 @@ def test_a_value_that_the_hint_does_not_allow_is_refused_with_what_is_allowed(va
         convert(value, hint)
 
     assert str(caught.value) == message
-    assert message.startswith(describe(hint))
+    assert message.startswith(in_words(hint))
 
 
 def test_the_limits_of_a_value_and_the_word_for_none_are_part_of_what_is_allowed():
-    assert describe(int | float | None, ", at least 1", none="None") == "a number, at least 1, or None"
-    assert describe(list[str] | None, none="None") == "a list (each item: a text) or None"
+    assert in_words(int | float | None, ", at least 1", none="None") == "a number, at least 1, or None"
+    assert in_words(list[str] | None, none="None") == "a list (each item: a text) or None"
 
 
 @given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.text())

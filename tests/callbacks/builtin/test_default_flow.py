@@ -61,12 +61,13 @@ def test_other_strategies_ask_for_nothing(track, strategy):
 
 
 def test_the_last_step_stops_without_a_reason(track):
-    run = track(DefaultFlowCallback(), state=TrainerState(max_steps=3))
+    run, stops = track(), []
+    for step in (2, 3):
+        state = TrainerState(global_step=step, max_steps=3)
+        DefaultFlowCallback().on_step_end(run.args, state, run.control)
+        stops.append(run.control.should_training_stop)
 
-    run.step(2)
-    assert not run.control.should_training_stop
-    run.step()
-    assert run.control.should_training_stop
+    assert stops == [False, True]
     assert run.control.stop_reason is None
 
 

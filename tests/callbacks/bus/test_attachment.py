@@ -13,7 +13,7 @@ from trackside.callbacks.errors import CallbackError, TracksideError
 
 
 class Flow(TrainerCallback):
-    is_flow = True
+    name = "flow"
 
 
 class Quiet(TrainerCallback):

@@ -102,19 +102,6 @@ def test_the_first_to_ask_for_the_end_is_the_reason(track):
     assert run.control.stop_reason == "stops asked for it at on_step_end"
 
 
-def test_the_end_of_the_run_is_no_reason(track):
-    class Ends(TrainerCallback):
-        is_flow = True
-
-        def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = True
-
-    run = track(Ends(), Recorder([], "innocent"))
-    run.step()
-
-    assert run.control.stop_reason is None
-
-
 def test_listeners_that_come_and_go_are_heard_at_once(track):
     run, heard = track(), []
 

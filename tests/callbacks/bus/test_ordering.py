@@ -1,11 +1,11 @@
-"""Who is called when: flow control, control callbacks, observers, plain listeners; before and after override it."""
+"""Who is called when: control callbacks, observers, plain listeners; before and after override it."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.callback_examples import Flow, Observing, Recorder
+from support.callback_examples import Observing, Recorder
 
 from trackside import TrainerCallback
 from trackside.callbacks import events
@@ -14,16 +14,16 @@ from trackside.callbacks.bus.ordering import in_order
 from trackside.callbacks.errors import CallbackOrderError
 
 
-def test_flow_then_control_then_observers_then_plain_listeners(track):
+def test_control_then_observers_then_plain_listeners(track):
     heard = []
     run = track()
     events.on_step_end.connect(lambda trainer, **_: heard.append("listener"), run)
-    for cls, name in [(Observing, "o1"), (Recorder, "c1"), (Flow, "flow"), (Observing, "o2"), (Recorder, "c2")]:
+    for cls, name in [(Observing, "o1"), (Recorder, "c1"), (Observing, "o2"), (Recorder, "c2")]:
         run.dispatcher.attach(cls(heard, name))
 
     run.step()
 
-    assert heard == ["flow", "c1", "c2", "o1", "o2", "listener"]
+    assert heard == ["c1", "c2", "o1", "o2", "listener"]
     assert list(run.dispatcher.attachments) == heard[:-1]
 
 
@@ -61,12 +61,12 @@ def test_a_refused_callback_leaves_the_others_as_they_were(track):
 
 
 def attachments(*entries):
-    """Make attachments from (name, role, before, after); the role "flow" makes one of flow control."""
+    """Make attachments from (name, role, before, after)."""
     return {
         name: Attachment(
-            callback=Flow([]) if role == "flow" else TrainerCallback(),
+            callback=TrainerCallback(),
             name=name,
-            role="control" if role == "flow" else role,
+            role=role,
             on_error="raise",
             origin="",
             before=before,
@@ -81,7 +81,7 @@ def order(*entries):
     return list(in_order(attachments(*entries)))
 
 
-ROLES = st.sampled_from(["flow", "control", "observer"])
+ROLES = st.sampled_from(["control", "observer"])
 
 
 @st.composite
@@ -112,7 +112,7 @@ def test_the_order_is_a_permutation_that_fulfils_before_and_after(entries):
 def test_those_without_constraints_keep_their_order_by_group_and_list(entries):
     named = {other for _, _, before, after in entries for other in (*before, *after)}
     free = [(name, role) for name, role, before, after in entries if not before and not after and name not in named]
-    groups = ["flow", "control", "observer"]
+    groups = ["control", "observer"]
 
     result = order(*entries)
 

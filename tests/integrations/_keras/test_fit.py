@@ -238,17 +238,23 @@ def test_keras_is_told_the_steps_of_the_data_that_is_given(framework):
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_a_removed_callback_leaves_the_model(framework):
+def test_a_removed_callback_leaves_the_model_and_tells_what_is_not_done(framework, caplog):
+    class Closes(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            raise AssertionError
+
     class Remove(TrainerCallback):
         def on_step_end(self, args, state, control, trainer=None, **kwargs):
-            for adapter in (first, last) if state.global_step == 2 else ():
+            for adapter in (first, closes, last) if state.global_step == 2 else ():
                 trainer.remove_callback(adapter)
 
-    first, last = KerasCallbackAdapter(Notes()), KerasCallbackAdapter(Notes())
-    trainer = tiny_trainer(framework, "out", [first, last, Remove()])
+    first, closes, last = map(KerasCallbackAdapter, (keras.callbacks.Callback(), Closes(), keras.callbacks.Callback()))
+    trainer = tiny_trainer(framework, "out", [first, closes, last, Remove()])
     before = dict(vars(trainer.model))
 
     trainer.train()
 
     assert vars(trainer.model).keys() - before.keys() <= {"_compiled_trainable_state"}
     assert getattr(trainer.model, "optimizer", None) is before.get("optimizer")
+    told = [record.args[0] for record in caplog.records if "its on_train_end" in record.msg]
+    assert told == ["Closes"]

@@ -69,6 +69,12 @@ def test_a_factor_is_between_0_and_1_whatever_the_lengths(name, warmup, total, s
     assert 0.0 <= make_schedule(name, warmup, total, rate, kwargs)(step) <= 1.0
 
 
+def test_a_warmup_longer_than_the_run_is_that_of_a_longer_run():
+    short, long = (make_schedule("inverse_sqrt", 50, total, RATE, {"timescale": 10}) for total in (20, 100))
+
+    assert [short(step) for step in (0, 10, 20)] == [long(step) for step in (0, 10, 20)]
+
+
 def test_an_unknown_schedule_is_refused_with_the_nearest_name():
     with pytest.raises(ArgumentError, match=r"lr_scheduler_type='cosin' is not allowed: one of .* mean 'cosine'\?"):
         make_schedule("cosin", 0, 10)

@@ -1,4 +1,4 @@
-"""Errors of torch that have no type of their own are recognised, and those of others are not."""
+"""Private parts of torch are as they are used, and its errors without a type of their own are recognised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trackside.trainer.pytorch._compat import is_out_of_memory, is_unused_parameter_error
+from trackside.trainer.pytorch._compat import (
+    NORM_BASES,
+    inner_schedules,
+    is_out_of_memory,
+    is_unused_parameter_error,
+    non_persistent_buffers,
+)
 
 
 class WithoutBias(nn.Linear):
@@ -52,3 +58,23 @@ def test_a_parameter_without_a_gradient_is_recognised(tmp_path: Any) -> None:
 
     assert is_unused_parameter_error(error)
     assert not is_unused_parameter_error(RuntimeError("a parameter was not used"))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.LazyBatchNorm1d])
+def test_batch_and_instance_norms_have_one_base(layer: type[nn.Module]) -> None:
+    assert issubclass(layer, NORM_BASES)
+
+
+def test_buffers_that_no_state_dict_has_are_known() -> None:
+    module = nn.BatchNorm1d(2)
+    module.register_buffer("passing", torch.zeros(1), persistent=False)
+
+    assert non_persistent_buffers(module) == {"passing"}
+
+
+def test_the_schedules_in_a_sequence_are_known() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    parts = [torch.optim.lr_scheduler.ConstantLR(optimizer), torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+    assert inner_schedules(torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[2])) == parts
+    assert inner_schedules(parts[0]) == []

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from trackside import Trainer, TrainerCallback, TrainingArguments, events
 from trackside.callbacks.errors import CheckpointError
+from trackside.trainer.base_trainer import checkpoints_of
 
 Make = Callable[..., Trainer]
 
@@ -103,7 +104,7 @@ def test_a_resumed_run_is_bitwise_the_one_that_was_not_interrupted(
     interrupted, _ = build("cut", StopAt(stop))
     with pytest.raises(KeyboardInterrupt):
         interrupted.train()
-    interrupted._checkpoints.committer.wait()
+    checkpoints_of(interrupted).committer.wait()
     resumed, resumed_counting = build("cut")
     sent_again = _sent_by(resumed)
     resumed.train(resume_from_checkpoint=True)

@@ -223,3 +223,52 @@ def test_an_optimizer_of_ones_own_trains_what_was_unfrozen_since_the_last_run(ma
 
     assert not np.array_equal(before, model.layers[0].kernel)
     assert int(optimizer.iterations) == 2 * iterations
+
+
+# -- what the model keeps and measures itself -------------------------------------------------------------------------
+
+
+def stateful():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([layers.Bidirectional(layers.GRU(3, stateful=True)), layers.Dense(3)])
+
+
+def test_a_stateful_model_without_a_batch_size_is_built_on_a_batch_and_begins_without_states(make_trainer):
+    data = (X.reshape(20, 2, 3), Y)
+    sizes = {"per_device_train_batch_size": 10, "per_device_eval_batch_size": 5, "logging_steps": 1}
+    options = {**STEADY, **sizes, "train_sampling_strategy": "sequential"}
+    trainer = make_trainer(model=stateful(), train_dataset=data, **options)
+    fitted = stateful()
+    fitted.compile(keras.optimizers.SGD(0.1), LOSS)
+
+    trainer.train()
+
+    wanted = [fitted.train_on_batch(*(part[start : start + 10] for part in data)) for start in (0, 10, 0)]
+    found = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    with pytest.raises(ArgumentError, match="per_device_eval_batch_size=5 is not allowed: 10, since Sequential takes"):
+        trainer.evaluate(data)
+
+
+class Measures(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.size = keras.metrics.MeanAbsoluteError("size")
+        self.unused = keras.metrics.Mean("unused")
+
+    def call(self, inputs):
+        self.size.update_state(keras.ops.zeros_like(inputs), inputs)
+        return inputs
+
+
+def test_metrics_that_a_layer_updates_are_in_an_evaluation_which_leaves_them_as_they_were(make_trainer):
+    measures = Measures()
+    model = keras.Sequential([keras.Input((6,)), measures, layers.Dense(3)])
+    trainer = make_trainer(model=model, eval_dataset=(X, Y), per_device_eval_batch_size=8)
+    measures.size.update_state([0.0], [5.0])
+
+    metrics = [trainer.evaluate(), trainer.evaluate()]
+
+    assert [m["eval_size"] for m in metrics] == pytest.approx([np.abs(X).mean()] * 2, rel=1e-5)
+    assert "eval_unused" not in metrics[0]
+    assert float(measures.size.result()) == 5.0

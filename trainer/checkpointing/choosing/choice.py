@@ -118,7 +118,8 @@ class Choice:
         names = ", ".join(found.name for found in find_checkpoints(path if is_folder else self._args.output_dir)[-3:])
         near = f"; {path if is_folder else self._args.output_dir} holds {names}" if names else ""
         newest = ", and resume_from_checkpoint=True takes the newest of output_dir" if names else ""
-        raise BrokenCheckpointError(path, f"{'is none' if is_folder else 'does not exist'}{near}{newest}")
+        reason = "is a folder of checkpoints, and not one of them" if is_folder else "does not exist"
+        raise BrokenCheckpointError(path, f"{reason}{near}{newest}")
 
     def _refuse_others(self) -> None:
         """Raise ArgumentError if a fresh start would write beside the checkpoints of another run."""

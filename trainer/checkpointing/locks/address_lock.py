@@ -17,8 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe
-from trackside.callbacks.errors import ArgumentError
+from trackside.callbacks.errors import ArgumentError, describe
 
 from .run_lock import ADVICE, LIMIT_BYTES, LOCK_FILE, has_ended, in_words, of_this_process, tell_once
 

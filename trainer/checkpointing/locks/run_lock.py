@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackside.callbacks._util.atomic_files import describe, make_folder, process_exists
-from trackside.callbacks.errors import ArgumentError, CheckpointError
+from trackside.callbacks._util.atomic_files import make_folder, process_exists
+from trackside.callbacks.errors import ArgumentError, CheckpointError, describe
 
 from ..files.regular_files import read_regular
 

@@ -40,7 +40,8 @@ def loss_in(outputs: Any) -> Any:
     loss = loss_of_labelled(outputs)
     if loss is None:
         raise TracksideValueError(
-            f"the model returned no loss, only: {_in_words(outputs)}. Give the trainer loss_fn=..., override "
+            f"the model returned no loss, only: {_in_words(outputs)}. Give the trainer loss_fn=..., and "
+            "batches with labels (the last of a tuple, or what is called 'labels' or is in args.label_names), override "
             "compute_loss, or check that the batch holds the labels that the model takes"
         )
     return loss

@@ -16,8 +16,9 @@ from trackside.callbacks.errors import TracksideTypeError, TracksideValueError
 from trackside.trainer.data.sharding import BatchCut, derive_seed, share_of
 
 from ...train_step import TrainBatch
+from .._compat import unseen_as_worker
 from .collators import Collator
-from .workers import OwnGenerators, host_state_kept, seed_worker, unseen_as_worker
+from .workers import OwnGenerators, host_state_kept, seed_worker
 
 logger: logging.Logger = logging.getLogger("trackside.data")
 

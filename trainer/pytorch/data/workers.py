@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Dataset
-from torch.utils.data import _utils as torch_internals
 
 from trackside.trainer.checkpointing.random_state import generators_lent
 from trackside.trainer.data.sharding import derive_seed
@@ -57,17 +56,6 @@ def host_state_kept(seed: int) -> Iterator[None]:
             random.setstate(python)
             set_bit_generator(numpy)
             torch.set_rng_state(host)
-
-
-@contextmanager
-def unseen_as_worker() -> Iterator[None]:
-    """Return a context in which `get_worker_info` returns None, so that a dataset does not split itself by worker."""
-    worker = torch_internals.worker
-    info, worker._worker_info = worker._worker_info, None
-    try:
-        yield
-    finally:
-        worker._worker_info = info
 
 
 class OwnGenerators:

@@ -10,7 +10,7 @@ from trackside.trainer.measuring.step_timer import StepTimer
 
 
 class CudaStepTimer(StepTimer):
-    """Measures own time on the GPU: from the end of the last update to the beginning of the exchange.
+    """Measures the local step time on the GPU: from the end of the last update to the beginning of the exchange.
 
     Reading data while the GPU is still busy costs no time and is not counted.
     """

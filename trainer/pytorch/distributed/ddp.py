@@ -39,6 +39,7 @@ class DDP(MultiProcess):
     def __init__(self, args: Any, device: torch.device) -> None:
         super().__init__(args, device)
         self._is_first_update = False
+        self._records_graph = False
         self._numbers: nn.Parameter | None = None
 
     @contextmanager
@@ -63,11 +64,13 @@ class DDP(MultiProcess):
         """Return the model in DistributedDataParallel.
 
         The gradients of the first update are exchanged without DDP. This finds the parameters without a gradient, on
-        which DDP would fail, or for which it would search in every update.
+        which DDP would fail, or for which it would search in every update. DDP records a static graph in the first
+        update, which it can do only while it exchanges gradients.
         """
         unused = bool(self._args.ddp_find_unused_parameters)
         uses_amp = self._args.fp16 and self._args.fp16_backend == "apex"  # its gradients are copies of DDP's
         self._is_first_update = not (unused or uses_amp or self._args.ddp_static_graph)
+        self._records_graph = bool(self._args.ddp_static_graph)
         return self._in_ddp(model, find_unused_parameters=unused)
 
     def _in_ddp(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
@@ -90,6 +93,7 @@ class DDP(MultiProcess):
 
     def complete_first_gradients(self, model: nn.Module) -> nn.Module:
         """Average the gradients of the first update; return a DDP configured from them."""
+        self._records_graph = False
         if not self._is_first_update:
             return model
         self._is_first_update = False
@@ -116,8 +120,11 @@ class DDP(MultiProcess):
         )
 
     def grad_sync(self, model: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
-        """Return DDP's no_sync for all but the last micro-batch, and for the entire first update; see `wrap`."""
-        set_gradient_sync(model, is_last and not self._is_first_update)
+        """Return DDP's no_sync for all but the last micro-batch, and for the entire first update; see `wrap`.
+
+        To exchange gradients at each micro-batch gives the same sum: what was averaged already stays as it is.
+        """
+        set_gradient_sync(model, (is_last or self._records_graph) and not self._is_first_update)
         return NULL_CONTEXT
 
     def _sum_numbers(self, numbers: list[float]) -> Callable[[], float]:

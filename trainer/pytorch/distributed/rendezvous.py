@@ -19,6 +19,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.dis
 from trackside.callbacks.errors import ArgumentError, RankError, did_you_mean
 from trackside.trainer.distributed.launcher import rendezvous_endpoint
 
+from .._compat import default_store
 from . import ending
 
 PERIOD_S = 0.01
@@ -42,7 +43,7 @@ def join(args: Any, device: torch.device) -> Store:
         RankError: If a rank does not join in time.
     """
     if dist.is_initialized():
-        store: Store = dist.distributed_c10d._get_default_store()
+        store: Store = default_store()
     else:
         timeout = timedelta(seconds=args.ddp_timeout)
         shared = _shared_store(args, timeout)

@@ -6,7 +6,7 @@ Source:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -20,6 +20,7 @@ from trackside.callbacks.state import TrainerControl
 
 from ...distributed.collectives import Call, Collectives
 from ...distributed.control_sync import SIGNAL_COUNTS, control_counts, signal_in, take_control
+from ...distributed.strategy import BaseStrategy
 from ...stop_signals import EvaluationStopped
 from .._torch_util import NULL_CONTEXT, is_placed
 from . import ending
@@ -28,27 +29,20 @@ from .rendezvous import join
 from .watchdog import Watchdog
 
 
-class DistributedStrategy(ABC):
+class DistributedStrategy(BaseStrategy):
     """The distribution of a run over processes.
 
     Attributes:
-        rank: Rank of this process among all processes.
-        world_size: Number of processes.
-        collectives: Collectives on objects.
-        is_sharded: Whether each process holds only a shard of the model; see `fsdp`.
         must_copy: Whether tensors are copied to the host before they are written; see `xla`.
         describe_progress: Returns the current activity of the process, for errors on other ranks; see `Watchdog`.
         needs_control_sync: Returns whether callbacks may set flags at the end of an update; see `sync_control`.
         steers_update: Returns whether callbacks may skip an update; see `may_skip`.
     """
 
-    is_sharded = False
     must_copy = False
 
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
-        self.rank = rank
-        self.world_size = world_size
-        self.collectives: Collectives = Collectives(self._all_gather, rank, world_size)
+        super().__init__(rank, world_size)
         self.describe_progress: Callable[[], str] = str
         self.needs_control_sync: Callable[[], bool] = bool
         self.steers_update: Callable[[], bool] = bool
@@ -101,26 +95,6 @@ class DistributedStrategy(ABC):
     @abstractmethod
     def all_reduce_async(self, value: Any) -> Callable[[], Any]:
         """Begin to sum ``value`` over all ranks; return a function that waits for it. Called once an update."""
-
-    def may_skip(self, is_steered: bool) -> bool:
-        """Return whether a rank may skip the update whose gradients are complete; ``is_steered``: whether this may."""
-        return is_steered
-
-    @abstractmethod
-    def sync_control(
-        self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
-    ) -> str | None:
-        """Give every rank the flags of rank 0; return the stop signal that any rank received, or None.
-
-        Args:
-            control: The flags of this rank, set in place.
-            stop_signal: The stop signal that this rank received.
-            after_update: Whether this is the end of an update, where flags are exchanged only if a rank needs it.
-        """
-
-    @abstractmethod
-    def _all_gather(self, call: Call) -> list[Call]:
-        """Return the ``call`` of every rank, in rank order."""
 
     # -- devices that record the step ------------------------------------------------------------------------------
 

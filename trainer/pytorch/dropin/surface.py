@@ -22,7 +22,7 @@ def accelerator(self: Any) -> AcceleratorView:
 
 
 def callback_handler(self: Any) -> CallbackHandler:
-    """The callbacks, and the sending of events, under the names of that Trainer."""
+    """The callbacks, and the sending of events, under the names of the Trainer of transformers."""
     return CallbackHandler(self._dispatcher, self._evaluator.is_scheduled)
 
 
@@ -110,7 +110,7 @@ def num_tokens(train_dl: Iterable[Any], max_steps: int | None = None) -> int:
 
 
 def metrics_format(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metrics as that Trainer prints them: durations, MB, GF, four digits."""
+    """Return metrics as the Trainer of transformers prints them: durations, MB, GF, four digits."""
     return {name: _formatted(name, value) for name, value in metrics.items()}
 
 

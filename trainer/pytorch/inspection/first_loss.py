@@ -64,6 +64,11 @@ class FirstLoss:
                 f"{where} is divided by {DIVISOR}={accumulation}, as the trainer does by itself; it is divided only "
                 "once. Leave the division out"
             )
+        if (smoothing := self._trainer.args.label_smoothing_factor) > 0 and not self._smooths():
+            self._tell(
+                f"label_smoothing_factor={smoothing:g} has no effect: compute_loss computes the loss by itself. Smooth "
+                "the labels there, or call super().compute_loss()"
+            )
         if not self._strategy.is_sharded and (names := untrained_in(loss, self._trainer, self._holders())):
             self._tell(
                 f"the loss depends on {names}, which is not of the model, and which no optimizer has: it is not "
@@ -94,14 +99,21 @@ class FirstLoss:
         """Return whether the user's code divided the loss by the number of micro-batches."""
         if accumulation == 1 or not math.isclose(factor * accumulation, 1.0, rel_tol=1e-4):
             return False
-        is_named = any(_names(method, DIVISOR) for method in self._own_methods())
+        is_named = any(_names(method, DIVISOR) for method in self._own_methods("training_step", "compute_loss"))
         return is_named or (is_raw and loss.grad_fn is not None and node_kind(loss.grad_fn) == "Div")
 
-    def _own_methods(self) -> Iterator[Any]:
+    def _smooths(self) -> bool:
+        """Return whether the loss is that of the trainer, or code of the user's may smooth labels."""
+        own = list(self._own_methods("compute_loss"))
+        calls_it = not any(own) or any(_names(method, "compute_loss") for method in own)
+        return calls_it or any(_names(method, "label_smoothing_factor") for method in self._own_methods())
+
+    def _own_methods(self, *names: str) -> Iterator[Any]:
+        """Yield the code of the methods of those names, or of all, that a subclass of the user's defines."""
         for cls in type(self._trainer).__mro__:
-            if not cls.__module__.startswith("trackside.trainer."):
-                for name in ("training_step", "compute_loss"):
-                    yield getattr(cls.__dict__.get(name), "__code__", None)
+            if not cls.__module__.startswith("trackside.trainer.") and cls is not object:
+                for name in names or vars(cls):
+                    yield getattr(vars(cls).get(name), "__code__", None)
 
 
 def unknown(doubt: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -24,13 +23,14 @@ from trackside.trainer.optim.choice import (
 )
 from trackside.trainer.optim.lr_schedules import schedule_of
 
+from .._compat import NORM_BASES
 from ..availability import apex_needed
 from .lion import Lion
 from .low_rank import is_low_rank, with_plain_projectors, with_targets
 from .packaged import PACKAGED, adam_options, class_and_options
 
-NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""torch's layers whose weights are not decayed; _NormBase is the base of its batch and instance norms."""
+NORM_LAYERS = (*NORM_BASES, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""Layers whose weights are not decayed."""
 
 OptimizerClass = Callable[..., Optimizer]
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from .._compat import inner_schedules
 from .several import Schedules
 
 OF_GROUPS = ("lr", "initial_lr", "max_lr", "min_lr")
@@ -46,7 +47,7 @@ def _parts(schedule: Any) -> Iterator[Any]:
     """Yield a schedule, or those of which it consists."""
     if schedule is None:
         return
-    inner = schedule.parts.values() if isinstance(schedule, Schedules) else getattr(schedule, "_schedulers", ())
+    inner = schedule.parts.values() if isinstance(schedule, Schedules) else inner_schedules(schedule)
     for part in inner:
         yield from _parts(part)
     if not isinstance(schedule, Schedules):

@@ -168,9 +168,16 @@ def backward_of_each(step: Any, losses: dict[str, Any], inputs: Any) -> Tensor:
     parts = getattr(optimizer, "parts", {})
     for name in losses:
         if name not in parts:
-            known = ", ".join(parts) or "none, since create_optimizer returned one optimizer and not a dict"
+            if not parts:
+                raise TracksideValueError(
+                    f"the loss is a dict of {', '.join(map(repr, losses))}: one for each of several optimizers, "
+                    "and the trainer has one. Return their sum, and log each with trainer.log(), or override "
+                    "create_optimizer"
+                )
             near = did_you_mean(name, parts)
-            raise TracksideValueError(f"compute_loss returned a loss for optimizer {name!r}; known: {known}.{near}")
+            raise TracksideValueError(
+                f"compute_loss returned a loss for optimizer {name!r}; known: {', '.join(parts)}.{near}"
+            )
     if step.strategy.world_size > 1:
         raise UnsupportedError("compute_loss returned several losses, which only a single process can train with")
     total: Any = 0.0

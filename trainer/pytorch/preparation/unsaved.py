@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...base_engine.unsaved import SAMPLE, MarkOf, Marks, StateOf, attributes_of, marks_in, marks_of_holders, spread
+from .._compat import non_persistent_buffers
 
 
 def marks_of(trainer: Any, model: nn.Module) -> Marks:
@@ -21,7 +22,7 @@ def marks_of(trainer: Any, model: nn.Module) -> Marks:
     for name, module in model.named_modules():
         if type(module).__module__.startswith("torch.") or _has_extra_state(module):
             continue
-        unsaved = module._non_persistent_buffers_set
+        unsaved = non_persistent_buffers(module)
         buffers = {key: value for key, value in module._buffers.items() if key in unsaved}
         yield from marks_in(_public({**attributes_of(module), **buffers}), f"{name}." if name else "", _of_tensor)
     if loss_fn is not None and not isinstance(loss_fn, type):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._compat import non_persistent_buffers
 from .files import (
     EXTRA_FILE,
     INDEX_FILE,
@@ -134,7 +135,7 @@ def _stand_in(module: nn.Module, known: Mapping[int, Any], made: dict[int, Any])
     fields = vars(twin)
     fields.update(vars(module))
     fields["_parameters"] = {name: _weight(value, known, made) for name, value in module._parameters.items()}
-    shared = module._non_persistent_buffers_set
+    shared = non_persistent_buffers(module)
     fields["_buffers"] = {
         name: value if name in shared else _weight(value, known, made) for name, value in module._buffers.items()
     }

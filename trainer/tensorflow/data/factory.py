@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from trackside.callbacks.errors import ArgumentError, TracksideTypeError, TracksideValueError
 
-from .._compat import input_structure, inputs_of, layers_of
+from .._compat import inputs_of
 from .batched import IndexedBatches, IteratedBatches, is_iterated
 from .leaves import as_array, map_leaves
 from .loader import ArrayBatches, Batches, DatasetBatches
@@ -77,36 +77,6 @@ def check_finite(batches: Batches) -> Batches:
     if batches.is_infinite:
         raise ArgumentError("eval_dataset", "an infinite tf.data.Dataset", "one that ends; use its take(n)")
     return batches
-
-
-def check_batch_size(batches: Batches | None, model: Any, stage: str) -> None:
-    """Check that a model with states for each example, as a stateful RNN has, gets batches of its size only.
-
-    Args:
-        stage: "train" or "eval".
-
-    Raises:
-        ArgumentError: If the batches have another size.
-        TracksideValueError: If the last one is smaller.
-    """
-    taken = tf.nest.flatten(input_structure(model))
-    sizes = {leaf.shape[0] for leaf in taken if getattr(leaf, "shape", None)} - {None}
-    is_stateful = any(getattr(layer, "stateful", False) for layer in layers_of(model))  # others take any batch
-    if len(sizes) != 1 or not is_stateful or not isinstance(batches, (ArrayBatches, DatasetBatches)):
-        return
-    (size,), name = sizes, type(model).__name__
-    if batches.batch_size != size:
-        allowed = f"{size}, since {name} takes batches of {size} examples only, by its batch_shape"
-        raise ArgumentError(f"per_device_{stage}_batch_size", batches.batch_size, allowed)
-    rest = (batches.num_examples or 0) % size
-    if rest and not batches.drop_last:
-        cure = (
-            "dataloader_drop_last=True leaves it out" if stage == "train" else "give a dataset without it, as by take()"
-        )
-        raise TracksideValueError(
-            f"{name} takes batches of {size} examples only, by its batch_shape, and the last of {batches.num_examples} "
-            f"examples has {rest}: {cure}"
-        )
 
 
 def check_same_spec(spec: Any, before: Any) -> None:

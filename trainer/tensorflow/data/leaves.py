@@ -54,7 +54,7 @@ def _typed(array: Any) -> Any:
     """Return an array of objects as one of numbers.
 
     Raises:
-        TracksideTypeError: If they are none, such as texts among numbers, or lists of several lengths.
+        TracksideTypeError: If they are not such, as texts among numbers, or lists of several lengths.
     """
     try:
         typed = np.array(array.tolist())

@@ -10,7 +10,7 @@ Source:
 from __future__ import annotations
 
 import pickle
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from trackside.callbacks.errors import TracksideValueError
 from trackside.callbacks.state import TrainerControl
 from trackside.trainer.data.sharding import share_of
-from trackside.trainer.distributed.collectives import Call, Collectives
+from trackside.trainer.distributed.collectives import Call
 from trackside.trainer.distributed.control_sync import control_counts, take_control
+from trackside.trainer.distributed.strategy import BaseStrategy
 
 from .._compat import strategy_of
 from ..data.leaves import rows_in
@@ -45,30 +46,22 @@ class Needs(NamedTuple):
     is_observed: bool = False
 
 
-class DistributedStrategy(ABC):
-    """The distribution of a run over replicas and processes.
+class DistributedStrategy(BaseStrategy):
+    """The distribution of a run over replicas and processes; every process holds the full model.
 
     Attributes:
-        rank: Rank of this process among all processes.
-        world_size: Number of processes.
-        collectives: Collectives on objects.
         strategy: The tf.distribute.Strategy of the run.
         replicas: Number of replicas of all processes together.
-        local_replicas: Number of replicas of this process; their indices begin at ``first_replica``.
-        is_sharded: Always False: every process holds the full model.
+        first_replica: Index of the first one of the ``local_replicas``.
         own_needs: Returns what callbacks of this process need of the next update; see `Needs`.
     """
 
-    is_sharded = False
-
     def __init__(self, strategy: Any, rank: int = 0, world_size: int = 1) -> None:
-        self.rank = rank
-        self.world_size = world_size
-        self.collectives: Collectives = Collectives(self._all_gather, rank, world_size)
+        super().__init__(rank, world_size)
         self.own_needs: Callable[[], Needs] = Needs
         self.strategy: Any = strategy
         self.replicas: int = int(strategy.num_replicas_in_sync)
-        self.local_replicas: int = self.replicas // world_size
+        self.local_replicas = self.replicas // world_size
         self.first_replica: int = rank * self.local_replicas
         self._runs_here = self.replicas == 1
 
@@ -155,18 +148,6 @@ class DistributedStrategy(ABC):
     def needs(self) -> Needs:
         """Return what callbacks of any process need of the next update, the same on all processes."""
 
-    def may_skip(self, is_steered: bool) -> bool:
-        """Return whether any process may skip the update that is about to be done; ``is_steered``: whether this may."""
-        return is_steered
-
-    @abstractmethod
-    def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
-        """Give every rank the flags of rank 0; return the stop signal that any rank received, or None."""
-
-    @abstractmethod
-    def _all_gather(self, call: Call) -> list[Call]:
-        """Return the ``call`` of every rank, in rank order."""
-
 
 class SingleProcess(DistributedStrategy):
     """The only process of a run."""
@@ -175,7 +156,9 @@ class SingleProcess(DistributedStrategy):
         """Return what callbacks need of the next update."""
         return self.own_needs()
 
-    def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+    def sync_control(
+        self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
+    ) -> str | None:
         """Return ``stop_signal``."""
         return stop_signal
 
@@ -209,7 +192,9 @@ class MultiProcess(DistributedStrategy):
     def _sum_over_processes(self, value: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._sum(tf.constant(value)))
 
-    def sync_control(self, control: TrainerControl, stop_signal: str | None) -> str | None:
+    def sync_control(
+        self, control: TrainerControl, stop_signal: str | None, *, after_update: bool = False
+    ) -> str | None:
         """Apply the flags of rank 0 and return the stop signal of any rank, in one small reduction.
 
         The needs of all processes are in it: a callback may be attached on one of them only, or be detached there.

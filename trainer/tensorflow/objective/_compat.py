@@ -62,3 +62,9 @@ def compiled_metrics(model: Any) -> tuple[Any, tuple[Any, Any, Any]]:
     if not hasattr(compiled, "_user_metrics") or not hasattr(compiled, "_user_weighted_metrics"):
         return None, (None, None, None)
     return compiled, (compiled._user_metrics, compiled._user_weighted_metrics, compiled.output_names)
+
+
+def metrics_of_compilation(model: Any) -> list[Any]:
+    """Return those of ``Model.metrics`` that ``Model.compile`` made: of the loss, and of the metrics given to it."""
+    compiled = [getattr(model, name, None) for name in ("_loss_tracker", "_compile_metrics")]
+    return [*compiled, *getattr(getattr(model, "_compile_loss", None), "metrics", ())]

@@ -22,12 +22,14 @@ class Sums(NamedTuple):
         weights: The weight of each.
         reductions: The reduction of each.
         names: The names of the losses, if each has its own sum.
+        may_be_empty: Whether all weights may be 0, since each is a number of labels that count, and not of examples.
     """
 
     totals: list[Any]
     weights: list[Any]
     reductions: tuple[str, ...]
     names: tuple[str, ...] = ()
+    may_be_empty: bool = False
 
 
 def summed(items: Sequence[Item], examples: Any) -> Sums:
@@ -46,7 +48,8 @@ def summed(items: Sequence[Item], examples: Any) -> Sums:
         else:
             found[key] = [total, weight, item.reduction]
     totals, weights, reductions = zip(*found.values(), strict=True)
-    return Sums(list(totals), list(weights), reductions)
+    may_be_empty = all(item.reduction != SUM and item.weight is not None for item in items)
+    return Sums(list(totals), list(weights), reductions, may_be_empty=may_be_empty)
 
 
 def single_losses(items: Sequence[Item], examples: Any) -> Sums:
@@ -94,7 +97,10 @@ def single_sum(sums: Sums) -> Sums:
         return sums
     parts = zip(*sums[:3], strict=True)
     means = [total if how == SUM else tf.math.divide_no_nan(total, weight) for total, weight, how in parts]
-    return Sums([tf.add_n(means)], [tf.ones_like(means[0])], (MEAN,))
+    weight = tf.ones_like(means[0])
+    if sums.may_be_empty:
+        weight = tf.cast(tf.reduce_any([part > 0 for part in sums.weights]), weight.dtype)
+    return Sums([tf.add_n(means)], [weight], (MEAN,), may_be_empty=sums.may_be_empty)
 
 
 def stacked(values: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,12 +15,16 @@ class TFSkipsUpdates:
 
     Attributes:
         compiled: Has the loss of the update, and adds it to the sums with the optimizer's step.
+        may_be_empty: Whether an update may be one in which nothing counts, found while the step is traced.
+        counted: Whether anything counted in the update that is traced, a tensor; empty if it certainly did.
         skipped, skipped_of_watched: Number of skipped updates since these losses were taken last.
     """
 
     trainer: Any
     compiled: Any
     queue: Any
+    may_be_empty: bool = False
+    counted: Sequence[Any] = ()
     skipped: int = 0
     skipped_of_watched: int = 0
     _states: tuple[Any, list[Any]] = (None, [])
@@ -51,10 +56,11 @@ class TFSkipsUpdates:
     # -- the losses of updates ----------------------------------------------------------------------------------------
 
     def take_loss(self) -> tuple[float, int]:
-        """Return the losses since the last call, summed, and how many updates were skipped. Waits for the device."""
+        """Return the losses since the last call, summed, and the updates without one. Waits for the device."""
         self.queue.flush()
         skipped, self.skipped = self.skipped, 0
-        return self.compiled.take_loss(), skipped
+        loss, empty = self.compiled.take_loss()
+        return loss, empty + skipped
 
     def watch_losses(self) -> None:
         """Begin another sum of the losses of the updates, each as it was computed."""

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from trackside import Trainer, TrainerCallback, TrainingArguments
-from trackside.trainer.pytorch.data.workers import SeededDataset, fetch, host_state_kept, seed_worker, unseen_as_worker
+from trackside.trainer.pytorch._compat import unseen_as_worker
+from trackside.trainer.pytorch.data.workers import SeededDataset, fetch, host_state_kept, seed_worker
 from trackside.trainer.pytorch.snapshot import random_state
 
 

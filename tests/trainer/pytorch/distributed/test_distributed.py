@@ -225,9 +225,8 @@ def test_what_scripts_for_transformers_do_with_several_processes(two: list[Any])
     assert first["gathered"] == second["gathered"] == [0, 0, 1, 1]
     assert first["objects"] == second["objects"] == ["rank 0", "rank 1"]
     assert (first["is main"], second["is main"]) == (True, False)
-    assert (
-        first["weights"] == second["weights"] == two[0]["plain"]["17 examples, accumulation 1"]["weights"]
-    )  # also with ddp_static_graph
+    assert first["weights"] == second["weights"]  # also with ddp_static_graph
+    assert first["weights"] == pytest.approx(two[0]["plain"]["17 examples, accumulation 3"]["weights"], rel=1e-12)
 
 
 @pytest.mark.slow

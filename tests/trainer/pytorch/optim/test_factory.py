@@ -31,6 +31,7 @@ def arguments(**changes):
         "warmup_steps": 0,
         "warmup_ratio": 0.0,
         "greater_is_better": None,
+        "is_default": lambda name: True,
     }
     if isinstance(changes.get("optim_args"), str):
         changes["optim_args"] = assignments(changes["optim_args"])

@@ -1,4 +1,4 @@
-"""Several optimizers, optimizers with a closure, and lazy modules train as by hand, and are resumed exactly."""
+"""Several optimizers and lazy modules train as by hand, and are resumed exactly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import StepLR
 
 from trackside import Trainer, TrainingArguments
 from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError
-from trackside.trainer.pytorch.optim.closure import needs_closure
 
 LOSS = nn.CrossEntropyLoss()
 DATA = classified(24, dtype=torch.float64)
@@ -194,63 +193,12 @@ def test_the_example_of_a_gan_learns_the_ring(tmp_path: Any) -> None:
     assert after < 0.6 * before
 
 
-# -- closures ---------------------------------------------------------------------------------------------------------
+def test_a_dict_of_losses_for_one_optimizer_is_an_error_that_says_what_to_return(tmp_path: Any) -> None:
+    def losses(outputs: Any, labels: Any) -> Any:
+        return {"error": LOSS(outputs, labels), "size": outputs.square().mean()}
 
-
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_an_optimizer_with_a_closure_trains_as_by_hand(tmp_path: Any, accumulation: int) -> None:
-    model, other = Two(), Two()
-    optimizer = LBFGS(model.parameters(), lr=0.1, max_iter=5, line_search_fn="strong_wolfe")
-    size = 4 // accumulation
-    options = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": size}
-    trainer = make(tmp_path, model, Trainer, optimizers=(optimizer, None), **options)
-
-    trainer.train()
-
-    by_hand = LBFGS(other.parameters(), lr=0.1, max_iter=5, line_search_fn="strong_wolfe")
-    losses = []
-    for _, (x, y) in zip(range(4), make(tmp_path, Two()).get_train_dataloader(), strict=False):
-
-        def closure(x: Any = x, y: Any = y) -> Any:
-            by_hand.zero_grad()
-            loss = LOSS(other(x), y)
-            loss.backward()
-            return loss
-
-        losses.append(float(by_hand.step(closure)))  # the loss of the first evaluation
-    torch.testing.assert_close(weights_of(model), weights_of(other), rtol=1e-4, atol=1e-5)
-    found = [record["loss"] for record in trainer.state.log_history if "loss" in record]
-    assert found == pytest.approx(losses, rel=1e-4)
-
-
-@pytest.mark.parametrize(("cls", "needs"), [(SGD, False), (Adam, False), (LBFGS, True)])
-def test_only_an_optimizer_that_must_have_a_closure_gets_one(cls: Any, needs: bool) -> None:
-    optimizer = cls(Two().parameters(), 0.1)
-
-    assert needs_closure(optimizer) is needs
-    StepLR(optimizer, 2)
-    assert needs_closure(optimizer) is needs
-
-
-def test_a_run_with_a_closure_is_resumed_exactly(tmp_path: Any) -> None:
-    def trainer() -> Trainer:
-        model = Two()
-        options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-        return make(tmp_path, model, Trainer, optimizers=(LBFGS(model.parameters(), 0.1, max_iter=3), None), **options)
-
-    whole, resumed = trainer(), trainer()
-    whole.train()
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-
-    assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
-
-
-def test_a_closure_is_refused_where_an_update_can_be_computed_only_once(tmp_path: Any) -> None:
-    model = Two()
-    options = {"optimizers": (LBFGS(model.parameters()), None), "auto_find_batch_size": True}
-
-    with pytest.raises(UnsupportedError, match="LBFGS needs a closure"):
-        make(tmp_path, model, Trainer, **options).train()
+    with pytest.raises(TracksideValueError, match=r"dict of 'error', 'size': .*and the trainer has one"):
+        Trainer(Two(), TrainingArguments(str(tmp_path)), train_dataset=DATA, loss_fn=losses).train()
 
 
 # -- lazy modules -----------------------------------------------------------------------------------------------------

@@ -121,9 +121,8 @@ class TrainingLoop:
             self.recovery.resume(saved)
             self._has_new_seed = saved.args.get("seed", args.seed) != args.seed
         self.progress.optimizer, self.progress.division = self.engine.optimizer_record(), division.to_dict()
-        self.first_step = state.global_step
         show_plan(self.plan, args, state)
-        state.train_batch_size = args.per_device_train_batch_size
+        self.first_step, state.train_batch_size = state.global_step, args.per_device_train_batch_size
         state.stop_reason, state.stopped_by, state.epoch = None, None, self._epoch()
         rehearse(self.checkpoints)
         self.dispatcher.context["header"] = run_header(self.trainer, self.engine, self.plan, self.dispatcher)

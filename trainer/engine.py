@@ -13,6 +13,7 @@ from .checkpointing.manifest import Contents
 from .checkpointing.store import Write
 from .distributed.launcher import JobStore
 from .distributed.strategy import BaseStrategy
+from .measuring.descriptions import DataDescription, ModelDescription
 from .measuring.memory import DeviceMemory
 from .measuring.step_timer import StepTimer
 from .optim.given import GivenOptimizers
@@ -214,14 +215,12 @@ class Engine(ABC):
         """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""
 
     @abstractmethod
-    def describe_data(self) -> dict[str, Any]:
-        """Return ``examples``, the number of training examples or None, ``columns``, their names or types, and
-        ``micro_batch``, the examples in a micro-batch of all processes together; None where the data has its own.
-        """
+    def describe_data(self) -> DataDescription:
+        """Return a description of the training data."""
 
     @abstractmethod
-    def describe_model(self) -> dict[str, Any]:
-        """Return ``name``, ``weights``, ``trained`` (the number of those), and ``where``: device and precision."""
+    def describe_model(self) -> ModelDescription:
+        """Return a description of the model."""
 
     # -- processes and devices --------------------------------------------------------------------------------------
 

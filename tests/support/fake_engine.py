@@ -15,6 +15,7 @@ from trackside.trainer.base_trainer import BaseTrainer
 from trackside.trainer.distributed.collectives import Collectives
 from trackside.trainer.distributed.launcher import ProcessRank
 from trackside.trainer.engine import CheckpointIO, Engine, EvaluationStep, StepResult
+from trackside.trainer.measuring.descriptions import DataDescription, ModelDescription
 from trackside.trainer.measuring.step_timer import StepTimer
 from trackside.trainer.optim.given import GivenOptimizers
 from trackside.trainer.train_step import TrainStep
@@ -266,8 +267,8 @@ class FakeEngine(Engine):
     def refresh_data(self, epoch: int) -> tuple[bool, int]:
         return False, BATCHES
 
-    def describe_model(self) -> dict[str, Any]:
-        return {"name": "FakeModel", "weights": 1, "trained": 1, "where": "CPU"}
+    def describe_model(self) -> ModelDescription:
+        return ModelDescription("FakeModel", weights=1, trained=1, where="CPU")
 
     def reschedule(self, max_steps: int, step: int) -> None: ...
 
@@ -285,8 +286,8 @@ class FakeEngine(Engine):
     def set_seed(self, seed: int) -> None:
         pass
 
-    def describe_data(self) -> dict[str, Any]:
-        return {"examples": None, "columns": None, "micro_batch": None}
+    def describe_data(self) -> DataDescription:
+        return DataDescription(None, None, None)
 
     def epoch_batches(self, progress: Any) -> Iterator[Any]:
         return iter(range(BATCHES))

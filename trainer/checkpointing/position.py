@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..measuring.descriptions import DataDescription
 from ..progress import Progress, TrainingPlan, plan_training, replan
 from .restoring import SavedRun
 
@@ -40,10 +41,10 @@ class Division:
     max_steps: int
 
     @classmethod
-    def of(cls, args: Any, dataset: dict[str, Any], batches_per_epoch: int | None) -> Division:
+    def of(cls, args: Any, data: DataDescription, batches_per_epoch: int | None) -> Division:
         """Return the division of a run with ``args``."""
         return cls(
-            {name: dataset[name] for name in ("examples", "columns")},
+            {"examples": data.examples, "columns": data.columns},
             batches_per_epoch,
             args.global_micro_batch_size,
             args.gradient_accumulation_steps,

@@ -11,6 +11,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher
 from ..data.limits import words_of_limits
 from ..progress import TrainingPlan
 from ..staging import address_of
+from .descriptions import DataDescription, ModelDescription
 
 UNITS = {"steps": "step", "epoch": "epoch", "best": "better evaluation"}
 """What an evaluation or a save follows, by the strategy of the arguments."""
@@ -24,11 +25,11 @@ def run_header(trainer: Any, engine: Any, plan: TrainingPlan, dispatcher: Dispat
         plan: The length of the run.
         dispatcher: Knows the callbacks.
     """
-    model = engine.describe_model()
-    trained = "all" if model["trained"] == model["weights"] else f"{model['trained']:,} of them"
+    model: ModelDescription = engine.describe_model()
+    trained = "all" if model.trained == model.weights else f"{model.trained:,} of them"
     names = [name for name, item in dispatcher.attachments.items() if item.detached_after is None]
     lines = {
-        "model": f"{model['name']}, {model['weights']:,} weights, {trained} trained, on {model['where']}",
+        "model": f"{model.name}, {model.weights:,} weights, {trained} trained, on {model.where}",
         "data": _data(trainer.args, engine.describe_data(), plan, trainer.state.global_step),
         "output": _output(trainer.args, trainer.state),
         "callbacks": ", ".join(names) or "none",
@@ -36,9 +37,9 @@ def run_header(trainer: Any, engine: Any, plan: TrainingPlan, dispatcher: Dispat
     return "\n".join(f"{name:<11}{text}" for name, text in lines.items())
 
 
-def _data(args: Any, data: dict[str, Any], plan: TrainingPlan, step: int) -> str:
+def _data(args: Any, data: DataDescription, plan: TrainingPlan, step: int) -> str:
     """Return the line of the data; it tells how large a batch is only where the trainer itself cuts the batches."""
-    examples, size = data["examples"], data["micro_batch"]
+    examples, size = data.examples, data.micro_batch
     known = "a stream" if examples is None else counted(examples, "example")
     updates = plan.max_steps
     if plan.batches_per_epoch is not None:

@@ -31,7 +31,7 @@ class MadeOptimizer(ABC):
     """An optimizer and its schedule as made, before anything is restored.
 
     Attributes:
-        optimizer, schedule: They.
+        optimizer, schedule: The optimizer and the schedule.
         record: A description in JSON types, which the checkpoints of the run hold.
     """
 

@@ -18,6 +18,7 @@ from ..base_engine.engine import BaseEngine
 from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..distributed.launcher import JobStore
+from ..measuring.descriptions import DataDescription, ModelDescription
 from ..measuring.memory import DeviceMemory
 from ..overrides import Overrides
 from ..progress import Progress
@@ -257,25 +258,25 @@ class TorchEngine(BaseEngine):
         """Return this process's micro-batches that hold the epoch's used examples in ``progress``; None if unknown."""
         return loader.batches_used(self.train_loader, progress.epoch, progress.examples_in_epoch)
 
-    def describe_data(self) -> dict[str, Any]:
-        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, names if known."""
+    def describe_data(self) -> DataDescription:
+        """Return a description of the training data."""
         columns = getattr(self.trainer.train_dataset, "column_names", None)
         is_list = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-        return {
-            "examples": loader.expected_examples(self.train_loader),
-            "columns": columns if is_list else None,
-            "micro_batch": loader.examples_of_batch(self.train_loader),
-        }
+        return DataDescription(
+            examples=loader.expected_examples(self.train_loader),
+            columns=columns if is_list else None,
+            micro_batch=loader.examples_of_batch(self.train_loader),
+        )
 
-    def describe_model(self) -> dict[str, Any]:
-        """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: device and precision."""
+    def describe_model(self) -> ModelDescription:
+        """Return a description of the model."""
         model, args = self.trainer.model, self.trainer.args
         trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
         kept = ", ".join(sorted({str(item.dtype).removeprefix("torch.") for item in model.parameters()}))
         computed = "fp16" if args.fp16 else "bf16" if args.bf16 else ""
         where = f"{args.device} in {kept or 'no precision'}" + (f", computed in {computed}" if computed else "")
         weights = sum(item.numel() for item in model.parameters())
-        return {"name": type(unwrap(model)).__name__, "weights": weights, "trained": trained, "where": where}
+        return ModelDescription(type(unwrap(model)).__name__, weights, trained, where)
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def examples_if_fits(trainer: Any, engine: Engine, size: int) -> int | None:
     with probe_of(trainer, engine, "find_batch_size()", **changes) as (probe, own):
         try:
             probe.train()
-            found = own.describe_data()["examples"] or 0
+            found = own.describe_data().examples or 0
         except Exception as error:
             if not engine.sandbox.is_out_of_memory(error):
                 raise

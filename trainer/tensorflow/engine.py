@@ -18,6 +18,7 @@ from ..callback_setup import update_context
 from ..checkpointing.position import tell_of_size
 from ..data.sharding import derive_seed
 from ..distributed.launcher import JobStore
+from ..measuring.descriptions import DataDescription, ModelDescription
 from ..measuring.memory import DeviceMemory
 from ..measuring.step_timer import StepTimer
 from ..optim.given import GivenOptimizers
@@ -215,14 +216,14 @@ class TFEngine(BaseEngine):
         """Return the number of micro-batches that hold the epoch's used examples; None if it is unknown."""
         return self.train_batches.batches_used(progress.examples_in_epoch, progress.batches_in_epoch)
 
-    def describe_data(self) -> dict[str, Any]:
-        """Return ``examples`` and ``micro_batch``, which are numbers or None, and ``columns``, the types."""
+    def describe_data(self) -> DataDescription:
+        """Return a description of the training data."""
         batches = self.train_batches
         size = batches.batch_size if batches.is_cut_here else None
-        return {"examples": batches.num_examples, "columns": str(batches.element_spec), "micro_batch": size}
+        return DataDescription(batches.num_examples, columns=str(batches.element_spec), micro_batch=size)
 
-    def describe_model(self) -> dict[str, Any]:
-        """Return ``name``, ``weights`` and ``trained``, which are numbers, and ``where``: devices and precision."""
+    def describe_model(self) -> ModelDescription:
+        """Return a description of the model."""
         model, replicas = self.trainer.model, self.strategy.replicas
         sizes = [math.prod(item.shape) for item in model.weights]
         trained = sum(math.prod(item.shape) for item in model.trainable_weights)
@@ -230,7 +231,7 @@ class TFEngine(BaseEngine):
         where += f" in {', '.join(sorted({str(item.dtype) for item in model.weights})) or 'no precision'}"
         policy = self.train_step.precision.policy
         where += "" if policy is None else f", computed in {policy.removeprefix('mixed_')}"
-        return {"name": type(model).__name__, "weights": sum(sizes), "trained": trained, "where": where}
+        return ModelDescription(type(model).__name__, sum(sizes), trained, where)
 
     # -- processes and devices ------------------------------------------------------------------------------------
 

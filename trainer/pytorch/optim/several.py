@@ -25,7 +25,7 @@ class Optimizers(Optimizer):
         parts: The optimizers by name.
 
     Attributes:
-        parts: The same.
+        parts: The optimizers by name, in a dict of their own.
 
     Raises:
         TracksideValueError: If two of them have a parameter in common.

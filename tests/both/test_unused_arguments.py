@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trackside.callbacks.errors import ArgumentError
+from trackside.testing.tiny_trainer import tiny_trainer
 from trackside.trainer.arguments.validation import tell_unused
 
 SHARED = [
@@ -120,6 +121,18 @@ def test_a_learning_rate_that_is_that_of_the_given_optimizer_is_not_told(trainer
     trainer.train()
 
     assert not told(caplog)
+
+
+def test_what_a_class_of_optimizer_leaves_without_effect_is_told(tmp_path, caplog):
+    optim = pytest.importorskip("torch").optim
+    options: dict[str, Any] = {"max_steps": 1, "learning_rate": 0.25, "optim_args": "momentum=0.5"}
+    for given in ({}, {"lr": 0.25, "momentum": 0.5}):
+        plain = tiny_trainer("pytorch", tmp_path, **options)
+        parts = {name: getattr(plain, name) for name in ("train_dataset", "eval_dataset", "loss_fn")}
+        type(plain)(plain.model, plain.args, optimizer_cls_and_kwargs=(optim.SGD, given), **parts).train()
+
+    (message,) = told(caplog)
+    assert message.startswith("optim_args={'momentum': 0.5} and learning_rate=0.25 has no effect")
 
 
 def own_optimizer(factory: Any, rate: float) -> dict[str, Any]:

@@ -70,17 +70,18 @@ def check_given(optimizers: Sequence[Any], model_init: Any) -> None:
         raise ArgumentError("optimizers", optimizers, "none beside model_init, whose models they would not know")
 
 
-def tell_replaced(args: Any, optimizer: Any) -> None:
+def tell_replaced(args: Any, optimizer: Any, *, has_options: bool = False) -> None:
     """Warn of the arguments that an optimizer of the user leaves without effect, on the first process.
 
     Args:
         args: Read for learning_rate and optim_args; a learning rate that is the optimizer's is not told.
         optimizer: None is none. Where the rates of its groups differ, they may follow from that of the arguments.
+        has_options: Whether it was made with the options of the arguments.
     """
     groups = groups_of(optimizer) if hasattr(optimizer, "param_groups") or hasattr(optimizer, "learning_rate") else []
     found = [group.get("initial_lr", group.get("lr")) for group in groups]
     rates = {float(rate) for rate in found if rate is not None and not callable(rate)}
-    unused = ["optim_args"] if optimizer is not None and args.optim_args else []
+    unused = ["optim_args"] if optimizer is not None and args.optim_args and not has_options else []
     if len(rates) == 1 and not args.is_default("learning_rate"):
         unused += ["learning_rate"] * (not math.isclose(args.learning_rate, *rates, rel_tol=1e-6))
     if unused and args.should_log:

@@ -124,20 +124,24 @@ def inner_loaded(optimizer: Any) -> Iterator[None]:
     torch makes new groups; those that are shared with an inner optimizer stay the same objects, so that both follow
     the schedule.
     """
-    inner = inner_optimizers(optimizer)
-    groups = list(optimizer.param_groups) if inner else []
+    inner, groups = inner_optimizers(optimizer), optimizer.param_groups
     yield
-    for group, loaded in zip(groups, list(optimizer.param_groups), strict=True) if inner else ():
-        values = dict(loaded)
-        group.clear()
-        group.update(values)
     if inner:
+        found = optimizer.param_groups
+        kept = {id(loaded): group for group, loaded in zip(groups, found, strict=True)}
+        for loaded, group in zip(found, groups, strict=True):
+            values = dict(loaded)
+            group.clear()
+            group.update(values)
         optimizer.param_groups = groups
+        for each in inner:  # a load_state_dict of the optimizer may have handed the new ones on
+            shared = [kept.get(id(group), group) for group in each.param_groups]
+            each.param_groups = groups if each.param_groups is found else shared
     for weight in _weights_of(optimizer) if inner else ():
-        found = optimizer.state.get(weight, {})
+        states = optimizer.state.get(weight, {})
         for place, each in enumerate(inner):
-            if (name := f"{INNER}{place}") in found:
-                each.state[weight] = found.pop(name)
+            if (name := f"{INNER}{place}") in states:
+                each.state[weight] = states.pop(name)
 
 
 def inner_optimizers(optimizer: Any) -> list[Optimizer]:

@@ -136,6 +136,21 @@ def test_nested_and_sparse_outputs_become_arrays(tmp_path: Any) -> None:
     assert nested.tolist()[1] == [1, 1, -100, -100]
 
 
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (lambda z: (z, (z[:, 0], None)), [(5, 2), [(5,)]]),
+        (lambda z: {"logits": z, "more": {"a": z, "b": None}}, [(5, 2), [(5, 2)]]),
+        (lambda z: {"logits": z, "more": z[:, 0], "layers": (None, None), "cache": object()}, [(5, 2), (5,)]),
+    ],
+)
+def test_a_none_within_an_output_is_left_out_and_nothing_else(tmp_path: Any, make: Any, shapes: Any) -> None:
+    found = trainer_of(Returns(lambda z, y: make(z)), tmp_path).predict([{"x": torch.ones(3)}] * 5).predictions
+
+    nested = [[*part.values()] if isinstance(part, dict) else part for part in found]
+    assert [[p.shape for p in part] if isinstance(part, (list, tuple)) else part.shape for part in nested] == shapes
+
+
 class ByMethod(Trainer):
     """Computes its loss by a method of the model."""
 

@@ -90,7 +90,7 @@ def _in_words(outputs: Any) -> str:
 def logits_in(outputs: Any, *, ignore_keys: Sequence[str], loss: Any = None) -> Any:
     """Return a model's outputs without the loss and the ignored ones; a single output is returned itself.
 
-    Entries without a tensor or an array (None, a cache, a name) are left out.
+    Entries that are not tensors or arrays (None, a cache, a name) are left out, and so is None within an entry.
 
     Args:
         loss: The loss, if it is known to be among the outputs, whatever its shape.
@@ -106,7 +106,19 @@ def logits_in(outputs: Any, *, ignore_keys: Sequence[str], loss: Any = None) -> 
     else:
         return known
     rest = tuple(part for part in parts if all(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves(part)))
+    if len(rest) < len(parts):
+        parts = [_without_none(part) for part in parts]
+        kept = [(part, leaves(part)) for part in parts if part is not None]
+        rest = tuple(p for p, found in kept if found and all(isinstance(x, (Tensor, np.ndarray)) for x in found))
     return rest[0] if len(rest) == 1 else rest or None
+
+
+def _without_none(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {name: _without_none(value) for name, value in part.items() if value is not None}
+    if isinstance(part, (tuple, list)):
+        return tuple(_without_none(value) for value in part if value is not None)
+    return part
 
 
 def main_logits(outputs: Any) -> Tensor:

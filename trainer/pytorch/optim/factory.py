@@ -21,6 +21,7 @@ from trackside.trainer.optim.choice import (
     plateau_options,
     values_of,
 )
+from trackside.trainer.optim.given import tell_replaced
 from trackside.trainer.optim.lr_schedules import schedule_of
 
 from .._compat import NORM_BASES
@@ -71,7 +72,10 @@ def create_optimizer(
     with values_of(
         "optim_args" if from_args else "optimizer_cls_and_kwargs", from_args or options, optimizer_cls.__name__
     ):
-        return with_plain_projectors(optimizer_cls(groups, **options))
+        optimizer = with_plain_projectors(optimizer_cls(groups, **options))
+    if optimizer_cls_and_kwargs is not None:
+        tell_replaced(args, optimizer, has_options=from_args is not None)
+    return optimizer
 
 
 def check_choice(args: Any) -> None:

@@ -247,12 +247,26 @@ class Around(Optimizer):
             each.step()
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+class AroundOne(Around):
+    """Has the groups of the only optimizer around which it is, and hands it those that it loads, as SAM does."""
+
+    def __init__(self, *inner: Optimizer) -> None:
+        super().__init__(SGD([parameter for each in inner for parameter in each.param_groups[0]["params"]], 0.1, 0.9))
+        self.param_groups = self.inner[0].param_groups
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        self.inner[0].param_groups = self.param_groups
+
+
+@pytest.mark.parametrize(("cls", "depth"), [(Around, 1), (Around, 2), (AroundOne, 1)])
 @pytest.mark.parametrize("is_part", [False, True])
-def test_the_state_of_optimizers_within_an_optimizer_is_resumed(tmp_path: Any, depth: int, is_part: bool) -> None:
+def test_the_state_of_optimizers_within_an_optimizer_is_resumed(
+    tmp_path: Any, cls: Any, depth: int, is_part: bool
+) -> None:
     def run(**options: Any) -> Trainer:
         model = Two()
-        optimizer: Any = Around(*optimizers_of(model).values())
+        optimizer: Any = cls(*optimizers_of(model).values())
         optimizer = optimizer if depth == 1 else Around(optimizer)
         schedule = StepLR(optimizer, 2, 0.5)
         pair = ([optimizer], [schedule]) if is_part else (optimizer, schedule)

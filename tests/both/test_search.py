@@ -87,7 +87,7 @@ def test_each_trial_has_a_folder_a_name_and_a_state_of_its_own(searcher, trainer
     for number, run in enumerate(seen.runs):
         args, name = run["args"], f"run-{number}"
         assert (args.output_dir, args.run_name) == (f"{trainer.args.output_dir}/{name}", f"digits-{name}")
-        assert args.logging_dir == f"logs/{name}"
+        assert args.logging_dir == os.path.abspath(f"logs/{name}")
         assert run["trial_params"] == {"learning_rate": args.learning_rate}
         assert (run["is_hyper_param_search"], run["trial_name"], run["steps"]) == (True, name, 10)
         assert trainer_factory.checkpoints(f"out/{name}") == ["checkpoint-10", "checkpoint-5"]

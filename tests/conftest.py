@@ -34,6 +34,7 @@ from trackside.callbacks.bus.dispatcher import Dispatcher  # noqa: E402  # the e
 hypothesis.settings.register_profile("trackside", deadline=None)
 hypothesis.settings.load_profile("trackside")
 
+
 # looking for doctests in stand-ins would import them under the names of the real packages, for all tests that follow
 collect_ignore = ["fakes"]
 collect_ignore += [
@@ -41,6 +42,16 @@ collect_ignore += [
     for folder, package in (("pytorch", "torch"), ("tensorflow", "tensorflow"))
     if importlib.util.find_spec(package) is None
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """Import all modules without collecting garbage: what they hold stays until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -127,3 +138,20 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in chain.from_iterable(LAUNCHERS.values()):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def quick_comet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the threads of Comet look twenty times a second whether they are to end: each run waits for them."""
+    pytest.importorskip("comet_ml")
+    from comet_ml.streamer.offline import OfflineStreamer
+    from comet_ml.system.system_metrics_logging_thread import SystemMetricsLoggingThread
+
+    start = OfflineStreamer.start
+
+    def start_quick(streamer: Any) -> None:
+        streamer.queue_timeout = 0.05
+        start(streamer)
+
+    monkeypatch.setattr(OfflineStreamer, "start", start_quick)
+    monkeypatch.setattr(SystemMetricsLoggingThread.__init__, "__defaults__", (0.05,))

@@ -11,6 +11,8 @@ from support.callback_examples import RaisesAt
 
 from trackside.integrations.comet import QUIET, CometCallback
 
+pytestmark = pytest.mark.usefixtures("quick_comet")
+
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):

@@ -33,8 +33,9 @@ def _in_this_folder(request, monkeypatch, tmp_path, empty_database):
     if empty_database:
         shutil.copy(empty_database, tmp_path)
     monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
-    if importlib.util.find_spec("trackio"):
-        request.getfixturevalue("trackio_folder")
+    for package, fixture in (("trackio", "trackio_folder"), ("comet_ml", "quick_comet")):
+        if importlib.util.find_spec(package):
+            request.getfixturevalue(fixture)
 
 
 def arguments_in_mlflow(run):

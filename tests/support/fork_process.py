@@ -22,16 +22,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+CHECKPOINTS = ("jsonschema", "safetensors.numpy")
 IMPORTED = {
-    "torch": ("torch", "torch.distributed", "torch._dynamo", "trackside.trainer.pytorch.trainer"),
+    "torch": (
+        *("torch", "torch.distributed", "torch._dynamo", "trackside.trainer.pytorch.trainer"),
+        *(*CHECKPOINTS, "safetensors.torch"),
+    ),
     "pages": (
         "torch",
         "trackside.trainer.pytorch.trainer",
         "sklearn.datasets",
         "trackside.cli.main",
         "trackside.testing",
+        *(*CHECKPOINTS, "safetensors.torch"),
     ),
-    "tensorflow": ("tensorflow", "keras", "trackside.trainer.tensorflow.trainer"),
+    "tensorflow": ("tensorflow", "keras", "trackside.trainer.tensorflow.trainer", *CHECKPOINTS),
 }
 
 

@@ -172,7 +172,7 @@ def on_tensorflow(kind: str, folder: Path, left_out: str) -> tuple[Any, Any]:
     keras.utils.set_random_seed(1)
     rows = [keras.Input((4,)), keras.layers.Dense(8)]
     if kind.endswith("stateful"):
-        rnn = keras.layers.GRU(8, stateful=True, recurrent_dropout=0.2)
+        rnn = keras.layers.SimpleRNN(8, stateful=True, recurrent_dropout=0.2)
         rows = [keras.Input((4,), batch_size=4), keras.layers.Reshape((4, 1)), rnn]
     parts = [*rows, keras.layers.Dropout(0.3), Noise(), keras.layers.Dense(1)]
     args = TFTrainingArguments(**options(folder))

@@ -62,8 +62,10 @@ def test_every_registered_callback_is_checked():
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("codecarbon", "comet", "mlflow", "trackio", "wandb")),
     ],
 )
-def test_other_integrations_pass(name, tmp_path, monkeypatch):
+def test_other_integrations_pass(name, tmp_path, monkeypatch, request):
     pytest.importorskip(PACKAGES[name])
+    if name == "comet":
+        request.getfixturevalue("quick_comet")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
 

@@ -216,7 +216,7 @@ class TFEvaluation(EnginePart, EvaluationStep):
         def on_replica(pair: Any, rows: Any) -> tuple[Any, Any, Any]:
             (features, labels), counts = self.strategy.replica_slice(pair, rows)
             losses.begin(counts)
-            with DRAWS.micro_batch():
+            with DRAWS.micro_batch(), self._own_metrics.unless_padding(counts):
                 logits = self.trainer.prediction_step(features, labels, size)
             return losses.loss, losses.weight, logits
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from ..weights.model_state import held, parts_of
 from ._compat import metrics_of_compilation
@@ -33,6 +34,17 @@ class OwnMetrics:
         finally:
             for part, value in before:
                 part.assign(value)
+
+    @contextmanager
+    def unless_padding(self, counts: Any) -> Iterator[None]:
+        """Return a context of a call on a replica, which updates no metric if ``counts`` is 0; it is 1, 0 or None."""
+        if counts is None:
+            yield
+            return
+        before = [(v, tf.identity(v.value)) for metric in self._metrics for v in metric.variables]
+        yield
+        for variable, value in before:
+            variable.assign(tf.where(counts > 0, variable.value, value))
 
     def results(self) -> dict[str, Any]:
         """Return the metrics that were updated in this evaluation, by name, but for one called "loss"."""

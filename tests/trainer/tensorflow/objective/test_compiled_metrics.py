@@ -160,7 +160,12 @@ from support.tf_models import LOSS
 from trackside import TFTrainer, TFTrainingArguments
 
 class Noise(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.size = keras.metrics.Mean("size")
+
     def call(self, values, training=False):
+        self.size.update_state(values)
         return values + keras.random.normal(keras.ops.shape(values)) if training else values
 
 args = TFTrainingArguments("out", num_train_epochs=2, per_device_train_batch_size=2, per_device_eval_batch_size=2,
@@ -178,7 +183,8 @@ found = [trainer.evaluate(), trainer.evaluate()]
 logits = model(x).numpy()
 hits, second = logits.argmax(-1) == y, (logits.argsort(-1)[:, 1:] == y[:, None]).any(-1)
 weighted = (hits * weights).sum() / 78
-wanted = {"eval_accuracy": hits.mean(), "eval_top": second.mean(), "eval_weighted_accuracy": weighted}
+wanted = {"eval_size": x.mean()}
+wanted |= {"eval_accuracy": hits.mean(), "eval_top": second.mean(), "eval_weighted_accuracy": weighted}
 print(args.n_replicas, all(abs(metrics[name] - value) < 1e-6 for metrics in found for name, value in wanted.items()))
 """
 

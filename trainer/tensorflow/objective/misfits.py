@@ -50,6 +50,10 @@ def misfit_of_features(model: Any, features: Any, sentence: str) -> str:
     missing = [name for name in input_names(model) if name not in features] if isinstance(features, Mapping) else []
     if missing:
         what = f"The examples have no feature {missing[0]!r}.{did_you_mean(missing[0], features)}"
+        if not keras.tree.is_nested(taken):
+            what += (
+                " A model of one input also takes the tensor itself: (features, labels) with no dict around features"
+            )
     elif _seem_batched(features, taken):
         what = "If the dataset gives batches, .unbatch() it"
     elif "unknown rank" in sentence:
@@ -63,7 +67,8 @@ def misfit_of_features(model: Any, features: Any, sentence: str) -> str:
 def tell_of_unused(model: Any, features: Any) -> None:
     """Warn of named features that are not inputs of a functional model, which leaves them out."""
     names = input_names(model)
-    unused = [name for name in features if name not in names] if names and isinstance(features, Mapping) else []
+    fits = bool(names) and isinstance(features, Mapping) and all(name in features for name in names)
+    unused = [name for name in features if name not in names] if fits else []  # else the step tells what is wrong
     if unused:
         cure = "; weights are the third part of (features, labels, sample_weight)" * ("sample_weight" in unused)
         text = "the features %s of the dataset are left out, since the model takes %s%s"

@@ -54,6 +54,13 @@ def test_features_that_the_model_leaves_out_are_told(make_trainer, caplog):
     )
 
 
+def test_features_of_other_names_are_not_told_as_left_out_before_their_error(make_trainer, caplog):
+    with pytest.raises(TracksideError, match="have no feature 'row'"):
+        make_trainer(model=single(), train_dataset=({"rows": FEATURES}, NUMBERS), loss_fn="mse", max_steps=1).train()
+
+    assert "left out" not in caplog.text
+
+
 def test_arrays_named_as_the_inputs_are_one_dataset_and_other_names_are_those_of_datasets(make_trainer):
     data = {"left": FEATURES[:, :3], "right": FEATURES[:, 3:]}
     trainer = make_trainer(model=joined(), loss_fn="mse")
@@ -128,7 +135,7 @@ WRONG = {
         single,
         ({"rows": FEATURES}, NUMBERS),
         {"loss": "mse"},
-        r"The examples have no feature 'row'\. Did .* 'rows'",
+        r"The examples have no feature 'row'\. Did .* 'rows'\? A model of one input also takes the tensor itself",
     ),
 }
 

@@ -84,7 +84,7 @@ class BestRun(NamedTuple):
 
 @dataclass
 class EvalPrediction:
-    """The input of compute_metrics; unpacks as ``predictions, label_ids``.
+    """The input of compute_metrics; unpacks as ``predictions, label_ids``, then ``inputs`` and ``losses``, if any.
 
     Attributes:
         predictions: Array or nested arrays of shape (examples, ...).
@@ -99,10 +99,14 @@ class EvalPrediction:
     losses: Any = None
 
     def __iter__(self) -> Any:
-        return iter((self.predictions, self.label_ids))
+        return iter(self._elements)
 
     def __getitem__(self, index: int) -> Any:
-        return (self.predictions, self.label_ids)[index]
+        return self._elements[index]
+
+    @property
+    def _elements(self) -> tuple[Any, ...]:
+        return self.predictions, self.label_ids, *(x for x in (self.inputs, self.losses) if x is not None)
 
 
 def default_compute_objective(metrics: dict[str, float]) -> float:

@@ -229,6 +229,9 @@ def test_inputs_and_losses_reach_the_metrics_on_request(trainer_factory):
     inputs = prediction.inputs[0] if isinstance(prediction.inputs, tuple) else prediction.inputs
     assert inputs.shape == (11, 6)
     assert np.average(prediction.losses, weights=[8, 3]) == pytest.approx(metrics["eval_loss"], rel=1e-5)
+    assert len([*seen[0]]) == 4
+    assert seen[0][2] is seen[0].inputs
+    assert [*seen[0]][3] is seen[0].losses
 
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.3])

@@ -127,7 +127,7 @@ def test_what_a_class_of_optimizer_leaves_without_effect_is_told(tmp_path, caplo
     optim = pytest.importorskip("torch").optim
     options: dict[str, Any] = {"max_steps": 1, "learning_rate": 0.25, "optim_args": "momentum=0.5"}
     for given in ({}, {"lr": 0.25, "momentum": 0.5}):
-        plain = tiny_trainer("pytorch", tmp_path, **options)
+        plain = tiny_trainer("pytorch", tmp_path / str(len(given)), **options)
         parts = {name: getattr(plain, name) for name in ("train_dataset", "eval_dataset", "loss_fn")}
         type(plain)(plain.model, plain.args, optimizer_cls_and_kwargs=(optim.SGD, given), **parts).train()
 

@@ -12,6 +12,7 @@ from support.torch_models import classified, weights_of
 from torch import nn
 
 from trackside import Trainer
+from trackside.callbacks.errors import ArgumentError
 from trackside.trainer.pytorch.precision.eval_mode import eval_mode
 
 Make = Callable[..., Trainer]
@@ -27,6 +28,18 @@ def test_autocast_on_the_cpu_trains_close_to_full_precision(make_trainer: Make, 
     assert loss == pytest.approx(expected, rel=0.05)
     assert loss != expected
     assert mixed.model[0].weight.dtype == torch.float32
+
+
+def test_trained_weights_in_float16_are_refused_with_fp16_and_frozen_ones_are_not(make_trainer: Make) -> None:
+    model = make_trainer().model
+    model[0].weight.data = model[0].weight.data.half()
+
+    with pytest.raises(ArgumentError, match=r"trained weights in float32, and 0\.weight is float16; call model.float"):
+        make_trainer(model=model, fp16=True, max_steps=1).train()
+
+    model.insert(0, nn.Linear(6, 6).half().requires_grad_(False))
+    model[1].float()
+    assert make_trainer(model=model, fp16=True, max_steps=1).train().global_step == 1
 
 
 @pytest.mark.parametrize("allowed", [True, False, None])

@@ -11,8 +11,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from trackside.callbacks._util.display import first_names
+from trackside.callbacks.errors import ArgumentError
 
 from .base import Precision
 
@@ -39,6 +42,18 @@ class GradScalerPrecision(AutocastPrecision):
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, torch.float16)
         self.scaler: torch.amp.GradScaler = torch.amp.GradScaler(device.type)
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Return both unchanged.
+
+        Raises:
+            ArgumentError: If a weight that is trained is in float16: the loss scale is for gradients in float32.
+        """
+        half = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
+        if half:
+            allowed = f"only with trained weights in float32, and {first_names(half)} is float16; call model.float()"
+            raise ArgumentError("fp16", True, allowed)
+        return model, optimizer
 
     def backward(
         self, loss: Tensor, weight: Any = 1.0, *, is_last: bool = True, only: Sequence[Tensor] | None = None

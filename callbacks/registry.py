@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._util.imports import importable
-from .errors import CallbackError, UnknownNameError
+from .errors import CallbackError, UnknownNameError, describe
 
 GROUP = "trackside.callbacks"
 
@@ -67,8 +67,8 @@ class Registration:
         try:
             found = entry_point.load()
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise CallbackError(f"the callback {self.name!r} of {self.origin} cannot be imported: {reason}") from error
+            message = f"the callback {self.name!r} of {self.origin} cannot be imported: {describe(error)}"
+            raise CallbackError(message) from error
         if not callable(found):
             raise CallbackError(f"the callback {self.name!r} of {self.origin} is not a class but {found!r}")
         return found  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from trackside.callbacks.builtin.journal import is_event
-from trackside.callbacks.errors import ConfigError, TracksideError, did_you_mean
+from trackside.callbacks.errors import ConfigError, TracksideError, describe, did_you_mean
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
 
@@ -105,7 +105,7 @@ def reached(address: str) -> Iterator[RemoteFolder]:
     except TracksideError:
         raise
     except Exception as error:  # of the network, of credentials: each file system has its own
-        raise ConfigError(f"{address}: the address cannot be read: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{address}: the address cannot be read: {describe(error)}") from error
 
 
 def check_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from trackside.callbacks._util.exact_data import exact, returned
 from trackside.callbacks._util.plain_data import plain
 from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.bus.introspection import METHODS, location_of, wrong_calls, wrong_hooks
-from trackside.callbacks.errors import NotPlainError, TracksideError
+from trackside.callbacks.errors import NotPlainError, TracksideError, describe
 
 from .findings import Findings, named, shorten
 from .watch import same, set_method
@@ -66,7 +66,7 @@ def check_state(make: Callable[[], Any], callback: Any, when: str, findings: Fin
                 other.load_state_dict(copy.deepcopy(kept))
         again = other.state_dict()
     except Exception as error:
-        findings.add(f"{loads} {when} raised {type(error).__name__}: {error}", f"it is given {shorten(kept)}")
+        findings.add(f"{loads} {when} raised {describe(error)}", f"it is given {shorten(kept)}")
         return
     if not _same_state(again, state):
         advice = f"restore all of it; it is given {shorten(kept)}"
@@ -105,7 +105,7 @@ def _taken(callback: Any, what: str, findings: Findings) -> tuple[Any, Any]:
     except NotPlainError as error:
         findings.add(f"{what} is not JSON: {error}", "return what can be written, and build the rest from it")
     except Exception as error:
-        findings.add(f"{what} raised {type(error).__name__}: {error}", "it is called before, in and after runs")
+        findings.add(f"{what} raised {describe(error)}", "it is called before, in and after runs")
     return None, None
 
 

@@ -19,7 +19,7 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
-from ..errors import NotPlainError
+from ..errors import NotPlainError, describe
 from ..secrets import MASK, Secret
 
 SCALARS = frozenset({type(None), bool, int, float, str})
@@ -134,7 +134,7 @@ class Conversion:
         except NotPlainError:
             raise
         except Exception as error:  # of the value's own methods: a tensor without values, a lazy one
-            reason = f"is of type {type_name(value)}, which cannot be read: {type(error).__name__}: {error}"
+            reason = f"is of type {type_name(value)}, which cannot be read: {describe(error)}"
             return self._refuse(value, path, reason)
 
     def _converted(self, value: Any, path: tuple[Any, ...]) -> Any:

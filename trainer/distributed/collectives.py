@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trackside.callbacks.errors import CollectiveMismatchError, RankError
+from trackside.callbacks.errors import CollectiveMismatchError, RankError, describe
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class Collectives:
         if self._failure is not None:  # ``function`` continued despite the failure
             raise self._failure
         self._number += 1
-        text = None if error is None else f"{type(error).__name__}: {error}"
+        text = None if error is None else describe(error)
         try:
             calls = self._exchange(Call(self._number, name, self._depth, value, text))
         except Exception as broken:  # which ranks received the message is unknown

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trackside.callbacks import registry
-from trackside.callbacks.errors import TracksideError
+from trackside.callbacks.errors import TracksideError, describe
 from trackside.cli.doctor.probes import probe
 from trackside.cli.parser import Parser
 from trackside.cli.report import block
@@ -70,7 +70,7 @@ def _check_ranks(place: ProcessRank, timeout_s: float) -> tuple[dict[str, Any] |
 
         return check(place, timeout_s), None
     except Exception as error:  # every failure is a finding
-        return None, f"rank {place.rank}: {type(error).__name__}: {error}"
+        return None, f"rank {place.rank}: {describe(error)}"
 
 
 # -- the findings -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks.errors import describe
+
 from .regular_files import read_regular
 from .schemas import MANIFEST_SCHEMA, SCHEMAS, TYPES
 
@@ -54,7 +56,7 @@ def parse(content: bytes, name: str) -> Any:
         value = json.loads(content, object_pairs_hook=_without_repeated)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"has a damaged {name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise DocumentError(f"has a damaged {name}: {describe(error)}") from error
     return value
 
 

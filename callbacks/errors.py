@@ -169,6 +169,14 @@ def check_count(option: str, value: object) -> None:
         raise ArgumentError(option, value, "a whole number from 1")
 
 
+def check_one_of(option: str, value: object, choices: Iterable[object]) -> None:
+    """Raise ArgumentError unless ``value`` is one of ``choices``; the message has them, and the nearest."""
+    known = list(choices)  # a list also compares values without a hash
+    if value not in known:
+        names = [str(choice) for choice in known]
+        raise ArgumentError(option, value, f"one of {', '.join(names)}.{did_you_mean(str(value), names)}")
+
+
 def describe(error: BaseException) -> str:
     """Return class and message of ``error`` on one line.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from trackside.callbacks.errors import ArgumentError, LoginError
+from trackside.callbacks.errors import LoginError, check_one_of
 from trackside.callbacks.state import TrainerControl, TrainerState
 
 from ._base.tracker import Status, Tracker, values_of
@@ -85,8 +85,7 @@ class WandbCallback(Tracker):
     ) -> None:
         super().__init__()
         for option, value in (("mode", mode), ("ranks", ranks), ("watch", watch)):
-            if value not in CHOICES[option]:
-                raise ArgumentError(option, value, ", ".join(map(str, CHOICES[option])))
+            check_one_of(option, value, CHOICES[option])
         self.run_name = name
         self.options: dict[str, Any] = {
             "project": project,

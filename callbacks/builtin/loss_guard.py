@@ -10,7 +10,7 @@ from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
 
 from ..callback import TrainerCallback
-from ..errors import ArgumentError, did_you_mean
+from ..errors import ArgumentError, check_one_of
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Role
 
@@ -73,8 +73,8 @@ class LossGuardCallback(TrainerCallback):
         limit: int = 5,
         limit_steps: int | None = 1000,
     ) -> None:
-        _check_action("non_finite", non_finite)
-        _check_action("spike", spike)
+        check_one_of("non_finite", non_finite, get_args(Action))
+        check_one_of("spike", spike, get_args(Action))
         _check("z_score", z_score, "above 0, or None", z_score is None or z_score > 0)
         _check("factor", factor, "above 1, or None", factor is None or factor > 1)
         _check("min_updates", min_updates, "at least 2", min_updates >= 2)
@@ -158,12 +158,6 @@ class LossGuardCallback(TrainerCallback):
                 control.scale_rates(self.rate_factor, reason)
         if state.is_world_process_zero:
             logger.warning("loss_guard: %s (%s)", reason, "stop" if control.should_training_stop else action)
-
-
-def _check_action(name: str, value: Any) -> None:
-    allowed = get_args(Action)
-    if value not in allowed:
-        raise ArgumentError(name, value, f"one of {', '.join(allowed)}.{did_you_mean(str(value), allowed)}")
 
 
 def _check(name: str, value: Any, allowed: str, is_allowed: bool) -> None:

@@ -229,8 +229,8 @@ def test_the_default_space_is_what_the_reference_has(searcher):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"direction": "minimise"}, ArgumentError, "minimize or maximize. Did you mean 'minimize'?"),
-        ({"backend": "optima"}, ArgumentError, "optuna or ray. Did you mean 'optuna'?"),
+        ({"direction": "minimise"}, ArgumentError, "one of minimize, maximize. Did you mean 'minimize'?"),
+        ({"backend": "optima"}, ArgumentError, "one of optuna, ray. Did you mean 'optuna'?"),
         ({"n_trials": 0}, ArgumentError, "n_trials=0 is not allowed: a whole number from 1"),
         ({"sampler_": 1}, TracksideTypeError, "no argument 'sampler_', nor has optuna. Did you mean 'sampler'?"),
         ({"n_jobs": 2}, ArgumentError, "a trainer trains one model at a time"),

@@ -256,5 +256,8 @@ def test_without_ranks_only_the_first_process_logs(track):
 
 
 def test_options_are_checked():
-    with pytest.raises(ArgumentError, match="mode='offlin' is not allowed: online, offline, disabled, None"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"mode='offlin' is not allowed: one of online, offline, disabled, None. Did you mean 'offline'",
+    ):
         WandbCallback(mode="offlin")

@@ -16,6 +16,7 @@ from trackside.callbacks.errors import (
     TracksideError,
     TracksideTypeError,
     TracksideValueError,
+    check_one_of,
     did_you_mean,
 )
 
@@ -51,8 +52,7 @@ def choose_optimizer(
         ArgumentError: If the optimizer or an option is unknown; the message suggests the nearest name.
     """
     name = str(args.optim)
-    if name not in optimizers:
-        raise ArgumentError("optim", name, f"one of {', '.join(optimizers)}.{did_you_mean(name, optimizers)}")
+    check_one_of("optim", name, optimizers)
     read = _Reading(args)
     optimizer_cls, options = optimizers[name](read)
     _tell_unread(args, read)

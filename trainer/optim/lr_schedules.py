@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from trackside.callbacks.errors import ArgumentError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, check_one_of, did_you_mean
 
 from .choice import check_options, values_of
 
@@ -52,7 +52,8 @@ def make_schedule(
         >>> [make_schedule("linear", 2, 6)(step) for step in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    function = _function_named(name)
+    check_one_of("lr_scheduler_type", name, SCHEDULES)
+    function = SCHEDULES[name]
     options = dict(kwargs or {})
     parameters = inspect.signature(function).parameters
     check_options("lr_scheduler_kwargs", options, [option for option in parameters if option not in GIVEN], name)
@@ -277,13 +278,6 @@ def _fall(shape: str, progress: float, num_cycles: float) -> float:
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
-
-
-def _function_named(name: str) -> Callable[..., float]:
-    if name in SCHEDULES:
-        return SCHEDULES[name]
-    names = [*SCHEDULES, "reduce_lr_on_plateau"]
-    raise ArgumentError("lr_scheduler_type", name, f"one of {', '.join(names)}.{did_you_mean(name, names)}")
 
 
 def _check_values(

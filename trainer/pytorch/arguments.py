@@ -7,13 +7,13 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from trackside.callbacks.errors import ArgumentError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, check_one_of
 
 from ..arguments.base import BaseTrainingArguments
 from ..arguments.elsewhere import OPTIMIZERS_ELSEWHERE
@@ -243,20 +243,15 @@ def check_fsdp_config(config: Any) -> None:
         ArgumentError: If it does; the message suggests the nearest name.
     """
     for name, value in config.items():
-        _check_name("fsdp_config", name, FSDP_OPTIONS)
+        check_one_of("fsdp_config", name, FSDP_OPTIONS)
         is_right, allowed = FSDP_OPTIONS[name]
         if not is_right(value):
             raise ArgumentError(f"fsdp_config[{name!r}]", value, allowed)
     for name, value in config.get("mixed_precision", {}).items():
-        _check_name("fsdp_config['mixed_precision']", name, POLICY)
-        _check_name(f"fsdp_config['mixed_precision'][{name!r}]", value, PRECISIONS)
+        check_one_of("fsdp_config['mixed_precision']", name, POLICY)
+        check_one_of(f"fsdp_config['mixed_precision'][{name!r}]", value, PRECISIONS)
     if config.get("min_num_params") and config.get("transformer_layer_cls_to_wrap"):
         raise ArgumentError("fsdp_config", config, "either min_num_params or transformer_layer_cls_to_wrap")
-
-
-def _check_name(field: str, name: Any, known: Collection[str]) -> None:
-    if name not in list(known):  # a list also accepts unhashable values
-        raise ArgumentError(field, name, f"{', '.join(known)}.{did_you_mean(str(name), known)}")
 
 
 # optimizers with the same arithmetic, for devices on which torch lacks the fused kernel

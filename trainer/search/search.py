@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trackside.callbacks._util.imports import is_installed
-from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, did_you_mean
+from trackside.callbacks.errors import ArgumentError, MissingPackageError, TracksideValueError, check_one_of
 
 from ..outputs import BestRun
 from .trial import Search
@@ -37,8 +37,7 @@ def search_hyperparameters(
         ArgumentError: If a value is not allowed.
     """
     for name, value, known in (("direction", direction, DIRECTIONS), ("backend", backend or BACKENDS[0], BACKENDS)):
-        if value not in known:
-            raise ArgumentError(name, value, f"{' or '.join(known)}.{did_you_mean(str(value), known)}")
+        check_one_of(name, value, known)
     if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
         raise ArgumentError("n_trials", n_trials, "a whole number from 1")
     run, default_space = _loaded(backend)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from trackside.callbacks.errors import TracksideValueError, UnsupportedError
+from trackside.callbacks.errors import TracksideTypeError, TracksideValueError, UnsupportedError
 from trackside.trainer.optim.choice import (
     check_class_and_options,
     check_made,
@@ -191,8 +191,14 @@ def create_scheduler(optimizer: Optimizer, args: Any, num_training_steps: int) -
 
     Raises:
         ArgumentError: If the scheduler or an option is unknown; the message suggests the nearest name.
+        TracksideTypeError: If the optimizer is not of torch's class, which its schedulers need.
     """
     check_made(optimizer)
+    if not isinstance(optimizer, Optimizer):
+        raise TracksideTypeError(
+            f"{type(optimizer).__name__} is not a torch.optim.Optimizer, for which lr_scheduler_type makes a schedule: "
+            "derive it from that class, or give optimizers=(optimizer, schedule)"
+        )
     if args.lr_scheduler_type == "reduce_lr_on_plateau":
         options = plateau_options(args, ReduceLROnPlateau)
         with values_of("lr_scheduler_kwargs", args.lr_scheduler_kwargs, "ReduceLROnPlateau"):

@@ -166,6 +166,34 @@ def test_what_is_not_an_optimizer_or_a_schedule_is_named(tmp_path: Any) -> None:
         trainer(tmp_path, model, optimizer, lambda made: ConstantLR(made)).train()
 
 
+class Plain:
+    """Descends with the methods of an optimizer, without torch's class."""
+
+    def __init__(self, model: Any) -> None:
+        self.param_groups = [{"params": list(model.parameters()), "lr": 0.1}]
+
+    def step(self) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data -= 0.1 * parameter.grad
+
+    def zero_grad(self) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        pass
+
+
+def test_an_optimizer_of_a_class_of_ones_own_needs_its_schedule(tmp_path: Any) -> None:
+    model = mlp()
+
+    with pytest.raises(TypeError, match=r"Plain is not a torch\.optim\.Optimizer, for which .* makes a schedule"):
+        trainer(tmp_path, model, Plain(model)).train()
+
+
 def test_a_schedule_that_ends_before_the_run_is_refused(tmp_path: Any) -> None:
     model = mlp()
     optimizer = SGD(model.parameters(), lr=0.1)

@@ -42,8 +42,9 @@ class TrainerCallback:
     checkpoint is the callback's own. With it, a callback begins anew where the state under its name is of something
     else, and finds its own under another name.
 
-    A callback that changes the model or the trainer has a method ``undo(self, args, state, **context)``, if it is to be
-    removed within a run: it is called then, with the keywords of the events, and puts back what it has changed.
+    A callback that changes the model or the trainer, or holds something open, has a method ``undo(self, args, state,
+    **context)``: it is called when the callback is removed within a run, with the keywords of the events, and puts back
+    what it has changed, and closes what it has opened.
 
     Attributes:
         role: "control" steers the run; "observer" only watches it (trackers, progress bars).

@@ -63,6 +63,10 @@ class ProfilerCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._stop()
 
+    def undo(self, args: Any, state: TrainerState, **kwargs: Any) -> None:
+        """End the profile when the callback is removed within a run."""
+        self._stop()
+
     def metrics_to_log(self, args: Any, state: TrainerState, **context: Any) -> dict[str, float]:
         """Return the peak memory by name; empty if ``memory`` is False."""
         if not self.memory:

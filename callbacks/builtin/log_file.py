@@ -107,6 +107,12 @@ class LogFileCallback(FileCallback):
         self._begun_s = float("-inf")  # what is evaluated after the run is written at once
         self.close()
 
+    def undo(self, args: Args, state: TrainerState, **kwargs: Any) -> None:
+        """Write what the file lacks when the callback is removed within a run."""
+        if self._is_behind and state.is_world_process_zero:
+            self._rewrite(self.log_file_of(args), state.log_history)
+        self.close()
+
     def _rewrite(self, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         start_s = perf_counter()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,10 @@ class ProgressCallback(TrainerCallback):
 
     on_exception = on_train_end
 
+    def undo(self, args: Args, state: TrainerState, **kwargs: Any) -> None:
+        """Close the bars when the callback is removed within a run."""
+        self._close()
+
     def _close(self) -> None:
         self._close_prediction()
         if self.training_bar is not None:

@@ -221,6 +221,27 @@ class BackgroundReceiver(CallbackReceiver):
             called.value = outer
 
 
+def undo(attachment: Attachment, args: Any, state: TrainerState, context: Mapping[str, Any]) -> None:
+    """Have a callback that leaves within a run put back what it has changed; one with a thread, on that, in its turn.
+
+    The run waits for it, but calls no method of one that was detached, which may hang, on its thread.
+    """
+
+    def undone(args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        try:
+            attachment.callback.undo(args, state, **kwargs)
+        except Exception as error:  # nothing asks for the outcome any more
+            logger.warning("the callback %r failed in undo: %r", attachment.name, error)
+
+    if (thread := attachment.thread) is None:
+        attachment.callback.undo(args, state, **context)
+    elif attachment.detached_after is None:
+        seen = (args, StateSnapshot.of(state), TrainerControl())
+        make = functools.partial(_call_as, attachment, "undo", undone, thread.leave, *seen, **context)
+        thread.submit(Call("undo", make))
+        thread.wait(thread.timeout_s)
+
+
 def _call_as(
     attachment: Attachment,
     event: str,

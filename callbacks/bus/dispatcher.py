@@ -18,7 +18,7 @@ from ..events import EVENTS, Signal
 from ..listeners import in_context
 from ..state import TrainerControl, TrainerState
 from .attachment import Attachment, AttachOptions, attachment_of, check_log_file
-from .background import ALWAYS_CONNECTED, BackgroundReceiver
+from .background import ALWAYS_CONNECTED, BackgroundReceiver, undo
 from .callback_thread import CallbackThread, give_up_all
 from .faults import FaultPolicy, called
 from .introspection import overridden_events
@@ -136,7 +136,7 @@ class Dispatcher:
     def _undo(self, attachment: Attachment) -> None:
         """Have a callback that leaves within a run put back what it has changed."""
         if hasattr(attachment.callback, "undo") and self.context["current_epoch"] is not None:
-            self._guarded(attachment, "undo", lambda each: each.undo(self.args, self.state, **self.context))
+            self._guarded(attachment, "undo", lambda _: undo(attachment, self.args, self.state, self.context))
 
     def _receivers(self, attachment: Attachment) -> Sequence[CallbackReceiver]:
         overridden = overridden_events(attachment.callback)

@@ -85,6 +85,10 @@ class LiveDisplayCallback(TrainerCallback, ABC):
 
     on_exception = on_train_end  # so that the display is closed before the traceback is printed
 
+    def undo(self, args: Any, state: TrainerState, **kwargs: Any) -> None:
+        """Close the display when the callback is removed within a run."""
+        self._close()
+
     def _add(self, logs: Record, step: int) -> None:
         if metrics := metrics_in(logs):
             self.add(metrics, step)

@@ -164,6 +164,10 @@ class Tracker(TrainerCallback, ABC):
         self._close(self._status, state)
         self._is_training = False
 
+    def undo(self, args: Any, state: TrainerState, **kwargs: Any) -> None:
+        """End the run in the tool when the callback is removed within a run; attached again, it continues that run."""
+        self._close("finished", state)
+
     # -- opening, writing, closing --------------------------------------------------------------------------------
 
     def _open(self, args: Any, state: TrainerState, **kwargs: Any) -> None:

@@ -216,6 +216,11 @@ class LossAccumulator(threading.local):
         self.weight = weight if self.weight is None else self.weight + weight
         return loss_sum, weight
 
+    def add_mean(self, loss: Any, features: Any, nb_instances: Any) -> Any:
+        """Add the mean loss of a micro-batch; return its share of the update, 0 if it does not count."""
+        share = tf.cast(batch_size(features), sum_dtype()) / tf.cast(nb_instances, sum_dtype())
+        return self.add(tf.cast(tf.reduce_mean(loss), sum_dtype()) * share, share)[1]
+
     def add_gradients(self, gradients: list[Any]) -> list[Any]:
         """Add the gradients of a micro-batch; return the sum."""
         if self.gradients is not None:

@@ -76,7 +76,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
         self.compiled: CompiledStep = None  # type: ignore[assignment]  # begin_run creates it
         self.reference: float = float(args.train_batch_size * args.gradient_accumulation_steps)
         self.reductions: tuple[str, ...] = (MEAN,)
-        self._without_gradient: frozenset[int] = frozenset()
+        self.lacking: frozenset[int] = frozenset()
         self._trace_counts = trace_counts
         # with a loss scale over several replicas, the host decides whether to skip the step
         self._is_in_pieces = self.retrier is not None or (precision.is_scaled and self.strategy.replicas > 1)
@@ -187,8 +187,8 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
             loss, _ = self.losses.add(*(stacked([value / divisor for value in part]) for part in sums[:2]))
             parts = unstacked(self.precision.scaled(loss))
         found = [tape.gradient(part, [variable.value for variable in variables]) for part in parts]
-        self._without_gradient = without_gradient(found)
-        if self._without_gradient == set(range(len(variables))):
+        self.lacking = without_gradient(found)
+        if self.lacking == set(range(len(variables))):
             raise self.model_io.no_gradient()
         return dense(found, variables)
 
@@ -233,7 +233,7 @@ class TFTrainStep(FollowsTrainable, TFSkipsUpdates, BaseTrainStep):
     def apply(self, gradients: list[Any]) -> Any:
         """Step the optimizer; return False, since the step was not skipped."""
         optimizer, variables = self.trainer.optimizer, self.variables
-        optimizer.apply(*existing(keras_scaled(gradients, optimizer), variables, self._without_gradient))
+        optimizer.apply(*existing(keras_scaled(gradients, optimizer), variables, self.lacking))
         return tf.constant(False)
 
     def _apply_if_finite(self, gradients: list[Any], norm: Any) -> Any:

@@ -148,6 +148,9 @@ class TFTrainer(BaseTrainer):
     def training_step(self, features: Any, labels: Any, nb_instances_in_global_batch: Any) -> list[Any]:
         """Return the gradients of a micro-batch's share of the update, on one replica.
 
+        An override that does not call this one returns a pair: the gradients of the mean loss of the micro-batch, in
+        the order of ``model.trainable_variables``, and that loss.
+
         Args:
             nb_instances_in_global_batch: The divisor of sums of losses: the number of examples in a whole update, over
                 all replicas and micro-batches. If an update has another number, or labels that do not count, the

@@ -119,6 +119,35 @@ def test_the_gradients_of_training_step_are_those_of_the_update(make_trainer, ca
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-4, atol=1e-6)
 
 
+class ByHand(TFTrainer):
+    def training_step(self, features, labels, nb_instances_in_global_batch):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.compute_loss(labels, self.model(features, training=True)))
+        gradients = tape.gradient(loss, [variable.value for variable in self.model.trainable_variables])
+        return (gradients, loss) if self.with_loss else gradients
+
+
+@pytest.mark.parametrize("callbacks", [[], [Listens()]], ids=["in one", "in pieces"])
+def test_gradients_of_ones_own_come_with_the_mean_loss_of_their_micro_batch(make_trainer, callbacks):
+    ByHand.with_loss = True
+    options = {**STEADY, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "max_steps": 2}
+    options |= {"callbacks": callbacks, "logging_steps": 1}  # of 40 examples: micro-batches of 16, 16 and 8
+    own, plain = make_trainer(ByHand, **options), make_trainer(**options)
+
+    np.testing.assert_allclose(moved(own), moved(plain), rtol=1e-4, atol=1e-6)
+    losses = [[record.get("loss") for record in each.state.log_history[:2]] for each in (own, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_gradients_of_ones_own_without_a_loss_are_told(make_trainer):
+    ByHand.with_loss = False
+
+    with pytest.raises(
+        TypeError, match=r"ByHand.training_step\(\) has no loss: return a pair, the gradients of the mean"
+    ):
+        make_trainer(ByHand, max_steps=1).train()
+
+
 class Frozen(TFTrainer):
     """Looks at the gradients, and leaves the first layer as it is."""
 

@@ -16,10 +16,20 @@ from .sums import mean_of_sums
 def gradients_in(step: Any, *batch: Any) -> list[Any]:
     """Return the gradients of a micro-batch by the trainer's training_step, overridden or not.
 
+    Args:
+        batch: Features, labels, and the divisor of sums of losses.
+
     Raises:
-        TracksideTypeError: If it returns something else.
+        TracksideTypeError: If it returns something else, or gradients of its own without a loss.
     """
     result, number = step.trainer.training_step(*batch), len(step.variables)
+    if isinstance(result, (list, tuple)) and len(result) == 2 and isinstance(result[0], (list, tuple)):
+        result = _of_mean(step, result[0], result[1], batch[0], batch[2])
+    elif step.losses.loss is None:
+        raise TracksideTypeError(
+            f"{type(step.trainer).__name__}.training_step() has no loss: return a pair, the gradients of the mean loss "
+            "of the batch and that loss, or call super().training_step()"
+        )
     if isinstance(result, (list, tuple)) and result and len(result) % number == 0:
         return list(result)
     found = f"{len(result)} values" if isinstance(result, (list, tuple)) else type(result).__name__
@@ -27,6 +37,15 @@ def gradients_in(step: Any, *batch: Any) -> list[Any]:
         f"{type(step.trainer).__name__}.training_step() returned {found}; it returns the gradients of the {number} "
         "trainable variables, as super().training_step() does"
     )
+
+
+def _of_mean(step: Any, gradients: Sequence[Any], loss: Any, features: Any, nb_instances: Any) -> list[Any]:
+    """Return gradients of the mean loss of a batch as those of its share of the update, to which it adds the loss."""
+    share = step.losses.add_mean(loss, features, nb_instances)
+    if len(gradients) != len(step.variables):
+        return list(gradients)
+    step.lacking = without_gradient([gradients])
+    return [step.precision.scaled(part * tf.cast(share, part.dtype)) for part in dense([gradients], step.variables)]
 
 
 def without_gradient(found: Sequence[Sequence[Any]]) -> frozenset[int]:

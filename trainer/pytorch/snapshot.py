@@ -261,8 +261,9 @@ def _parts_of_sparse(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def optimizer_sizes(optimizer: Any) -> list[int]:
     """Return the bytes of each tensor of an optimizer's state; before its first step, only if its class is torch's."""
-    if optimizer.state or not type(optimizer).__module__.startswith("torch.optim."):
-        return sizes_of(dict(optimizer.state))
+    state = getattr(optimizer, "state", {})  # an optimizer of a class of the user's may have none
+    if state or not type(optimizer).__module__.startswith("torch.optim."):
+        return sizes_of(dict(state))
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.zeros(2)
     try:

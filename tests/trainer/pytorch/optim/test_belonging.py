@@ -187,9 +187,29 @@ class Plain:
         pass
 
 
+class Steady:
+    """A schedule that changes nothing."""
+
+    def step(self) -> None:
+        pass
+
+    def get_last_lr(self) -> list[float]:
+        return [0.1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        pass
+
+
 def test_an_optimizer_of_a_class_of_ones_own_needs_its_schedule(tmp_path: Any) -> None:
     model = mlp()
 
+    able = trainer(tmp_path, model, Plain(model), Steady())
+    able.args.save_strategy = "epoch"
+    assert able.train().global_step == 2
+    assert (tmp_path / "checkpoint-2").is_dir()
     with pytest.raises(TypeError, match=r"Plain is not a torch\.optim\.Optimizer, for which .* makes a schedule"):
         trainer(tmp_path, model, Plain(model)).train()
 

@@ -206,10 +206,10 @@ class Steady:
 def test_an_optimizer_of_a_class_of_ones_own_needs_its_schedule(tmp_path: Any) -> None:
     model = mlp()
 
-    able = trainer(tmp_path, model, Plain(model), Steady())
+    able = trainer(tmp_path / "able", model, Plain(model), Steady())
     able.args.save_strategy = "epoch"
     assert able.train().global_step == 2
-    assert (tmp_path / "checkpoint-2").is_dir()
+    assert (tmp_path / "able" / "checkpoint-2").is_dir()
     with pytest.raises(TypeError, match=r"Plain is not a torch\.optim\.Optimizer, for which .* makes a schedule"):
         trainer(tmp_path, model, Plain(model)).train()
 

@@ -276,7 +276,7 @@ def test_a_journal_whose_folder_is_removed_within_the_run_comes_back(make_traine
     assert events[-1] == ("on_train_end", trainer.state.global_step)
     assert ("on_step_begin", 4) in events
     assert first["event"] == "on_train_begin"
-    assert 1 <= first["step"] <= 4  # a journal writes in the background, so not at that very step
+    assert first["step"] <= 4  # a journal writes in the background: it may have begun after that very step
     assert first["args"] == _plain(trainer.args.to_dict())
     assert first["state"]["max_steps"] == trainer.state.max_steps
     assert "weights, all trained" in first["header"]

@@ -252,6 +252,7 @@ def test_a_journal_of_many_steps_is_read_and_thinned_():
     [
         (["ot"], "ot: the folder does not exist. Did you mean 'out'?"),
         (["empty"], "empty: the folder has neither journal.jsonl nor a checkpoint, from which a page is made."),
+        (["begun"], "begun/journal.jsonl: the journal has no whole event yet, and there is no checkpoint"),
         (["memory://none/run"], "memory://none/run: the address has neither journal.jsonl nor a checkpoint, from"),
         (["s4://bucket/run"], "OUT='s4://bucket/run' is not allowed"),
         (["out", "--output", "empty"], "command line: --output empty: this is a folder; a file is needed"),
@@ -260,6 +261,8 @@ def test_a_journal_of_many_steps_is_read_and_thinned_():
 def test_wrong_words_are_one_line(argv, message, capsys):
     Path("out").mkdir()
     Path("empty").mkdir()
+    Path("begun").mkdir()
+    Path("begun/journal.jsonl").write_text('{"event": "on_train_be')
 
     assert main(["report", *argv]) == 2
     assert message in capsys.readouterr().err

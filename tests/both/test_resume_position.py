@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from trackside import EarlyStoppingCallback
+from trackside import EarlyStoppingCallback, TrainerCallback
 
 RUN = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2, "per_device_train_batch_size": 4}
 WHOLE = 16
@@ -163,3 +163,22 @@ def test_another_seed_orders_the_data_from_the_next_epoch_on(trainer_factory):
     fresh = order(seed=7, output_dir=str(trainer_factory.folder / "fresh"))
 
     assert resumed == whole[12:32] + fresh[32:]
+
+
+class EndsTheEpoch(TrainerCallback):
+    """Ends the first epoch after two updates."""
+
+    role = "control"
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_epoch_stop = state.global_step == 2
+
+
+def test_a_run_that_ended_with_an_epoch_cut_short_trains_nothing_more_when_it_is_resumed(trainer_factory, caplog):
+    def trainer():
+        options = {"num_train_epochs": 2, "save_strategy": "epoch"}
+        return trainer_factory(train_dataset=trainer_factory.dataset(32), callbacks=[EndsTheEpoch()], **options)
+
+    assert trainer().train().global_step == 6
+    assert trainer().train(resume_from_checkpoint=True).global_step == 6
+    assert "nothing is left to train: the checkpoint has done 6 updates" in caplog.text

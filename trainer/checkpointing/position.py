@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..measuring.descriptions import DataDescription
-from ..progress import Progress, TrainingPlan, plan_training, replan
+from ..progress import Progress, TrainingPlan, is_cut_short, plan_training, replan
 from .restoring import SavedRun
 
 logger: logging.Logger = logging.getLogger("trackside.trainer")
@@ -170,6 +170,8 @@ def resumed_plan(plan: TrainingPlan, progress: Progress, division: Division, ste
     if progress.division is None or per_epoch is None:
         return plan
     if progress.division == division.to_dict():
+        if is_cut_short(plan, progress.epoch, division.max_steps, step):
+            return replace(plan, max_steps=step)
         return replace(plan, max_steps=planned) if division.max_steps <= 0 and planned > 0 else plan
     size = division.accumulation_steps
     updates = math.ceil(per_epoch / size)

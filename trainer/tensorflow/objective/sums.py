@@ -64,22 +64,23 @@ def with_penalties(items: Sequence[Item], model: Any, examples: Any) -> list[Ite
     """Return losses with those of the model's layers: of add_loss, activities and weights.
 
     Those that layers add when they are called are means over the batch, as Keras takes them. Penalties on weights are
-    the same for every part of an update; they count with the first mean.
+    the same for every part of an update; they count with the first mean over examples, or by themselves, so that they
+    count where no label does.
     """
     losses, found = list(model.losses), list(items)
     on_weights = sum(variable.regularizer is not None for variable in model.trainable_weights)
     of_calls, of_weights = losses[: len(losses) - on_weights], losses[len(losses) - on_weights :]
     if of_weights:
         penalty = _added(of_weights)
-        index = next((index for index, item in enumerate(found) if item.reduction == MEAN), None)
+        of_examples = (item.reduction == MEAN and item.weight is None for item in found)
+        index = next((index for index, is_one in enumerate(of_examples) if is_one), None)
         if index is None:
             of_calls += of_weights
         else:
             item = found[index]
-            weight = examples if item.weight is None else item.weight
             own = item.total if item.factor is None else item.total * tf.cast(item.factor, item.total.dtype)
             found[index] = item._replace(
-                total=own + tf.cast(penalty, own.dtype) * tf.cast(weight, own.dtype), factor=None
+                total=own + tf.cast(penalty, own.dtype) * tf.cast(examples, own.dtype), factor=None
             )
     if of_calls:
         mean = _added(of_calls)

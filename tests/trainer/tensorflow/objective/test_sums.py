@@ -72,6 +72,21 @@ def trained(make_trainer, name, *, size, **options):
     return evaluated, trainer.state.log_history[-2]["loss"], weights_of(model)
 
 
+@pytest.mark.parametrize("callbacks", [[], [Listens()]], ids=["in one", "in pieces"])
+def test_penalties_on_weights_count_in_an_update_in_which_no_label_does(make_trainer, callbacks):
+    fitted, model = tagger(kernel_regularizer="l2"), tagger(kernel_regularizer="l2")
+    fitted.compile(keras.optimizers.SGD(0.5), CE)
+    trainer = make_trainer(
+        model=model, train_dataset=(TOKENS * 0, NEXT), loss_fn=CE, logging_steps=1, max_steps=1, callbacks=callbacks,
+        per_device_train_batch_size=N, optim="sgd", learning_rate=0.5, lr_scheduler_type="constant", max_grad_norm=0.0,
+    )  # fmt: skip
+
+    trainer.train()
+
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(fitted.train_on_batch(TOKENS * 0, NEXT), rel=1e-6)
+    np.testing.assert_allclose(weights_of(model), weights_of(fitted), atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_parts_of_an_update_are_as_good_as_the_whole(make_trainer, name):

@@ -69,8 +69,7 @@ class TrainingLoop:
         self.step: TrainStep = engine.train_step
         self.dispatcher = dispatcher
         self.checkpoints = checkpoints
-        self.evaluator = evaluator
-        self.writer = writer
+        self.evaluator, self.writer = evaluator, writer
         self.note_metrics = note_metrics
         self.args: Any = trainer.args
         self.args_at_start: ArgumentsOfRun = ArgumentsOfRun(trainer.args)
@@ -136,6 +135,7 @@ class TrainingLoop:
         self.checkpoints.begin_run()
         self._sync_control()
         if self.progress.evaluation_is_due or (self.args.eval_on_start and self.checkpoint is None):
+            self.engine.seed(None if self._has_new_seed else self.checkpoint)  # which a save after it replaces
             self.control.should_evaluate = True
             self._act()
         while not self.control.should_training_stop and self.progress.goes_on(self.state.global_step, self.plan):

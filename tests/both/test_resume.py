@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from support.callback_examples import StopAt
@@ -105,6 +108,40 @@ def test_what_comes_between_a_save_and_the_next_update_is_in_a_resumed_run_as_it
 
     assert history("cut", resume_from_checkpoint=True) == whole
     assert all("learning_rate" in record for record in whole if "loss" in record)
+
+
+class SignalAt(TrainerCallback):
+    """Sends the process a signal to stop, in the update of a step."""
+
+    role = "control"
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_evaluation_that_a_signal_put_off_leaves_the_random_numbers_of_the_run_alone(trainer_factory):
+    def run(folder, *callbacks, **resume):
+        trainer = trainer_factory(
+            model=trainer_factory.model(0.3),
+            output_dir=str(trainer_factory.folder / folder),
+            num_train_epochs=2,
+            eval_dataset=trainer_factory.dataset(8),
+            callbacks=[*callbacks],
+            **{**SAVES, "save_steps": 3, "eval_strategy": "steps", "eval_steps": 3, "max_steps": -1},
+            load_best_model_at_end=True,
+        )
+        trainer.train(**resume)
+        return trainer_factory.weights(trainer)
+
+    whole = run("whole")
+    with pytest.raises(SystemExit):
+        run("cut", SignalAt(3))
+
+    np.testing.assert_array_equal(run("cut", resume_from_checkpoint=True), whole)
 
 
 class Counts(TrainerCallback):

@@ -10,6 +10,9 @@ from typing import Any
 
 from .types import Args
 
+SPEEDS = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")
+"""Ends of the names in log records that are times and speeds, of this trainer and of others."""
+
 
 @dataclass(frozen=True)
 class WatchedMetric:

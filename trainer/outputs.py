@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from trackside.callbacks.metrics import is_undefined
+from trackside.callbacks.metrics import SPEEDS, is_undefined
 
 
 class MapDataset(Protocol):
@@ -118,9 +118,8 @@ def default_compute_objective(metrics: dict[str, float]) -> float:
         >>> default_compute_objective({"eval_loss": 0.5, "eval_accuracy": 0.9, "eval_runtime": 3.0, "epoch": 1.0})
         0.9
     """
-    speed = ("_runtime", "_per_second", "_compilation_time", "_model_preparation_time")
     known = {name: value for name, value in metrics.items() if not is_undefined(value)}
-    rest = {name: value for name, value in known.items() if name != "epoch" and not name.endswith(speed)}
+    rest = {name: value for name, value in known.items() if name != "epoch" and not name.endswith(SPEEDS)}
     loss = rest.pop("eval_loss", None)
     return sum(rest.values()) if rest else float("nan") if loss is None else loss
 

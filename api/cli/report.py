@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from trackside.callbacks._util.display import table
 from trackside.callbacks._util.imports import is_installed
 from trackside.callbacks.bus.report import costs
+from trackside.callbacks.metrics import SPEEDS
 
 if TYPE_CHECKING:
     from trackside.callbacks.state import TrainerState
@@ -47,7 +48,7 @@ def metrics_line(metrics: Mapping[str, float], prefix: str) -> str:
         >>> metrics_line({"eval_loss": 0.25, "eval_accuracy": 0.9861, "eval_runtime": 0.1, "epoch": 3.0}, "eval")
         'loss 0.2500  accuracy 0.9861'
     """
-    hidden = ("_runtime", "_per_second", "total_flos", "epoch")
+    hidden = (*SPEEDS, "total_flos", "epoch")
     shown = {name: value for name, value in metrics.items() if not name.endswith(hidden)}
     return "  ".join(f"{name.removeprefix(f'{prefix}_')} {_number(value)}" for name, value in shown.items())
 

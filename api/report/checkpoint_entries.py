@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks.metrics import SPEEDS
 from trackside.report.run_files import check_folder, reached
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.files.documents import DocumentError, read_document
@@ -18,9 +19,6 @@ from trackside.trainer.checkpointing.manifest import MANIFEST, BrokenCheckpointE
 from trackside.trainer.checkpointing.names import STATE_FILE, step_of
 from trackside.trainer.checkpointing.remote import RemoteFolder
 from trackside.trainer.staging import is_address
-
-NOT_METRICS = ("_runtime", "_per_second", "_jit_compilation_time")
-"""Endings of the values in an evaluation's record that are not metrics."""
 
 
 @dataclass
@@ -138,7 +136,7 @@ def _describe(entry: Entry, manifest: dict[str, Any], state: dict[str, Any]) -> 
     entry.size_bytes = sum(file["size"] for file in manifest["files"].values())
     records = [record for record in state.get("log_history", []) if any(key.startswith("eval_") for key in record)]
     values = records[-1] if records else {}
-    metrics = {key: value for key, value in values.items() if key.startswith("eval_") and not key.endswith(NOT_METRICS)}
+    metrics = {key: value for key, value in values.items() if key.startswith("eval_") and not key.endswith(SPEEDS)}
     shown = (f"{key} {value:.6g}" for key, value in metrics.items() if isinstance(value, (int, float)))
     entry.metric = "  ".join(shown) or None
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from trackside.callbacks.metrics import SPEEDS
 from trackside.report.reading import ReadRun, is_evaluation
 from trackside.report.run_record import Record, is_number
 
@@ -15,7 +16,7 @@ MOST_POINTS = 2000
 MOST_FIGURES = 40
 """Figures of a page."""
 
-HIDDEN = ("_runtime", "_per_second", "_jit_compilation_time", "total_flos", "_steps", "num_input_tokens_seen")
+HIDDEN = (*SPEEDS, "total_flos", "_steps", "num_input_tokens_seen")
 """Endings of logged values that are not drawn."""
 
 OF_WHOLE_RUN = "train_"

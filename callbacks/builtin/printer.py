@@ -8,13 +8,11 @@ from typing import Any
 
 from .._util.streams import as_far_as_possible
 from ..callback import TrainerCallback
+from ..metrics import SPEEDS
 from ..state import TrainerControl, TrainerState
 from ..types import Args, Record, Role
 
 HIDDEN = ("total_flos", "step", "epoch")
-
-TIMES = ("_runtime", "_per_second")
-"""Ends of names that only the record of a whole run shows, unless asked for."""
 
 ESCAPES = {ord(character): repr(character)[1:-1] for character in "\n\r\x1b"}
 """What stands for characters that would break a line, or steer the terminal."""
@@ -93,11 +91,11 @@ def format_logs(logs: Mapping[str, Any], step: int, *, runtimes: bool = False) -
     Example:
         >>> format_logs({"loss": 0.123456, "learning_rate": 5e-05, "epoch": 0.5, "step": 10}, step=10)
         'step 10, epoch 0.5: loss 0.1235, learning_rate 5e-05'
-        >>> format_logs({"eval_loss": 0.25, "eval_runtime": 1.5}, step=10)
+        >>> format_logs({"eval_loss": 0.25, "eval_runtime": 1.5, "eval_model_preparation_time": 0.1}, step=10)
         'step 10: eval_loss 0.25'
     """
     if not runtimes:
-        is_shown = {key: key.startswith("train_") or not key.endswith(TIMES) for key in logs}
+        is_shown = {key: key.startswith("train_") or not key.endswith(SPEEDS) for key in logs}
         logs = {key: value for key, value in logs.items() if is_shown[key]} if any(is_shown.values()) else logs
     epoch = f", epoch {logs['epoch']:.4g}" if isinstance(logs.get("epoch"), int | float) else ""
     values = ", ".join(f"{key} {_short(value)}" for key, value in logs.items() if key not in HIDDEN)

@@ -9,12 +9,13 @@ from typing import Any
 
 from trackside.callbacks.builtin.printer import print_header
 from trackside.callbacks.callback import TrainerCallback
+from trackside.callbacks.metrics import SPEEDS
 from trackside.callbacks.state import TrainerControl, TrainerState
 from trackside.callbacks.types import Record, Role
 
 from .metric_names import numbers_in
 
-HIDDEN = ("_runtime", "_per_second", "total_flos", "epoch", "step")
+HIDDEN = (*SPEEDS, "total_flos", "epoch", "step")
 """Endings of the names that are not shown: times, speeds and counters."""
 
 

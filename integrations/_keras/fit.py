@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trackside.callbacks.metrics import SPEEDS
+
 from .fitted_model import fitted
 from .learning_rate import LearningRate
 
-SPEED = ("_runtime", "_per_second")
 MEMORY = "_mem_"
 
 
@@ -114,7 +115,7 @@ def plain_names(metrics: Mapping[str, Any], only: str = "") -> dict[str, Any]:
     """
     kept = {}
     for name, value in metrics.items():
-        if name == "epoch" or name.endswith(SPEED) or MEMORY in name or not name.startswith(only):
+        if name == "epoch" or name.endswith(SPEEDS) or MEMORY in name or not name.startswith(only):
             continue
         kept[name.partition("_")[2] or name] = value
     return kept

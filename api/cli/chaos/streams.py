@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks.metrics import SPEEDS
 from trackside.cli.chaos.trace import BATCH, LIVE, digest, read_trace
 from trackside.cli.checkpoint_arrays import arrays_of
 from trackside.cli.checkpoint_diff import flat
-from trackside.report.checkpoint_entries import NOT_METRICS
 from trackside.trainer.checkpointing.discovery import find_checkpoints
 from trackside.trainer.checkpointing.manifest import BrokenCheckpointError, Contents, contents_of, open_checkpoint
 from trackside.trainer.checkpointing.names import PROGRESS_FILE, STATE_FILE, step_of
@@ -32,7 +32,7 @@ ROLES = {
 }
 """Roles of files with arrays, and the kinds of their streams."""
 
-SPEEDS = (*NOT_METRICS, "total_flos")
+NOT_COMPARED = (*SPEEDS, "total_flos")
 END = 2**62
 """The step of what a run has at its end."""
 
@@ -167,7 +167,7 @@ def _documents(contents: Contents, role: str) -> Iterator[dict[str, Any]]:
 
 def _add_record(streams: Streams, record: Mapping[str, Any]) -> None:
     for key, value in record.items():
-        if key != "step" and not key.endswith(SPEEDS):
+        if key != "step" and not key.endswith(NOT_COMPARED):
             streams.setdefault(f"record: {key}", []).append(json.dumps(value))
 
 

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from trackside.callbacks.metrics import SPEEDS
+
 SHOWN = (
     *("learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "seed"),
     *("gradient_accumulation_steps", "optim", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
@@ -58,8 +60,7 @@ def _front_matter(about: Mapping[str, Any]) -> list[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    speed = ("_runtime", "_per_second")
-    names = list(dict.fromkeys(key for row in rows for key in ("step", "epoch", *row) if not key.endswith(speed)))
+    names = list(dict.fromkeys(key for row in rows for key in ("step", "epoch", *row) if not key.endswith(SPEEDS)))
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     return [*lines, *(f"| {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows)]
 

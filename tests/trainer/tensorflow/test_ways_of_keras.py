@@ -67,9 +67,16 @@ def test_class_weights_count_as_in_fit_and_in_training_only(make_trainer, labels
     )
 
 
-def test_class_weights_that_are_no_numbers_are_refused(make_trainer):
-    with pytest.raises(ArgumentError, match="class_weight='balanced' is not allowed: a map from the number of a class"):
-        make_trainer(class_weight="balanced")
+@pytest.mark.parametrize("given", ["balanced", {0.5: 1.0}, {"cat": 1.0}, {0: "heavy"}], ids=str)
+def test_class_weights_that_are_not_numbers_of_classes_and_weights_are_refused(make_trainer, given):
+    with pytest.raises(ArgumentError, match=r"class_weight=.* is not allowed: a map from the number of a class"):
+        make_trainer(class_weight=given)
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_weight_of_a_class_that_the_outputs_do_not_have_is_refused(make_trainer, label):
+    with pytest.raises(ArgumentError, match="weights of the classes 0 to 2, since the model's outputs have 3"):
+        make_trainer(train_dataset=(X, Y), loss_fn=LOSS, class_weight={0: 1.0, label: 2.0}).train()
 
 
 def test_class_weights_beside_sample_weights_are_refused(make_trainer):

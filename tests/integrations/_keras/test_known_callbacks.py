@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from trackside import KerasCallbackAdapter, LightningLoggerAdapter
+from trackside import KerasCallbackAdapter, LightningLoggerAdapter, TrainerCallback
 from trackside.callbacks.bus.attachment import attachment_of
 from trackside.callbacks.errors import CallbackError
-from trackside.testing.tiny_trainer import tiny_trainer
+from trackside.testing.tiny_trainer import tiny_trainer, weights_of
 
 pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
@@ -122,6 +123,27 @@ def test_averaged_weights_without_an_average_are_refused_before_the_first_update
     with pytest.raises(CallbackError, match="use_ema=True"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+def test_averaged_weights_are_swapped_back_when_their_callback_is_removed():
+    class Remove(TrainerCallback):
+        def on_step_end(self, args, state, control, trainer=None, **kwargs):
+            own.append(weights_of(trainer))
+
+        def on_prediction_step(self, args, state, control, trainer=None, **kwargs):
+            if "keras_SwapEMAWeights" in trainer.callback_report:
+                seen.extend((own[-1], weights_of(trainer)))
+                trainer.remove_callback("keras_SwapEMAWeights")
+                seen.append(weights_of(trainer))
+
+    own, seen = [], []
+    trainer = tf_trainer(KerasCallbackAdapter(C.SwapEMAWeights()), Remove(), max_steps=3, eval_strategy="steps")
+    trainer.optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    trainer.train()
+
+    before, average, swapped_back = seen
+    assert not np.allclose(average[0], before[0], atol=1e-4)
+    assert all(map(np.allclose, swapped_back, before))  # Keras swaps by sums and differences, which round
 
 
 @TRAINERS

@@ -65,8 +65,8 @@ def ended(code: int, error: OSError | None = None) -> int:
     Args:
         error: That of the standard output, with which the command ended.
     """
-    failures = ((sys.stdout, error or _failure_of(sys.stdout)), (sys.stderr, _failure_of(sys.stderr)))
-    for stream, failure in failures:
+    for stream in (sys.stdout, sys.stderr):  # the second may hold what is said of the first
+        failure = (error if stream is sys.stdout else None) or _failure_of(stream)
         if failure is None:
             continue
         with suppress(AttributeError, OSError, ValueError):  # an object in its place has no file

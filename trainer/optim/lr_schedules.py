@@ -52,7 +52,7 @@ def make_schedule(
         >>> [make_schedule("linear", 2, 6)(step) for step in range(7)]
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    check_one_of("lr_scheduler_type", name, SCHEDULES)
+    check_one_of("lr_scheduler_type", name, [*SCHEDULES, "reduce_lr_on_plateau"])
     function = SCHEDULES[name]
     options = dict(kwargs or {})
     parameters = inspect.signature(function).parameters

@@ -80,7 +80,7 @@ def ended(code: int, error: OSError | None = None) -> int:
 
 
 def _failure_of(stream: Any, text: str = "") -> OSError | None:
-    """Return the error with which ``text`` cannot be written to a stream; None if it can be, or there is no stream."""
+    """Return the error with which ``text`` cannot be written to a stream; None if it can be, or is missing."""
     try:
         if stream is not None and not getattr(stream, "closed", False):
             print(text, end="", file=stream, flush=True)

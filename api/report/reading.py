@@ -92,7 +92,7 @@ class RunReader:
             self._fill(checkpoints, notes)
         if not self.record.starts and not self.record.records and not checkpoints:
             if self.tail.path.is_file():
-                raise ConfigError(f"{self.tail.path}: the journal has no whole event yet, and there is no checkpoint")
+                raise ConfigError(f"{self.tail.path}: the journal has no whole event yet, and no checkpoint exists")
             raise ConfigError(f"{self.folder}: the folder {NO_RUN}")
         starts = self.record.starts
         is_running = not (starts and starts[-1].has_ended) and holder_of(self.folder) is not None

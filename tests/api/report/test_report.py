@@ -252,7 +252,7 @@ def test_a_journal_of_many_steps_is_read_and_thinned_():
     [
         (["ot"], "ot: the folder does not exist. Did you mean 'out'?"),
         (["empty"], "empty: the folder has neither journal.jsonl nor a checkpoint, from which a page is made."),
-        (["begun"], "begun/journal.jsonl: the journal has no whole event yet, and there is no checkpoint"),
+        (["begun"], "begun/journal.jsonl: the journal has no whole event yet, and no checkpoint exists"),
         (["memory://none/run"], "memory://none/run: the address has neither journal.jsonl nor a checkpoint, from"),
         (["s4://bucket/run"], "OUT='s4://bucket/run' is not allowed"),
         (["out", "--output", "empty"], "command line: --output empty: this is a folder; a file is needed"),
